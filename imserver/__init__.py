@@ -1,0 +1,6 @@
+"""imserver: a self-hosted instant-messaging and push gateway.
+
+Importing this package never monkey-patches; only ``python -m imserver`` (and the console script) does.
+"""
+
+__version__ = "0.1.0"

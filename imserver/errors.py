@@ -1,0 +1,209 @@
+"""Every error that anybody can meet: close codes, reply codes, HTTP problems, exceptions.
+
+The tables here are what the code sends, what ``imserver codes`` prints and what the documents and tests read.
+"""
+
+from typing import Final
+
+import msgspec
+
+
+class ImserverError(Exception):
+    """Base of all errors that imserver raises on purpose."""
+
+
+class StartError(ImserverError):
+    """The server cannot start. The text is one clear line for the operator; the exit status is 1."""
+
+
+# --- WebSocket close codes ----------------------------------------------------------------------------------
+
+
+class CloseRow(msgspec.Struct, frozen=True):
+    """One reason to end a connection.
+
+    ``reconnect`` tells a client whether to come back (with backoff). For our own codes the range alone tells:
+    4000-4499 come back, 4500-4999 stay away.
+    """
+
+    code: int
+    name: str
+    meaning: str
+    reconnect: bool
+
+
+CLOSE_NORMAL: Final = 1000
+CLOSE_GOING_AWAY: Final = 1001
+CLOSE_PROTOCOL_ERROR: Final = 1002
+CLOSE_UNSUPPORTED_DATA: Final = 1003
+CLOSE_NO_CODE: Final = 1005
+CLOSE_LOST: Final = 1006
+CLOSE_BAD_PAYLOAD: Final = 1007
+CLOSE_POLICY: Final = 1008
+CLOSE_TOO_BIG: Final = 1009
+CLOSE_INTERNAL_ERROR: Final = 1011
+
+CLOSE_SLOW_READER: Final = 4000
+CLOSE_HEARTBEAT_EXPIRED: Final = 4001
+CLOSE_LOGIN_TIMEOUT: Final = 4002
+CLOSE_RATE_LIMIT: Final = 4003
+CLOSE_ACK_TIMEOUT: Final = 4004
+CLOSE_NODE_FULL: Final = 4005
+
+CLOSE_REPLACED: Final = 4500
+CLOSE_REFUSED: Final = 4501
+CLOSE_KICKED: Final = 4502
+CLOSE_BANNED: Final = 4503
+CLOSE_TOKEN_INVALID: Final = 4504
+CLOSE_NOT_ALLOWED: Final = 4505
+
+_CLOSE_ROWS: Final = (
+    # RFC 6455, section 7.4.1.
+    CloseRow(CLOSE_NORMAL, "normal", "the client ended the connection", False),
+    CloseRow(CLOSE_GOING_AWAY, "going away", "the server stops or restarts", True),
+    CloseRow(CLOSE_PROTOCOL_ERROR, "protocol error", "a frame broke RFC 6455", True),
+    CloseRow(
+        CLOSE_UNSUPPORTED_DATA, "unsupported data", "a kind of frame that the dialect does not take", True
+    ),
+    CloseRow(CLOSE_NO_CODE, "no code", "a close frame without a code; never on the wire", True),
+    CloseRow(CLOSE_LOST, "lost", "TCP ended without a close frame; never on the wire", True),
+    CloseRow(CLOSE_BAD_PAYLOAD, "bad payload", "a text frame that is not UTF-8", True),
+    CloseRow(CLOSE_POLICY, "policy", "a refusal for which no other code exists", True),
+    CloseRow(CLOSE_TOO_BIG, "too big", "a message above limits.message_bytes", True),
+    CloseRow(CLOSE_INTERNAL_ERROR, "internal error", "the server failed; the log has the traceback", True),
+    # Ours: come back, with backoff.
+    CloseRow(CLOSE_SLOW_READER, "slow reader", "too many bytes waited, or waited too long, to be read", True),
+    CloseRow(
+        CLOSE_HEARTBEAT_EXPIRED, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds", True
+    ),
+    CloseRow(CLOSE_LOGIN_TIMEOUT, "login timeout", "no login within limits.login_seconds", True),
+    CloseRow(CLOSE_RATE_LIMIT, "rate limit", "more than limits.messages_per_second", True),
+    CloseRow(CLOSE_ACK_TIMEOUT, "ack timeout", "deliveries stayed unacknowledged after a resend", True),
+    CloseRow(
+        CLOSE_NODE_FULL, "node full", "a connection limit of the node or of the address is reached", True
+    ),
+    # Ours: stay away.
+    CloseRow(CLOSE_REPLACED, "replaced", "a newer login of the same user took over", False),
+    CloseRow(CLOSE_REFUSED, "refused", "the user is already online", False),
+    CloseRow(CLOSE_KICKED, "kicked", "the back end ended the session", False),
+    CloseRow(CLOSE_BANNED, "banned", "the user is banned for a time", False),
+    CloseRow(CLOSE_TOKEN_INVALID, "token invalid", "the token is wrong or has expired", False),
+    CloseRow(CLOSE_NOT_ALLOWED, "not allowed", "the origin or the app is not allowed", False),
+)
+
+#: code -> row
+CLOSE: Final[dict[int, CloseRow]] = {row.code: row for row in _CLOSE_ROWS}
+
+
+# --- Reply codes of the cmd dialect, its HTTP API and the routes added in its style -------------------------
+
+REPLY_OK: Final = 200
+REPLY_NOT_LOGGED_IN: Final = 1000
+REPLY_BAD_PARAMETER: Final = 1001
+REPLY_BAD_USER: Final = 1002
+REPLY_UNAUTHORIZED: Final = 1003
+REPLY_SYSTEM: Final = 1004
+REPLY_NO_DATA: Final = 1005
+REPLY_NOT_ADDED: Final = 1006
+REPLY_NOT_DELETED: Final = 1007
+REPLY_NOT_STORED: Final = 1008
+REPLY_FAILED: Final = 1009
+REPLY_NO_ROUTE: Final = 1010
+
+#: code -> text as the original clients know it
+REPLY_TEXT: Final[dict[int, str]] = {
+    REPLY_OK: "Success",
+    REPLY_NOT_LOGGED_IN: "未登录",
+    REPLY_BAD_PARAMETER: "参数不合法",
+    REPLY_BAD_USER: "非法的用户ID",
+    REPLY_UNAUTHORIZED: "未授权",
+    REPLY_SYSTEM: "系统错误",
+    REPLY_NO_DATA: "没有数据",
+    REPLY_NOT_ADDED: "添加错误",
+    REPLY_NOT_DELETED: "删除错误",
+    REPLY_NOT_STORED: "存储错误",
+    REPLY_FAILED: "操作失败",
+    REPLY_NO_ROUTE: "路由不存在",
+}
+
+#: what any other code shows as
+REPLY_TEXT_UNKNOWN: Final = "未定义错误类型!"
+
+
+def reply_text(code: int) -> str:
+    """The text that goes with a reply code."""
+    return REPLY_TEXT.get(code, REPLY_TEXT_UNKNOWN)
+
+
+# --- HTTP problems: answers outside the dialects' own routes ------------------------------------------------
+
+
+class HttpProblem(msgspec.Struct, frozen=True):
+    """One refusal of an HTTP request. ``temporary``: the same request may succeed later."""
+
+    status: int
+    code: str
+    message: str
+    temporary: bool
+
+
+HTTP_BAD_REQUEST: Final = HttpProblem(400, "bad_request", "The request is malformed.", False)
+HTTP_NOT_AN_UPGRADE: Final = HttpProblem(
+    400, "not_an_upgrade", "This path takes WebSocket upgrades only.", False
+)
+HTTP_UNAUTHORIZED: Final = HttpProblem(
+    401, "unauthorized", "An API key with the right scope is required.", False
+)
+HTTP_ORIGIN_REFUSED: Final = HttpProblem(403, "origin_refused", "This origin is not allowed.", False)
+HTTP_NOT_FOUND: Final = HttpProblem(404, "not_found", "There is nothing at this path.", False)
+HTTP_METHOD_NOT_ALLOWED: Final = HttpProblem(405, "method_not_allowed", "The path has no such method.", False)
+HTTP_TIMEOUT: Final = HttpProblem(408, "timeout", "The request took too long to arrive.", True)
+HTTP_BODY_TOO_LARGE: Final = HttpProblem(413, "body_too_large", "The body is over limits.body_bytes.", False)
+HTTP_URI_TOO_LONG: Final = HttpProblem(414, "uri_too_long", "The address is over limits.header_bytes.", False)
+HTTP_VERSION_REQUIRED: Final = HttpProblem(
+    426, "version_required", "Sec-WebSocket-Version must be 13.", False
+)
+HTTP_TOO_MANY_REQUESTS: Final = HttpProblem(429, "too_many_requests", "Too many requests; slow down.", True)
+HTTP_HEADERS_TOO_LARGE: Final = HttpProblem(
+    431, "headers_too_large", "Headers are over limits.header_bytes.", False
+)
+HTTP_INTERNAL_ERROR: Final = HttpProblem(500, "internal_error", "The server failed; its log says why.", True)
+HTTP_NOT_IMPLEMENTED: Final = HttpProblem(501, "not_implemented", "The server does not do this.", False)
+HTTP_NODE_FULL: Final = HttpProblem(503, "node_full", "The node takes no more connections.", True)
+HTTP_BUSY: Final = HttpProblem(503, "busy", "The node works on limits.http_requests requests already.", True)
+HTTP_NOT_READY: Final = HttpProblem(503, "not_ready", "The node starts, stops or lacks what it needs.", True)
+HTTP_VERSION_NOT_SUPPORTED: Final = HttpProblem(
+    505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.", False
+)
+
+#: every problem, by its code
+HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
+    row.code: row
+    for row in (
+        HTTP_BAD_REQUEST,
+        HTTP_NOT_AN_UPGRADE,
+        HTTP_UNAUTHORIZED,
+        HTTP_ORIGIN_REFUSED,
+        HTTP_NOT_FOUND,
+        HTTP_METHOD_NOT_ALLOWED,
+        HTTP_TIMEOUT,
+        HTTP_BODY_TOO_LARGE,
+        HTTP_URI_TOO_LONG,
+        HTTP_VERSION_REQUIRED,
+        HTTP_TOO_MANY_REQUESTS,
+        HTTP_HEADERS_TOO_LARGE,
+        HTTP_INTERNAL_ERROR,
+        HTTP_NOT_IMPLEMENTED,
+        HTTP_NODE_FULL,
+        HTTP_BUSY,
+        HTTP_NOT_READY,
+        HTTP_VERSION_NOT_SUPPORTED,
+    )
+}
+
+
+def problem_body(problem: HttpProblem) -> bytes:
+    """The JSON body of a problem: ``{"code": …, "message": …, "temporary": …}``."""
+    return msgspec.json.encode(
+        {"code": problem.code, "message": problem.message, "temporary": problem.temporary}
+    )

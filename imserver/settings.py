@@ -1,0 +1,168 @@
+"""What can be set: every setting with its type, range and default, declared once.
+
+``config/default.yaml`` explains each and shows the same defaults (a test compares them);
+:mod:`imserver.config` reads the values.
+"""
+
+from typing import Annotated, Final, Literal
+
+from msgspec import Meta, Struct, field
+
+_LONGEST_SECONDS: Final = 1_000_000_000.0
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Count = Annotated[int, Meta(ge=0)]
+Amount = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(ge=0, le=_LONGEST_SECONDS)]
+Duration = Annotated[float, Meta(gt=0, le=_LONGEST_SECONDS)]
+Text = Annotated[str, Meta(min_length=1)]
+#: An app is named by a string; files may write the number 101 too.
+AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
+
+LoginPolicy = Literal["newest", "multi", "single", "refuse"]
+Scope = Literal["push", "read", "admin"]
+
+
+class AppSettings(Struct, frozen=True):
+    """Section ``app``: the keys of the original server, under their own names."""
+
+    log_file: str = ""
+    http_port: Port = 8080
+    websocket_port: Port = 8089
+    rpc_port: Port = 9001
+    http_url: str = ""
+    websocket_url: str = ""
+
+
+class ServerSettings(Struct, frozen=True):
+    """Section ``server``: where and how the node listens."""
+
+    host: Text = "127.0.0.1"
+    door: Literal["front", "wsgi"] = "front"
+    reuse_port: bool = False
+    data_dir: Text = "data"
+    secret_file: str = ""
+    insecure: bool = False
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    backlog: Amount = 4096
+    origins: tuple[Text, ...] = ()
+    origin_policy: Literal["", "any", "same_host"] = ""
+
+
+class LimitSettings(Struct, frozen=True):
+    """Section ``limits``: what is bounded, and by how much."""
+
+    max_connections: Count = 0
+    max_connections_per_address: Count = 0
+    message_bytes: Amount = 65536
+    header_bytes: Annotated[int, Meta(ge=1024)] = 16384
+    body_bytes: Amount = 4194304
+    handshake_seconds: Duration = 10.0
+    login_seconds: Seconds = 0.0
+    messages_per_second: Seconds = 0.0
+    outbox_bytes: Amount = 1048576
+    outbox_seconds: Duration = 30.0
+    node_outbox_bytes: Amount = 268435456
+    http_requests: Amount = 256
+    keepalive_seconds: Duration = 75.0
+    batch_targets: Amount = 10000
+
+
+class WebSocketSettings(Struct, frozen=True):
+    """Section ``websocket``: compression, pings, heartbeats, closing."""
+
+    deflate: bool = False
+    ping_seconds: Seconds = 0.0
+    pong_seconds: Duration = 20.0
+    heartbeat_seconds: Duration = 360.0
+    sweep_seconds: Duration = 30.0
+    close_seconds: Duration = 5.0
+
+
+class HubSettings(Struct, frozen=True):
+    """Section ``hub``: reading and fan-out."""
+
+    notice_members: Count = 1000
+    flush_connections: Amount = 256
+    readers: Amount = 64
+
+
+class TenantSettings(Struct, frozen=True):
+    """One entry of section ``apps``."""
+
+    login_policy: LoginPolicy = "newest"
+
+
+class KeySettings(Struct, frozen=True):
+    """One entry of ``api.keys``: a back end's key, what it may do, and in which apps (none named: in all)."""
+
+    key: Text
+    scopes: tuple[Scope, ...]
+    apps: tuple[AppName, ...] = ()
+
+
+class ApiSettings(Struct, frozen=True):
+    """Section ``api``: keys, de-duplication of pushes, tokens of the pages."""
+
+    keys: tuple[KeySettings, ...] = ()
+    dedupe_ids: Amount = 1000000
+    dedupe_seconds: Duration = 43200.0
+    page_token_seconds: Duration = 3600.0
+
+
+class DrainSettings(Struct, frozen=True):
+    """Section ``drain``: how the node stops."""
+
+    delay_seconds: Seconds = 0.0
+    close_seconds: Seconds = 5.0
+
+
+class LogSettings(Struct, frozen=True):
+    """Section ``log``: what is logged, and in which form."""
+
+    level: Literal["info", "debug"] = "info"
+    format: Literal["text", "json"] = "text"
+    requests: bool = True
+
+
+class DebugSettings(Struct, frozen=True):
+    """Section ``debug``: what a conformance suite needs and a production node does not."""
+
+    echo_path: str = ""
+    echo_bytes: Amount = 33554432
+
+
+class RedisSettings(Struct, frozen=True):
+    """Section ``redis``: read, and unused as long as there is no cluster."""
+
+    addr: str = ""
+    password: str = ""
+    db: Count = 0
+    pool_size: Amount = 30
+    min_idle_conns: Count = 30
+
+
+def _original_apps() -> dict[str, TenantSettings]:
+    return {name: TenantSettings() for name in ("101", "102", "103", "104")}
+
+
+class Config(Struct, frozen=True):
+    """All settings of a node, checked. ``warnings`` are for the log: they stopped nothing."""
+
+    app: AppSettings = AppSettings()
+    server: ServerSettings = ServerSettings()
+    limits: LimitSettings = LimitSettings()
+    websocket: WebSocketSettings = WebSocketSettings()
+    hub: HubSettings = HubSettings()
+    apps: dict[AppName, TenantSettings] = field(default_factory=_original_apps)
+    api: ApiSettings = ApiSettings()
+    drain: DrainSettings = DrainSettings()
+    log: LogSettings = LogSettings()
+    debug: DebugSettings = DebugSettings()
+    redis: RedisSettings = RedisSettings()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def demo(self) -> bool:
+        """No API key exists: anybody may log in and push."""
+        return not self.api.keys
