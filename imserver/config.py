@@ -245,7 +245,7 @@ def _explain(value: Any, problem: str) -> str:
 
 
 def _shape(kind: inspect.Type, value: Any, name: str, where: str) -> Any:
-    """Bring keys to their canonical spelling and numbers that name apps to text; other types are checked later."""
+    """Bring keys to their canonical spelling and numbers that name apps to text."""
     if isinstance(kind, inspect.LiteralType) and value not in kind.values:
         choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
         raise ConfigError(f"{where}: {name}: expected one of {choices}; got {value!r}")

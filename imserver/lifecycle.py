@@ -1,0 +1,158 @@
+"""The life of a process: parts that start in order and stop in reverse, data directory, secret, files."""
+
+import fcntl
+import hashlib
+import hmac
+import logging
+import os
+import resource
+import secrets
+from pathlib import Path
+from typing import Final, Protocol
+
+from imserver.errors import StartError
+
+_log = logging.getLogger(__name__)
+
+_SECRET_BYTES: Final = 32
+
+
+class Part(Protocol):
+    """Something that runs for the life of a node."""
+
+    def start(self) -> None:
+        """Begin; raise :class:`StartError` with one clear line if that is impossible."""
+
+    def stop(self) -> None:
+        """End in good order: finish what was begun. May switch to other greenlets."""
+
+    def kill(self) -> None:
+        """End at once. Never blocks."""
+
+
+class Lifecycle:
+    """Starts parts in the order given and stops them in reverse; owns the list of those that run."""
+
+    def __init__(self, *parts: Part) -> None:
+        self._parts = parts
+        self._running: list[Part] = []
+
+    def start(self) -> None:
+        """Start all parts. If one cannot, those already started are stopped and its error is raised."""
+        for part in self._parts:
+            try:
+                part.start()
+            except BaseException:
+                self.stop()
+                raise
+            self._running.append(part)
+
+    def stop(self) -> None:
+        """Stop the parts that run, the last started first. One that fails is logged and holds up no other."""
+        while self._running:
+            part = self._running.pop()
+            try:
+                part.stop()
+            except Exception:
+                _log.exception("%s did not stop cleanly", type(part).__name__)
+
+    def kill(self) -> None:
+        """End the parts that run at once."""
+        while self._running:
+            part = self._running.pop()
+            try:
+                part.kill()
+            except Exception:
+                _log.exception("%s could not be ended", type(part).__name__)
+
+
+def raise_file_limit() -> int:
+    """Raise this process's soft limit of open files to the hard one and return it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):  # macOS calls its hard limit unlimited and then refuses it
+        return soft
+    return hard
+
+
+class DataDirectory:
+    """The folder in which the server keeps things; a lock in it stops a second server there."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._lock = -1
+
+    def start(self) -> None:
+        """Make the folder and take its lock. Raises StartError."""
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"server.data_dir: {self.path} cannot be used: {error.strerror}") from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(lock)
+            raise StartError(
+                f"server.data_dir: {self.path} is in use by another server (pid {owner})"
+            ) from None
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        self._lock = lock
+
+    def stop(self) -> None:
+        """Give the lock back."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    kill = stop
+
+    def secret(self, secret_file: str = "") -> bytes:
+        """The server's secret: from ``secret_file``, or from this folder, where the first start makes it.
+
+        Raises StartError if it cannot be read or has less than 32 bytes.
+        """
+        path = Path(secret_file) if secret_file else self.path / "secret"
+        try:
+            if not secret_file and not path.exists():
+                _write_secret(path)
+            secret = path.read_bytes().strip()
+        except OSError as error:
+            raise StartError(f"the secret {path} cannot be read or made: {error.strerror}") from None
+        if len(secret) < _SECRET_BYTES:
+            raise StartError(f"the secret {path} has {len(secret)} bytes; it needs at least {_SECRET_BYTES}")
+        if path.stat().st_mode & 0o077:
+            _log.warning("the secret %s can be read by others than its owner; chmod 600 it", path)
+        return secret
+
+
+def _write_secret(path: Path) -> None:
+    # Under another name first: nobody ever reads half a secret, not even after a crash.
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        os.write(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+    draft.rename(path)
+
+
+def derive_key(secret: bytes, purpose: str) -> bytes:
+    """The key of 32 bytes for one purpose; who knows it learns nothing of the secret or of other keys."""
+    return hkdf_sha256(secret, salt=b"imserver", info=purpose.encode(), length=32)
+
+
+def hkdf_sha256(secret: bytes, *, salt: bytes, info: bytes, length: int) -> bytes:
+    """HKDF with SHA-256 (RFC 5869): extract, then expand to ``length`` bytes (at most 8160)."""
+    if not 0 < length <= 255 * 32:
+        raise ValueError(f"HKDF-SHA256 gives 1 to 8160 bytes, not {length}")
+    key = hmac.digest(salt or bytes(32), secret, hashlib.sha256)
+    block = output = b""
+    for number in range(1, -(-length // 32) + 1):
+        block = hmac.digest(key, block + info + bytes((number,)), hashlib.sha256)
+        output += block
+    return output[:length]

@@ -1,0 +1,290 @@
+"""Where log lines go and what they look like: text or JSON, to a file or the console.
+
+Everything logs through the standard library's ``logging``; only the request log, which the fast push routes
+write to, gathers its lines first (:class:`RequestLog`). Give ``extra={"connection": …, "request": …}``
+to name the connection or request that a line is about, and ``extra={"detail": text}`` for text of several lines.
+"""
+
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Protocol
+
+import gevent
+import msgspec
+
+from imserver.config import Config
+from imserver.errors import StartError
+
+_REQUEST_LOGGER: Final = "imserver.request"
+_FLUSH_SECONDS: Final = 0.1
+_FLUSH_LINES: Final = 1000
+_IDS: Final = ("connection", "request")
+
+# Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
+_ESCAPES: Final = {
+    code: repr(chr(code))[1:-1]
+    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
+}
+
+_log = logging.getLogger(__name__)
+
+
+class _Stamps:
+    """Local times as ``2026-01-31T12:00:00.123+08:00``, with the costly part made once a second."""
+
+    def __init__(self) -> None:
+        self._second = -1
+        self._head = self._zone = ""
+
+    def __call__(self, moment: float) -> str:
+        second = int(moment)
+        if second != self._second:
+            local = time.localtime(second)
+            zone = time.strftime("%z", local)
+            self._head, self._zone = time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"
+            self._second = second
+        return f"{self._head}.{int((moment - second) * 1000):03d}{self._zone}"
+
+
+class TextFormatter(logging.Formatter):
+    """One readable line a record; traceback and detail follow it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stamp = _Stamps()
+
+    def format(self, record: logging.LogRecord) -> str:
+        message = record.getMessage().translate(_ESCAPES)
+        ids = "".join(f" {key}={_plain(record, key)}" for key in _IDS if getattr(record, key, None))
+        line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
+        blocks = [line, getattr(record, "detail", None)]
+        if record.exc_info:
+            blocks.append(self.formatException(record.exc_info))
+        return "\n".join(block for block in blocks if block)
+
+
+def _plain(record: logging.LogRecord, key: str) -> str:
+    return str(getattr(record, key)).translate(_ESCAPES)
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a record: time, level, logger, message; ids, detail and traceback if any."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stamp = _Stamps()
+
+    def format(self, record: logging.LogRecord) -> str:
+        line: dict[str, Any] = {
+            "time": self._stamp(record.created),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        for key in (*_IDS, "detail"):
+            if getattr(record, key, None):
+                line[key] = str(getattr(record, key))
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return _json(line).decode()
+
+
+def _json(line: dict[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(line)
+    except UnicodeEncodeError:  # lone surrogates, from bytes that were no UTF-8
+        return msgspec.json.encode({k: _encodable(v) if isinstance(v, str) else v for k, v in line.items()})
+
+
+def _encodable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+class LineHandler(logging.Handler):
+    """Writes whole lines to a descriptor it can re-open; O_APPEND keeps lines of several writers apart.
+
+    A line that cannot be written (disk full, terminal gone) is counted in ``lost`` and harms nobody.
+    """
+
+    def __init__(self, path: str) -> None:
+        super().__init__()
+        self.lost = 0
+        self._path = path
+        self._descriptor = self._open() if path else sys.stderr.fileno()
+
+    def _open(self) -> int:
+        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
+        except Exception:  # a record that cannot be formatted
+            self.handleError(record)
+
+    def write(self, lines: bytes) -> None:
+        """Write bytes that end with a line end. Does not switch to another greenlet."""
+        try:
+            while lines:
+                lines = lines[os.write(self._descriptor, lines) :]
+        except OSError:
+            self.lost += lines.count(b"\n")
+
+    def reopen(self) -> None:
+        """Open the file anew, after it was moved away. On failure the old one stays in use: OSError."""
+        if self._path:
+            fresh = self._open()
+            os.close(self._descriptor)
+            self._descriptor = fresh
+
+    def close(self) -> None:
+        if self._path and self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+        super().close()
+
+
+class RequestLog:
+    """One line a request; the hot path only appends, one write follows after 100 ms or 1,000 lines."""
+
+    def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True) -> None:
+        self._handler = handler
+        self._format = self._json_line if json else self._text_line
+        self._enabled = enabled
+        self._stamp = _Stamps()
+        self._waiting: list[tuple[float, str, str, int, float, str, int, str]] = []
+        self._timer: Any = None
+
+    def add(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        peer: str,
+        bytes_out: int,
+        request_id: str = "",
+    ) -> None:
+        """Note an answered request. ``path`` comes without its query, which may hold tokens."""
+        if not self._enabled:
+            return
+        waiting = self._waiting
+        waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id))
+        if len(waiting) == 1:
+            if self._timer is None:
+                self._timer = gevent.get_hub().loop.timer(_FLUSH_SECONDS, ref=False)
+            self._timer.start(self.flush)
+        elif len(waiting) >= _FLUSH_LINES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits. Does not switch to another greenlet."""
+        if self._timer is not None:
+            self._timer.stop()
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._handler.write(b"".join(self._format(*entry) for entry in waiting))
+
+    def _text_line(
+        self,
+        moment: float,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        peer: str,
+        size: int,
+        request: str,
+    ) -> bytes:
+        line = (
+            f"{self._stamp(moment)} INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status}"
+            f" {seconds * 1000:.2f}ms {size}B{' request=' + request if request else ''}"
+        )
+        if not line.isprintable():
+            line = line.translate(_ESCAPES)
+        return line.encode("utf-8", "backslashreplace") + b"\n"
+
+    def _json_line(
+        self,
+        moment: float,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        peer: str,
+        size: int,
+        request: str,
+    ) -> bytes:
+        line: dict[str, Any] = {
+            "time": self._stamp(moment),
+            "level": "info",
+            "logger": _REQUEST_LOGGER,
+            "message": f"{method} {path}",
+            "status": status,
+            "milliseconds": round(seconds * 1000, 3),
+            "bytes": size,
+            "peer": peer,
+        }
+        if request:
+            line["request"] = request
+        return _json(line) + b"\n"
+
+
+class Logs:
+    """The process's logging, from :func:`open_logs` until :meth:`close`."""
+
+    def __init__(self, handler: LineHandler, requests: RequestLog) -> None:
+        self.requests = requests
+        self._handler = handler
+
+    def reopen(self) -> None:
+        """Write to a fresh file, after the old one was moved away (log rotation)."""
+        self.requests.flush()
+        try:
+            self._handler.reopen()
+        except OSError as error:
+            _log.error("the log file cannot be opened again, the old one stays in use: %s", error.strerror)
+
+    def close(self) -> None:
+        """Write what waits and let go of the root logger."""
+        self.requests.flush()
+        logging.getLogger().removeHandler(self._handler)
+        self._handler.close()
+
+
+def open_logs(config: Config) -> Logs:
+    """Send all logging of this process to where the configuration says.
+
+    Raises :class:`StartError` if the log file cannot be written.
+    """
+    path = config.app.log_file
+    try:
+        handler = LineHandler(path)
+    except OSError as error:
+        raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
+    as_json = config.log.format == "json"
+    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.addHandler(handler)
+    logging.getLogger("imserver").setLevel(config.log.level.upper())
+    return Logs(handler, RequestLog(handler, json=as_json, enabled=config.log.requests))
+
+
+class _Hub(Protocol):
+    print_exception: Any
+
+
+def log_greenlet_errors(hub: _Hub) -> None:
+    """Send the tracebacks of greenlets and loop callbacks that died to the log instead of standard error."""
+
+    def log(
+        context: object, kind: type[BaseException], error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _log.error("%r failed", context, exc_info=(kind, error or kind(), trace))
+
+    hub.print_exception = log
