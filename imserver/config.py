@@ -4,62 +4,28 @@ Keys are compared without underscores, dashes and letter case, so the original s
 ``minIDleConns`` are accepted as they are.
 """
 
-import difflib
 import ipaddress
 import os
-from collections.abc import Hashable, Iterator, Mapping
-from typing import Any, Final, NamedTuple
+from collections.abc import Hashable, Mapping
+from typing import Any, Final
 
 import msgspec
 import yaml
 from msgspec import inspect
 
-from imserver.errors import StartError
 from imserver.settings import Config
+from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
 
-__all__ = ["Config", "ConfigError", "load", "rows"]
+__all__ = ["Config", "ConfigError", "dump", "load"]
 
 ENVIRONMENT_PREFIX: Final = "IMSERVER_"
 #: names the configuration file where there is no command line (under gunicorn)
 ENVIRONMENT_FILE: Final = "IMSERVER_CONFIG"
+#: the API key of the command line's own requests to a server
+ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/health", "/ready")
-
-
-class ConfigError(StartError):
-    """A setting is unknown, of a wrong type or out of range. The text is one line that names where."""
-
-
-class Row(NamedTuple):
-    """One setting: its canonical name (``section.key``), and its type as msgspec describes it."""
-
-    name: str
-    type: inspect.Type
-
-
-def _fold(name: object) -> str:
-    return str(name).replace("_", "").replace("-", "").lower()
-
-
-def _declared_rows() -> Iterator[Row]:
-    described = inspect.type_info(Config)
-    assert isinstance(described, inspect.StructType)
-    for section in described.fields:
-        if isinstance(section.type, inspect.StructType):
-            for field in section.type.fields:
-                yield Row(f"{section.name}.{field.name}", field.type)
-        elif section.name != "warnings":
-            yield Row(section.name, section.type)
-
-
-_ROWS: Final = {row.name: row for row in _declared_rows()}
-_BY_FOLDED: Final = {_fold(name): row for name, row in _ROWS.items()}
-_SECTIONS: Final = {_fold(name.partition(".")[0]): name.partition(".")[0] for name in _ROWS}
-
-
-def rows() -> tuple[Row, ...]:
-    """Every setting, in the order of the manual."""
-    return tuple(_ROWS.values())
+_HIDDEN: Final = "(hidden)"
 
 
 def load(
@@ -75,16 +41,25 @@ def load(
     """
     environ = os.environ if environ is None else environ
     path = path or environ.get(ENVIRONMENT_FILE) or None
-    values: dict[str, Any] = {}
     warnings: list[str] = []
-    if path is not None:
-        values.update(_from_file(path))
-    values.update(_from_environment(environ, warnings))
-    for name, value in (overrides or {}).items():
-        values[name] = _convert(_ROWS[name], value, "command line")
+    values = {} if path is None else _from_file(path)
+    values |= _from_environment(environ, warnings)
+    values |= {name: convert(ROWS[name], value, "command line") for name, value in (overrides or {}).items()}
     config = _build(values, tuple(warnings))
     _check(config, path or "configuration")
     return config
+
+
+def dump(config: Config) -> str:
+    """The settings as YAML that :func:`load` reads again; keys and passwords are hidden."""
+    document = msgspec.to_builtins(config, builtin_types=())
+    del document["warnings"]
+    for key in document["api"]["keys"]:
+        key["key"] = _HIDDEN
+    if config.redis.password:
+        document["redis"]["password"] = _HIDDEN
+    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    return text
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -93,7 +68,9 @@ def load(
 class _Mapping(dict[Hashable, Any]):
     """A YAML mapping that remembers the line of each key, for messages."""
 
-    lines: dict[Hashable, int]
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[Hashable, int] = {}
 
 
 class _Loader(yaml.SafeLoader):
@@ -103,10 +80,9 @@ class _Loader(yaml.SafeLoader):
 def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> _Mapping:
     loader.flatten_mapping(node)
     mapping = _Mapping()
-    mapping.lines = {}
     for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
         line = key_node.start_mark.line + 1
+        key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
             raise ConfigError(f"line {line}: a key must be a plain word")
         if key in mapping:
@@ -127,81 +103,66 @@ def _read_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ConfigError, ValueError) as error:
+    except (ConfigError, ValueError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{where}, {error}") from None
 
 
 def _from_file(path: str) -> dict[str, Any]:
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            document = _read_yaml(file.read(), path)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    document = _read_yaml(text, path)
     if document is None:
         return {}
     if not isinstance(document, _Mapping):
-        raise ConfigError(f"{path}: must hold sections (app:, server:, …), not a {type(document).__name__}")
+        raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
     values: dict[str, Any] = {}
     for written, content in document.items():
-        _from_section(values, document, written, content, path)
+        where = f"{path}, line {document.lines[written]}"
+        section = SECTIONS.get(fold(written))
+        if section is None:
+            raise _unknown(written, where)
+        if section in ROWS:
+            _set(values, ROWS[section], content, where)
+        elif isinstance(content, _Mapping):
+            _read_section(values, str(written), content, path)
+        elif content is not None:
+            raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
     return values
 
 
-def _from_section(
-    values: dict[str, Any], document: _Mapping, written: Hashable, content: Any, path: str
-) -> None:
-    where = f"{path}, line {document.lines[written]}"
-    section = _SECTIONS.get(_fold(written))
-    if section is None:
-        raise ConfigError(
-            f"{where}: unknown key {str(written)!r}; the nearest known key is {_nearest(written)!r}"
-        )
-    if section in _ROWS:
-        _set(values, _ROWS[section], content, where)
-    elif content is None:
-        return
-    elif not isinstance(content, _Mapping):
-        raise ConfigError(f"{where}: {section}: expected a mapping of settings, got {type(content).__name__}")
-    else:
-        for key, value in content.items():
-            where = f"{path}, line {content.lines[key]}"
-            name = f"{written}.{key}"
-            row = _BY_FOLDED.get(_fold(name))
-            if row is None:
-                raise ConfigError(
-                    f"{where}: unknown key {name!r}; the nearest known key is {_nearest(name)!r}"
-                )
-            _set(values, row, value, where)
+def _read_section(values: dict[str, Any], written: str, content: _Mapping, path: str) -> None:
+    for key, value in content.items():
+        where = f"{path}, line {content.lines[key]}"
+        row = BY_FOLDED.get(fold(f"{written}.{key}"))
+        if row is None:
+            raise _unknown(f"{written}.{key}", where)
+        _set(values, row, value, where)
+
+
+def _unknown(written: Hashable, where: str) -> ConfigError:
+    return ConfigError(f"{where}: unknown key '{written}'; the nearest known key is '{nearest(written)}'")
 
 
 def _set(values: dict[str, Any], row: Row, value: Any, where: str) -> None:
     if row.name in values:
         raise ConfigError(f"{where}: {row.name} is given twice, in two spellings")
-    values[row.name] = _convert(row, value, where)
-
-
-def _nearest(written: object) -> str:
-    """The known key that looks most like what was written."""
-    folded = _fold(written)
-    names = {_fold(name): name for name in (*_ROWS, *_SECTIONS.values())}
-    if "." not in folded:
-        names = {**names, **{key.partition(".")[2]: name for key, name in names.items() if "." in key}}
-    return max(names.items(), key=lambda item: difflib.SequenceMatcher(None, folded, item[0]).ratio())[1]
+    values[row.name] = convert(row, value, where)
 
 
 # --- the environment ----------------------------------------------------------------------------------------
 
 
 def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[str, Any]:
-    by_variable = {folded.replace(".", ""): row for folded, row in _BY_FOLDED.items()}
+    by_variable = {folded.replace(".", ""): row for folded, row in BY_FOLDED.items()}
     values: dict[str, Any] = {}
     for variable in sorted(environ):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == ENVIRONMENT_FILE:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in (ENVIRONMENT_FILE, ENVIRONMENT_KEY):
             continue
-        row = by_variable.get(_fold(variable.removeprefix(ENVIRONMENT_PREFIX)))
+        row = by_variable.get(fold(variable.removeprefix(ENVIRONMENT_PREFIX)))
         if row is None:
             warnings.append(f"environment: {variable} is no setting and has no effect")
         else:
@@ -211,7 +172,7 @@ def _from_environment(environ: Mapping[str, str], warnings: list[str]) -> dict[s
 
 def _from_text(row: Row, text: str, variable: str) -> Any:
     """A variable's text as its setting's type: text as it is, lists and mappings as YAML."""
-    kind = row.type
+    kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.VarTupleType | inspect.DictType):
@@ -223,79 +184,22 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
         raise ConfigError(f"{variable}: {row.name}: expected {wanted.__name__}, got {text!r}") from None
 
 
-# --- values -------------------------------------------------------------------------------------------------
-
-
-def _convert(row: Row, value: Any, where: str) -> Any:
-    """The value as its setting's type, or a ConfigError that names ``where`` and the setting."""
-    shaped = _shape(row.type, value, row.name, where)
-    section, _, key = row.name.partition(".")
-    try:
-        partial = msgspec.convert({section: {key: shaped} if key else shaped}, Config)
-    except msgspec.ValidationError as error:
-        problem, _, path = str(error).replace("`", "").partition(" - at $.")
-        raise ConfigError(f"{where}: {path or row.name}: {_explain(value, problem)}") from None
-    return getattr(getattr(partial, section), key) if key else getattr(partial, section)
-
-
-def _explain(value: Any, problem: str) -> str:
-    if isinstance(value, str | int | float):
-        problem = f"{problem.partition(', got')[0]}, got {value!r}"
-    return problem[:1].lower() + problem[1:]
-
-
-def _shape(kind: inspect.Type, value: Any, name: str, where: str) -> Any:
-    """Bring keys to their canonical spelling and numbers that name apps to text."""
-    if isinstance(kind, inspect.LiteralType) and value not in kind.values:
-        choices = ", ".join(str(choice) or "(empty)" for choice in kind.values)
-        raise ConfigError(f"{where}: {name}: expected one of {choices}; got {value!r}")
-    if isinstance(kind, inspect.Metadata):
-        names_an_app = bool(kind.extra and kind.extra.get("number"))
-        if names_an_app and isinstance(value, int) and not isinstance(value, bool):
-            return str(value)
-        return _shape(kind.type, value, name, where)
-    if isinstance(kind, inspect.VarTupleType) and isinstance(value, list):
-        return [_shape(kind.item_type, item, f"{name}[{i}]", where) for i, item in enumerate(value)]
-    if isinstance(kind, inspect.DictType) and isinstance(value, dict):
-        return {
-            _shape(kind.key_type, key, name, where): _shape(kind.value_type, item, f"{name}.{key}", where)
-            for key, item in value.items()
-        }
-    if isinstance(kind, inspect.StructType) and isinstance(value, dict):
-        return _shape_struct(kind, value, name, where)
-    return value
-
-
-def _shape_struct(kind: inspect.StructType, value: dict[Any, Any], name: str, where: str) -> dict[str, Any]:
-    fields = {_fold(field.name): field for field in kind.fields}
-    shaped: dict[str, Any] = {}
-    for key, item in value.items():
-        field = fields.get(_fold(key))
-        if field is None:
-            known = difflib.get_close_matches(_fold(key), fields, n=1, cutoff=0)[0]
-            nearest = fields[known].name
-            raise ConfigError(
-                f"{where}: unknown key '{name}.{key}'; the nearest known key is '{name}.{nearest}'"
-            )
-        if field.name in shaped:
-            raise ConfigError(f"{where}: {name}.{field.name} is given twice, in two spellings")
-        shaped[field.name] = _shape(field.type, item, f"{name}.{field.name}", where)
-    return shaped
+# --- all of it ----------------------------------------------------------------------------------------------
 
 
 def _build(values: Mapping[str, Any], warnings: tuple[str, ...]) -> Config:
-    sections: dict[str, Any] = {"warnings": warnings}
-    by_section: dict[str, dict[str, Any]] = {}
+    parts: dict[str, Any] = {"warnings": warnings}
+    sections: dict[str, dict[str, Any]] = {}
     for name, value in values.items():
         section, _, key = name.partition(".")
         if key:
-            by_section.setdefault(section, {})[key] = value
+            sections.setdefault(section, {})[key] = value
         else:
-            sections[section] = value
+            parts[section] = value
     defaults = Config()
-    for section, given in by_section.items():
-        sections[section] = msgspec.structs.replace(getattr(defaults, section), **given)
-    return Config(**sections)
+    for section, given in sections.items():
+        parts[section] = msgspec.structs.replace(getattr(defaults, section), **given)
+    return Config(**parts)
 
 
 def _check(config: Config, where: str) -> None:

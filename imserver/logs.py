@@ -2,7 +2,7 @@
 
 Everything logs through the standard library's ``logging``; only the request log, which the fast push routes
 write to, gathers its lines first (:class:`RequestLog`). Give ``extra={"connection": …, "request": …}``
-to name the connection or request that a line is about, and ``extra={"detail": text}`` for text of several lines.
+to name the connection or request of a line, and ``extra={"detail": text}`` for what takes several lines.
 """
 
 import logging

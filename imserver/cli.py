@@ -1,0 +1,187 @@
+"""The command line. What a command needs beyond the basics is imported when that command runs."""
+
+import importlib
+import json
+import sys
+from http import client
+from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
+
+import click
+import msgspec
+
+from imserver import __version__, assets, config, errors
+
+#: commands whose modules a node never loads: name -> (module, attribute, one line of help)
+_LAZY: Final = {
+    "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes.")
+}
+
+_STATUS_SECONDS: Final = 10
+
+
+class _Commands(click.Group):
+    """Loads the commands of ``_LAZY`` only when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_LAZY})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _LAZY:
+            return super().get_command(ctx, cmd_name)
+        module, attribute, _ = _LAZY[cmd_name]
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        lines = {name: command.get_short_help_str(80) for name, command in self.commands.items()}
+        lines |= {name: text for name, (_, _, text) in _LAZY.items()}
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(lines.items()))
+
+
+def _fail(error: object) -> NoReturn:
+    click.echo(f"imserver: {error}", err=True)
+    sys.exit(1)
+
+
+@click.group(
+    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+def main() -> None:
+    """A self-hosted instant-messaging and push gateway."""
+
+
+_config_option = click.option(
+    "--config", "path", metavar="FILE", help="Settings (YAML); what it leaves out keeps its default."
+)
+
+
+@main.command()
+@_config_option
+@click.option("--host", metavar="ADDR", help="Address to listen on.")
+@click.option("--http-port", type=int, metavar="N", help="Port for pages and the HTTP API; 0: any free one.")
+@click.option("--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one.")
+@click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
+@click.option("--data-dir", metavar="DIR", help="Folder for what the server keeps.")
+@click.option("--door", type=click.Choice(["front", "wsgi"]), help="How a request enters.")
+@click.option("--insecure", is_flag=True, help="Listen beyond loopback although no API key exists.")
+def serve(
+    path: str | None,
+    host: str | None,
+    http_port: int | None,
+    ws_port: int | None,
+    rpc_port: int | None,
+    data_dir: str | None,
+    door: str | None,
+    insecure: bool,
+) -> None:
+    """Run the server in the foreground until SIGTERM or Ctrl-C."""
+    # Here and not above: the node brings Flask and all of the transport, which no other command needs.
+    from imserver import serving
+
+    given = {
+        "server.host": host,
+        "app.http_port": http_port,
+        "app.websocket_port": ws_port,
+        "app.rpc_port": rpc_port,
+        "server.data_dir": data_dir,
+        "server.door": door,
+        "server.insecure": insecure or None,
+    }
+    overrides = {name: value for name, value in given.items() if value is not None}
+    try:
+        serving.run(lambda: config.load(path, overrides=overrides), announce=click.echo)
+    except errors.StartError as error:
+        _fail(error)
+
+
+@main.command("check-config")
+@_config_option
+@click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
+def check_config(path: str | None, defaults: bool) -> None:
+    """Check the settings and print them as the server would use them."""
+    if defaults:
+        click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
+        return
+    try:
+        settings = config.load(path)
+    except config.ConfigError as error:
+        _fail(error)
+    for warning in settings.warnings:
+        click.echo(f"warning: {warning}", err=True)
+    click.echo(config.dump(settings), nl=False)
+
+
+@main.command()
+def codes() -> None:
+    """Print the close codes, reply codes and HTTP problems."""
+    click.echo("WebSocket close codes\n")
+    click.echo(
+        _table(
+            ("code", "name", "client may", "meaning"),
+            [
+                (row.code, row.name, "come back" if row.reconnect else "stay away", row.meaning)
+                for row in errors.CLOSE.values()
+            ],
+        )
+    )
+    click.echo("\nReply codes of the cmd dialect and its HTTP API\n")
+    click.echo(_table(("code", "text"), list(errors.REPLY_TEXT.items())))
+    click.echo("\nHTTP problems outside the dialects' routes\n")
+    click.echo(
+        _table(
+            ("status", "code", "temporary", "message"),
+            [
+                (row.status, row.code, "yes" if row.temporary else "no", row.message)
+                for row in errors.HTTP_PROBLEMS.values()
+            ],
+        )
+    )
+
+
+def _table(head: tuple[str, ...], body: list[tuple[Any, ...]]) -> str:
+    lines = [head, *(tuple(str(cell) for cell in line) for line in body)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+@main.command()
+@click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port.")
+@click.option("--key", envvar="IMSERVER_KEY", help="API key with the admin scope, where one is needed.")
+@click.option("--debug", is_flag=True, help="List the connections and users too.")
+def status(url: str, key: str | None, debug: bool) -> None:
+    """Ask a running server how it is: its /health and /system/state."""
+    try:
+        health, _ = _get(url, "/health", key)
+        state_status, state = _get(url, f"/system/state{'?isDebug=true' if debug else ''}", key)
+    except (OSError, client.HTTPException, ValueError) as error:
+        _fail(f"{url} does not answer: {error}")
+    click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
+    click.echo(json.dumps(state, ensure_ascii=False, indent=2))
+    if health != 200 or state_status != 200 or state.get("code") != errors.REPLY_OK:
+        sys.exit(1)
+
+
+def _get(url: str, path: str, key: str | None) -> tuple[int, Any]:
+    parts = urlsplit(url if "//" in url else f"http://{url}")
+    if not parts.hostname or parts.scheme not in ("http", "https"):
+        raise ValueError("not an http:// or https:// address")
+    kind = client.HTTPSConnection if parts.scheme == "https" else client.HTTPConnection
+    connection = kind(parts.hostname, parts.port, timeout=_STATUS_SECONDS)
+    try:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        connection.request("GET", parts.path.rstrip("/") + path, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, msgspec.json.decode(answer.read() or b"null")
+    finally:
+        connection.close()
+
+
+@main.command()
+def version() -> None:
+    """Print the version."""
+    click.echo(__version__)

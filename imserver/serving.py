@@ -1,0 +1,171 @@
+"""Runs one node in the foreground: banner, signals, drain, exit."""
+
+import ipaddress
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, NoReturn
+
+import gevent
+from gevent.util import format_run_info
+
+from imserver import __version__
+from imserver.config import Config, ConfigError
+from imserver.errors import StartError
+from imserver.logs import Logs, log_greenlet_errors, open_logs
+from imserver.node import Node
+
+_log = logging.getLogger(__name__)
+
+_DEMO_NOTE: Final = "demo mode: no API key exists, so anybody may log in and push"
+
+
+def run(read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
+    """Serve until a signal ends it; return after the drain.
+
+    ``read_config`` reads the settings, at the start and again at each SIGHUP; ``announce`` shows the banner.
+    Raises :class:`StartError`, one clear line, if the server cannot start.
+    """
+    config = read_config()
+    refuse_open_demo(config)
+    logs = open_logs(config)
+    try:
+        log_greenlet_errors(gevent.get_hub())
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        node = _start(config, logs)
+        signals = _Signals(node, logs, read_config)
+        signals.install()
+        banner = _banner(config, node)
+        announce(banner)
+        _log.info("started", extra={"detail": banner})
+        node.serve_forever()
+        signals.wait_for_drain()
+        _log.info("stopped")
+    finally:
+        logs.close()
+
+
+def _start(config: Config, logs: Logs) -> Node:
+    try:
+        node = Node(config, request_log=logs.requests)
+        node.start()
+    except StartError as error:
+        _log.error("cannot start: %s", error)
+        raise
+    except Exception as error:
+        _log.exception("cannot start")
+        raise StartError(f"cannot start: {error}; the log has the traceback") from error
+    return node
+
+
+def _banner(config: Config, node: Node) -> str:
+    lines = {
+        **node.addresses,
+        "door": config.server.door,
+        "data": str(Path(config.server.data_dir).absolute()),
+        "log": config.app.log_file or "console",
+    }
+    text = [
+        f"imserver {__version__}, pid {os.getpid()}",
+        *(f"  {name:<10} {line}" for name, line in lines.items()),
+    ]
+    if config.demo:
+        text.append(f"  {_DEMO_NOTE}")
+    return "\n".join(text)
+
+
+def refuse_open_demo(config: Config) -> None:
+    """Raise StartError if strangers could reach a server on which anybody may push."""
+    server = config.server
+    if config.demo and not server.insecure and not _is_loopback(server.host):
+        raise StartError(
+            f"server.host {server.host} is beyond loopback and no API key exists, so strangers could push: "
+            "set api.keys, or start with --insecure"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        pass  # a name
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
+    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
+
+
+class _Signals:
+    """What each signal does. Handlers run in greenlets of their own, so they may block."""
+
+    def __init__(self, node: Node, logs: Logs, read_config: Callable[[], Config]) -> None:
+        self._node = node
+        self._logs = logs
+        self._read_config = read_config
+        self._drain: gevent.Greenlet[[], None] | None = None
+        # Under nohup SIGHUP arrives ignored, and a lost terminal is no reason to end.
+        self._terminal_matters = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+
+    def install(self) -> None:
+        for number, handler in (
+            (signal.SIGTERM, self._end),
+            (signal.SIGINT, self._end),
+            (signal.SIGHUP, self._hang_up),
+            (signal.SIGUSR1, self._logs.reopen),
+            (signal.SIGUSR2, self._dump),
+        ):
+            gevent.signal_handler(number, handler, *((number,) if handler == self._end else ()))
+
+    def wait_for_drain(self) -> None:
+        if self._drain is not None:
+            self._drain.get()
+
+    def _end(self, number: int) -> None:
+        name = signal.Signals(number).name
+        if self._drain is not None:
+            _log.warning("%s again: ending at once", name)
+            self._end_at_once(number)
+        _log.info("%s: draining", name)
+        self._drain = gevent.spawn(self._node.stop)
+
+    def _end_at_once(self, number: int) -> NoReturn:
+        self._logs.close()
+        os._exit(128 + number)
+
+    def _hang_up(self) -> None:
+        if self._terminal_matters and not _has_terminal():
+            if self._drain is None:
+                self._end(signal.SIGHUP)
+            return
+        try:
+            config = self._read_config()
+            refuse_open_demo(config)
+        except (ConfigError, StartError) as error:
+            _log.error("settings stay as they are: %s", error)
+            return
+        self._node.reload(config)
+        _log.info("settings read again: keys, origins, limits")
+
+    def _dump(self) -> None:
+        loop = gevent.get_hub().loop
+        state = {
+            "active watchers": loop.activecnt,
+            "pending callbacks": loop.pendingcnt,
+            "node": self._node.state(False),
+        }
+        detail = [json.dumps(state, ensure_ascii=False), *format_run_info()]
+        _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
