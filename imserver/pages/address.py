@@ -1,0 +1,129 @@
+"""Where a page finds the HTTP interface and the WebSocket, and what its Content-Security-Policy may name."""
+
+import ipaddress
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.config import ConfigError
+
+#: a host as it may stand in an address and in a policy: a name or an IP address, and a port
+_HOST: Final = re.compile(
+    r"(?P<host>[A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::(?P<port>[0-9]{1,5}))?"
+)
+_CONFIGURED: Final = re.compile(
+    r"(?:(?P<scheme>https?|wss?)://)?(?P<host>[^/\s]+)(?P<path>(?:/[\w.~%-]+)*)/?", re.ASCII | re.IGNORECASE
+)
+_WEBSOCKET_PATH: Final = "/acc"
+_WEBSOCKET_SCHEMES: Final = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
+_HTTP_SCHEMES: Final = {"ws": "http", "wss": "https", "http": "http", "https": "https"}
+
+
+class Addresses(Struct, frozen=True):
+    """What one page needs.
+
+    ``websocket`` and ``http`` are full addresses or begin with ``//``: then the page's own protocol decides.
+    ``http`` is ``""`` for the page's own origin. ``seen_host`` is the Host that ``websocket`` was made from,
+    ``""`` when it comes from the configuration; a page that knows itself under another host (a proxy hid the
+    port) uses its own. ``sources`` are for the policy's connect-src.
+    """
+
+    websocket: str
+    http: str
+    seen_host: str
+    sources: tuple[str, ...]
+
+
+class Ports(Struct, frozen=True):
+    """The ports that are really listened on."""
+
+    http: int
+    websocket: int
+
+
+class Configured(Struct, frozen=True):
+    """An address from the configuration, taken apart; ``scheme`` is ``""`` when none is given."""
+
+    scheme: str
+    host: str
+    path: str
+
+
+def parse_configured(setting: str, value: str) -> Configured | None:
+    """Take ``host:port``, with or without scheme and path, apart; None when ``value`` is empty.
+
+    Raises :class:`ConfigError` naming ``setting`` when it is no address.
+    """
+    if not value:
+        return None
+    found = _CONFIGURED.fullmatch(value)
+    if found is None or not is_host(found["host"]):
+        raise ConfigError(f"{setting}: expected an address such as im.example.com:8089, got {value!r}")
+    return Configured((found["scheme"] or "").lower(), found["host"], found["path"])
+
+
+def is_host(text: str) -> bool:
+    """Whether this is a host with an optional port, and nothing that could break out of a header."""
+    return _HOST.fullmatch(text) is not None
+
+
+def resolve(
+    host: str, ports: Ports, websocket: Configured | None = None, http: Configured | None = None
+) -> Addresses:
+    """The addresses for a page asked for under ``host`` (a valid Host header).
+
+    Without a configured one the WebSocket is on the request's host: on the listener's own port when the page
+    came from the HTTP listener's port, else on the same port (a proxy serves both).
+    """
+    seen_host = ""
+    if websocket is None:
+        seen_host = host
+        websocket = Configured("", _websocket_host(host, ports), "")
+    path = websocket.path.removesuffix(_WEBSOCKET_PATH) + _WEBSOCKET_PATH
+    scheme = _WEBSOCKET_SCHEMES.get(websocket.scheme, "")
+    sources = ["'self'", *_sources(scheme, ("ws", "wss"), websocket.host)]
+    base = ""
+    if http is not None:
+        http_scheme = _HTTP_SCHEMES.get(http.scheme, "")
+        base = f"{_prefix(http_scheme)}{http.host}{http.path}"
+        sources += _sources(http_scheme, ("http", "https"), http.host)
+    return Addresses(f"{_prefix(scheme)}{websocket.host}{path}", base, seen_host, tuple(sources))
+
+
+def _websocket_host(host: str, ports: Ports) -> str:
+    name, port = _split(host)
+    return f"{name}:{ports.websocket}" if port == str(ports.http) else host
+
+
+def _split(host: str) -> tuple[str, str]:
+    found = _HOST.fullmatch(host)
+    assert found is not None, "callers check with is_host"
+    return found["host"], found["port"] or ""
+
+
+def _prefix(scheme: str) -> str:
+    return f"{scheme}://" if scheme else "//"
+
+
+def _sources(scheme: str, either: tuple[str, str], host: str) -> Iterable[str]:
+    """Policy sources; the grammar of CSP has no IPv6 addresses, so for those the scheme alone is named."""
+    schemes = (scheme,) if scheme else either
+    return (f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes)
+
+
+class Proxies:
+    """The peers whose X-Forwarded- headers count."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        self._networks = tuple(ipaddress.ip_network(network, strict=False) for network in networks)
+
+    def trusts(self, peer: str) -> bool:
+        """Whether ``peer`` (an address; anything else is not trusted) lies in one of the networks."""
+        try:
+            address = ipaddress.ip_address(peer)
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return any((mapped or address) in network for network in self._networks)

@@ -1,0 +1,219 @@
+"""The routes of the pages: chat, status, static files, the JavaScript SDK, and the renewal of page tokens.
+
+Pages are templates without any inline script or style; what a script needs to know stands in the page as one
+JSON block. Every answer carries a Content-Security-Policy that allows our own files and nothing else.
+"""
+
+import mimetypes
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from flask import (
+    Blueprint,
+    Response,
+    jsonify,
+    redirect,
+    render_template,
+    request,
+    send_from_directory,
+    url_for,
+)
+from werkzeug.wrappers import Response as AnyResponse
+
+from imserver import assets
+from imserver.auth import PAGE_TOKEN_PREFIX
+from imserver.config import Config
+from imserver.errors import HTTP_BAD_REQUEST, HTTP_UNAUTHORIZED, HttpProblem, problem_body
+from imserver.pages.address import Addresses, Ports, Proxies, is_host, parse_configured, resolve
+from imserver.pages.names import Names
+from imserver.pages.text import TEXT, choose_language
+
+_MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_STATUS_SECONDS: Final = 3
+_FALLBACK_ROOM: Final = "101"
+
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {connect}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+
+
+class _Users(Protocol):
+    def is_online(self, app: str, user: str) -> bool: ...
+
+
+class _Tokens(Protocol):
+    def page_token(self, app: str, user: str) -> str: ...
+    def may_login(self, app: str, user: str, token: str) -> bool: ...
+
+
+class Host(Protocol):
+    """What the pages need of the node: its settings, real ports, users and page tokens."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def hub(self) -> _Users: ...
+    @property
+    def auth(self) -> _Tokens: ...
+    @property
+    def http_port(self) -> int: ...
+    @property
+    def ws_port(self) -> int: ...
+
+
+def create_pages(node: Host) -> Blueprint:
+    """The blueprint of all pages of ``node``.
+
+    Raises :class:`imserver.config.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
+    """
+    for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
+        mimetypes.add_type(kind, suffix)  # what the machine says of .js is not to be relied on
+    pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
+    chat = _Chat(node)
+    pages.add_url_rule("/", view_func=_start, methods=["GET"])
+    pages.add_url_rule("/home/index", "home", chat.page, methods=["GET"])
+    pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
+    pages.add_url_rule("/status", view_func=status, methods=["GET"])
+    pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
+    pages.add_url_rule("/sdk/imserver.js", view_func=sdk, methods=["GET"])
+    pages.after_request(_protect)
+    return pages
+
+
+class _Chat:
+    """The chat page. Owns the names given to newcomers; never blocks."""
+
+    def __init__(self, node: Host) -> None:
+        self._node = node
+        self._names = Names()
+        app = node.config.app
+        self._websocket = parse_configured("app.websocket_url", app.websocket_url)
+        self._http = parse_configured("app.http_url", app.http_url)
+        self._proxies = Proxies(node.config.server.trusted_proxies)
+        self._rooms = [name for name in node.config.apps if name.isdecimal()] or [_FALLBACK_ROOM]
+
+    def page(self) -> AnyResponse:
+        """``GET /home/index?appID=``: the room's page, with a name and a token made for the newcomer."""
+        addresses = self._addresses()
+        if addresses is None:
+            return _problem(HTTP_BAD_REQUEST)
+        room = _parameter("appid")
+        if room not in self._rooms:
+            room = self._rooms[0]
+        language, words = _language()
+        name = self._names.pick(room, self._node.hub.is_online)
+        data = {
+            "app": int(room),
+            "user": name,
+            "token": self._node.auth.page_token(room, name),
+            "tokenSeconds": self._node.config.api.page_token_seconds,
+            "tokenUrl": url_for("pages.token"),
+            "websocketUrl": addresses.websocket,
+            "httpUrl": addresses.http,
+            "seenHost": addresses.seen_host,
+            "noticeMembers": self._node.config.hub.notice_members,
+            "language": words["html_lang"],
+            "text": words,
+        }
+        answer = _render("home.html", language, words, data=data, room=room, rooms=self._rooms)
+        answer.headers["Content-Security-Policy"] = _POLICY.format(connect=" ".join(addresses.sources))
+        return answer
+
+    def renew_token(self) -> AnyResponse:
+        """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
+        app, user = _parameter("appid"), _parameter("userid")
+        _, _, token = request.headers.get("Authorization", "").partition(" ")
+        if not token.startswith(PAGE_TOKEN_PREFIX) or not self._node.auth.may_login(app, user, token):
+            return _problem(HTTP_UNAUTHORIZED)
+        answer = jsonify(
+            token=self._node.auth.page_token(app, user), seconds=self._node.config.api.page_token_seconds
+        )
+        answer.headers["Cache-Control"] = "no-store"
+        return answer
+
+    def _addresses(self) -> Addresses | None:
+        host = request.headers.get("Host", "")
+        if self._proxies.trusts(request.remote_addr or ""):
+            host = request.headers.get("X-Forwarded-Host", host).split(",")[0].strip()
+        if not is_host(host):
+            return None
+        return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
+
+
+def _start() -> AnyResponse:
+    return redirect(url_for("pages.home"))
+
+
+def status() -> AnyResponse:
+    """``GET /status``: a page without data; its script reads ``/system/state`` with the key it is given."""
+    language, words = _language()
+    data = {
+        "stateUrl": "/system/state",
+        "seconds": _STATUS_SECONDS,
+        "language": words["html_lang"],
+        "text": {
+            key: text for key, text in words.items() if key.startswith(("status_", "unit_", "no_answer"))
+        },
+    }
+    return _render("status.html", language, words, data=data)
+
+
+def static(name: str) -> AnyResponse:
+    """``GET /static/…``: a file of the pages."""
+    return _file(assets.STATIC, name)
+
+
+def sdk() -> AnyResponse:
+    """``GET /sdk/imserver.js``: the SDK, which pages of other origins may import too."""
+    answer = _file(assets.SDK, "imserver.js")
+    answer.headers["Access-Control-Allow-Origin"] = "*"
+    return answer
+
+
+def _file(folder: Path, name: str) -> Response:
+    # Asked for anew each time, answered 304 mostly: modules of two releases never meet in one page.
+    answer = send_from_directory(folder, name)
+    answer.headers["Cache-Control"] = "no-cache"
+    return answer
+
+
+def _render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
+    other = next(each for each in TEXT if each != language)
+    answer = Response(render_template(template, text=words, other_language=other, asked=_asked(), **values))
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Vary"] = "Accept-Language"
+    return answer
+
+
+def _language() -> tuple[str, dict[str, str]]:
+    language = choose_language(_asked(), request.accept_languages)
+    return language, TEXT[language]
+
+
+def _asked() -> str:
+    return _parameter("lang")
+
+
+def _parameter(name: str) -> str:
+    """A parameter of query or form, its name in any letter case; ``""`` when it is missing."""
+    for key, value in request.values.items():
+        if key.lower() == name:
+            return value
+    return ""
+
+
+def _problem(problem: HttpProblem) -> AnyResponse:
+    return Response(problem_body(problem), problem.status, mimetype="application/json")
+
+
+def _protect(answer: Response) -> Response:
+    for name, value in _HEADERS.items():
+        answer.headers.setdefault(name, value)
+    answer.headers.setdefault("Content-Security-Policy", _POLICY.format(connect="'self'"))
+    return answer

@@ -1,0 +1,72 @@
+"""Names for visitors of the chat page: figures of Chinese history, none given twice at a time."""
+
+import random
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+_FIGURES: Final = """
+黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
+妇好 比干 箕子 周文王 周武王 周公旦 姜子牙 伯夷 叔齐 管仲 鲍叔牙 齐桓公 晋文公 秦穆公
+楚庄王 重耳 介子推 百里奚 老子 孔子 颜回 子路 子贡 曾子 墨子 孟子 庄子 荀子 韩非子 列子
+惠施 公孙龙 邹衍 鬼谷子 孙武 孙膑 吴起 伍子胥 范蠡 文种 勾践 夫差 西施 扁鹊 鲁班 左丘明
+晏婴 子产 蔺相如 廉颇 李牧 乐毅 田单 白起 王翦 商鞅 张仪 苏秦 范雎 吕不韦 李斯 屈原 宋玉
+信陵君 孟尝君 平原君 春申君 毛遂 荆轲 高渐离 蒙恬 扶苏 陈胜 吴广 项羽 虞姬 刘邦 吕雉 张良
+萧何 韩信 陈平 樊哙 曹参 周勃 贾谊 晁错 董仲舒 司马迁 司马相如 卓文君 东方朔 张骞 苏武
+李陵 李广 卫青 霍去病 桑弘羊 霍光 王昭君 班固 班超 班昭 马援 马远 邓禹 张衡 蔡伦 王充
+许慎 郑玄 华佗 张仲景 蔡邕 蔡文姬 曹操 曹丕 曹植 郭嘉 荀彧 典韦 张辽 司马懿 刘备 关羽
+张飞 赵云 诸葛亮 庞统 马超 黄忠 姜维 孙策 孙权 周瑜 鲁肃 吕蒙 陆逊 大乔 小乔 貂蝉 吕布
+嵇康 阮籍 山涛 刘伶 向秀 王戎 陈寿 左思 祖逖 王导 谢安 谢道韫 王羲之 王献之 顾恺之 陶渊明
+谢灵运 祖冲之 郦道元 贾思勰 花木兰 刘勰 钟嵘 萧统 魏征 房玄龄 杜如晦 秦琼 尉迟恭 李靖
+徐世勣 程咬金 玄奘 孙思邈 文成公主 上官婉儿 狄仁杰 武则天 姚崇 宋璟 张九龄 一行 鉴真 王勃
+杨炯 卢照邻 骆宾王 陈子昂 贺知章 孟浩然 王维 李白 杜甫 高适 岑参 王昌龄 张旭 怀素 颜真卿
+柳公权 吴道子 公孙大娘 郭子仪 李泌 韩愈 柳宗元 白居易 元稹 刘禹锡 李贺 贾岛 杜牧 李商隐
+温庭筠 薛涛 鱼玄机 陆羽 黄巢 李煜 冯道 赵匡胤 赵普 寇准 杨业 佘太君 范仲淹 晏殊 柳永 包拯
+狄青 欧阳修 梅尧臣 司马光 王安石 苏洵 苏轼 苏辙 黄庭坚 秦观 米芾 沈括 毕昇 周敦颐 程颢
+程颐 张载 蔡襄 李清照 张择端 宗泽 岳飞 韩世忠 梁红玉 陆游 杨万里 范成大 辛弃疾 朱熹 陆九渊
+姜夔 文天祥 陆秀夫 宋慈 耶律楚材 丘处机 关汉卿 马致远 郭守敬 黄道婆 赵孟頫 王冕 刘伯温
+朱元璋 徐达 施耐庵 罗贯中 方孝孺 郑和 于谦 唐寅 文徵明 祝枝山 王阳明 吴承恩 海瑞 张居正
+戚继光 李时珍 徐渭 汤显祖 徐光启 徐霞客 宋应星 袁崇焕 史可法 郑成功 黄宗羲 顾炎武 王夫之
+蒲松龄 纳兰性德 方苞 郑板桥 曹雪芹 袁枚 纪晓岚 刘墉 姚鼐 林则徐 魏源 龚自珍 左宗棠 曾国藩
+詹天佑
+"""
+
+#: all at most five characters, so that a number behind one still fits into the 19 bytes of a user id
+FIGURES: Final = tuple(_FIGURES.split())
+
+_RESERVED_SECONDS: Final = 30.0
+_RESERVED_NAMES: Final = 2000
+_TRIES: Final = 24
+
+
+class Names:
+    """Gives names. Owns the names given lately, whose bearers are not logged in yet; never blocks."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._reserved: OrderedDict[tuple[str, str], float] = OrderedDict()
+
+    def pick(self, app: str, is_online: Callable[[str, str], bool]) -> str:
+        """A random name for a newcomer of ``app`` that nobody there bears.
+
+        A name given is kept for half a minute, time enough to log in. When the plain names run short, a number goes behind one.
+        """
+        self._forget_old()
+        name = random.choice(FIGURES)
+        for attempt in range(2 * _TRIES):
+            name = random.choice(FIGURES)
+            if attempt >= _TRIES:
+                name += str(random.randrange(2, 10_000))
+            if (app, name) not in self._reserved and not is_online(app, name):
+                break
+        self._reserved[app, name] = self._clock()
+        return name
+
+    def _forget_old(self) -> None:
+        oldest = self._clock() - _RESERVED_SECONDS
+        while self._reserved:
+            key, given = next(iter(self._reserved.items()))
+            if given > oldest and len(self._reserved) < _RESERVED_NAMES:
+                break
+            del self._reserved[key]

@@ -1,0 +1,164 @@
+"""What the pages say, in every language they speak: one table, read by the templates and by the scripts.
+
+A name in braces is filled in by whoever shows the text. Words of the wire (``管理员``, the notices'
+texts, reply texts) are data of the server and are not translated.
+"""
+
+from typing import Final
+
+from werkzeug.datastructures import LanguageAccept
+
+LANGUAGES: Final = ("zh", "en")
+
+#: key -> (Chinese, English)
+_TABLE: Final[dict[str, tuple[str, str]]] = {
+    "html_lang": ("zh-Hans", "en"),
+    # --- the chat page
+    "title": ("聊天室 {room}", "Room {room}"),
+    "tagline": ("即时通讯网关", "Instant-messaging gateway"),
+    "no_script": ("聊天需要 JavaScript。", "Chatting needs JavaScript."),
+    "skip": ("跳到输入框", "Skip to the message box"),
+    "rooms": ("聊天室", "Rooms"),
+    "room": ("聊天室 {room}", "Room {room}"),
+    "other_language": ("English", "中文"),
+    "you": ("你", "You"),
+    "you_are": ("你的名字", "You are"),
+    "self_mark": ("(自己)", "(自己)"),
+    "self_meaning": ("自己", "you"),
+    "new_name": ("换个名字", "New name"),
+    "people": ("在线", "Online"),
+    "people_show": ("查看在线的人", "Show who is online"),
+    "people_close": ("关闭", "Close"),
+    "people_more": ("还有 {count} 人", "and {count} more"),
+    "people_each_minute": ("人数较多,名单每分钟更新", "A big room: the list is renewed every minute"),
+    "people_alone": (
+        "这里只有你。在另一个窗口打开本页,就能聊起来。",
+        "Only you so far. Open this page in another window and start talking.",
+    ),
+    "people_waiting": ("连接之后显示在线名单", "The list shows once you are connected"),
+    "people_failed": ("名单暂时取不到", "The list is not available just now"),
+    "log": ("聊天记录", "Conversation"),
+    "admin": ("管理员", "管理员"),
+    "admin_meaning": ("", "Admin"),
+    "greeting": (
+        "欢迎来到聊天室 {room}!你是 {name}。打个招呼吧~",
+        "Welcome to room {room}! You are {name}. Say hello~",
+    ),
+    "entered": ("进入", "joined"),
+    "left": ("离开", "left"),
+    "for_you": ("仅发给你", "only to you"),
+    "reconnected": (
+        "已重新连接。断开期间的消息不会补发。",
+        "Connected again. Messages sent meanwhile are not repeated.",
+    ),
+    "earlier": ("以上是本次会话的记录", "Earlier in this sitting"),
+    "more": ("展开全文", "Show all"),
+    "less": ("收起", "Show less"),
+    "unread": ("{count} 条新消息", "{count} new"),
+    "to_latest": ("回到最新", "Back to the latest"),
+    "message": ("消息", "Message"),
+    "placeholder": ("说点什么…", "Say something…"),
+    "keys": ("Enter 发送,Shift + Enter 换行", "Enter to send, Shift + Enter for a new line"),
+    "send": ("发送", "Send"),
+    "sending": ("发送中…", "Sending…"),
+    "send_failed": (
+        "没有发出去:{reason}。再按一次发送重试。",
+        "Not sent: {reason}. Press send to try again.",
+    ),
+    "send_offline": ("还没有连上,连上之后再发送。", "Not connected yet; send once you are."),
+    "too_long": ("还可以输入 {count} 个字", "{count} characters left"),
+    "no_answer": ("服务器没有回答", "no answer from the server"),
+    "emoji": ("表情", "Emoji"),
+    "state_connecting": ("连接中…", "Connecting…"),
+    "state_online": ("已连接", "Connected"),
+    "state_waiting": ("重连中…", "Reconnecting…"),
+    "state_offline": ("网络已断开", "Offline"),
+    "state_refused": ("已停止", "Stopped"),
+    "state_closed": ("已断开", "Disconnected"),
+    "banner_waiting": (
+        "连接断开了,{seconds} 秒后重试。",
+        "The connection was lost. Next try in {seconds} s.",
+    ),
+    "banner_trying": ("正在重新连接…", "Connecting again…"),
+    "banner_offline": (
+        "设备没有网络,恢复后自动重连。",
+        "This device is offline; it connects again once the network is back.",
+    ),
+    "retry_now": ("立即重连", "Try now"),
+    "enter_again": ("重新进入", "Enter again"),
+    "refused_login": ("登录被拒绝:{reason}", "The login was refused: {reason}"),
+    "refused_0": ("无法建立连接:{reason}", "No connection can be made: {reason}"),
+    "refused_1003": ("登录凭证已失效", "Your pass has expired"),
+    "refused_4500": ("你已在别处登录,这里已下线", "You logged in somewhere else; this page is out"),
+    "refused_4501": ("这个名字已经在线", "This name is online already"),
+    "refused_4502": ("你被移出了聊天室", "You were removed from the room"),
+    "refused_4503": ("你暂时不能进入聊天室", "You are banned from the room for a while"),
+    "refused_4504": ("登录凭证已失效", "Your pass has expired"),
+    "refused_4505": ("此处不允许进入这个聊天室", "This room cannot be entered from here"),
+    "refused_other": ("服务器结束了连接", "The server ended the connection"),
+    "code": ("代码 {code}", "code {code}"),
+    # --- the status page
+    "status_title": ("运行状态", "Status"),
+    "status_intro": (
+        "本节点的实时状态,每 {seconds} 秒刷新。",
+        "This node as it runs, renewed every {seconds} s.",
+    ),
+    "status_live": ("正常", "Live"),
+    "status_paused": ("已暂停", "Paused"),
+    "status_loading": ("读取中…", "Reading…"),
+    "status_failed": ("读取失败:{reason}", "Cannot be read: {reason}"),
+    "status_stale": ("显示的是 {time} 的数据", "Shown as of {time}"),
+    "status_updated": ("更新于 {time}", "As of {time}"),
+    "status_pause": ("暂停刷新", "Pause"),
+    "status_resume": ("继续刷新", "Resume"),
+    "status_connections": ("连接", "Connections"),
+    "status_users": ("登录用户", "Users"),
+    "status_uptime": ("运行时长", "Uptime"),
+    "status_memory": ("内存", "Memory"),
+    "status_per_connection": ("每连接 {size}", "{size} a connection"),
+    "status_anonymous": ("{count} 个未登录", "{count} not logged in"),
+    "status_cpus": ("处理器", "CPUs"),
+    "status_tasks": ("并发任务", "Concurrent tasks"),
+    "status_waiting": ("等待的事件", "Waiting events"),
+    "status_history": ("最近 {minutes} 分钟的连接数", "Connections in the last {minutes} min"),
+    "status_apps": ("应用", "Apps"),
+    "status_app": ("应用", "App"),
+    "status_share": ("占比", "Share"),
+    "status_no_apps": ("还没有用户登录。", "Nobody is logged in yet."),
+    "status_key_title": ("需要管理密钥", "An admin key is needed"),
+    "status_key_why": (
+        "服务器配置了 API 密钥。请输入有 admin 权限的密钥;它只保存在这个标签页里,关闭即忘。",
+        "The server has API keys. Enter one with the admin scope; it stays in this tab and goes with it.",
+    ),
+    "status_key": ("管理密钥", "Admin key"),
+    "status_key_show": ("查看状态", "Show status"),
+    "status_key_wrong": ("这个密钥不对,或没有 admin 权限。", "This key is wrong or lacks the admin scope."),
+    "status_key_forget": ("忘记密钥", "Forget the key"),
+    "status_chat": ("聊天页", "Chat page"),
+    "unit_days": ("{count} 天", "{count} d"),
+    "unit_hours": ("{count} 小时", "{count} h"),
+    "unit_minutes": ("{count} 分", "{count} min"),
+    "unit_seconds": ("{count} 秒", "{count} s"),
+}
+
+#: language -> key -> text
+TEXT: Final[dict[str, dict[str, str]]] = {
+    language: {key: texts[column] for key, texts in _TABLE.items()}
+    for column, language in enumerate(LANGUAGES)
+}
+
+
+def choose_language(asked: str, accepted: LanguageAccept) -> str:
+    """The language for a visitor: the one asked for (``?lang=``), else the best accepted, else English.
+
+    A visitor who says nothing at all gets Chinese, as the original page always was.
+    """
+    if asked in LANGUAGES:
+        return asked
+    if not accepted:
+        return LANGUAGES[0]
+    for tag, quality in accepted:
+        primary = tag.lower().split("-")[0]
+        if quality > 0 and primary in LANGUAGES:
+            return primary
+    return "en"
