@@ -11,10 +11,11 @@ import sys
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import gevent
 import msgspec
+from gevent.hub import Hub
 
 from imserver.config import Config
 from imserver.errors import StartError
@@ -275,11 +276,7 @@ def open_logs(config: Config) -> Logs:
     return Logs(handler, RequestLog(handler, json=as_json, enabled=config.log.requests))
 
 
-class _Hub(Protocol):
-    print_exception: Any
-
-
-def log_greenlet_errors(hub: _Hub) -> None:
+def log_greenlet_errors(hub: Hub) -> None:
     """Send the tracebacks of greenlets and loop callbacks that died to the log instead of standard error."""
 
     def log(
@@ -287,4 +284,4 @@ def log_greenlet_errors(hub: _Hub) -> None:
     ) -> None:
         _log.error("%r failed", context, exc_info=(kind, error or kind(), trace))
 
-    hub.print_exception = log
+    hub.print_exception = log  # type: ignore[method-assign, assignment]

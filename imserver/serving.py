@@ -159,7 +159,8 @@ class _Signals:
             "pending callbacks": loop.pendingcnt,
             "node": self._node.state(False),
         }
-        detail = [json.dumps(state, ensure_ascii=False), *format_run_info()]
+        stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
+        detail = [json.dumps(state, ensure_ascii=False), *stacks]
         _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
 
 

@@ -1,0 +1,49 @@
+"""Fixtures for tests that need a running server."""
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.support import DOORS, Server
+
+StartServer = Callable[..., Server]
+
+
+@contextmanager
+def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
+    started: list[Server] = []
+    numbers = itertools.count()
+
+    def start(*arguments: str, **options: Any) -> Server:
+        folder = options.pop("folder", None) or folders.mktemp(f"server{next(numbers)}")
+        server = Server(folder, *arguments, **options)
+        started.append(server)
+        return server
+
+    try:
+        yield start
+    finally:
+        for server in started:
+            server.stop()
+    for server in started:
+        server.check()
+
+
+@pytest.fixture
+def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+    """Starts servers: ``start_server(*arguments, config={…}, door="front" or "wsgi", environment={…})``.
+
+    All are stopped at the end of the test, which fails if one of them logged a traceback.
+    """
+    with _servers(tmp_path_factory) as start:
+        yield start
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with default settings, once for each door, shared by the tests of a module."""
+    with _servers(tmp_path_factory) as start:
+        yield start(door=request.param)

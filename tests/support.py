@@ -1,0 +1,178 @@
+"""Real server processes for tests, and waiting for conditions with a deadline."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).resolve().parent.parent
+DOORS = ("front", "wsgi")
+START_SECONDS = 20.0
+STOP_SECONDS = 20.0
+
+_HTTP = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
+_WS = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
+
+
+def eventually(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+    """Wait until ``condition()`` is true and return its value; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        time.sleep(0.01)
+
+
+class Address(NamedTuple):
+    """Where a listener is; a pair as ``socket.create_connection`` takes it."""
+
+    host: str
+    port: int
+
+
+def clean_environment(**more: str) -> dict[str, str]:
+    """This process's environment without any setting of imserver, and with the source tree importable."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("IMSERVER_")}
+    return {**kept, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1", **more}
+
+
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Two configurations as one: sections are joined, a setting of ``over`` wins."""
+    both: dict[str, Any] = {**base}
+    for name, value in over.items():
+        section = both.get(name)
+        if isinstance(section, Mapping) and isinstance(value, Mapping) and name != "apps":
+            both[name] = {**section, **value}
+        else:
+            both[name] = value
+    return both
+
+
+class Server:
+    """A server process of its own, with its files under one folder.
+
+    ``http`` and ``ws`` are the addresses of its ports, ``log`` its log file, ``output`` what it printed.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *arguments: str,
+        config: Mapping[str, Any] | None = None,
+        door: str = "front",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder
+        self.door = door
+        self.log = folder / "server.log"
+        self.config_file = folder / "config.yaml"
+        self._output = folder / "output.txt"
+        self._defaults = {
+            "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
+            "server": {"data_dir": str(folder / "data"), "door": door},
+            "drain": {"close_seconds": 0},
+        }
+        self.configure(config or {})
+        with self._output.open("wb") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "imserver", "serve", "--config", str(self.config_file), *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=clean_environment(**(environment or {})),
+                cwd=folder,
+            )
+        self.http, self.ws = self._wait_for_banner()
+
+    def configure(self, config: Mapping[str, Any]) -> None:
+        """Write the configuration file (JSON is YAML); SIGHUP makes the server read it again."""
+        self.config_file.write_text(json.dumps(merged(self._defaults, config)), encoding="utf-8")
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(encoding="utf-8")
+
+    @property
+    def log_text(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    @property
+    def http_url(self) -> str:
+        return f"http://{self.http.host}:{self.http.port}"
+
+    @property
+    def ws_url(self) -> str:
+        return f"ws://{self.ws.host}:{self.ws.port}/acc"
+
+    def _wait_for_banner(self) -> tuple[Address, Address]:
+        def look() -> tuple[Address, Address] | None:
+            text = self.output
+            http, ws = _HTTP.search(text), _WS.search(text)
+            if http and ws and text.endswith("\n"):
+                return tuple(Address(found[1].strip("[]"), int(found[2])) for found in (http, ws))  # type: ignore
+            assert self.process.poll() is None, (
+                f"exit status {self.process.returncode}:\n{text}\n{self.log_text}"
+            )
+            return None
+
+        try:
+            return eventually(look, START_SECONDS, "the banner")
+        except AssertionError:
+            self.process.kill()
+            self.process.wait()
+            raise
+
+    def get(self, path: str) -> tuple[int, bytes]:
+        """GET a path of the HTTP port; status and body."""
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        try:
+            with opener.open(self.http_url + path, timeout=10) as answer:
+                return answer.status, answer.read()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Signal the process, wait for its end and return the exit status. Harmless when it has ended."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+            raise AssertionError(f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}") from None
+
+    def check(self) -> None:
+        """Fail if the server logged a traceback."""
+        for text in (self.output, self.log_text):
+            assert "Traceback" not in text, text
+
+
+def run_cli(*arguments: str, seconds: float = 30.0, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run ``python -m imserver …`` to its end; texts of stdout and stderr are kept."""
+    return subprocess.run(
+        [sys.executable, "-m", "imserver", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        stdin=subprocess.DEVNULL,
+        env=clean_environment(**environment),
+        check=False,
+    )
