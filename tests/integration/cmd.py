@@ -161,11 +161,21 @@ def users(address: Address, app: int) -> list[str]:
 
 def send_message(address: Address, app: int, user: str, message: str, msg_id: str | None = None) -> Any:
     """POST /user/sendMessage; the data of its answer."""
-    form = {"appID": app, "userID": user, "msgID": fresh("m") if msg_id is None else msg_id, "message": message}
+    form = {
+        "appID": app,
+        "userID": user,
+        "msgID": fresh("m") if msg_id is None else msg_id,
+        "message": message,
+    }
     return good(post(address, "/user/sendMessage", **form))
 
 
 def send_to_all(address: Address, app: int, sender: str, message: str, msg_id: str | None = None) -> Any:
     """POST /user/sendMessageAll; the data of its answer."""
-    form = {"appID": app, "userID": sender, "msgID": fresh("m") if msg_id is None else msg_id, "message": message}
+    form = {
+        "appID": app,
+        "userID": sender,
+        "msgID": fresh("m") if msg_id is None else msg_id,
+        "message": message,
+    }
     return good(post(address, "/user/sendMessageAll", **form))

@@ -13,9 +13,9 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 CONTROL_OPCODES = frozenset({CLOSE, PING, PONG})
@@ -26,7 +26,6 @@ _MAGIC = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _RESET = struct.pack("ii", 1, 0)
 
 Address = tuple[str, int]
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -173,7 +172,9 @@ def handshake(
         ("Sec-WebSocket-Version", version),
         *more,
     ]
-    return request(path, method=method, protocol=protocol, headers=[(k, v) for k, v in rows if v is not None], host=None)
+    return request(
+        path, method=method, protocol=protocol, headers=[(k, v) for k, v in rows if v is not None], host=None
+    )
 
 
 def request(
@@ -317,7 +318,9 @@ class Raw:
         """The next frame must be a close with one of these codes (None: no payload)."""
         found = self.frame(seconds)
         assert found.opcode == CLOSE, f"expected a close, got {found}"
-        assert found.close_code in codes, f"expected a close with {codes}, got {found.close_code} {found.close_reason!r}"
+        assert found.close_code in codes, (
+            f"expected a close with {codes}, got {found.close_code} {found.close_reason!r}"
+        )
         return found
 
     def rest(self, seconds: float = PATIENCE_SECONDS) -> bytes:
@@ -384,15 +387,6 @@ def open_socket(address: Address, path: str = "/acc", **options: Any) -> Iterato
     """An upgraded connection."""
     with Raw(address) as raw:
         yield raw.upgrade(path, **options)
-
-
-def eventually(look: Callable[[], T], what: str, seconds: float = PATIENCE_SECONDS) -> T:
-    """Look until what is seen is true, a few hundred times a second; fail at the deadline with `what`."""
-    deadline = time.monotonic() + seconds
-    while not (seen := look()):
-        assert time.monotonic() < deadline, f"not in {seconds} s: {what}; last seen {seen!r}"
-        time.sleep(0.005)
-    return seen
 
 
 def random_key() -> str:

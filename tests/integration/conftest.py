@@ -1,0 +1,51 @@
+"""Servers for the tests here: one a door for all that need nothing special, and others by their settings."""
+
+import itertools
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import DOORS, Server
+
+from .setting import FIRST_SPARE_APP, SHARED, SPARE_APPS, Launch
+
+_apps = itertools.cycle(range(FIRST_SPARE_APP, FIRST_SPARE_APP + SPARE_APPS))
+
+
+@pytest.fixture(scope="session", params=DOORS)
+def door(request: pytest.FixtureRequest) -> str:
+    """Each way in, in turn."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The server of this door that all tests share."""
+    one = Server(tmp_path_factory.mktemp(f"shared-{door}"), config=SHARED, door=door)
+    yield one
+    one.stop()
+    one.check()
+
+
+@pytest.fixture(scope="module")
+def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """Starts servers with settings of their own; they end with the module, which fails if one logged a traceback."""
+    started: list[Server] = []
+
+    def start(door: str, **sections: Any) -> Server:
+        one = Server(tmp_path_factory.mktemp("launched"), config=sections, door=door)
+        started.append(one)
+        return one
+
+    yield start
+    for one in started:
+        one.stop()
+    for one in started:
+        one.check()
+
+
+@pytest.fixture
+def app() -> int:
+    """An app that no other test uses; the shared servers know it."""
+    return next(_apps)

@@ -1,0 +1,37 @@
+"""The servers that the tests here run against: their settings, what the operating system knows of them, and how many
+files a test may open."""
+
+import resource
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.support import Server
+
+ECHO_PATH = "/echo"
+SPARE_APPS = 4000
+FIRST_SPARE_APP = 2001
+SHARED: dict[str, Any] = {
+    "apps": {
+        str(app): {} for app in (101, 102, 103, 104, *range(FIRST_SPARE_APP, FIRST_SPARE_APP + SPARE_APPS))
+    },
+    "debug": {"echo_path": ECHO_PATH},
+    "websocket": {"close_seconds": 1},
+}
+"""The servers that most tests share, one a door. Each test has an app of its own, so none sees another's notices."""
+
+Launch = Callable[..., Server]
+"""``launch(door, section={…}, …)`` starts a server with settings of its own, which lives as long as the module."""
+
+
+def rss_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def open_files(wanted: int) -> int:
+    """Let this process open so many files if it can; gives how many of them it can open beside what it has."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return min(wanted, hard - 500)

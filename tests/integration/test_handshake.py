@@ -1,0 +1,330 @@
+"""The opening handshake (RFC 6455 section 4) and who is let in, through both doors."""
+
+import base64
+import contextlib
+import time
+
+import pytest
+
+from tests.support import Server
+
+from .cmd import command, logged_in, pairs, reply, speaker, users
+from .raw import PONG, TEXT, Ended, Raw, accept_of, ask, handshake, random_key, request, text
+from .setting import Launch
+
+PORTS = ("http", "ws")
+HEADER_BYTES = 16384
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_an_upgrade_on_acc_is_answered_101_with_the_right_accept_on_both_ports(
+    server: Server, port: str
+) -> None:
+    key = random_key()
+    with Raw(getattr(server, port)) as raw:
+        answer = raw.ask(handshake(key=key))
+        assert answer.status == 101
+        assert answer.header("sec-websocket-accept") == accept_of(key)
+        assert (answer.header("upgrade") or "").lower() == "websocket"
+        assert (answer.header("connection") or "").lower() == "upgrade"
+        assert answer.header("sec-websocket-extensions") is None
+        assert answer.header("sec-websocket-protocol") is None
+        assert answer.header("content-length") is None
+        assert answer.header("transfer-encoding") is None
+        raw.quiet()
+
+
+def test_the_example_of_the_rfc_gets_the_accept_of_the_rfc(server: Server) -> None:
+    with Raw(server.ws) as raw:
+        answer = raw.ask(handshake(key="dGhlIHNhbXBsZSBub25jZQ=="))
+        assert answer.header("sec-websocket-accept") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"connection": "keep-alive, Upgrade"},
+        {"connection": "Upgrade,keep-alive"},
+        {"connection": "UPGRADE"},
+        {"upgrade": "WebSocket"},
+        {"upgrade": "WEBSOCKET"},
+        {"path": "/acc?token=x&a=1"},
+        {"more": [("Sec-WebSocket-Protocol", "chat, superchat")]},
+        {"more": [("Sec-WebSocket-Extensions", "permessage-deflate; client_max_window_bits")]},
+        {"more": [("X-Forwarded-For", "192.0.2.1"), ("User-Agent", "x" * 500)]},
+        {"more": [("Cookie", "a=b; c=d"), ("Cache-Control", "no-cache"), ("Pragma", "no-cache")]},
+    ],
+    ids=lambda options: "-".join(f"{k}={v}" for k, v in options.items())[:60],
+)
+def test_an_upgrade_in_other_words_is_taken(server: Server, options: dict[str, object]) -> None:
+    with Raw(server.ws) as raw:
+        path = str(options.get("path", "/acc"))
+        answer = raw.ask(handshake(path, **{k: v for k, v in options.items() if k != "path"}))
+        assert answer.status == 101, answer
+        # Neither a subprotocol nor an extension that is switched off may be answered.
+        assert answer.header("sec-websocket-protocol") is None
+        assert answer.header("sec-websocket-extensions") is None
+        raw.quiet()
+
+
+def test_header_names_may_be_written_in_any_letter_case(server: Server) -> None:
+    lines = (
+        handshake().decode().replace("Sec-WebSocket-Key", "SEC-WEBSOCKET-KEY").replace("Upgrade:", "upgrade:")
+    )
+    with Raw(server.ws) as raw:
+        assert raw.ask(lines.replace("Connection:", "cOnNeCtIoN:").encode()).status == 101
+
+
+def test_a_handshake_that_comes_byte_by_byte_is_taken(server: Server) -> None:
+    with Raw(server.ws) as raw:
+        raw.dribble(handshake())
+        assert raw.response().status == 101
+        raw.quiet()
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize("path", ["/acc", "/acc?x=1", "/ws", "/ws?systemId=1"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_plain_request_to_a_websocket_path_gets_400_in_json(
+    server: Server, port: str, path: str, method: str
+) -> None:
+    body = b"a=1" if method == "POST" else b""
+    answer = ask(getattr(server, port), request(path, method=method, body=body))
+    assert answer.status == 400
+    assert (answer.header("content-type") or "").startswith("application/json")
+    assert isinstance(answer.json, dict)
+
+
+@pytest.mark.parametrize("port", PORTS)
+@pytest.mark.parametrize(
+    "path", ["/ws", "/ws?systemId=1", "/ws?uid=1", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"]
+)
+def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, path: str) -> None:
+    answer = ask(getattr(server, port), handshake(path))
+    assert answer.status == 404, answer
+    assert answer.header("sec-websocket-accept") is None
+
+
+@pytest.mark.parametrize("version", ["8", "0", "12", "14", "255", "x"])
+def test_another_version_gets_426_that_names_13_alone(server: Server, version: str) -> None:
+    answer = ask(server.ws, handshake(version=version))
+    assert answer.status == 426
+    assert answer.all("sec-websocket-version") == ["13"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        None,
+        "",
+        "short",
+        "not base64 at all!!!!!!!",
+        base64.b64encode(b"x" * 15).decode(),
+        base64.b64encode(b"x" * 17).decode(),
+        "dGhlIHNhbXBsZSBub25jZ===",
+    ],
+)
+def test_a_missing_or_bad_key_gets_400(server: Server, key: str | None) -> None:
+    answer = ask(server.ws, handshake(key=key))
+    assert answer.status == 400, answer
+
+
+def test_a_repeated_key_gets_400(server: Server) -> None:
+    answer = ask(server.ws, handshake(more=[("Sec-WebSocket-Key", random_key())]))
+    assert answer.status == 400
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"upgrade": None},
+        {"connection": None},
+        {"connection": "keep-alive"},
+        {"upgrade": "h2c"},
+        {"protocol": "HTTP/1.0"},
+        {"method": "POST"},
+    ],
+    ids=str,
+)
+def test_half_an_upgrade_is_refused_with_4xx(server: Server, options: dict[str, str | None]) -> None:
+    answer = ask(server.ws, handshake(**options))
+    assert answer.status in (400, 405, 426), answer
+
+
+def test_headers_above_the_limit_get_431(server: Server) -> None:
+    with Raw(server.ws) as raw:
+        raw.send(handshake(more=[("X-Filler", "x" * HEADER_BYTES)]))
+        assert raw.response().status == 431
+
+
+def test_many_small_headers_above_the_limit_get_431(server: Server) -> None:
+    rows = [(f"X-{i}", "y" * 20) for i in range(HEADER_BYTES // 20)]
+    with Raw(server.ws) as raw, contextlib.suppress(ConnectionError):
+        raw.send(handshake(more=rows))
+        assert raw.response().status == 431
+
+
+def test_headers_within_the_limit_are_taken(server: Server) -> None:
+    with Raw(server.ws) as raw:
+        raw.send(handshake(more=[("X-Filler", "x" * (HEADER_BYTES - 1000))]))
+        assert raw.response().status == 101
+
+
+def test_a_head_that_never_ends_is_cut_off_at_the_limit(server: Server) -> None:
+    """The server must answer or close long before the sender is done with 4 MiB."""
+    with Raw(server.ws) as raw:
+        raw.send(b"GET /acc HTTP/1.1\r\nHost: x\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(4096):
+                raw.send(b"X-Filler: " + b"x" * 1012 + b"\r\n")
+        with contextlib.suppress(Ended):
+            assert raw.response().status == 431
+
+
+def test_a_login_in_the_same_packet_as_the_upgrade_is_served(server: Server, app: int) -> None:
+    with Raw(server.ws) as raw:
+        raw.send(handshake(), command("login", {"userID": "early", "appID": app}), command("ping", None, "2"))
+        assert raw.response().status == 101
+        assert pairs(raw.message().payload) == reply(200, "Success", "login")
+        assert pairs(raw.message().payload) == reply(200, "Success", "ping", "2", "pong")
+        assert users(server.http, app) == ["early"]
+
+
+def test_a_frame_cut_in_two_by_the_end_of_the_upgrade_packet_is_served(server: Server) -> None:
+    login = command("ping", None, "cut")
+    with Raw(server.ws) as raw:
+        raw.send(handshake(), login[:3])
+        assert raw.response().status == 101
+        raw.send(login[3:])
+        assert pairs(raw.message().payload) == reply(200, "Success", "ping", "cut", "pong")
+
+
+@pytest.mark.parametrize("port", PORTS)
+def test_a_kept_alive_connection_may_carry_an_upgrade(server: Server, port: str) -> None:
+    with Raw(getattr(server, port)) as raw:
+        assert raw.ask(request("/health")).status == 200
+        assert raw.ask(request("/health")).status == 200
+        raw.upgrade()
+        raw.quiet()
+
+
+def test_a_request_and_an_upgrade_and_a_frame_in_one_packet_are_served_in_order(server: Server) -> None:
+    with Raw(server.http) as raw:
+        raw.send(request("/user/list?appID=101"), handshake(), command("ping", None, "x"))
+        assert raw.response().status == 200
+        assert raw.response().status == 101
+        assert raw.message().json["response"]["data"] == "pong"
+
+
+def test_two_hundred_logins_sent_with_the_upgrade_all_count(server: Server, app: int) -> None:
+    """No race between a connection and its login: who has the answer is reachable."""
+    with contextlib.ExitStack() as stack:
+        raws = [stack.enter_context(Raw(server.ws)) for _ in range(200)]
+        for number, raw in enumerate(raws):
+            raw.send(handshake(), command("login", {"userID": f"racer{number}", "appID": app}))
+        for raw in raws:
+            assert raw.response().status == 101
+        assert len(users(server.http, app)) == 200
+
+
+def test_in_demo_mode_any_origin_is_let_in(server: Server) -> None:
+    for origin in ("http://evil.example", "null", f"http://127.0.0.1:{server.http[1]}"):
+        with speaker(server.ws, more=[("Origin", origin)]) as one:
+            assert one.ask_cmd("ping")[2] == "pong"
+
+
+# Servers with settings of their own.
+
+
+@pytest.fixture(scope="module")
+def guarded(launch: Launch, door: str) -> Server:
+    """API keys exist, so pages must be of the same host; short handshake and keep-alive times."""
+    return launch(
+        door,
+        server={"origins": ["friend.example"]},
+        api={"keys": [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]},
+        limits={"handshake_seconds": 1, "keepalive_seconds": 2},
+    )
+
+
+@pytest.mark.parametrize(
+    ("host", "origin"),
+    [
+        ("chat.example:8089", "http://chat.example:8080"),
+        ("chat.example", "https://chat.example"),
+        ("chat.example", "https://CHAT.EXAMPLE"),
+        ("chat.example", None),
+        ("chat.example", "http://friend.example"),
+        ("[::1]:8089", "http://[::1]:8080"),
+    ],
+)
+def test_outside_demo_mode_pages_of_the_same_host_and_friends_are_let_in(
+    guarded: Server, host: str, origin: str | None
+) -> None:
+    more = [] if origin is None else [("Origin", origin)]
+    with speaker(guarded.ws, host=host, more=more) as one:
+        one.login(f"u{time.monotonic_ns() % 10**9}", 101)
+
+
+def test_outside_demo_mode_the_forwarded_host_of_a_trusted_proxy_counts(guarded: Server) -> None:
+    more = [("Origin", "https://front.example"), ("X-Forwarded-Host", "front.example")]
+    with speaker(guarded.ws, host="10.0.0.1:8089", more=more) as one:
+        assert one.ask_cmd("ping")[2] == "pong"
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["http://evil.example", "null", "http://chat.example.evil.example", "http://evilchat.example", "x"],
+)
+def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, origin: str) -> None:
+    """Either before the handshake with 403, or after it with the close code that tells a page to stay away."""
+    with Raw(guarded.ws) as raw:
+        answer = raw.ask(handshake(host="chat.example", more=[("Origin", origin)]))
+        if answer.status == 101:
+            raw.closed(4505)
+        else:
+            assert answer.status == 403
+
+
+@pytest.mark.parametrize(
+    "start", [b"", b"GET /acc HT", handshake()[:-2]], ids=["nothing", "a line", "all but the end"]
+)
+def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server, start: bytes) -> None:
+    began = time.monotonic()
+    with Raw(guarded.ws) as raw:
+        raw.send(start)
+        left = raw.rest(6)
+        assert not left or left.startswith(b"HTTP/1.1 408"), left
+    assert time.monotonic() - began > 0.5
+
+
+def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) -> None:
+    began = time.monotonic()
+    with Raw(guarded.ws) as raw, contextlib.suppress(ConnectionError):
+        raw.send(b"GET /acc HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+        raw.sock.settimeout(0.1)
+        while time.monotonic() - began < 8:
+            raw.send(b"x")
+            with contextlib.suppress(TimeoutError):
+                if not raw.sock.recv(1000):
+                    break
+        else:
+            pytest.fail("a byte now and then kept the handshake open")
+
+
+def test_an_idle_kept_alive_connection_is_closed_in_time(guarded: Server) -> None:
+    with Raw(guarded.http) as raw:
+        assert raw.ask(request("/health")).status == 200
+        raw.ended(8)
+
+
+def test_an_upgraded_connection_outlives_the_handshake_time(guarded: Server) -> None:
+    with logged_in(guarded.ws, "lasting", 102) as one:
+        began = time.monotonic()
+        with Raw(guarded.ws) as other:
+            other.rest(6)
+        assert time.monotonic() - began > 0.5
+        one.send(text("x"))
+        assert one.message().opcode == TEXT
+        one.send(b"\x89\x80\x00\x00\x00\x00")
+        assert one.frame().opcode == PONG
