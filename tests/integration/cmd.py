@@ -159,23 +159,23 @@ def users(address: Address, app: int) -> list[str]:
     return sorted(data["userList"])
 
 
-def send_message(address: Address, app: int, user: str, message: str, msg_id: str | None = None) -> Any:
+def send_message(address: Address, app: int, user: str, message: str, msg_id: str = "") -> Any:
     """POST /user/sendMessage; the data of its answer."""
     form = {
         "appID": app,
         "userID": user,
-        "msgID": fresh("m") if msg_id is None else msg_id,
+        "msgID": msg_id or fresh("m"),
         "message": message,
     }
     return good(post(address, "/user/sendMessage", **form))
 
 
-def send_to_all(address: Address, app: int, sender: str, message: str, msg_id: str | None = None) -> Any:
+def send_to_all(address: Address, app: int, sender: str, message: str, msg_id: str = "") -> Any:
     """POST /user/sendMessageAll; the data of its answer."""
     form = {
         "appID": app,
         "userID": sender,
-        "msgID": fresh("m") if msg_id is None else msg_id,
+        "msgID": msg_id or fresh("m"),
         "message": message,
     }
     return good(post(address, "/user/sendMessageAll", **form))

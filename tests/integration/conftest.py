@@ -8,9 +8,9 @@ import pytest
 
 from tests.support import DOORS, Server
 
-from .setting import FIRST_SPARE_APP, SHARED, SPARE_APPS, Launch
+from .setting import APPS, SHARED, Launch
 
-_apps = itertools.cycle(range(FIRST_SPARE_APP, FIRST_SPARE_APP + SPARE_APPS))
+_apps = itertools.cycle(APPS)
 
 
 @pytest.fixture(scope="session", params=DOORS)
@@ -30,7 +30,7 @@ def server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
-    """Starts servers with settings of their own; they end with the module, which fails if one logged a traceback."""
+    """Starts servers with settings of their own; the module ends them and fails at a logged traceback."""
     started: list[Server] = []
 
     def start(door: str, **sections: Any) -> Server:

@@ -1,7 +1,7 @@
 """A raw client on plain sockets: every byte that a test sends or reads is under the test's control.
 
-Nothing here judges a frame or a header before it leaves, so a test can say what no honest client would (RFC 6455,
-RFC 9112). What the server answers is parsed strictly: a masked or reserved-bit server frame fails the test that met it.
+Nothing here judges a frame or a header before it leaves, so a test can say what no honest client would.
+What the server answers is parsed strictly (RFC 6455, RFC 9112): a masked server frame fails the test.
 """
 
 import base64
@@ -298,7 +298,7 @@ class Raw:
             assert size > 0xFFFF, "length is not minimal"
         found = Frame(first & 0x0F, self._take(size, deadline), bool(first & 0x80), first >> 4 & 7)
         if found.opcode in CONTROL_OPCODES:
-            assert found.fin and size < 126 and not found.rsv, f"bad control frame {found}"
+            assert (found.fin, found.rsv, size < 126) == (True, 0, True), f"bad control frame {found}"
         return found
 
     def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
@@ -338,7 +338,7 @@ class Raw:
         assert not left, f"more came before the end: {left[:200]!r}"
 
     def quiet(self) -> None:
-        """Nothing more came before the answer to a ping that is sent now: what the server owed is read already."""
+        """Nothing comes before the answer to a ping sent now: what the server owed is read already."""
         self.send(frame(PING, b"quiet?"))
         found = self.frame()
         assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"

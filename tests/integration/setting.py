@@ -1,5 +1,4 @@
-"""The servers that the tests here run against: their settings, what the operating system knows of them, and how many
-files a test may open."""
+"""The servers that the tests here run against: settings, memory; and how many files a test may open."""
 
 import resource
 from collections.abc import Callable
@@ -9,19 +8,17 @@ from typing import Any
 from tests.support import Server
 
 ECHO_PATH = "/echo"
-SPARE_APPS = 4000
-FIRST_SPARE_APP = 2001
+APPS = range(2001, 6001)
+"""Apps beside the usual four: each test has one of its own, so none sees another's notices."""
 SHARED: dict[str, Any] = {
-    "apps": {
-        str(app): {} for app in (101, 102, 103, 104, *range(FIRST_SPARE_APP, FIRST_SPARE_APP + SPARE_APPS))
-    },
+    "apps": {str(app): {} for app in (101, 102, 103, 104, *APPS)},
     "debug": {"echo_path": ECHO_PATH},
     "websocket": {"close_seconds": 1},
 }
-"""The servers that most tests share, one a door. Each test has an app of its own, so none sees another's notices."""
+"""The servers that most tests share, one a door."""
 
 Launch = Callable[..., Server]
-"""``launch(door, section={…}, …)`` starts a server with settings of its own, which lives as long as the module."""
+"""``launch(door, section={…}, …)`` starts a server with settings of its own for the module."""
 
 
 def rss_bytes(pid: int) -> int:
@@ -30,7 +27,7 @@ def rss_bytes(pid: int) -> int:
 
 
 def open_files(wanted: int) -> int:
-    """Let this process open so many files if it can; gives how many of them it can open beside what it has."""
+    """Let this process open so many files; gives how many of them it may, beside what it has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft < hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -17,9 +17,7 @@ HEADER_BYTES = 16384
 
 
 @pytest.mark.parametrize("port", PORTS)
-def test_an_upgrade_on_acc_is_answered_101_with_the_right_accept_on_both_ports(
-    server: Server, port: str
-) -> None:
+def test_an_upgrade_on_either_port_is_answered_101_with_the_right_accept(server: Server, port: str) -> None:
     key = random_key()
     with Raw(getattr(server, port)) as raw:
         answer = raw.ask(handshake(key=key))
@@ -277,7 +275,7 @@ def test_outside_demo_mode_the_forwarded_host_of_a_trusted_proxy_counts(guarded:
     ["http://evil.example", "null", "http://chat.example.evil.example", "http://evilchat.example", "x"],
 )
 def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, origin: str) -> None:
-    """Either before the handshake with 403, or after it with the close code that tells a page to stay away."""
+    """Before the handshake with 403, or after it with the close code that tells a page to stay away."""
     with Raw(guarded.ws) as raw:
         answer = raw.ask(handshake(host="chat.example", more=[("Origin", origin)]))
         if answer.status == 101:
@@ -286,9 +284,7 @@ def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, o
             assert answer.status == 403
 
 
-@pytest.mark.parametrize(
-    "start", [b"", b"GET /acc HT", handshake()[:-2]], ids=["nothing", "a line", "all but the end"]
-)
+@pytest.mark.parametrize("start", [b"", b"GET /acc HT", handshake()[:-2]], ids=["nothing", "some", "most"])
 def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server, start: bytes) -> None:
     began = time.monotonic()
     with Raw(guarded.ws) as raw:
