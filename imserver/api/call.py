@@ -1,0 +1,144 @@
+"""What a route function gets: the call, and the parts of the node that it may reach."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from imserver.api.form import parse_pairs
+from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
+from imserver.auth import Auth, Caller
+from imserver.config import Config
+from imserver.model import Event
+from imserver.services.dedupe import Dedupe
+
+_number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
+
+
+class Presence(Protocol):
+    """What the API asks about who is here; the hub answers."""
+
+    def user_names(self, app: str) -> list[str]:
+        """The users of an app; none of an unknown one."""
+
+    def user_count(self, app: str) -> int:
+        """How many users an app has; 0 for an unknown one."""
+
+    def is_online(self, app: str, user: str) -> bool:
+        """Whether a session of the user lives."""
+
+
+class Pushing(Protocol):
+    """How the API delivers; :class:`imserver.services.delivery.Delivery` does it."""
+
+    def to_user(self, app: str, user: str, event: Event) -> int:
+        """Deliver to one user; the number of connections reached."""
+
+    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
+        """Deliver to the users of an app; the number of connections reached."""
+
+
+class Kicking(Protocol):
+    """How the API ends sessions; :class:`imserver.services.sessions.Sessions` does it."""
+
+    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+        """Close a user's connections; how many there were."""
+
+
+class Services(Protocol):
+    """The parts of a node that the API is made of."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def hub(self) -> Presence: ...
+    @property
+    def delivery(self) -> Pushing: ...
+    @property
+    def sessions(self) -> Kicking: ...
+    @property
+    def dedupe(self) -> Dedupe: ...
+    @property
+    def auth(self) -> Auth: ...
+
+    def state(self, debug: bool) -> Mapping[str, Any]:
+        """The data of ``/system/state``."""
+
+    def ready(self) -> bool:
+        """Whether the node can do its work."""
+
+
+class Api:
+    """The parts of the node that routes reach, and the limits they keep.
+
+    Owner: the node. One instance serves both doors.
+    """
+
+    def __init__(self, services: Services) -> None:
+        self.services = services
+        self.hub = services.hub
+        self.delivery = services.delivery
+        self.sessions = services.sessions
+        self.dedupe = services.dedupe
+        self.auth = services.auth
+        self.reload(services.config)
+
+    def reload(self, config: Config) -> None:
+        """Take over what of the configuration the API keeps to."""
+        self.apps = frozenset(name for name in config.apps if _app_name(name) == name)
+        self.batch_targets = config.limits.batch_targets
+        self.body_bytes = config.limits.body_bytes
+        self.push_characters = max(1, config.limits.outbox_bytes // 8)
+        """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+
+
+class Call(Struct):
+    """One request, read and allowed: parameters by folded name, the app they name, and who asks.
+
+    ``app`` is ``""`` where the request names none (or no number). ``fields`` is the object of a JSON body.
+    """
+
+    params: dict[str, str]
+    app: str
+    caller: Caller
+    body: bytes = b""
+    fields: dict[str, Any] | None = None
+
+    def texts(self, name: str) -> Sequence[str]:
+        """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly."""
+        if self.fields is None:
+            return [value for key, value in parse_pairs(self.body) if key.lower() == name]
+        values = self.fields.get(name, [])
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise Refused(BAD_PARAMETER)
+        return values
+
+
+def _app_name(text: str) -> str:
+    return str(int(text)) if _number.fullmatch(text) else ""
+
+
+def app_named(api: Api, app_id: str) -> str:
+    """The app that an ``appID`` names: its number in decimal; ``""`` for 0 and for what is no number."""
+    if app_id in api.apps:
+        return app_id
+    name = _app_name(app_id)
+    return "" if name == "0" else name
+
+
+def app_from_json(api: Api, app_id: object) -> str:
+    """The app that an ``appID`` in JSON names: a number of 32 bits, or its digits as text."""
+    if isinstance(app_id, str):
+        return app_named(api, app_id)
+    if type(app_id) is not int or not 0 <= app_id < 2**32:
+        raise Refused(BAD_PARAMETER)
+    return app_named(api, str(app_id))
+
+
+def require_app(call: Call) -> None:
+    """Refuse a caller who has nothing to do with the app that the call names."""
+    if not call.caller.reaches(call.app):
+        raise Refused(UNAUTHORIZED)

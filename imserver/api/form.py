@@ -1,0 +1,133 @@
+"""Reads what requests carry: query strings, urlencoded and multipart forms, JSON objects.
+
+All readers give parameters by folded name (lower case), so ``userID``, ``userId`` and ``userid`` are one.
+Of a form field given twice the first counts, of a JSON key the last, as in the original server.
+The urlencoded reader is our own because pushes go through it: 1 µs instead of the standard library's 9 µs;
+it agrees with ``urllib.parse.parse_qsl(keep_blank_values=True)``, which a property test compares.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from io import BytesIO
+from typing import Any, NoReturn
+from urllib.parse import urlencode
+
+import msgspec
+from werkzeug.formparser import FormDataParser
+from werkzeug.http import parse_options_header
+
+MAX_FIELDS = 20_000
+"""Fields that a form may have; more of them is no form but an attempt to keep the loop busy."""
+
+_escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
+_decode_json = msgspec.json.Decoder().decode
+
+
+class BadBody(ValueError):
+    """The body of a request cannot be read as what it says it is."""
+
+
+def _unescape_run(run: re.Match[str]) -> str:
+    return bytes.fromhex(run[0].replace("%", "")).decode("utf-8", "replace")
+
+
+def _unescape(text: str) -> str:
+    text = text.replace("+", " ")
+    return _escapes.sub(_unescape_run, text) if "%" in text else text
+
+
+def _split(encoded: bytes) -> list[str]:
+    text = encoded.decode("utf-8", "replace")
+    if text.count("&") >= MAX_FIELDS:
+        raise BadBody("too many fields")
+    return text.split("&")
+
+
+def parse_pairs(encoded: bytes) -> list[tuple[str, str]]:
+    """All fields of an urlencoded form in their order, names as written. Raises :class:`BadBody`."""
+    pairs = []
+    for field in _split(encoded):
+        if field:
+            name, _, value = field.partition("=")
+            pairs.append((_unescape(name), _unescape(value)))
+    return pairs
+
+
+def parse_form(encoded: bytes) -> dict[str, str]:
+    """The parameters of an urlencoded form or a query by folded name. Raises :class:`BadBody`.
+
+    Bytes that are no UTF-8 become U+FFFD, escaped or not; a broken escape stays as it is written.
+    """
+    fields = _split(encoded)
+    fields.reverse()
+    params: dict[str, str] = {}
+    if b"%" in encoded or b"+" in encoded:
+        for field in fields:
+            name, _, value = field.partition("=")
+            params[_unescape(name).lower()] = _unescape(value)
+    else:
+        for field in fields:
+            name, _, value = field.partition("=")
+            params[name.lower()] = value
+    return params
+
+
+def multipart_to_urlencoded(body: bytes, content_type: str) -> bytes:
+    """The text fields of a multipart form, without its files, as an urlencoded one.
+
+    Raises :class:`BadBody`.
+    """
+    kind, options = parse_options_header(content_type)
+    parser = FormDataParser(silent=False, max_form_memory_size=None, max_form_parts=MAX_FIELDS)
+    try:
+        _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
+    except Exception as error:  # the parser has errors of several kinds, HTTP's among them
+        raise BadBody(str(error)) from None
+    return urlencode(list(form.items(multi=True))).encode()
+
+
+# --- JSON ---------------------------------------------------------------------------------------------------
+
+
+def parse_json(body: bytes) -> dict[str, Any]:
+    """The JSON object in ``body`` by folded key, without its nulls. Raises :class:`BadBody` if it is none."""
+    try:
+        document = _decode_json(body)
+    except (ValueError, RecursionError):
+        document = _parse_json_slowly(body)
+    if not isinstance(document, dict):
+        raise BadBody("no JSON object")
+    return fold(document)
+
+
+def fold(document: dict[str, Any]) -> dict[str, Any]:
+    """A JSON object with the letter case of its keys folded; null counts as missing."""
+    return {name.lower(): value for name, value in document.items() if value is not None}
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _parse_json_slowly(body: bytes) -> Any:
+    """The forgiving way: takes lone surrogates, which JavaScript writes, as U+FFFD."""
+    try:
+        return json.loads(
+            body.decode(), object_pairs_hook=_well_formed_object, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError) as error:
+        raise BadBody(str(error)) from None
+
+
+def _well_formed_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    return {_well_formed(name): _well_formed(value) for name, value in pairs}
+
+
+def _well_formed(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    if isinstance(value, list):
+        return [_well_formed(item) for item in value]
+    return value

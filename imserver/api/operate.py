@@ -1,0 +1,47 @@
+"""Routes for operators: state, health, ending sessions."""
+
+from __future__ import annotations
+
+import math
+
+from imserver.api.call import Api, Call
+from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Answer, success
+
+MAX_BAN_SECONDS = 366 * 86400
+
+HEALTHY = Answer(200, b'{"status":"ok"}')
+READY = Answer(200, b'{"status":"ready"}')
+NOT_READY = Answer(503, b'{"status":"not ready"}')
+
+
+def health(_api: Api, _call: Call) -> Answer:
+    """``GET /health``: the loop runs and requests are answered."""
+    return HEALTHY
+
+
+def ready(api: Api, _call: Call) -> Answer:
+    """``GET /ready``: the node can do its work; 503 while it starts or stops."""
+    return READY if api.services.ready() else NOT_READY
+
+
+def system_state(api: Api, call: Call) -> Answer:
+    """``GET /system/state``: counters of this node; with ``isDebug=true`` also addresses and users."""
+    debug = call.params.get("isdebug", "") == "true"
+    if debug and ("admin" not in call.caller.scopes or call.caller.apps is not None):
+        return UNAUTHORIZED
+    return success(api.services.state(debug))
+
+
+def kick(api: Api, call: Call) -> Answer:
+    """``POST /user/kick``: close a user's connections, and refuse their logins for ``banSeconds``."""
+    user = call.params.get("userid", "")
+    if not user or not call.app:
+        return success({"kickResults": False, "kickCount": 0})
+    try:
+        ban_seconds = float(call.params.get("banseconds") or 0)
+    except ValueError:
+        return BAD_PARAMETER
+    if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
+        return BAD_PARAMETER
+    closed = api.sessions.kick(call.app, user, ban_seconds)
+    return success({"kickResults": closed > 0, "kickCount": closed})

@@ -1,0 +1,178 @@
+"""Routes that push: to one user, to all of an app, to many at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import gevent
+import msgspec
+from msgspec import Struct
+
+from imserver.api.call import Api, Call, app_from_json, require_app
+from imserver.api.form import BadBody, fold, parse_json
+from imserver.api.reply import BAD_PARAMETER, NOT_SENT, REPEATED, SENT, UNAUTHORIZED, Answer, Refused, success
+from imserver.model import Event
+
+YIELD_TARGETS = 256
+"""Targets of a batch that are served between two looks at the event loop."""
+
+
+def send_message(api: Api, call: Call) -> Answer:
+    """``POST /user/sendMessage``: a message to one user, delivered if they are online."""
+    params = call.params
+    user = params.get("userid", "")
+    msg_id = params.get("msgid", "")
+    message = params.get("message", "")
+    if len(message) + len(msg_id) + len(user) > api.push_characters:
+        return BAD_PARAMETER
+    key = api.dedupe.claim(call.app, msg_id)
+    if key is None:
+        return REPEATED
+    sent = False
+    try:
+        sent = user != "" and api.delivery.to_user(call.app, user, Event("msg", user, message, msg_id)) > 0
+    finally:
+        api.dedupe.settle(key, sent)
+    return SENT if sent else NOT_SENT
+
+
+def send_message_all(api: Api, call: Call) -> Answer:
+    """``POST /user/sendMessageAll``: a message to all users of an app but its sender."""
+    params = call.params
+    sender = params.get("userid", "")
+    msg_id = params.get("msgid", "")
+    message = params.get("message", "")
+    if len(message) + len(msg_id) + len(sender) > api.push_characters:
+        return BAD_PARAMETER
+    if call.caller.user and call.caller.user != sender:
+        return UNAUTHORIZED
+    key = api.dedupe.claim(call.app, msg_id)
+    if key is None:
+        return REPEATED
+    sent = False
+    try:
+        if sender:
+            api.delivery.to_app(call.app, Event("msg", sender, message, msg_id), sender)
+            sent = True
+    finally:
+        api.dedupe.settle(key, sent)
+    return SENT if sent else NOT_SENT
+
+
+# --- many at once -------------------------------------------------------------------------------------------
+
+
+class Item(Struct, forbid_unknown_fields=True, gc=False):
+    """One message of a batch, its keys in the usual spelling."""
+
+    userID: str = ""
+    msgID: str = ""
+    message: str = ""
+
+
+class Batch(Struct, forbid_unknown_fields=True, gc=False):
+    """A batch with keys in the usual spelling: many messages, or one message to many users."""
+
+    appID: int | str = 0
+    messages: list[Item] | None = None
+    userIDs: list[str] | None = None
+    msgID: str = ""
+    message: str = ""
+
+
+class Result(Struct, gc=False, omit_defaults=True):
+    """What became of one target. ``repeated``: its ``msgID`` was accepted before, nothing was delivered."""
+
+    userID: str
+    sendResults: bool | None = None
+    repeated: bool = False
+
+
+_SPELLING = {name.lower(): name for name in (*Batch.__struct_fields__, *Item.__struct_fields__)}
+_decode_batch = msgspec.json.Decoder(Batch).decode
+
+
+def send_message_batch(api: Api, call: Call) -> Answer:
+    """``POST /user/sendMessageBatch``: ``limits.batch_targets`` messages, or one message to as many users.
+
+    May switch: a large batch lets other greenlets run in between.
+    """
+    batch = _read_batch(call)
+    call.app = app_from_json(api, batch.appID)
+    require_app(call)
+    if (batch.messages is None) == (batch.userIDs is None):
+        raise Refused(BAD_PARAMETER)
+    if batch.messages is not None:
+        if len(batch.messages) > api.batch_targets:
+            raise Refused(BAD_PARAMETER)
+        return _send_each(api, call.app, batch.messages)
+    assert batch.userIDs is not None
+    if len(batch.userIDs) > api.batch_targets:
+        raise Refused(BAD_PARAMETER)
+    return _send_one_to_many(api, call.app, batch.userIDs, batch.msgID, batch.message)
+
+
+def _read_batch(call: Call) -> Batch:
+    try:
+        return _decode_batch(call.body)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        fields = _usual_spelling(parse_json(call.body))
+        if "messages" in fields:
+            fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
+        return msgspec.convert(fields, Batch)
+    except (BadBody, msgspec.ValidationError, AttributeError, TypeError):
+        raise Refused(BAD_PARAMETER) from None
+
+
+def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
+    """The known ones of folded keys, as :class:`Batch` and :class:`Item` spell them."""
+    return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
+
+
+def _send_each(api: Api, app: str, items: Sequence[Item]) -> Answer:
+    claim, settle, to_user = api.dedupe.claim, api.dedupe.settle, api.delivery.to_user
+    longest = api.push_characters
+    results = []
+    sent_count = 0
+    for number, item in enumerate(items, 1):
+        user, msg_id, message = item.userID, item.msgID, item.message
+        key = claim(app, msg_id)
+        if key is None:
+            results.append(Result(user, None, True))
+            continue
+        sent = False
+        try:
+            if user and len(message) + len(msg_id) <= longest:
+                sent = to_user(app, user, Event("msg", user, message, msg_id)) > 0
+        finally:
+            settle(key, sent)
+        sent_count += sent
+        results.append(Result(user, sent))
+        if not number % YIELD_TARGETS:
+            gevent.sleep(0)
+    return success({"sendCount": sent_count, "results": results})
+
+
+def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> Answer:
+    """One ``msgID`` for all: claimed once, accepted when anybody was reached."""
+    if len(message) + len(msg_id) > api.push_characters:
+        raise Refused(BAD_PARAMETER)
+    key = api.dedupe.claim(app, msg_id)
+    if key is None:
+        return REPEATED
+    to_user = api.delivery.to_user
+    results = []
+    sent_count = 0
+    try:
+        for number, user in enumerate(users, 1):
+            sent = user != "" and to_user(app, user, Event("msg", user, message, msg_id)) > 0
+            sent_count += sent
+            results.append(Result(user, sent))
+            if not number % YIELD_TARGETS:
+                gevent.sleep(0)
+    finally:
+        api.dedupe.settle(key, sent_count > 0)
+    return success({"sendCount": sent_count, "results": results})

@@ -1,0 +1,77 @@
+"""What the HTTP API answers: the envelope ``{"code","msg","data"}``, and the headers on every answer.
+
+Answers of one kind only are made once, here, and shared: a push is answered without encoding anything.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+
+HEADER_LIST: Final = (
+    ("Content-Type", "application/json; charset=utf-8"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE,UPDATE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
+        "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, X-Request-Id",
+    ),
+    (
+        "Access-Control-Expose-Headers",
+        "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
+        "X-Request-Id",
+    ),
+    ("Access-Control-Max-Age", "172800"),
+)
+"""The headers of every answer of the API but Content-Length."""
+
+HEADERS: Final = b"".join(b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADER_LIST)
+"""The same as one block for the front, each line ended by CRLF."""
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Answer(Struct, frozen=True):
+    """A finished answer: HTTP status and body. Its headers are :data:`HEADERS`."""
+
+    status: int
+    body: bytes
+
+
+class Refused(Exception):
+    """The request gets this answer and nothing else."""
+
+    def __init__(self, answer: Answer) -> None:
+        super().__init__(answer.body)
+        self.answer = answer
+
+
+def refusal(code: int) -> Answer:
+    """The envelope of a reply code (``errors.REPLY_…``) without data."""
+    return Answer(200, b'{"code":%d,"msg":%b,"data":{}}' % (code, _encode(errors.reply_text(code))))
+
+
+def success(data: Any) -> Answer:
+    """The envelope around ``data``: a dict with its keys in the order of the wire, or a msgspec Struct."""
+    return Answer(200, b'{"code":200,"msg":"Success","data":%b}' % _encode(data))
+
+
+BAD_PARAMETER: Final = refusal(errors.REPLY_BAD_PARAMETER)
+"""The body cannot be read or is over the limit, or a value has a wrong type."""
+UNAUTHORIZED: Final = refusal(errors.REPLY_UNAUTHORIZED)
+SYSTEM_ERROR: Final = refusal(errors.REPLY_SYSTEM)
+PREFLIGHT: Final = Answer(204, b"")
+"""What a browser gets that asks whether it may call from another origin."""
+
+SENT: Final = success({"sendResults": True})
+NOT_SENT: Final = success({"sendResults": False})
+REPEATED: Final = success({})
+"""The ``msgID`` was accepted before: nothing is delivered again."""

@@ -1,0 +1,65 @@
+"""Flask's views of the API: one thin adapter for each row of the table of routes."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+from werkzeug.exceptions import HTTPException
+
+from imserver.api.call import Api
+from imserver.api.reply import BAD_PARAMETER, HEADER_LIST, Answer
+from imserver.api.routes import ROUTES, Route, answer
+
+ROUTED_PATHS = frozenset(row.path for row in ROUTES)
+
+
+def create_api(api: Api) -> Blueprint:
+    """The blueprint that answers every route of the API."""
+    blueprint = Blueprint("api", __name__)
+    for route in ROUTES:
+        blueprint.add_url_rule(
+            route.path,
+            endpoint=route.path.strip("/").replace("/", "_"),
+            view_func=_view(api, route),
+            methods=[route.method, "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+def to_response(finished: Answer) -> Response:
+    """A finished answer as Flask sends it, with the headers of the API."""
+    response = Response(finished.body, finished.status)
+    response.headers.clear()
+    response.headers.extend(HEADER_LIST)
+    response.content_length = len(finished.body)
+    return response
+
+
+class _View:
+    """The view of one row."""
+
+    def __init__(self, api: Api, route: Route) -> None:
+        self._api = api
+        self._route = route
+
+    def __call__(self) -> Response:
+        try:
+            body = request.get_data(cache=False, parse_form_data=False) if request.method == "POST" else b""
+        except HTTPException:  # over the limit, or the client left before the end of it
+            return to_response(BAD_PARAMETER)
+        return to_response(
+            answer(
+                self._api,
+                self._route,
+                request.method,
+                request.query_string,
+                request.content_type or "",
+                body,
+                request.headers.get("Authorization", ""),
+                request.remote_addr or "",
+            )
+        )
+
+
+def _view(api: Api, route: Route) -> _View:
+    return _View(api, route)

@@ -1,0 +1,186 @@
+"""The Flask application: pages and HTTP API, JSON problems, request ids, the request log.
+
+Whatever is no route of the API answers errors with a fitting status and a body
+``{"code","message","temporary","request_id"}``. No traceback reaches a client; the log has it, by that id.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Mapping
+from itertools import count
+from os import urandom
+from typing import Any, Protocol
+
+import msgspec
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+
+from imserver import errors
+from imserver.api.call import Api
+from imserver.api.reply import BAD_PARAMETER, HEADER_LIST
+from imserver.api.views import ROUTED_PATHS, create_api, to_response
+from imserver.auth import Auth
+from imserver.config import Config
+from imserver.logs import RequestLog
+from imserver.pages import create_pages
+from imserver.transport.gate import WEBSOCKET_PATHS
+from imserver.transport.proxies import TrustedProxies
+
+log = logging.getLogger(__name__)
+
+LISTENER_KEY = "imserver.listener"
+"""Key of the WSGI environment that names the listener of a request: ``"http"`` or ``"websocket"``."""
+
+_request_id = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
+_FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP", "Via")
+_PROBLEMS = {
+    problem.status: problem
+    for problem in (
+        errors.HTTP_BAD_REQUEST,
+        errors.HTTP_UNAUTHORIZED,
+        errors.HTTP_NOT_FOUND,
+        errors.HTTP_METHOD_NOT_ALLOWED,
+        errors.HTTP_TIMEOUT,
+        errors.HTTP_BODY_TOO_LARGE,
+        errors.HTTP_URI_TOO_LONG,
+        errors.HTTP_TOO_MANY_REQUESTS,
+        errors.HTTP_HEADERS_TOO_LARGE,
+        errors.HTTP_INTERNAL_ERROR,
+        errors.HTTP_NOT_IMPLEMENTED,
+        errors.HTTP_NOT_READY,
+    )
+}
+
+
+class Host(Protocol):
+    """What the application needs of the node, besides what the pages need."""
+
+    @property
+    def config(self) -> Config: ...
+    @property
+    def api(self) -> Api: ...
+    @property
+    def auth(self) -> Auth: ...
+    @property
+    def hub(self) -> Any: ...
+    @property
+    def http_port(self) -> int: ...
+    @property
+    def ws_port(self) -> int: ...
+    @property
+    def request_log(self) -> RequestLog: ...
+
+
+def create_app(node: Host) -> Flask:
+    """The WSGI application of a node: what the front does not answer itself, and all of the WSGI door."""
+    app = Flask("imserver", static_folder=None, template_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = node.config.limits.body_bytes
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.register_blueprint(create_api(node.api))
+    app.register_blueprint(create_pages(node))
+    _Requests(node).register(app)
+    for path in sorted(WEBSOCKET_PATHS):
+        app.add_url_rule(
+            path,
+            f"upgrade_only_{path.strip('/')}",
+            _upgrade_only,
+            methods=["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    app.register_error_handler(HTTPException, _answer_http_error)
+    app.register_error_handler(Exception, _answer_unexpected)
+    return app
+
+
+class _Requests:
+    """What happens around every request: id, peer, log. Owner of the numbers that request ids are made of."""
+
+    def __init__(self, node: Host) -> None:
+        self._node = node
+        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
+        self._prefix = urandom(4).hex()
+        self._numbers = count(1)
+
+    def register(self, app: Flask) -> None:
+        app.before_request(self.begin)
+        app.after_request(self.end)
+
+    def begin(self) -> Response | None:
+        """Give the request its id; turn it away if it is for the other listener."""
+        g.started = time.perf_counter()
+        given = request.headers.get("X-Request-Id", "")
+        g.request_id = given if _request_id.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
+        auth = self._node.auth
+        if auth.watching:
+            auth.look_at(
+                request.headers.get("Host", ""), any(name in request.headers for name in _FORWARDING_HEADERS)
+            )
+        if (
+            request.environ.get(LISTENER_KEY) == "websocket"
+            and request.path not in ROUTED_PATHS
+            and request.path not in WEBSOCKET_PATHS
+        ):
+            return _to_problem(errors.HTTP_NOT_FOUND)
+        return None
+
+    def end(self, response: Response) -> Response:
+        """Log the request."""
+        host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
+        self._node.request_log.add(
+            request.method,
+            request.path,
+            response.status_code,
+            time.perf_counter() - g.started,
+            host,
+            response.content_length or 0,
+            g.request_id,
+        )
+        return response
+
+
+def _upgrade_only() -> Response:
+    return _to_problem(errors.HTTP_NOT_AN_UPGRADE)
+
+
+def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None = None) -> Response:
+    body = msgspec.json.encode(
+        {
+            "code": problem.code,
+            "message": problem.message,
+            "temporary": problem.temporary,
+            "request_id": g.request_id,
+        }
+    )
+    response = Response(body, problem.status)
+    response.headers.clear()
+    response.headers.extend(HEADER_LIST)
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers.update(headers or {})
+    response.content_length = len(body)
+    return response
+
+
+def _answer_http_error(error: Exception) -> Any:
+    """An error that Flask or werkzeug found in a request: a problem, or a refusal in the API's own style."""
+    assert isinstance(error, HTTPException)
+    status = error.code or 500
+    if status < 400:  # a redirect
+        return error.get_response()
+    if request.path in ROUTED_PATHS and status not in (404, 405):
+        return to_response(BAD_PARAMETER)
+    problem = _PROBLEMS.get(status)
+    if problem is None:
+        problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
+    allow = error.get_response().headers.get("Allow") if status == 405 else None
+    return _to_problem(problem, {"Allow": allow} if allow else None)
+
+
+def _answer_unexpected(error: Exception) -> Response:
+    """Our own mistake: the log gets the traceback, the client an id to ask for."""
+    log.error(
+        "%s %s failed", request.method, request.path, exc_info=error, extra={"request": g.get("request_id")}
+    )
+    return _to_problem(errors.HTTP_INTERNAL_ERROR)
