@@ -1,0 +1,68 @@
+# make help lists what there is. Needs Python 3.11 or newer, make and a package registry; all else is fetched to .venv.
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV := .venv
+RUN := $(VENV)/bin/python
+# Arguments for the command that a target runs, for example: make serve ARGS="--http-port 9000"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test style types coverage bench smoke autobahn wheel lock clean
+
+help:  ## this list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
+
+serve: $(VENV)/runtime  ## run the server; open http://127.0.0.1:8080/home/index
+	$(RUN) -m imserver serve $(ARGS)
+
+test: $(VENV)/dev  ## run all tests
+	$(RUN) -m pytest $(ARGS)
+
+style: $(VENV)/dev  ## lint, and check the format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(VENV)/dev  ## check the types
+	$(RUN) -m mypy --strict imserver
+
+coverage: $(VENV)/dev  ## run all tests and report what they did not reach
+	$(RUN) -m coverage erase
+	$(RUN) -m coverage run -m pytest $(ARGS)
+	$(RUN) -m coverage combine -q
+	$(RUN) -m coverage report
+
+bench: $(VENV)/runtime  ## measure this machine: all figures of docs/benchmarks.md, a few minutes
+	$(RUN) -m imserver bench all $(ARGS)
+
+smoke: $(VENV)/runtime  ## the same in one minute, for a first look
+	$(RUN) -m imserver bench smoke $(ARGS)
+
+autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
+	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
+
+wheel: $(VENV)/dev  ## build dist/imserver-….whl
+	$(RUN) -m build --wheel $(ARGS)
+
+lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock
+	$(COMPILE) -o requirements.lock pyproject.toml
+	$(COMPILE) -o requirements-dev.lock requirements-dev.in
+	$(LABEL) requirements.lock requirements-dev.lock
+
+clean:  ## remove what the targets made; data/ and log/ stay
+	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
+	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+LABEL = sed -i '1i \# Made by "make lock": every package with its version and hashes.'
+
+# What a lock names is installed anew when the lock changes.
+$(VENV)/runtime: requirements.lock
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(VENV)/dev: requirements-dev.lock $(VENV)/runtime
+	$(VENV)/bin/pip install -q --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	@touch $@
