@@ -25,14 +25,12 @@ from imserver.api.views import ROUTED_PATHS, create_api, to_response
 from imserver.auth import Auth
 from imserver.config import Config
 from imserver.logs import RequestLog
+from imserver.node import LISTENER_KEY
 from imserver.pages import create_pages
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
-
-LISTENER_KEY = "imserver.listener"
-"""Key of the WSGI environment that names the listener of a request: ``"http"`` or ``"websocket"``."""
 
 _request_id = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP", "Via")

@@ -14,6 +14,7 @@ import gevent
 from gevent.util import format_run_info
 
 from imserver import __version__
+from imserver.app import create_app
 from imserver.config import Config, ConfigError
 from imserver.errors import StartError
 from imserver.logs import Logs, log_greenlet_errors, open_logs
@@ -52,7 +53,7 @@ def run(read_config: Callable[[], Config], announce: Callable[[str], object]) ->
 
 def _start(config: Config, logs: Logs) -> Node:
     try:
-        node = Node(config, request_log=logs.requests)
+        node = Node(config, logs.requests, create_app)
         node.start()
     except StartError as error:
         _log.error("cannot start: %s", error)

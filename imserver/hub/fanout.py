@@ -1,0 +1,131 @@
+"""Fan-out: one event into the outboxes of many connections, encoded once per encoding.
+
+Filling outboxes never switches, so the order of frames on every connection is the order of the calls here.
+Writing them is the flusher's work, a few hundred connections at a time.
+"""
+
+from __future__ import annotations
+
+from imserver.hub.hub import App
+from imserver.metrics import Metrics
+from imserver.model import Event
+from imserver.transport.connection import Connection, Encoding
+from imserver.transport.outbox import Flusher
+
+
+def _frame(encoding: Encoding, event: Event) -> bytes:
+    """The event as a frame, ``b""`` where the dialect has no word for it."""
+    payload = encoding.dialect.encode_event(event)
+    return b"" if payload is None else encoding.frame(payload)
+
+
+class Fanout:
+    """Owner of the apps' waiting notices. ``notice_members``: above so many users an app gets no notices."""
+
+    def __init__(self, flusher: Flusher, metrics: Metrics, notice_members: int) -> None:
+        self._flusher = flusher
+        self._metrics = metrics
+        self.notice_members = notice_members
+        self._waiting: list[App] = []
+        flusher.before_flush = self.flush_notices
+
+    def to_user(self, app: App, user: str, event: Event) -> int:
+        """Tell every addressed session of ``user``; returns how many there are."""
+        if app.notices:
+            self.flush_notices()
+        entry = app.users.get(user)
+        if entry is None:
+            return 0
+        if isinstance(entry, list):
+            for connection in entry:
+                self._enqueue(connection, event)
+            return len(entry)
+        self._enqueue(entry, event)
+        return 1
+
+    def _enqueue(self, connection: Connection, event: Event) -> None:
+        frame = _frame(connection.encoding, event)
+        if frame:
+            self._metrics.deliveries += 1
+            self._flusher.enqueue(connection, frame)
+
+    def to_app(self, app: App, event: Event, except_user: str = "") -> int:
+        """Tell all users of the app but ``except_user``; returns the number of sessions reached."""
+        if app.notices:
+            self.flush_notices()
+        reached = self._spread(app, {}, event, except_user)
+        self._metrics.deliveries += reached
+        return reached
+
+    def _spread(self, app: App, frames: dict[Encoding, bytes], event: Event, except_user: str) -> int:
+        skipped = app.users.get(except_user) if except_user else None
+        entries = app.users.values()
+        if app.several:
+            connections = [c for e in entries if e is not skipped for c in (e if type(e) is list else (e,))]
+            return self._fill(connections, None, frames, event)
+        return self._fill(entries, skipped, frames, event)
+
+    def _fill(self, connections, skipped, frames, event) -> int:  # type: ignore[no-untyped-def]
+        """The inner loop of every broadcast: about 50 ns a connection."""
+        dirty = self._flusher.dirty
+        encoding: Encoding | None = None
+        frame = b""
+        before = len(dirty)
+        for connection in connections:
+            if connection is skipped:
+                continue
+            if connection.encoding is not encoding:
+                encoding = connection.encoding
+                known = frames.get(encoding)
+                frame = frames[encoding] = _frame(encoding, event) if known is None else known
+            outbox = connection.outbox
+            if outbox is None:
+                connection.outbox = [frame]
+                dirty.append(connection)
+            else:
+                outbox.append(frame)
+        if len(dirty) > before:
+            self._flusher.schedule()
+        return len(connections) - (skipped is not None)
+
+    def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
+        """Tell all users of the app at the end of this turn, together with its other notices.
+
+        ``newcomer`` is the session that an enter notice is about: it is spared this one and those before.
+        Whatever else is sent in the app meanwhile goes behind the notices that wait.
+        """
+        if len(app.users) > self.notice_members:
+            return
+        if not app.notices:
+            self._waiting.append(app)
+            self._flusher.schedule()
+        app.notices.append(event)
+        if newcomer is not None:
+            app.newcomers[newcomer] = len(app.notices)
+
+    def flush_notices(self) -> None:
+        """Put all waiting notices into outboxes."""
+        waiting, self._waiting = self._waiting, []
+        for app in waiting:
+            notices, app.notices = app.notices, []
+            newcomers, app.newcomers = app.newcomers, {}
+            if len(notices) == 1 and not newcomers:
+                self._metrics.deliveries += self._spread(app, {}, notices[0], "")
+            else:
+                self._spread_notices(app, notices, newcomers)
+
+    def _spread_notices(self, app: App, notices: list[Event], newcomers: dict[Connection, int]) -> None:
+        encoded: dict[Encoding, list[bytes]] = {}
+        joined: dict[Encoding, bytes] = {}
+        flusher = self._flusher
+        for user in app.users:
+            for connection in app.sessions_of(user):
+                encoding = connection.encoding
+                if encoding not in joined:
+                    encoded[encoding] = [_frame(encoding, event) for event in notices]
+                    joined[encoding] = b"".join(encoded[encoding])
+                spared = newcomers.get(connection, 0)
+                frames = b"".join(encoded[encoding][spared:]) if spared else joined[encoding]
+                if frames:
+                    self._metrics.deliveries += len(notices) - spared
+                    flusher.enqueue(connection, frames)

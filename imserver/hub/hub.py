@@ -1,0 +1,103 @@
+"""The hub: live users of this node by app, and the rules by which a user's sessions count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from imserver.model import Event
+from imserver.transport.connection import Connection
+
+POLICIES = ("newest", "multi", "single", "refuse")
+"""Login policies (docs/protocol.md): only under ``newest`` is one session of a user addressed at a time."""
+
+
+class App:
+    """One tenant's live users. Owner: the hub.
+
+    ``users`` maps a user to the session that is addressed, or to a list where several are: nearly all users
+    have one, and a list each would cost 64 bytes. Both hold sessions that are in service only.
+    """
+
+    __slots__ = ("name", "newcomers", "notices", "policy", "several", "users")
+
+    def __init__(self, name: str, policy: str) -> None:
+        self.name = name
+        self.policy = policy
+        self.users: dict[str, Connection | list[Connection]] = {}
+        self.several = 0
+        """Users with a list."""
+        self.notices: list[Event] = []
+        """Enter and exit notices of this turn, not yet handed to outboxes."""
+        self.newcomers: dict[Connection, int] = {}
+        """Sessions that began while notices wait, and how many of those they are spared."""
+
+    def sessions_of(self, user: str) -> tuple[Connection, ...]:
+        """The addressed sessions of ``user``, the oldest first."""
+        entry = self.users.get(user)
+        if entry is None:
+            return ()
+        return tuple(entry) if type(entry) is list else (entry,)  # type: ignore[return-value]
+
+
+class Hub:
+    """All apps of this node. Owner of every session field of a connection (app, user, device)."""
+
+    def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
+        self.apps = {name: App(name, policy) for name, policy in policies.items()}
+        self._connections = connections
+
+    def connections(self) -> set[Connection]:
+        """All connections of this node, logged in or not. Do not change it; copy it before you switch."""
+        return self._connections
+
+    def sessions(self) -> Iterator[Connection]:
+        """All addressed sessions of all apps."""
+        for app in self.apps.values():
+            for user in app.users:
+                yield from app.sessions_of(user)
+
+    def user_names(self, app: str) -> list[str]:
+        """The users of an app who are online here; empty for an unknown app."""
+        known = self.apps.get(app)
+        return list(known.users) if known is not None else []
+
+    def user_count(self, app: str) -> int:
+        """How many users of an app are online here."""
+        known = self.apps.get(app)
+        return len(known.users) if known is not None else 0
+
+    def is_online(self, app: str, user: str) -> bool:
+        """Whether a session of ``user`` lives here."""
+        known = self.apps.get(app)
+        return known is not None and user in known.users
+
+    def join(self, app: App, connection: Connection, user: str, device: str) -> None:
+        """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
+        connection.app, connection.user, connection.device = app.name, user, device
+        if app.notices:
+            app.newcomers[connection] = len(app.notices)
+        entry = app.users.get(user)
+        if entry is None or app.policy == "newest":
+            app.users[user] = connection
+        elif isinstance(entry, list):
+            entry.append(connection)
+        else:
+            app.users[user] = [entry, connection]
+            app.several += 1
+
+    def leave(self, connection: Connection) -> bool:
+        """A session is over. True if that takes its user offline."""
+        if connection.app is None or connection.user is None:
+            return False
+        app, user = self.apps[connection.app], connection.user
+        app.newcomers.pop(connection, None)
+        entry = app.users.get(user)
+        if entry is connection:
+            del app.users[user]
+            return True
+        if isinstance(entry, list) and connection in entry:
+            entry.remove(connection)
+            if len(entry) == 1:
+                app.users[user] = entry[0]
+                app.several -= 1
+        return False

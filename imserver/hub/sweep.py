@@ -1,0 +1,82 @@
+"""The sweep: one periodic pass that closes connections whose heartbeat expired, instead of a timer each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from time import monotonic
+
+import gevent
+
+from imserver import errors
+from imserver.metrics import Metrics
+from imserver.transport.connection import OPEN, Carrier, Connection
+
+_BATCH = 1000
+"""Connections looked at between two turns of the loop."""
+_TURN_SECONDS = 0.001
+
+
+def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
+    """A copy of ``connections`` in batches, with a turn of the loop between two."""
+    for index, connection in enumerate(tuple(connections)):
+        if index and index % _BATCH == 0:
+            gevent.sleep(_TURN_SECONDS)
+        if connection.state == OPEN:
+            yield connection
+
+
+class Sweep:
+    """Closes the silent. All times in seconds; ``ping_seconds`` 0 sends no pings, ``login_seconds`` 0 lets a
+    connection live without a login as long as a silent one."""
+
+    def __init__(
+        self,
+        carrier: Carrier,
+        metrics: Metrics,
+        heartbeat_seconds: float,
+        login_seconds: float,
+        ping_seconds: float,
+        pong_seconds: float,
+    ) -> None:
+        self._carrier = carrier
+        self._metrics = metrics
+        self.heartbeat_seconds = heartbeat_seconds
+        self.login_seconds = login_seconds
+        self.ping_seconds = ping_seconds
+        self.pong_seconds = pong_seconds
+
+    def run_sweeps(self, sweep_seconds: float) -> None:
+        """Greenlet: look at every connection each ``sweep_seconds``."""
+        if self.login_seconds:
+            sweep_seconds = min(sweep_seconds, max(self.login_seconds / 2, 0.5))
+        while True:
+            gevent.sleep(sweep_seconds)
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Close whoever's last sign of life is too long ago."""
+        self._metrics.sweeps += 1
+        now = monotonic()
+        expired = now - self.heartbeat_seconds
+        too_late = now - self.login_seconds if self.login_seconds else 0.0
+        for connection in _paced(self._carrier.connections):
+            if connection.last_seen < expired:
+                self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
+            elif connection.user is None and connection.last_seen < too_late:
+                self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
+
+    def run_pings(self) -> None:
+        """Greenlet: ping everybody each ``ping_seconds``; who is silent after ``pong_seconds`` more goes."""
+        while True:
+            gevent.sleep(self.ping_seconds)
+            pinged = list(_paced(self._carrier.connections))
+            for connection in _paced(pinged):
+                connection.ping()
+            gevent.sleep(self.pong_seconds)
+            for connection in _paced(pinged):
+                if connection.silent:
+                    self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
+
+    def _close(self, connection: Connection, code: int) -> None:
+        self._metrics.swept += 1
+        connection.close(code, errors.CLOSE[code].name)

@@ -1,0 +1,72 @@
+"""Plain data that every layer speaks: what a client asks (commands), what the server tells it (events).
+
+Nothing here has behaviour or reaches elsewhere. A dialect turns bytes into a :class:`Request` that holds
+one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+
+class Login(Struct, frozen=True):
+    """The client says who it is: ``user`` of ``app``, on a ``device`` (``""`` is a name too)."""
+
+    app: str
+    user: str
+    token: str = ""
+    device: str = ""
+
+
+class Heartbeat(Struct, frozen=True):
+    """The client is alive; renews the session's expiry."""
+
+
+class Ping(Struct, frozen=True):
+    """The client wants to hear ``pong``; allowed before login, renews nothing."""
+
+
+Command = Login | Heartbeat | Ping
+
+
+class Request(Struct):
+    """One decoded client frame.
+
+    ``seq`` and ``name`` are echoed in the reply. ``command`` is None when the dialect itself refuses the
+    request; ``code`` is then the reply code to answer with (``errors.REPLY_…``).
+    """
+
+    seq: str
+    name: str
+    command: Command | None
+    code: int = 0
+
+
+class Reply(Struct):
+    """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: nothing to say)."""
+
+    code: int
+    data: Any = None
+
+
+class Event(Struct, frozen=True):
+    """What the server tells a client unasked.
+
+    ``kind`` is ``"enter"``, ``"exit"`` or ``"msg"``; ``sender`` and ``text`` are its author and words;
+    ``id`` identifies a push (the caller's message id; ``""`` lets the dialect make one).
+    """
+
+    kind: str
+    sender: str
+    text: str
+    id: str = ""
+
+
+class BadFrame(Exception):
+    """A frame that is no request at all; ``reply`` is the payload to answer with (None: answer nothing)."""
+
+    def __init__(self, reply: bytes | None) -> None:
+        super().__init__("not a request of this dialect")
+        self.reply = reply

@@ -1,0 +1,358 @@
+"""The node: builds all parts from the configuration and runs them. The composition root of one process."""
+
+from __future__ import annotations
+
+import _socket
+import gc
+import logging
+import os
+from collections.abc import Callable
+from time import monotonic, time
+from typing import Any
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver import errors
+from imserver.api.call import Api
+from imserver.api.fast import fast_routes
+from imserver.auth import Auth
+from imserver.config import Config
+from imserver.errors import StartError
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.hub.sweep import Sweep
+from imserver.lifecycle import DataDirectory, raise_file_limit
+from imserver.logs import RequestLog
+from imserver.metrics import Metrics
+from imserver.protocol.echo import EchoDialect
+from imserver.protocol.registry import DIALECTS
+from imserver.services.dedupe import Dedupe
+from imserver.services.delivery import Delivery
+from imserver.services.dispatch import Dispatcher, echo, limited
+from imserver.services.sessions import Sessions
+from imserver.transport import poller
+from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.front import Front, adopt
+from imserver.transport.gate import Admission, Gate, Spoken
+from imserver.transport.handover import HandOver
+from imserver.transport.listener import Listener, bind, text_of
+from imserver.transport.outbox import Budget, Flusher
+from imserver.transport.proxies import TrustedProxies
+
+log = logging.getLogger(__name__)
+
+Application = Callable[..., Any]
+LISTENER_KEY = "imserver.listener"
+"""Key of the WSGI environment that names a request's listener: ``"http"`` or ``"websocket"``."""
+_SPARE_FILES = 64
+"""Open files that are no connections: logs, listeners, the database."""
+_GC_THRESHOLDS = (50_000, 20, 100)
+_TICK_SECONDS = 1.0
+_CLOSES_PER_TURN = 200
+
+
+class Node:
+    """One process. Owner of every part; parts are reached as attributes and own their state themselves.
+
+    ``create_application`` makes the WSGI application of this node (pages and the routes that the front does
+    not answer itself).
+    """
+
+    def __init__(
+        self, config: Config, request_log: RequestLog, create_application: Callable[[Node], Application]
+    ) -> None:
+        self.config = config
+        self.request_log = request_log
+        self.started_at = time()
+        self.metrics = Metrics()
+        self.data = DataDirectory(config.server.data_dir)
+        self._create_application = create_application
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._listeners: list[Listener] = []
+        self._doors: list[Any] = []
+        self._fronts: list[Front] = []
+        self._stopped = Signal()
+        self._ready = False
+        self._draining = False
+        self.http_port = config.app.http_port
+        self.ws_port = config.app.websocket_port
+
+    # --- building -------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Build all parts but the listeners: what an application under a foreign server needs.
+
+        Raises :class:`StartError` with one clear line if that is impossible.
+        """
+        config, limits = self.config, self.config.limits
+        self.max_connections = self._connection_limit(raise_file_limit())
+        self.data.start()
+        loop = get_hub().loop
+        self.auth = Auth(config, self.data.secret(config.server.secret_file))
+        self.poller = poller.make(loop, config.hub.readers)
+        self.flusher = Flusher(
+            loop,
+            config.hub.flush_connections,
+            limits.outbox_bytes,
+            limits.outbox_seconds,
+            Budget(limits.node_outbox_bytes),
+        )
+        self.carrier = Carrier(self.poller, self.flusher, self._ended, config.websocket.close_seconds)
+        policies = {name: tenant.login_policy for name, tenant in config.apps.items()}
+        self.hub = Hub(policies, self.carrier.connections)
+        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
+        self.delivery = Delivery(self.hub, self.fanout)
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
+        self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
+        self.gate = self._make_gate()
+        self.sweep = Sweep(
+            self.carrier,
+            self.metrics,
+            config.websocket.heartbeat_seconds,
+            limits.login_seconds,
+            config.websocket.ping_seconds,
+            config.websocket.pong_seconds,
+        )
+        self.api = Api(self)
+        self.application = self._create_application(self)
+
+    def _connection_limit(self, files: int) -> int:
+        wanted = self.config.limits.max_connections
+        if wanted > files:
+            raise StartError(
+                f"limits.max_connections {wanted} is above the {files} files that this process may open: "
+                "raise the limit (ulimit -n) or lower the setting"
+            )
+        log.info("this process may open %d files", files)
+        return wanted or max(files - _SPARE_FILES, 1)
+
+    def _make_gate(self) -> Gate:
+        config = self.config
+        serve = self.dispatcher.serve
+        if config.limits.messages_per_second:
+            serve = limited(serve, config.limits.messages_per_second)
+        paths = {dialect.path: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
+        if config.debug.echo_path:
+            dialect = EchoDialect(config.debug.echo_path)
+            paths[dialect.path] = Spoken(dialect, echo, config.debug.echo_bytes)
+        return Gate(
+            paths,
+            TrustedProxies(config.server.trusted_proxies),
+            config.websocket.deflate,
+            self.max_connections,
+            config.limits.max_connections_per_address,
+            _any_origin(config),
+            config.server.origins,
+        )
+
+    # --- running --------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Build everything, listen and serve. Raises :class:`StartError` with one clear line."""
+        self.prepare()
+        try:
+            self._listen()
+        except StartError:
+            self.data.stop()
+            raise
+        self.run()
+
+    def run(self) -> None:
+        """Start the periodic work. Everything that was built lives long: keep the collector off it."""
+        sweep, config = self.sweep, self.config
+        self._greenlets.append(gevent.spawn(sweep.run_sweeps, config.websocket.sweep_seconds))
+        if config.websocket.ping_seconds:
+            self._greenlets.append(gevent.spawn(sweep.run_pings))
+        self._greenlets.append(gevent.spawn(self._tick))
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        self._ready = True
+
+    def serve_forever(self) -> None:
+        """Return when :meth:`stop` is done."""
+        self._stopped.wait()
+
+    def _listen(self) -> None:
+        server, app = self.config.server, self.config.app
+        ports = {"http": app.http_port, "websocket": app.websocket_port}
+        sockets = {}
+        try:
+            for name, port in ports.items():
+                sockets[name] = bind(server.host, port, server.backlog, server.reuse_port)
+        except StartError:
+            for sock in sockets.values():
+                sock.close()
+            raise
+        self.addresses = {}
+        for name, sock in sockets.items():
+            port, address = sock.getsockname()[1], text_of(sock.getsockname())
+            if name == "http":
+                self.http_port = port
+                self.addresses["http"] = f"http://{address}"
+                self.addresses["chat page"] = f"http://{address}/home/index"
+            else:
+                self.ws_port = port
+                self.addresses["websocket"] = f"ws://{address}/acc"
+            if server.door == "front":
+                self._open_front(name, sock, port)
+            else:
+                self._open_wsgi_door(name, sock)
+
+    def _open_front(self, name: str, sock: Any, port: int) -> None:
+        limits = self.config.limits
+        front = Front(
+            self.carrier,
+            self.gate,
+            fast_routes(self.api),
+            HandOver(self.application, limits.http_requests, port, {LISTENER_KEY: name}),
+            self.metrics,
+            limits.header_bytes,
+            limits.body_bytes,
+            limits.handshake_seconds,
+            limits.keepalive_seconds,
+            self.request_log.add if self.config.log.requests else None,
+            self.admit,
+        )
+        self._fronts.append(front)
+        self._listeners.append(Listener(sock, self.poller, get_hub().loop, self.metrics, front.accept))
+
+    def _open_wsgi_door(self, name: str, sock: Any) -> None:
+        # Only this door needs gevent-websocket.
+        from imserver.transport.upgrade import Door
+
+        door = Door(sock, self.application, {LISTENER_KEY: name}, self.gate, self.admit, self._refused)
+        door.start()
+        self._doors.append(door)
+
+    def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
+        """Both doors bring an upgraded socket here."""
+        self.metrics.handshakes += 1
+        adopt(self.carrier, self.gate, sock, admission, rest)
+
+    def _refused(self) -> None:
+        self.metrics.handshakes_refused += 1
+
+    def _ended(self, connection: Connection, code: int) -> None:
+        self.gate.left(connection.peer.rpartition(":")[0])
+        self.sessions.ended(connection, code)
+
+    def _tick(self) -> None:
+        """Greenlet: what is looked at once a second, and how late the second came (the loop's lag)."""
+        expected = monotonic() + _TICK_SECONDS
+        while True:
+            gevent.sleep(max(expected - monotonic(), 0.001))
+            now = monotonic()
+            lag = max(now - expected, 0.0)
+            self.metrics.loop_lag_seconds = lag
+            self.metrics.loop_lag_max_seconds = max(self.metrics.loop_lag_max_seconds, lag)
+            expected = now + _TICK_SECONDS
+            self.flusher.expire()
+            self.carrier.expire()
+            for front in self._fronts:
+                front.expire()
+            self.metrics.slow_readers = self.flusher.slow_readers
+            self.metrics.outbox_bytes_now = self.flusher.budget.total
+
+    # --- stopping -------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Drain: take nothing new, finish what was begun, close clients with 1001, paced; then end."""
+        if self._draining:
+            return
+        self._draining = True
+        self._ready = False
+        drain = self.config.drain
+        gevent.sleep(drain.delay_seconds)
+        for listener in self._listeners:
+            listener.close()
+        for door in self._doors:
+            door.stop_accepting()
+        self.gate.full = True
+        for front in self._fronts:
+            front.close_idle()
+        self._close_clients(drain.close_seconds)
+        with gevent.Timeout(self.config.websocket.close_seconds + 1, False):
+            while self.carrier.connections or any(front.hand_over.running for front in self._fronts):
+                gevent.sleep(0.01)
+        for connection in tuple(self.carrier.connections):
+            connection.lost()
+        for front in self._fronts:
+            for parked in tuple(front.parked):
+                parked.lost()
+        for door in self._doors:
+            door.stop(timeout=1)
+        gevent.killall(self._greenlets)
+        self.poller.close()
+        self.request_log.flush()
+        self.data.stop()
+        self._stopped.set()
+
+    def _close_clients(self, seconds: float) -> None:
+        """Close everybody with 1001, spread over ``seconds`` so that they do not come back all at once."""
+        clients = [c for c in self.carrier.connections if c.state == OPEN]
+        turns = -(-len(clients) // _CLOSES_PER_TURN)
+        pause = max(seconds / turns if turns > 1 else 0.0, 0.001)
+        for index, connection in enumerate(clients):
+            if index and index % _CLOSES_PER_TURN == 0:
+                gevent.sleep(pause)
+            connection.close(errors.CLOSE_GOING_AWAY, errors.CLOSE[errors.CLOSE_GOING_AWAY].name)
+
+    # --- being asked ----------------------------------------------------------------------------------------
+
+    def reload(self, config: Config) -> None:
+        """Take over keys, origins and limits (SIGHUP); everything else needs a restart. Drops nobody."""
+        self.auth.reload(config)
+        self.api.reload(config)
+        limits = config.limits
+        self.gate.set_policy(
+            limits.max_connections or self.max_connections,
+            limits.max_connections_per_address,
+            _any_origin(config),
+            config.server.origins,
+        )
+
+    def ready(self) -> bool:
+        """Whether this node can do its work."""
+        return self._ready
+
+    def state(self, debug: bool) -> dict[str, Any]:
+        """What ``/system/state`` tells of this node; with ``debug`` also peers and users, one by one."""
+        connections = self.hub.connections()
+        apps = {name: len(app.users) for name, app in self.hub.apps.items()}
+        manager: dict[str, Any] = {
+            "chanBroadcastLen": len(self.flusher.dirty),
+            "chanLoginLen": 0,
+            "chanRegisterLen": len(self.poller.ready),
+            "chanUnregisterLen": len(self.carrier.closing),
+            "clientsLen": len(connections),
+            "usersLen": sum(apps.values()),
+        }
+        if debug:
+            manager["clients"] = [connection.peer for connection in connections]
+            manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
+        return {
+            "managerInfo": manager,
+            "numCPU": os.cpu_count() or 1,
+            "numGoroutine": self.poller.count + sum(len(f.hand_over.running) for f in self._fronts),
+            "apps": apps,
+            "uptimeSeconds": round(time() - self.started_at, 1),
+            "memoryBytes": _resident_bytes(),
+            "metrics": self.metrics.snapshot(),
+        }
+
+
+def _any_origin(config: Config) -> bool:
+    return config.server.origin_policy == "any" or (config.server.origin_policy == "" and config.demo)
+
+
+def _resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

@@ -1,0 +1,36 @@
+"""The contract of a dialect: one codec and the few rules that differ between the servers we re-implement.
+
+Adding a dialect means adding one module with a class that satisfies :class:`Dialect` and naming it in
+``protocol/registry.py``. ``tests/protocol/contract.py`` is the suite that every dialect has to pass.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from imserver.model import Event, Reply, Request
+
+
+class Dialect(Protocol):
+    """A codec plus its session rules. Stateless but for counters: one instance serves all connections.
+
+    ``name`` is the glossary's name of the dialect, ``path`` the WebSocket path it answers on, ``text``
+    says whether its frames are text frames. ``any_origin`` is True where browsers of any host may connect.
+    """
+
+    name: str
+    path: str
+    text: bool
+    any_origin: bool
+
+    def decode(self, payload: bytes) -> Request:
+        """Turn one client frame's payload into a request.
+
+        Raises :class:`imserver.model.BadFrame`, and nothing else, whatever the bytes are.
+        """
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The payload that answers ``request``; None where the dialect answers nothing."""
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """The payload that tells a client of ``event``; None where the dialect has no word for it."""

@@ -1,0 +1,105 @@
+"""Dispatch: a client's message becomes a command, the command a reply."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import monotonic
+from weakref import WeakKeyDictionary
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.metrics import Metrics
+from imserver.model import BadFrame, Command, Heartbeat, Login, Ping, Reply
+from imserver.services.sessions import Sessions
+from imserver.transport.connection import Connection, Serve
+
+log = logging.getLogger(__name__)
+
+
+class Rule(Struct, frozen=True):
+    """One command: what carries it out, and whether it needs a session."""
+
+    run: Callable[[Connection, Command], Reply]
+    needs_session: bool
+
+
+_OK = Reply(errors.REPLY_OK)
+_PONG = Reply(errors.REPLY_OK, "pong")
+_NOT_LOGGED_IN = Reply(errors.REPLY_NOT_LOGGED_IN)
+_FAILED = Reply(errors.REPLY_SYSTEM)
+
+
+class Dispatcher:
+    """Serves the messages of all dialects by one table of rules."""
+
+    def __init__(self, sessions: Sessions, metrics: Metrics) -> None:
+        self._sessions = sessions
+        self._metrics = metrics
+        self.rules: dict[type, Rule] = {
+            Login: Rule(self._login, needs_session=False),
+            Heartbeat: Rule(self._heartbeat, needs_session=True),
+            Ping: Rule(self._ping, needs_session=False),
+        }
+
+    def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
+        """Answer one message. An error in a rule costs its client code 1004, and the log a traceback."""
+        self._metrics.messages_in += 1
+        dialect = connection.encoding.dialect
+        try:
+            request = dialect.decode(payload)
+        except BadFrame as bad:
+            if bad.reply is not None:
+                connection.send(bad.reply)
+            return
+        command = request.command
+        if command is None:
+            reply = Reply(request.code)
+        else:
+            rule = self.rules[type(command)]
+            if rule.needs_session and connection.user is None:
+                reply = _NOT_LOGGED_IN
+            else:
+                try:
+                    reply = rule.run(connection, command)
+                except Exception:
+                    log.exception("%s of %s failed", request.name, connection.peer)
+                    reply = _FAILED
+        answer = dialect.encode_reply(request, reply)
+        if answer is not None:
+            connection.send(answer)
+
+    def _login(self, connection: Connection, command: Command) -> Reply:
+        assert isinstance(command, Login)
+        code = self._sessions.login(connection, command)
+        return _OK if code == errors.REPLY_OK else Reply(code)
+
+    def _heartbeat(self, connection: Connection, _command: Command) -> Reply:
+        self._sessions.heartbeat(connection)
+        return _OK
+
+    def _ping(self, _connection: Connection, _command: Command) -> Reply:
+        return _PONG
+
+
+def echo(connection: Connection, payload: bytes, text: bool) -> None:
+    """Serve of the debug echo path: every message goes back as it came."""
+    connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
+
+
+def limited(serve: Serve, per_second: float) -> Serve:
+    """``serve``, but a connection above ``per_second`` messages (with a burst of as many) is closed."""
+    tokens: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
+
+    def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
+        now = monotonic()
+        left, since = tokens.get(connection, (per_second, now))
+        left = min(per_second, left + (now - since) * per_second) - 1
+        if left < 0:
+            connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
+            return
+        tokens[connection] = (left, now)
+        serve(connection, payload, text)
+
+    return serve_within_limit

@@ -1,0 +1,1 @@
+"""Sockets and frames: listeners, the two doors, parked connections and their outboxes."""

@@ -1,0 +1,309 @@
+"""A parked connection: one object with slots, its socket, and nothing else while it is idle.
+
+The read path is written out in one function on purpose: a small whole masked frame, which nearly every
+client frame is, costs no object but the payload. All other frames go through ``frames.MessageParser``.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from websockets.frames import Opcode
+from websockets.speedups import apply_mask
+
+from imserver import errors
+from imserver.transport import frames
+from imserver.transport.outbox import Backlog
+
+if TYPE_CHECKING:
+    from imserver.protocol.dialect import Dialect
+    from imserver.transport.outbox import Flusher
+    from imserver.transport.poller import Poller
+
+OPEN, CLOSING, DRAINING, CLOSED = range(4)
+"""States: in service; our close frame waits to be written or answered; both close frames are out and the peer
+has still to end TCP; over. They only ever grow."""
+
+RECEIVE_BYTES = 65536
+_TEXT = int(Opcode.TEXT)
+_PING = int(Opcode.PING)
+_CLOSE = int(Opcode.CLOSE)
+
+
+Serve = Callable[["Connection", bytes, bool], None]
+"""What is done with a whole message: (connection, payload, whether it came as text). It may block; the next
+message of this connection waits for it."""
+
+
+class Encoding:
+    """How frames from and to a connection are read and made: its dialect, what serves its messages, the
+    greatest message in bytes, and the deflate window its client offered (0: none).
+
+    One instance is shared by all connections alike, so a broadcast is encoded once per encoding.
+    """
+
+    __slots__ = ("deflate_bits", "dialect", "limit_bytes", "opcode", "serve")
+
+    def __init__(self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int) -> None:
+        self.dialect = dialect
+        self.serve = serve
+        self.deflate_bits = deflate_bits
+        self.limit_bytes = limit_bytes
+        self.opcode = _TEXT if dialect.text else int(Opcode.BINARY)
+
+    def frame(self, payload: bytes, opcode: int = 0) -> bytes:
+        """The frame that carries ``payload`` to a client of this encoding."""
+        opcode = opcode or self.opcode
+        if self.deflate_bits:
+            return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
+        return frames.encode(payload, opcode)
+
+
+class Carrier:
+    """What all connections of a node share: how they are polled, written, and counted out.
+
+    ``ended(connection, close_code)`` is told once when a connection takes no more part; it must not block.
+    """
+
+    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "poller")
+
+    def __init__(
+        self,
+        poller: Poller,
+        flusher: Flusher,
+        ended: Callable[[Connection, int], None],
+        close_seconds: float,
+    ) -> None:
+        self.poller = poller
+        self.flusher = flusher
+        self.ended = ended
+        self.close_seconds = close_seconds
+        self.connections: set[Connection] = set()
+        """Every connection whose TCP has not ended."""
+        self.closing: dict[Connection, float] = {}
+        """Connections under a close handshake, with the monotonic time at which TCP ends anyway."""
+
+    def expire(self) -> None:
+        """End the TCP of those whose close handshake has taken too long. Called once a second."""
+        now = monotonic()
+        for connection, deadline in tuple(self.closing.items()):
+            if now > deadline:
+                connection.lost()
+
+
+class Connection:
+    """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
+
+    ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
+    the sense of its dialect; ``silent`` is set by a ping and cleared by whatever is read.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "app",
+        "carrier",
+        "device",
+        "encoding",
+        "fd",
+        "last_seen",
+        "masked",
+        "outbox",
+        "parser",
+        "peer",
+        "reading",
+        "silent",
+        "sock",
+        "state",
+        "user",
+    )
+
+    def __init__(
+        self, carrier: Carrier, sock: _socket.socket, peer: str, encoding: Encoding, now: float
+    ) -> None:
+        self.carrier = carrier
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.peer = peer
+        self.encoding = encoding
+        self.last_seen = now
+        self.state = OPEN
+        self.outbox: list[bytes] | Backlog | None = None
+        self.parser: frames.MessageParser | None = None
+        self.reading = False
+        self.masked = False
+        self.silent = False
+        self.app: str | None = None
+        self.user: str | None = None
+        self.device = ""
+        carrier.connections.add(self)
+
+    # --- reading (reader greenlets) -------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        """Read once and serve what is whole. Called by a reader; may switch if a command blocks."""
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:
+            self.lost()
+            return
+        self.silent = False
+        if self.state == OPEN:
+            self.feed(data)
+
+    def feed(self, data: bytes) -> None:
+        """Serve bytes that have been read from the client."""
+        if self.parser is not None:
+            self._parse(data)
+            return
+        size = len(data)
+        start = 0
+        serve = self.encoding.serve
+        while size - start >= 6:
+            length = data[start + 1] - 128
+            body = start + 6
+            if length == 126 and size - start >= 8:
+                length = data[start + 2] << 8 | data[start + 3]
+                body = start + 8
+                if length > self.encoding.limit_bytes:
+                    break
+            elif length > frames.SMALL_BYTES:
+                break
+            end = body + length
+            if data[start] != 0x81 or length < 0 or end > size:
+                break
+            payload = apply_mask(data[body:end], data[body - 4 : body])
+            if not payload.isascii():
+                try:
+                    payload.decode()
+                except UnicodeDecodeError:
+                    self.close(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8")
+                    return
+            serve(self, payload, True)
+            if self.state != OPEN:
+                return
+            start = end
+        if start < size:
+            encoding = self.encoding
+            self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
+            self._parse(data[start:] if start else data)
+
+    def _parse(self, data: bytes) -> None:
+        parser = self.parser
+        assert parser is not None
+        budget = self.carrier.flusher.budget
+        try:
+            for message in parser.feed(data):
+                self._take(message)
+                if self.state != OPEN:
+                    break
+        except frames.Violation as violation:
+            self.close(violation.code, violation.reason)
+        if self.state != OPEN or parser.idle:
+            self.parser = None
+        if self.parser is not None or self in budget.held:
+            budget.set(self, self.held_bytes())
+            if budget.total > budget.limit:
+                self.carrier.flusher.schedule()
+
+    def _take(self, message: frames.Message) -> None:
+        opcode = message.opcode
+        if opcode <= Opcode.BINARY:
+            self.encoding.serve(self, message.data, opcode == _TEXT)
+        elif opcode == _CLOSE:
+            self._closed_by_peer(frames.read_close(message.data))
+        elif opcode == _PING:
+            self.send_frame(frames.encode(message.data, Opcode.PONG))
+
+    # --- writing --------------------------------------------------------------------------------------------
+
+    def send(self, payload: bytes) -> None:
+        """Enqueue one message in this connection's encoding."""
+        if self.state == OPEN:
+            self.send_frame(self.encoding.frame(payload))
+
+    def send_frame(self, frame: bytes) -> None:
+        """Enqueue one frame as it is."""
+        self.carrier.flusher.enqueue(self, frame)
+
+    def ping(self) -> None:
+        """Ask for a sign of life; ``silent`` stays True until something is read."""
+        self.silent = True
+        self.send_frame(b"\x89\x00")
+
+    def on_writable(self) -> None:
+        """The kernel takes bytes again."""
+        self.carrier.flusher.resume(self)
+
+    def watch_writable(self, wanted: bool) -> None:
+        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
+        self.carrier.poller.watch_writable(self, wanted)
+
+    def held_bytes(self) -> int:
+        """Bytes that the backlog and an unfinished frame hold."""
+        backlog = self.outbox.size if type(self.outbox) is Backlog else 0
+        return backlog + (0 if self.parser is None else self.parser.held_bytes)
+
+    # --- closing --------------------------------------------------------------------------------------------
+
+    def close(self, code: int, reason: str = "") -> None:
+        """Start the close handshake (RFC 6455 section 7): what is in the outbox still leaves first.
+
+        TCP ends when the peer ends it or after ``websocket.close_seconds``.
+        """
+        if self.state == OPEN:
+            self._end(code)
+            self.send_frame(frames.encode_close(code, reason))
+
+    def _closed_by_peer(self, code: int) -> None:
+        self._end(code)
+        self.send_frame(frames.encode_close(code))
+
+    def _end(self, code: int) -> None:
+        """Leave service: no more messages are taken or given."""
+        self.state = CLOSING
+        self.carrier.closing[self] = monotonic() + self.carrier.close_seconds
+        self.carrier.ended(self, code)
+
+    def flushed(self) -> None:
+        """All is written, the close frame too: end our half and let the peer end the other.
+
+        Ending TCP at once could destroy the close frame with a reset if bytes of the peer are still unread.
+        """
+        if self.state == CLOSING:
+            self.state = DRAINING
+            try:
+                self.sock.shutdown(_socket.SHUT_WR)
+            except OSError:
+                self.lost()
+
+    def abandon(self, code: int) -> None:
+        """End TCP now; what waits is dropped. The code is what the log and the counters say."""
+        if self.state == CLOSED:
+            return
+        was = self.state
+        self._free()
+        if was == OPEN:
+            self.carrier.ended(self, code)
+
+    def lost(self) -> None:
+        """TCP has ended, by the peer or by an error."""
+        self.abandon(errors.CLOSE_LOST)
+
+    def _free(self) -> None:
+        self.state = CLOSED
+        carrier = self.carrier
+        carrier.connections.discard(self)
+        carrier.closing.pop(self, None)
+        carrier.poller.remove(self)
+        if type(self.outbox) is Backlog or self.parser is not None:
+            carrier.flusher.forget(self)
+        self.outbox = self.parser = None
+        self.sock.close()

@@ -1,0 +1,206 @@
+"""WebSocket frames on the server's side (RFC 6455 section 5): encoding, and the parser for the rare cases.
+
+Small whole frames, which are nearly all, are read by ``transport.connection`` without any object. Everything
+else (fragments, large, split or broken frames, control frames) goes through :class:`MessageParser`, which
+exists only while a frame or message is unfinished.
+"""
+
+from __future__ import annotations
+
+import codecs
+import struct
+import zlib
+from collections.abc import Generator, Iterator
+
+from websockets.exceptions import PayloadTooBig, ProtocolError
+from websockets.extensions.permessage_deflate import PerMessageDeflate
+from websockets.frames import Close, Frame, Opcode
+from websockets.streams import StreamReader
+
+from imserver import errors
+
+SMALL_BYTES = 125
+_TEXT_HEADS = tuple(bytes((0x81, size)) for size in range(SMALL_BYTES + 1))
+_pack_medium = struct.Struct("!BBH").pack
+_pack_large = struct.Struct("!BBQ").pack
+
+
+def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
+    """One unmasked final frame that carries ``payload``."""
+    size = len(payload)
+    if opcode == 1 and size <= SMALL_BYTES and not rsv1:
+        return _TEXT_HEADS[size] + payload
+    head = 0x80 | (0x40 if rsv1 else 0) | opcode
+    if size <= SMALL_BYTES:
+        return bytes((head, size)) + payload
+    if size < 65536:
+        return _pack_medium(head, 126, size) + payload
+    return _pack_large(head, 127, size) + payload
+
+
+def encode_close(code: int, reason: str = "") -> bytes:
+    """A close frame; code 1005 stands for one without a body (RFC 6455 section 7.4.1)."""
+    if code == errors.CLOSE_NO_CODE:
+        return b"\x88\x00"
+    return encode(struct.pack("!H", code) + reason.encode()[: SMALL_BYTES - 2], Opcode.CLOSE)
+
+
+def deflate(payload: bytes, window_bits: int) -> bytes:
+    """``payload`` as a permessage-deflate message of its own (RFC 7692 section 7.2.1)."""
+    compressor = zlib.compressobj(wbits=-window_bits)
+    return (compressor.compress(payload) + compressor.flush(zlib.Z_SYNC_FLUSH))[:-4]
+
+
+def inflater() -> PerMessageDeflate:
+    """The receiving half of permessage-deflate as we negotiate it: no state outlives a message.
+
+    A window of 15 bits reads what any smaller one wrote.
+    """
+    return PerMessageDeflate(
+        remote_no_context_takeover=True,
+        local_no_context_takeover=True,
+        remote_max_window_bits=15,
+        local_max_window_bits=15,
+    )
+
+
+class Violation(Exception):
+    """The peer broke the protocol; ``code`` is the close code that tells it so."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Message:
+    """What the parser hands out: a whole message (TEXT or BINARY) or one control frame."""
+
+    __slots__ = ("data", "opcode")
+
+    def __init__(self, opcode: int, data: bytes) -> None:
+        self.opcode = opcode
+        self.data = data
+
+
+class MessageParser:
+    """Bytes of one connection in, messages and control frames out. No I/O.
+
+    ``limit`` is the greatest size of a message in bytes, after inflation. Text is checked to be UTF-8 as it
+    arrives. Owner: the connection, which drops the parser when :attr:`idle` says that nothing is unfinished.
+    """
+
+    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_size", "_utf8", "between")
+
+    def __init__(self, limit: int, deflated: bool) -> None:
+        self._limit = limit
+        self._extensions = [inflater()] if deflated else []
+        self._reader = StreamReader()
+        self._fragments: list[bytes] | None = None
+        self._size = 0
+        self._utf8: codecs.IncrementalDecoder | None = None
+        self.between = True
+        self._run = self._parse()
+        next(self._run)
+
+    @property
+    def idle(self) -> bool:
+        """True when no frame and no fragmented message is unfinished."""
+        return self.between and self._fragments is None
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes kept of what is unfinished."""
+        return len(self._reader.buffer) + self._size
+
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take bytes and yield what they complete.
+
+        Raises :class:`Violation` at the first breach; the parser is of no use after that.
+        """
+        self._reader.feed_data(data)
+        while True:
+            try:
+                message = self._run.send(None)
+            except PayloadTooBig as exc:
+                raise Violation(errors.CLOSE_TOO_BIG, "message too big") from exc
+            except ProtocolError as exc:
+                raise Violation(errors.CLOSE_PROTOCOL_ERROR, str(exc)) from exc
+            if message is None:
+                return
+            yield message
+
+    def _parse(self) -> Generator[Message | None, None, None]:
+        reader = self._reader
+        yield None
+        while True:
+            while not reader.buffer:
+                self.between = True
+                yield None
+            self.between = False
+            steps = Frame.parse(
+                reader.read_exact,
+                mask=True,
+                max_size=max(self._limit - self._size, 1),  # zlib takes 0 for "no limit"
+                extensions=self._extensions,
+            )
+            frame = None
+            while frame is None:
+                try:
+                    next(steps)
+                except StopIteration as done:
+                    frame = done.value
+                else:
+                    yield None
+            message = self._take(frame)
+            if message is not None:
+                self.between = not reader.buffer
+                yield message
+
+    def _take(self, frame: Frame) -> Message | None:
+        """Fold one frame into the message under way; return what it completes."""
+        opcode, data = frame.opcode, bytes(frame.data)
+        if opcode >= Opcode.CLOSE:
+            return Message(opcode, data)
+        if opcode is Opcode.CONT:
+            if self._fragments is None:
+                raise Violation(errors.CLOSE_PROTOCOL_ERROR, "unexpected continuation frame")
+        elif self._fragments is not None:
+            raise Violation(errors.CLOSE_PROTOCOL_ERROR, "expected a continuation frame")
+        else:
+            self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+            if frame.fin:
+                self._check_utf8(data, True)
+                return Message(opcode, data)
+            self._fragments = []
+        self._check_utf8(data, frame.fin)
+        self._fragments.append(data)
+        self._size += len(data)
+        if self._size > self._limit:
+            raise Violation(errors.CLOSE_TOO_BIG, "message too big")
+        if not frame.fin:
+            return None
+        message = Message(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, b"".join(self._fragments))
+        self._fragments, self._size = None, 0
+        return message
+
+    def _check_utf8(self, data: bytes, final: bool) -> None:
+        if self._utf8 is not None:
+            try:
+                self._utf8.decode(data, final)
+            except UnicodeDecodeError as exc:
+                raise Violation(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8") from exc
+
+
+def read_close(data: bytes) -> int:
+    """The code of a peer's close frame, 1005 if it has none.
+
+    Raises :class:`Violation` for a payload, code or reason that RFC 6455 section 7.4 does not allow.
+    """
+    try:
+        code: int = Close.parse(data).code
+    except ProtocolError as exc:
+        raise Violation(errors.CLOSE_PROTOCOL_ERROR, str(exc)) from exc
+    except UnicodeDecodeError as exc:
+        raise Violation(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8 in the close reason") from exc
+    return code

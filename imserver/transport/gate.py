@@ -1,0 +1,217 @@
+"""The gate: which upgrade requests become WebSockets (RFC 6455 section 4.2), the same for both doors."""
+
+from __future__ import annotations
+
+import binascii
+from base64 import b64decode, b64encode
+from collections import Counter
+from collections.abc import Mapping
+from hashlib import sha1
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+from websockets.exceptions import InvalidHeader, NegotiationError
+from websockets.extensions.permessage_deflate import ServerPerMessageDeflateFactory
+from websockets.headers import build_extension, parse_extension
+
+from imserver import errors
+from imserver.protocol.dialect import Dialect
+from imserver.transport.connection import Encoding, Serve
+from imserver.transport.proxies import TrustedProxies, is_loopback
+
+_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+WEBSOCKET_PATHS = frozenset({"/acc", "/ws"})
+"""Paths that belong to WebSockets, also while no dialect answers on them."""
+
+
+class Spoken(Struct, frozen=True):
+    """What is spoken on a path: the dialect, what serves its messages, and their greatest size in bytes."""
+
+    dialect: Dialect
+    serve: Serve
+    message_bytes: int
+
+
+class Refusal(Struct, frozen=True):
+    """The HTTP answer to an upgrade request that cannot be served."""
+
+    status: int
+    message: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Admission(Struct, frozen=True):
+    """An upgrade to carry out. ``headers`` are those of the 101 besides the fixed ones.
+
+    With a ``close_code`` the handshake is completed and the connection closed at once: a browser can read a
+    close code, but not the status of a refused handshake.
+    """
+
+    accept: str
+    encoding: Encoding
+    peer: str
+    extension: str = ""
+    close_code: int = 0
+
+
+class Head(Struct, frozen=True):
+    """What the gate needs of a request. Header names are in lower case."""
+
+    method: str
+    path: str
+    host: str
+    port: int
+    headers: Mapping[str, str]
+
+
+def accept_token(key: str) -> str:
+    """The value of Sec-WebSocket-Accept for a client's key."""
+    return b64encode(sha1(key.encode() + _GUID).digest()).decode()
+
+
+def wants_upgrade(headers: Mapping[str, str]) -> bool:
+    """Whether a request asks to become a WebSocket."""
+    return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
+        token.strip() for token in headers.get("connection", "").lower().split(",")
+    ]
+
+
+def _host_name(value: str) -> str:
+    """The host name in a Host header or an origin, without port, in lower case."""
+    try:
+        return (urlsplit(value if "//" in value else f"//{value}").hostname or "").rstrip(".")
+    except ValueError:
+        return ""
+
+
+class Gate:
+    """Decides on upgrade requests. Owner of the count of connections per address.
+
+    ``paths`` maps a path to what is spoken there; ``limit`` and ``limit_per_address`` bound connections (0:
+    not at all).
+    """
+
+    def __init__(
+        self,
+        paths: Mapping[str, Spoken],
+        proxies: TrustedProxies,
+        deflate: bool,
+        limit: int,
+        limit_per_address: int,
+        any_origin: bool,
+        origins: tuple[str, ...],
+    ) -> None:
+        self.proxies = proxies
+        self._paths = paths
+        self._deflate = deflate
+        self._encodings: dict[tuple[str, int], Encoding] = {}
+        self._factory = ServerPerMessageDeflateFactory(
+            server_no_context_takeover=True, client_no_context_takeover=True
+        )
+        self.full = False
+        """Set by the node while it drains."""
+        self.per_address: Counter[str] = Counter()
+        self.connections = 0
+        self.set_policy(limit, limit_per_address, any_origin, origins)
+
+    def set_policy(
+        self, limit: int, limit_per_address: int, any_origin: bool, origins: tuple[str, ...]
+    ) -> None:
+        """Change limits and origins while running (SIGHUP)."""
+        self._limit = limit
+        self._limit_per_address = limit_per_address
+        self._any_origin = any_origin
+        self._origins = frozenset(_host_name(origin) for origin in origins)
+
+    def decide(self, head: Head) -> Admission | Refusal:
+        """Whether, and how, an upgrade request is served."""
+        headers = head.headers
+        spoken = self._paths.get(head.path)
+        if spoken is None:
+            return Refusal(404, "no WebSocket here")
+        if head.method != "GET":
+            return Refusal(400, "an upgrade must be a GET")
+        if headers.get("sec-websocket-version") != "13":
+            return Refusal(426, "only version 13", (("Sec-WebSocket-Version", "13"),))
+        key = headers.get("sec-websocket-key", "")
+        if not _is_key(key):
+            return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+        host = self.proxies.client(head.host, headers.get("x-forwarded-for", ""))
+        extension, bits = self._negotiate(headers) if self._deflate else ("", 0)
+        return Admission(
+            accept_token(key),
+            self._encoding(spoken, bits),
+            f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}",
+            extension,
+            self._objection(spoken.dialect, head, host),
+        )
+
+    def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
+        key = (spoken.dialect.name, deflate_bits)
+        encoding = self._encodings.get(key)
+        if encoding is None:
+            encoding = Encoding(spoken.dialect, spoken.serve, spoken.message_bytes, deflate_bits)
+            self._encodings[key] = encoding
+        return encoding
+
+    def entered(self, host: str) -> None:
+        """A connection from ``host`` is in service."""
+        self.connections += 1
+        if self._limit_per_address:
+            self.per_address[host] += 1
+
+    def left(self, host: str) -> None:
+        """A connection from ``host`` is over."""
+        self.connections -= 1
+        if host in self.per_address:
+            self.per_address[host] -= 1
+            if self.per_address[host] <= 0:
+                del self.per_address[host]
+
+    def _objection(self, dialect: Dialect, head: Head, host: str) -> int:
+        """The close code for a client that may not stay, 0 if it may."""
+        if self.full:
+            return errors.CLOSE_GOING_AWAY
+        if self._limit and self.connections >= self._limit:
+            return errors.CLOSE_NODE_FULL
+        if (
+            self._limit_per_address
+            and self.per_address[host] >= self._limit_per_address
+            and not is_loopback(host)
+        ):
+            return errors.CLOSE_NODE_FULL
+        if not (dialect.any_origin or self._any_origin or self._same_host(head)):
+            return errors.CLOSE_NOT_ALLOWED
+        return 0
+
+    def _same_host(self, head: Head) -> bool:
+        origin = head.headers.get("origin")
+        if origin is None:
+            return True
+        name = _host_name(origin)
+        hosts = {_host_name(head.headers.get("host", ""))}
+        if self.proxies.trusts(head.host):
+            hosts.add(_host_name(head.headers.get("x-forwarded-host", "").split(",")[0].strip()))
+        return bool(name) and (name in hosts or name in self._origins)
+
+    def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
+        """Take the first acceptable permessage-deflate offer (RFC 7692): its answer and our window."""
+        try:
+            offers = parse_extension(headers.get("sec-websocket-extensions", ""))
+        except InvalidHeader:
+            return "", 0
+        for name, params in offers:
+            if name == self._factory.name:
+                try:
+                    answer, extension = self._factory.process_request_params(params, [])
+                except NegotiationError:
+                    continue
+                return build_extension([(name, answer)]), extension.local_max_window_bits
+        return "", 0
+
+
+def _is_key(key: str) -> bool:
+    try:
+        return len(b64decode(key, validate=True)) == 16
+    except (binascii.Error, ValueError):
+        return False

@@ -1,0 +1,156 @@
+"""From the front to the application: pywsgi serves one request on a connection and gives it back."""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import gevent
+from gevent import socket as gevent_socket
+from gevent.pywsgi import WSGIHandler, WSGIServer
+
+if TYPE_CHECKING:
+    from imserver.transport.front import HttpConnection
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 30
+"""Longest silence while the body of a request arrives or its answer is written."""
+_RECEIVE_BYTES = 65536
+
+
+class Reader:
+    """A file-like reader for pywsgi: first the bytes already read, then the socket's.
+
+    What it has read beyond the request is in ``unread``.
+    """
+
+    closed = False
+
+    def __init__(self, sock: gevent_socket.socket, data: bytes) -> None:
+        self._sock = sock
+        self.unread = bytearray(data)
+
+    def _more(self) -> bool:
+        data = self._sock.recv(_RECEIVE_BYTES)
+        self.unread += data
+        return bool(data)
+
+    def _take(self, size: int) -> bytes:
+        data = bytes(self.unread[:size])
+        del self.unread[:size]
+        return data
+
+    def read(self, size: int = -1) -> bytes:
+        """``size`` bytes, fewer only at the end of the stream."""
+        while (size < 0 or len(self.unread) < size) and self._more():
+            pass
+        return self._take(len(self.unread) if size < 0 else size)
+
+    def readline(self, limit: int = -1) -> bytes:
+        """One line with its LF, at most ``limit`` bytes of it."""
+        start = 0
+        while True:
+            end = self.unread.find(b"\n", start) + 1
+            if end or 0 <= limit <= len(self.unread):
+                size = end or limit
+                return self._take(size if limit < 0 else min(size, limit))
+            start = len(self.unread)
+            if not self._more():
+                return self._take(start)
+
+    def close(self) -> None:
+        """Nothing to do: the socket is not ours."""
+
+
+class OneRequestHandler(WSGIHandler):  # type: ignore[misc]
+    """pywsgi's handler for one request; head and body of the answer leave in one write."""
+
+    def log_request(self) -> None:
+        """The application has a request log of its own."""
+
+    def _write_with_headers(self, data: bytes) -> None:
+        # Two writes would wait for each other under Nagle's algorithm and cost twice the system calls.
+        sendall = self._sendall
+        parts: list[bytes] = []
+        self._sendall = lambda part: parts.append(bytes(part))
+        try:
+            super()._write_with_headers(data)
+        finally:
+            del self._sendall
+        sendall(b"".join(parts))
+
+
+class HandOver:
+    """Runs requests in the WSGI application, a bounded number at once. Owner of those greenlets."""
+
+    def __init__(
+        self, application: Callable[..., Any], limit: int, port: int, environ: Mapping[str, Any]
+    ) -> None:
+        self._server = WSGIServer(
+            ("127.0.0.1", port), application, log=None, error_log=log, environ=dict(environ)
+        )
+        self._server.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(port))
+        self._limit = limit
+        self.running: set[gevent.Greenlet[..., None]] = set()
+
+    @property
+    def full(self) -> bool:
+        """True when no more requests can be taken at the moment."""
+        return len(self.running) >= self._limit
+
+    def serve(self, connection: HttpConnection, data: bytes) -> None:
+        """Have the application answer the request that begins with ``data``."""
+        self._spawn(self._serve, connection, data)
+
+    def write(self, connection: HttpConnection, data: bytes, rest: bytes | None) -> None:
+        """Write ``data`` as the peer takes it, then go on with ``rest`` (None: end the connection)."""
+        self._spawn(self._write, connection, data, rest)
+
+    def _spawn(self, run: Callable[..., None], *args: Any) -> None:
+        greenlet = gevent.Greenlet(run, *args)
+        self.running.add(greenlet)
+        greenlet.rawlink(self.running.discard)
+        greenlet.start()
+
+    def _serve(self, connection: HttpConnection, data: bytes) -> None:
+        sock = _cooperative(connection.sock)
+        reader = Reader(sock, data)
+        handler = OneRequestHandler(sock, connection.address, self._server, reader)
+        keep = False
+        try:
+            result = handler.handle_one_request()
+            if isinstance(result, tuple):
+                sock.sendall(result[1])
+            keep = result is True
+        except OSError as exc:
+            log.debug("%s: %s", connection.peer, exc)
+        self._give_back(connection, sock, bytes(reader.unread) if keep else None)
+
+    def _write(self, connection: HttpConnection, data: bytes, rest: bytes | None) -> None:
+        sock = _cooperative(connection.sock)
+        try:
+            sock.sendall(data)
+        except OSError as exc:
+            log.debug("%s: %s", connection.peer, exc)
+            rest = None
+        self._give_back(connection, sock, rest)
+
+    def _give_back(self, connection: HttpConnection, sock: gevent_socket.socket, rest: bytes | None) -> None:
+        raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        raw.setblocking(False)
+        connection.sock = raw
+        if rest is None:
+            connection.finish()
+        else:
+            connection.come_back(raw, rest)
+
+
+def _cooperative(sock: _socket.socket) -> gevent_socket.socket:
+    """The same socket as gevent's: waiting on it lets others run."""
+    family, kind, proto = sock.family, sock.type, sock.proto
+    wrapped = gevent_socket.socket(family, kind, proto, fileno=sock.detach())
+    wrapped.settimeout(READ_SECONDS)
+    return wrapped

@@ -1,0 +1,248 @@
+"""Outboxes: the bytes that wait to be written to one connection, and the flusher that writes them.
+
+Everything that is enqueued for a connection in one turn of the loop leaves in one ``send``. In that turn the
+outbox is a plain list of frames; when the kernel does not take them all it becomes a :class:`Backlog`, which
+knows its size and age and is written on when the socket is writable again. An idle connection has neither.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from imserver import errors
+
+if TYPE_CHECKING:
+    from imserver.transport.connection import Connection
+
+CLOSED = 3
+"""The last of a connection's states (``transport.connection``)."""
+SEND_BYTES = 65536
+"""Most bytes that one ``send`` carries."""
+
+
+class Backlog:
+    """Frames that the kernel did not take yet. Owner: the connection in whose outbox slot it stands.
+
+    ``size`` is in bytes; ``progress_at`` the monotonic time at which bytes last left.
+    """
+
+    __slots__ = ("_chunks", "_connection", "_flusher", "progress_at", "size")
+
+    def __init__(self, flusher: Flusher, connection: Connection, chunks: list[bytes]) -> None:
+        self._flusher = flusher
+        self._connection = connection
+        self._chunks = deque(chunks)
+        self.size = sum(map(len, chunks))
+        self.progress_at = monotonic()
+
+    def append(self, frame: bytes) -> None:
+        """Queue one more frame. The bounds are looked at when the turn ends: nobody may be closed while a
+        fan-out walks over the connections."""
+        self._chunks.append(frame)
+        self.size += len(frame)
+        self._flusher.grew(self._connection)
+
+    def write(self, send: Callable[[bytes], int]) -> bool:
+        """Send until nothing is left (True) or the kernel takes no more (False).
+
+        Raises OSError when the connection is broken.
+        """
+        chunks = self._chunks
+        while chunks:
+            data = chunks.popleft()
+            while chunks and len(data) + len(chunks[0]) <= SEND_BYTES:
+                data += chunks.popleft()
+            try:
+                sent = send(data)
+            except BlockingIOError:
+                chunks.appendleft(data)
+                return False
+            self.size -= sent
+            self.progress_at = monotonic()
+            if sent < len(data):
+                chunks.appendleft(data[sent:])
+                return False
+        return True
+
+
+class Budget:
+    """What all outboxes and unfinished frames of a node may hold together, in bytes.
+
+    Owner: the node's transport. Past the limit the largest holder is closed first, at the end of the turn.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self.held: dict[Connection, int] = {}
+        self.total = 0
+
+    def set(self, connection: Connection, size: int) -> None:
+        """Say that ``connection`` holds ``size`` bytes now."""
+        self.total += size - self.held.get(connection, 0)
+        if size:
+            self.held[connection] = size
+        else:
+            self.held.pop(connection, None)
+
+    def shrink(self) -> int:
+        """Close the largest holders until the rest fits; returns how many were closed."""
+        closed = 0
+        while self.total > self.limit and self.held:
+            max(self.held, key=self.held.__getitem__).abandon(errors.CLOSE_SLOW_READER)
+            closed += 1
+        return closed
+
+
+class Flusher:
+    """Writes outboxes: all that one turn of the loop has filled, a few hundred connections at a time.
+
+    ``enqueue`` is called from anywhere; the flush runs in the hub's greenlet, never blocks and never
+    switches. Between two batches the loop looks at its sockets, so that a broadcast to everybody does not
+    delay a heartbeat.
+    """
+
+    def __init__(
+        self, loop: Any, batch: int, outbox_bytes: int, outbox_seconds: float, budget: Budget
+    ) -> None:
+        self._loop = loop
+        self._batch = batch
+        self._limit_bytes = outbox_bytes
+        self._limit_seconds = outbox_seconds
+        self.budget = budget
+        self.stalled: set[Connection] = set()
+        self.slow_readers = 0
+        self.dirty: list[Connection] = []
+        """Connections whose outbox was filled in this turn. Fan-out appends here itself."""
+        self._scheduled = False
+        self._grown: set[Connection] = set()
+        self._timer = loop.timer(0.0)
+        self.before_flush: Callable[[], None] = lambda: None
+        """Called when a turn ends, before its outboxes are written."""
+
+    def enqueue(self, connection: Connection, frame: bytes) -> None:
+        """Put ``frame`` into the outbox of ``connection``; it leaves at the end of this turn."""
+        outbox = connection.outbox
+        if outbox is None:
+            connection.outbox = [frame]
+            self.dirty.append(connection)
+            if not self._scheduled:
+                self.schedule()
+        else:
+            outbox.append(frame)
+
+    def schedule(self) -> None:
+        """Have the dirty outboxes written at the end of this turn."""
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.run_callback(self._flush)
+
+    def _flush(self) -> None:
+        self.before_flush()
+        if self._grown or self.budget.total > self.budget.limit:
+            self._hold_to_bounds()
+        dirty = self.dirty
+        batch = dirty[: self._batch]
+        del dirty[: self._batch]
+        if dirty:
+            # A callback would run again before the loop looks at its sockets; a timer runs after.
+            self._timer.start(self._flush)
+        else:
+            self._scheduled = False
+        same: list[bytes] = []
+        data = b""
+        for connection in batch:
+            chunks = connection.outbox
+            if type(chunks) is not list:
+                continue
+            connection.outbox = None
+            if len(chunks) == 1:
+                data = chunks[0]
+            elif chunks != same:
+                same = chunks
+                data = b"".join(chunks)
+            try:
+                if len(data) > SEND_BYTES:
+                    raise BlockingIOError
+                sent = connection.sock.send(data)
+            except BlockingIOError:
+                self._stall(connection, chunks)
+                continue
+            except OSError:
+                connection.lost()
+                continue
+            if sent != len(data):
+                self._stall(connection, [data[sent:]])
+            elif connection.state > 0:
+                connection.flushed()
+
+    def _stall(self, connection: Connection, chunks: list[bytes]) -> None:
+        """Write ``chunks`` piece by piece; what the kernel does not take becomes the backlog."""
+        backlog = Backlog(self, connection, chunks)
+        try:
+            done = backlog.write(connection.sock.send)
+        except OSError:
+            connection.lost()
+            return
+        if done:
+            if connection.state > 0:
+                connection.flushed()
+            return
+        connection.outbox = backlog
+        self.stalled.add(connection)
+        connection.watch_writable(True)
+        self.grew(connection)
+
+    def resume(self, connection: Connection) -> None:
+        """Write on: the socket takes bytes again."""
+        backlog = connection.outbox
+        if type(backlog) is not Backlog:
+            return
+        try:
+            done = backlog.write(connection.sock.send)
+        except OSError:
+            connection.lost()
+            return
+        if done:
+            connection.outbox = None
+            self.forget(connection)
+            connection.watch_writable(False)
+            if connection.state > 0:
+                connection.flushed()
+        else:
+            self.budget.set(connection, connection.held_bytes())
+
+    def grew(self, connection: Connection) -> None:
+        """A backlog has grown: look at its bounds when the turn ends."""
+        self._grown.add(connection)
+        self.schedule()
+
+    def _hold_to_bounds(self) -> None:
+        grown, self._grown = self._grown, set()
+        for connection in grown:
+            backlog = connection.outbox
+            if type(backlog) is Backlog:
+                if backlog.size > self._limit_bytes:
+                    self._too_slow(connection)
+                else:
+                    self.budget.set(connection, connection.held_bytes())
+        self.slow_readers += self.budget.shrink()
+
+    def forget(self, connection: Connection) -> None:
+        """The connection has no backlog any more."""
+        self.stalled.discard(connection)
+        self.budget.set(connection, 0 if connection.state == CLOSED else connection.held_bytes())
+
+    def expire(self) -> None:
+        """Close the connections whose backlog has not moved for too long. Called once a second."""
+        deadline = monotonic() - self._limit_seconds
+        for connection in tuple(self.stalled):
+            backlog = connection.outbox
+            if type(backlog) is Backlog and backlog.progress_at < deadline:
+                self._too_slow(connection)
+
+    def _too_slow(self, connection: Connection) -> None:
+        self.slow_readers += 1
+        connection.abandon(errors.CLOSE_SLOW_READER)

@@ -1,0 +1,48 @@
+"""HTTP heads and problem bodies for what is answered below the application."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from http import HTTPStatus
+from secrets import token_hex
+
+import msgspec
+
+
+@lru_cache(256)
+def status_line(status: int) -> bytes:
+    """The first line of a response, with its CRLF."""
+    return f"HTTP/1.1 {status} {HTTPStatus(status).phrase}\r\n".encode()
+
+
+def head(status: int, lines: bytes, length: int, keep: bool, version: str = "1.1") -> bytes:
+    """A whole response head; ``lines`` are header lines, each ended by CRLF."""
+    if not keep:
+        return b"%b%bContent-Length: %d\r\nConnection: close\r\n\r\n" % (status_line(status), lines, length)
+    if version == "1.0":
+        return b"%b%bContent-Length: %d\r\nConnection: keep-alive\r\n\r\n" % (
+            status_line(status),
+            lines,
+            length,
+        )
+    return b"%b%bContent-Length: %d\r\n\r\n" % (status_line(status), lines, length)
+
+
+def body(status: int, message: str) -> bytes:
+    """A problem body: ``{code, message, temporary, request_id}``."""
+    return msgspec.json.encode(
+        {
+            "code": status,
+            "message": message,
+            "temporary": status in (408, 429, 503),
+            "request_id": token_hex(8),
+        }
+    )
+
+
+def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """A whole response with a problem body; the connection ends after it."""
+    content = body(status, message)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    lines += "Content-Type: application/json; charset=utf-8\r\n"
+    return head(status, lines.encode("latin-1"), len(content), False) + content

@@ -1,0 +1,163 @@
+"""The WSGI door: pywsgi with gevent-websocket's handler does the upgrade, then we adopt its socket.
+
+The only module that knows gevent-websocket, whose frame layer is not used (docs/decisions). The handler keeps
+an environ, a stream and buffers alive for each connection and closes the socket when it ends; so the file
+descriptor is taken away from it, with the bytes it has read too far, and it ends with nothing to close.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gevent.pywsgi import WSGIServer
+from geventwebsocket.handler import WebSocketHandler
+
+from imserver.transport import problems
+from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
+from imserver.transport.handover import OneRequestHandler
+
+log = logging.getLogger(__name__)
+
+Admitted = Callable[[_socket.socket, Admission, bytes], None]
+"""What becomes of an upgraded socket: (non-blocking, the gate's decision, bytes read behind the head)."""
+
+
+def head_of(environ: Mapping[str, Any]) -> Head:
+    """What the gate needs of a WSGI request."""
+    headers = {
+        key[5:].replace("_", "-").lower(): value for key, value in environ.items() if key.startswith("HTTP_")
+    }
+    return Head(
+        environ["REQUEST_METHOD"],
+        environ["PATH_INFO"],
+        environ.get("REMOTE_ADDR", ""),
+        int(environ.get("REMOTE_PORT", 0) or 0),
+        headers,
+    )
+
+
+def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
+    """Take the socket of an upgraded connection away from its handler: (socket, bytes read too far)."""
+    handler.socket.settimeout(0)
+    rest = b""
+    while True:
+        try:
+            more = handler.rfile.read1(65536)
+        except (BlockingIOError, TimeoutError):
+            break
+        if not more:
+            break
+        rest += more
+    old = handler.socket
+    sock = _socket.socket(old.family, old.type, old.proto, old.detach())
+    sock.setblocking(False)
+    handler.websocket.closed = True
+    handler.websocket.stream = None
+    return sock, rest
+
+
+def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
+    """Adopt a WebSocket that any server's gevent-websocket handler has upgraded (gunicorn's worker).
+
+    False if the request is none. The handshake is done by then, so a refusal is a close code.
+    """
+    websocket = environ.get("wsgi.websocket")
+    if websocket is None:
+        return False
+    decision = gate.decide(head_of(environ))
+    if isinstance(decision, Refusal):
+        websocket.close(1008, decision.message.encode())
+        return True
+    sock, rest = take_socket(websocket.handler)
+    admitted(sock, decision, rest)
+    return True
+
+
+class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
+    """gevent-websocket's handler behind our gate, for the servers of :func:`make_server`."""
+
+    server: Door
+
+    def read_request(self, raw_requestline: str) -> Any:
+        """Refuse what could be read in two ways before the request is looked at (RFC 9112 section 6.3)."""
+        result = super().read_request(raw_requestline)
+        lines: list[str] = self.headers.headers
+        names = [line.partition(":")[0].lower() for line in lines]
+        if (
+            any(line[:1] in " \t" or not line.endswith("\r\n") for line in lines)
+            or any(name != name.strip() for name in names)
+            or names.count("content-length") > 1
+            or ("content-length" in names and "transfer-encoding" in names)
+            or not raw_requestline.endswith("\r\n")
+        ):
+            raise ValueError("ambiguous request head")
+        return result
+
+    def upgrade_websocket(self) -> Any:
+        environ = self.environ
+        head = head_of(environ)
+        if not wants_upgrade(head.headers):
+            return None
+        decision = self.server.gate.decide(head)
+        if isinstance(decision, Refusal):
+            self.server.refused()
+            return self._refuse(decision)
+        self.admission = decision
+        # The gate has checked more than the library does; its own checks now pass.
+        return super().upgrade_websocket()
+
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        if status.startswith("101") and self.admission.extension:
+            headers.append(("Sec-WebSocket-Extensions", self.admission.extension))
+        return super().start_response(status, headers, exc_info)
+
+    def run_websocket(self) -> None:
+        self.environ["wsgi.websocket"] = None
+        sock, rest = take_socket(self)
+        self.server.admitted(sock, self.admission, rest)
+
+    def _refuse(self, refusal: Refusal) -> list[bytes]:
+        content = problems.body(refusal.status, refusal.message)
+        status_line = problems.status_line(refusal.status).decode()[9:-2]
+        self.close_connection = True
+        self.start_response(
+            status_line,
+            [
+                *refusal.headers,
+                ("Content-Type", "application/json; charset=utf-8"),
+                ("Content-Length", str(len(content))),
+                ("Connection", "close"),
+            ],
+        )
+        return [content]
+
+    def log_request(self) -> None:
+        """The application has a request log of its own."""
+
+
+class Door(WSGIServer):  # type: ignore[misc]
+    """One listener of the WSGI door."""
+
+    handler_class = DoorHandler
+
+    def __init__(
+        self,
+        listener: Any,
+        application: Callable[..., Any],
+        environ: Mapping[str, Any],
+        gate: Gate,
+        admitted: Admitted,
+        refused: Callable[[], None],
+    ) -> None:
+        super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
+        self.gate = gate
+        self.admitted = admitted
+        self.refused = refused
+        self.port: int = listener.getsockname()[1]
+
+    def update_environ(self) -> None:
+        """Name the server without asking the resolver."""
+        self.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(self.port))

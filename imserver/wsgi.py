@@ -1,0 +1,42 @@
+"""``imserver.wsgi:application``: the node as a plain WSGI application under somebody else's server.
+
+For gunicorn with gevent-websocket's worker, which patches and listens; settings come from the environment
+(``IMSERVER_…``) and the file that ``IMSERVER_CONFIG`` names. The node is built at the first request, in the
+worker that serves it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from imserver import config
+from imserver.app import create_app
+from imserver.logs import open_logs
+from imserver.node import Node
+
+_nodes: list[Node] = []
+"""The one node of this process, once it is built."""
+
+
+def _node() -> Node:
+    if not _nodes:
+        settings = config.load(os.environ.get("IMSERVER_CONFIG"))
+        node = Node(settings, open_logs(settings).requests, create_app)
+        node.prepare()
+        node.run()
+        _nodes.append(node)
+    return _nodes[0]
+
+
+def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+    """WSGI entry. A request that gevent-websocket's handler has upgraded becomes a parked connection."""
+    # Here, so that importing this module does not need gevent-websocket.
+    from imserver.transport.upgrade import adopt_from_environ
+
+    node = _node()
+    if adopt_from_environ(environ, node.gate, node.admit):
+        return []
+    answer: Iterable[bytes] = node.application(environ, start_response)
+    return answer
