@@ -33,7 +33,7 @@ from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher, echo, limited
 from imserver.services.sessions import Sessions
 from imserver.transport import poller
-from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.connection import OPEN, Carrier, Connection, Serve
 from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate, Spoken
 from imserver.transport.handover import HandOver
@@ -131,7 +131,7 @@ class Node:
 
     def _make_gate(self) -> Gate:
         config = self.config
-        serve = self.dispatcher.serve
+        serve: Serve = self.dispatcher.serve
         if config.limits.messages_per_second:
             serve = limited(serve, config.limits.messages_per_second)
         paths = {dialect.path: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
@@ -275,9 +275,11 @@ class Node:
         for front in self._fronts:
             front.close_idle()
         self._close_clients(drain.close_seconds)
-        with gevent.Timeout(self.config.websocket.close_seconds + 1, False):
-            while self.carrier.connections or any(front.hand_over.running for front in self._fronts):
-                gevent.sleep(0.01)
+        deadline = monotonic() + self.config.websocket.close_seconds + 1
+        while monotonic() < deadline and (
+            self.carrier.connections or any(front.hand_over.running for front in self._fronts)
+        ):
+            gevent.sleep(0.01)
         for connection in tuple(self.carrier.connections):
             connection.lost()
         for front in self._fronts:

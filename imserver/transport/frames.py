@@ -90,14 +90,13 @@ class MessageParser:
     arrives. Owner: the connection, which drops the parser when :attr:`idle` says that nothing is unfinished.
     """
 
-    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_size", "_utf8", "between")
+    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_utf8", "between")
 
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
         self._extensions = [inflater()] if deflated else []
         self._reader = StreamReader()
-        self._fragments: list[bytes] | None = None
-        self._size = 0
+        self._fragments: bytearray | None = None
         self._utf8: codecs.IncrementalDecoder | None = None
         self.between = True
         self._run = self._parse()
@@ -111,7 +110,10 @@ class MessageParser:
     @property
     def held_bytes(self) -> int:
         """Bytes kept of what is unfinished."""
-        return len(self._reader.buffer) + self._size
+        return len(self._reader.buffer) + self._size()
+
+    def _size(self) -> int:
+        return 0 if self._fragments is None else len(self._fragments)
 
     def feed(self, data: bytes) -> Iterator[Message]:
         """Take bytes and yield what they complete.
@@ -141,7 +143,7 @@ class MessageParser:
             steps = Frame.parse(
                 reader.read_exact,
                 mask=True,
-                max_size=max(self._limit - self._size, 1),  # zlib takes 0 for "no limit"
+                max_size=max(self._limit - self._size(), 1),  # zlib takes 0 for "no limit"
                 extensions=self._extensions,
             )
             frame = None
@@ -172,16 +174,16 @@ class MessageParser:
             if frame.fin:
                 self._check_utf8(data, True)
                 return Message(opcode, data)
-            self._fragments = []
+            self._fragments = bytearray()
         self._check_utf8(data, frame.fin)
-        self._fragments.append(data)
-        self._size += len(data)
-        if self._size > self._limit:
+        # One buffer, not a list: an endless row of empty fragments holds nothing.
+        self._fragments += data
+        if len(self._fragments) > self._limit:
             raise Violation(errors.CLOSE_TOO_BIG, "message too big")
         if not frame.fin:
             return None
-        message = Message(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, b"".join(self._fragments))
-        self._fragments, self._size = None, 0
+        message = Message(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
+        self._fragments = None
         return message
 
     def _check_utf8(self, data: bytes, final: bool) -> None:

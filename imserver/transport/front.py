@@ -67,6 +67,9 @@ class _Parsed:
     def __init__(self) -> None:
         self.url = b""
         self.headers: dict[str, str] = {}
+        self.method = ""
+        self.version = ""
+        self.keep_alive = False
 
     def on_url(self, url: bytes) -> None:
         self.url += url

@@ -65,22 +65,28 @@ class Reader:
         """Nothing to do: the socket is not ours."""
 
 
-class OneRequestHandler(WSGIHandler):  # type: ignore[misc]
+class OneRequestHandler(WSGIHandler):
     """pywsgi's handler for one request; head and body of the answer leave in one write."""
+
+    _parts: list[bytes] | None = None
 
     def log_request(self) -> None:
         """The application has a request log of its own."""
 
     def _write_with_headers(self, data: bytes) -> None:
         # Two writes would wait for each other under Nagle's algorithm and cost twice the system calls.
-        sendall = self._sendall
-        parts: list[bytes] = []
-        self._sendall = lambda part: parts.append(bytes(part))
+        self._parts = []
         try:
-            super()._write_with_headers(data)
+            super()._write_with_headers(data)  # type: ignore[misc]
         finally:
-            del self._sendall
-        sendall(b"".join(parts))
+            parts, self._parts = self._parts, None
+        self._sendall(b"".join(parts or ()))
+
+    def _sendall(self, data: bytes | bytearray) -> None:
+        if self._parts is not None:
+            self._parts.append(bytes(data))
+        else:
+            super()._sendall(data)  # type: ignore[misc]
 
 
 class HandOver:
@@ -118,7 +124,7 @@ class HandOver:
     def _serve(self, connection: HttpConnection, data: bytes) -> None:
         sock = _cooperative(connection.sock)
         reader = Reader(sock, data)
-        handler = OneRequestHandler(sock, connection.address, self._server, reader)
+        handler = OneRequestHandler(sock, connection.address, self._server, reader)  # type: ignore[call-arg]
         keep = False
         try:
             result = handler.handle_one_request()

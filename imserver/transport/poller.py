@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 import gevent
 from gevent.hub import get_hub
+from greenlet import greenlet
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class Readers:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._idle: list[gevent.Greenlet[..., None]] = []
+        self._idle: list[greenlet] = []
         self.count = 0
         self.ready: deque[Parked] = deque()
 
@@ -62,7 +63,7 @@ class Readers:
         """Let a reader serve what is queued. Called from the hub; returns when the reader has nothing to do
         or blocks."""
         if self._idle:
-            self._idle.pop().switch()  # type: ignore[no-untyped-call]
+            self._idle.pop().switch()
         elif self.count < self._limit:
             self.count += 1
             gevent.Greenlet(self._run).start()

@@ -84,7 +84,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     def read_request(self, raw_requestline: str) -> Any:
         """Refuse what could be read in two ways before the request is looked at (RFC 9112 section 6.3)."""
         result = super().read_request(raw_requestline)
-        lines: list[str] = self.headers.headers
+        lines = list(self.headers.headers)
         names = [line.partition(":")[0].lower() for line in lines]
         if (
             any(line[:1] in " \t" or not line.endswith("\r\n") for line in lines)
@@ -97,8 +97,8 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return result
 
     def upgrade_websocket(self) -> Any:
-        environ = self.environ
-        head = head_of(environ)
+        assert self.environ is not None
+        head = head_of(self.environ)
         if not wants_upgrade(head.headers):
             return None
         decision = self.server.gate.decide(head)
@@ -115,6 +115,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         return super().start_response(status, headers, exc_info)
 
     def run_websocket(self) -> None:
+        assert self.environ is not None
         self.environ["wsgi.websocket"] = None
         sock, rest = take_socket(self)
         self.server.admitted(sock, self.admission, rest)
@@ -138,7 +139,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         """The application has a request log of its own."""
 
 
-class Door(WSGIServer):  # type: ignore[misc]
+class Door(WSGIServer):
     """One listener of the WSGI door."""
 
     handler_class = DoorHandler
