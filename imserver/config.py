@@ -7,6 +7,7 @@ Keys are compared without underscores, dashes and letter case, so the original s
 import ipaddress
 import os
 from collections.abc import Hashable, Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -103,18 +104,22 @@ def _read_yaml(text: str, where: str) -> Any:
         line = f", line {mark.line + 1}" if mark else ""
         problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
         raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ConfigError, ValueError) as error:  # ValueError: a date that does not exist
+    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         raise ConfigError(f"{where}, {error}") from None
 
 
 def _from_file(path: str) -> dict[str, Any]:
     try:
-        with open(path, encoding="utf-8") as file:
-            document = _read_yaml(file.read(), path)
+        text = Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
+    return _parse(text, path)
+
+
+def _parse(text: str, path: str) -> dict[str, Any]:
+    document = _read_yaml(text, path)
     if document is None:
         return {}
     if not isinstance(document, _Mapping):
@@ -144,7 +149,9 @@ def _read_section(values: dict[str, Any], written: str, content: _Mapping, path:
 
 
 def _unknown(written: Hashable, where: str) -> ConfigError:
-    return ConfigError(f"{where}: unknown key '{written}'; the nearest known key is '{nearest(written)}'")
+    return ConfigError(
+        f"{where}: unknown key {str(written)!r}; the nearest known key is {nearest(written)!r}"
+    )
 
 
 def _set(values: dict[str, Any], row: Row, value: Any, where: str) -> None:

@@ -1,0 +1,354 @@
+"""Settings: the manual, the file, the environment, the command line, and what is said about mistakes."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imserver import assets, config, values
+from imserver.config import Config, ConfigError
+from imserver.settings import KeySettings, TenantSettings
+
+ORIGINAL_APP_YAML = """\
+app:
+  logFile: log/gin.log # 日志文件位置
+  httpPort: 8080 # http端口
+  webSocketPort: 8089 # webSocket端口
+  rpcPort: 9001 # 分布式部署程序内部通讯端口
+  httpUrl: 127.0.0.1:8080
+  webSocketUrl:  127.0.0.1:8089
+
+
+redis:
+  addr: "localhost:6379"
+  password: ""
+  DB: 0
+  poolSize: 30
+  minIdleConns: 30
+"""
+
+Load = Callable[..., Config]
+
+
+@pytest.fixture
+def load(tmp_path: Path) -> Load:
+    """``load(text, environ={}, **overrides)`` of a file named my.yaml."""
+
+    def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
+        file = tmp_path / "my.yaml"
+        file.write_text(text, encoding="utf-8")
+        return config.load(str(file), environ or {}, overrides)
+
+    return load
+
+
+@pytest.fixture
+def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
+    """What is said about a file; its folder is left out."""
+
+    def complaint(text: str, environ: dict[str, str] | None = None) -> str:
+        with pytest.raises(ConfigError) as caught:
+            load(text, environ)
+        said = str(caught.value)
+        assert "\n" not in said
+        return said.replace(f"{tmp_path}/", "")
+
+    return complaint
+
+
+# --- the manual ---------------------------------------------------------------------------------------------
+
+
+def test_the_manual_shows_the_defaults_of_the_code() -> None:
+    assert config.load(str(assets.DEFAULT_CONFIG), {}) == Config()
+
+
+def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
+    document = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+    written = [
+        name
+        for section, content in document.items()
+        for name in ([section] if section == "apps" else [f"{section}.{key}" for key in content])
+    ]
+    assert written == list(values.ROWS)
+
+
+def test_the_manual_explains_every_setting() -> None:
+    lines = assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines()
+    # The second of a pair, and what its name says by itself.
+    without = {"websocket_url", "password", "min_idle_conns"}
+    for before, line in itertools.pairwise(lines):
+        key, colon, _ = line.strip().partition(":")
+        if colon and line.startswith("  ") and not line.startswith("   ") and not key.startswith(("#", '"')):
+            assert before.strip().startswith("#") or key in without, f"{key} is not explained"
+
+
+def test_a_dump_can_be_read_again(load: Load) -> None:
+    changed = load("app: {http_port: 1}\napps: {x: {login_policy: single}}\nserver: {origins: [a.example]}")
+    assert load(config.dump(changed)) == changed
+
+
+def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
+    text = config.dump(load("api: {keys: [{key: s3cret, scopes: [push]}]}\nredis: {password: pa55}"))
+    assert "s3cret" not in text
+    assert "pa55" not in text
+
+
+# --- the file -----------------------------------------------------------------------------------------------
+
+
+def test_the_original_servers_file_is_accepted_as_it_is(load: Load) -> None:
+    got = load(ORIGINAL_APP_YAML)
+    assert (got.app.log_file, got.app.http_port, got.app.websocket_port) == ("log/gin.log", 8080, 8089)
+    assert (got.app.rpc_port, got.app.http_url, got.app.websocket_url) == (
+        9001,
+        "127.0.0.1:8080",
+        "127.0.0.1:8089",
+    )
+    assert (got.redis.addr, got.redis.password, got.redis.db) == ("localhost:6379", "", 0)
+    assert (got.redis.pool_size, got.redis.min_idle_conns) == (30, 30)
+    assert got.warnings == ()
+
+
+def test_the_originals_other_spelling_of_min_idle_conns_is_accepted(load: Load) -> None:
+    assert load(ORIGINAL_APP_YAML.replace("minIdleConns: 30", "minIDleConns: 7")).redis.min_idle_conns == 7
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "app:\n", "---\n"])
+def test_a_file_that_sets_nothing_changes_nothing(load: Load, text: str) -> None:
+    assert load(text) == Config()
+
+
+def test_a_setting_keeps_its_neighbours(load: Load) -> None:
+    got = load("app:\n  http_port: 1\n")
+    assert got.app.http_port == 1
+    assert got.app.websocket_port == 8089
+
+
+def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
+    got = load(
+        "apps:\n  7: {loginPolicy: multi}\n  shop:\nserver: {trusted_proxies: []}".replace(
+            "shop:", "shop: {}"
+        )
+    )
+    assert got.apps == {"7": TenantSettings("multi"), "shop": TenantSettings()}
+    assert got.server.trusted_proxies == ()
+
+
+def test_api_keys_may_name_apps_by_number(load: Load) -> None:
+    got = load("api: {keys: [{key: abc, scopes: [push, read], apps: [101, shop]}]}")
+    assert got.api.keys == (KeySettings("abc", ("push", "read"), ("101", "shop")),)
+    assert not got.demo
+    assert Config().demo
+
+
+def test_yaml_anchors_and_merges_work(load: Load) -> None:
+    got = load("apps:\n  a: &a {login_policy: multi}\n  b: *a\n  c: {<<: *a}\n")
+    assert {app.login_policy for app in got.apps.values()} == {"multi"}
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "app:\n  httpPrt: 1",
+            "my.yaml, line 2: unknown key 'app.httpPrt'; the nearest known key is 'app.http_port'",
+        ),
+        ("limit:\n  a: 1", "my.yaml, line 1: unknown key 'limit'; the nearest known key is 'limits'"),
+        (
+            "http_port: 1",
+            "my.yaml, line 1: unknown key 'http_port'; the nearest known key is 'app.http_port'",
+        ),
+        ("warnings: []", "my.yaml, line 1: unknown key 'warnings'; the nearest known key is "),
+        (
+            "apps: {101: {policy: multi}}",
+            "my.yaml, line 1: unknown key 'apps.101.policy'; the nearest known key is 'apps.101.login_",
+        ),
+        ("app:\n  http_port: '80'", "my.yaml, line 2: app.http_port: expected int, got '80'"),
+        ("app:\n  http_port: true", "my.yaml, line 2: app.http_port: expected int, got True"),
+        ("app:\n  http_port: 1.5", "my.yaml, line 2: app.http_port: expected int, got 1.5"),
+        ("app:\n  http_port:", "my.yaml, line 2: app.http_port: expected int, got null"),
+        ("app:\n  http_port: 65536", "my.yaml, line 2: app.http_port: expected int <= 65535, got 65536"),
+        ("app:\n  http_port: -1", "my.yaml, line 2: app.http_port: expected int >= 0, got -1"),
+        ("app: {log_file: 5}", "my.yaml, line 1: app.log_file: expected str, got 5"),
+        ("limits: {message_bytes: 0}", "my.yaml, line 1: limits.message_bytes: expected int >= 1, got 0"),
+        (
+            "limits: {login_seconds: .nan}",
+            "my.yaml, line 1: limits.login_seconds: expected float >= 0.0, got nan",
+        ),
+        ("limits: {login_seconds: .inf}", "my.yaml, line 1: limits.login_seconds: expected float <= "),
+        (
+            "websocket: {pong_seconds: 0}",
+            "my.yaml, line 1: websocket.pong_seconds: expected float > 0.0, got 0",
+        ),
+        ("websocket: {deflate: 1}", "my.yaml, line 1: websocket.deflate: expected bool, got 1"),
+        ("server: {door: back}", "my.yaml, line 1: server.door: expected one of front, wsgi; got 'back'"),
+        ("server: {host: ''}", "my.yaml, line 1: server.host: expected str of length >= 1, got ''"),
+        ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got 'a.example'"),
+        (
+            "server: {trusted_proxies: [x]}",
+            "my.yaml: server.trusted_proxies: expected networks such as 10.0.0.0/8",
+        ),
+        ("apps: {x: {login_policy: no}}", "my.yaml, line 1: apps.x.login_policy: expected one of "),
+        ("apps: [101]", "my.yaml, line 1: apps: expected object, got array"),
+        ("app: 5", "my.yaml, line 1: app: expected settings, got int"),
+        ("- app", "my.yaml: expected sections (app:, server:, …), got list"),
+        ("api: {keys: [{key: a}]}", "my.yaml, line 1: api.keys[0]: object missing required field scopes"),
+        (
+            "api: {keys: [{key: a, scopes: [all]}]}",
+            "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
+        ),
+        (
+            "api: {keys: [{key: a, scopes: [push]}, {key: a, scopes: [read]}]}",
+            "my.yaml: api.keys: one key is given twice",
+        ),
+        (
+            "app:\n  http_port: 1\n  http_port: 1",
+            "my.yaml, line 3: the key 'http_port' was already given in line 2",
+        ),
+        (
+            "app:\n  http_port: 1\n  httpPort: 2",
+            "my.yaml, line 3: app.http_port is given twice, in two spellings",
+        ),
+        ("app: {}\napp: {}", "my.yaml, line 2: the key 'app' was already given in line 1"),
+        ("apps:\n  a: {}\n  a: {}", "my.yaml, line 3: the key 'a' was already given in line 2"),
+        ("app: {http_port: 8089}", "my.yaml: app.http_port and app.websocket_port are both 8089"),
+        (
+            "debug: {echo_path: echo}",
+            "my.yaml: debug.echo_path: expected a free path such as /echo, got 'echo'",
+        ),
+        (
+            "debug: {echo_path: /acc}",
+            "my.yaml: debug.echo_path: expected a free path such as /echo, got '/acc'",
+        ),
+        ("app: [", "my.yaml, line 1: not valid YAML: "),
+        ("app:\n\thttp_port: 1", "my.yaml, line 2: not valid YAML: "),
+        ("a: b: c", "my.yaml, line 1: not valid YAML: "),
+        ("? [a]\n: 1", "my.yaml, line 1: a key must be a plain word"),
+        ("app: {log_file: 2020-13-45}", "my.yaml, month must be in 1..12"),
+        ("!!python/object/apply:os.system [ls]", "my.yaml, line 1: not valid YAML: "),
+    ],
+)
+def test_a_mistake_in_a_file_is_named_with_its_place(
+    complaint: Callable[..., str], text: str, said: str
+) -> None:
+    assert complaint(text).startswith(said)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
+        config.load(str(tmp_path / "none.yaml"), {})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_bytes(b"app: \xff\xfe")
+    with pytest.raises(ConfigError, match=r"my\.yaml: is not UTF-8 text"):
+        config.load(str(file), {})
+
+
+@given(st.text(max_size=40))
+def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
+    said = ""
+    try:
+        config._parse(text, "x")
+    except ConfigError as error:
+        said = str(error)
+    assert "\n" not in said
+
+
+# --- environment and command line ---------------------------------------------------------------------------
+
+
+def test_the_command_line_wins_over_the_environment_over_the_file_over_the_default(load: Load) -> None:
+    text = "app: {http_port: 1, rpc_port: 2, websocket_port: 3}"
+    environ = {"IMSERVER_APP_HTTP_PORT": "11", "IMSERVER_APP_RPC_PORT": "12"}
+    got = load(text, environ, **{"app.http_port": 21})
+    assert (got.app.http_port, got.app.rpc_port, got.app.websocket_port, got.redis.pool_size) == (
+        21,
+        12,
+        3,
+        30,
+    )
+
+
+def test_variables_are_read_as_their_settings_type(load: Load) -> None:
+    got = load(
+        "",
+        {
+            "IMSERVER_APP_LOG_FILE": "12",
+            "IMSERVER_APP_HTTPPORT": " 80 ",
+            "IMSERVER_LIMITS_LOGIN_SECONDS": "1.5",
+            "IMSERVER_WEBSOCKET_DEFLATE": "true",
+            "IMSERVER_LOG_REQUESTS": "0",
+            "IMSERVER_SERVER_DOOR": "wsgi",
+            "IMSERVER_SERVER_ORIGINS": "[a.example, b.example]",
+            "IMSERVER_APPS": "{9: {login_policy: refuse}}",
+            "IMSERVER_API_KEYS": "[{key: k, scopes: [push]}]",
+            "HOME": "/root",
+        },
+    )
+    assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == ("12", 80, 1.5)
+    assert (got.websocket.deflate, got.log.requests, got.server.door) == (True, False, "wsgi")
+    assert got.server.origins == ("a.example", "b.example")
+    assert got.apps == {"9": TenantSettings("refuse")}
+    assert got.api.keys == (KeySettings("k", ("push",)),)
+    assert got.warnings == ()
+
+
+def test_an_unknown_variable_is_a_warning(load: Load) -> None:
+    got = load("", {"IMSERVER_HTTP_PORT": "1"})
+    assert got.warnings == ("environment: IMSERVER_HTTP_PORT is no setting and has no effect",)
+
+
+def test_variables_of_the_command_line_itself_are_no_settings(load: Load) -> None:
+    assert load("", {"IMSERVER_KEY": "k"}).warnings == ()
+
+
+def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {http_port: 5}", encoding="utf-8")
+    assert config.load(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
+
+
+@pytest.mark.parametrize(
+    ("variable", "text", "said"),
+    [
+        ("IMSERVER_APP_HTTP_PORT", "x", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int, got 'x'"),
+        ("IMSERVER_APP_HTTP_PORT", "70000", "IMSERVER_APP_HTTP_PORT: app.http_port: expected int <= 65535"),
+        ("IMSERVER_LOG_REQUESTS", "maybe", "IMSERVER_LOG_REQUESTS: log.requests: expected bool, got 'maybe'"),
+        (
+            "IMSERVER_LOG_LEVEL",
+            "trace",
+            "IMSERVER_LOG_LEVEL: log.level: expected one of debug, info; got 'trace'",
+        ),
+        ("IMSERVER_SERVER_ORIGINS", "a", "IMSERVER_SERVER_ORIGINS: server.origins: expected array, got 'a'"),
+        ("IMSERVER_API_KEYS", "[", "IMSERVER_API_KEYS, line 1: not valid YAML: "),
+    ],
+)
+def test_a_mistake_in_a_variable_is_named(
+    complaint: Callable[..., str], variable: str, text: str, said: str
+) -> None:
+    assert complaint("", {variable: text}).startswith(said)
+
+
+def test_two_variables_for_one_setting_are_an_error(complaint: Callable[..., str]) -> None:
+    said = complaint("", {"IMSERVER_APP_HTTP_PORT": "1", "IMSERVER_APP_HTTPPORT": "2"})
+    assert said == "IMSERVER_APP_HTTP_PORT: app.http_port is given twice, in two spellings"
+
+
+def test_a_mistake_on_the_command_line_is_named() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999$"
+    ):
+        config.load(None, {}, {"app.http_port": 99999})
+
+
+def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:
+    assert len(values.BY_FOLDED) == len(values.ROWS)
+    assert len({folded.replace(".", "") for folded in values.BY_FOLDED}) == len(values.ROWS)
