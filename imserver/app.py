@@ -12,20 +12,17 @@ import time
 from collections.abc import Mapping
 from itertools import count
 from os import urandom
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
-from imserver.api.call import Api
+from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.reply import BAD_PARAMETER, HEADER_LIST
 from imserver.api.views import ROUTED_PATHS, create_api, to_response
-from imserver.auth import Auth
-from imserver.config import Config
-from imserver.logs import RequestLog
-from imserver.node import LISTENER_KEY
+from imserver.node import LISTENER_KEY, Node
 from imserver.pages import create_pages
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.proxies import TrustedProxies
@@ -33,7 +30,6 @@ from imserver.transport.proxies import TrustedProxies
 log = logging.getLogger(__name__)
 
 _request_id = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
-_FORWARDING_HEADERS = ("X-Forwarded-For", "Forwarded", "X-Forwarded-Host", "X-Real-IP", "Via")
 _PROBLEMS = {
     problem.status: problem
     for problem in (
@@ -53,29 +49,9 @@ _PROBLEMS = {
 }
 
 
-class Host(Protocol):
-    """What the application needs of the node, besides what the pages need."""
-
-    @property
-    def config(self) -> Config: ...
-    @property
-    def api(self) -> Api: ...
-    @property
-    def auth(self) -> Auth: ...
-    @property
-    def hub(self) -> Any: ...
-    @property
-    def http_port(self) -> int: ...
-    @property
-    def ws_port(self) -> int: ...
-    @property
-    def request_log(self) -> RequestLog: ...
-
-
-def create_app(node: Host) -> Flask:
+def create_app(node: Node) -> Flask:
     """The WSGI application of a node: what the front does not answer itself, and all of the WSGI door."""
     app = Flask("imserver", static_folder=None, template_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = node.config.limits.body_bytes
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.register_blueprint(create_api(node.api))
     app.register_blueprint(create_pages(node))
@@ -96,7 +72,7 @@ def create_app(node: Host) -> Flask:
 class _Requests:
     """What happens around every request: id, peer, log. Owner of the numbers that request ids are made of."""
 
-    def __init__(self, node: Host) -> None:
+    def __init__(self, node: Node) -> None:
         self._node = node
         self._proxies = TrustedProxies(node.config.server.trusted_proxies)
         self._prefix = urandom(4).hex()
@@ -109,12 +85,13 @@ class _Requests:
     def begin(self) -> Response | None:
         """Give the request its id; turn it away if it is for the other listener."""
         g.started = time.perf_counter()
+        request.max_content_length = self._node.api.body_bytes
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _request_id.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
         auth = self._node.auth
         if auth.watching:
             auth.look_at(
-                request.headers.get("Host", ""), any(name in request.headers for name in _FORWARDING_HEADERS)
+                request.headers.get("Host", ""), any(name in request.headers for name in FORWARDING_HEADERS)
             )
         if (
             request.environ.get(LISTENER_KEY) == "websocket"

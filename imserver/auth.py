@@ -50,8 +50,8 @@ NOBODY = Caller(frozenset())
 """The caller whose key is missing or wrong."""
 
 
-def _digest(key: str) -> bytes:
-    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+def _digest(key: bytes) -> bytes:
+    return hashlib.sha256(key).digest()
 
 
 class Auth:
@@ -69,20 +69,26 @@ class Auth:
         self._page_token_seconds = math.ceil(config.api.page_token_seconds)
         self._own_hosts = frozenset({"localhost", config.server.host.lower()})
         self._keys = {
-            _digest(row.key): (_digest(row.key), Caller(_scopes(row.scopes), frozenset(row.apps) or None))
+            (digest := _digest(row.key.encode())): (
+                digest,
+                Caller(_scopes(row.scopes), frozenset(row.apps) or None),
+            )
             for row in config.api.keys
         }
         self.watching = self.demo
 
     def caller(self, authorization: str) -> Caller:
-        """The caller that an Authorization header names; :data:`NOBODY` for any that is missing or wrong."""
+        """The caller that an Authorization header names; :data:`NOBODY` if it is missing or wrong.
+
+        ``authorization`` is the header as WSGI has it, its bytes read as Latin-1.
+        """
         if self.demo:
             return ANYBODY
         kind, _, credential = authorization.partition(" ")
         credential = credential.strip()
         if kind.lower() != "bearer" or not credential:
             return NOBODY
-        digest = _digest(credential)
+        digest = _digest(credential.encode("latin-1", "replace"))
         known = self._keys.get(digest)
         if known is not None and hmac.compare_digest(known[0], digest):
             return known[1]

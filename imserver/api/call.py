@@ -12,6 +12,7 @@ from imserver.api.form import parse_pairs
 from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
 from imserver.auth import Auth, Caller
 from imserver.config import Config
+from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.dedupe import Dedupe
 
@@ -63,6 +64,8 @@ class Services(Protocol):
     def dedupe(self) -> Dedupe: ...
     @property
     def auth(self) -> Auth: ...
+    @property
+    def metrics(self) -> Metrics: ...
 
     def state(self, debug: bool) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
@@ -84,10 +87,12 @@ class Api:
         self.sessions = services.sessions
         self.dedupe = services.dedupe
         self.auth = services.auth
+        self.metrics = services.metrics
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:
         """Take over what of the configuration the API keeps to."""
+        self.dedupe.shared = config.demo
         self.apps = frozenset(name for name in config.apps if _app_name(name) == name)
         self.batch_targets = config.limits.batch_targets
         self.body_bytes = config.limits.body_bytes

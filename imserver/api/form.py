@@ -74,13 +74,23 @@ def parse_form(encoded: bytes) -> dict[str, str]:
     return params
 
 
+class _Nowhere(BytesIO):
+    """Where files go."""
+
+    def write(self, data: Any, /) -> int:
+        return len(data)
+
+
 def multipart_to_urlencoded(body: bytes, content_type: str) -> bytes:
     """The text fields of a multipart form, without its files, as an urlencoded one.
 
     Raises :class:`BadBody`.
     """
     kind, options = parse_options_header(content_type)
-    parser = FormDataParser(silent=False, max_form_memory_size=None, max_form_parts=MAX_FIELDS)
+    # No limit to memory: the body is in memory already.
+    parser = FormDataParser(
+        lambda *_, **__: _Nowhere(), max_form_memory_size=None, max_form_parts=MAX_FIELDS, silent=False
+    )
     try:
         _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
     except Exception as error:  # the parser has errors of several kinds, HTTP's among them

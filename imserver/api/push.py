@@ -34,6 +34,7 @@ def send_message(api: Api, call: Call) -> Answer:
         sent = user != "" and api.delivery.to_user(call.app, user, Event("msg", user, message, msg_id)) > 0
     finally:
         api.dedupe.settle(key, sent)
+    api.metrics.pushes += sent
     return SENT if sent else NOT_SENT
 
 
@@ -57,6 +58,7 @@ def send_message_all(api: Api, call: Call) -> Answer:
             sent = True
     finally:
         api.dedupe.settle(key, sent)
+    api.metrics.pushes += sent
     return SENT if sent else NOT_SENT
 
 
@@ -153,6 +155,7 @@ def _send_each(api: Api, app: str, items: Sequence[Item]) -> Answer:
         results.append(Result(user, sent))
         if not number % YIELD_TARGETS:
             gevent.sleep(0)
+    api.metrics.pushes += sent_count
     return success({"sendCount": sent_count, "results": results})
 
 
@@ -175,4 +178,5 @@ def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, mes
                 gevent.sleep(0)
     finally:
         api.dedupe.settle(key, sent_count > 0)
+    api.metrics.pushes += sent_count
     return success({"sendCount": sent_count, "results": results})

@@ -92,7 +92,7 @@ def answer(
             call = Call(params := parse_form(raw_query), app_named(api, params.get("appid", "")), caller)
         else:
             call = _read_body(api, caller, content_type, body)
-        if caller.apps is not None and route.scope and call.app:
+        if caller.apps is not None and (call.app or caller.user):
             require_app(call)
         return route.function(api, call)
     except Refused as refused:

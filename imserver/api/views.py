@@ -45,7 +45,7 @@ class _View:
     def __call__(self) -> Response:
         try:
             body = request.get_data(cache=False, parse_form_data=False) if request.method == "POST" else b""
-        except HTTPException:  # over the limit, or the client left before the end of it
+        except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
             return to_response(BAD_PARAMETER)
         return to_response(
             answer(

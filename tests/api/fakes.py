@@ -1,0 +1,141 @@
+"""A node of fakes for the API: who is online is a dict, and what is delivered is noted."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+
+from imserver.api import ROUTES, Answer, Api, answer
+from imserver.auth import Auth
+from imserver.config import Config
+from imserver.metrics import Metrics
+from imserver.model import Event
+from imserver.services.dedupe import Dedupe
+from imserver.settings import ApiSettings, KeySettings, LimitSettings
+
+SECRET = b"a secret of thirty-two bytes ...."
+FORM = "application/x-www-form-urlencoded"
+JSON = "application/json"
+_boundaries = itertools.count()
+
+
+def with_keys(*keys: KeySettings, **sections: Any) -> Config:
+    """A configuration that knows these keys."""
+    return Config(api=ApiSettings(keys=keys), **sections)
+
+
+class FakeNode:
+    """Everything that the API reaches, and a memory of what it did."""
+
+    def __init__(self, config: Config | None = None, **online: list[str]) -> None:
+        self.config = config or Config()
+        self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
+        self.hub = self.delivery = self.sessions = self
+        self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
+        self.auth = Auth(self.config, SECRET)
+        self.metrics = Metrics()
+        self.delivered: list[tuple[str, str, Event]] = []
+        self.kicked: list[tuple[str, str, float]] = []
+        self.is_ready = True
+        self.on_delivery: Callable[[], None] = lambda: None
+        self.api = Api(self)
+
+    def user_names(self, app: str) -> list[str]:
+        return self.users.get(app, [])
+
+    def user_count(self, app: str) -> int:
+        return len(self.users.get(app, []))
+
+    def is_online(self, app: str, user: str) -> bool:
+        return user in self.users.get(app, [])
+
+    def to_user(self, app: str, user: str, event: Event) -> int:
+        self.on_delivery()
+        if not self.is_online(app, user):
+            return 0
+        self.delivered.append((app, user, event))
+        return 1
+
+    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
+        self.on_delivery()
+        receivers = [user for user in self.users.get(app, []) if user != except_user]
+        self.delivered.extend((app, user, event) for user in receivers)
+        return len(receivers)
+
+    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+        self.kicked.append((app, user, ban_seconds))
+        return int(self.is_online(app, user))
+
+    def state(self, debug: bool) -> dict[str, Any]:
+        return {"managerInfo": {"clientsLen": 2, **({"clients": ["127.0.0.1:1"]} if debug else {})}}
+
+    def ready(self) -> bool:
+        return self.is_ready
+
+    @property
+    def texts(self) -> list[tuple[str, str]]:
+        """(user, text) of every delivery so far."""
+        return [(user, event.text) for _, user, event in self.delivered]
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        *,
+        query: str = "",
+        kind: str = FORM,
+        key: str = "",
+    ) -> Answer:
+        """Ask the API itself, as the front does."""
+        route = next(row for row in ROUTES if row.path == path)
+        authorization = f"Bearer {key}" if key else ""
+        return answer(self.api, route, method, query.encode(), kind, body, authorization, "127.0.0.1")
+
+    def get(self, path: str, *, key: str = "", **query: Any) -> Any:
+        """GET; the whole envelope."""
+        return decoded(self.call("GET", path, query=urlencode(query), key=key))
+
+    def post(self, path: str, *, key: str = "", **form: Any) -> Any:
+        """POST of a form; the whole envelope."""
+        return decoded(self.call("POST", path, urlencode(form, doseq=True).encode(), key=key))
+
+    def post_json(self, path: str, document: Any, *, key: str = "") -> Any:
+        """POST of JSON; the whole envelope."""
+        body = document if isinstance(document, bytes) else msgspec.json.encode(document)
+        return decoded(self.call("POST", path, body, kind=JSON, key=key))
+
+
+def decoded(finished: Answer) -> Any:
+    """The body of an answer of HTTP 200."""
+    assert finished.status == 200, finished
+    return msgspec.json.decode(finished.body)
+
+
+def multipart(*fields: tuple[str, str], files: tuple[tuple[str, bytes], ...] = ()) -> tuple[bytes, str]:
+    """A multipart form: its body and its content type."""
+    boundary = f"boundary{next(_boundaries)}"
+    parts = [f'Content-Disposition: form-data; name="{n}"\r\n\r\n{v}'.encode() for n, v in fields]
+    parts += [
+        f'Content-Disposition: form-data; name="{n}"; filename="{n}.bin"\r\n\r\n'.encode() + v
+        for n, v in files
+    ]
+    body = b"".join(b"--%b\r\n%b\r\n" % (boundary.encode(), part) for part in parts)
+    return body + b"--%b--\r\n" % boundary.encode(), f"multipart/form-data; boundary={boundary}"
+
+
+LIMITED = Config(limits=LimitSettings(body_bytes=1000, batch_targets=3, outbox_bytes=800))
+"""Small limits: bodies of 1,000 bytes, batches of 3, pushes of 100 characters."""
+OK = {"code": 200, "msg": "Success"}
+SENT = {**OK, "data": {"sendResults": True}}
+NOT_SENT = {**OK, "data": {"sendResults": False}}
+REPEATED = {**OK, "data": {}}
+BAD_PARAMETER = {"code": 1001, "msg": "参数不合法", "data": {}}
+UNAUTHORIZED = {"code": 1003, "msg": "未授权", "data": {}}
+SYSTEM_ERROR = {"code": 1004, "msg": "系统错误", "data": {}}
