@@ -86,7 +86,8 @@ class DataDirectory:
     def start(self) -> None:
         """Make the folder and take its lock. Raises StartError."""
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not self.path.exists():
+                self.path.mkdir(mode=0o700, parents=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"server.data_dir: {self.path} cannot be used: {error.strerror}") from None

@@ -118,7 +118,9 @@ class LineHandler(logging.Handler):
         self._descriptor = self._open() if path else sys.stderr.fileno()
 
     def _open(self) -> int:
-        Path(self._path).parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(self._path).parent
+        if not folder.exists():
+            folder.mkdir(parents=True)
         return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
 
     def emit(self, record: logging.LogRecord) -> None:

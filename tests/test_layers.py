@@ -1,0 +1,154 @@
+"""The structure: imports run one way, third-party packages have one door each, nothing patches on import."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from .support import ROOT, clean_environment
+
+PACKAGE = ROOT / "imserver"
+
+# From the top down; a module may import from its own layer and from those below.
+LAYERS = (
+    ("__main__",),
+    ("cli",),
+    ("serving", "wsgi"),
+    ("app",),
+    ("node",),
+    ("api", "pages", "auth"),
+    ("services",),
+    ("hub", "cluster", "storage"),
+    ("transport",),
+    ("protocol",),
+    ("logs", "lifecycle"),
+    ("config",),
+    ("values",),
+    ("settings", "metrics", "model"),
+    ("errors", "assets", "clock", "__init__"),
+)
+
+# The load tool stands beside the server: it uses the bottom of it, and only the command line loads it.
+BESIDE = "bench"
+BENCH_MAY_USE = {"__init__", "protocol", "errors", "model"}
+
+DOORS = {
+    "geventwebsocket": ("transport/upgrade.py",),
+    "yaml": ("config.py",),
+    "flask": ("app.py", "api/", "pages/"),
+    "werkzeug": ("app.py", "api/", "pages/"),
+    "click": ("cli.py", "bench/cli.py"),
+    "rich": ("bench/",),
+    "redis": ("cluster/",),
+    "zerorpc": ("cluster/",),
+    "gunicorn": (),
+}
+
+HEIGHT = {name: -number for number, names in enumerate(LAYERS) for name in names}
+
+
+def modules() -> Iterator[Path]:
+    yield from sorted(PACKAGE.rglob("*.py"))
+
+
+def layer_of(module: Path) -> str:
+    return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imported(module: Path) -> Iterator[tuple[str, int]]:
+    """Full names of what a module imports, wherever in it, with the line."""
+    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield alias.name, node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno}: imports are absolute"
+            for alias in node.names:
+                yield f"{node.module}.{alias.name}", node.lineno
+
+
+def own_layer(name: str) -> str | None:
+    """The layer of our own that a full name belongs to."""
+    first, _, rest = name.partition(".")
+    if first != "imserver":
+        return None
+    layer = rest.partition(".")[0]
+    return layer if layer in HEIGHT or layer == BESIDE else "__init__"
+
+
+def test_imports_run_one_way() -> None:
+    wrong = []
+    for module in modules():
+        layer = layer_of(module)
+        if layer == BESIDE:
+            continue
+        assert layer in HEIGHT, f"{module.relative_to(ROOT)} stands in no layer"
+        for name, line in imported(module):
+            used = own_layer(name)
+            if used == BESIDE or (used is not None and HEIGHT[used] > HEIGHT[layer]):
+                wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_the_load_tool_uses_only_the_bottom_of_the_server() -> None:
+    wrong = [
+        f"{module.relative_to(ROOT)}:{line} imports {name}"
+        for module in modules()
+        if layer_of(module) == BESIDE
+        for name, line in imported(module)
+        if own_layer(name) not in {None, BESIDE, *BENCH_MAY_USE}
+    ]
+    assert wrong == []
+
+
+@pytest.mark.parametrize("package", DOORS)
+def test_a_third_party_package_has_its_own_door(package: str) -> None:
+    wrong = [
+        f"{module.relative_to(ROOT)}:{line} imports {name}"
+        for module in modules()
+        for name, line in imported(module)
+        if name.partition(".")[0] == package
+        and not module.relative_to(PACKAGE).as_posix().startswith(DOORS[package] or "-")
+    ]
+    assert wrong == []
+
+
+def test_only_the_entry_of_the_process_patches() -> None:
+    patching = [module.name for module in modules() if "patch_all" in module.read_text(encoding="utf-8")]
+    assert patching == ["__main__.py"]
+
+
+def test_the_entry_patches_before_it_imports_anything_else() -> None:
+    tree = ast.parse((PACKAGE / "__main__.py").read_text(encoding="utf-8"))
+    statements = [
+        ast.unparse(node)
+        for node in tree.body
+        if not isinstance(node, ast.Expr) or "patch" in ast.unparse(node)
+    ]
+    assert statements[:2] == ["from gevent import monkey", "monkey.patch_all()"]
+
+
+@pytest.mark.parametrize(
+    "name", ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "imserver.bench"]
+)
+def test_importing_patches_nothing(name: str) -> None:
+    code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> None:
+    absent = ("rich", "redis", "zerorpc", "zmq", "msgpack", "gunicorn", "imserver.bench")
+    code = (
+        "import sys, imserver.cli, imserver.serving, imserver.wsgi; "
+        f"print([name for name in {absent} if name in sys.modules])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=clean_environment(), capture_output=True, text=True, check=False
+    )
+    assert done.stdout.strip() == "[]", done.stderr

@@ -1,0 +1,193 @@
+"""Parts that start and stop, the data directory, the secret, derived keys."""
+
+import os
+import resource
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from imserver.errors import StartError
+from imserver.lifecycle import DataDirectory, Lifecycle, derive_key, hkdf_sha256, raise_file_limit
+
+
+class Recorded:
+    """A part that notes what happens to it."""
+
+    def __init__(self, name: str, events: list[str], *, fails_at: str = "") -> None:
+        self.name, self.events, self.fails_at = name, events, fails_at
+
+    def _note(self, what: str) -> None:
+        self.events.append(f"{what} {self.name}")
+        if self.fails_at == what:
+            raise StartError(f"{self.name} failed")
+
+    def start(self) -> None:
+        self._note("start")
+
+    def stop(self) -> None:
+        self._note("stop")
+
+    def kill(self) -> None:
+        self._note("kill")
+
+
+def test_parts_start_in_order_and_stop_in_reverse() -> None:
+    events: list[str] = []
+    life = Lifecycle(Recorded("a", events), Recorded("b", events))
+    life.start()
+    life.stop()
+    life.stop()
+    assert events == ["start a", "start b", "stop b", "stop a"]
+
+
+def test_a_part_that_cannot_start_stops_those_before_it() -> None:
+    events: list[str] = []
+    life = Lifecycle(Recorded("a", events), Recorded("b", events, fails_at="start"), Recorded("c", events))
+    with pytest.raises(StartError, match="b failed"):
+        life.start()
+    assert events == ["start a", "start b", "stop a"]
+
+
+@pytest.mark.parametrize("how", ["stop", "kill"])
+def test_a_part_that_does_not_end_holds_up_no_other(how: str, caplog: pytest.LogCaptureFixture) -> None:
+    events: list[str] = []
+    life = Lifecycle(Recorded("a", events), Recorded("b", events, fails_at=how))
+    life.start()
+    getattr(life, how)()
+    assert events[2:] == [f"{how} b", f"{how} a"]
+    assert "b failed" in caplog.text
+
+
+def test_the_file_limit_is_raised_to_the_hard_one() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+    try:
+        assert raise_file_limit() == hard
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+# --- the data directory -------------------------------------------------------------------------------------
+
+
+def test_the_folder_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    data = DataDirectory(str(tmp_path / "a" / "data"))
+    data.start()
+    assert stat.S_IMODE(data.path.stat().st_mode) == 0o700
+    data.stop()
+
+
+def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(tmp_path: Path) -> None:
+    first, second = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path))
+    first.start()
+    with pytest.raises(StartError, match=rf"in use by another server \(pid {os.getpid()}\)$"):
+        second.start()
+    first.stop()
+    second.start()
+    second.stop()
+
+
+def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
+    code = (
+        "import os, sys; from imserver.lifecycle import DataDirectory; "
+        "DataDirectory(sys.argv[1]).start(); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=False).returncode == -9
+    data = DataDirectory(str(tmp_path))
+    data.start()
+    data.stop()
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path / "file", tmp_path / "file" / "data"):
+        with pytest.raises(StartError, match=r"^server\.data_dir: .* cannot be used: Not a directory$"):
+            DataDirectory(str(path)).start()
+
+
+def test_the_first_start_makes_a_secret_that_stays_and_is_private(tmp_path: Path) -> None:
+    data = DataDirectory(str(tmp_path))
+    secret = data.secret()
+    assert len(secret) >= 32
+    assert data.secret() == secret
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+    assert [path.name for path in tmp_path.iterdir()] == ["secret"]
+
+
+def test_two_folders_have_different_secrets(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    assert DataDirectory(str(tmp_path / "a")).secret() != DataDirectory(str(tmp_path / "b")).secret()
+
+
+def test_a_given_secret_file_is_used_without_its_line_end(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"0123456789abcdef0123456789abcdef\n")
+    file.chmod(0o600)
+    assert DataDirectory(str(tmp_path / "none")).secret(str(file)) == b"0123456789abcdef0123456789abcdef"
+
+
+def test_a_secret_that_others_can_read_is_warned_about(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"x" * 32)
+    file.chmod(0o644)
+    DataDirectory(str(tmp_path)).secret(str(file))
+    assert "can be read by others" in caplog.text
+
+
+def test_a_short_or_missing_secret_is_one_clear_line(tmp_path: Path) -> None:
+    file = tmp_path / "given"
+    file.write_bytes(b"short\n")
+    with pytest.raises(StartError, match="has 5 bytes; it needs at least 32"):
+        DataDirectory(str(tmp_path)).secret(str(file))
+    with pytest.raises(StartError, match="cannot be read or made: No such file or directory"):
+        DataDirectory(str(tmp_path)).secret(str(tmp_path / "none"))
+
+
+# --- derived keys: RFC 5869, appendix A ---------------------------------------------------------------------
+
+RFC_5869 = [
+    (
+        b"\x0b" * 22,
+        bytes(range(0x0D)),
+        bytes(range(0xF0, 0xFA)),
+        "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865",
+    ),
+    (
+        bytes(range(0x50)),
+        bytes(range(0x60, 0xB0)),
+        bytes(range(0xB0, 0x100)),
+        "b11e398dc80327a1c8e7f78c596a49344f012eda2d4efad8a050cc4c19afa97c"
+        "59045a99cac7827271cb41c65e590e09da3275600c2f09b8367793a9aca3db71cc30c58179ec3e87c14c01d5c1f3434f1d87",
+    ),
+    (
+        b"\x0b" * 22,
+        b"",
+        b"",
+        "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d9d201395faa4b61a96c8",
+    ),
+]
+
+
+@pytest.mark.parametrize(("secret", "salt", "info", "expected"), RFC_5869, ids=["A.1", "A.2", "A.3"])
+def test_hkdf_gives_the_rfcs_test_vectors(secret: bytes, salt: bytes, info: bytes, expected: str) -> None:
+    wanted = bytes.fromhex(expected)
+    assert hkdf_sha256(secret, salt=salt, info=info, length=len(wanted)) == wanted
+
+
+def test_a_derived_key_depends_on_secret_and_purpose() -> None:
+    keys = {derive_key(secret, purpose) for secret in (b"a" * 32, b"b" * 32) for purpose in ("page", "jwt")}
+    assert len(keys) == 4
+    assert {len(key) for key in keys} == {32}
+
+
+@pytest.mark.parametrize("length", [0, -1, 8161])
+def test_hkdf_refuses_lengths_that_it_cannot_give(length: int) -> None:
+    with pytest.raises(ValueError, match="1 to 8160"):
+        hkdf_sha256(b"x", salt=b"", info=b"", length=length)

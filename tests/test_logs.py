@@ -1,0 +1,239 @@
+"""Log lines: their form, where they go, and that nothing a client says can fake one."""
+
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver import config
+from imserver.errors import StartError
+from imserver.logs import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
+
+from .support import eventually
+
+STAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d"
+
+OpenLogs = Callable[..., tuple[Logs, Path]]
+
+
+@pytest.fixture
+def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
+    """``logs_to(**settings of section log)`` opens logs to a file; both are given."""
+    opened: list[Logs] = []
+    root, own = logging.getLogger(), logging.getLogger("imserver")
+    levels = root.level, own.level
+
+    def open_to(**settings: Any) -> tuple[Logs, Path]:
+        path = tmp_path / "made" / "server.log"
+        overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
+        opened.append(open_logs(config.load(None, {}, overrides)))
+        return opened[-1], path
+
+    yield open_to
+    for logs in opened:
+        logs.close()
+    root.setLevel(levels[0])
+    own.setLevel(levels[1])
+
+
+def lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_text_line_has_time_level_logger_message_and_ids(logs_to: OpenLogs) -> None:
+    _, path = logs_to()
+    logging.getLogger("imserver.x").warning(
+        "hello %s", "马远", extra={"connection": "127.0.0.1:5", "request": "r1"}
+    )
+    (line,) = lines(path)
+    assert re.fullmatch(
+        STAMP + r" WARNING imserver\.x: hello 马远 connection=127\.0\.0\.1:5 request=r1", line
+    )
+
+
+def test_a_json_line_has_time_level_message_and_ids(logs_to: OpenLogs) -> None:
+    _, path = logs_to(format="json")
+    logging.getLogger("imserver.x").error(
+        "hello\n%s", "<b>", extra={"connection": "127.0.0.1:5", "request": "r1"}
+    )
+    (line,) = lines(path)
+    got = json.loads(line)
+    assert re.fullmatch(STAMP, got.pop("time"))
+    assert got == {
+        "level": "error",
+        "logger": "imserver.x",
+        "message": "hello\n<b>",
+        "connection": "127.0.0.1:5",
+        "request": "r1",
+    }
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_a_traceback_goes_with_its_line(logs_to: OpenLogs, form: str) -> None:
+    _, path = logs_to(format=form)
+    try:
+        raise RuntimeError("broken")
+    except RuntimeError:
+        logging.getLogger("imserver").exception("a greenlet died")
+    text = path.read_text(encoding="utf-8")
+    assert "Traceback (most recent call last)" in text
+    assert "RuntimeError: broken" in text
+    if form == "json":
+        assert "RuntimeError: broken" in json.loads(text)["traceback"]
+
+
+def test_what_a_client_says_can_neither_fake_a_line_nor_drive_the_terminal(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    evil = "x\n2026-01-01 ERROR fake\r\x1b[2J\u2028\u202e\x9b"
+    logging.getLogger("imserver").info("%s", evil, extra={"request": evil})
+    logs.requests.add("GET", f"/{evil}", 404, 0.001, "127.0.0.1:1", 5, evil)
+    logs.requests.flush()
+    for line in lines(path):
+        assert line.isprintable(), repr(line)
+    assert len(lines(path)) == 2
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_bytes_that_are_no_text_can_be_logged(logs_to: OpenLogs, form: str) -> None:
+    logs, path = logs_to(format=form)
+    broken = b"\xff\xfe".decode("utf-8", "surrogateescape")
+    logging.getLogger("imserver").info("%s", broken)
+    logs.requests.add("GET", broken, 404, 0.001, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    assert len(lines(path)) == 2
+
+
+def test_debug_lines_appear_at_level_debug_only(logs_to: OpenLogs) -> None:
+    _, path = logs_to(level="debug")
+    logging.getLogger("imserver.x").debug("seen")
+    logging.getLogger("elsewhere").debug("not ours")
+    assert [line.rpartition(" ")[2] for line in lines(path)] == ["seen"]
+
+
+def test_debug_lines_do_not_appear_by_default(logs_to: OpenLogs) -> None:
+    _, path = logs_to()
+    logging.getLogger("imserver.x").debug("hidden")
+    assert lines(path) == []
+
+
+def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    for path in (tmp_path, tmp_path / "file" / "server.log"):
+        with pytest.raises(StartError, match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$"):
+            open_logs(config.load(None, {}, {"app.log_file": str(path)}))
+
+
+def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    log = logging.getLogger("imserver")
+    log.info("first")
+    logs.requests.add("GET", "/before", 200, 0.001, "127.0.0.1:1", 5)
+    moved = path.rename(path.with_suffix(".1"))
+    logs.reopen()
+    log.info("second")
+    assert ["first" in line or "/before" in line for line in lines(moved)] == [True, True]
+    assert [line.rpartition(" ")[2] for line in lines(path)] == ["second"]
+
+
+def test_a_log_that_cannot_be_opened_again_stays_in_use(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    moved = path.parent.rename(path.parent.with_name("moved"))
+    path.parent.write_text("in the way", encoding="utf-8")
+    logs.reopen()
+    logging.getLogger("imserver").info("still here")
+    assert [line.rpartition(": ")[2] for line in lines(moved / path.name)][1:] == ["still here"]
+
+
+def test_a_full_disk_costs_lines_and_nothing_else() -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("needs /dev/full")
+    handler = LineHandler("/dev/full")
+    handler.write(b"a\nb\n")
+    assert handler.lost == 2
+    handler.close()
+
+
+def test_requests_are_written_within_a_moment(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7")
+    assert lines(path) == []
+    deadline = time.monotonic() + 5
+    while not lines(path) and time.monotonic() < deadline:
+        gevent.sleep(0.01)
+    (line,) = lines(path)
+    assert re.fullmatch(
+        STAMP
+        + r" INFO    imserver\.request: 127\.0\.0\.1:5050 POST /user/sendMessage 200 1\.23ms 118B request=r7",
+        line,
+    )
+
+
+def test_requests_can_be_json(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(format="json")
+    logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118)
+    logs.requests.flush()
+    got = json.loads(lines(path)[0])
+    assert re.fullmatch(STAMP, got.pop("time"))
+    assert got == {
+        "level": "info",
+        "logger": "imserver.request",
+        "message": "POST /user/sendMessage",
+        "status": 200,
+        "milliseconds": 1.23,
+        "bytes": 118,
+        "peer": "127.0.0.1:5050",
+    }
+
+
+def test_a_thousand_requests_are_written_at_once(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    for _ in range(1001):
+        logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    assert len(lines(path)) == 1000
+    logs.close()
+    assert len(lines(path)) == 1001
+
+
+def test_requests_can_be_left_out(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(requests=False)
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    assert lines(path) == []
+
+
+def test_a_noted_request_costs_next_to_nothing(tmp_path: Path) -> None:
+    handler = LineHandler(str(tmp_path / "x.log"))
+    requests = RequestLog(handler, json=False)
+    started = time.process_time()
+    for _ in range(20_000):
+        requests.add("POST", "/user/sendMessage", 200, 0.001, "127.0.0.1:5050", 118)
+    requests.flush()
+    spent = time.process_time() - started
+    handler.close()
+    # About 2 µs here; the bound only catches a line that is written by itself.
+    assert spent / 20_000 < 20e-6
+
+
+def test_a_greenlet_that_dies_is_logged_with_its_traceback(
+    logs_to: OpenLogs, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, path = logs_to()
+    hub = gevent.get_hub()
+    monkeypatch.setattr(hub, "print_exception", hub.print_exception)
+    log_greenlet_errors(hub)
+
+    def die() -> None:
+        raise RuntimeError("broken")
+
+    gevent.spawn(die).join()
+    hub.loop.run_callback(die)
+    gevent.sleep(0.01)
+    eventually(lambda: path.read_text(encoding="utf-8").count("RuntimeError: broken") == 2)
+    assert capfd.readouterr().err == ""
