@@ -224,7 +224,18 @@ class Node:
         # Only this door needs gevent-websocket.
         from imserver.transport.upgrade import Door
 
-        door = Door(sock, self.application, {LISTENER_KEY: name}, self.gate, self.admit, self._refused)
+        limits = self.config.limits
+        door = Door(
+            sock,
+            self.application,
+            {LISTENER_KEY: name},
+            self.gate,
+            self.admit,
+            self._refused,
+            limits.header_bytes,
+            limits.handshake_seconds,
+            limits.keepalive_seconds,
+        )
         door.start()
         self._doors.append(door)
 

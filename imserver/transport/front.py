@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping
 from time import monotonic, perf_counter
 from typing import Any
 
-from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 from msgspec import Struct
 
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport import problems
-from imserver.transport.connection import Carrier, Connection
+from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Carrier, Connection
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
 from imserver.transport.handover import HandOver
+from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
+from imserver.transport.outbox import Backlog
 
 log = logging.getLogger(__name__)
 
@@ -57,46 +58,6 @@ class FastResponse(Struct):
 
 FastRoutes = Mapping[tuple[str, str], Callable[[FastRequest], FastResponse | None]]
 """(method, path) → the function that answers; None sends the request to the application instead."""
-
-
-class _Parsed:
-    """Target of httptools' callbacks: one request head."""
-
-    __slots__ = ("headers", "keep_alive", "method", "url", "version")
-
-    def __init__(self) -> None:
-        self.url = b""
-        self.headers: dict[str, str] = {}
-        self.method = ""
-        self.version = ""
-        self.keep_alive = False
-
-    def on_url(self, url: bytes) -> None:
-        self.url += url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        key = name.decode("latin-1").lower()
-        text = value.decode("latin-1").strip()
-        known = self.headers.get(key)
-        self.headers[key] = text if known is None else f"{known},{text}"
-
-
-def parse_head(data: bytes) -> _Parsed:
-    """Read one whole request head.
-
-    Raises HttpParserError for whatever is malformed or ambiguous: the parser is strict, so bare LF, folded
-    headers, repeated lengths, and a length beside chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3).
-    """
-    parsed = _Parsed()
-    parser = HttpRequestParser(parsed)
-    try:
-        parser.feed_data(data)
-    except HttpParserUpgrade:
-        log.debug("a request asks for an upgrade")
-    parsed.method = parser.get_method().decode("latin-1")
-    parsed.version = parser.get_http_version()
-    parsed.keep_alive = parser.should_keep_alive()
-    return parsed
 
 
 class Front:
@@ -161,15 +122,16 @@ class HttpConnection:
         "_body",
         "_buffer",
         "_front",
-        "_lingering",
         "_parsed",
         "_start",
         "address",
         "deadline",
         "fd",
         "masked",
+        "outbox",
         "reading",
         "sock",
+        "state",
     )
 
     def __init__(self, front: Front, sock: _socket.socket, address: Any) -> None:
@@ -181,9 +143,10 @@ class HttpConnection:
         self.masked = False
         self._buffer = b""
         self._body: bytearray | None = None
-        self._parsed: _Parsed | None = None
+        self._parsed: ParsedHead | None = None
         self._start = 0
-        self._lingering = False
+        self.outbox: list[bytes] | Backlog | None = None
+        self.state = OPEN
         self.deadline = monotonic() + front.handshake_seconds
 
     @property
@@ -207,7 +170,7 @@ class HttpConnection:
             return
         if not data:
             self.lost()
-        elif self._lingering:
+        elif self.state != OPEN:
             return
         elif self._body is None:
             self.serve(self._buffer + data if self._buffer else data)
@@ -215,7 +178,7 @@ class HttpConnection:
             self._body += data
             parsed = self._parsed
             assert parsed is not None
-            if len(self._body) >= int(parsed.headers["content-length"]) + self._start:
+            if len(self._body) >= (parsed.length or 0) + self._start:
                 whole = bytes(self._body)
                 self._body = self._parsed = None
                 rest = self._request(parsed, whole, self._start)
@@ -223,24 +186,54 @@ class HttpConnection:
                     self.serve(rest)
 
     def on_writable(self) -> None:
-        """Never asked for: an answer that the kernel does not take whole is written by the hand-over."""
+        """The kernel takes bytes again."""
+        self._front.carrier.flusher.resume(self)
+
+    def watch_writable(self, wanted: bool) -> None:
+        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
+        self._front.carrier.poller.watch_writable(self, wanted)
+
+    def held_bytes(self) -> int:
+        """Bytes of answers that wait for the peer to read, and of an unfinished request."""
+        waiting = self.outbox.size if type(self.outbox) is Backlog else 0
+        return waiting + len(self._buffer) + (0 if self._body is None else len(self._body))
+
+    def flushed(self) -> None:
+        """The last answer is written."""
+        if self.state == CLOSING:
+            self.finish()
+
+    def abandon(self, _code: int) -> None:
+        """The peer does not read its answers, or holds more than its share."""
+        self.lost()
+
+    def take_outbox(self) -> bytes | None:
+        """Answers that are not written yet, for whoever takes the socket over; None if the peer stalls."""
+        outbox, self.outbox = self.outbox, None
+        if isinstance(outbox, Backlog):
+            self.outbox = outbox
+            return None
+        return b"".join(outbox) if outbox else b""
 
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which begins where a request begins."""
+        front = self._front
+        data = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
         while data:
-            end = data.find(b"\r\n\r\n") + 4
-            if end < 4 or end > self._front.header_bytes:
-                self._incomplete(data, end)
-                return
             try:
+                end = end_of_head(data, front.header_bytes)
+                if not end:
+                    if not self._buffer:
+                        self.deadline = monotonic() + front.handshake_seconds
+                    self._buffer = data
+                    return
                 parsed = parse_head(data[:end])
-            except HttpParserError as exc:
-                self.refuse(400, str(exc))
+            except BadHead as bad:
+                self.refuse(bad.status, bad.message)
                 return
-            length = parsed.headers.get("content-length")
-            if length is not None and len(data) - end < int(length) <= self._front.body_bytes:
-                if parsed.headers.get("expect"):
-                    self._hand_over(data, end)
+            if parsed.length is not None and len(data) - end < parsed.length <= front.body_bytes:
+                if "expect" in parsed.headers:
+                    self._hand_over(data)
                     return
                 self._buffer = b""
                 self._body, self._parsed, self._start = bytearray(data), parsed, end
@@ -251,21 +244,9 @@ class HttpConnection:
                 return
             data = rest
         self._buffer = b""
-        self.deadline = monotonic() + self._front.keepalive_seconds
+        self.deadline = monotonic() + front.keepalive_seconds
 
-    def _incomplete(self, data: bytes, end: int) -> None:
-        """No whole head yet: refuse what can never become one, else wait for more."""
-        stray = data.lstrip(b"\r\n")
-        if len(data) > self._front.header_bytes or end >= 4:
-            self.refuse(431, "request head too large")
-        elif data.count(b"\n") != data.count(b"\r\n"):
-            self.refuse(400, "bare LF in the request head")
-        else:
-            if not self._buffer:
-                self.deadline = monotonic() + self._front.handshake_seconds
-            self._buffer = stray
-
-    def _request(self, parsed: _Parsed, data: bytes, end: int) -> bytes | None:
+    def _request(self, parsed: ParsedHead, data: bytes, end: int) -> bytes | None:
         """Serve one whole request that stands at the begin of ``data``, its head ending at ``end``.
 
         Returns the bytes after it, or None when this object has nothing more to do for now.
@@ -275,27 +256,20 @@ class HttpConnection:
         path, _, query = parsed.url.partition(b"?")
         if "upgrade" in headers and wants_upgrade(headers):
             return self._upgrade(parsed, path.decode("latin-1"), data, end)
-        encoding = headers.get("transfer-encoding")
-        if encoding is not None and encoding.lower() != "chunked":
-            self.refuse(501, "only chunked transfer encoding is known")
-            return None
         target = path.decode("latin-1")
         fast = front.fast.get((parsed.method, target))
-        if fast is None or encoding is not None or "expect" in headers:
-            self._hand_over(data, end)
+        length = parsed.length or 0
+        if fast is None or parsed.chunked or "expect" in headers or length > front.body_bytes:
+            self._hand_over(data)
             return None
         began = perf_counter()
-        length = int(headers.get("content-length", 0))
-        if length > front.body_bytes:
-            self._hand_over(data, end)
-            return None
         host = self.address[0]
         if "x-forwarded-for" in headers:
             host = front.gate.proxies.client(host, headers["x-forwarded-for"])
         request = FastRequest(parsed.method, target, query, data[end : end + length], headers, host)
         response = fast(request)
         if response is None:
-            self._hand_over(data, end)
+            self._hand_over(data)
             return None
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
@@ -305,32 +279,17 @@ class HttpConnection:
             front.request_log(
                 parsed.method, target, response.status, perf_counter() - began, host, len(response.body), ""
             )
-        rest = data[end + length :]
-        return rest if self._answer(head + body, keep, rest) else None
-
-    def _answer(self, data: bytes, keep: bool, rest: bytes) -> bool:
-        """Write an answer; False when this object has nothing more to do for now."""
-        try:
-            sent = self.sock.send(data)
-        except BlockingIOError:
-            sent = 0
-        except OSError:
-            self.lost()
-            return False
-        if sent < len(data):
-            self._leave()
-            self._front.hand_over.write(self, data[sent:], rest if keep else None)
-            return False
+        front.carrier.flusher.enqueue(self, head + body)
         if not keep:
-            self.finish()
-            return False
-        return True
+            self.state = CLOSING
+            return None
+        return data[end + length :]
 
-    def _upgrade(self, parsed: _Parsed, path: str, data: bytes, end: int) -> bytes | None:
+    def _upgrade(self, parsed: ParsedHead, path: str, data: bytes, end: int) -> bytes | None:
         """Decide on an upgrade request and carry it out; what follows the head are frames already."""
         front = self._front
         host, port = self.address[0], self.address[1]
-        decision = front.gate.decide(Head(parsed.method, path, host, port, parsed.headers))
+        decision = front.gate.decide(Head(parsed.method, path, parsed.version, host, port, parsed.headers))
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.status, decision.message, decision.headers)
@@ -338,9 +297,13 @@ class HttpConnection:
         answer = f"{_SWITCHING}{decision.accept}\r\n"
         if decision.extension:
             answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
+        waiting = self.take_outbox()
+        if waiting is None:
+            self.lost()
+            return None
         try:
             # A fresh socket's buffer is empty: the kernel takes a few hundred bytes whole or is broken.
-            self.sock.send(f"{answer}\r\n".encode("latin-1"))
+            self.sock.send(waiting + f"{answer}\r\n".encode("latin-1"))
         except OSError:
             self.lost()
             return None
@@ -351,11 +314,9 @@ class HttpConnection:
     def refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with a problem body and end the connection."""
         self._front.metrics.http_refused += 1
-        try:
-            self.sock.send(problems.response(status, message, headers))
-        except OSError:
-            log.debug("%s went before it was refused", self.peer)
-        self.finish()
+        self._buffer, self._body = b"", None
+        self._front.carrier.flusher.enqueue(self, problems.response(status, message, headers))
+        self.state = CLOSING
 
     def finish(self) -> None:
         """End TCP after the answer.
@@ -368,7 +329,7 @@ class HttpConnection:
         except OSError:
             self.lost()
             return
-        self._lingering = True
+        self.state = DRAINING
         self._buffer, self._body = b"", None
         self.deadline = monotonic() + LINGER_SECONDS
         self._front.park(self)
@@ -382,7 +343,11 @@ class HttpConnection:
 
     def lost(self) -> None:
         """End TCP now."""
+        self.state = CLOSED
         self._leave()
+        if self.outbox is not None:
+            self.outbox = None
+        self._front.carrier.flusher.forget(self)
         self.sock.close()
 
     def _leave(self) -> None:
@@ -390,14 +355,18 @@ class HttpConnection:
         self._front.parked.discard(self)
         self._front.carrier.poller.remove(self)
 
-    def _hand_over(self, data: bytes, end: int) -> None:
+    def _hand_over(self, data: bytes) -> None:
         """Let the application answer; the connection comes back afterwards."""
-        self._leave()
-        self._front.metrics.http_handed_over += 1
-        if self._front.hand_over.full:
+        waiting = self.take_outbox()
+        if waiting is None:
+            self.lost()
+        elif self._front.hand_over.full:
+            self.outbox = [waiting] if waiting else None
             self.refuse(503, "too many requests at once")
         else:
-            self._front.hand_over.serve(self, data)
+            self._leave()
+            self._front.metrics.http_handed_over += 1
+            self._front.hand_over.serve(self, waiting, data)
 
     def come_back(self, sock: _socket.socket, rest: bytes) -> None:
         """The hand-over is done: go on with the bytes that were read beyond it."""

@@ -59,6 +59,7 @@ class Head(Struct, frozen=True):
 
     method: str
     path: str
+    version: str
     host: str
     port: int
     headers: Mapping[str, str]
@@ -131,6 +132,8 @@ class Gate:
             return Refusal(404, "no WebSocket here")
         if head.method != "GET":
             return Refusal(400, "an upgrade must be a GET")
+        if head.version != "1.1":
+            return Refusal(400, "an upgrade needs HTTP/1.1")
         if headers.get("sec-websocket-version") != "13":
             return Refusal(426, "only version 13", (("Sec-WebSocket-Version", "13"),))
         key = headers.get("sec-websocket-key", "")

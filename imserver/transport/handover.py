@@ -5,11 +5,14 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent import socket as gevent_socket
 from gevent.pywsgi import WSGIHandler, WSGIServer
+
+from imserver.transport.head import BadHead, end_of_head
 
 if TYPE_CHECKING:
     from imserver.transport.front import HttpConnection
@@ -42,6 +45,34 @@ class Reader:
         data = bytes(self.unread[:size])
         del self.unread[:size]
         return data
+
+    def await_head(self, limit: int, patience: float, seconds: float) -> bytes:
+        """Wait ``patience`` seconds for the first byte of a request and ``seconds`` more for its whole head.
+
+        Returns the head, which stays unread, or ``b""`` when none came. Raises
+        :class:`imserver.transport.head.BadHead` when it is too large or too slow, OSError from the socket.
+        """
+        deadline = monotonic() + (patience if not self.unread else seconds)
+        while True:
+            while self.unread[:1] == b"\r" or self.unread[:1] == b"\n":
+                del self.unread[:1]
+            end = end_of_head(self.unread, limit)
+            if end:
+                return bytes(self.unread[:end])
+            started = bool(self.unread)
+            left = deadline - monotonic()
+            self._sock.settimeout(max(left, 0.001))
+            try:
+                if left <= 0:
+                    raise TimeoutError
+                if not self._more():
+                    return b""
+            except TimeoutError:
+                if started:
+                    raise BadHead(408, "the request took too long to arrive") from None
+                return b""
+            if not started and self.unread:
+                deadline = monotonic() + seconds
 
     def read(self, size: int = -1) -> bytes:
         """``size`` bytes, fewer only at the end of the stream."""
@@ -107,13 +138,9 @@ class HandOver:
         """True when no more requests can be taken at the moment."""
         return len(self.running) >= self._limit
 
-    def serve(self, connection: HttpConnection, data: bytes) -> None:
-        """Have the application answer the request that begins with ``data``."""
-        self._spawn(self._serve, connection, data)
-
-    def write(self, connection: HttpConnection, data: bytes, rest: bytes | None) -> None:
-        """Write ``data`` as the peer takes it, then go on with ``rest`` (None: end the connection)."""
-        self._spawn(self._write, connection, data, rest)
+    def serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
+        """Write ``waiting``, then have the application answer the request that begins with ``data``."""
+        self._spawn(self._serve, connection, waiting, data)
 
     def _spawn(self, run: Callable[..., None], *args: Any) -> None:
         greenlet = gevent.Greenlet(run, *args)
@@ -121,12 +148,14 @@ class HandOver:
         greenlet.rawlink(self.running.discard)
         greenlet.start()
 
-    def _serve(self, connection: HttpConnection, data: bytes) -> None:
+    def _serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
         sock = _cooperative(connection.sock)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, connection.address, self._server, reader)  # type: ignore[call-arg]
         keep = False
         try:
+            if waiting:
+                sock.sendall(waiting)
             result = handler.handle_one_request()
             if isinstance(result, tuple):
                 sock.sendall(result[1])
@@ -134,15 +163,6 @@ class HandOver:
         except OSError as exc:
             log.debug("%s: %s", connection.peer, exc)
         self._give_back(connection, sock, bytes(reader.unread) if keep else None)
-
-    def _write(self, connection: HttpConnection, data: bytes, rest: bytes | None) -> None:
-        sock = _cooperative(connection.sock)
-        try:
-            sock.sendall(data)
-        except OSError as exc:
-            log.debug("%s: %s", connection.peer, exc)
-            rest = None
-        self._give_back(connection, sock, rest)
 
     def _give_back(self, connection: HttpConnection, sock: gevent_socket.socket, rest: bytes | None) -> None:
         raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())

@@ -10,17 +10,43 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from imserver import errors
 
 if TYPE_CHECKING:
-    from imserver.transport.connection import Connection
+    import _socket
 
 CLOSED = 3
 """The last of a connection's states (``transport.connection``)."""
 SEND_BYTES = 65536
 """Most bytes that one ``send`` carries."""
+
+
+class Writer(Protocol):
+    """Whoever has an outbox: a WebSocket, or an HTTP connection with its answers.
+
+    ``state`` is 0 while in service; above it :meth:`flushed` is called when all is written.
+    """
+
+    outbox: list[bytes] | Backlog | None
+    sock: _socket.socket
+    state: int
+
+    def flushed(self) -> None:
+        """All is written."""
+
+    def lost(self) -> None:
+        """TCP has ended."""
+
+    def abandon(self, code: int) -> None:
+        """End TCP now: a bound is passed; ``code`` is for the log and the counters."""
+
+    def watch_writable(self, wanted: bool) -> None:
+        """Have ``Flusher.resume`` called when the kernel takes bytes, or no more."""
+
+    def held_bytes(self) -> int:
+        """What it holds, in bytes: its backlog and what it has read of something unfinished."""
 
 
 class Backlog:
@@ -31,7 +57,7 @@ class Backlog:
 
     __slots__ = ("_chunks", "_connection", "_flusher", "progress_at", "size")
 
-    def __init__(self, flusher: Flusher, connection: Connection, chunks: list[bytes]) -> None:
+    def __init__(self, flusher: Flusher, connection: Writer, chunks: list[bytes]) -> None:
         self._flusher = flusher
         self._connection = connection
         self._chunks = deque(chunks)
@@ -76,10 +102,10 @@ class Budget:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.held: dict[Connection, int] = {}
+        self.held: dict[Writer, int] = {}
         self.total = 0
 
-    def set(self, connection: Connection, size: int) -> None:
+    def set(self, connection: Writer, size: int) -> None:
         """Say that ``connection`` holds ``size`` bytes now."""
         self.total += size - self.held.get(connection, 0)
         if size:
@@ -112,17 +138,17 @@ class Flusher:
         self._limit_bytes = outbox_bytes
         self._limit_seconds = outbox_seconds
         self.budget = budget
-        self.stalled: set[Connection] = set()
+        self.stalled: set[Writer] = set()
         self.slow_readers = 0
-        self.dirty: list[Connection] = []
+        self.dirty: list[Writer] = []
         """Connections whose outbox was filled in this turn. Fan-out appends here itself."""
         self._scheduled = False
-        self._grown: set[Connection] = set()
+        self._grown: set[Writer] = set()
         self._timer = loop.timer(0.0)
         self.before_flush: Callable[[], None] = lambda: None
         """Called when a turn ends, before its outboxes are written."""
 
-    def enqueue(self, connection: Connection, frame: bytes) -> None:
+    def enqueue(self, connection: Writer, frame: bytes) -> None:
         """Put ``frame`` into the outbox of ``connection``; it leaves at the end of this turn."""
         outbox = connection.outbox
         if outbox is None:
@@ -178,7 +204,7 @@ class Flusher:
             elif connection.state > 0:
                 connection.flushed()
 
-    def _stall(self, connection: Connection, chunks: list[bytes]) -> None:
+    def _stall(self, connection: Writer, chunks: list[bytes]) -> None:
         """Write ``chunks`` piece by piece; what the kernel does not take becomes the backlog."""
         backlog = Backlog(self, connection, chunks)
         try:
@@ -195,7 +221,7 @@ class Flusher:
         connection.watch_writable(True)
         self.grew(connection)
 
-    def resume(self, connection: Connection) -> None:
+    def resume(self, connection: Writer) -> None:
         """Write on: the socket takes bytes again."""
         backlog = connection.outbox
         if type(backlog) is not Backlog:
@@ -214,7 +240,7 @@ class Flusher:
         else:
             self.budget.set(connection, connection.held_bytes())
 
-    def grew(self, connection: Connection) -> None:
+    def grew(self, connection: Writer) -> None:
         """A backlog has grown: look at its bounds when the turn ends."""
         self._grown.add(connection)
         self.schedule()
@@ -230,7 +256,7 @@ class Flusher:
                     self.budget.set(connection, connection.held_bytes())
         self.slow_readers += self.budget.shrink()
 
-    def forget(self, connection: Connection) -> None:
+    def forget(self, connection: Writer) -> None:
         """The connection has no backlog any more."""
         self.stalled.discard(connection)
         self.budget.set(connection, 0 if connection.state == CLOSED else connection.held_bytes())
@@ -243,6 +269,6 @@ class Flusher:
             if type(backlog) is Backlog and backlog.progress_at < deadline:
                 self._too_slow(connection)
 
-    def _too_slow(self, connection: Connection) -> None:
+    def _too_slow(self, connection: Writer) -> None:
         self.slow_readers += 1
         connection.abandon(errors.CLOSE_SLOW_READER)

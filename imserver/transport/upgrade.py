@@ -17,7 +17,8 @@ from geventwebsocket.handler import WebSocketHandler
 
 from imserver.transport import problems
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
-from imserver.transport.handover import OneRequestHandler
+from imserver.transport.handover import READ_SECONDS, OneRequestHandler, Reader
+from imserver.transport.head import BadHead, parse_head
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def head_of(environ: Mapping[str, Any]) -> Head:
     return Head(
         environ["REQUEST_METHOD"],
         environ["PATH_INFO"],
+        environ.get("SERVER_PROTOCOL", "").rpartition("/")[2],
         environ.get("REMOTE_ADDR", ""),
         int(environ.get("REMOTE_PORT", 0) or 0),
         headers,
@@ -41,16 +43,7 @@ def head_of(environ: Mapping[str, Any]) -> Head:
 
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     """Take the socket of an upgraded connection away from its handler: (socket, bytes read too far)."""
-    handler.socket.settimeout(0)
-    rest = b""
-    while True:
-        try:
-            more = handler.rfile.read1(65536)
-        except (BlockingIOError, TimeoutError):
-            break
-        if not more:
-            break
-        rest += more
+    rest = bytes(handler.rfile.unread) if isinstance(handler.rfile, Reader) else _buffered(handler)
     old = handler.socket
     sock = _socket.socket(old.family, old.type, old.proto, old.detach())
     sock.setblocking(False)
@@ -76,25 +69,48 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
     return True
 
 
+def _buffered(handler: Any) -> bytes:
+    """What another server's handler has read beyond the head into its buffered reader."""
+    handler.socket.settimeout(0)
+    rest = b""
+    while True:
+        try:
+            more = handler.rfile.read1(65536)
+        except (BlockingIOError, TimeoutError):
+            return rest
+        if not more:
+            return rest
+        rest += more
+
+
 class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
     """gevent-websocket's handler behind our gate, for the servers of :func:`make_server`."""
 
     server: Door
 
-    def read_request(self, raw_requestline: str) -> Any:
-        """Refuse what could be read in two ways before the request is looked at (RFC 9112 section 6.3)."""
-        result = super().read_request(raw_requestline)
-        lines = list(self.headers.headers)
-        names = [line.partition(":")[0].lower() for line in lines]
-        if (
-            any(line[:1] in " \t" or not line.endswith("\r\n") for line in lines)
-            or any(name != name.strip() for name in names)
-            or names.count("content-length") > 1
-            or ("content-length" in names and "transfer-encoding" in names)
-            or not raw_requestline.endswith("\r\n")
-        ):
-            raise ValueError("ambiguous request head")
-        return result
+    def __init__(self, sock: Any, address: Any, server: Door) -> None:
+        self._reader = Reader(sock, b"")
+        super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
+        self._patience = server.handshake_seconds
+
+    def handle_one_request(self) -> Any:
+        """Wait for a whole head, read it as strictly as the front does, and let pywsgi go on with it."""
+        server = self.server
+        sock: Any = self.socket
+        try:
+            head = self._reader.await_head(server.header_bytes, self._patience, server.handshake_seconds)
+            if not head:
+                return None
+            parse_head(head)
+        except BadHead as bad:
+            sock.sendall(problems.response(bad.status, bad.message))
+            sock.shutdown(_socket.SHUT_WR)
+            return None
+        except OSError:
+            return None
+        self._patience = server.keepalive_seconds
+        sock.settimeout(READ_SECONDS)
+        return super().handle_one_request()
 
     def upgrade_websocket(self) -> Any:
         assert self.environ is not None
@@ -152,8 +168,14 @@ class Door(WSGIServer):
         gate: Gate,
         admitted: Admitted,
         refused: Callable[[], None],
+        header_bytes: int,
+        handshake_seconds: float,
+        keepalive_seconds: float,
     ) -> None:
         super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
+        self.header_bytes = header_bytes
+        self.handshake_seconds = handshake_seconds
+        self.keepalive_seconds = keepalive_seconds
         self.gate = gate
         self.admitted = admitted
         self.refused = refused

@@ -1,0 +1,91 @@
+"""Request heads: one strict reading of them for both doors, so that nobody can be told two stories."""
+
+from __future__ import annotations
+
+import logging
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
+
+log = logging.getLogger(__name__)
+
+
+class BadHead(Exception):
+    """The head cannot be served; ``status`` is the HTTP status that says so."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+
+
+class ParsedHead:
+    """One request head. Header names are in lower case; repeated ones are joined by a comma.
+
+    ``length`` is the Content-Length, None without one; ``chunked`` whether the body comes in chunks.
+    """
+
+    __slots__ = ("chunked", "headers", "keep_alive", "length", "method", "url", "version")
+
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[str, str] = {}
+        self.method = ""
+        self.version = ""
+        self.keep_alive = False
+        self.length: int | None = None
+        self.chunked = False
+
+    def on_url(self, url: bytes) -> None:
+        """Called by the parser."""
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Called by the parser."""
+        key = name.decode("latin-1").lower()
+        text = value.decode("latin-1").strip()
+        known = self.headers.get(key)
+        self.headers[key] = text if known is None else f"{known},{text}"
+
+
+def end_of_head(data: bytes | bytearray, limit: int) -> int:
+    """Where the body begins in ``data``; 0 while the head is not whole.
+
+    Raises :class:`BadHead` as soon as it can never become one of at most ``limit`` bytes.
+    """
+    end = data.find(b"\r\n\r\n") + 4
+    if end >= 4:
+        if end > limit:
+            raise BadHead(431, "request head too large")
+        return end
+    if len(data) > limit:
+        raise BadHead(431, "request head too large")
+    if data.count(b"\n") != data.count(b"\r\n"):
+        raise BadHead(400, "bare LF in the request head")
+    return 0
+
+
+def parse_head(data: bytes) -> ParsedHead:
+    """Read one whole request head.
+
+    Raises :class:`BadHead` for whatever is malformed or ambiguous: the parser is strict, so bare LF, folded
+    headers, repeated lengths, and a length beside chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3).
+    """
+    parsed = ParsedHead()
+    parser = HttpRequestParser(parsed)
+    try:
+        parser.feed_data(data)
+    except HttpParserUpgrade:
+        log.debug("a request asks for an upgrade")
+    except HttpParserError as exc:
+        raise BadHead(400, str(exc)) from exc
+    parsed.method = parser.get_method().decode("latin-1")
+    parsed.version = parser.get_http_version()
+    parsed.keep_alive = parser.should_keep_alive()
+    headers = parsed.headers
+    if "content-length" in headers:
+        parsed.length = int(headers["content-length"])
+    if "transfer-encoding" in headers:
+        if headers["transfer-encoding"].lower() != "chunked":
+            raise BadHead(501, "only chunked transfer encoding is known")
+        parsed.chunked = True
+    return parsed
