@@ -1,0 +1,167 @@
+"""``imserver bench``: the command line of the load tools."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import click
+
+from imserver import __version__
+from imserver.bench import report
+from imserver.bench.loop import BenchError
+from imserver.bench.machine import machine
+from imserver.bench.play import SCENARIOS, Place, Scenario, play
+from imserver.bench.suite import ALL, SMOKE, Row, judge, perform
+
+MOST_RUNS = 25
+
+PLACE_OPTIONS = (
+    click.option("--url", default="", help="Measure the server at http://host:port (default: start one)."),
+    click.option("--ws", default="", help="Its WebSocket address [default: ws://HOST:8089/acc]."),
+    click.option("--pid", "pids", type=int, multiple=True, help="A process of that server (repeatable)."),
+    click.option("--app", type=int, default=101, show_default=True, help="The appID to play in."),
+    click.option("--key", default="", help="An API key for the pushes."),
+    click.option(
+        "--log",
+        type=click.Choice(["file", "null"]),
+        default="file",
+        show_default=True,
+        help="Where a server of our own writes its (request) log.",
+    ),
+    click.option(
+        "--pin/--no-pin",
+        default=True,
+        show_default=True,
+        help="A server of our own gets the first core, the generators the others.",
+    ),
+    click.option("--config", default="", help="Configuration file of a server of our own."),
+    click.option("--door", type=click.Choice(["front", "wsgi"]), help="Door of a server of our own."),
+)
+OUTPUT_OPTIONS = (
+    click.option(
+        "--runs",
+        type=click.IntRange(1, MOST_RUNS),
+        default=1,
+        show_default=True,
+        help="Show the median of so many runs.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."),
+)
+
+Command = Callable[..., Any]
+
+
+@click.group()
+def bench() -> None:
+    """Measure this server, or any other of the cmd dialect."""
+
+
+def decorated(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
+    """Return ``command`` with click options."""
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def place_of(values: dict[str, Any]) -> Place:
+    """Take what belongs to the place out of a command's values."""
+    arguments: list[str] = []
+    for name in ("config", "door"):
+        value = values.pop(name, None)
+        if value:
+            arguments += [f"--{name}", value]
+    names = ("url", "ws", "pids", "app", "key", "log", "pin")
+    taken = {name: values.pop(name) for name in names if name in values}
+    return Place(arguments=tuple(arguments), **taken)
+
+
+def scenario_command(scenario: Scenario) -> click.Command:
+    """Return the click command of one scenario; its options are the fields of the scenario's dataclass."""
+
+    def command(runs: int, as_json: bool, **values: Any) -> None:
+        place = place_of(values)
+        with report.Bar() as watcher:
+            found = play(scenario, scenario.options(**values), place, runs, watcher)
+        if as_json:
+            click.echo(json.dumps({"imserver": __version__, **found}, ensure_ascii=False))
+        else:
+            report.show(found)
+        if found["faults"]:
+            sys.exit(1)
+
+    options = tuple(_option(entry) for entry in fields(scenario.options))  # type: ignore[arg-type]
+    summary = (sys.modules[scenario.run.__module__].__doc__ or "").partition(": ")[2].partition("\n")[0]
+    command.__doc__ = summary[:1].upper() + summary[1:]
+    place = PLACE_OPTIONS if scenario.needs_server else ()
+    return click.command(scenario.name)(decorated(guarded(command), (*options, *place, *OUTPUT_OPTIONS)))
+
+
+def _option(entry: Any) -> Callable[[Command], Command]:
+    name = "--" + entry.name.replace("_", "-")
+    if isinstance(entry.default, bool):
+        flag = f"{name}/--no-{name[2:]}" if entry.default else name
+        return click.option(flag, is_flag=True, default=entry.default, help=entry.metadata["help"])
+    kind = click.IntRange(min=0) if isinstance(entry.default, int) else click.FloatRange(min=0)
+    return click.option(
+        name, type=kind, default=entry.default, show_default=True, help=entry.metadata["help"]
+    )
+
+
+def guarded(command: Command) -> Command:
+    """Return ``command`` with a BenchError shown as one clear line."""
+
+    def guard(**values: Any) -> None:
+        try:
+            command(**values)
+        except BenchError as error:
+            raise click.ClickException(str(error)) from error
+
+    guard.__doc__ = command.__doc__
+    return guard
+
+
+def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
+    """Return the click command of a suite."""
+
+    def command(runs: int, as_json: bool, **values: Any) -> None:
+        with report.Bar() as watcher:
+            reports = perform(rows, place_of(values), runs, watcher)
+        bars = judge(rows, reports)
+        if as_json:
+            whole = {
+                "imserver": __version__,
+                "suite": name,
+                "machine": machine(),
+                "reports": reports,
+                "bars": bars,
+            }
+            click.echo(json.dumps(whole, ensure_ascii=False))
+        else:
+            for found in reports:
+                report.show(found)
+            if bars:
+                report.show_bars(bars)
+        if any(found["faults"] for found in reports) or not all(bar["met"] for bar in bars):
+            sys.exit(1)
+
+    command.__doc__ = text
+    return click.command(name)(decorated(guarded(command), (*PLACE_OPTIONS, *OUTPUT_OPTIONS)))
+
+
+@bench.command("table")
+@click.argument("file", type=click.File())
+def table(file: Any) -> None:
+    """Print the JSON of ``imserver bench all --json`` as Markdown."""
+    click.echo(report.markdown(json.load(file)))
+
+
+for _scenario in SCENARIOS.values():
+    bench.add_command(scenario_command(_scenario))
+bench.add_command(
+    suite_command("all", ALL, "Measure everything that has a bar; exits with 1 when one is missed.")
+)
+bench.add_command(suite_command("smoke", SMOKE, "Play small forms of everything, within a minute."))

@@ -1,0 +1,125 @@
+"""Generator processes seen from their parent: started fresh and unpatched, spoken to in JSON lines."""
+
+from __future__ import annotations
+
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from imserver.bench.loop import BenchError
+
+SOURCE = Path(__file__).resolve().parents[2]
+GOODBYE_SECONDS = 25.0  # longer than a server of ours may take to end
+Progress = Callable[[int, int], None]
+
+
+class Hand:
+    """One generator process. Owned by its crew."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        commands, self._commands = os.pipe()
+        self.answers, answers = os.pipe()
+        environ = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+        }
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "imserver.bench.worker"],
+                stdin=commands,
+                stdout=answers,
+                env=environ,
+                start_new_session=True,  # the terminal's interrupt is for the parent, which ends its workers
+            )
+        finally:
+            os.close(commands)
+            os.close(answers)
+        self._partial = b""
+
+    def ask(self, do: str, **parameters: Any) -> None:
+        """Give a command; its answer is gathered by the crew."""
+        self._write(json.dumps({"do": do, **parameters}).encode() + b"\n")
+
+    def stop(self) -> None:
+        """Ask a task that is under way to end; it still answers."""
+        self._write(b"stop\n")
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._commands, data) :]
+        except BrokenPipeError:
+            raise BenchError(f"generator process {self.process.pid} has ended") from None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Read what is there; call when ``answers`` is readable."""
+        data = os.read(self.answers, 1 << 20)
+        if not data:
+            raise BenchError(f"generator process {self.process.pid} has ended")
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def dismiss(self) -> None:
+        """End the process: it goes when its input ends; otherwise it is killed."""
+        os.close(self._commands)
+        try:
+            self.process.wait(GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        os.close(self.answers)
+
+
+class Crew:
+    """The generator processes of one run. Owns them; :meth:`dismiss` ends all."""
+
+    def __init__(self) -> None:
+        self.hands: list[Hand] = []
+
+    def hire(self, count: int) -> list[Hand]:
+        """Start ``count`` processes."""
+        hired = []
+        for _ in range(count):
+            hand = Hand(len(self.hands))
+            self.hands.append(hand)
+            hired.append(hand)
+        return hired
+
+    def gather(
+        self, hands: Sequence[Hand], seconds: float, progress: Progress | None = None
+    ) -> list[dict[str, Any]]:
+        """Wait for one answer of each, in their order; raises BenchError when one fails or is late."""
+        answers: dict[int, dict[str, Any]] = {}
+        steps: dict[int, list[int]] = {}
+        deadline = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for hand in hands:
+                selector.register(hand.answers, selectors.EVENT_READ, hand)
+            while len(answers) < len(hands):
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise BenchError(f"a generator process did not answer within {seconds:.0f} s")
+                for key, _events in selector.select(left):
+                    hand = key.data
+                    for line in hand.lines():
+                        if "failed" in line:
+                            raise BenchError(line["failed"])
+                        if "done" in line:
+                            answers[hand.index] = line["done"]
+                            selector.unregister(hand.answers)
+                        elif progress is not None:
+                            steps[hand.index] = line["progress"]
+                            progress(sum(s[0] for s in steps.values()), sum(s[1] for s in steps.values()))
+        return [answers[hand.index] for hand in hands]
+
+    def dismiss(self) -> None:
+        """End all processes."""
+        while self.hands:
+            self.hands.pop().dismiss()

@@ -1,0 +1,111 @@
+"""The figures that scenarios find: one table of what they are called, their units, and how runs are folded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from imserver.bench.stage import Figures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a figure is shown. ``worst``: several runs are folded to their maximum, not to their median."""
+
+    label: str
+    unit: str = ""
+    digits: int = 0
+    worst: bool = False
+
+
+FIGURES: dict[str, Figure] = {
+    "send_us_1": Figure("CPU a send of 1 frame", "µs", 2),
+    "send_us_5": Figure("CPU a send of 5 frames", "µs", 2),
+    "send_us_25": Figure("CPU a send of 25 frames", "µs", 2),
+    "frames_per_second_1": Figure("frames a second of CPU, 1 a send"),
+    "frames_per_second_5": Figure("frames a second of CPU, 5 a send"),
+    "frames_per_second_25": Figure("frames a second of CPU, 25 a send"),
+    "received_per_second_1": Figure("frames/s received, 1 a send"),
+    "received_per_second_5": Figure("frames/s received, 5 a send"),
+    "received_per_second_25": Figure("frames/s received, 25 a send"),
+    "rss_empty_mb": Figure("RSS of the server as we found it", "MB", 1),
+    "rss_warm_mb": Figure("RSS after the warm-up", "MB", 1),
+    "rss_full_mb": Figure("RSS with all connections", "MB", 1),
+    "rss_connection_bytes": Figure("RSS a connection", "bytes"),
+    "idle_cpu_percent": Figure("idle CPU of the server", "% of a core", 3),
+    "connections": Figure("connections"),
+    "messages": Figure("messages pushed"),
+    "deliveries_per_second": Figure("deliveries/s"),
+    "round_trips_per_second": Figure("round trips/s"),
+    "requests_per_second": Figure("requests/s"),
+    "targets_per_second": Figure("targets/s"),
+    "opened_per_second": Figure("connections opened/s"),
+    "measured_per_second": Figure("rate as measured", "/s"),
+    "server_busy_percent": Figure("server busy", "% of a core", 1),
+    "generator_bound": Figure("generator was the limit (rate derived from CPU)", worst=True),
+    "cpu_us": Figure("server CPU each", "µs", 2),
+    "generator_cpu_us": Figure("generator CPU each", "µs", 2),
+    "floor_us": Figure("floor of the same run: a bare send", "µs", 2),
+    "of_floor_percent": Figure("speed against the floor", "%", 1),
+    "p50_ms": Figure("latency p50", "ms", 2),
+    "p99_ms": Figure("latency p99", "ms", 2),
+    "max_ms": Figure("latency, longest", "ms", 2, worst=True),
+    "answer_p50_ms": Figure("HTTP answer p50", "ms", 2),
+    "answer_p99_ms": Figure("HTTP answer p99", "ms", 2),
+    "frame_bytes": Figure("frame on the wire", "bytes"),
+    "lost": Figure("messages lost", worst=True),
+    "doubled": Figure("messages doubled", worst=True),
+    "other_order": Figure("receivers with another order", worst=True),
+    "refused": Figure("pushes refused", worst=True),
+    "dropped": Figure("connections dropped by the server", worst=True),
+    "errors": Figure("errors", worst=True),
+    "returned": Figure("connections back"),
+    "missing": Figure("connections not back", worst=True),
+    "seconds": Figure("until all were back", "s", 2),
+    "open_p99_ms": Figure("opening of one, p99", "ms", 1),
+    "bystanders_lost": Figure("bystanders dropped", worst=True),
+    "bystander_pings": Figure("pings of bystanders"),
+    "pings_unanswered": Figure("pings of bystanders unanswered", worst=True),
+    "ping_p50_ms": Figure("ping of bystanders p50", "ms", 2),
+    "ping_p99_ms": Figure("ping of bystanders p99", "ms", 2),
+    "ping_max_ms": Figure("ping of bystanders, longest", "ms", 2, worst=True),
+}
+
+#: Of these only zero is good: a command that finds another value exits with 1.
+FAULTS = (
+    "lost",
+    "doubled",
+    "refused",
+    "dropped",
+    "errors",
+    "missing",
+    "bystanders_lost",
+    "pings_unanswered",
+)
+
+
+def fold(runs: Sequence[Figures]) -> Figures:
+    """Return the median of each figure over ``runs``, of faults the maximum."""
+    folded: Figures = {}
+    for name in runs[0]:
+        values = [value for run in runs if (value := run.get(name)) is not None]
+        worst = FIGURES[name].worst
+        folded[name] = (max(values) if worst else statistics.median(values)) if values else None
+    return folded
+
+
+def faults(figures: Figures) -> dict[str, float]:
+    """Return the figures that should be zero and are not."""
+    return {name: value for name in FAULTS if (value := figures.get(name))}
+
+
+def shown(name: str, value: float | None) -> str:
+    """Return a figure as people read it, with its unit."""
+    if value is None:
+        return "–"
+    if name == "generator_bound":
+        return "yes" if value else "no"
+    figure = FIGURES[name]
+    text = f"{value:,.{figure.digits}f}"
+    return f"{text} {figure.unit}" if figure.unit else text

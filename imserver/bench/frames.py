@@ -1,0 +1,91 @@
+"""The bytes of the generators: masked client frames, the frames of the cmd dialect, a scan of what comes back."""
+
+from __future__ import annotations
+
+import json
+
+TEXT = 0x1
+CLOSE = 0x8
+PING = 0x9
+PONG = 0xA
+FINAL = 0x80
+
+#: One fixed key for all frames: masking is there for proxies, and a generator has better things to do.
+MASK = b"\x5a\xc3\x17\x8e"
+
+#: Handshake of every connection: the key of RFC 6455 section 1.3 and the answer that belongs to it.
+UPGRADE_KEY = b"dGhlIHNhbXBsZSBub25jZQ=="
+UPGRADE_ACCEPT = b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+
+
+def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Return ``payload`` as one masked frame of a client (RFC 6455 section 5.2)."""
+    size = len(payload)
+    if size < 126:
+        head = bytes((FINAL | opcode, 0x80 | size))
+    elif size < 65536:
+        head = bytes((FINAL | opcode, 0xFE)) + size.to_bytes(2, "big")
+    else:
+        head = bytes((FINAL | opcode, 0xFF)) + size.to_bytes(8, "big")
+    key = (MASK * (size // 4 + 1))[:size]
+    masked = int.from_bytes(payload, "big") ^ int.from_bytes(key, "big")
+    return head + MASK + masked.to_bytes(size, "big")
+
+
+def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
+    """Return ``payload`` as one unmasked frame of a server."""
+    size = len(payload)
+    if size < 126:
+        return bytes((FINAL | opcode, size)) + payload
+    if size < 65536:
+        return bytes((FINAL | opcode, 126)) + size.to_bytes(2, "big") + payload
+    return bytes((FINAL | opcode, 127)) + size.to_bytes(8, "big") + payload
+
+
+def scan(data: bytes | bytearray, end: int) -> tuple[list[tuple[int, int, int]], int]:
+    """Find the whole server frames in ``data[:end]``.
+
+    Returns the frames as (opcode, start, stop) of their payloads, and where the first unfinished frame begins.
+    """
+    found: list[tuple[int, int, int]] = []
+    at = 0
+    while at + 2 <= end:
+        size = data[at + 1]
+        start = at + 2
+        if size == 126:
+            start += 2
+            size = int.from_bytes(data[at + 2 : start], "big")
+        elif size == 127:
+            start += 8
+            size = int.from_bytes(data[at + 2 : start], "big")
+        if start > end or start + size > end:
+            break
+        found.append((data[at] & 0x0F, start, start + size))
+        at = start + size
+    return found, at
+
+
+def upgrade_request(host: str, path: str) -> bytes:
+    """Return the request that turns a connection to ``host`` into a WebSocket at ``path``."""
+    return (
+        f"GET {path} HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {UPGRADE_KEY.decode()}\r\n\r\n"
+    ).encode()
+
+
+def request_frame(command: str, seq: str, data: dict[str, object] | None = None) -> bytes:
+    """Return a request of the cmd dialect as a client frame."""
+    body: dict[str, object] = {"seq": seq, "cmd": command}
+    if data is not None:
+        body["data"] = data
+    return client_frame(json.dumps(body, separators=(",", ":")).encode())
+
+
+def user_name(number: int) -> str:
+    """Return the user id of connection ``number``: always eight characters, so that frames are equally long."""
+    return f"u{number:07d}"
+
+
+def login_frame(app: int, user: str) -> bytes:
+    """Return the login of ``user`` in ``app``."""
+    return request_frame("login", user, {"userID": user, "appID": app})

@@ -1,0 +1,79 @@
+"""How long things took, in bounded memory: a histogram that processes can merge."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+STEP_US = 10
+STEPS = 200_000  # two seconds; beyond it only the maximum is exact
+
+#: Time stamps travel in message texts as ten digits of microseconds; this is where they wrap (2.7 hours).
+STAMP_DIGITS = 10
+STAMP_WRAP = 10_000_000_000
+
+
+def stamp_us() -> int:
+    """Return the machine-wide monotonic clock in µs, as it is written into messages."""
+    return (time.monotonic_ns() // 1000) % STAMP_WRAP
+
+
+class Latency:
+    """Latencies in buckets of 10 µs. Owned by one loop; merge the packed forms of several."""
+
+    __slots__ = ("buckets", "max_us")
+
+    def __init__(self) -> None:
+        self.buckets: dict[int, int] = {}
+        self.max_us = 0
+
+    def add(self, micros: int) -> None:
+        """Count one latency."""
+        if micros > self.max_us:
+            self.max_us = micros
+        step = micros // STEP_US
+        if step >= STEPS:
+            step = STEPS
+        buckets = self.buckets
+        buckets[step] = buckets.get(step, 0) + 1
+
+    @property
+    def count(self) -> int:
+        """How many latencies were counted."""
+        return sum(self.buckets.values())
+
+    def percentile_ms(self, percent: float) -> float | None:
+        """Return the latency in ms that ``percent`` of all did not exceed; None without any."""
+        total = self.count
+        if not total:
+            return None
+        wanted = total * percent / 100
+        seen = 0
+        for step in sorted(self.buckets):
+            seen += self.buckets[step]
+            if seen >= wanted:
+                return min((step + 1) * STEP_US, self.max_us) / 1000 if step < STEPS else self.max_us / 1000
+        return self.max_us / 1000
+
+    def pack(self) -> dict[str, Any]:
+        """Return the histogram as JSON-ready data."""
+        return {"buckets": sorted(self.buckets.items()), "max_us": self.max_us}
+
+    @classmethod
+    def merged(cls, packed: Iterable[dict[str, Any]]) -> Latency:
+        """Return one histogram of several packed ones."""
+        whole = cls()
+        for part in packed:
+            whole.max_us = max(whole.max_us, int(part["max_us"]))
+            for step, count in part["buckets"]:
+                whole.buckets[step] = whole.buckets.get(step, 0) + count
+        return whole
+
+    def figures(self) -> dict[str, float | None]:
+        """Return p50, p99 and the maximum in ms under the names that every scenario uses."""
+        return {
+            "p50_ms": self.percentile_ms(50),
+            "p99_ms": self.percentile_ms(99),
+            "max_ms": self.max_us / 1000 if self.buckets else None,
+        }

@@ -1,0 +1,182 @@
+"""Scenario ``push``: messages to single users by HTTP, one a request or many (``bulk``)."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
+from imserver.bench.frames import user_name
+from imserver.bench.generator import Generator
+from imserver.bench.http import FORM, JSON, Lane, Lanes, request_head
+from imserver.bench.latency import STAMP_DIGITS, Latency, stamp_us
+from imserver.bench.loop import BenchError
+from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.tally import Tally
+
+
+class UserPushes:
+    """The pushes of one run, to one user after the other. Owns their numbers and the server's answers.
+
+    Message ``n`` goes to user ``n`` modulo their count. A request carries ``bulk`` messages (0: one, as a form).
+    """
+
+    def __init__(self, generator: Generator, tag: str, clients: int, bulk: int, text_bytes: int) -> None:
+        self.target = generator.target
+        self.users = [user_name(peer.number).encode() for peer in generator.swarm.peers.values()]
+        self.size = bulk or 1
+        self.padding = b"." * (text_bytes - STAMP_DIGITS)
+        self.latency = Latency()
+        self.pushed = 0
+        self.requests = 0
+        self.refused: set[int] = set()
+        self.first_refusal = ""
+        self._bulk = bulk
+        self._templates = self._forms(tag) if not bulk else self._items(tag)
+        self._head = b""
+        self.lanes = Lanes(generator.loop, self.target, clients, self._answer)
+
+    def _forms(self, tag: str) -> list[bytes]:
+        """Return a whole request for each user, with places for number and time."""
+        templates = []
+        for user in self.users:
+            body = b"appID=%d&userID=%b&msgID=%b%%07d&message=%%010d%b" % (
+                self.target.app,
+                user,
+                tag.encode(),
+                self.padding,
+            )
+            head = request_head(self.target, "/user/sendMessage", FORM, len(body % (0, 0)))
+            templates.append(head.replace(b"%", b"%%") + body)
+        return templates
+
+    def _items(self, tag: str) -> list[bytes]:
+        """Return an item of a bulk request for each user, with places for number and time."""
+        return [
+            b'{"userID":"%b","msgID":"%b%%07d","message":"%%010d%b"}' % (user, tag.encode(), self.padding)
+            for user in self.users
+        ]
+
+    def push(self, lane: Lane) -> None:
+        """Send the next request over ``lane``."""
+        first = self.pushed
+        self.pushed += self.size
+        self.requests += 1
+        templates, count, now = self._templates, len(self.users), stamp_us()
+        if not self._bulk:
+            self.lanes.send(lane, (first,), templates[first % count] % (first, now))
+            return
+        items = [templates[number % count] % (number, now) for number in range(first, self.pushed)]
+        body = b'{"appID":%d,"messages":[%b]}' % (self.target.app, b",".join(items))
+        head = request_head(self.target, "/user/sendMessageBatch", JSON, len(body))
+        self.lanes.send(lane, (first,), head + body)
+
+    def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
+        self.latency.add(micros)
+        if body.count(b'"sendResults":true') < self.size:
+            self.refused.update(range(number, number + self.size))
+            self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
+
+    def shortfall(self, tally: Tally) -> tuple[int, int]:
+        """Return how many accepted messages did not arrive, and how many arrived twice or changed."""
+        count = len(self.users)
+        wanted = [[0, 0] for _ in self.users]
+        for user, entry in enumerate(wanted):
+            numbers = range(user, self.pushed, count)
+            entry[:] = len(numbers), sum(numbers)
+        for number in self.refused:
+            wanted[number % count][0] -= 1
+            wanted[number % count][1] -= number
+        lost = wrong = 0
+        for peer, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
+            lost += max(0, frames - peer.frames)
+            wrong += max(0, peer.frames - frames)
+            wrong += peer.frames == frames and peer.checksum != checksum
+        return lost, wrong
+
+
+def push_and_receive(
+    generator: Generator, tag: str, seconds: float, clients: int, bulk: int, text_bytes: int
+) -> dict[str, Any]:
+    """Task: ``clients`` connections with one request in flight each, for ``seconds``."""
+    tally = Tally(generator.swarm, tag, every=True)
+    run = UserPushes(generator, tag, clients, bulk, text_bytes)
+    begin = time.monotonic()
+    end = begin + seconds
+    lanes = list(run.lanes)
+    while time.monotonic() < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
+        for lane in lanes:
+            if not lane.waiting:
+                run.push(lane)
+        generator.loop.turn(0.2)
+    during, pushing = run.lanes.answered * run.size, time.monotonic() - begin
+    last_news = time.monotonic()
+    while run.lanes.answered < run.requests or tally.received < run.pushed - len(run.refused):
+        if generator.loop.turn(0.1):
+            last_news = time.monotonic()
+        elif time.monotonic() > last_news + LAST_FRAMES_SECONDS:
+            break
+    run.lanes.close()
+    tally.release()
+    lost, wrong = run.shortfall(tally)
+    return {
+        "pushed": run.pushed,
+        "requests": run.requests,
+        "unanswered": run.requests - run.lanes.answered,
+        "refused": len(run.refused),
+        "refusal": run.first_refusal,
+        "during": during,
+        "seconds": pushing,
+        "not_received": lost,
+        "wrong": wrong,
+        "answers": run.latency.pack(),
+        **tally.figures(),
+        **generator.swarm.facts(),
+    }
+
+
+@dataclass(frozen=True)
+class PushOptions:
+    """Parameters of the scenario. ``bulk`` 0 is one message a request."""
+
+    users: int = parameter(1000, "Connected users, pushed to in turn.")
+    seconds: float = parameter(3.0, "How long to push, in seconds.")
+    clients: int = parameter(16, "HTTP connections, one request in flight on each.")
+    bulk: int = parameter(
+        0, "Messages in a request of /user/sendMessageBatch; 0 is one a request of /user/sendMessage."
+    )
+    text_bytes: int = parameter(20, "Bytes of the message text (10 or more).")
+
+
+def run(stage: Stage, options: PushOptions) -> Figures:
+    """Measure pushes to single users that are connected."""
+    hands = stage.hire(1)
+    stage.open(hands, options.users)
+    for seconds in (min(0.3, options.seconds), options.seconds):
+        with stage.measured() as span:
+            (answer,) = stage.ask(
+                hands,
+                "push",
+                tag=new_tag(),
+                seconds=seconds,
+                clients=options.clients,
+                bulk=options.bulk,
+                text_bytes=options.text_bytes,
+            )
+    span.note([answer])
+    if not answer["received"]:
+        raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
+    unit = "targets" if options.bulk else "requests"
+    return {
+        "messages": answer["pushed"],
+        **span.rate(unit, answer["pushed"], answer["seconds"], during=answer["during"], flat_out=True),
+        **Latency.merged([answer["latency"]]).figures(),
+        "answer_p50_ms": Latency.merged([answer["answers"]]).percentile_ms(50),
+        "answer_p99_ms": Latency.merged([answer["answers"]]).percentile_ms(99),
+        "frame_bytes": answer["frame_bytes"],
+        "lost": answer["not_received"],
+        "doubled": answer["wrong"],
+        "refused": answer["refused"] + answer["unanswered"],
+        "dropped": answer["lost"],
+    }

@@ -1,0 +1,184 @@
+"""What a scenario plays on: the server, the generator processes, the clock and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from imserver.bench import server
+from imserver.bench.client import Target
+from imserver.bench.crew import Crew, Hand, Progress
+from imserver.bench.loop import BenchError
+
+#: What a run found: names as in :mod:`.figures`; None where it could not be measured.
+Figures = dict[str, float | None]
+
+
+def parameter(default: Any, help: str) -> Any:
+    """Declare a parameter of a scenario: its default and what the command line says of it."""
+    return field(default=default, metadata={"help": help})
+
+
+TASK_SECONDS = 180.0
+REST_SECONDS = 1.0
+REST_LIMIT_SECONDS = 30.0
+RESTING_PERCENT = 2.0
+#: A server that used less than this share of a core was not what limited a flat-out rate.
+SATURATED_PERCENT = 90.0
+
+
+@dataclass
+class Span:
+    """CPU of the server and of the generators during a measurement."""
+
+    observed: bool
+    server_us: float = 0.0
+    seconds: float = 0.0
+    generator_seconds: float = 0.0
+    generators: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, answers: Iterable[dict[str, Any]]) -> None:
+        """Add what the generators say of themselves."""
+        self.generators = [
+            {"cpu_seconds": answer["generator_cpu_seconds"], "task_seconds": answer["task_seconds"]}
+            for answer in answers
+        ]
+
+    def cost(self, unit: str, count: float) -> Figures:
+        """Return CPU a unit of the server, and of the generators."""
+        spent = sum(entry["cpu_seconds"] for entry in self.generators)
+        return {
+            "cpu_us": self.server_us / count if self.observed and count else None,
+            "generator_cpu_us": spent * 1e6 / count if count else None,
+        }
+
+    def rate(
+        self, unit: str, count: float, seconds: float, *, during: float | None = None, flat_out: bool = True
+    ) -> Figures:
+        """Return what ``count`` units in ``seconds`` were a second and what they cost.
+
+        ``during``: those of them that count for the rate, when some came after the time. Where a flat-out rate did
+        not saturate the server, the generator (or the machine) was the limit: the rate of a core is derived.
+        """
+        figures = self.cost(unit, count)
+        measured = (count if during is None else during) / seconds
+        figures["measured_per_second"] = measured
+        cost = figures["cpu_us"]
+        if cost:
+            busy = figures["server_busy_percent"] = measured * cost / 1e4
+            derived = flat_out and busy < SATURATED_PERCENT
+            figures["generator_bound"] = float(derived)
+            figures[f"{unit}_per_second"] = 1e6 / cost if derived else measured
+        else:
+            figures[f"{unit}_per_second"] = measured
+        return figures
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which cores are for the server and which for the generators; nothing said, nobody is bound to any.
+
+    Left alone, the scheduler likes to put two processes that wake each other on one core, and then both share it.
+    """
+
+    server: tuple[int, ...] = ()
+    generators: tuple[int, ...] = ()
+
+    @classmethod
+    def divided(cls) -> Cores:
+        """Return the first core for the server, the others for the generators; on a single core no bounds."""
+        first, *others = sorted(os.sched_getaffinity(0))
+        return cls((first,), tuple(others)) if others else cls()
+
+
+class Stage:
+    """One run of a scenario. Owns the crew; knows the server by target and pids."""
+
+    def __init__(
+        self,
+        target: Target,
+        pids: tuple[int, ...],
+        crew: Crew,
+        progress: Progress | None = None,
+        cores: Cores | None = None,
+    ) -> None:
+        self.target = target
+        self.pids = pids
+        self.crew = crew
+        self.progress = progress
+        self.cores = cores or Cores()
+
+    def hire(self, count: int, *, as_server: bool = False) -> list[Hand]:
+        """Start ``count`` processes aimed at the server; ``as_server`` ones play its part and get its cores."""
+        hands = self.crew.hire(count)
+        cores = self.cores.server if as_server else self.cores.generators
+        for hand in hands:
+            hand.ask("aim", target=asdict(self.target), index=hand.index, cores=cores)
+        self.gather(hands)
+        return hands
+
+    def gather(self, hands: Sequence[Hand]) -> list[dict[str, Any]]:
+        """Wait for the answers of ``hands``."""
+        return self.crew.gather(hands, TASK_SECONDS, self.progress)
+
+    def ask(self, hands: Sequence[Hand], do: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Give the same command to each of ``hands`` and wait for the answers."""
+        for hand in hands:
+            hand.ask(do, **parameters)
+        return self.gather(hands)
+
+    def open(
+        self, hands: Sequence[Hand], count: int, *, first: int = 0, login: bool = True
+    ) -> list[tuple[int, int]]:
+        """Open ``count`` connections, split over ``hands``, and wait until all is quiet; return (first, count) of each.
+
+        Raises BenchError unless every one of them stands.
+        """
+        shares = []
+        for place, hand in enumerate(hands):
+            share = count // len(hands) + (place < count % len(hands))
+            shares.append((first, share))
+            hand.ask("open", first=first, count=share, login=login)
+            first += share
+        answers = self.gather(hands)
+        opened = sum(answer["opened"] for answer in answers)
+        if opened < count:
+            errors = [answer["errors"] for answer in answers if answer["errors"]]
+            raise BenchError(f"{opened} of {count} connections opened: {errors}")
+        self.ask(hands, "settle")
+        return shares
+
+    @contextmanager
+    def measured(self) -> Iterator[Span]:
+        """Count the server's CPU while the block runs."""
+        span = Span(bool(self.pids))
+        begin, before = time.monotonic(), server.cpu(self.pids)
+        yield span
+        span.server_us = server.cpu(self.pids).since(before)
+        span.seconds = time.monotonic() - begin
+
+    def rss_bytes(self) -> int:
+        """Return the server's resident memory."""
+        return server.rss_bytes(self.pids)
+
+    def wait(self, seconds: float) -> None:
+        """Let ``seconds`` pass, showing it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self.progress is not None:
+                self.progress(int(10 * (seconds - left)), int(10 * seconds))
+            time.sleep(min(left, 0.5))
+
+    def rest(self) -> None:
+        """Wait until the server does nothing any more (closes handled, memory settled)."""
+        time.sleep(REST_SECONDS)
+        deadline = time.monotonic() + REST_LIMIT_SECONDS
+        while self.pids and time.monotonic() < deadline:
+            with self.measured() as span:
+                time.sleep(REST_SECONDS / 2)
+            if span.server_us / 1e4 < RESTING_PERCENT * span.seconds:
+                return

@@ -1,0 +1,81 @@
+"""Entry of a generator process: ``python -m imserver.bench.worker`` speaks JSON lines over its pipes.
+
+A command is ``{"do": task, …parameters}``; it is answered by one line, ``{"done": …}`` or ``{"failed": text}``, after
+any number of ``{"progress": [done, total]}``. The line ``stop`` ends a task early; the end of the input ends the process.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import signal
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+from imserver.bench import echo, fanout, floor, generator, push, server, storm
+from imserver.bench.generator import Generator
+from imserver.bench.loop import BenchError, Loop
+
+TASKS: dict[str, Callable[..., dict[str, Any]]] = {
+    "aim": generator.aim,
+    "open": generator.open_connections,
+    "settle": generator.settle,
+    "close": generator.close_connections,
+    "serve": server.keep,
+    "floor.listen": floor.listen,
+    "floor.accept": floor.accept,
+    "floor.send": floor.send,
+    "floor.connect": floor.connect,
+    "floor.receive": floor.receive,
+    "fanout": fanout.push_and_receive,
+    "fanout.receive": fanout.receive,
+    "fanout.verdict": fanout.verdict,
+    "echo": echo.echo,
+    "push": push.push_and_receive,
+    "storm.return": storm.drop_and_return,
+    "storm.stand": storm.stand_by,
+}
+
+
+def perform(process: Generator, command: dict[str, Any]) -> dict[str, Any]:
+    """Run one command and return its answer, with the CPU and wall time it took here."""
+    task = TASKS[command.pop("do")]
+    cpu, wall = time.process_time(), time.monotonic()
+    try:
+        done = task(process, **command)
+    except BenchError as error:
+        return {"failed": str(error)}
+    except Exception:
+        return {"failed": traceback.format_exc()}
+    done["generator_cpu_seconds"] = time.process_time() - cpu
+    done["task_seconds"] = time.monotonic() - wall
+    return {"done": done}
+
+
+def main() -> None:
+    """Serve commands until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    gc.disable()  # nothing here makes cycles worth a pause
+    try:
+        process = Generator(Loop())
+    except BenchError as error:
+        os.write(1, (f'{{"failed": "{error}"}}\n').encode())
+        return
+    try:
+        while True:
+            process.tell(perform(process, process.loop.command()))
+    except BrokenPipeError:
+        pass  # the parent is gone
+    finally:
+        for end in process.at_exit:
+            end()
+
+
+if __name__ == "__main__":
+    main()
