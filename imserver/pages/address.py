@@ -1,6 +1,5 @@
 """Where a page finds the HTTP interface and the WebSocket, and what its Content-Security-Policy may name."""
 
-import ipaddress
 import re
 from collections.abc import Iterable
 from typing import Final
@@ -111,19 +110,3 @@ def _sources(scheme: str, either: tuple[str, str], host: str) -> Iterable[str]:
     """Policy sources; the grammar of CSP has no IPv6 addresses, so for those the scheme alone is named."""
     schemes = (scheme,) if scheme else either
     return (f"{each}:" if host.startswith("[") else f"{each}://{host}" for each in schemes)
-
-
-class Proxies:
-    """The peers whose X-Forwarded- headers count."""
-
-    def __init__(self, networks: Iterable[str]) -> None:
-        self._networks = tuple(ipaddress.ip_network(network, strict=False) for network in networks)
-
-    def trusts(self, peer: str) -> bool:
-        """Whether ``peer`` (an address; anything else is not trusted) lies in one of the networks."""
-        try:
-            address = ipaddress.ip_address(peer)
-        except ValueError:
-            return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)

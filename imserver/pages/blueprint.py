@@ -11,6 +11,7 @@ from typing import Any, Final, Protocol
 from flask import (
     Blueprint,
     Response,
+    abort,
     jsonify,
     redirect,
     render_template,
@@ -23,13 +24,15 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver import assets
 from imserver.auth import PAGE_TOKEN_PREFIX
 from imserver.config import Config
-from imserver.errors import HTTP_BAD_REQUEST, HTTP_UNAUTHORIZED, HttpProblem, problem_body
-from imserver.pages.address import Addresses, Ports, Proxies, is_host, parse_configured, resolve
+from imserver.errors import HTTP_BAD_REQUEST, HTTP_UNAUTHORIZED
+from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
 from imserver.pages.names import Names
 from imserver.pages.text import TEXT, choose_language
+from imserver.transport.proxies import TrustedProxies
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
+_STATUS_TEXTS: Final = ("status_", "unit_")
 _FALLBACK_ROOM: Final = "101"
 
 _POLICY: Final = (
@@ -95,14 +98,12 @@ class _Chat:
         app = node.config.app
         self._websocket = parse_configured("app.websocket_url", app.websocket_url)
         self._http = parse_configured("app.http_url", app.http_url)
-        self._proxies = Proxies(node.config.server.trusted_proxies)
+        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
         self._rooms = [name for name in node.config.apps if name.isdecimal()] or [_FALLBACK_ROOM]
 
     def page(self) -> AnyResponse:
         """``GET /home/index?appID=``: the room's page, with a name and a token made for the newcomer."""
         addresses = self._addresses()
-        if addresses is None:
-            return _problem(HTTP_BAD_REQUEST)
         room = _parameter("appid")
         if room not in self._rooms:
             room = self._rooms[0]
@@ -119,7 +120,7 @@ class _Chat:
             "seenHost": addresses.seen_host,
             "noticeMembers": self._node.config.hub.notice_members,
             "language": words["html_lang"],
-            "text": words,
+            "text": {key: text for key, text in words.items() if not key.startswith(_STATUS_TEXTS)},
         }
         answer = _render("home.html", language, words, data=data, room=room, rooms=self._rooms)
         answer.headers["Content-Security-Policy"] = _POLICY.format(connect=" ".join(addresses.sources))
@@ -130,19 +131,19 @@ class _Chat:
         app, user = _parameter("appid"), _parameter("userid")
         _, _, token = request.headers.get("Authorization", "").partition(" ")
         if not token.startswith(PAGE_TOKEN_PREFIX) or not self._node.auth.may_login(app, user, token):
-            return _problem(HTTP_UNAUTHORIZED)
+            abort(HTTP_UNAUTHORIZED.status)
         answer = jsonify(
             token=self._node.auth.page_token(app, user), seconds=self._node.config.api.page_token_seconds
         )
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    def _addresses(self) -> Addresses | None:
+    def _addresses(self) -> Addresses:
         host = request.headers.get("Host", "")
         if self._proxies.trusts(request.remote_addr or ""):
             host = request.headers.get("X-Forwarded-Host", host).split(",")[0].strip()
         if not is_host(host):
-            return None
+            abort(HTTP_BAD_REQUEST.status)
         return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
 
 
@@ -157,9 +158,7 @@ def status() -> AnyResponse:
         "stateUrl": "/system/state",
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
-        "text": {
-            key: text for key, text in words.items() if key.startswith(("status_", "unit_", "no_answer"))
-        },
+        "text": {key: text for key, text in words.items() if key.startswith((*_STATUS_TEXTS, "no_answer"))},
     }
     return _render("status.html", language, words, data=data)
 
@@ -206,10 +205,6 @@ def _parameter(name: str) -> str:
         if key.lower() == name:
             return value
     return ""
-
-
-def _problem(problem: HttpProblem) -> AnyResponse:
-    return Response(problem_body(problem), problem.status, mimetype="application/json")
 
 
 def _protect(answer: Response) -> Response:

@@ -50,7 +50,8 @@ class Names:
     def pick(self, app: str, is_online: Callable[[str, str], bool]) -> str:
         """A random name for a newcomer of ``app`` that nobody there bears.
 
-        A name given is kept for half a minute, time enough to log in. When the plain names run short, a number goes behind one.
+        A name given is kept for half a minute, time enough to log in. When the plain names run short, a
+        number goes behind one.
         """
         self._forget_old()
         name = random.choice(FIGURES)

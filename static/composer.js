@@ -1,0 +1,136 @@
+// @ts-check
+/** Where one writes: a field that grows, Enter to send, emoji, and what went wrong. */
+
+import { makeEmojiGrid } from "./emoji.js";
+import { ImError, newId } from "../sdk/imserver.js";
+import { element, fill } from "./text.js";
+
+const WARN_LEFT = 400;
+
+/** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
+
+export class Composer {
+  #form = element("composer", HTMLFormElement);
+  #field = element("message", HTMLTextAreaElement);
+  #send = element("send", HTMLButtonElement);
+  #note = element("note", HTMLElement);
+  #left = element("left", HTMLElement);
+  #grid = element("emoji", HTMLElement);
+  #opener = element("emoji-open", HTMLButtonElement);
+  #busy = false;
+  /** The last text that failed, with its id: sent again under the same id it cannot arrive twice. */
+  #failed = { text: "", id: "" };
+
+  /**
+   * @param {(text: string, id: string) => Promise<unknown>} send  rejects with why it was not sent
+   * @param {() => boolean} isOnline
+   * @param {Record<string, string>} words
+   */
+  constructor(send, isOnline, words) {
+    this.send = send;
+    this.isOnline = isOnline;
+    this.words = words;
+    const emoji = makeEmojiGrid(this.#grid, (picked) => this.#insert(picked));
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.#submit();
+    });
+    this.#field.addEventListener("keydown", (event) => this.#onKey(event));
+    this.#field.addEventListener("input", () => this.#changed());
+    this.#opener.addEventListener("click", () => {
+      this.#toggleEmoji(this.#grid.hidden === true);
+      if (!this.#grid.hidden) emoji.focus();
+    });
+    this.#form.addEventListener("keydown", (event) => {
+      if (event.key !== "Escape" || this.#grid.hidden) return;
+      this.#toggleEmoji(false);
+      this.#field.focus();
+    });
+    this.#changed();
+  }
+
+  /** The connection came or went. */
+  refresh() {
+    this.#send.setAttribute("aria-disabled", String(!this.isOnline() || this.#busy || !this.#field.value.trim()));
+    if (this.isOnline() && this.#note.dataset.why === "offline") this.#say("");
+  }
+
+  focus() {
+    this.#field.focus();
+  }
+
+  /** @param {KeyboardEvent} event */
+  #onKey(event) {
+    if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
+    if (event.isComposing || event.keyCode === 229) return; // this Enter chooses a word of the input method
+    event.preventDefault();
+    this.#submit();
+  }
+
+  async #submit() {
+    const text = this.#field.value.trim();
+    if (!text || this.#busy) return this.#field.focus();
+    if (!this.isOnline()) return this.#say(this.words.send_offline, "offline");
+    const id = this.#failed.text === text ? this.#failed.id : newId();
+    this.#setBusy(true);
+    try {
+      await this.send(text, id);
+      this.#failed = { text: "", id: "" };
+      this.#field.value = "";
+      this.#say("");
+      this.#toggleEmoji(false);
+    } catch (error) {
+      this.#failed = { text, id };
+      this.#say(fill(this.words.send_failed, { reason: this.#reason(error) }));
+    }
+    this.#setBusy(false);
+    this.#changed();
+    this.#field.focus();
+  }
+
+  /** @param {unknown} error */
+  #reason(error) {
+    if (!(error instanceof ImError)) return String(error);
+    if (error.code === 0) return this.words.no_answer;
+    return `${error.message || "HTTP"} (${fill(this.words.code, { code: error.code })})`;
+  }
+
+  /** @param {boolean} busy */
+  #setBusy(busy) {
+    this.#busy = busy;
+    this.#field.readOnly = busy;
+    this.#form.setAttribute("aria-busy", String(busy));
+  }
+
+  #changed() {
+    this.#field.style.height = "auto";
+    this.#field.style.height = `${this.#field.scrollHeight}px`;
+    const left = this.#field.maxLength - this.#field.value.length;
+    this.#left.textContent = left <= WARN_LEFT ? fill(this.words.too_long, { count: left }) : "";
+    this.refresh();
+  }
+
+  /**
+   * @param {string} text
+   * @param {string} [why]
+   */
+  #say(text, why = "") {
+    this.#note.textContent = text;
+    this.#note.dataset.why = why;
+    this.#note.hidden = !text;
+  }
+
+  /** @param {boolean} open */
+  #toggleEmoji(open) {
+    this.#grid.hidden = !open;
+    this.#opener.setAttribute("aria-expanded", String(open));
+  }
+
+  /** @param {string} emoji */
+  #insert(emoji) {
+    const { selectionStart, selectionEnd, value, maxLength } = this.#field;
+    if (value.length - (selectionEnd - selectionStart) + emoji.length > maxLength) return;
+    this.#field.setRangeText(emoji, selectionStart, selectionEnd, "end");
+    this.#changed();
+  }
+}

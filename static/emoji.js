@@ -1,0 +1,56 @@
+// @ts-check
+/** A grid of emoji: one tab stop, arrow keys inside, Home and End, Enter or a click takes one. */
+
+const EMOJI =
+  "😀 😄 😁 😂 🤣 😊 😉 😍 😘 😋 😎 🤔 🤗 🤩 😏 😴 😅 😇 🙃 🥳 🥺 😢 😭 😤 😡 🤯 😱 😳 🤫 🙄 🤝 👍 👎 👏 🙏 💪 ✌️ 👌 👋 🫡 " +
+  "❤️ 🧡 💛 💚 💙 💜 💔 💯 ✨ 🎉 🎂 🎁 🔥 ⭐ 🌙 ☀️ 🌈 🌸 🍀 🌹 🍵 ☕ 🍺 🍜 🥟 🍉 🐼 🐯 🐶 🐱 🐉 🚀 ⚡ 💡 📌 ✅ ❓ ❗ 🀄 🏮";
+
+/**
+ * @param {HTMLElement} grid
+ * @param {(emoji: string) => void} onPick
+ * @returns {{ focus: () => void }}
+ */
+export function makeEmojiGrid(grid, onPick) {
+  const buttons = EMOJI.split(" ").map((emoji) => {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.textContent = emoji;
+    button.tabIndex = -1;
+    button.addEventListener("click", () => onPick(emoji));
+    return button;
+  });
+  let current = 0;
+  buttons[current].tabIndex = 0;
+  grid.append(...buttons);
+
+  /** @param {number} index */
+  const moveTo = (index) => {
+    buttons[current].tabIndex = -1;
+    current = Math.max(0, Math.min(buttons.length - 1, index));
+    buttons[current].tabIndex = 0;
+    buttons[current].focus();
+  };
+  const columns = () => {
+    const { offsetTop } = buttons[0];
+    const second = buttons.findIndex((button) => button.offsetTop !== offsetTop);
+    return second < 0 ? buttons.length : second;
+  };
+  grid.addEventListener("focusin", (event) => {
+    const index = buttons.indexOf(/** @type {HTMLButtonElement} */ (event.target));
+    if (index >= 0 && index !== current) moveTo(index);
+  });
+  grid.addEventListener("keydown", (event) => {
+    const target = {
+      ArrowRight: () => current + 1,
+      ArrowLeft: () => current - 1,
+      ArrowDown: () => (current + columns() < buttons.length ? current + columns() : current),
+      ArrowUp: () => (current - columns() >= 0 ? current - columns() : current),
+      Home: () => 0,
+      End: () => buttons.length - 1,
+    }[event.key];
+    if (!target) return;
+    event.preventDefault();
+    moveTo(target());
+  });
+  return { focus: () => moveTo(current) };
+}

@@ -1,0 +1,148 @@
+// @ts-check
+/**
+ * Who is online. The list is read half a second after every login; in between, notices keep it up to date. In a big
+ * room the server sends no notices: then the list is read each minute.
+ */
+
+import { avatar, fill, make } from "./text.js";
+
+const FIRST_READ_MS = 500;
+const READ_EACH_MS = 60_000;
+const RETRY_MS = 10_000;
+const MAX_ROWS = 300;
+
+/** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
+
+/** @typedef {{ list: HTMLElement, note: HTMLElement, counts: HTMLElement[] }} Parts */
+
+export class People {
+  /** @type {Set<string>} */
+  #names = new Set();
+  #count = 0;
+  /** @type {Map<string, boolean> | null} who came (true) and went (false) while a list is on its way */
+  #meanwhile = null;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #timer;
+  #drawing = false;
+  #online = false;
+  #known = false;
+
+  /**
+   * @param {ImClient} client
+   * @param {Parts} parts
+   * @param {Record<string, string>} words
+   * @param {{ noticeMembers: number, language: string }} page
+   * @param {(alone: boolean) => void} onAlone  told, each time the list is drawn, whether nobody else is here
+   */
+  constructor(client, parts, words, { noticeMembers, language }, onAlone) {
+    this.client = client;
+    this.parts = parts;
+    this.words = words;
+    this.onAlone = onAlone;
+    this.noticeMembers = noticeMembers;
+    this.collator = new Intl.Collator(language, { numeric: true });
+    client.on("enter", ({ from }) => this.#move(from, true));
+    client.on("exit", ({ from }) => this.#move(from, false));
+    client.on("state", ({ state }) => this.#follow(state === "online"));
+  }
+
+  /** @param {boolean} online */
+  #follow(online) {
+    if (this.#online === online) return;
+    this.#online = online;
+    clearTimeout(this.#timer);
+    if (online) {
+      this.#move(this.client.user, true);
+      this.#timer = setTimeout(() => this.#read(), FIRST_READ_MS);
+    }
+    this.#draw();
+  }
+
+  async #read() {
+    const meanwhile = new Map();
+    this.#meanwhile = meanwhile;
+    try {
+      const { userList, userCount } = await this.client.userList();
+      this.#names = new Set(userList.map(String));
+      this.#count = Math.max(userCount, this.#names.size);
+      this.#known = true;
+      this.#meanwhile = null;
+      for (const [name, came] of meanwhile) this.#move(name, came);
+      if (this.#online) this.#move(this.client.user, true);
+    } catch {
+      this.#meanwhile = null;
+      this.#known = false;
+    }
+    this.#draw();
+    if (this.#online) this.#plan();
+  }
+
+  #plan() {
+    clearTimeout(this.#timer);
+    if (!this.#known) this.#timer = setTimeout(() => this.#read(), RETRY_MS);
+    // spread, so that the pages of a big room do not all ask in the same second
+    else if (this.#isBig()) this.#timer = setTimeout(() => this.#read(), READ_EACH_MS * (0.9 + 0.2 * Math.random()));
+  }
+
+  #isBig() {
+    return this.#count >= this.noticeMembers;
+  }
+
+  /**
+   * @param {string} name
+   * @param {boolean} came
+   */
+  #move(name, came) {
+    this.#meanwhile?.set(name, came);
+    const wasBig = this.#isBig();
+    if (came && !this.#names.has(name)) {
+      this.#names.add(name);
+      this.#count += 1;
+    } else if (!came && this.#names.delete(name)) {
+      this.#count -= 1;
+    }
+    if (!wasBig && this.#isBig() && this.#known && this.#online) this.#plan();
+    this.#draw();
+  }
+
+  #draw() {
+    if (this.#drawing) return;
+    this.#drawing = true;
+    setTimeout(() => {
+      this.#drawing = false;
+      this.#render();
+    }, 50);
+  }
+
+  #render() {
+    const self = this.client.user;
+    const names = [...this.#names].sort((a, b) => Number(b === self) - Number(a === self) || this.collator.compare(a, b));
+    const rows = names.slice(0, MAX_ROWS).map((name) => {
+      const row = make("li", "", avatar(name), make("bdi", "", name));
+      if (name === self) row.append(make("small", "", this.words.self_mark));
+      return row;
+    });
+    this.parts.list.replaceChildren(...rows);
+    for (const count of this.parts.counts) count.textContent = String(this.#count);
+    this.onAlone(this.#isAlone());
+    this.parts.list.classList.toggle("stale", !this.#online);
+    const notes = this.#notes();
+    this.parts.note.textContent = notes;
+    this.parts.note.hidden = !notes;
+  }
+
+  #isAlone() {
+    return this.#online && this.#known && this.#names.size === 1 && this.#count === 1;
+  }
+
+  #notes() {
+    const words = this.words;
+    if (this.#online && !this.#known) return this.#names.size > 1 ? "" : words.people_failed;
+    if (!this.#names.size) return words.people_waiting;
+    if (this.#isAlone()) return words.people_alone;
+    const hidden = this.#count - Math.min(this.#names.size, MAX_ROWS);
+    const notes = hidden > 0 ? [fill(words.people_more, { count: hidden })] : [];
+    if (this.#isBig()) notes.push(words.people_each_minute);
+    return notes.join(" · ");
+  }
+}
