@@ -122,7 +122,7 @@ def _read_batch(call: Call) -> Batch:
         pass
     try:
         fields = _usual_spelling(parse_json(call.body))
-        if "messages" in fields:
+        if isinstance(fields.get("messages"), list):
             fields["messages"] = [_usual_spelling(fold(item)) for item in fields["messages"]]
         return msgspec.convert(fields, Batch)
     except (BadBody, msgspec.ValidationError, AttributeError, TypeError):

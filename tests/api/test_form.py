@@ -23,7 +23,23 @@ encoded_text = st.text(
 )
 encoded_bytes = st.lists(
     st.sampled_from(
-        [b"&", b"=", b"+", b"%", b"%E4", b"%bd", b"%A0", b"%", b"%41", b"%4", b"%zz", b"a", b"K", b"\xe4", b"\xff"]
+        [
+            b"&",
+            b"=",
+            b"+",
+            b"%",
+            b"%E4",
+            b"%bd",
+            b"%A0",
+            b"%",
+            b"%41",
+            b"%4",
+            b"%zz",
+            b"a",
+            b"K",
+            b"\xe4",
+            b"\xff",
+        ]
     ),
     max_size=20,
 ).map(b"".join)
@@ -51,7 +67,11 @@ def test_parameters_are_the_first_of_each_folded_name(encoded: bytes) -> None:
     assert found == expected
 
 
-@given(st.dictionaries(st.text(st.characters(codec="utf-8")).map(str.lower), st.text(st.characters(codec="utf-8"))))
+@given(
+    st.dictionaries(
+        st.text(st.characters(codec="utf-8")).map(str.lower), st.text(st.characters(codec="utf-8"))
+    )
+)
 def test_what_urllib_encodes_is_read_back(form: dict[str, str]) -> None:
     form = {name: value for name, value in form.items() if name and name == name.lower()}
     found = parse_form(urlencode(form).encode())

@@ -54,7 +54,9 @@ def test_an_app_is_named_by_its_number_however_it_is_written(node: FakeNode, app
     assert node.post(ONE, appID=app_id, userID="黄帝", message="x") == SENT
 
 
-@pytest.mark.parametrize("app_id", ["", "0", "x", "1e2", " 101", "101 ", "１０１", "-101", "1" * 5000, "104", "999"])
+@pytest.mark.parametrize(
+    "app_id", ["", "0", "x", "1e2", " 101", "101 ", "１０１", "-101", "1" * 5000, "104", "999"]
+)
 def test_nobody_is_reached_in_an_app_that_is_not_theirs(node: FakeNode, app_id: str) -> None:
     assert node.post(ONE, appID=app_id, userID="黄帝", message="x") == NOT_SENT
     assert node.delivered == []
@@ -92,7 +94,9 @@ def test_a_multipart_form_is_as_good(node: FakeNode) -> None:
     assert node.texts == [("马远", "多")]
 
 
-@pytest.mark.parametrize("kind", [JSON, "application/json; charset=utf-8", "Application/JSON", "application/x+json"])
+@pytest.mark.parametrize(
+    "kind", [JSON, "application/json; charset=utf-8", "Application/JSON", "application/x+json"]
+)
 @pytest.mark.parametrize("app_id", [b"101", b'"101"'])
 def test_json_is_as_good(node: FakeNode, kind: str, app_id: bytes) -> None:
     body = b'{"APPID":%b,"userid":"\\u9a6c\\u8fdc","message":"x","more":[1,{}],"msgID":null}' % app_id

@@ -1,0 +1,71 @@
+"""State, health and kicking."""
+
+import pytest
+
+from .fakes import BAD_PARAMETER, FakeNode, decoded
+
+KICK = "/user/kick"
+
+
+@pytest.fixture
+def node() -> FakeNode:
+    return FakeNode()
+
+
+def test_state_names_peers_only_when_asked_to(node: FakeNode) -> None:
+    assert node.get("/system/state")["data"] == {"managerInfo": {"clientsLen": 2}}
+    assert node.get("/system/state", isDebug="false")["data"] == {"managerInfo": {"clientsLen": 2}}
+    debugged = node.get("/system/state", isDebug="true")["data"]
+    assert debugged == {"managerInfo": {"clientsLen": 2, "clients": ["127.0.0.1:1"]}}
+
+
+def test_health_is_always_fine(node: FakeNode) -> None:
+    node.is_ready = False
+    answer = node.call("GET", "/health")
+    assert (answer.status, answer.body) == (200, b'{"status":"ok"}')
+
+
+def test_ready_says_whether_the_node_can_do_its_work(node: FakeNode) -> None:
+    assert node.call("GET", "/ready").status == 200
+    node.is_ready = False
+    assert node.call("GET", "/ready").status == 503
+
+
+def test_head_and_options_are_answered(node: FakeNode) -> None:
+    assert node.call("HEAD", "/user/list", query="appID=101") == node.call(
+        "GET", "/user/list", query="appID=101"
+    )
+    answer = node.call("OPTIONS", "/user/sendMessage")
+    assert (answer.status, answer.body) == (204, b"")
+
+
+def test_a_kick_closes_the_connections_of_a_user(node: FakeNode) -> None:
+    assert node.post(KICK, appID=101, userID="马远")["data"] == {"kickResults": True, "kickCount": 1}
+    assert node.post(KICK, appID=101, userID="nobody")["data"] == {"kickResults": False, "kickCount": 0}
+    assert node.kicked == [("101", "马远", 0), ("101", "nobody", 0)]
+
+
+@pytest.mark.parametrize("seconds", ["60", "0.5", "", "31622400"])
+def test_a_kick_may_ban_for_a_time(node: FakeNode, seconds: str) -> None:
+    assert node.post(KICK, appID=101, userID="马远", banSeconds=seconds)["data"]["kickResults"]
+    assert node.kicked == [("101", "马远", float(seconds or 0))]
+
+
+def test_a_ban_in_json_is_a_number(node: FakeNode) -> None:
+    assert node.post_json(KICK, {"appID": 101, "userID": "马远", "banSeconds": 1.5})["data"]["kickResults"]
+    assert node.kicked == [("101", "马远", 1.5)]
+    assert node.post_json(KICK, {"appID": 101, "userID": "马远", "banSeconds": "1"}) == BAD_PARAMETER
+    assert node.post_json(KICK, {"appID": 101, "userID": "马远", "banSeconds": True}) == BAD_PARAMETER
+
+
+@pytest.mark.parametrize("seconds", ["x", "-1", "nan", "inf", "1e9", "31622401", "1" * 400])
+def test_a_ban_of_no_sensible_time_is_refused_with_1001(node: FakeNode, seconds: str) -> None:
+    assert node.post(KICK, appID=101, userID="马远", banSeconds=seconds) == BAD_PARAMETER
+    assert node.kicked == []
+
+
+@pytest.mark.parametrize("form", ["userID=马远", "appID=0&userID=马远", "appID=101", "appID=101&userID="])
+def test_nobody_is_kicked_without_an_app_and_a_name(node: FakeNode, form: str) -> None:
+    answer = node.call("POST", KICK, form.encode())
+    assert decoded(answer)["data"] == {"kickResults": False, "kickCount": 0}
+    assert node.kicked == []

@@ -1,0 +1,144 @@
+"""Keys, page tokens, and the warning of demo mode."""
+
+import logging
+import time
+
+import pytest
+
+from imserver.auth import ANYBODY, NOBODY, PAGE_TOKEN_PREFIX, Auth
+from imserver.config import Config
+from imserver.settings import ApiSettings, KeySettings, ServerSettings
+
+SECRET = b"0123456789abcdef0123456789abcdef"
+KEYED = Config(
+    api=ApiSettings(keys=(KeySettings("the key", ("push",)), KeySettings("钥匙", ("read",), ("101",))))
+)
+
+
+@pytest.fixture
+def auth() -> Auth:
+    return Auth(KEYED, SECRET)
+
+
+def test_without_any_key_everybody_may_do_everything() -> None:
+    assert Auth(Config(), SECRET).caller("") is ANYBODY
+
+
+def test_a_key_is_known_by_the_bytes_that_were_sent(auth: Auth) -> None:
+    assert auth.caller("Bearer the key").scopes == {"push"}
+    caller = auth.caller("Bearer " + "钥匙".encode().decode("latin-1"))
+    assert (caller.scopes, caller.apps) == ({"read"}, {"101"})
+    assert auth.caller("Bearer the keys") is NOBODY
+
+
+def test_admin_has_all_scopes() -> None:
+    auth = Auth(Config(api=ApiSettings(keys=(KeySettings("k", ("admin",)),))), SECRET)
+    assert auth.caller("Bearer k").scopes == {"push", "read", "admin"}
+
+
+def test_no_key_stands_in_memory_as_text(auth: Auth) -> None:
+    assert b"the key" not in repr(vars(auth)).encode()
+
+
+def test_a_page_token_names_its_app_and_user(auth: Auth) -> None:
+    caller = auth.caller(f"Bearer {auth.page_token('101', '马远')}")
+    assert (caller.scopes, caller.apps, caller.user) == ({"page"}, {"101"}, "马远")
+
+
+@pytest.mark.parametrize(("app", "user"), [("101", "马远"), ("102", "马远x"), ("102", "黄帝"), ("", "")])
+def test_a_page_token_logs_in_nobody_else(auth: Auth, app: str, user: str) -> None:
+    token = auth.page_token("102", "马远")
+    assert auth.may_login("102", "马远", token)
+    assert not auth.may_login(app, user, token)
+
+
+def test_demo_mode_holds_people_to_their_page_token_too() -> None:
+    auth = Auth(Config(), SECRET)
+    assert not auth.may_login("101", "黄帝", auth.page_token("101", "马远"))
+
+
+@pytest.mark.parametrize("token", ["", "anything", "eyJhbGciOi.x.y"])
+def test_tokens_that_are_not_ours_are_not_judged(auth: Auth, token: str) -> None:
+    assert auth.may_login("101", "马远", token)
+
+
+def test_a_page_token_that_was_tampered_with_is_worth_nothing(auth: Auth) -> None:
+    token = auth.page_token("101", "马远")
+    for broken in (
+        token[:-1],
+        token + "x",
+        PAGE_TOKEN_PREFIX,
+        PAGE_TOKEN_PREFIX + "a.b.c",
+        token.replace(".", ".."),
+    ):
+        assert not auth.may_login("101", "马远", broken), broken
+        assert auth.caller(f"Bearer {broken}") is NOBODY, broken
+
+
+def test_a_page_token_of_another_secret_is_worth_nothing(auth: Auth) -> None:
+    token = Auth(KEYED, b"another secret of thirty-two by.").page_token("101", "马远")
+    assert not auth.may_login("101", "马远", token)
+
+
+def test_nodes_that_share_the_secret_take_each_others_tokens(auth: Auth) -> None:
+    assert auth.may_login("101", "马远", Auth(Config(), SECRET).page_token("101", "马远"))
+
+
+def test_a_page_token_ends_with_its_time(auth: Auth, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = auth.page_token("101", "马远")
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 3599)
+    assert auth.may_login("101", "马远", token)
+    monkeypatch.setattr(time, "time", lambda: now + 3602)
+    assert not auth.may_login("101", "马远", token)
+    assert auth.caller(f"Bearer {token}") is NOBODY
+
+
+# --- demo mode ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "",
+        "localhost",
+        "LOCALHOST:8080",
+        "127.0.0.1",
+        "127.1.2.3:8080",
+        "[::1]:8080",
+        "[::1]",
+        "chat.example.org",
+    ],
+)
+def test_requests_for_this_machine_are_no_reason_to_warn(host: str, caplog: pytest.LogCaptureFixture) -> None:
+    auth = Auth(Config(server=ServerSettings(host="chat.example.org")), SECRET)
+    auth.look_at(host, forwarded=False)
+    assert auth.watching
+    assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("host", "forwarded"),
+    [
+        ("chat.example.org", False),
+        ("192.168.0.7:8080", False),
+        ("[2001:db8::1]:80", False),
+        ("localhost", True),
+    ],
+)
+def test_the_first_request_from_elsewhere_is_warned_of_once(
+    host: str, forwarded: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    auth = Auth(Config(), SECRET)
+    auth.look_at(host, forwarded)
+    auth.look_at(host, forwarded)
+    assert not auth.watching
+    (record,) = caplog.records
+    assert record.levelno == logging.WARNING
+    assert "api: {keys:" in record.getMessage()
+
+
+def test_with_keys_there_is_nothing_to_warn_of(auth: Auth, caplog: pytest.LogCaptureFixture) -> None:
+    assert not auth.watching
+    auth.look_at("chat.example.org", forwarded=True)
+    assert not caplog.records
