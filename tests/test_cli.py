@@ -1,0 +1,256 @@
+"""The command line: what it prints, and one clear line with a non-zero exit status for each failure."""
+
+import json
+import os
+import socket
+import stat
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+import yaml
+from click.testing import CliRunner, Result
+
+from imserver import __version__, assets, errors
+from imserver.cli import main
+
+from .conftest import StartServer
+from .support import run_cli
+
+
+def invoke(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+def refused(*arguments: str, status: int = 1) -> str:
+    """What a command says that has to fail; it must be one line without a traceback."""
+    done = run_cli(*arguments)
+    assert done.returncode == status, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("imserver: ")
+
+
+@pytest.fixture
+def taken() -> socket.socket:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+# --- commands that need no server ---------------------------------------------------------------------------
+
+
+def test_version_prints_the_version() -> None:
+    assert invoke("version").output == f"{__version__}\n"
+
+
+def test_help_names_every_command() -> None:
+    output = invoke("--help").output
+    for command in ("bench", "check-config", "codes", "serve", "status", "version"):
+        assert f"\n  {command} " in output
+
+
+def test_codes_prints_every_code_of_the_tables() -> None:
+    lines = invoke("codes").output.splitlines()
+    for row in errors.CLOSE.values():
+        assert any(line.startswith(f"{row.code}  {row.name}") and row.meaning in line for line in lines)
+    for code, text in errors.REPLY_TEXT.items():
+        assert any(line.split() == [str(code), text] for line in lines)
+    for problem in errors.HTTP_PROBLEMS.values():
+        assert any(line.split()[:2] == [str(problem.status), problem.code] for line in lines)
+
+
+def test_check_config_prints_the_settings_as_used(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {httpPort: 5}", encoding="utf-8")
+    done = CliRunner().invoke(
+        main, ["check-config", "--config", str(file)], env={"IMSERVER_LOG_FORMAT": "json"}
+    )
+    got = yaml.safe_load(done.stdout)
+    assert (got["app"]["http_port"], got["app"]["websocket_port"], got["log"]["format"]) == (5, 8089, "json")
+
+
+def test_check_config_warns_of_unknown_variables() -> None:
+    done = CliRunner().invoke(main, ["check-config"], env={"IMSERVER_PORT": "1"})
+    assert done.exit_code == 0
+    assert done.stderr == "warning: environment: IMSERVER_PORT is no setting and has no effect\n"
+
+
+def test_check_config_prints_the_manual() -> None:
+    assert invoke("check-config", "--defaults").output == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+
+
+def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {htpPort: 5}", encoding="utf-8")
+    said = f"{file}, line 1: unknown key 'app.htpPort'; the nearest known key is 'app.http_port'"
+    assert refused("check-config", "--config", str(file)) == said
+    assert refused("serve", "--config", str(file)) == said
+
+
+@pytest.mark.parametrize(
+    "arguments", [["fly"], ["serve", "--http-port", "x"], ["serve", "--door", "back"], ["serve", "x"]]
+)
+def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
+    done = invoke(*arguments)
+    assert done.exit_code == 2
+    assert "Usage:" in done.output
+
+
+# --- servers that cannot start ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", ["--http-port", "--ws-port"])
+def test_a_taken_port_is_one_clear_line(tmp_path: Path, taken: socket.socket, port: str) -> None:
+    number = taken.getsockname()[1]
+    ports = {"--http-port": "0", "--ws-port": "0", port: str(number)}
+    arguments = [part for pair in ports.items() for part in pair]
+    log = tmp_path / "server.log"
+    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), *arguments, IMSERVER_APP_LOG_FILE=str(log))
+    assert done.returncode == 1
+    assert done.stderr == f"imserver: cannot listen on 127.0.0.1:{number}: Address already in use\n"
+    assert "Traceback" not in log.read_text(encoding="utf-8")
+
+
+def test_a_port_beyond_the_range_is_one_clear_line() -> None:
+    said = refused("serve", "--http-port", "70000")
+    assert said == "command line: app.http_port: expected int <= 65535, got 70000"
+
+
+def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
+    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), IMSERVER_APP_LOG_FILE=str(tmp_path))
+    assert done.returncode == 1
+    assert done.stderr == f"imserver: app.log_file: {tmp_path} cannot be written: Is a directory\n"
+
+
+def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    done = run_cli(
+        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(tmp_path / "file")),
+        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"server.data_dir: {tmp_path}/file cannot be used: Not a directory" in done.stderr
+
+
+def test_a_second_server_on_a_data_directory_is_one_clear_line(
+    start_server: StartServer, tmp_path: Path
+) -> None:
+    first = start_server()
+    done = run_cli(
+        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(first.folder / "data")),
+        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert f"is in use by another server (pid {first.pid})" in done.stderr
+    assert first.get("/health")[0] == 200
+
+
+def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
+    done = run_cli(
+        *("serve", "--http-port", "0", "--ws-port", "0", "--data-dir", str(tmp_path / "data")),
+        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
+        IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000",
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("imserver: limits.max_connections 2000000000 is above the ")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.7"])
+def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
+    assert refused("serve", "--host", host) == (
+        f"server.host {host} is beyond loopback and no API key exists, so strangers could push: "
+        "set api.keys, or start with --insecure"
+    )
+
+
+def test_an_address_that_is_not_here_is_one_clear_line(tmp_path: Path) -> None:
+    done = run_cli(
+        *("serve", "--host", "192.0.2.7", "--insecure", "--data-dir", str(tmp_path / "data")),
+        IMSERVER_APP_LOG_FILE=str(tmp_path / "server.log"),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert done.stderr.startswith("imserver: cannot listen on 192.0.2.7:8080: ")
+
+
+@pytest.mark.parametrize("options", [{"--insecure": None}, {}], ids=["insecure", "keys"])
+def test_beyond_loopback_a_server_starts_with_insecure_or_keys(
+    start_server: StartServer, options: dict[str, None]
+) -> None:
+    config = {} if options else {"api": {"keys": [{"key": "k" * 20, "scopes": ["push"]}]}}
+    server = start_server("--host", "0.0.0.0", *options, config=config)
+    assert ("demo mode" in server.output) == bool(options)
+
+
+# --- a server that starts -----------------------------------------------------------------------------------
+
+
+def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: StartServer) -> None:
+    server = start_server()
+    assert f"imserver {__version__}, pid {server.pid}\n" in server.output
+    assert f"{server.http_url}/home/index\n" in server.output
+    assert f"{server.ws_url}\n" in server.output
+    assert f"{server.folder / 'data'}\n" in server.output
+    assert f"{server.log}\n" in server.output
+    assert "demo mode: no API key exists, so anybody may log in and push" in server.output
+
+
+def test_the_originals_file_starts_the_server(start_server: StartServer) -> None:
+    redis = {"addr": "localhost:6379", "password": "", "DB": 0, "poolSize": 30, "minIDleConns": 30}
+    server = start_server(config={"redis": redis})
+    assert server.get("/health")[0] == 200
+
+
+def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server("--door", "wsgi", "--data-dir", str(tmp_path / "other"), door="front")
+    assert "wsgi" in server.output
+    assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
+
+
+def test_status_shows_a_running_server(start_server: StartServer) -> None:
+    server = start_server()
+    done = run_cli("status", "--url", server.http_url)
+    assert done.returncode == 0, done
+    first, _, rest = done.stdout.partition("\n")
+    assert first.split() == ["health", "ok"]
+    assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
+
+
+def test_status_takes_an_address_without_scheme(start_server: StartServer) -> None:
+    server = start_server()
+    assert run_cli("status", "--url", f"{server.http.host}:{server.http.port}").returncode == 0
+
+
+def test_status_of_no_server_is_one_clear_line(taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    taken.close()
+    said = refused("status", "--url", f"http://127.0.0.1:{port}")
+    assert said == f"http://127.0.0.1:{port} does not answer: [Errno 111] Connection refused"
+    assert (
+        refused("status", "--url", "ftp://x") == "ftp://x does not answer: not an http:// or https:// address"
+    )
+
+
+def test_status_of_something_else_is_one_clear_line() -> None:
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"<html>")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Other) as other:
+        Thread(target=other.serve_forever, daemon=True).start()
+        said = refused("status", "--url", f"http://127.0.0.1:{other.server_port}")
+        other.shutdown()
+    assert "does not answer: " in said
+
+
+def test_a_broken_settings_file_leaves_no_traces(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: {log_file: x.log", encoding="utf-8")
+    refused("serve", "--config", str(file))
+    assert os.listdir(tmp_path) == ["my.yaml"]

@@ -1,0 +1,164 @@
+"""Signals: drain, second signal, log rotation, dump, settings read again, a lost terminal."""
+
+import os
+import pty
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from .conftest import StartServer
+from .support import DOORS, Server, clean_environment, eventually
+
+SHAKE = (
+    "GET /acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def connect(server: Server) -> socket.socket:
+    """A connection of which the upgrade is done."""
+    client = socket.create_connection(server.ws, timeout=10)
+    client.sendall(SHAKE.encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):
+        answer += client.recv(1)
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    return client
+
+
+def frame(opcode: int, payload: bytes) -> bytes:
+    """A client's frame, masked with zeros."""
+    return bytes((0x80 | opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
+
+
+def ping(client: socket.socket) -> bytes:
+    client.sendall(frame(9, b"x"))
+    return client.recv(3)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_the_server_ends_with_status_0(
+    start_server: StartServer, number: signal.Signals, door: str
+) -> None:
+    server = start_server(door=door)
+    with connect(server) as client:
+        server.process.send_signal(number)
+        head = client.recv(4)
+        assert head[0] == 0x88
+        assert int.from_bytes(head[2:4]) == 1001
+        client.sendall(frame(8, head[2:4]))
+        while client.recv(4096):
+            pass
+    assert server.process.wait(10) == 0
+    assert f"{number.name}: draining" in server.log_text
+    assert server.log_text.rstrip().endswith("stopped")
+
+
+def test_while_it_drains_ready_says_no_and_health_yes(start_server: StartServer) -> None:
+    server = start_server(config={"drain": {"delay_seconds": 30}})
+    assert server.get("/ready")[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: server.get("/ready")[0] == 503)
+    assert server.get("/health")[0] == 200
+    server.process.send_signal(signal.SIGTERM)
+
+
+def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
+    server = start_server(config={"drain": {"delay_seconds": 60}})
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: "SIGTERM: draining" in server.log_text)
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(5) == 128 + signal.SIGINT
+    assert "SIGINT again: ending at once" in server.log_text
+
+
+def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
+    server = start_server()
+    moved = server.log.rename(server.folder / "server.log.1")
+    server.process.send_signal(signal.SIGUSR1)
+    eventually(server.log.exists)
+    assert server.get("/health")[0] == 200
+    assert server.get("/none")[0] == 404
+    eventually(lambda: "/none" in server.log_text)
+    assert "/none" not in moved.read_text(encoding="utf-8")
+
+
+def test_sigusr2_writes_greenlets_and_loop_state_to_the_log(start_server: StartServer) -> None:
+    server = start_server()
+    server.process.send_signal(signal.SIGUSR2)
+    eventually(lambda: "greenlets and loop state" in server.log_text and "* Greenlets" in server.log_text)
+    assert '"active watchers"' in server.log_text
+    assert '"managerInfo"' in server.log_text
+    assert server.get("/health")[0] == 200
+
+
+def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> None:
+    key = {"key": "first-key-of-the-test", "scopes": ["read"]}
+    server = start_server(config={"api": {"keys": [key]}})
+    with connect(server) as client:
+        server.configure({"api": {"keys": [key, {"key": "another-key-of-the-test", "scopes": ["read"]}]}})
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: "settings read again" in server.log_text)
+        assert ping(client) == b"\x8a\x01x"
+
+
+def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) -> None:
+    server = start_server()
+    server.config_file.write_text("app: [", encoding="utf-8")
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "settings stay as they are: " in server.log_text)
+    assert server.get("/health")[0] == 200
+
+
+def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServer) -> None:
+    keys = {"api": {"keys": [{"key": "first-key-of-the-test", "scopes": ["read"]}]}}
+    server = start_server("--host", "0.0.0.0", config=keys)
+    server.configure({})
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: "settings stay as they are: server.host 0.0.0.0 is beyond loopback" in server.log_text)
+
+
+def _in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
+    """A server that runs in the foreground of a new terminal; the process and the terminal's other end."""
+    master, slave = pty.openpty()
+    arguments = ["-m", "imserver", "serve", "--http-port", "0", "--ws-port", "0"]
+    process = subprocess.Popen(
+        [*before, sys.executable, *arguments],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=folder,
+        env=clean_environment(IMSERVER_APP_LOG_FILE=str(folder / "server.log")),
+        start_new_session=True,
+        preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the controlling terminal
+    )
+    os.close(slave)
+    eventually(
+        lambda: (
+            "started at" in (folder / "server.log").read_text() if (folder / "server.log").exists() else ""
+        )
+    )
+    return process, master
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
+def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
+    process, master = _in_terminal(tmp_path)
+    os.close(master)
+    assert process.wait(15) == 0
+    assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
+def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
+    process, master = _in_terminal(tmp_path, "nohup")
+    os.close(master)
+    eventually(lambda: "settings read again" in (tmp_path / "server.log").read_text(encoding="utf-8"))
+    assert process.poll() is None
+    process.terminate()
+    assert process.wait(15) == 0
