@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -72,6 +73,7 @@ class Server:
         config: Mapping[str, Any] | None = None,
         door: str = "front",
         environment: Mapping[str, str] | None = None,
+        command: Sequence[str] = (sys.executable, "-m", "imserver"),
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
@@ -87,7 +89,7 @@ class Server:
         self.configure(config or {})
         with self._output.open("wb") as output:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "imserver", "serve", "--config", str(self.config_file), *arguments],
+                [*command, "serve", "--config", str(self.config_file), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -1,0 +1,138 @@
+"""The wheel: built from this tree, installed elsewhere, it brings its pages and its default configuration."""
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from imserver import __version__, assets
+
+from .support import ROOT, Server, clean_environment
+
+# What goes into a build; copied, so that building leaves nothing in the tree.
+SOURCES = (
+    "imserver",
+    "config",
+    "templates",
+    "static",
+    "sdk",
+    "setup.py",
+    "pyproject.toml",
+    "README.md",
+    "LICENSE",
+)
+BUILD = "import sys; from setuptools import build_meta; print(build_meta.build_wheel(sys.argv[1]))"
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    tree = folder / "tree"
+    tree.mkdir()
+    for name in SOURCES:
+        if (ROOT / name).is_dir():
+            shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(ROOT / name, tree / name)
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(folder)], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return folder / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment that has the wheel; its dependencies are borrowed from this one."""
+    home = tmp_path_factory.mktemp("installed")
+    venv.create(home, with_pip=False)
+    python = home / "bin" / "python"
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "-q",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
+    subprocess.run(pip, env=clean_environment(PYTHONPATH=""), check=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "borrowed.pth").write_text(sysconfig.get_path("purelib"), encoding="utf-8")
+    return home / "bin"
+
+
+def run(command: Path, *arguments: str, folder: Path) -> str:
+    done = subprocess.run(
+        [command, *arguments],
+        cwd=folder,
+        env=clean_environment(PYTHONPATH=""),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_wheel_holds_the_package_its_files_and_nothing_else(wheel: Path) -> None:
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {name.partition("/")[0] for name in names} == {"imserver", f"imserver-{__version__}.dist-info"}
+    for folder, inside in (
+        (assets.TEMPLATES, "templates"),
+        (assets.STATIC, "static"),
+        (assets.SDK, "sdk/js"),
+        (assets.DEFAULT_CONFIG.parent, "config"),
+    ):
+        files = [path for path in folder.rglob("*") if path.is_file()]
+        assert files, folder
+        for path in files:
+            assert f"imserver/packaged/{inside}/{path.relative_to(folder).as_posix()}" in names
+    assert "imserver/py.typed" in names
+    assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)
+
+
+def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: Path) -> None:
+    where = run(installed / "python", "-c", "import imserver; print(imserver.__file__)", folder=tmp_path)
+    assert where.startswith(str(installed.parent))
+
+
+def test_the_console_script_finds_the_default_configuration(installed: Path, tmp_path: Path) -> None:
+    assert run(installed / "imserver", "version", folder=tmp_path) == f"{__version__}\n"
+    assert "http_port: 8080" in run(installed / "imserver", "check-config", folder=tmp_path)
+    manual = run(installed / "imserver", "check-config", "--defaults", folder=tmp_path)
+    assert manual == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
+
+
+def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, tmp_path: Path) -> None:
+    server = Server(
+        tmp_path / "elsewhere", command=(str(installed / "imserver"),), environment={"PYTHONPATH": ""}
+    )
+    try:
+        status, page = server.get("/home/index")
+        assert status == 200
+        assert b"<html" in page
+        for file in [path for path in assets.STATIC.rglob("*") if path.is_file()][:5]:
+            status, content = server.get(f"/static/{file.relative_to(assets.STATIC).as_posix()}")
+            assert (status, content) == (200, file.read_bytes())
+    finally:
+        server.stop()
+    server.check()
+
+
+def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
+    for name in ("requirements.lock", "requirements-dev.lock"):
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        assert not [line for line in lines if "://" in line or line.startswith(("-", "--"))]
+        pins = [line for line in lines if "==" in line]
+        assert len(pins) > 10
+        assert all(line.endswith("\\") for line in pins)
