@@ -24,7 +24,7 @@ _HTTP = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
 
-def eventually(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T | None], seconds: float = 10.0, what: str = "") -> T:
     """Wait until ``condition()`` is true and return its value; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -40,6 +40,10 @@ class Address(NamedTuple):
 
     host: str
     port: int
+
+
+def _address(found: re.Match[str]) -> Address:
+    return Address(found[1].strip("[]"), int(found[2]))
 
 
 def clean_environment(**more: str) -> dict[str, str]:
@@ -127,7 +131,7 @@ class Server:
             text = self.output
             http, ws = _HTTP.search(text), _WS.search(text)
             if http and ws and text.endswith("\n"):
-                return tuple(Address(found[1].strip("[]"), int(found[2])) for found in (http, ws))  # type: ignore
+                return _address(http), _address(ws)
             assert self.process.poll() is None, (
                 f"exit status {self.process.returncode}:\n{text}\n{self.log_text}"
             )

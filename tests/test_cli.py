@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -33,7 +34,7 @@ def refused(*arguments: str, status: int = 1) -> str:
 
 
 @pytest.fixture
-def taken() -> socket.socket:
+def taken() -> Iterator[socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         yield listener
 
