@@ -55,12 +55,14 @@ class Backlog:
     ``size`` is in bytes; ``progress_at`` the monotonic time at which bytes last left.
     """
 
-    __slots__ = ("_chunks", "_connection", "_flusher", "progress_at", "size")
+    __slots__ = ("_chunks", "_connection", "_flusher", "_partial", "progress_at", "size")
 
-    def __init__(self, flusher: Flusher, connection: Writer, chunks: list[bytes]) -> None:
+    def __init__(self, flusher: Flusher, connection: Writer, chunks: list[bytes], partial: bool) -> None:
         self._flusher = flusher
         self._connection = connection
         self._chunks = deque(chunks)
+        self._partial = partial
+        """Whether a part of the first chunk has left already."""
         self.size = sum(map(len, chunks))
         self.progress_at = monotonic()
 
@@ -70,6 +72,12 @@ class Backlog:
         self._chunks.append(frame)
         self.size += len(frame)
         self._flusher.grew(self._connection)
+
+    def cut(self, frame: bytes) -> None:
+        """Drop all but ``frame`` and the rest of what is half written."""
+        rest = [self._chunks[0]] if self._partial and self._chunks else []
+        self._chunks = deque([*rest, frame])
+        self.size = sum(map(len, self._chunks))
 
     def write(self, send: Callable[[bytes], int]) -> bool:
         """Send until nothing is left (True) or the kernel takes no more (False).
@@ -88,7 +96,8 @@ class Backlog:
                 return False
             self.size -= sent
             self.progress_at = monotonic()
-            if sent < len(data):
+            self._partial = sent < len(data)
+            if self._partial:
                 chunks.appendleft(data[sent:])
                 return False
         return True
@@ -178,7 +187,7 @@ class Flusher:
         else:
             self._scheduled = False
         same: list[bytes] = []
-        data = b""
+        joined = b""
         for connection in batch:
             chunks = connection.outbox
             if type(chunks) is not list:
@@ -186,9 +195,11 @@ class Flusher:
             connection.outbox = None
             if len(chunks) == 1:
                 data = chunks[0]
-            elif chunks != same:
-                same = chunks
-                data = b"".join(chunks)
+            else:
+                if chunks != same:
+                    same = chunks
+                    joined = b"".join(chunks)
+                data = joined
             try:
                 if len(data) > SEND_BYTES:
                     raise BlockingIOError
@@ -200,13 +211,13 @@ class Flusher:
                 connection.lost()
                 continue
             if sent != len(data):
-                self._stall(connection, [data[sent:]])
+                self._stall(connection, [data[sent:]], partial=True)
             elif connection.state > 0:
                 connection.flushed()
 
-    def _stall(self, connection: Writer, chunks: list[bytes]) -> None:
+    def _stall(self, connection: Writer, chunks: list[bytes], partial: bool = False) -> None:
         """Write ``chunks`` piece by piece; what the kernel does not take becomes the backlog."""
-        backlog = Backlog(self, connection, chunks)
+        backlog = Backlog(self, connection, chunks, partial)
         try:
             done = backlog.write(connection.sock.send)
         except OSError:
