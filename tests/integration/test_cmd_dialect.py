@@ -1,0 +1,407 @@
+"""The cmd dialect on a real server, through both doors: wire samples, and what needs several connections."""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .cmd import (
+    GONE,
+    HELLO,
+    NOT_VALID,
+    Speaker,
+    command,
+    fresh,
+    is_online,
+    logged_in,
+    pairs,
+    push,
+    reply,
+    send_message,
+    send_to_all,
+    speaker,
+    users,
+)
+from .raw import BINARY, TEXT, Frame, close, frame, open_socket, text
+from .setting import Launch
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "cmd.json").read_text(encoding="utf-8"))
+
+
+def pushed(found: Frame, cmd: str, msg: str, sender: str) -> str:
+    """Check a pushed frame whole; gives its seq."""
+    seq = found.json["seq"]
+    assert found.opcode == TEXT
+    assert pairs(found.payload) == push(cmd, msg, sender, seq)
+    return str(seq)
+
+
+def entered(found: Frame, user: str) -> None:
+    """The frame says that the user came."""
+    assert pushed(found, "enter", HELLO, user).isdigit()
+
+
+def left(found: Frame, user: str) -> None:
+    """The frame says that the user went."""
+    assert pushed(found, "exit", GONE, user).isdigit()
+
+
+# One connection.
+
+
+@pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
+def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
+    with speaker(server.ws) as one:
+        if row["logged_in"]:
+            one.login("me", 101)
+        one.send(frame(TEXT if row["frame"] == "text" else BINARY, row["send"]))
+        found = one.answer()
+        assert found.opcode == TEXT
+        if row["answer"].startswith("{"):
+            assert pairs(found.payload) == pairs(row["answer"])
+        else:
+            assert found.text == row["answer"]
+        # The connection stays open, and one answer was all.
+        one.send(command("ping", None, "after"))
+        assert one.answer().json["seq"] == "after"
+
+
+def test_the_captured_samples_are_answered_to_the_byte(server: Server) -> None:
+    done = '"response":{"code":200,"codeMsg":"Success","data":%s}}'
+    with speaker(server.ws) as one:
+        one.send(text('{"seq":"4","cmd":"ping"}'))
+        assert one.answer().text == '{"seq":"4","cmd":"ping",' + done % '"pong"'
+        one.send(text('{"seq":"1565336219141-266129","cmd":"login","data":{"userID":"马远","appID":101}}'))
+        assert one.answer().text == '{"seq":"1565336219141-266129","cmd":"login",' + done % "null"
+
+
+def test_requests_in_one_packet_are_answered_in_order_with_their_own_seq(server: Server, app: int) -> None:
+    with speaker(server.ws) as one:
+        sent = [
+            command("heartbeat", None, "0"),
+            text("no JSON"),
+            command("login", {"userID": "u", "appID": app}, "2"),
+            command("heartbeat", {}, "3"),
+            frame(BINARY, json.dumps({"seq": "4", "cmd": "ping"})),
+            command("login", {"userID": "u", "appID": app}, "5"),
+            text("{}"),
+            text(""),
+        ] * 50
+        one.send(*sent)
+        codes = []
+        for _ in sent:
+            found = one.answer()
+            codes.append(found.json["response"]["code"] if found.text != NOT_VALID else NOT_VALID)
+        assert codes[:8] == [1000, NOT_VALID, 200, 200, 200, 1009, 1010, NOT_VALID]
+        assert codes[8:16] == [200, NOT_VALID, 1009, 200, 200, 1009, 1010, NOT_VALID]
+        assert codes[16:] == codes[8:16] * 48
+
+
+def test_a_fragmented_request_is_one_request(server: Server) -> None:
+    data = '{"seq":"甲","cmd":"ping"}'.encode()
+    with speaker(server.ws) as one:
+        one.send(
+            *(frame(0 if at else TEXT, data[at : at + 1], fin=False) for at in range(len(data))), frame(0)
+        )
+        assert pairs(one.answer().payload) == reply(200, "Success", "ping", "甲", "pong")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "[" * 60000,
+        '{"a":' * 10000,
+        '{"seq":"1","cmd":"ping","data":' + "[" * 30000 + "]" * 30000 + "}",
+        '{"seq":"1","cmd":"login","data":' + '{"userID":' * 5000 + "1" + "}" * 5000 + "}",
+        '{"seq":"' + "s" * 60000 + '","cmd":"ping"}',
+        '{"seq":"1","cmd":"' + "c" * 60000 + '"}',
+        '{"seq":"\\ud800","cmd":"ping"}',
+        '{"seq":"1","cmd":"\\udfff"}',
+        '{"seq":"1","cmd":"login","data":{"userID":"\\ud800","appID":101}}',
+        '{"seq":"1","cmd":"login","data":{"userID":"a","appID":' + "9" * 5000 + "}}",
+        '{"seq":"1","cmd":"login","data":{"userID":"a","appID":1e999}}',
+        '{"seq":"1","seq":"2","cmd":"ping","CMD":"nosuch"}',
+        "\ufeff{}",
+        "\x00",
+        '{"seq":"\x00","cmd":"ping"}',
+    ],
+    ids=lambda payload: payload[:40],
+)
+def test_hostile_json_gets_one_answer_and_the_connection_stays(server: Server, payload: str) -> None:
+    with speaker(server.ws) as one:
+        one.send(text(payload))
+        found = one.answer()
+        assert found.opcode == TEXT
+        assert found.text == NOT_VALID or "response" in found.json
+        one.send(command("ping", None, "after"))
+        assert one.answer().json["seq"] == "after"
+
+
+def test_a_refused_login_may_be_tried_again_and_a_granted_one_stays(server: Server, app: int) -> None:
+    with speaker(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": "", "appID": app})[0] == 1002
+        assert one.ask_cmd("login", {"userID": "u", "appID": 999})[0] == 1003
+        assert one.ask_cmd("login", {"userID": 5})[0] == 1001
+        assert one.ask_cmd("heartbeat", {})[:2] == (1000, "未登录")
+        assert users(server.http, app) == []
+        one.login("u", app)
+        assert one.ask_cmd("login", {"userID": "other", "appID": 101})[:2] == (1009, "操作失败")
+        assert one.ask_cmd("heartbeat", {})[:2] == (200, "Success")
+        assert users(server.http, app) == ["u"]
+
+
+def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, app: int) -> None:
+    for _ in range(100):
+        with logged_in(server.ws, user := fresh(), app) as one:
+            assert is_online(server.http, user, app)
+            assert send_message(server.http, app, user, "hi") == {"sendResults": True}
+            assert one.push("msg").json["response"]["data"]["msg"] == "hi"
+
+
+# Several connections.
+
+
+def test_a_login_is_told_to_the_others_of_the_app_and_to_nobody_else(server: Server, app: int) -> None:
+    with (
+        logged_in(server.ws, "first", app) as first,
+        logged_in(server.ws, fresh("stranger"), 102) as stranger,
+        speaker(server.ws) as anonymous,
+    ):
+        with logged_in(server.ws, "second", app) as second:
+            entered(first.push(), "second")
+            first.no_push()
+            second.no_push()
+            anonymous.no_push()
+        left(first.push(), "second")
+        first.no_push()
+        anonymous.no_push()
+        stranger.no_push()
+
+
+@pytest.mark.parametrize("way", ["close", "fin", "reset", "violation", "too big"])
+def test_the_end_of_a_session_is_told_at_once_in_whatever_way_it_came(
+    server: Server, app: int, way: str
+) -> None:
+    with logged_in(server.ws, "witness", app) as witness:
+        one = Speaker(server.ws).upgrade().login("goner", app)
+        entered(witness.push(), "goner")
+        if way == "close":
+            one.send(close())
+        elif way == "fin":
+            one.leave()
+        elif way == "reset":
+            one.reset()
+        elif way == "violation":
+            one.send(frame(3, b""))
+        else:
+            one.send(frame(TEXT, b"", declared=1 << 20))
+        left(witness.push(seconds=1), "goner")
+        witness.no_push()
+        assert not is_online(server.http, "goner", app)
+        assert users(server.http, app) == ["witness"]
+        one.leave()
+
+
+def test_the_end_of_a_connection_that_never_logged_in_is_told_to_nobody(server: Server, app: int) -> None:
+    with logged_in(server.ws, "witness", app) as witness:
+        with speaker(server.ws) as one:
+            one.ask_cmd("login", {"userID": "", "appID": app})
+        witness.no_push()
+
+
+def test_the_newest_login_gets_the_messages_and_the_older_connection_stays(server: Server, app: int) -> None:
+    with logged_in(server.ws, "witness", app) as witness, logged_in(server.ws, "me", app) as older:
+        entered(witness.push(), "me")
+        newest = Speaker(server.ws).upgrade().login("me", app)
+        entered(witness.push(), "me")
+        older.no_push()
+        newest.no_push()
+        assert users(server.http, app) == ["me", "witness"]
+
+        assert send_message(server.http, app, "me", "to the newest") == {"sendResults": True}
+        assert newest.push().json["response"]["data"]["msg"] == "to the newest"
+        older.no_push("msg")
+        assert older.ask_cmd("ping")[2] == "pong"
+        assert older.ask_cmd("heartbeat", {})[0] == 200
+        assert older.ask_cmd("login", {"userID": "me", "appID": app})[0] == 1009
+
+        newest.leave()
+        left(witness.push(), "me")
+        assert not is_online(server.http, "me", app)
+        assert older.ask_cmd("ping")[2] == "pong"
+        assert send_message(server.http, app, "me", "to nobody") == {"sendResults": False}
+        older.leave()
+        witness.no_push()
+
+
+def test_the_end_of_an_older_connection_is_no_exit(server: Server, app: int) -> None:
+    with logged_in(server.ws, "witness", app) as witness:
+        older = Speaker(server.ws).upgrade().login("me", app)
+        with logged_in(server.ws, "me", app) as newest:
+            older.leave()
+            entered(witness.push(), "me")
+            entered(witness.push(), "me")
+            eventually(lambda: connections(server) == 2, 5, "the older one is gone")
+            witness.no_push()
+            assert users(server.http, app) == ["me", "witness"]
+            assert send_message(server.http, app, "me", "still here") == {"sendResults": True}
+            assert newest.push("msg").json["response"]["data"]["msg"] == "still here"
+        left(witness.push(), "me")
+        assert users(server.http, app) == ["witness"]
+
+
+def connections(server: Server) -> int:
+    """How many connections the server counts. Tests run one after another, so all of them are of one test."""
+    return int(json.loads(server.get("/system/state")[1])["data"]["managerInfo"]["clientsLen"])
+
+
+def test_one_user_in_two_apps_is_two_users(server: Server, app: int) -> None:
+    user = fresh("same")
+    with logged_in(server.ws, user, app) as here, logged_in(server.ws, user, 103) as there:
+        assert send_message(server.http, app, user, "here") == {"sendResults": True}
+        assert here.push("msg").json["response"]["data"]["msg"] == "here"
+        there.no_push("msg")
+        there.leave()
+        eventually(lambda: not is_online(server.http, user, 103), 5, "gone there")
+        assert is_online(server.http, user, app)
+        here.no_push()
+
+
+# Messages.
+
+
+def test_a_message_to_a_user_has_the_receivers_own_id_as_its_sender(server: Server, app: int) -> None:
+    msg_id = fresh("m")
+    with logged_in(server.ws, "receiver", app) as one, logged_in(server.ws, "other", app) as other:
+        one.push("enter")
+        assert send_message(server.http, app, "receiver", "大家好", msg_id) == {"sendResults": True}
+        assert pushed(one.push(), "msg", "大家好", "receiver") == msg_id
+        other.no_push()
+
+
+def test_a_message_to_all_reaches_all_of_the_app_but_its_sender(server: Server, app: int) -> None:
+    msg_id = fresh("m")
+    with contextlib.ExitStack() as stack:
+        sender = stack.enter_context(logged_in(server.ws, "sender", app))
+        others = [stack.enter_context(logged_in(server.ws, f"u{number}", app)) for number in range(5)]
+        stranger = stack.enter_context(logged_in(server.ws, fresh("stranger"), 104))
+        anonymous = stack.enter_context(speaker(server.ws))
+        assert send_to_all(server.http, app, "sender", "<b>&\"'\u2028😀", msg_id) == {"sendResults": True}
+        for one in others:
+            assert pushed(one.push("msg"), "msg", "<b>&\"'\u2028😀", "sender") == msg_id
+        sender.no_push("msg")
+        stranger.no_push("msg")
+        anonymous.no_push()
+
+
+def test_the_sender_of_a_message_to_all_need_not_be_online(server: Server, app: int) -> None:
+    with logged_in(server.ws, "u", app) as one:
+        assert send_to_all(server.http, app, "管理员", "hello") == {"sendResults": True}
+        pushed(one.push(), "msg", "hello", "管理员")
+
+
+@pytest.mark.parametrize("size", [0, 1, 26, 27, 1000, 64000, 65000, 100_000])
+def test_messages_of_all_sizes_arrive_whole(server: Server, app: int, size: int) -> None:
+    """Around the steps of the frame's length field, and above the limit of what clients may send."""
+    with logged_in(server.ws, "u", app) as one:
+        assert send_message(server.http, app, "u", "x" * size) == {"sendResults": True}
+        assert one.push().json["response"]["data"]["msg"] == "x" * size
+
+
+def test_messages_to_one_user_keep_their_order(server: Server, app: int) -> None:
+    with logged_in(server.ws, "u", app) as one:
+        for number in range(300):
+            send = send_message if number % 3 else send_to_all
+            send(server.http, app, "u" if number % 3 else "x", str(number))
+        found = [one.push().json["response"]["data"]["msg"] for _ in range(300)]
+        assert found == [str(number) for number in range(300)]
+
+
+def test_nothing_is_kept_for_absent_users(server: Server, app: int) -> None:
+    assert send_message(server.http, app, "absent", "lost") == {"sendResults": False}
+    send_to_all(server.http, app, "x", "lost")
+    with logged_in(server.ws, "absent", app) as one:
+        one.no_push()
+
+
+# Devices, and ids at their limits.
+
+
+def test_a_device_changes_nothing_under_the_policy_newest(server: Server, app: int) -> None:
+    with (
+        logged_in(server.ws, "u", app, device="phone") as older,
+        logged_in(server.ws, "u", app, device="desk") as newest,
+    ):
+        assert send_message(server.http, app, "u", "x") == {"sendResults": True}
+        newest.push("msg")
+        older.no_push("msg")
+
+
+@pytest.mark.parametrize(
+    "user", ["a" * 19, "一二三四五六", " ", "a/b?c=d&e#f%", "\u0001", "😀😀😀😀", "null", "0"]
+)
+def test_odd_user_ids_are_listed_and_reached(server: Server, app: int, user: str) -> None:
+    with logged_in(server.ws, user, app) as one:
+        assert users(server.http, app) == [user]
+        assert is_online(server.http, user, app)
+        assert send_message(server.http, app, user, "x") == {"sendResults": True}
+        assert one.push().json["response"]["data"]["from"] == user
+
+
+# Time.
+
+
+@pytest.fixture(scope="module")
+def hasty(launch: Launch, door: str) -> Server:
+    """Heartbeats expire after a second here."""
+    return launch(door, websocket={"heartbeat_seconds": 1, "sweep_seconds": 0.2, "close_seconds": 1})
+
+
+def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty: Server) -> None:
+    with logged_in(hasty.ws, "silent", 101) as one:
+        one.closed(None, 4001, seconds=5)
+        one.ended(5)
+        assert not is_online(hasty.http, "silent", 101)
+
+
+def test_a_connection_that_never_logs_in_is_closed_too(hasty: Server) -> None:
+    with speaker(hasty.ws) as one:
+        one.closed(None, 4001, 4002, seconds=5)
+        one.ended(5)
+
+
+def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
+    with (
+        logged_in(hasty.ws, "beating", 102) as beating,
+        open_socket(hasty.ws) as pinging,
+    ):
+        for _ in beats(2.5):
+            assert beating.ask_cmd("heartbeat", {})[0] == 200
+        assert is_online(hasty.http, "beating", 102)
+        assert beating.ask_cmd("ping")[2] == "pong"
+        pinging.closed(None, 4001, 4002, seconds=1)
+
+
+def test_an_older_connections_heartbeats_do_not_keep_a_user_online_who_is_gone(hasty: Server) -> None:
+    with logged_in(hasty.ws, "twice", 103) as older:
+        newest = Speaker(hasty.ws).upgrade().login("twice", 103)
+        newest.leave()
+        eventually(lambda: not is_online(hasty.http, "twice", 103), 5, "offline")
+        for _ in beats(0.6):
+            older.ask_cmd("heartbeat", {})
+            assert not is_online(hasty.http, "twice", 103)
+
+
+def beats(seconds: float) -> Iterator[None]:
+    """Several beats a second, for so long: heartbeats need time to pass, there is nothing to wait for."""
+
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield
+        time.sleep(0.2)

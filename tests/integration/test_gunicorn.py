@@ -1,0 +1,118 @@
+"""The application under gunicorn with gevent-websocket's worker, configured by the environment."""
+
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import STOP_SECONDS, clean_environment, eventually
+
+from .cmd import Speaker, get, good, is_online, logged_in, send_message, send_to_all, users
+from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
+from .setting import ECHO_PATH
+
+WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
+
+
+@pytest.fixture(scope="module")
+def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
+    """A gunicorn with one worker; its log must be free of tracebacks at the end."""
+    folder = tmp_path_factory.mktemp("gunicorn")
+    output = folder / "output.txt"
+    environment = clean_environment(
+        IMSERVER_SERVER_DATA_DIR=str(folder / "data"),
+        IMSERVER_DEBUG_ECHO_PATH=ECHO_PATH,
+        IMSERVER_WEBSOCKET_CLOSE_SECONDS="1",
+        # Nothing of ours may hide behind a pool of modules of the test run.
+        PYTHONDONTWRITEBYTECODE="1",
+    )
+    command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", "127.0.0.1:0"]
+    command += ["--graceful-timeout", "5", "imserver.wsgi:application"]
+    with output.open("wb") as sink:
+        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
+    try:
+        port = eventually(lambda: listening(output, process), 20, "gunicorn listens")
+        yield ("127.0.0.1", port)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            status = process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            status = process.wait()
+    said = output.read_text()
+    assert "Traceback" not in said, said
+    assert status == 0, said
+
+
+def listening(output: Path, process: "subprocess.Popen[bytes]") -> int:
+    """The port, once the worker is up."""
+    said = output.read_text()
+    assert process.poll() is None, said
+    found = re.search(r"Listening at: http://127\.0\.0\.1:(\d+)", said)
+    return int(found[1]) if found and "Booting worker" in said else 0
+
+
+def test_login_push_and_pages_work(gunicorn: Address) -> None:
+    with logged_in(gunicorn, "马远", 101) as one, logged_in(gunicorn, "黄帝", 101) as two:
+        assert one.push().json["cmd"] == "enter"
+        assert users(gunicorn, 101) == sorted(["马远", "黄帝"])
+        assert send_message(gunicorn, 101, "马远", "hi") == {"sendResults": True}
+        assert one.push().json["response"]["data"]["msg"] == "hi"
+        assert send_to_all(gunicorn, 101, "x", "all") == {"sendResults": True}
+        assert one.push().json["response"]["data"]["msg"] == "all"
+        assert two.push().json["response"]["data"]["msg"] == "all"
+        assert two.ask_cmd("heartbeat", {})[0] == 200
+        two.leave()
+        assert one.push().json["cmd"] == "exit"
+        assert not is_online(gunicorn, "黄帝", 101)
+    page = get(gunicorn, "/home/index", appID=101)
+    assert page.status == 200
+    assert (page.header("content-type") or "").startswith("text/html")
+    assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
+
+
+def test_the_rules_of_frames_hold(gunicorn: Address) -> None:
+    for data, code in (
+        (frame(TEXT, b"x", mask=None), 1002),
+        (frame(3, b"x"), 1002),
+        (text(b"\xff"), 1007),
+        (frame(TEXT, b"", declared=1 << 20), 1009),
+        (close(1005), 1002),
+    ):
+        with open_socket(gunicorn) as raw:
+            raw.send(data)
+            raw.closed(code)
+            raw.ended()
+    with open_socket(gunicorn, ECHO_PATH) as raw:
+        raw.send(frame(TEXT, "a", fin=False), frame(PING, b"p"), frame(0, "b" * 70_000))
+        assert raw.frame() == Frame(PONG, b"p")
+        assert raw.message().text == "a" + "b" * 70_000
+        raw.send(close(1000))
+        raw.closed(1000)
+        raw.ended()
+
+
+def test_handshakes_are_judged_as_by_our_own_doors(gunicorn: Address) -> None:
+    with Raw(gunicorn) as raw:
+        raw.send(handshake(version="8"))
+        answer = raw.response()
+        assert answer.status == 426
+        assert answer.all("sec-websocket-version") == ["13"]
+    for data, status in ((handshake("/ws"), 404), (handshake(key="x"), 400), (request("/acc"), 400)):
+        with Raw(gunicorn) as raw:
+            assert raw.ask(data).status == status
+
+
+def test_two_hundred_connections_come_and_go(gunicorn: Address) -> None:
+    found = [Speaker(gunicorn).upgrade().login(f"u{number}", 102) for number in range(200)]
+    assert len(users(gunicorn, 102)) == 200
+    for one in found[::2]:
+        one.leave()
+    for one in found[1::2]:
+        one.reset()
+    eventually(lambda: users(gunicorn, 102) == [], 5, "all are gone")

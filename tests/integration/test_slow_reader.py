@@ -1,0 +1,307 @@
+"""Clients that do not read, do not finish, or vanish: they hurt nobody but themselves."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from typing import Self
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .cmd import Speaker, command, get, good, is_online, logged_in, send_message, send_to_all, speaker, users
+from .raw import Address, Ended, Raw, frame, handshake
+from .setting import ECHO_PATH, Launch, open_files, rss_bytes
+
+BIG = "x" * 60_000
+PROBE_BOUND_SECONDS = 1.0
+
+
+class Probe:
+    """A client that pings all the while in a thread of its own, and knows its slowest answer."""
+
+    def __init__(self, address: Address) -> None:
+        self._one = Speaker(address).upgrade()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+        self.answers = 0
+        self.slowest_seconds = 0.0
+        self.fault: BaseException | None = None
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.wait(0.01):
+                began = time.monotonic()
+                assert self._one.ask_cmd("ping", None, str(self.answers))[2] == "pong"
+                self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - began)
+                self.answers += 1
+        except BaseException as fault:
+            self.fault = fault
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._one.leave()
+        if kind is None:
+            assert self.fault is None, self.fault
+            assert self.answers > 0
+            assert self.slowest_seconds < PROBE_BOUND_SECONDS
+
+
+@pytest.fixture(scope="module")
+def strict(launch: Launch, door: str) -> Server:
+    """Little may wait for one client, and not for long."""
+    return launch(
+        door,
+        limits={"outbox_bytes": 500_000, "outbox_seconds": 1, "handshake_seconds": 2},
+        websocket={"close_seconds": 1, "sweep_seconds": 0.2},
+        debug={"echo_path": ECHO_PATH},
+    )
+
+
+@contextlib.contextmanager
+def slow(server: Server, user: str, app: int) -> Iterator[Speaker]:
+    """A session with a small receive buffer whose client reads nothing from now on."""
+    with Speaker(server.ws, receive_buffer_bytes=4096) as one:
+        yield one.upgrade().login(user, app)
+
+
+def test_a_client_that_does_not_read_is_closed_when_too_much_waits_for_it(strict: Server) -> None:
+    with Probe(strict.ws), slow(strict, "slow", 101) as one, logged_in(strict.ws, "quick", 101) as quick:
+        for number in range(2000):
+            if not send_message(strict.http, 101, "slow", BIG)["sendResults"]:
+                break
+            assert number < 500, "so much cannot wait in the kernel alone"
+        assert quick.push("exit").json["response"]["data"]["from"] == "slow"
+        assert users(strict.http, 101) == ["quick"]
+        # What had been sent is whole; what follows it is the end, perhaps with the code for it.
+        with contextlib.suppress(Ended):
+            while (found := one.frame()).opcode == 1:
+                assert found.json["cmd"] in ("msg", "enter")
+            assert found.close_code == 4000
+
+
+def test_a_client_that_reads_nothing_for_too_long_is_closed(strict: Server) -> None:
+    """Less waits than is allowed, but it waits without progress."""
+    with slow(strict, "stuck", 102) as one:
+        began = time.monotonic()
+        sent = 0
+        while is_online(strict.http, "stuck", 102):
+            assert time.monotonic() - began < 15, "it is still online"
+            if sent < 400 and not sent * len(BIG) > 5_000_000:
+                sent += bool(send_message(strict.http, 102, "stuck", BIG)["sendResults"])
+            else:
+                time.sleep(0.05)  # only time is left to wait for
+        one.reset()
+
+
+def test_a_client_that_reads_slowly_but_surely_gets_everything(strict: Server) -> None:
+    """30 MB through a small window: the sender keeps pace, nothing is lost, nothing is closed."""
+    with slow(strict, "steady", 103) as one:
+        for number in range(100):
+            assert send_message(strict.http, 103, "steady", BIG + str(number)) == {"sendResults": True}
+            assert one.push().json["response"]["data"]["msg"] == BIG + str(number)
+        one.no_push()
+
+
+def test_a_broadcast_to_slow_and_quick_clients_reaches_the_quick_ones_at_once(strict: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        for number in range(10):
+            stack.enter_context(slow(strict, f"slow{number}", 104))
+        quick = stack.enter_context(logged_in(strict.ws, "quick", 104))
+        for number in range(60):
+            began = time.monotonic()
+            send_to_all(strict.http, 104, "x", BIG + str(number))
+            found = quick.push("msg")
+            assert found.json["response"]["data"]["msg"] == BIG + str(number)
+            assert time.monotonic() - began < PROBE_BOUND_SECONDS
+
+
+def test_a_client_that_asks_and_never_reads_the_answers_is_stopped(strict: Server) -> None:
+    """Echo of megabytes that nobody reads: the server must not hold more than the outbox allows."""
+    with Raw(strict.ws, receive_buffer_bytes=4096) as one:
+        one.upgrade(ECHO_PATH)
+        before = rss_bytes(strict.pid)
+        one.sock.settimeout(2)
+        data = frame(2, b"x" * 100_000)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            for _ in range(500):
+                one.send(data)
+        assert rss_bytes(strict.pid) - before < 16 << 20
+        with speaker(strict.ws) as other:
+            assert other.ask_cmd("ping")[2] == "pong"
+
+
+def test_pings_that_nobody_reads_the_answers_of_are_bounded(strict: Server) -> None:
+    with Raw(strict.ws, receive_buffer_bytes=4096) as one:
+        one.upgrade()
+        before = rss_bytes(strict.pid)
+        one.sock.settimeout(2)
+        with contextlib.suppress(ConnectionError, TimeoutError):
+            for _ in range(200):
+                one.send(frame(9, b"p" * 125) * 1000)
+        assert rss_bytes(strict.pid) - before < 16 << 20
+
+
+# The budget of a node.
+
+
+@pytest.fixture(scope="module")
+def poor(launch: Launch, door: str) -> Server:
+    """One client may keep much waiting, but all of them together may not."""
+    return launch(
+        door,
+        limits={"outbox_bytes": 8 << 20, "outbox_seconds": 60, "node_outbox_bytes": 8 << 20},
+        websocket={"close_seconds": 1},
+        debug={"echo_path": ECHO_PATH},
+    )
+
+
+def test_above_the_budget_of_the_node_the_largest_outbox_is_closed_first(poor: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        quick = stack.enter_context(logged_in(poor.ws, "quick", 101))
+        small = stack.enter_context(slow(poor, "small", 101))
+        for number in range(4):
+            stack.enter_context(slow(poor, f"large{number}", 101))
+        before = rss_bytes(poor.pid)
+        sent = 0
+        while len(found := users(poor.http, 101)) > 3:
+            for number in range(4):
+                send_message(poor.http, 101, f"large{number}", BIG)
+            sent += 1
+            assert sent < 1000, f"{found} are all there still"
+        assert {"quick", "small"} <= set(found)
+        assert rss_bytes(poor.pid) - before < 32 << 20
+        assert quick.ask_cmd("ping")[2] == "pong"
+        assert small.ask_cmd("ping")[2] == "pong"
+
+
+def test_unfinished_messages_count_against_the_budget(poor: Server) -> None:
+    with contextlib.ExitStack() as stack:
+        quick = stack.enter_context(logged_in(poor.ws, "bystander", 102))
+        before = rss_bytes(poor.pid)
+        for _ in range(20):
+            one = stack.enter_context(Raw(poor.ws))
+            one.upgrade(ECHO_PATH)
+            with contextlib.suppress(ConnectionError):
+                one.send(frame(2, b"x" * (2 << 20), fin=False))
+        assert quick.ask_cmd("ping")[2] == "pong"
+        eventually(lambda: rss_bytes(poor.pid) - before < 24 << 20, 5, "unfinished messages are dropped")
+
+
+# Crowds.
+
+
+def crowd(address: Address, count: int, *data: bytes) -> list[Raw]:
+    """So many connections, from several addresses, each having sent the data without reading anything."""
+    found = []
+    for number in range(count):
+        one = Raw(address, source=f"127.0.0.{2 + number // 10_000}")
+        one.send(*data)
+        found.append(one)
+    return found
+
+
+@pytest.mark.parametrize("way", ["reset", "leave"])
+def test_ten_thousand_clients_that_vanish_at_once_delay_nobody(strict: Server, door: str, way: str) -> None:
+    """As many as files allow; fewer through the portable door, whose handshakes take longer."""
+    count = open_files(10_000 if door == "front" else 3_000)
+    with Probe(strict.ws) as probe:
+        gone = crowd(strict.ws, count, handshake(), command("login", {"userID": "crowd", "appID": 103}))
+        eventually(lambda: counted(strict) > count, 30, "all are connected")
+        before = probe.answers
+        for one in gone:
+            getattr(one, way)()
+        eventually(lambda: counted(strict) <= 2, 30, "all are gone")
+        eventually(lambda: probe.answers > before + 3, 5, "the probe went on")
+    assert users(strict.http, 103) == []
+
+
+def counted(server: Server) -> int:
+    """How many WebSockets the server counts."""
+    return int(good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"])
+
+
+def test_a_crowd_of_half_open_handshakes_delays_nobody_and_is_cut_off(strict: Server) -> None:
+    count = open_files(2_000)
+    with Probe(strict.ws):
+        half = crowd(strict.ws, count, handshake()[:-20])
+        with speaker(strict.ws) as one:
+            assert one.ask_cmd("ping")[2] == "pong"
+        for one in half:
+            one.rest(10)
+            one.leave()
+
+
+def test_a_crowd_that_never_sends_a_byte_delays_nobody(strict: Server) -> None:
+    with Probe(strict.ws):
+        mute = crowd(strict.http, open_files(1_000))
+        with speaker(strict.http) as one:
+            assert one.ask_cmd("ping")[2] == "pong"
+        for one in mute:
+            one.reset()
+
+
+# Limits of connections.
+
+
+def test_a_full_node_tells_who_comes_to_come_back_later(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"max_connections": 5}, websocket={"close_seconds": 1})
+    with contextlib.ExitStack() as stack:
+        inside = [stack.enter_context(speaker(server.ws)) for _ in range(5)]
+        with Raw(server.ws) as one:
+            answer = one.ask(handshake())
+            if answer.status == 101:
+                one.closed(4005)
+            else:
+                assert answer.status == 503
+        inside[0].leave()
+
+        def enters() -> bool:
+            with Raw(server.ws) as again:
+                if again.ask(handshake()).status != 101:
+                    return False
+                again.send(command("ping", None, "in"))
+                return again.frame().opcode == 1
+
+        eventually(enters, 5, "there is room again")
+        assert inside[1].ask_cmd("ping")[2] == "pong"
+        assert get(server.http, "/health").status == 200
+
+
+def test_a_client_that_says_too_much_is_closed(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"messages_per_second": 20}, websocket={"close_seconds": 1})
+    with speaker(server.ws) as one:
+        one.send(*(command("ping", None, str(number)) for number in range(500)))
+        answered = 0
+        while (found := one.frame()).opcode == 1:
+            answered += 1
+        assert found.close_code == 4003
+        assert answered < 500
+
+
+def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"login_seconds": 1}, websocket={"sweep_seconds": 0.2, "close_seconds": 1})
+    with speaker(server.ws) as one, logged_in(server.ws, "in", 101) as member:
+        one.closed(4002, seconds=5)
+        assert member.ask_cmd("ping")[2] == "pong"
+
+
+def test_pings_of_the_server_find_dead_peers(launch: Launch, door: str) -> None:
+    server = launch(
+        door, websocket={"ping_seconds": 0.3, "pong_seconds": 0.5, "sweep_seconds": 0.2, "close_seconds": 1}
+    )
+    with logged_in(server.ws, "dead", 101) as dead, logged_in(server.ws, "alive", 101) as alive:
+        deadline = time.monotonic() + 10
+        while is_online(server.http, "dead", 101):
+            assert time.monotonic() < deadline
+            found = alive.frame()
+            if found.opcode == 9:
+                alive.send(frame(10, found.payload))
+        assert is_online(server.http, "alive", 101)
+        assert dead.frame().opcode == 9
