@@ -104,9 +104,12 @@ def check_config(path: str | None, defaults: bool) -> None:
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
+    from imserver import serving  # as for serve
+
     try:
         settings = config.load(path)
-    except config.ConfigError as error:
+        serving.refuse_open_demo(settings)
+    except errors.StartError as error:
         _fail(error)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
@@ -157,7 +160,7 @@ def status(url: str, key: str | None, debug: bool) -> None:
     """Ask a running server how it is: its /health and /system/state."""
     try:
         health, _ = _get(url, "/health", key)
-        state_status, state = _get(url, f"/system/state{'?isDebug=true' if debug else ''}", key)
+        state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
     except (OSError, client.HTTPException, ValueError) as error:
         _fail(f"{url} does not answer: {error}")
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")

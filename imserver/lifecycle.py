@@ -7,6 +7,7 @@ import logging
 import os
 import resource
 import secrets
+import sys
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -72,8 +73,8 @@ def raise_file_limit() -> int:
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     except (OSError, ValueError):  # macOS calls its hard limit unlimited and then refuses it
-        return soft
-    return hard
+        hard = soft
+    return sys.maxsize if hard == resource.RLIM_INFINITY else hard
 
 
 class DataDirectory:

@@ -7,7 +7,6 @@ to name the connection or request of a line, and ``extra={"detail": text}`` for 
 
 import logging
 import os
-import sys
 import time
 from pathlib import Path
 from types import TracebackType
@@ -23,6 +22,7 @@ from imserver.errors import StartError
 _REQUEST_LOGGER: Final = "imserver.request"
 _FLUSH_SECONDS: Final = 0.1
 _FLUSH_LINES: Final = 1000
+_STDERR: Final = 2
 _IDS: Final = ("connection", "request")
 
 # Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
@@ -108,14 +108,14 @@ def _encodable(text: str) -> str:
 class LineHandler(logging.Handler):
     """Writes whole lines to a descriptor it can re-open; O_APPEND keeps lines of several writers apart.
 
-    A line that cannot be written (disk full, terminal gone) is counted in ``lost`` and harms nobody.
+    Lines that cannot be written (disk full, terminal gone) harm nobody; how many were ``lost`` is said later.
     """
 
     def __init__(self, path: str) -> None:
         super().__init__()
         self.lost = 0
         self._path = path
-        self._descriptor = self._open() if path else sys.stderr.fileno()
+        self._descriptor = self._open() if path else _STDERR
 
     def _open(self) -> int:
         folder = Path(self._path).parent
@@ -131,11 +131,22 @@ class LineHandler(logging.Handler):
 
     def write(self, lines: bytes) -> None:
         """Write bytes that end with a line end. Does not switch to another greenlet."""
+        if not self._put(lines):
+            self.lost += lines.count(b"\n")
+        elif self.lost:
+            lost, self.lost = self.lost, 0
+            note = _log.makeRecord(
+                __name__, logging.WARNING, "", 0, "%d lines could not be written", (lost,), None
+            )
+            self._put(f"{self.format(note)}\n".encode())
+
+    def _put(self, lines: bytes) -> bool:
         try:
             while lines:
                 lines = lines[os.write(self._descriptor, lines) :]
         except OSError:
-            self.lost += lines.count(b"\n")
+            return False
+        return True
 
     def reopen(self) -> None:
         """Open the file anew, after it was moved away. On failure the old one stays in use: OSError."""

@@ -38,29 +38,30 @@ def run(read_config: Callable[[], Config], announce: Callable[[str], object]) ->
         log_greenlet_errors(gevent.get_hub())
         for warning in config.warnings:
             _log.warning("%s", warning)
-        node = _start(config, logs)
-        signals = _Signals(node, logs, read_config)
-        signals.install()
-        announce(_banner(config, node))
-        _log.info("started at %s", ", ".join(node.addresses.values()))
-        node.serve_forever()
-        signals.wait_for_drain()
-        _log.info("stopped")
+        _serve(config, logs, read_config, announce)
+    except StartError as error:
+        if config.app.log_file:  # the console hears of it anyway
+            _log.error("cannot start: %s", error)
+        raise
+    except Exception as error:
+        _log.exception("the server failed")
+        raise StartError(f"the server failed: {error}; the log has the traceback") from error
     finally:
         logs.close()
 
 
-def _start(config: Config, logs: Logs) -> Node:
-    try:
-        node = Node(config, logs.requests, create_app)
-        node.start()
-    except StartError as error:
-        _log.error("cannot start: %s", error)
-        raise
-    except Exception as error:
-        _log.exception("cannot start")
-        raise StartError(f"cannot start: {error}; the log has the traceback") from error
-    return node
+def _serve(
+    config: Config, logs: Logs, read_config: Callable[[], Config], announce: Callable[[str], object]
+) -> None:
+    node = Node(config, logs.requests, create_app)
+    node.start()
+    signals = _Signals(node, logs, read_config)
+    signals.install()
+    announce(_banner(config, node))
+    _log.info("started at %s", ", ".join(node.addresses.values()))
+    node.serve_forever()
+    signals.wait_for_drain()
+    _log.info("stopped")
 
 
 def _banner(config: Config, node: Node) -> str:
@@ -130,13 +131,20 @@ class _Signals:
         name = signal.Signals(number).name
         if self._drain is not None:
             _log.warning("%s again: ending at once", name)
-            self._end_at_once(number)
+            self._end_at_once(128 + number)
         _log.info("%s: draining", name)
-        self._drain = gevent.spawn(self._node.stop)
+        self._drain = gevent.spawn(self._stop)
 
-    def _end_at_once(self, number: int) -> NoReturn:
+    def _stop(self) -> None:
+        try:
+            self._node.stop()
+        except Exception:
+            _log.exception("the drain failed: ending at once")
+            self._end_at_once(1)
+
+    def _end_at_once(self, status: int) -> NoReturn:
         self._logs.close()
-        os._exit(128 + number)
+        os._exit(status)
 
     def _hang_up(self) -> None:
         if self._terminal_matters and not _has_terminal():
@@ -157,7 +165,7 @@ class _Signals:
         state = {
             "active watchers": loop.activecnt,
             "pending callbacks": loop.pendingcnt,
-            "node": self._node.state(False),
+            "node": self._node.state(False, detail=True),
         }
         stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
         detail = [json.dumps(state, ensure_ascii=False), *stacks]

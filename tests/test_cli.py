@@ -90,6 +90,12 @@ def test_check_config_says_what_serve_would_say(tmp_path: Path) -> None:
     assert refused("serve", "--config", str(file)) == said
 
 
+def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("server: {host: 0.0.0.0}", encoding="utf-8")
+    assert refused("check-config", "--config", str(file)).startswith("server.host 0.0.0.0 is beyond loopback")
+
+
 @pytest.mark.parametrize(
     "arguments", [["fly"], ["serve", "--http-port", "x"], ["serve", "--door", "back"], ["serve", "x"]]
 )
@@ -133,6 +139,14 @@ def test_an_unusable_data_directory_is_one_clear_line(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1)
     assert f"server.data_dir: {tmp_path}/file cannot be used: Not a directory" in done.stderr
+
+
+def test_without_a_log_file_a_failed_start_is_said_once(tmp_path: Path, taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    done = run_cli("serve", "--data-dir", str(tmp_path / "data"), "--http-port", str(port))
+    assert done.returncode == 1
+    assert done.stderr.count("already in use") == 1
+    assert "Traceback" not in done.stderr
 
 
 def test_a_second_server_on_a_data_directory_is_one_clear_line(

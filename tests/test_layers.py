@@ -44,6 +44,8 @@ DOORS = {
     "rich": ("bench/",),
     "redis": ("cluster/",),
     "zerorpc": ("cluster/",),
+    "httptools": ("transport/",),
+    "websockets": ("transport/",),
     "gunicorn": (),
 }
 

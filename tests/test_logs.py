@@ -160,6 +160,15 @@ def test_a_full_disk_costs_lines_and_nothing_else() -> None:
     handler.close()
 
 
+def test_after_lost_lines_the_log_says_how_many(tmp_path: Path) -> None:
+    handler = LineHandler(str(tmp_path / "x.log"))
+    handler.lost = 7
+    handler.write(b"a\n")
+    handler.write(b"b\n")
+    handler.close()
+    assert lines(tmp_path / "x.log") == ["a", "7 lines could not be written", "b"]
+
+
 def test_requests_are_written_within_a_moment(logs_to: OpenLogs) -> None:
     logs, path = logs_to()
     logs.requests.add("POST", "/user/sendMessage", 200, 0.00123, "127.0.0.1:5050", 118, "r7")

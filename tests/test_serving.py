@@ -77,6 +77,30 @@ def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     assert "SIGINT again: ending at once" in server.log_text
 
 
+def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_only(tmp_path: Path) -> None:
+    code = (
+        "from gevent import monkey; monkey.patch_all()\n"
+        "from imserver import node\n"
+        "def fail(self): raise ZeroDivisionError('on purpose')\n"
+        "node.Node.serve_forever = fail\n"
+        "from imserver.cli import main\n"
+        "main(['serve', '--http-port', '0', '--ws-port', '0'])"
+    )
+    log = tmp_path / "server.log"
+    environment = clean_environment(IMSERVER_APP_LOG_FILE=str(log))
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "imserver: the server failed: on purpose; the log has the traceback\n"
+    assert "ZeroDivisionError: on purpose" in log.read_text(encoding="utf-8")
+
+
 def test_sigusr1_opens_the_log_again(start_server: StartServer) -> None:
     server = start_server()
     moved = server.log.rename(server.folder / "server.log.1")
