@@ -215,6 +215,10 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "app:\n  http_port: 1\n  httpPort: 2",
             "my.yaml, line 3: app.http_port is given twice, in two spellings",
         ),
+        (
+            "apps: {x: {login_policy: multi, loginPolicy: multi}}",
+            "my.yaml, line 1: apps.x.login_policy is given twice, in two spellings",
+        ),
         ("app: {}\napp: {}", "my.yaml, line 2: the key 'app' was already given in line 1"),
         ("apps:\n  a: {}\n  a: {}", "my.yaml, line 3: the key 'a' was already given in line 2"),
         ("app: {http_port: 8089}", "my.yaml: app.http_port and app.websocket_port are both 8089"),
