@@ -15,7 +15,6 @@ class Metrics:
         "closes",
         "deliveries",
         "files_exhausted",
-        "frames_in",
         "handshakes",
         "handshakes_refused",
         "http_fast",
@@ -28,7 +27,6 @@ class Metrics:
         "messages_in",
         "outbox_bytes_now",
         "pushes",
-        "reader_blocked",
         "slow_readers",
         "sweeps",
         "swept",
@@ -39,7 +37,6 @@ class Metrics:
         self.closes: dict[int, int] = {}
         self.deliveries = 0
         self.files_exhausted = 0
-        self.frames_in = 0
         self.handshakes = 0
         self.handshakes_refused = 0
         self.http_fast = 0
@@ -52,7 +49,6 @@ class Metrics:
         self.messages_in = 0
         self.outbox_bytes_now = 0
         self.pushes = 0
-        self.reader_blocked = 0
         self.slow_readers = 0
         self.sweeps = 0
         self.swept = 0

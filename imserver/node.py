@@ -51,6 +51,8 @@ _SPARE_FILES = 64
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
+_LAST_REQUESTS_SECONDS = 2.0
+"""Time for requests that were under way when the drain began."""
 
 
 class Node:
@@ -284,13 +286,10 @@ class Node:
             door.stop_accepting()
         self.gate.full = True
         for front in self._fronts:
-            front.close_idle()
+            front.drain()
+        self._wait_while(lambda: any(front.busy for front in self._fronts), _LAST_REQUESTS_SECONDS)
         self._close_clients(drain.close_seconds)
-        deadline = monotonic() + self.config.websocket.close_seconds + 1
-        while monotonic() < deadline and (
-            self.carrier.connections or any(front.hand_over.running for front in self._fronts)
-        ):
-            gevent.sleep(0.01)
+        self._wait_while(lambda: bool(self.carrier.connections), self.config.websocket.close_seconds + 1)
         for connection in tuple(self.carrier.connections):
             connection.lost()
         for front in self._fronts:
@@ -303,6 +302,12 @@ class Node:
         self.request_log.flush()
         self.data.stop()
         self._stopped.set()
+
+    def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
+        """Return when ``condition`` has ended, or after ``seconds``."""
+        deadline = monotonic() + seconds
+        while condition() and monotonic() < deadline:
+            gevent.sleep(0.01)
 
     def _close_clients(self, seconds: float) -> None:
         """Close everybody with 1001, spread over ``seconds`` so that they do not come back all at once."""
@@ -332,8 +337,11 @@ class Node:
         """Whether this node can do its work."""
         return self._ready
 
-    def state(self, debug: bool) -> dict[str, Any]:
-        """What ``/system/state`` tells of this node; with ``debug`` also peers and users, one by one."""
+    def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
+        """What ``/system/state`` tells of this node.
+
+        With ``debug`` also peers and users, one by one; with ``detail`` also what the original does not have.
+        """
         connections = self.hub.connections()
         apps = {name: len(app.users) for name, app in self.hub.apps.items()}
         manager: dict[str, Any] = {
@@ -347,10 +355,15 @@ class Node:
         if debug:
             manager["clients"] = [connection.peer for connection in connections]
             manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
-        return {
+        state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
             "numGoroutine": self.poller.count + sum(len(f.hand_over.running) for f in self._fronts),
+        }
+        if not detail:
+            return state
+        return {
+            **state,
             "apps": apps,
             "uptimeSeconds": round(time() - self.started_at, 1),
             "memoryBytes": _resident_bytes(),

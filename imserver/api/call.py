@@ -67,7 +67,7 @@ class Services(Protocol):
     @property
     def metrics(self) -> Metrics: ...
 
-    def state(self, debug: bool) -> Mapping[str, Any]:
+    def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
 
     def ready(self) -> bool:

@@ -29,7 +29,7 @@ def system_state(api: Api, call: Call) -> Answer:
     debug = call.params.get("isdebug", "") == "true"
     if debug and ("admin" not in call.caller.scopes or call.caller.apps is not None):
         return UNAUTHORIZED
-    return success(api.services.state(debug))
+    return success(api.services.state(debug, call.params.get("detail", "") == "true"))
 
 
 def kick(api: Api, call: Call) -> Answer:

@@ -91,7 +91,8 @@ class Fanout:
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
         """Tell all users of the app at the end of this turn, together with its other notices.
 
-        ``newcomer`` is the session that an enter notice is about: it is spared this one and those before.
+        An enter notice is not told to the user it is about; ``newcomer``, the session that it is about, is
+        spared the notices before it too.
         Whatever else is sent in the app meanwhile goes behind the notices that wait.
         """
         if len(app.users) > self.notice_members:
@@ -109,23 +110,37 @@ class Fanout:
         for app in waiting:
             notices, app.notices = app.notices, []
             newcomers, app.newcomers = app.newcomers, {}
-            if len(notices) == 1 and not newcomers:
-                self._metrics.deliveries += self._spread(app, {}, notices[0], "")
+            entering = {event.sender for event in notices if event.kind == "enter"}
+            if len(notices) == 1 and all(newcomer.user in entering for newcomer in newcomers):
+                self._metrics.deliveries += self._spread(app, {}, notices[0], next(iter(entering), ""))
             else:
-                self._spread_notices(app, notices, newcomers)
+                self._spread_notices(app, notices, newcomers, entering)
 
-    def _spread_notices(self, app: App, notices: list[Event], newcomers: dict[Connection, int]) -> None:
+    def _spread_notices(
+        self, app: App, notices: list[Event], newcomers: dict[Connection, int], entering: set[str]
+    ) -> None:
+        """Several notices at once: joined for everybody, picked for those who are spared some of them."""
         encoded: dict[Encoding, list[bytes]] = {}
         joined: dict[Encoding, bytes] = {}
-        flusher = self._flusher
         for user in app.users:
+            spare_own = user in entering
             for connection in app.sessions_of(user):
                 encoding = connection.encoding
                 if encoding not in joined:
                     encoded[encoding] = [_frame(encoding, event) for event in notices]
                     joined[encoding] = b"".join(encoded[encoding])
                 spared = newcomers.get(connection, 0)
-                frames = b"".join(encoded[encoding][spared:]) if spared else joined[encoding]
-                if frames:
-                    self._metrics.deliveries += len(notices) - spared
-                    flusher.enqueue(connection, frames)
+                if spared or spare_own:
+                    frames = [
+                        frame
+                        for event, frame in zip(notices[spared:], encoded[encoding][spared:], strict=True)
+                        if not (event.kind == "enter" and event.sender == user)
+                    ]
+                    self._enqueue_frames(connection, b"".join(frames), len(frames))
+                else:
+                    self._enqueue_frames(connection, joined[encoding], len(notices))
+
+    def _enqueue_frames(self, connection: Connection, frames: bytes, count: int) -> None:
+        if frames:
+            self._metrics.deliveries += count
+            self._flusher.enqueue(connection, frames)

@@ -26,6 +26,11 @@ Authorise = Callable[[str, str, str], bool]
 """(app, user, token) → whether that user may log in with that token."""
 
 
+def _rivals(app: App, login: Login) -> list[Connection]:
+    """The sessions of the same user on a device of the same name."""
+    return [c for c in app.sessions_of(login.user) if c.device == login.device]
+
+
 class Sessions:
     """Owner of the bans. Everything else it changes through the hub."""
 
@@ -51,10 +56,14 @@ class Sessions:
         if self._is_banned(login.app, login.user):
             connection.close(errors.CLOSE_BANNED, errors.CLOSE[errors.CLOSE_BANNED].name)
             return self._refused(errors.REPLY_UNAUTHORIZED)
-        rivals = [c for c in app.sessions_of(login.user) if c.device == login.device]
-        if app.policy == "refuse" and rivals and self._any_alive(rivals):
-            connection.close(errors.CLOSE_REFUSED, errors.CLOSE[errors.CLOSE_REFUSED].name)
-            return self._refused(errors.REPLY_FAILED)
+        rivals = _rivals(app, login)
+        if app.policy == "refuse" and rivals:
+            alive = self._any_alive(rivals)
+            # Others may have logged in during the wait, and they are alive for sure.
+            rivals, old = _rivals(app, login), rivals
+            if alive or any(rival not in old for rival in rivals):
+                connection.close(errors.CLOSE_REFUSED, errors.CLOSE[errors.CLOSE_REFUSED].name)
+                return self._refused(errors.REPLY_FAILED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
         self._begin(app, connection, login)

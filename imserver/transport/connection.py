@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from imserver.transport.poller import Poller
 
 OPEN, CLOSING, DRAINING, CLOSED = range(4)
-"""States: in service; our close frame waits to be written or answered; both close frames are out and the peer
-has still to end TCP; over. They only ever grow."""
+"""States: in service; our close frame waits to be written; it is written and our half of TCP ended, the peer
+has still to end its own; over. They only ever grow."""
 
 RECEIVE_BYTES = 65536
 _TEXT = int(Opcode.TEXT)
@@ -285,7 +285,16 @@ class Connection:
                 self.lost()
 
     def abandon(self, code: int) -> None:
-        """End TCP now; what waits is dropped. The code is what the log and the counters say."""
+        """Drop what waits and close. The peer has ``websocket.close_seconds`` to read the close frame."""
+        backlog = self.outbox
+        if self.state == OPEN and type(backlog) is Backlog:
+            self._end(code)
+            backlog.cut(frames.encode_close(code))
+            self.carrier.flusher.budget.set(self, self.held_bytes())
+        else:
+            self._kill(code)
+
+    def _kill(self, code: int) -> None:
         if self.state == CLOSED:
             return
         was = self.state
@@ -295,7 +304,7 @@ class Connection:
 
     def lost(self) -> None:
         """TCP has ended, by the peer or by an error."""
-        self.abandon(errors.CLOSE_LOST)
+        self._kill(errors.CLOSE_LOST)
 
     def _free(self) -> None:
         self.state = CLOSED

@@ -107,12 +107,19 @@ class Front:
             if now > connection.deadline and not connection.reading:
                 connection.expire()
 
-    def close_idle(self) -> None:
-        """The server drains: end the connections that wait for a request."""
+    def drain(self) -> None:
+        """Serve what has arrived already, end the connections that wait for a next request.
+
+        Those that have just been accepted and not served yet may still bring one; :attr:`busy` counts them.
+        """
         self.draining = True
         for connection in tuple(self.parked):
-            if not connection.unfinished:
-                connection.lost()
+            connection.look_once_more()
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is unfinished, or may be on its way on a connection without one so far."""
+        return self.hand_over.busy or any(connection.unfinished for connection in self.parked)
 
 
 class HttpConnection:
@@ -127,6 +134,7 @@ class HttpConnection:
         "address",
         "deadline",
         "fd",
+        "fresh",
         "masked",
         "outbox",
         "reading",
@@ -141,6 +149,8 @@ class HttpConnection:
         self.address = address
         self.reading = False
         self.masked = False
+        self.fresh = True
+        """No request has come yet."""
         self._buffer = b""
         self._body: bytearray | None = None
         self._parsed: ParsedHead | None = None
@@ -156,8 +166,21 @@ class HttpConnection:
 
     @property
     def unfinished(self) -> bool:
-        """True while a request has begun to arrive."""
-        return bool(self._buffer) or self._body is not None
+        """True while a request, its answer, or the first request of all is on its way."""
+        return self.state < DRAINING and bool(
+            self.fresh or self._buffer or self._body is not None or self.outbox is not None
+        )
+
+    def look_once_more(self) -> None:
+        """The server drains: serve what the kernel holds; then end a connection that only waits."""
+        if not self.reading:
+            self.reading = True
+            try:
+                self.on_readable()
+            finally:
+                self.reading = False
+        if not self.unfinished and self.state == OPEN:
+            self.lost()
 
     def on_readable(self) -> None:
         """Read once and serve the requests that are whole."""
@@ -178,12 +201,21 @@ class HttpConnection:
             self._body += data
             parsed = self._parsed
             assert parsed is not None
-            if len(self._body) >= (parsed.length or 0) + self._start:
-                whole = bytes(self._body)
+            whole = len(self._body) >= (parsed.length or 0) + self._start
+            self._count(0 if whole else len(self._body))
+            if whole:
+                request = bytes(self._body)
                 self._body = self._parsed = None
-                rest = self._request(parsed, whole, self._start)
+                rest = self._request(parsed, request, self._start)
                 if rest is not None:
                     self.serve(rest)
+
+    def _count(self, size: int) -> None:
+        """Count the bytes of an unfinished body against the node's budget."""
+        flusher = self._front.carrier.flusher
+        flusher.budget.set(self, size)
+        if flusher.budget.total > flusher.budget.limit:
+            flusher.schedule()
 
     def on_writable(self) -> None:
         """The kernel takes bytes again."""
@@ -229,7 +261,7 @@ class HttpConnection:
                     return
                 parsed = parse_head(data[:end])
             except BadHead as bad:
-                self.refuse(bad.status, bad.message)
+                self.refuse(bad.problem)
                 return
             if parsed.length is not None and len(data) - end < parsed.length <= front.body_bytes:
                 if "expect" in parsed.headers:
@@ -252,6 +284,7 @@ class HttpConnection:
         Returns the bytes after it, or None when this object has nothing more to do for now.
         """
         front = self._front
+        self.fresh = False
         headers = parsed.headers
         path, _, query = parsed.url.partition(b"?")
         if "upgrade" in headers and wants_upgrade(headers):
@@ -292,7 +325,7 @@ class HttpConnection:
         decision = front.gate.decide(Head(parsed.method, path, parsed.version, host, port, parsed.headers))
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
-            self.refuse(decision.status, decision.message, decision.headers)
+            self.refuse(decision.problem, decision.headers)
             return None
         answer = f"{_SWITCHING}{decision.accept}\r\n"
         if decision.extension:
@@ -311,11 +344,11 @@ class HttpConnection:
         front.admitted(self.sock, decision, data[end:])
         return None
 
-    def refuse(self, status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> None:
+    def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with a problem body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
-        self._front.carrier.flusher.enqueue(self, problems.response(status, message, headers))
+        self._front.carrier.flusher.enqueue(self, problems.response(problem, headers))
         self.state = CLOSING
 
     def finish(self) -> None:
@@ -337,7 +370,7 @@ class HttpConnection:
     def expire(self) -> None:
         """It took too long: a silent connection is closed, an unfinished request is told so."""
         if self.unfinished:
-            self.refuse(408, "the request took too long to arrive")
+            self.refuse(errors.HTTP_TIMEOUT)
         else:
             self.lost()
 
@@ -362,7 +395,7 @@ class HttpConnection:
             self.lost()
         elif self._front.hand_over.full:
             self.outbox = [waiting] if waiting else None
-            self.refuse(503, "too many requests at once")
+            self.refuse(errors.HTTP_BUSY)
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1

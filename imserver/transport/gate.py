@@ -35,8 +35,7 @@ class Spoken(Struct, frozen=True):
 class Refusal(Struct, frozen=True):
     """The HTTP answer to an upgrade request that cannot be served."""
 
-    status: int
-    message: str
+    problem: errors.HttpProblem
     headers: tuple[tuple[str, str], ...] = ()
 
 
@@ -129,16 +128,16 @@ class Gate:
         headers = head.headers
         spoken = self._paths.get(head.path)
         if spoken is None:
-            return Refusal(404, "no WebSocket here")
+            return Refusal(errors.HTTP_NOT_FOUND)
         if head.method != "GET":
-            return Refusal(400, "an upgrade must be a GET")
+            return Refusal(errors.HTTP_BAD_REQUEST)
         if head.version != "1.1":
-            return Refusal(400, "an upgrade needs HTTP/1.1")
+            return Refusal(errors.HTTP_BAD_REQUEST)
         if headers.get("sec-websocket-version") != "13":
-            return Refusal(426, "only version 13", (("Sec-WebSocket-Version", "13"),))
+            return Refusal(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
-            return Refusal(400, "Sec-WebSocket-Key must be 16 bytes in base64")
+            return Refusal(errors.HTTP_BAD_REQUEST)
         host = self.proxies.client(head.host, headers.get("x-forwarded-for", ""))
         extension, bits = self._negotiate(headers) if self._deflate else ("", 0)
         return Admission(

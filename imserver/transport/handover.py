@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _socket
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ import gevent
 from gevent import socket as gevent_socket
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
+from imserver.errors import HTTP_TIMEOUT
 from imserver.transport.head import BadHead, end_of_head
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 30
 """Longest silence while the body of a request arrives or its answer is written."""
+WAITING_PER_RUNNING = 16
+"""Requests that may wait for their turn, per request that may run."""
 _RECEIVE_BYTES = 65536
 
 
@@ -69,7 +73,7 @@ class Reader:
                     return b""
             except TimeoutError:
                 if started:
-                    raise BadHead(408, "the request took too long to arrive") from None
+                    raise BadHead(HTTP_TIMEOUT, "the request took too long to arrive") from None
                 return b""
             if not started and self.unread:
                 deadline = monotonic() + seconds
@@ -130,23 +134,38 @@ class HandOver:
             ("127.0.0.1", port), application, log=None, error_log=log, environ=dict(environ)
         )
         self._server.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(port))
-        self._limit = limit
+        self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
+        self._waiting: deque[tuple[HttpConnection, bytes, bytes]] = deque()
 
     @property
     def full(self) -> bool:
-        """True when no more requests can be taken at the moment."""
-        return len(self.running) >= self._limit
+        """True when so many requests wait for their turn that one more is refused."""
+        return len(self._waiting) >= WAITING_PER_RUNNING * self.limit
+
+    @property
+    def busy(self) -> bool:
+        """True while a request runs or waits."""
+        return bool(self.running or self._waiting)
 
     def serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
-        """Write ``waiting``, then have the application answer the request that begins with ``data``."""
-        self._spawn(self._serve, connection, waiting, data)
+        """Write ``waiting``, then have the application answer the request that begins with ``data``.
 
-    def _spawn(self, run: Callable[..., None], *args: Any) -> None:
-        greenlet = gevent.Greenlet(run, *args)
-        self.running.add(greenlet)
-        greenlet.rawlink(self.running.discard)
-        greenlet.start()
+        Above the limit of requests that run at once it waits for its turn.
+        """
+        self._waiting.append((connection, waiting, data))
+        self._next()
+
+    def _next(self) -> None:
+        while self._waiting and len(self.running) < self.limit:
+            greenlet = gevent.Greenlet(self._serve, *self._waiting.popleft())
+            self.running.add(greenlet)
+            greenlet.rawlink(self._done)
+            greenlet.start()
+
+    def _done(self, greenlet: gevent.Greenlet[..., None]) -> None:
+        self.running.discard(greenlet)
+        self._next()
 
     def _serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
         sock = _cooperative(connection.sock)

@@ -6,16 +6,17 @@ import logging
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
+from imserver.errors import HTTP_BAD_REQUEST, HTTP_HEADERS_TOO_LARGE, HTTP_NOT_IMPLEMENTED, HttpProblem
+
 log = logging.getLogger(__name__)
 
 
 class BadHead(Exception):
-    """The head cannot be served; ``status`` is the HTTP status that says so."""
+    """The head cannot be served; ``problem`` is what the client is told, ``args`` what the log is."""
 
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.message = message
+    def __init__(self, problem: HttpProblem, detail: str) -> None:
+        super().__init__(detail)
+        self.problem = problem
 
 
 class ParsedHead:
@@ -55,12 +56,12 @@ def end_of_head(data: bytes | bytearray, limit: int) -> int:
     end = data.find(b"\r\n\r\n") + 4
     if end >= 4:
         if end > limit:
-            raise BadHead(431, "request head too large")
+            raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
         return end
     if len(data) > limit:
-        raise BadHead(431, "request head too large")
+        raise BadHead(HTTP_HEADERS_TOO_LARGE, "request head too large")
     if data.count(b"\n") != data.count(b"\r\n"):
-        raise BadHead(400, "bare LF in the request head")
+        raise BadHead(HTTP_BAD_REQUEST, "bare LF in the request head")
     return 0
 
 
@@ -77,7 +78,7 @@ def parse_head(data: bytes) -> ParsedHead:
     except HttpParserUpgrade:
         log.debug("a request asks for an upgrade")
     except HttpParserError as exc:
-        raise BadHead(400, str(exc)) from exc
+        raise BadHead(HTTP_BAD_REQUEST, str(exc)) from exc
     parsed.method = parser.get_method().decode("latin-1")
     parsed.version = parser.get_http_version()
     parsed.keep_alive = parser.should_keep_alive()
@@ -86,6 +87,6 @@ def parse_head(data: bytes) -> ParsedHead:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:
         if headers["transfer-encoding"].lower() != "chunked":
-            raise BadHead(501, "only chunked transfer encoding is known")
+            raise BadHead(HTTP_NOT_IMPLEMENTED, "unknown transfer encoding")
         parsed.chunked = True
     return parsed

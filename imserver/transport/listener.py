@@ -145,8 +145,11 @@ class Listener:
         """Accept what waits in the queue, then listen no more."""
         self._pause.stop()
         if self.sock.fileno() >= 0:
-            self.on_readable()
             self._poller.remove(self)
+            accepted = -1
+            while accepted != self._metrics.accepted:
+                accepted = self._metrics.accepted
+                self.on_readable()
             self.sock.close()
             self._reserve.close()
 

@@ -51,10 +51,14 @@ class Parked(Protocol):
 
 
 class Readers:
-    """The pool of greenlets that serve ready sockets. Owner of the queue; at most ``limit`` greenlets."""
+    """The pool of greenlets that serve ready sockets. Owner of the queue.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    ``kept`` of them are kept when there is nothing to do. There may be as many as there are connections
+    whose commands block, or those that do not block would have to wait for them.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
         self._idle: list[greenlet] = []
         self.count = 0
         self.ready: deque[Parked] = deque()
@@ -64,7 +68,7 @@ class Readers:
         or blocks."""
         if self._idle:
             self._idle.pop().switch()
-        elif self.count < self._limit:
+        else:
             self.count += 1
             gevent.Greenlet(self._run).start()
 
@@ -81,12 +85,21 @@ class Readers:
                     parked.on_readable()
                 except Exception:
                     log.exception("serving %s failed", getattr(parked, "peer", "a listener"))
-                    parked.lost()
+                    self._give_up(parked)
                 parked.reading = False
                 if parked.masked:
                     self.unmask(parked)
+            if len(idle) >= self._kept:
+                self.count -= 1
+                return
             idle.append(me)
             hub.switch()
+
+    def _give_up(self, parked: Parked) -> None:
+        try:
+            parked.lost()
+        except Exception:
+            log.exception("closing %s failed", getattr(parked, "peer", "a listener"))
 
     def unmask(self, parked: Parked) -> None:
         """A socket became ready while it was being served: look at it again."""

@@ -8,6 +8,8 @@ from secrets import token_hex
 
 import msgspec
 
+from imserver.errors import HttpProblem
+
 
 @lru_cache(256)
 def status_line(status: int) -> bytes:
@@ -28,21 +30,21 @@ def head(status: int, lines: bytes, length: int, keep: bool, version: str = "1.1
     return b"%b%bContent-Length: %d\r\n\r\n" % (status_line(status), lines, length)
 
 
-def body(status: int, message: str) -> bytes:
+def body(problem: HttpProblem) -> bytes:
     """A problem body: ``{code, message, temporary, request_id}``."""
     return msgspec.json.encode(
         {
-            "code": status,
-            "message": message,
-            "temporary": status in (408, 429, 503),
+            "code": problem.code,
+            "message": problem.message,
+            "temporary": problem.temporary,
             "request_id": token_hex(8),
         }
     )
 
 
-def response(status: int, message: str, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+def response(problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
     """A whole response with a problem body; the connection ends after it."""
-    content = body(status, message)
+    content = body(problem)
     lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
     lines += "Content-Type: application/json; charset=utf-8\r\n"
-    return head(status, lines.encode("latin-1"), len(content), False) + content
+    return head(problem.status, lines.encode("latin-1"), len(content), False) + content

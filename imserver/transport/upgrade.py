@@ -15,6 +15,7 @@ from typing import Any
 from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
+from imserver import errors
 from imserver.transport import problems
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
 from imserver.transport.handover import READ_SECONDS, OneRequestHandler, Reader
@@ -62,7 +63,7 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
         return False
     decision = gate.decide(head_of(environ))
     if isinstance(decision, Refusal):
-        websocket.close(1008, decision.message.encode())
+        websocket.close(errors.CLOSE_POLICY, decision.problem.message.encode())
         return True
     sock, rest = take_socket(websocket.handler)
     admitted(sock, decision, rest)
@@ -103,7 +104,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
                 return None
             parse_head(head)
         except BadHead as bad:
-            sock.sendall(problems.response(bad.status, bad.message))
+            sock.sendall(problems.response(bad.problem))
             sock.shutdown(_socket.SHUT_WR)
             return None
         except OSError:
@@ -137,8 +138,8 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         self.server.admitted(sock, self.admission, rest)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
-        content = problems.body(refusal.status, refusal.message)
-        status_line = problems.status_line(refusal.status).decode()[9:-2]
+        content = problems.body(refusal.problem)
+        status_line = problems.status_line(refusal.problem.status).decode()[9:-2]
         self.close_connection = True
         self.start_response(
             status_line,

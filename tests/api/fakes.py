@@ -70,7 +70,7 @@ class FakeNode:
         self.kicked.append((app, user, ban_seconds))
         return int(self.is_online(app, user))
 
-    def state(self, debug: bool) -> dict[str, Any]:
+    def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         return {"managerInfo": {"clientsLen": 2, **({"clients": ["127.0.0.1:1"]} if debug else {})}}
 
     def ready(self) -> bool:
