@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import DOORS, Server
 
-from .setting import APPS, SHARED, Launch
+from .setting import APPS, SHARED, Launch, stop
 
 _apps = itertools.cycle(APPS)
 
@@ -24,8 +24,7 @@ def server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     """The server of this door that all tests share."""
     one = Server(tmp_path_factory.mktemp(f"shared-{door}"), config=SHARED, door=door)
     yield one
-    one.stop()
-    one.check()
+    stop(one)
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +41,7 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
     for one in started:
         one.stop()
     for one in started:
-        one.check()
+        stop(one)
 
 
 @pytest.fixture

@@ -26,6 +26,14 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def stop(server: Server) -> None:
+    """End a server; fail with the first traceback in its log, if there is one."""
+    server.stop()
+    said = f"{server.output}\n{server.log_text}"
+    at = said.find("Traceback")
+    assert at < 0, f"the log has {said.count('Traceback')} tracebacks: {said[at - 300 : at + 3000]}"
+
+
 def open_files(wanted: int) -> int:
     """Let this process open so many files; gives how many of them it may, beside what it has."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
