@@ -166,18 +166,17 @@ class Connection:
         size = len(data)
         start = 0
         serve = self.encoding.serve
+        limit = self.encoding.limit_bytes
         while size - start >= 6:
             length = data[start + 1] - 128
             body = start + 6
             if length == 126 and size - start >= 8:
                 length = data[start + 2] << 8 | data[start + 3]
                 body = start + 8
-                if length > self.encoding.limit_bytes:
-                    break
             elif length > frames.SMALL_BYTES:
                 break
             end = body + length
-            if data[start] != 0x81 or length < 0 or end > size:
+            if data[start] != 0x81 or length < 0 or end > size or length > limit:
                 break
             payload = apply_mask(data[body:end], data[body - 4 : body])
             if not payload.isascii():

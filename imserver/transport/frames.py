@@ -42,7 +42,8 @@ def encode_close(code: int, reason: str = "") -> bytes:
     """A close frame; code 1005 stands for one without a body (RFC 6455 section 7.4.1)."""
     if code == errors.CLOSE_NO_CODE:
         return b"\x88\x00"
-    return encode(struct.pack("!H", code) + reason.encode()[: SMALL_BYTES - 2], Opcode.CLOSE)
+    cut = reason.encode()[: SMALL_BYTES - 2].decode(errors="ignore")  # not in the middle of a character
+    return encode(struct.pack("!H", code) + cut.encode(), Opcode.CLOSE)
 
 
 def deflate(payload: bytes, window_bits: int) -> bytes:
@@ -90,10 +91,12 @@ class MessageParser:
     arrives. Owner: the connection, which drops the parser when :attr:`idle` says that nothing is unfinished.
     """
 
-    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_utf8", "between")
+    __slots__ = ("_extensions", "_fragments", "_limit", "_reader", "_run", "_slack", "_utf8", "between")
 
     def __init__(self, limit: int, deflated: bool) -> None:
         self._limit = limit
+        # What cannot be compressed grows a little: by 5 bytes a block and a few at the end.
+        self._slack = limit // 1000 + 16 if deflated else 0
         self._extensions = [inflater()] if deflated else []
         self._reader = StreamReader()
         self._fragments: bytearray | None = None
@@ -143,7 +146,8 @@ class MessageParser:
             steps = Frame.parse(
                 reader.read_exact,
                 mask=True,
-                max_size=max(self._limit - self._size(), 1),  # zlib takes 0 for "no limit"
+                # A control frame between fragments is always welcome; what a message holds is looked at later.
+                max_size=max(self._limit - self._size() + self._slack, SMALL_BYTES),
                 extensions=self._extensions,
             )
             frame = None
@@ -171,15 +175,15 @@ class MessageParser:
             raise Violation(errors.CLOSE_PROTOCOL_ERROR, "expected a continuation frame")
         else:
             self._utf8 = codecs.getincrementaldecoder("utf-8")() if opcode is Opcode.TEXT else None
+        if self._size() + len(data) > self._limit:
+            raise Violation(errors.CLOSE_TOO_BIG, "message too big")
+        self._check_utf8(data, frame.fin)
+        if self._fragments is None:
             if frame.fin:
-                self._check_utf8(data, True)
                 return Message(opcode, data)
             self._fragments = bytearray()
-        self._check_utf8(data, frame.fin)
         # One buffer, not a list: an endless row of empty fragments holds nothing.
         self._fragments += data
-        if len(self._fragments) > self._limit:
-            raise Violation(errors.CLOSE_TOO_BIG, "message too big")
         if not frame.fin:
             return None
         message = Message(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
