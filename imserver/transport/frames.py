@@ -146,7 +146,7 @@ class MessageParser:
             steps = Frame.parse(
                 reader.read_exact,
                 mask=True,
-                # A control frame between fragments is always welcome; what a message holds is looked at later.
+                # A control frame is always welcome; what a message holds is looked at in _take.
                 max_size=max(self._limit - self._size() + self._slack, SMALL_BYTES),
                 extensions=self._extensions,
             )
