@@ -1,0 +1,1 @@
+"""Who is connected: hub, fan-out, sweep."""

@@ -1,0 +1,93 @@
+"""A node's inside without its doors: hub, fan-out, sessions and dispatch over real sockets."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from msgspec import json
+
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.hub.sweep import Sweep
+from imserver.metrics import Metrics
+from imserver.model import Login
+from imserver.protocol.cmd import CmdDialect
+from imserver.protocol.dialect import Dialect
+from imserver.services.delivery import Delivery
+from imserver.services.dispatch import Dispatcher
+from imserver.services.sessions import Sessions
+from imserver.transport.connection import Connection
+from tests.transport.rig import Client, Rig, until
+
+CMD = CmdDialect()
+POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
+
+
+class World(Rig):
+    """Everything between the sockets and the HTTP API. One app for each login policy.
+
+    ``allowed`` are the tokens that log in; None: anybody does.
+    """
+
+    def __init__(
+        self,
+        *,
+        policies: Mapping[str, str] = POLICIES,
+        notice_members: int = 1000,
+        heartbeat_seconds: float = 360,
+        login_seconds: float = 0,
+        ping_seconds: float = 0,
+        pong_seconds: float = 20,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.metrics = Metrics()
+        self.hub = Hub(policies, self.carrier.connections)
+        self.fanout = Fanout(self.flusher, self.metrics, notice_members)
+        self.delivery = Delivery(self.hub, self.fanout)
+        self.allowed: set[str] | None = None
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self._may_login)
+        self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.sweep = Sweep(
+            self.carrier, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
+        )
+
+    def _may_login(self, _app: str, _user: str, token: str) -> bool:
+        return self.allowed is None or token in self.allowed
+
+    def on_ended(self, connection: Connection, code: int) -> None:
+        super().on_ended(connection, code)
+        self.sessions.ended(connection, code)
+
+    def connect(  # type: ignore[override]
+        self, *, dialect: Dialect = CMD, deflate: int = 0, **options: Any
+    ) -> tuple[Connection, Client]:
+        """A connection whose messages are dispatched."""
+        encoding = self.encoding(self.dispatcher.serve, deflate=deflate, dialect=dialect)
+        return super().connect(encoding, **options)
+
+    def login(self, app: str, user: str, device: str = "", **options: Any) -> tuple[Connection, Client]:
+        """A connection that has logged in; its answer has not been sent through the wire."""
+        connection, client = self.connect(**options)
+        assert self.sessions.login(connection, Login(app, user, device=device)) == 200
+        return connection, client
+
+
+def told(client: Client) -> list[tuple[str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text)."""
+    return [row[:3] for row in told_with_ids(client)]
+
+
+def told_with_ids(client: Client) -> list[tuple[str, str, str, str]]:
+    """What a client was told unasked so far: (kind, sender, text, id)."""
+    found = []
+    for payload in client.payloads():
+        body = json.decode(payload)
+        response = body["response"]
+        if response["codeMsg"] == "Ok":
+            found.append((body["cmd"], response["data"]["from"], response["data"]["msg"], body["seq"]))
+    return found
+
+
+def offline(world: World, app: str, user: str) -> None:
+    """Wait until a user is not online."""
+    until(lambda: not world.hub.is_online(app, user))

@@ -1,0 +1,1 @@
+"""Dialects: the contract, and each one."""

@@ -1,0 +1,154 @@
+"""The contract of a dialect as tests: every dialect has to pass them, whatever its wire format.
+
+A dialect is held to it by a class of its own in ``test_contract.py``::
+
+    class TestCmd(DialectContract):
+        dialect = CmdDialect()
+        samples = {Login: b'{"cmd":"login",…}', …}
+"""
+
+import random
+from collections.abc import Mapping
+from typing import Any, get_args
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imserver import errors
+from imserver.model import BadFrame, Command, Event, Login, Reply, Request
+from imserver.protocol.dialect import Dialect
+from imserver.services.dispatch import Dispatcher
+from tests.hub.world import World
+from tests.integration.raw import BINARY, TEXT, frame
+
+held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
+"""Tests of a base class run for several dialects."""
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+codes = st.sampled_from([*errors.REPLY_TEXT, 7])
+kinds = st.sampled_from(["enter", "exit", "msg"])
+
+
+class DialectContract:
+    """What every dialect promises. ``samples`` holds one frame's payload for each command it knows; the login
+    is that of user ``ann`` of app ``101``."""
+
+    dialect: Dialect
+    samples: Mapping[type[Command], bytes]
+
+    def decode(self, payload: bytes) -> Request | None:
+        """The request in ``payload``; None for what is none."""
+        try:
+            return self.dialect.decode(payload)
+        except BadFrame as bad:
+            self.check_payload(bad.reply)
+            return None
+
+    def check_payload(self, payload: bytes | None) -> None:
+        """What the dialect writes is bytes, and UTF-8 where its frames are text."""
+        assert payload is None or type(payload) is bytes
+        if payload is not None and self.dialect.text:
+            payload.decode()
+
+    def check(self, request: Request | None) -> None:
+        """A request has a command that somebody can carry out, or a code to answer with; never both."""
+        if request is None:
+            return
+        assert type(request.seq) is str
+        assert type(request.name) is str
+        assert (request.command is None) == (request.code != 0)
+        assert request.command is None or isinstance(request.command, get_args(Command))
+        self.check_payload(self.dialect.encode_reply(request, Reply(request.code or errors.REPLY_OK)))
+
+    # --- what it says of itself -----------------------------------------------------------------------------
+
+    def test_it_says_its_name_its_path_and_its_kind_of_frames(self) -> None:
+        assert self.dialect.name == self.dialect.name.lower().strip()
+        assert self.dialect.path.startswith("/")
+        assert type(self.dialect.text) is bool
+        assert type(self.dialect.any_origin) is bool
+
+    # --- decoding -------------------------------------------------------------------------------------------
+
+    def test_its_samples_become_their_commands(self) -> None:
+        for kind, payload in self.samples.items():
+            request = self.dialect.decode(payload)
+            assert type(request.command) is kind
+            self.check(request)
+
+    def test_a_login_says_who_in_which_app(self) -> None:
+        command = self.dialect.decode(self.samples[Login]).command
+        assert isinstance(command, Login)
+        assert (command.app, command.user) == ("101", "ann")
+
+    def test_every_command_it_knows_has_a_rule(self) -> None:
+        rules = Dispatcher(None, None).rules  # type: ignore[arg-type]
+        assert set(self.samples) <= set(rules)
+
+    @held
+    @given(payload=st.binary(max_size=60))
+    def test_whatever_bytes_come_decoding_raises_nothing_but_bad_frame(self, payload: bytes) -> None:
+        self.check(self.decode(payload))
+
+    @held
+    @given(seed=st.integers(0, 2**32), hits=st.integers(1, 5))
+    def test_a_damaged_request_raises_nothing_but_bad_frame(self, seed: int, hits: int) -> None:
+        dice = random.Random(seed)
+        payload = bytearray(dice.choice(list(self.samples.values())))
+        for _ in range(hits):
+            place = dice.randrange(len(payload) + 1)
+            payload[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
+        self.check(self.decode(bytes(payload)))
+
+    def test_an_empty_frame_raises_nothing_but_bad_frame(self) -> None:
+        self.check(self.decode(b""))
+
+    def test_decoding_keeps_no_memory_of_earlier_frames(self) -> None:
+        before = [self.decode(payload) for payload in self.samples.values()]
+        self.decode(b"\xff\x00nonsense")
+        assert [self.decode(payload) for payload in self.samples.values()] == before
+
+    # --- encoding -------------------------------------------------------------------------------------------
+
+    @held
+    @given(seq=texts, name=texts, code=codes, data=st.none() | texts)
+    def test_any_request_can_be_answered(self, seq: str, name: str, code: int, data: Any) -> None:
+        self.check_payload(self.dialect.encode_reply(Request(seq, name, None, code), Reply(code, data)))
+
+    @held
+    @given(kind=kinds, sender=texts, text=texts, number=texts)
+    def test_any_event_can_be_told(self, kind: str, sender: str, text: str, number: str) -> None:
+        self.check_payload(self.dialect.encode_event(Event(kind, sender, text, number)))
+
+    def test_an_event_with_an_id_is_told_in_the_same_words_each_time(self) -> None:
+        event = Event("msg", "ann", "hello", "7")
+        assert self.dialect.encode_event(event) == self.dialect.encode_event(event)
+
+    def test_a_message_is_a_word_that_every_dialect_has(self) -> None:
+        assert self.dialect.encode_event(Event("msg", "ann", "hello", "7"))
+
+    # --- in a server ----------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_a_server_speaks_it_in_its_own_kind_of_frames_and_takes_either(self, opcode: int) -> None:
+        with World() as world:
+            connection, client = world.connect(dialect=self.dialect)
+            client.send(frame(opcode, self.samples[Login]))
+            client.probe()
+            assert world.hub.is_online("101", "ann")
+            event = Event("msg", "bob", "hello", "7")
+            assert world.delivery.to_user("101", "ann", event) == 1
+            client.probe(b"again")
+            found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
+            assert found[-1].payload == self.dialect.encode_event(event)
+            assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
+            assert connection.last_seen > 0
+
+    def test_nonsense_does_not_end_a_connection(self) -> None:
+        with World() as world:
+            _, client = world.connect(dialect=self.dialect)
+            client.send(frame(BINARY, b"\xff\x00nonsense"))
+            client.send(frame(BINARY, self.samples[Login]))
+            client.probe()
+            assert world.hub.is_online("101", "ann")

@@ -1,0 +1,37 @@
+"""A dialect of one module, made up for the tests: what adding one takes."""
+
+from imserver.errors import REPLY_BAD_PARAMETER, REPLY_NO_ROUTE
+from imserver.model import BadFrame, Event, Heartbeat, Login, Ping, Reply, Request
+
+
+class LineDialect:
+    """Words in binary frames: ``login 101 ann``, ``beat``, ``ping``; pushes are ``sender: text``."""
+
+    name = "line"
+    path = "/line"
+    text = False
+    any_origin = True
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one line."""
+        words = payload.decode("utf-8", "replace").split()
+        match words:
+            case []:
+                raise BadFrame(None)
+            case ["login", app, user]:
+                return Request("", "login", Login(app, user))
+            case ["login", *_]:
+                return Request("", "login", None, REPLY_BAD_PARAMETER)
+            case ["beat"]:
+                return Request("", "beat", Heartbeat())
+            case ["ping"]:
+                return Request("", "ping", Ping())
+        return Request("", words[0], None, REPLY_NO_ROUTE)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The command and a code."""
+        return f"{request.name} {reply.code}".encode()
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """Messages only: it has no word for who comes and goes."""
+        return f"{event.sender}: {event.text}".encode() if event.kind == "msg" else None
