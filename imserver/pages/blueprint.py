@@ -42,7 +42,6 @@ _POLICY: Final = (
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
 }
 
 
@@ -155,7 +154,7 @@ def status() -> AnyResponse:
     """``GET /status``: a page without data; its script reads ``/system/state`` with the key it is given."""
     language, words = _language()
     data = {
-        "stateUrl": "/system/state",
+        "stateUrl": "/system/state?detail=true",
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
         "text": {key: text for key, text in words.items() if key.startswith((*_STATUS_TEXTS, "no_answer"))},

@@ -30,6 +30,7 @@ const LASTING_REFUSALS = new Set([CODE.BAD_PARAMETER, CODE.BAD_USER, CODE.UNAUTH
 const EVENTS = new Set(["enter", "exit", "msg"]);
 
 const ABNORMAL_CLOSE = 1006;
+const ERROR_GRACE_MS = 50;
 
 /**
  * `idle`: not started. `connecting`: a connection is being made or logged in. `online`: logged in.
@@ -303,7 +304,8 @@ export class ImClient {
     socket.onopen = () => this.#login(lost);
     socket.onmessage = (message) => this.#receive(message.data);
     socket.onclose = (event) => lost(event.code, event.reason);
-    socket.onerror = () => {}; // a close event with the code always follows
+    // A close event with the code follows in browsers; in Node 20 none follows a connection that was never made.
+    socket.onerror = () => setTimeout(() => lost(ABNORMAL_CLOSE, ""), ERROR_GRACE_MS);
   }
 
   /** @param {(code: number, reason: string) => void} lost */

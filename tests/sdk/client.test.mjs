@@ -216,6 +216,20 @@ describe("reconnecting", () => {
     assert.deepEqual(sockets[0].sent, []);
   });
 
+  it("an error that no close follows counts as one; a close that follows counts once", () => {
+    const { client, states } = makeClient();
+    client.connect();
+    last().onerror();
+    mock.timers.tick(50);
+    assert.equal(client.state.state, "waiting");
+    mock.timers.tick(500);
+    last().onerror();
+    last().end(4001);
+    mock.timers.tick(50);
+    assert.deepEqual(states.map((s) => s.state), ["connecting", "waiting", "connecting", "waiting"]);
+    assert.equal(client.state.code, 4001);
+  });
+
   it("close() ends it, and connect() starts it again", async () => {
     const { client } = await logIn();
     client.close();

@@ -1,0 +1,193 @@
+"""Real Chromium, driven by selenium, and the chat page as a test sees it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+
+from tests.support import eventually
+from tests.tools import require
+
+_FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-dev-shm-usage",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
+    "--accept-lang=zh-CN",
+)
+
+
+class Browser:
+    """One Chromium with an empty profile; shows one page at a time."""
+
+    def __init__(self, profile: Path, *flags: str) -> None:
+        options = webdriver.ChromeOptions()
+        options.binary_location = require("chromium", "chromium-browser", "google-chrome")
+        for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}"):
+            options.add_argument(flag)
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=Service(require("chromedriver")))
+        self.driver.set_page_load_timeout(20)
+        self._script = ""
+
+    def open(
+        self,
+        url: str,
+        *,
+        size: tuple[int, int] = (1280, 800),
+        dark: bool = False,
+        languages: str = "",
+        script: str = "",
+    ) -> "Page":
+        """A new tab (so with an empty sessionStorage) at ``url``; the one before is closed.
+
+        ``languages`` is the Accept-Language to send, ``script`` runs before those of the page.
+        """
+        before = self.driver.current_window_handle
+        self.driver.switch_to.new_window("tab")
+        opened = self.driver.current_window_handle
+        self.driver.switch_to.window(before)
+        self.driver.close()
+        self.driver.switch_to.window(opened)
+        page = Page(self.driver)
+        page.resize(*size, dark=dark)
+        if languages:
+            agent = self.driver.execute_script("return navigator.userAgent")
+            page.command("Emulation.setUserAgentOverride", userAgent=agent, acceptLanguage=languages)
+        if script:
+            page.command("Page.addScriptToEvaluateOnNewDocument", source=script)
+        self.driver.get(url)
+        return page
+
+    def complaints(self) -> list[str]:
+        """What stands in the console since the last call: errors, refused resources, violated policies."""
+        return [entry["message"] for entry in self.driver.get_log("browser")]
+
+    def quit(self) -> None:
+        self.driver.quit()
+
+
+class Page:
+    """The tab that a browser shows, by the parts of the chat page."""
+
+    def __init__(self, driver: webdriver.Chrome) -> None:
+        self.driver = driver
+
+    # --- the tab --------------------------------------------------------------------------------------------
+
+    def command(self, method: str, **parameters: Any) -> Any:
+        """A command of the DevTools protocol."""
+        return self.driver.execute_cdp_cmd(method, parameters)
+
+    def resize(self, width: int, height: int, dark: bool = False) -> None:
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.command("Emulation.setEmulatedMedia", features=[scheme])
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        return self.driver.execute_script(script, *arguments)
+
+    def find(self, selector: str) -> WebElement:
+        return self.driver.find_element(By.CSS_SELECTOR, selector)
+
+    def texts(self, selector: str) -> list[str]:
+        """The texts of all matching elements, shown or not, read in one go."""
+        return list(
+            self.run(
+                "return [...document.querySelectorAll(arguments[0])].map((each) => each.textContent)",
+                selector,
+            )
+        )
+
+    def shown(self, selector: str) -> bool:
+        return bool(
+            self.run("return document.querySelector(arguments[0])?.checkVisibility() === true", selector)
+        )
+
+    def press(self, *keys: str) -> None:
+        """Keys, to whatever has the focus."""
+        self.driver.switch_to.active_element.send_keys(*keys)
+
+    @property
+    def focused(self) -> str:
+        """The id of the element that has the focus, or else its text."""
+        return str(self.run("return document.activeElement.id || document.activeElement.textContent.trim()"))
+
+    @property
+    def overflow(self) -> int:
+        """How many pixels wider than the window the page is."""
+        return int(self.run("return document.documentElement.scrollWidth - innerWidth"))
+
+    # --- the chat page --------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> str:
+        return str(self.find("#state").get_attribute("data-state"))
+
+    @property
+    def name(self) -> str:
+        return self.texts("#me-name")[0]
+
+    @property
+    def people(self) -> list[str]:
+        return self.texts("#people-list li > :not(.avatar)")
+
+    @property
+    def notices(self) -> list[str]:
+        return self.texts("#log .notice")
+
+    @property
+    def received(self) -> list[tuple[str, str]]:
+        """The bubbles on the left but the greeting: sender and text."""
+        lines = self.run(
+            "return [...document.querySelectorAll('#log .line:not(.own, .admin)')].map((line) =>"
+            " [line.querySelector('.from bdi').textContent, line.querySelector('.bubble').textContent])"
+        )
+        return [(sender, text) for sender, text in lines]
+
+    @property
+    def own(self) -> list[str]:
+        """The bubbles on the right."""
+        return self.texts("#log .line.own .bubble")
+
+    def online(self) -> "Page":
+        """Wait until the page is logged in and has read the list of people."""
+        eventually(lambda: self.state == "online", what="the page is connected")
+        eventually(lambda: self.name in self.people, what="the list holds the page's own name")
+        return self
+
+    def say(self, text: str) -> None:
+        """Type a text and press Enter."""
+        new_line = Keys.SHIFT + Keys.ENTER + Keys.NULL
+        self.find("#message").send_keys(text.replace("\n", new_line) + Keys.ENTER)
+
+    def has_received(self, sender: str, text: str) -> None:
+        eventually(lambda: (sender, text) in self.received, what=f"{text[:80]!r} of {sender}")
+
+    def has_notice(self, *parts: str) -> None:
+        eventually(
+            lambda: any(all(part in notice for part in parts) for notice in self.notices),
+            what=f"a notice with {parts}",
+        )
+
+
+def unexpected(complaints: Sequence[str], *expected: str) -> list[str]:
+    """The complaints that hold none of the expected words."""
+    return [each for each in complaints if not any(word in each for word in expected)]

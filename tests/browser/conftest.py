@@ -1,0 +1,60 @@
+"""Browsers that the tests share, and the check that no page complained."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.browser.chromium import Browser, unexpected
+from tests.conftest import StartServer
+
+
+@pytest.fixture(scope="session")
+def browsers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[int], Browser]]:
+    """``browsers(0)``, ``browsers(1)`` …: each is started when first asked for."""
+    started: dict[int, Browser] = {}
+
+    def get(number: int) -> Browser:
+        if number not in started:
+            started[number] = Browser(tmp_path_factory.mktemp(f"chromium{number}"))
+        return started[number]
+
+    try:
+        yield get
+    finally:
+        for browser in started.values():
+            browser.quit()
+
+
+class Pair:
+    """Two browsers; after the test their consoles must be empty, but for what it says it ``expects``."""
+
+    def __init__(self, get: Callable[[int], Browser]) -> None:
+        self._get = get
+        self._used: set[int] = set()
+        self._expected: tuple[str, ...] = ()
+
+    def __getitem__(self, number: int) -> Browser:
+        browser = self._get(number)
+        if number not in self._used:
+            self._used.add(number)
+            browser.complaints()  # what came after the test before is not of this one
+        return browser
+
+    def expects(self, *words: str) -> None:
+        """Console messages with any of these words are no fault of the page."""
+        self._expected = words
+
+    def check(self) -> None:
+        for number in self._used:
+            browser = self._get(number)
+            complaints = unexpected(browser.complaints(), *self._expected)
+            browser.open("about:blank")
+            assert not complaints
+
+
+@pytest.fixture
+def pair(browsers: Callable[[int], Browser], start_server: StartServer) -> Iterator[Pair]:
+    """Named after ``start_server``, so that consoles are read before the servers go."""
+    pair = Pair(browsers)
+    yield pair
+    pair.check()

@@ -1,0 +1,417 @@
+"""The chat page in real browsers."""
+
+import json
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from websockets.sync.client import ClientConnection, connect
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+pytestmark = [pytest.mark.timeout(120)]
+
+HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;\u202egnp.exe"
+
+
+def home(server: Server, room: int = 101, **query: str) -> str:
+    return f"{server.http_url}/home/index?{urllib.parse.urlencode({'appID': room, **query})}"
+
+
+def post(server: Server, path: str, **fields: str | int) -> dict[str, object]:
+    """POST a form; the answer's ``data``."""
+    form = urllib.parse.urlencode(fields).encode()
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(server.http_url + path, form, timeout=10) as answer:
+        data: dict[str, object] = json.load(answer)["data"]
+    return data
+
+
+def log_in(server: Server, user: str, room: int = 101) -> ClientConnection:
+    """A user without a browser."""
+    socket = connect(server.ws_url, proxy=None, legacy=True)
+    socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": user, "appID": room}}))
+    assert json.loads(socket.recv(10))["response"]["code"] == 200
+    return socket
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests that leave it as it is."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+    server.check()
+
+
+def chat(pair: Pair, server: Server, room: int) -> tuple[Page, Page]:
+    """Two pages in one room that see each other."""
+    first = pair[0].open(home(server, room)).online()
+    second = pair[1].open(home(server, room)).online()
+    eventually(
+        lambda: second.name in first.people and first.name in second.people, what="each sees the other"
+    )
+    return first, second
+
+
+@pytest.mark.parametrize("door", ["front", "wsgi"])
+def test_two_browsers_chat_with_each_other(pair: Pair, start_server: StartServer, door: str) -> None:
+    first, second = chat(pair, start_server(door=door), 101)
+    assert first.name != second.name
+    first.say("你好")
+    second.has_received(first.name, "你好")
+    eventually(lambda: first.own == ["你好"], what="the own bubble")
+    assert first.find("#message").get_attribute("value") == ""
+    second.say("two\nlines")
+    first.has_received(second.name, "two\nlines")
+    assert first.own == ["你好"]
+    assert [name for name, _ in second.received] == [first.name]
+
+
+def test_the_page_greets_and_names_who_is_there(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 102)
+    for page, other in ((first, second), (second, first)):
+        assert page.texts("#log .admin .from bdi") == ["管理员"]
+        assert page.name in page.texts("#log .admin .bubble")[0]
+        assert page.people == [page.name, "(自己)", other.name]
+        assert page.texts("#people-count") == ["2"]
+
+
+def test_who_enters_and_leaves_is_shown(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 103)
+    name = second.name
+    first.has_notice("管理员", name, "哈喽~")
+    second.driver.get("about:blank")
+    first.has_notice("管理员", name, "用户已经离开~")
+    eventually(lambda: first.people == [first.name, "(自己)"], what="the list is shorter")
+
+
+def test_rooms_are_apart_and_linked(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 104)
+    links = first.run(
+        "return [...document.querySelectorAll('.rooms a')].map((link) => link.getAttribute('href'))"
+    )
+    assert links == [f"/home/index?appID={room}" for room in (101, 102, 103, 104)]
+    second.find(".rooms a[href$='102']").click()
+    second.online()
+    assert second.find(".rooms a[aria-current]").text.endswith("102")
+    eventually(lambda: len(first.people) == 2, what="the other left")
+    first.say("unheard")
+    eventually(lambda: first.own, what="the own bubble")
+    assert second.received == []
+
+
+def test_an_empty_text_is_not_sent(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 101)
+    first.say("")
+    first.say("   ")
+    first.find("#send").click()
+    first.find("#message").clear()
+    first.say("words")
+    second.has_received(first.name, "words")
+    assert len(second.received) == 1
+    assert first.own == ["words"]
+
+
+def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 102)
+    with log_in(server, "<img src=x onerror>"[:19], 102):
+        first.has_notice("<img src=x onerror>")
+        eventually(lambda: "<img src=x onerror>" in first.people, what="the name in the list")
+        second.say(HOSTILE)
+        first.has_received(second.name, HOSTILE)
+        post(server, "/user/sendMessageAll", appID=102, userID="<b>x</b>", msgID="", message="<i>y</i>")
+        first.has_received("<b>x</b>", "<i>y</i>")
+    for page in (first, second):
+        assert page.run("return window.pwned") is None
+        assert (
+            page.run("return document.querySelectorAll('.room img, .room i, .people b, .bubble *').length")
+            == 0
+        )
+
+
+def test_the_policy_of_the_page_refuses_script_in_the_page(pair: Pair, server: Server) -> None:
+    pair.expects("Content Security Policy")
+    page = pair[0].open(home(server)).online()
+    page.run(
+        "const script = document.createElement('script'); script.textContent = 'window.pwned = 1';"
+        "document.body.append(script);"
+        "document.body.insertAdjacentHTML('beforeend', '<i style=\"color: red\">x</i>')"
+    )
+    assert page.run("return window.pwned") is None
+    assert len(pair[0].complaints()) == 2
+
+
+def test_a_very_long_text_is_shortened_and_can_be_opened(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 103)).online()
+    text = "龙" * 50_000
+    post(server, "/user/sendMessageAll", appID=103, userID="李白", msgID="", message=text)
+    eventually(lambda: page.received, what="the message")
+    assert len(page.received[0][1]) < 1000
+    page.find(".more").click()
+    assert page.received[0][1] == text
+    assert page.find(".more").get_attribute("aria-expanded") == "true"
+    page.find(".more").click()
+    assert len(page.received[0][1]) < 1000
+
+
+def test_a_push_to_one_user_says_that_nobody_else_got_it(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 104)
+    post(server, "/user/sendMessage", appID=104, userID=first.name, msgID="", message="psst")
+    first.has_received(first.name, "psst")
+    assert first.texts("#log .line:not(.admin) .from .tag") == ["仅发给你"]
+    assert second.received == []
+
+
+def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_server: StartServer) -> None:
+    pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
+    server = start_server()
+    first, second = chat(pair, server, 101)
+    name = first.name
+    server.stop()
+    eventually(lambda: first.state == "waiting", what="the page knows")
+    eventually(lambda: first.shown("#banner"), what="the page says so")
+    first.say("too early")
+    assert first.own == []
+    ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
+    start_server(config={"app": ports}, folder=server.folder)
+    first.online()
+    second.online()
+    assert first.name == name
+    assert not first.shown("#banner")
+    first.find("#message").send_keys(Keys.ENTER)
+    second.has_received(name, "too early")
+    assert any("重新连接" in text for text in first.texts("#log .divider"))
+
+
+def test_who_is_removed_stays_out_until_entering_again(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 101)).online()
+    name = page.name
+    post(server, "/user/kick", appID=101, userID=name)
+    eventually(lambda: page.state == "refused", what="the end")
+    assert "4502" in page.texts("#banner-text")[0]
+    assert page.find("#banner").get_attribute("role") == "alert"
+    page.find("#banner-button").click()
+    eventually(lambda: page.name != name, what="a new name")
+    page.online()
+
+
+def test_a_refused_login_shows_its_code(pair: Pair, server: Server) -> None:
+    too_long = """
+      const send = WebSocket.prototype.send;
+      const name = '"userID":"aaaaaaaaaaaaaaaaaaaa"';
+      WebSocket.prototype.send = function (text) { send.call(this, text.replace(/"userID":"[^"]*"/, name)); };
+    """
+    page = pair[0].open(home(server), script=too_long)
+    eventually(lambda: page.state == "refused", what="the refusal")
+    assert "1002" in page.texts("#banner-text")[0]
+    assert "非法的用户ID" in page.texts("#banner-text")[0]
+
+
+def test_a_failed_send_is_said_and_a_second_try_arrives_once(pair: Pair, server: Server) -> None:
+    pair.expects("/user/sendMessageAll")
+    lost_answer = """
+      const real = fetch; let failures = 1;
+      window.fetch = async (...call) => {
+        const answer = await real(...call);
+        if (String(call[0]).includes("sendMessageAll") && failures--) throw new TypeError("lost");
+        return answer;
+      };
+    """
+    first = pair[0].open(home(server, 104), script=lost_answer).online()
+    second = pair[1].open(home(server, 104)).online()
+    first.say("once")
+    eventually(lambda: first.shown("#note"), what="the failure is said")
+    assert first.own == []
+    assert first.find("#message").get_attribute("value") == "once"
+    first.find("#message").send_keys(Keys.ENTER)
+    eventually(lambda: first.own == ["once"], what="the second try")
+    first.say("twice")
+    second.has_received(first.name, "twice")
+    assert [text for _, text in second.received] == ["once", "twice"]
+
+
+def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 101)
+    first.say("before")
+    second.say("answer")
+    first.has_received(second.name, "answer")
+    name = first.name
+    first.driver.refresh()
+    first.online()
+    assert first.name == name
+    assert first.own == ["before"]
+    assert first.received == [(second.name, "answer")]
+    stored = first.run("return {...sessionStorage}")
+    duplicate = (
+        pair[0]
+        .open(home(server, 101), script=f"Object.assign(sessionStorage, {json.dumps(stored)})")
+        .online()
+    )
+    assert duplicate.name != name
+    assert duplicate.own == []
+
+
+def test_history_is_bounded(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 102)).online()
+    with log_in(server, "talker", 102):
+        for number in range(450):
+            post(server, "/user/sendMessageAll", appID=102, userID="talker", msgID="", message=f"m{number}")
+        page.has_received("talker", "m449")
+    assert page.run("return document.getElementById('log').childElementCount") <= 400
+    page.driver.refresh()
+    page.online()
+    assert [text for _, text in page.received][-1] == "m449"
+    assert len(page.received) <= 200
+
+
+def test_reading_older_lines_is_not_disturbed_by_new_ones(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 103)).online()
+    for number in range(40):
+        post(server, "/user/sendMessageAll", appID=103, userID="李白", msgID="", message=f"m{number}")
+    page.has_received("李白", "m39")
+    page.run("document.getElementById('log').scrollTop = 0")
+    post(server, "/user/sendMessageAll", appID=103, userID="李白", msgID="", message="new")
+    eventually(lambda: page.shown("#latest"), what="a way to the new line")
+    assert page.run("return document.getElementById('log').scrollTop") == 0
+    page.find("#latest").click()
+    eventually(lambda: not page.shown("#latest"), what="the end is reached")
+
+
+def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"hub": {"notice_members": 3}})
+    hurry = """
+      const real = setTimeout;
+      window.setTimeout = (task, pause, ...rest) => real(task, pause > 30000 ? pause / 60 : pause, ...rest);
+    """
+    page = pair[0].open(home(server), script=hurry).online()
+    users = [log_in(server, f"u{number}") for number in range(6)]
+    eventually(lambda: page.texts("#people-count") == ["7"], what="the list of seven")
+    assert "每分钟" in page.texts("#people-note")[0]
+    assert len(page.notices) < 6
+    for user in users:
+        user.close()
+    eventually(lambda: page.texts("#people-count") == ["1"], what="the list of one")
+
+
+def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"api": {"keys": [{"key": "k" * 20, "scopes": ["push", "admin"]}]}})
+    first, second = chat(pair, server, 101)
+    first.say("with a token")
+    second.has_received(first.name, "with a token")
+    push = """
+      const form = new URLSearchParams({appID: "101", userID: arguments[0], msgID: "", message: "forged"});
+      const page = JSON.parse(document.getElementById("page-data").textContent);
+      const headers = arguments[1] ? {Authorization: `Bearer ${page.token}`} : {};
+      return fetch("/user/sendMessageAll", {method: "POST", body: form, headers})
+        .then((response) => response.json()).then((answer) => answer.code);
+    """
+    assert first.run(push, first.name, False) == 1003
+    assert first.run(push, second.name, True) == 1003
+    assert first.run(push, first.name, True) == 200
+
+
+def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(
+        config={"api": {"page_token_seconds": 3, "keys": [{"key": "k" * 20, "scopes": ["admin"]}]}}
+    )
+    hurry = """
+      const real = setInterval;
+      window.setInterval = (task, pause, ...rest) => real(task, pause === 20000 ? 200 : pause, ...rest);
+      const begun = Date.now();
+      window.waited = () => Date.now() - begun;
+    """
+    page = pair[0].open(home(server), script=hurry).online()
+    eventually(lambda: page.run("return waited()") > 5500, what="the first token's time is over")
+    page.say("still here")
+    eventually(lambda: page.own == ["still here"], what="the message is taken")
+
+
+def test_the_language_is_the_visitors(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server), languages="fr, en;q=0.8").online()
+    assert page.find("#send").text == "Send"
+    assert page.run("return document.documentElement.lang") == "en"
+    assert page.texts("#log .admin .from bdi") == ["管理员"]
+    page.find(".language").click()
+    page.online()
+    assert page.find("#send").text == "发送"
+    assert page.run("return document.documentElement.lang") == "zh-Hans"
+    page.find(".rooms a[href*='103']").click()
+    page.online()
+    assert page.find("#send").text == "发送"
+
+
+def test_everything_can_be_done_with_the_keyboard(pair: Pair, server: Server) -> None:
+    first, second = chat(pair, server, 103)
+    first.run("document.activeElement.blur()")
+    first.press(Keys.TAB)
+    assert first.focused == "跳到输入框"
+    first.press(Keys.ENTER)
+    first.press("hi ")
+    assert first.focused == "message"
+    first.press(Keys.SHIFT + Keys.TAB)
+    assert first.focused == "emoji-open"
+    first.press(Keys.ENTER)
+    first.press(Keys.ARROW_RIGHT)
+    first.press(Keys.ARROW_DOWN)
+    first.press(Keys.ARROW_UP)
+    first.press(Keys.HOME)
+    first.press(Keys.ARROW_RIGHT)
+    picked = first.focused
+    first.press(Keys.ENTER)
+    first.press(Keys.ESCAPE)
+    assert first.focused == "message"
+    assert not first.shown("#emoji")
+    first.press(Keys.ENTER)
+    second.has_received(first.name, f"hi {picked}")
+    first.press(Keys.TAB)
+    assert first.focused == "send"
+    first.press(Keys.TAB)
+    assert first.focused == "new-name"
+
+
+def test_the_people_panel_on_a_phone_works_with_the_keyboard(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 104), size=(390, 844)).online()
+    assert not page.shown("#people")
+    page.run("document.getElementById('people-open').focus()")
+    page.press(Keys.ENTER)
+    eventually(lambda: page.shown("#people"), what="the panel opens")
+    page.press(Keys.TAB)
+    page.press(Keys.ESCAPE)
+    eventually(lambda: not page.shown("#people"), what="the panel closes")
+    assert page.focused == "people-open"
+
+
+@pytest.mark.parametrize("size", [(320, 640), (390, 844), (768, 1024), (1280, 800)])
+def test_nothing_is_wider_than_the_window(pair: Pair, server: Server, size: tuple[int, int]) -> None:
+    page = pair[0].open(home(server, 102), size=size, dark=True, languages="en").online()
+    for text in ("W" * 600, "龙" * 600, "a b " * 200, "مرحبا" * 100, "Z" + "\u0335\u0321\u0348" * 60):
+        post(server, "/user/sendMessageAll", appID=102, userID="W" * 200, msgID="", message=text)
+    page.has_received("W" * 200, "Z" + "\u0335\u0321\u0348" * 60)
+    assert page.overflow <= 0
+    inside = """
+      const log = document.getElementById("log");
+      return log.scrollWidth <= log.clientWidth && [...document.querySelectorAll("#log .bubble, .field")]
+        .every((each) => each.getBoundingClientRect().right <= innerWidth);
+    """
+    assert page.run(inside)
+    assert page.run("return document.body.scrollHeight <= innerHeight")
+
+
+def test_what_a_screen_reader_needs_is_there(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 101)).online()
+    assert page.find("#log").get_attribute("role") == "log"
+    assert page.find("#state").get_attribute("role") == "status"
+    unnamed = """
+      const wanted = "button, a, input, textarea, nav, aside, [role=log], [role=group]";
+      const named = "[aria-label], [aria-labelledby]";
+      return [...document.querySelectorAll(wanted)]
+        .filter((each) => each.checkVisibility() && !each.matches(named) && !each.textContent.trim())
+        .map((each) => each.outerHTML);
+    """
+    assert page.run(unnamed) == []

@@ -1,0 +1,179 @@
+"""The chat page behind nginx, with the configuration that operators of the original server have."""
+
+import re
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.browser.chromium import Browser
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+from tests.tools import require
+
+DOMAIN = "im.91vh.com"
+
+# As published for the original, with the map it asks for; only ports and the paths of logs are ours.
+SITE = """
+map $http_upgrade $connection_upgrade {
+    default upgrade;
+    ''      close;
+}
+
+upstream  go-im
+{
+    server 127.0.0.1:8080 weight=1 max_fails=2 fail_timeout=10s;
+    keepalive 16;
+}
+
+upstream  go-acc
+{
+    server 127.0.0.1:8089 weight=1 max_fails=2 fail_timeout=10s;
+    keepalive 16;
+}
+
+
+server {
+    listen       80 ;
+    server_name  im.91vh.com;
+    index index.html index.htm ;
+
+
+    location /acc {
+        proxy_set_header Host $host;
+        proxy_pass http://go-acc;
+        proxy_http_version 1.1;
+        proxy_set_header Upgrade $http_upgrade;
+        proxy_set_header Connection $connection_upgrade;
+        proxy_set_header Connection "";
+        proxy_redirect off;
+        proxy_intercept_errors on;
+        client_max_body_size 10m;
+    }
+
+    location /
+    {
+        proxy_set_header Host $host;
+        proxy_pass http://go-im;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_redirect off;
+        proxy_intercept_errors on;
+        client_max_body_size 30m;
+    }
+
+    access_log  /link/log/nginx/access/im.log;
+    error_log   /link/log/nginx/access/im.error.log;
+}
+"""
+
+MAIN = """
+daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 256; }}
+http {{
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    {site}
+}}
+"""
+
+
+class Nginx:
+    """nginx in the foreground, with all its files in one folder; listens on ``port``."""
+
+    def __init__(self, folder: Path, server: Server, tls: tuple[Path, Path] | None = None) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port: int = free.getsockname()[1]
+        site = SITE.replace(":8080", f":{server.http.port}").replace(":8089", f":{server.ws.port}")
+        listen = f"127.0.0.1:{self.port}"
+        if tls:
+            listen += f" ssl; ssl_certificate {tls[0]}; ssl_certificate_key {tls[1]}"
+        site = re.sub(r"listen +80 ;", f"listen {listen};", site).replace(
+            "/link/log/nginx/access", str(folder)
+        )
+        config = folder / "nginx.conf"
+        config.write_text(MAIN.format(folder=folder, site=site))
+        self.process = subprocess.Popen(
+            [require("nginx"), "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE, text=True
+        )
+        eventually(self._listens, what="nginx listens")
+
+    def _listens(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.communicate(timeout=10)
+
+
+@pytest.fixture
+def server(start_server: StartServer) -> Server:
+    return start_server()
+
+
+@pytest.fixture
+def nginx(tmp_path: Path, server: Server) -> Iterator[Nginx]:
+    nginx = Nginx(tmp_path, server)
+    yield nginx
+    nginx.stop()
+
+
+@pytest.mark.timeout(120)
+def test_the_page_chats_behind_the_original_configuration(
+    pair: Pair, server: Server, nginx: Nginx, tmp_path: Path
+) -> None:
+    # To this browser the domain is nginx's port, so the page's address is the plain one, as for a visitor.
+    visitor = Browser(tmp_path / "profile", f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.port}")
+    try:
+        outside = visitor.open(f"http://{DOMAIN}/home/index?appID=101").online()
+        inside = pair[0].open(f"{server.http_url}/home/index?appID=101").online()
+        outside.say("through nginx")
+        inside.has_received(outside.name, "through nginx")
+        inside.say("back")
+        outside.has_received(inside.name, "back")
+        assert visitor.complaints() == []
+    finally:
+        visitor.quit()
+
+
+@pytest.mark.timeout(120)
+def test_the_page_finds_its_socket_when_nginx_hides_the_port(
+    pair: Pair, server: Server, nginx: Nginx
+) -> None:
+    page = pair[0].open(f"http://127.0.0.1:{nginx.port}/home/index?appID=102").online()
+    page.say("same port")
+    eventually(lambda: page.own == ["same port"], what="the own bubble")
+
+
+@pytest.mark.timeout(120)
+def test_with_tls_at_nginx_the_page_uses_wss(
+    start_server: StartServer, server: Server, tmp_path: Path
+) -> None:
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    make = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={DOMAIN} -keyout {key} -out {certificate}"
+    subprocess.run([require("openssl"), *make.split()], check=True, capture_output=True)
+    nginx = Nginx(tmp_path, server, (certificate, key))
+    visitor = Browser(
+        tmp_path / "profile",
+        f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.port}",
+        "--ignore-certificate-errors",
+    )
+    try:
+        page = visitor.open(f"https://{DOMAIN}/home/index?appID=101").online()
+        page.say("wss")
+        eventually(lambda: page.own == ["wss"], what="the own bubble")
+        assert visitor.complaints() == []
+    finally:
+        visitor.quit()
+        nginx.stop()

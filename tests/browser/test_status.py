@@ -1,0 +1,66 @@
+"""The operators' page in a real browser."""
+
+import json
+from pathlib import Path
+
+import pytest
+from selenium.webdriver.common.keys import Keys
+from websockets.sync.client import connect
+
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.support import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+KEY = "an-admin-key-of-this-test"
+
+
+def test_it_shows_the_node_and_renews_itself(pair: Pair, start_server: StartServer) -> None:
+    server = start_server()
+    page = pair[0].open(f"{server.http_url}/status?lang=en")
+    eventually(lambda: page.texts("#connections") == ["0"], what="the first figures")
+    assert page.shown("#no-apps")
+    with connect(server.ws_url, proxy=None) as socket, connect(server.ws_url, proxy=None):
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
+        socket.recv(10)
+        eventually(lambda: page.texts("#connections") == ["2"], what="the figures are renewed")
+        assert page.texts("#users") == ["1"]
+        assert page.texts("#anonymous") == ["1 not logged in"]
+        assert page.texts("#apps tr:first-child > :not(.share)") == ["102", "1"]
+        assert page.texts("#memory")[0].endswith("MB")
+        assert not page.shown("#no-apps")
+    page.resize(320, 640)
+    assert page.overflow <= 0
+
+
+def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
+    page = pair[0].open(f"{server.http_url}/status")
+    eventually(lambda: page.shown("#key-form"), what="the form")
+    assert not page.shown("#figures")
+    assert page.focused == "key"
+    page.press("wrong", Keys.ENTER)
+    eventually(lambda: "admin" in page.texts("#key-problem")[0], what="the refusal")
+    page.press(KEY, Keys.ENTER)
+    eventually(lambda: page.shown("#figures"), what="the figures")
+    page.driver.refresh()
+    eventually(lambda: page.shown("#figures"), what="the figures after a reload")
+    assert page.run("return localStorage.length") == 0
+    assert page.run("return document.cookie") == ""
+    assert KEY not in page.driver.current_url
+    page.find("#forget").click()
+    eventually(lambda: page.shown("#key-form"), what="the form again")
+    assert page.run("return sessionStorage.length") == 0
+
+
+def test_it_says_when_the_server_is_gone(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
+    pair.expects("/system/state")
+    server = start_server(folder=tmp_path / "server")
+    page = pair[0].open(f"{server.http_url}/status?lang=en")
+    eventually(lambda: page.shown("#figures"), what="the figures")
+    server.stop()
+    eventually(lambda: page.shown("#problem"), what="the problem")
+    assert "no answer from the server" in page.texts("#problem")[0]
+    assert page.texts("#connections") == ["0"]
+    assert "Shown as of" in page.texts("#state-text")[0]

@@ -1,0 +1,88 @@
+"""Where a page finds the WebSocket and the HTTP interface."""
+
+import pytest
+
+from imserver.config import ConfigError
+from imserver.pages.address import Configured, Ports, is_host, parse_configured, resolve
+
+PORTS = Ports(8080, 8089)
+
+
+@pytest.mark.parametrize(
+    ("host", "websocket"),
+    [
+        ("127.0.0.1:8080", "//127.0.0.1:8089/acc"),
+        ("localhost:8080", "//localhost:8089/acc"),
+        ("im.example.com", "//im.example.com/acc"),
+        ("im.example.com:8443", "//im.example.com:8443/acc"),
+        ("[::1]:8080", "//[::1]:8089/acc"),
+        ("[::1]", "//[::1]/acc"),
+    ],
+)
+def test_without_settings_the_request_decides(host: str, websocket: str) -> None:
+    addresses = resolve(host, PORTS)
+    assert addresses.websocket == websocket
+    assert addresses.http == ""
+    assert addresses.seen_host == host
+
+
+def test_the_policy_names_the_websocket_in_both_securities() -> None:
+    # A proxy may end TLS without a word; then only the page itself knows that it is secure.
+    assert resolve("im.example.com", PORTS).sources == (
+        "'self'",
+        "ws://im.example.com",
+        "wss://im.example.com",
+    )
+
+
+def test_an_ipv6_host_is_named_by_its_scheme_since_policies_know_no_such_address() -> None:
+    assert resolve("[::1]:8080", PORTS).sources == ("'self'", "ws:", "wss:")
+
+
+@pytest.mark.parametrize(
+    ("setting", "websocket", "source"),
+    [
+        ("127.0.0.1:8089", "//127.0.0.1:8089/acc", ["ws://127.0.0.1:8089", "wss://127.0.0.1:8089"]),
+        ("wss://im.example.com", "wss://im.example.com/acc", ["wss://im.example.com"]),
+        ("wss://im.example.com/chat/acc", "wss://im.example.com/chat/acc", ["wss://im.example.com"]),
+        ("https://im.example.com/", "wss://im.example.com/acc", ["wss://im.example.com"]),
+    ],
+)
+def test_a_configured_websocket_address_wins(setting: str, websocket: str, source: list[str]) -> None:
+    addresses = resolve("other:8080", PORTS, parse_configured("app.websocket_url", setting))
+    assert addresses.websocket == websocket
+    assert addresses.seen_host == ""
+    assert list(addresses.sources) == ["'self'", *source]
+
+
+@pytest.mark.parametrize(
+    ("setting", "http", "source"),
+    [
+        ("127.0.0.1:8080", "//127.0.0.1:8080", ["http://127.0.0.1:8080", "https://127.0.0.1:8080"]),
+        ("https://api.example.com/im", "https://api.example.com/im", ["https://api.example.com"]),
+    ],
+)
+def test_a_configured_http_address_wins(setting: str, http: str, source: list[str]) -> None:
+    addresses = resolve("im.example.com", PORTS, None, parse_configured("app.http_url", setting))
+    assert addresses.http == http
+    assert list(addresses.sources[3:]) == source
+
+
+def test_nothing_configured_is_none() -> None:
+    assert parse_configured("app.http_url", "") is None
+    assert parse_configured("app.http_url", "h:1") == Configured("", "h:1", "")
+
+
+@pytest.mark.parametrize(
+    "setting", ["a b", "ftp://x", "x; script-src *", "host:port", "http://", "//x", "x/?q"]
+)
+def test_what_is_no_address_stops_the_start(setting: str) -> None:
+    with pytest.raises(ConfigError, match=r"app\.http_url"):
+        parse_configured("app.http_url", setting)
+
+
+@pytest.mark.parametrize(
+    "host", ["", "a b", "a;b", "a,b", "a'b", "a\nb", "[::1", "a:b", "a:123456", "é.example", "*"]
+)
+def test_a_host_that_could_break_out_of_a_header_is_none(host: str) -> None:
+    assert not is_host(host)

@@ -1,0 +1,225 @@
+"""The pages' routes, as an HTTP client meets them."""
+
+import json
+import re
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from msgspec.structs import replace
+
+from imserver.auth import Auth
+from imserver.config import ConfigError
+from imserver.pages import create_pages
+from imserver.settings import ApiSettings, AppSettings, Config, TenantSettings
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+class FakeNode:
+    """What the pages need of a node."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.auth = Auth(config, b"s" * 32)
+        self.online: set[tuple[str, str]] = set()
+        self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
+        self.http_port, self.ws_port = 8080, 8089
+
+
+def client_of(config: Config) -> FlaskClient:
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_pages(FakeNode(config)))
+    return app.test_client()
+
+
+@pytest.fixture
+def client() -> Iterator[FlaskClient]:
+    with client_of(Config()) as client:
+        yield client
+
+
+def page_data(text: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="page-data">(.*?)</script>', text, re.S)
+    assert found
+    data: dict[str, Any] = json.loads(found[1])
+    return data
+
+
+def open_home(client: FlaskClient, query: str = "", host: str = "127.0.0.1:8080", **headers: str) -> Any:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get(f"/home/index{query}", headers={"Host": host, **names})
+
+
+@pytest.mark.parametrize(
+    ("query", "app"),
+    [
+        ("?appID=103", 103),
+        ("?appId=104", 104),
+        ("?APPID=102", 102),
+        ("", 101),
+        ("?appID=7", 101),
+        ("?appID=x", 101),
+        ("?appID=", 101),
+    ],
+)
+def test_the_room_is_the_one_asked_for_or_101(client: FlaskClient, query: str, app: int) -> None:
+    answer = open_home(client, query)
+    assert answer.status_code == 200
+    assert answer.content_type == "text/html; charset=utf-8"
+    assert page_data(answer.text)["app"] == app
+    assert f'<a href="/home/index?appID={app}" aria-current="page">' in answer.text.replace(
+        "\n               ", " "
+    )
+
+
+def test_name_and_token_belong_together(client: FlaskClient) -> None:
+    data = page_data(open_home(client, "?appID=102").text)
+    auth = Auth(Config(), b"s" * 32)
+    assert auth.may_login("102", data["user"], data["token"])
+    assert not auth.may_login("101", data["user"], data["token"])
+    assert not auth.may_login("102", "somebody", data["token"])
+
+
+def test_the_rooms_are_the_numbered_apps_of_the_configuration() -> None:
+    apps = {name: TenantSettings() for name in ("7", "8", "system:x")}
+    text = open_home(client_of(Config(apps=apps)), "?appID=8").text
+    assert re.findall(r"/home/index\?appID=(\d+)\"", text) == ["7", "8"]
+
+
+def test_headers_of_the_page(client: FlaskClient) -> None:
+    headers = open_home(client).headers
+    assert headers["Content-Security-Policy"] == POLICY.format(
+        "'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089"
+    )
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["Referrer-Policy"] == "same-origin"
+    assert headers["Cache-Control"] == "no-store"
+    assert "Set-Cookie" not in headers
+
+
+def test_the_page_holds_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
+    for text in (open_home(client).text, client.get("/status").text):
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
+        assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
+        assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
+
+
+def test_the_host_decides_where_the_websocket_is(client: FlaskClient) -> None:
+    assert page_data(open_home(client).text)["websocketUrl"] == "//127.0.0.1:8089/acc"
+    behind = page_data(open_home(client, host="im.91vh.com").text)
+    assert (behind["websocketUrl"], behind["seenHost"]) == ("//im.91vh.com/acc", "im.91vh.com")
+
+
+def test_a_trusted_proxy_may_say_another_host(client: FlaskClient) -> None:
+    told = page_data(open_home(client, X_Forwarded_Host="im.example.com").text)
+    assert told["websocketUrl"] == "//im.example.com/acc"
+    config = Config()
+    config = replace(config, server=replace(config.server, trusted_proxies=("10.0.0.0/8",)))
+    untold = page_data(open_home(client_of(config), X_Forwarded_Host="im.example.com").text)
+    assert untold["websocketUrl"] == "//127.0.0.1:8089/acc"
+
+
+@pytest.mark.parametrize("host", ["a;b", "a b", "x'y"])
+def test_a_host_that_is_none_is_refused(client: FlaskClient, host: str) -> None:
+    assert open_home(client, host=host).status_code == 400
+
+
+def test_configured_addresses_are_written_into_page_and_policy() -> None:
+    app = AppSettings(http_url="127.0.0.1:8080", websocket_url="127.0.0.1:8089")
+    answer = open_home(client_of(Config(app=app)), host="localhost:8080")
+    data = page_data(answer.text)
+    assert (data["httpUrl"], data["websocketUrl"]) == ("//127.0.0.1:8080", "//127.0.0.1:8089/acc")
+    assert "http://127.0.0.1:8080" in answer.headers["Content-Security-Policy"]
+
+
+def test_a_configured_address_that_is_none_stops_the_start() -> None:
+    with pytest.raises(ConfigError, match=r"app\.websocket_url"):
+        client_of(Config(app=AppSettings(websocket_url="no address")))
+
+
+def test_words_that_come_from_the_request_are_escaped(client: FlaskClient) -> None:
+    text = open_home(client, "?appID=101&lang=</script><b>").text
+    assert "<b>" not in text.partition("<body>")[0]
+    assert "</script><b>" not in text
+
+
+def test_the_status_page_names_only_itself(client: FlaskClient) -> None:
+    answer = client.get("/status")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Security-Policy"] == POLICY.format("'self'")
+    assert page_data(answer.text)["stateUrl"] == "/system/state?detail=true"
+
+
+@pytest.mark.parametrize(
+    ("path", "content_type"),
+    [
+        ("/static/chat.js", "text/javascript; charset=utf-8"),
+        ("/static/theme.css", "text/css; charset=utf-8"),
+        ("/static/favicon.svg", "image/svg+xml; charset=utf-8"),
+        ("/sdk/imserver.js", "text/javascript; charset=utf-8"),
+    ],
+)
+def test_files_are_served_and_asked_for_anew(client: FlaskClient, path: str, content_type: str) -> None:
+    with client.get(path) as answer:
+        assert answer.status_code == 200
+        assert answer.content_type == content_type
+        assert answer.headers["Cache-Control"] == "no-cache"
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        etag = answer.headers["ETag"]
+    with client.get(path, headers={"If-None-Match": etag}) as again:
+        assert (again.status_code, again.data) == (304, b"")
+
+
+def test_other_sites_may_import_the_sdk_but_not_the_pages_scripts(client: FlaskClient) -> None:
+    with client.get("/sdk/imserver.js") as sdk, client.get("/static/chat.js") as script:
+        assert sdk.headers["Access-Control-Allow-Origin"] == "*"
+        assert "Access-Control-Allow-Origin" not in script.headers
+
+
+@pytest.mark.parametrize(
+    "path", ["/static/../setup.py", "/static/%2e%2e/setup.py", "/static/none.js", "/static/"]
+)
+def test_nothing_else_is_served(client: FlaskClient, path: str) -> None:
+    assert client.get(path).status_code == 404
+
+
+def test_the_start_leads_to_the_chat(client: FlaskClient) -> None:
+    answer = client.get("/")
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/home/index")
+
+
+def renew(client: FlaskClient, token: str, app: str, user: str) -> Any:
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    return client.post("/home/token", data={"appID": app, "userID": user}, headers=headers)
+
+
+def test_a_page_token_is_renewed_for_its_own_app_and_user_only(client: FlaskClient) -> None:
+    data = page_data(open_home(client).text)
+    answer = renew(client, data["token"], "101", data["user"])
+    assert answer.status_code == 200
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json["seconds"] == Config().api.page_token_seconds
+    assert Auth(Config(), b"s" * 32).may_login("101", data["user"], answer.json["token"])
+    assert renew(client, data["token"], "102", data["user"]).status_code == 401
+    assert renew(client, data["token"], "101", "somebody").status_code == 401
+
+
+@pytest.mark.parametrize("token", ["", "x", "page.", "page.x.y.z", "k" * 30])
+def test_without_a_page_token_nothing_is_renewed(client: FlaskClient, token: str) -> None:
+    assert renew(client, token, "101", "somebody").status_code == 401
+
+
+def test_an_expired_page_token_is_not_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    client = client_of(Config(api=ApiSettings(page_token_seconds=60)))
+    data = page_data(open_home(client).text)
+    now = time.time()
+    monkeypatch.setattr("time.time", lambda: now + 120)
+    assert renew(client, data["token"], "101", data["user"]).status_code == 401

@@ -1,0 +1,53 @@
+"""The table of texts."""
+
+import re
+
+import pytest
+from werkzeug.datastructures import LanguageAccept
+
+from imserver.assets import STATIC, TEMPLATES
+from imserver.pages.text import LANGUAGES, TEXT, choose_language
+
+TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
+SCRIPT_SOURCES = [path.read_text() for path in STATIC.glob("*.js")]
+#: methods of an element that is called ``words``
+ELEMENTS = {"append"}
+#: keys that are made from a code, a state or a unit where they are used
+MADE_UP = re.compile(r"(refused|state|unit)_\w+")
+
+
+def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
+    first, *others = (TEXT[language] for language in LANGUAGES)
+    for other in others:
+        assert other.keys() == first.keys()
+        for key, text in first.items():
+            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", other[key])), key
+
+
+def test_every_text_is_used_and_every_used_text_exists() -> None:
+    used = {key for source in TEMPLATE_SOURCES for key in re.findall(r"(?<!['\"])\btext\.(\w+)", source)}
+    for source in SCRIPT_SOURCES:
+        used |= set(re.findall(r"\bwords\.(\w+)", source))
+        for names in re.findall(r"const \{([^}]+)\} = this\.words", source):
+            used |= {name.split(":")[0].strip() for name in names.split(",")}
+    known = set(TEXT["zh"])
+    assert {key for key in known - used if not MADE_UP.fullmatch(key)} == set()
+    assert used - known - ELEMENTS == set()
+
+
+@pytest.mark.parametrize(
+    ("asked", "accepted", "language"),
+    [
+        ("", [], "zh"),
+        ("", [("zh-CN", 1)], "zh"),
+        ("", [("en-US", 1), ("zh", 0.8)], "en"),
+        ("", [("fr", 1), ("zh-TW", 0.5)], "zh"),
+        ("", [("fr", 1)], "en"),
+        ("", [("zh", 0), ("de", 1)], "en"),
+        ("zh", [("en", 1)], "zh"),
+        ("en", [], "en"),
+        ("xx", [("zh", 1)], "zh"),
+    ],
+)
+def test_the_language(asked: str, accepted: list[tuple[str, float]], language: str) -> None:
+    assert choose_language(asked, LanguageAccept(accepted)) == language

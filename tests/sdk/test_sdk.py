@@ -1,0 +1,55 @@
+"""Runs the tests of the JavaScript SDK by node, and what they cannot do alone: restart a server."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+from tests.tools import require
+
+HERE = Path(__file__).parent
+
+
+def run_node(*arguments: str, **environment: str) -> None:
+    """Run node's test runner (node 20 hides its WebSocket behind a flag); a failure shows its report."""
+    command = [require("node"), "--no-warnings", "--experimental-websocket", "--test", *arguments]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=50, check=False, env={**os.environ, **environment}
+    )
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr
+    assert "# pass 0" not in done.stdout
+
+
+def test_the_rules_of_the_sdk() -> None:
+    run_node(str(HERE / "client.test.mjs"))
+
+
+def test_the_sdk_against_a_real_server(server: Server) -> None:
+    run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
+
+
+@pytest.mark.timeout(90)
+def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path: Path) -> None:
+    server = start_server()
+    output = tmp_path / "states.txt"
+    with output.open("w") as states:
+        process = subprocess.Popen(
+            [require("node"), "--no-warnings", "--experimental-websocket", str(HERE / "stay.mjs")],
+            stdin=subprocess.PIPE,
+            stdout=states,
+            env={**os.environ, "IM_HTTP": server.http_url, "IM_WS": server.ws_url},
+        )
+    try:
+        eventually(lambda: "online" in output.read_text(), what="logged in")
+        server.stop()
+        eventually(lambda: "waiting 1001" in output.read_text(), what="told that the server goes")
+        ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
+        start_server(config={"app": ports}, folder=server.folder)
+        eventually(lambda: output.read_text().count("online") == 2, seconds=20, what="logged in again")
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        process.wait(10)
