@@ -1,11 +1,13 @@
 """Runs the tests of the JavaScript SDK by node, and what they cannot do alone: restart a server."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from imserver.assets import SDK
 from tests.conftest import StartServer
 from tests.support import Server, eventually
 from tests.tools import require
@@ -53,3 +55,24 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
         assert process.stdin is not None
         process.stdin.close()
         process.wait(10)
+
+
+def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:
+    readme = (SDK / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```js\n(.*?)^```$", readme, re.S | re.M)
+    assert len(blocks) == 2
+    text = "\n".join(blocks).replace("http://127.0.0.1:8080/sdk/imserver.js", (SDK / "imserver.js").as_uri())
+    text = text.replace("ws://127.0.0.1:8089/acc", server.ws_url).replace(
+        "http://127.0.0.1:8080", server.http_url
+    )
+    script = tmp_path / "example.mjs"
+    script.write_text(text, encoding="utf-8")
+    done = subprocess.run(
+        [require("node"), "--no-warnings", "--experimental-websocket", str(script)],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "online 0 0" in done.stdout
