@@ -108,6 +108,7 @@ class Connection:
         "device",
         "encoding",
         "fd",
+        "interest",
         "last_seen",
         "masked",
         "outbox",
@@ -134,6 +135,7 @@ class Connection:
         self.parser: frames.MessageParser | None = None
         self.reading = False
         self.masked = False
+        self.interest = 0
         self.silent = False
         self.app: str | None = None
         self.user: str | None = None

@@ -23,6 +23,7 @@ from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrad
 from imserver.transport.handover import HandOver
 from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
 from imserver.transport.outbox import Backlog
+from imserver.transport.poller import NO_SOCKET
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ class HttpConnection:
         "deadline",
         "fd",
         "fresh",
+        "interest",
         "masked",
         "outbox",
         "reading",
@@ -149,6 +151,7 @@ class HttpConnection:
         self.address = address
         self.reading = False
         self.masked = False
+        self.interest = 0
         self.fresh = True
         """No request has come yet."""
         self._buffer = b""
@@ -179,6 +182,8 @@ class HttpConnection:
                 self.on_readable()
             finally:
                 self.reading = False
+                if self.masked:
+                    self._front.carrier.poller.unmask(self)
         if not self.unfinished and self.state == OPEN:
             self.lost()
 
@@ -341,7 +346,8 @@ class HttpConnection:
             self.lost()
             return None
         front.parked.discard(self)
-        front.admitted(self.sock, decision, data[end:])
+        sock, self.sock = self.sock, NO_SOCKET
+        front.admitted(sock, decision, data[end:])
         return None
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
@@ -399,13 +405,14 @@ class HttpConnection:
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1
-            self._front.hand_over.serve(self, waiting, data)
+            sock, self.sock = self.sock, NO_SOCKET
+            self._front.hand_over.serve(self, sock, waiting, data)
 
-    def come_back(self, sock: _socket.socket, rest: bytes) -> None:
-        """The hand-over is done: go on with the bytes that were read beyond it."""
+    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
+        """The hand-over is done: go on with the bytes that were read beyond it (None: end the connection)."""
         self.sock = sock
         self.fd = sock.fileno()
-        if self._front.draining:
+        if rest is None or self._front.draining:
             self.finish()
             return
         self._front.park(self)

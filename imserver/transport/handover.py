@@ -136,7 +136,7 @@ class HandOver:
         self._server.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(port))
         self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
-        self._waiting: deque[tuple[HttpConnection, bytes, bytes]] = deque()
+        self._waiting: deque[tuple[HttpConnection, _socket.socket, bytes, bytes]] = deque()
 
     @property
     def full(self) -> bool:
@@ -148,12 +148,12 @@ class HandOver:
         """True while a request runs or waits."""
         return bool(self.running or self._waiting)
 
-    def serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
+    def serve(self, connection: HttpConnection, sock: _socket.socket, waiting: bytes, data: bytes) -> None:
         """Write ``waiting``, then have the application answer the request that begins with ``data``.
 
         Above the limit of requests that run at once it waits for its turn.
         """
-        self._waiting.append((connection, waiting, data))
+        self._waiting.append((connection, sock, waiting, data))
         self._next()
 
     def _next(self) -> None:
@@ -167,8 +167,8 @@ class HandOver:
         self.running.discard(greenlet)
         self._next()
 
-    def _serve(self, connection: HttpConnection, waiting: bytes, data: bytes) -> None:
-        sock = _cooperative(connection.sock)
+    def _serve(self, connection: HttpConnection, plain: _socket.socket, waiting: bytes, data: bytes) -> None:
+        sock = _cooperative(plain)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, connection.address, self._server, reader)  # type: ignore[call-arg]
         keep = False
@@ -186,11 +186,7 @@ class HandOver:
     def _give_back(self, connection: HttpConnection, sock: gevent_socket.socket, rest: bytes | None) -> None:
         raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         raw.setblocking(False)
-        connection.sock = raw
-        if rest is None:
-            connection.finish()
-        else:
-            connection.come_back(raw, rest)
+        connection.come_back(raw, rest)
 
 
 def _cooperative(sock: _socket.socket) -> gevent_socket.socket:

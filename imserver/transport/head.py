@@ -81,8 +81,10 @@ def parse_head(data: bytes) -> ParsedHead:
         raise BadHead(HTTP_BAD_REQUEST, str(exc)) from exc
     parsed.method = parser.get_method().decode("latin-1")
     parsed.version = parser.get_http_version()
-    parsed.keep_alive = parser.should_keep_alive()
     headers = parsed.headers
+    # The parser's own answer is gone once a message without a body is complete.
+    wishes = [wish.strip() for wish in headers.get("connection", "").lower().split(",")]
+    parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
     if "content-length" in headers:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:

@@ -107,6 +107,7 @@ class Listener:
         self.fd = self.sock.fileno()
         self.reading = False
         self.masked = False
+        self.interest = 0
         self._poller = poller
         self._metrics = metrics
         self._accepted = accepted

@@ -14,10 +14,12 @@ from __future__ import annotations
 import _socket
 import logging
 import select
+from abc import ABC, abstractmethod
 from collections import deque
 from typing import Any, Protocol
 
 import gevent
+from gevent import monkey
 from gevent.hub import get_hub
 from greenlet import greenlet
 
@@ -29,16 +31,38 @@ _MAX_HANG_UPS = 64
 """Sockets whose peer has gone that are served in one turn: thousands that vanish at once delay nobody."""
 
 
+try:
+    # Patching takes epoll out of the select module, lest somebody block the loop with it. We only ever ask an
+    # instance that the loop has found ready.
+    _EPOLL: Any = monkey.get_original("select", "epoll")
+except AttributeError:  # no Linux
+    _EPOLL = None
+
+
+_WRITE = int(getattr(select, "EPOLLOUT", 4))
+_READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
+_GONE = int(
+    getattr(select, "EPOLLRDHUP", 8192) | getattr(select, "EPOLLHUP", 16) | getattr(select, "EPOLLERR", 8)
+)
+
+NO_SOCKET = _socket.socket()
+"""Stands where a socket was that somebody else owns now."""
+NO_SOCKET.close()
+
+
 class Parked(Protocol):
     """Whatever waits in the poller: a listener, an HTTP connection, a WebSocket.
 
-    ``reading`` and ``masked`` are the poller's own marks; the object only carries them.
+    ``sock`` is replaced by :data:`NO_SOCKET` when the socket is given to another object. ``reading``,
+    ``masked`` and ``interest`` are the poller's own marks, initially False, False and 0: being served; ready
+    meanwhile; the events that are wanted.
     """
 
     sock: _socket.socket
     fd: int
     reading: bool
     masked: bool
+    interest: int
 
     def on_readable(self) -> None:
         """The socket has something to read, or its peer has gone."""
@@ -50,7 +74,7 @@ class Parked(Protocol):
         """Close: serving this object raised."""
 
 
-class Readers:
+class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
 
     ``kept`` of them are kept when there is nothing to do. There may be as many as there are connections
@@ -80,6 +104,9 @@ class Readers:
         while True:
             while ready:
                 parked = ready.popleft()
+                if parked.reading:
+                    self.mask(parked)
+                    continue
                 parked.reading = True
                 try:
                     parked.on_readable()
@@ -101,60 +128,78 @@ class Readers:
         except Exception:
             log.exception("closing %s failed", getattr(parked, "peer", "a listener"))
 
+    @abstractmethod
+    def mask(self, parked: Parked) -> None:
+        """A socket is ready that is being served: do not look at it for reading until that is done."""
+
+    @abstractmethod
     def unmask(self, parked: Parked) -> None:
-        """A socket became ready while it was being served: look at it again."""
-        raise NotImplementedError
+        """Look at a masked socket again."""
 
 
 class EpollPoller(Readers):
-    """All parked sockets in one level-triggered epoll instance."""
+    """All parked sockets in one level-triggered epoll instance.
+
+    ``_parked`` holds what is registered. A socket whose peer has gone is not: epoll would report it over and
+    over until its turn comes, so it waits in ``_hung_up`` instead.
+    """
 
     def __init__(self, loop: Any, readers: int) -> None:
         super().__init__(readers)
-        self._epoll = select.epoll()
+        self._epoll = _EPOLL()
         self._parked: dict[int, Parked] = {}
         self._hung_up: deque[Parked] = deque()
         self._watcher = loop.io(self._epoll.fileno(), 1)
         self._watcher.start(self._poll)
         self._later = loop.timer(0.0)
-        self._in = select.EPOLLIN | select.EPOLLRDHUP
-        self._gone = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 
     def add(self, parked: Parked) -> None:
         """Start to watch a socket."""
-        self._epoll.register(parked.fd, self._in)
-        self._parked[parked.fd] = parked
+        parked.interest = _READ
+        self._register(parked)
 
     def take(self, parked: Parked) -> None:
         """Watch a socket from now on for ``parked``; another object may have been watching it until now."""
         if parked.fd in self._parked:
+            parked.interest = _READ
             self._parked[parked.fd] = parked
+            # The one before may have been masked.
+            self._epoll.modify(parked.fd, _READ)
         else:
             self.add(parked)
+
+    def _register(self, parked: Parked) -> None:
+        self._epoll.register(parked.fd, parked.interest)
+        self._parked[parked.fd] = parked
 
     def remove(self, parked: Parked) -> None:
         """Watch a socket no more; it may have been removed before."""
         if self._parked.get(parked.fd) is parked:
             del self._parked[parked.fd]
-            try:
-                self._epoll.unregister(parked.fd)
-            except OSError:
-                log.debug("fd %d was not watched", parked.fd)
+            self._epoll.unregister(parked.fd)
 
     def pause(self, parked: Parked, paused: bool) -> None:
         """Do not look at a listener for a while, or do again."""
         if parked.fd in self._parked:
-            self._epoll.modify(parked.fd, 0 if paused else self._in)
+            self._epoll.modify(parked.fd, 0 if paused else _READ)
 
     def watch_writable(self, parked: Parked, wanted: bool) -> None:
         """Have ``on_writable`` called, or no more."""
+        parked.interest = _READ | _WRITE if wanted else _READ
         if self._parked.get(parked.fd) is parked:
-            self._epoll.modify(parked.fd, self._in | select.EPOLLOUT if wanted else self._in)
+            self._epoll.modify(parked.fd, parked.interest & (_WRITE if parked.masked else ~0))
+
+    def mask(self, parked: Parked) -> None:
+        parked.masked = True
+        if self._parked.get(parked.fd) is parked:
+            self._epoll.modify(parked.fd, parked.interest & _WRITE)
 
     def unmask(self, parked: Parked) -> None:
         parked.masked = False
-        if parked.fd >= 0 and parked.sock.fileno() == parked.fd and parked.fd not in self._parked:
-            self.add(parked)
+        if self._parked.get(parked.fd) is parked:
+            self._epoll.modify(parked.fd, parked.interest)
+        elif parked.sock.fileno() == parked.fd and parked.interest:
+            self._register(parked)
 
     def close(self) -> None:
         """End polling."""
@@ -165,53 +210,57 @@ class EpollPoller(Readers):
     def _poll(self) -> None:
         ready = self.ready
         parked_by_fd = self._parked
-        waiting = {id(parked) for parked in ready} if ready else ()
+        queued = {id(parked) for parked in ready}
         for fd, events in self._epoll.poll(0, _MAX_EVENTS):
             parked = parked_by_fd.get(fd)
-            if parked is None or (waiting and id(parked) in waiting):
+            if parked is None or id(parked) in queued:
                 continue
-            if events == 1:
-                if parked.reading:
-                    self._mask(parked)
-                else:
-                    ready.append(parked)
-            else:
+            if events != select.EPOLLIN:
                 self._unusual(parked, events)
+            elif parked.reading:
+                self.mask(parked)
+            else:
+                ready.append(parked)
         if ready:
             self.wake()
 
     def _unusual(self, parked: Parked, events: int) -> None:
         """Something else than plain readability."""
-        if events & select.EPOLLOUT:
+        if events & _WRITE:
             parked.on_writable()
-        if parked.sock.fileno() < 0 or not events & ~select.EPOLLOUT:
-            return
-        if parked.reading:
-            self._mask(parked)
-        elif events & self._gone:
-            # Level-triggered: it would be reported again and again until its turn comes.
+            if self._parked.get(parked.fd) is not parked:
+                return
+        if events & _GONE:
+            if parked.reading:
+                self.mask(parked)
+                if events & ~_WRITE & ~_READ:
+                    # An error cannot be masked. It will be found again when it is registered again.
+                    self.remove(parked)
+                return
             self.remove(parked)
             self._hung_up.append(parked)
             if len(self._hung_up) == 1:
                 self._later.start(self._serve_hung_up)
-        else:
-            self.ready.append(parked)
-
-    def _mask(self, parked: Parked) -> None:
-        parked.masked = True
-        self.remove(parked)
+        elif events & select.EPOLLIN:
+            if parked.reading:
+                self.mask(parked)
+            else:
+                self.ready.append(parked)
 
     def _serve_hung_up(self) -> None:
         hung_up = self._hung_up
         ready = self.ready
+        queued = {id(parked) for parked in ready}
         for _ in range(min(len(hung_up), _MAX_HANG_UPS)):
             parked = hung_up.popleft()
-            if parked.sock.fileno() < 0:
-                continue
-            if not parked.reading:
-                ready.append(parked)
-            # Until it has read the end of the stream and closes.
-            hung_up.append(parked)
+            if parked.reading:
+                # Whoever serves it looks at it again afterwards.
+                parked.masked = True
+            elif parked.sock.fileno() == parked.fd:
+                if id(parked) not in queued:
+                    ready.append(parked)
+                # Again, until it has read the end of the stream and closes.
+                hung_up.append(parked)
         if hung_up:
             self._later.start(self._serve_hung_up)
         if ready:
@@ -238,6 +287,7 @@ class WatcherPoller(Readers):
         if parked.fd in self._watchers:
             _, reading, writing = self._watchers[parked.fd]
             self._watchers[parked.fd] = (parked, reading, writing)
+            reading.start(self._readable, parked.fd)
         else:
             self.add(parked)
 
@@ -268,10 +318,15 @@ class WatcherPoller(Readers):
             else:
                 entry[2].stop()
 
+    def mask(self, parked: Parked) -> None:
+        parked.masked = True
+        self.pause(parked, True)
+
     def unmask(self, parked: Parked) -> None:
         parked.masked = False
-        if parked.fd >= 0 and parked.sock.fileno() == parked.fd and parked.fd not in self._watchers:
-            self.add(parked)
+        entry = self._watchers.get(parked.fd)
+        if entry is not None and entry[0] is parked:
+            self.pause(parked, False)
 
     def close(self) -> None:
         """End polling."""
@@ -284,11 +339,9 @@ class WatcherPoller(Readers):
             return
         parked = entry[0]
         if parked.reading:
-            parked.masked = True
-            self.remove(parked)
+            self.mask(parked)
             return
-        if parked not in self.ready:
-            self.ready.append(parked)
+        self.ready.append(parked)
         if not self._woken:
             self._woken = True
             self._loop.run_callback(self._wake)
@@ -309,4 +362,4 @@ Poller = EpollPoller | WatcherPoller
 
 def make(loop: Any, readers: int) -> Poller:
     """The best poller of this platform."""
-    return EpollPoller(loop, readers) if hasattr(select, "epoll") else WatcherPoller(loop, readers)
+    return WatcherPoller(loop, readers) if _EPOLL is None else EpollPoller(loop, readers)
