@@ -55,17 +55,17 @@ def alike(pair: tuple[Server, Server], data: bytes, port: str = "http") -> bytes
 
 def sorted_heads(data: bytes) -> bytes:
     """The answers with their header lines in alphabetic order, and without what is made anew each time."""
-    for pattern, instead in MADE_ANEW:
-        data = pattern.sub(instead, data)
-    found = []
+    found: list[bytes] = []
     while data.startswith(b"HTTP/1.1 "):
         head, _, data = data.partition(b"\r\n\r\n")
-        first, *lines = head.split(b"\r\n")
-        found += [first, *sorted(alphabetic(line.lower()) for line in lines), b""]
         size = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
-        if size:
-            found.append(data[: int(size[1])])
-            data = data[int(size[1]) :]
+        body, data = (data[: int(size[1])], data[int(size[1]) :]) if size else (b"", data)
+        if size and b'"request_id"' in body:
+            head = head.replace(size[0], b"")  # ids grow longer as they are counted up
+        for pattern, instead in MADE_ANEW:
+            head, body = pattern.sub(instead, head), pattern.sub(instead, body)
+        first, *lines = head.split(b"\r\n")
+        found += [first, *sorted(alphabetic(line.lower()) for line in lines), b"", body]
     return b"\n".join([*found, data])
 
 
@@ -146,7 +146,7 @@ def requests() -> Iterator[tuple[str, bytes]]:
     yield "bare line feeds", request("/user/list").replace(b"\r\n", b"\n")
     yield "long head", request("/user/list", headers=[("X", "y" * 17000)])
     yield "no request", b"hello\r\n\r\n"
-    yield "pipeline", request("/user/list") + request("/system/state") + request("/health")
+    yield "pipeline", request("/user/list") + request("/system/state") + last(request("/health"))
 
 
 @pytest.mark.parametrize(("name", "data"), [pytest.param(*row, id=row[0]) for row in requests()])
