@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import count
 from os import urandom
 from typing import Any
@@ -53,6 +53,8 @@ def create_app(node: Node) -> Flask:
     """The WSGI application of a node: what the front does not answer itself, and all of the WSGI door."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
+    app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(create_api(node.api))
     app.register_blueprint(create_pages(node))
     _Requests(node).register(app)
@@ -67,6 +69,19 @@ def create_app(node: Node) -> Flask:
     app.register_error_handler(HTTPException, _answer_http_error)
     app.register_error_handler(Exception, _answer_unexpected)
     return app
+
+
+class _OriginForm:
+    """Understands an absolute request target, ``GET http://host/path`` (RFC 9112 section 3.2.2)."""
+
+    def __init__(self, application: Callable[..., Iterable[bytes]]) -> None:
+        self._application = application
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        path: str = environ["PATH_INFO"]
+        if path.startswith(("http://", "https://")):
+            environ["PATH_INFO"] = "/" + path.partition("://")[2].partition("/")[2]
+        return self._application(environ, start_response)
 
 
 class _Requests:
@@ -85,7 +100,9 @@ class _Requests:
     def begin(self) -> Response | None:
         """Give the request its id; turn it away if it is for the other listener."""
         g.started = time.perf_counter()
-        request.max_content_length = self._node.api.body_bytes
+        # One more, for werkzeug cuts a chunked body off at the limit without a word: what is one byte longer
+        # than the API takes is then refused by the API itself.
+        request.max_content_length = self._node.api.body_bytes + 1
         given = request.headers.get("X-Request-Id", "")
         g.request_id = given if _request_id.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
         auth = self._node.auth

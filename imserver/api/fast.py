@@ -16,7 +16,7 @@ def fast_routes(api: Api) -> FastRoutes:
     return {(row.method, row.path): _adapter(api, row) for row in HOT.values()}
 
 
-class _adapter:  # noqa: N801 - a function with two fixed arguments; a closure costs more a call
+class _adapter:  # a function with two fixed arguments; a closure costs more a call
     __slots__ = ("_api", "_route")
 
     def __init__(self, api: Api, route: Route) -> None:

@@ -1,12 +1,12 @@
 """Remembers message ids, so that a push which a back end repeats is delivered once.
 
-An id is *claimed* before delivery and *settled* after it: remembered when the push was accepted, released when it
-was not, so that it may be tried again. A repeat that arrives in between waits for the outcome.
+An id is *claimed* before delivery and *settled* after it: remembered when its push was accepted, released if
+it was not, so that it may be tried again. A repeat that arrives in between waits for the outcome.
 
-What is kept of an id are 60 bits of its keyed hash, whatever its length. Two of 1,000,000 ids agree in them with
-a probability of 0.0000004, and nobody can choose ids that do, for the hash's key is made anew by each process.
-Measured with 1,000,000 ids: 115 bytes an id (32 the number, 8 its place in the order, the rest its entry in a
-dict and what the allocator keeps), 0.4 µs to claim one and 0.4 µs to settle it.
+What is kept of an id are 60 bits of its keyed hash, whatever its length. Two of 1,000,000 ids agree in them
+with a probability of 0.0000004, and nobody can choose ids that do: each process makes the hash's key anew.
+Measured with 1,000,000 ids: 115 bytes an id (32 the number, 8 its place in the order, the rest its entry in
+a dict and what the allocator keeps), 0.4 µs to claim one and 0.4 µs to settle it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Dedupe:
     """The ids accepted in the last ``seconds``, at most ``limit`` of them; the oldest leave first.
 
     ``shared``: an id counts for all apps together, as in the original; otherwise for each app by itself.
-    Owner: the node. :meth:`claim` switches to other greenlets only while it waits for another claim of the same
-    id; :meth:`settle` never does.
+    Owner: the node. :meth:`claim` switches to other greenlets only while it waits for another claim of the
+    same id; :meth:`settle` never does.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Dedupe:
         # that many ids has just been filled to what CPython allows: a few more would double it.
         self._shard_count = -(-limit // _SHARD_IDS)
         self._shards: list[dict[int, int]] = [{} for _ in range(self._shard_count)]
-        """Hash → the second in which it was accepted. The seconds are shared objects, so they cost nothing."""
+        """Hash → the second in which it was accepted; shared objects, so they cost nothing."""
         self._order: deque[int] = deque()
         """The same hashes from the oldest to the newest."""
         self._pending: dict[int, Event | None] = {}

@@ -1,0 +1,172 @@
+"""Bodies of all sizes and shapes over real connections, through both doors; and a server that asks for keys."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.integration.cmd import form_request, json_request, logged_in
+from tests.integration.raw import Raw, Response, ask, request
+from tests.support import DOORS, Server, eventually
+
+FORM = ("Content-Type", "application/x-www-form-urlencoded")
+MIB = 1 << 20
+BAD_PARAMETER = {"code": 1001, "msg": "参数不合法", "data": {}}
+UNAUTHORIZED = {"code": 1003, "msg": "未授权", "data": {}}
+
+
+def body_of(response: Response) -> Any:
+    assert response.status == 200, response
+    return response.json
+
+
+def chunked(body: bytes, size: int) -> bytes:
+    pieces = [body[start : start + size] for start in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in [*pieces, b""])
+
+
+def chunked_request(path: str, body: bytes, size: int) -> bytes:
+    head = request(path, method="POST", headers=[FORM, ("Transfer-Encoding", "chunked")])
+    return head + chunked(body, size)
+
+
+@pytest.mark.parametrize("size", [1, 7, 5000])
+def test_a_chunked_body_is_read(server: Server, size: int) -> None:
+    with logged_in(server.ws, f"c{size}", 101) as me:
+        body = f"appID=101&userID=c{size}&message=".encode() + b"x" * 3000
+        assert body_of(ask(server.http, chunked_request("/user/sendMessage", body, size)))["data"] == {
+            "sendResults": True
+        }
+        assert me.push("msg").json["response"]["data"]["msg"] == "x" * 3000
+
+
+def test_a_body_of_megabytes_is_read(server: Server) -> None:
+    messages = [{"userID": "nobody", "message": "x" * 100_000}] * 40
+    answer = ask(server.http, json_request("/user/sendMessageBatch", {"appID": 101, "messages": messages}))
+    assert body_of(answer)["data"]["sendCount"] == 0
+    assert len(answer.json["data"]["results"]) == 40
+
+
+@pytest.mark.parametrize("path", ["/user/sendMessage", "/user/sendMessageBatch", "/user/kick"])
+def test_a_body_over_the_limit_is_answered_with_1001(server: Server, path: str) -> None:
+    answer = ask(server.http, form_request(path, {"x": "y" * (4 * MIB)}))
+    assert body_of(answer) == BAD_PARAMETER
+
+
+def test_a_chunked_body_over_the_limit_is_answered_with_1001(server: Server) -> None:
+    answer = ask(server.http, chunked_request("/user/sendMessage", b"x=" + b"y" * (4 * MIB), 100_000))
+    assert body_of(answer) == BAD_PARAMETER
+
+
+@pytest.mark.parametrize("chunks", [b"zz\r\n", b"5\r\nabc", b"5\r\nabcdefgh\r\n0\r\n\r\n", b"-1\r\n\r\n"])
+def test_broken_chunks_are_never_a_server_error(server: Server, chunks: bytes) -> None:
+    head = request("/user/sendMessage", method="POST", headers=[FORM, ("Transfer-Encoding", "chunked")])
+    with Raw(server.http) as raw:
+        raw.send(head, chunks)
+        raw.sock.shutdown(1)
+        told = raw.rest()
+    assert not told.startswith(b"HTTP/1.1 5"), told
+    assert server.get("/health")[0] == 200
+
+
+def test_a_body_that_is_broken_off_harms_nobody(server: Server) -> None:
+    for _ in range(3):
+        with Raw(server.http) as raw:
+            raw.send(
+                request("/user/kick", method="POST", headers=[FORM, ("Content-Length", "100")]), b"appID=101"
+            )
+    assert server.get("/health")[0] == 200
+
+
+def test_a_multipart_form_is_read(server: Server) -> None:
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="appID"\r\n\r\n101\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="userID"\r\n\r\nm1\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="message"\r\n\r\n'
+        + "马\r\n&远=".encode()
+        + b"\r\n--b--\r\n"
+    )
+    kind = ("Content-Type", "multipart/form-data; boundary=b")
+    with logged_in(server.ws, "m1", 101) as me:
+        answer = ask(server.http, request("/user/sendMessage", method="POST", headers=[kind], body=body))
+        assert body_of(answer)["data"] == {"sendResults": True}
+        assert me.push("msg").json["response"]["data"]["msg"] == "马\r\n&远="
+
+
+def test_a_batch_of_ten_thousand_is_answered_item_by_item(server: Server) -> None:
+    with logged_in(server.ws, "b1", 101) as me:
+        messages = [
+            {"userID": "b1" if n % 100 == 0 else "x", "msgID": f"b-{n}", "message": str(n)}
+            for n in range(10_000)
+        ]
+        answer = ask(
+            server.http, json_request("/user/sendMessageBatch", {"appID": 101, "messages": messages})
+        )
+        data = body_of(answer)["data"]
+        assert data["sendCount"] == 100
+        assert [n for n, row in enumerate(data["results"]) if row["sendResults"]] == list(
+            range(0, 10_000, 100)
+        )
+        assert [me.push("msg").json["response"]["data"]["msg"] for _ in range(100)] == [
+            str(n) for n in range(0, 10_000, 100)
+        ]
+
+
+def test_the_websocket_port_answers_the_api_and_health_but_no_pages(server: Server) -> None:
+    assert ask(server.ws, request("/health")).status == 200
+    assert ask(server.ws, request("/user/list?appID=101")).status == 200
+    assert ask(server.ws, request("/system/state")).status == 200
+    for path in ("/", "/home/index", "/status", "/static/x", "/home/token"):
+        answer = ask(server.ws, request(path))
+        assert (answer.status, answer.json["code"]) == (404, "not_found"), path
+
+
+def test_a_kick_closes_with_4502_and_a_ban_refuses_logins(server: Server) -> None:
+    with logged_in(server.ws, "k1", 101) as me:
+        form = {"appID": 101, "userID": "k1"}
+        assert body_of(ask(server.http, form_request("/user/kick", form)))["data"] == {
+            "kickResults": True,
+            "kickCount": 1,
+        }
+        assert me.closed(4502)
+    with logged_in(server.ws, "k1", 101) as me:
+        ask(server.http, form_request("/user/kick", {**form, "banSeconds": 60}))
+        assert me.closed(4503)
+    with pytest.raises(AssertionError):
+        logged_in(server.ws, "k1", 101).__enter__()
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_keys_are_asked_for_and_may_change_without_a_restart(start_server: StartServer, door: str) -> None:
+    keys = [{"key": "secret-1", "scopes": ["push"]}]
+    server = start_server(config={"api": {"keys": keys}}, door=door)
+
+    def push(key: str) -> Any:
+        data = form_request("/user/sendMessage", {"appID": 101, "userID": "nobody"})
+        if key:
+            data = data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
+        return body_of(ask(server.http, data))
+
+    assert push("") == push("secret-2") == UNAUTHORIZED
+    assert push("secret-1")["data"] == {"sendResults": False}
+    assert body_of(ask(server.http, request("/user/list?appID=101"))) == UNAUTHORIZED
+    assert ask(server.http, request("/health")).status == 200
+    server.configure({"api": {"keys": [{"key": "secret-2", "scopes": ["push"]}]}})
+    server.process.send_signal(1)
+    eventually(lambda: push("secret-2") != UNAUTHORIZED)
+    assert push("secret-1") == UNAUTHORIZED
+    assert "secret-" not in server.log_text
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_demo_mode_warns_of_the_first_request_from_elsewhere(start_server: StartServer, door: str) -> None:
+    server = start_server(door=door)
+    ask(server.http, request("/user/list"))
+    ask(server.http, request("/nosuch"))
+    assert "DEMO MODE" not in server.log_text
+    for _ in range(2):
+        ask(server.http, request("/user/list", headers=[("X-Forwarded-For", "203.0.113.5")]))
+    eventually(lambda: "DEMO MODE" in server.log_text)
+    assert server.log_text.count("DEMO MODE") == 1
+    assert json.loads(server.get("/user/list")[1])["code"] == 200

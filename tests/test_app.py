@@ -1,0 +1,177 @@
+"""The Flask application around pages and API: problems, request ids, the request log."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from flask.testing import FlaskClient
+from werkzeug.exceptions import ImATeapot
+from werkzeug.test import TestResponse
+
+from imserver.api import HEADER_LIST, ROUTES
+from imserver.app import create_app
+from imserver.node import LISTENER_KEY, Node
+from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
+
+
+class App:
+    """The application on a fake node, with what it logged as requests."""
+
+    def __init__(self) -> None:
+        self.node = FakeNode()
+        self.logged: list[tuple[Any, ...]] = []
+        node = cast(Any, self.node)
+        node.http_port, node.ws_port = 8080, 8089
+        node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
+        self.flask = create_app(cast(Node, node))
+        self.flask.add_url_rule("/fail", "fail", self.fail)
+        self.flask.add_url_rule("/teapot", "teapot", self.pour)
+        self.client: FlaskClient = self.flask.test_client()
+
+    def fail(self) -> str:
+        raise RuntimeError("the inner reason")
+
+    def pour(self) -> str:
+        raise ImATeapot
+
+
+@pytest.fixture
+def app() -> App:
+    return App()
+
+
+def problem_of(answer: TestResponse) -> Any:
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert answer.json is not None
+    assert list(answer.json) == ["code", "message", "temporary", "request_id"]
+    assert answer.json["request_id"] == answer.headers["X-Request-Id"]
+    return answer.json
+
+
+@pytest.mark.parametrize("route", ROUTES, ids=lambda row: row.path)
+def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -> None:
+    answer = app.client.open(route.path, method=route.method)
+    assert answer.status_code == 200
+    assert list(answer.headers) == [*HEADER_LIST, ("Content-Length", str(len(answer.data)))]
+    preflight = app.client.options(route.path)
+    assert preflight.status_code == 204
+    assert preflight.data == b""
+    assert preflight.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize("route", [row for row in ROUTES if row.method == "GET"], ids=lambda row: row.path)
+def test_head_has_the_headers_of_get_and_no_body(app: App, route: Any) -> None:
+    head, get = app.client.head(route.path), app.client.get(route.path)
+    assert (head.status_code, list(head.headers), head.data) == (get.status_code, list(get.headers), b"")
+
+
+def test_a_push_goes_through(app: App) -> None:
+    answer = app.client.post("/user/sendMessage", data={"appID": "101", "userID": "马远"})
+    assert answer.json == SENT
+
+
+@pytest.mark.parametrize(
+    "path", ["/nosuch", "/user/list/", "/user//list", "/USER/list", "/user", "/api/v1/x"]
+)
+def test_an_unknown_path_is_404(app: App, path: str) -> None:
+    answer = app.client.get(path)
+    assert answer.status_code == 404
+    assert problem_of(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("GET", "/user/sendMessage"), ("POST", "/user/list"), ("PUT", "/health"), ("POST", "/")],
+)
+def test_a_method_that_a_path_does_not_have_is_405(app: App, method: str, path: str) -> None:
+    answer = app.client.open(path, method=method)
+    assert answer.status_code == 405
+    assert problem_of(answer)["code"] == "method_not_allowed"
+    assert method not in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "HEAD"])
+@pytest.mark.parametrize("path", ["/acc", "/ws", "/ws?systemId=1"])
+def test_a_plain_request_to_a_websocket_path_is_400(app: App, path: str, method: str) -> None:
+    answer = app.client.open(path, method=method)
+    assert answer.status_code == 400
+    if method != "HEAD":
+        assert problem_of(answer)["code"] == "not_an_upgrade"
+
+
+def test_our_own_mistake_is_a_problem_without_its_reason_and_logged_with_it(
+    app: App, caplog: pytest.LogCaptureFixture
+) -> None:
+    answer = app.client.get("/fail", headers={"X-Request-Id": "mine-1"})
+    assert answer.status_code == 500
+    assert problem_of(answer) == {
+        "code": "internal_error",
+        "message": "The server failed; its log says why.",
+        "temporary": True,
+        "request_id": "mine-1",
+    }
+    (record,) = caplog.records
+    assert record.exc_info
+    assert "the inner reason" in caplog.text
+    assert cast(Any, record).request == "mine-1"
+
+
+def test_an_unusual_status_has_a_problem_body_too(app: App) -> None:
+    answer = app.client.get("/teapot")
+    assert answer.status_code == 418
+    assert problem_of(answer)["code"] == "refused"
+
+
+@pytest.mark.parametrize("given", ["a b", "x" * 65, "<script>", "é"])
+def test_a_request_id_that_is_no_plain_word_is_replaced(app: App, given: str) -> None:
+    found = problem_of(app.client.get("/nosuch", headers={"X-Request-Id": given}))["request_id"]
+    assert found != given
+    assert found != problem_of(app.client.get("/nosuch"))["request_id"]
+
+
+def test_requests_are_logged_without_their_query(app: App) -> None:
+    app.client.get("/user/list?token=secret", headers={"X-Request-Id": "mine-1"})
+    ((method, path, status, seconds, host, size, request_id),) = app.logged
+    assert (method, path, status, host, size, request_id) == (
+        "GET",
+        "/user/list",
+        200,
+        "127.0.0.1",
+        65,
+        "mine-1",
+    )
+    assert 0 < seconds < 5
+
+
+def test_the_log_names_the_client_behind_a_trusted_proxy(app: App) -> None:
+    app.client.get("/health", headers={"X-Forwarded-For": "203.0.113.5, 127.0.0.1"})
+    app.client.get(
+        "/health",
+        headers={"X-Forwarded-For": "203.0.113.5"},
+        environ_overrides={"REMOTE_ADDR": "198.51.100.1"},
+    )
+    assert [entry[4] for entry in app.logged] == ["203.0.113.5", "198.51.100.1"]
+
+
+def test_a_body_over_the_limit_is_answered_in_the_style_of_the_api(app: App) -> None:
+    app.node.api.body_bytes = 100
+    assert app.client.post("/user/kick", data={"x": "y" * 98}).json != BAD_PARAMETER
+    assert app.client.post("/user/kick", data={"x": "y" * 99}).json == BAD_PARAMETER
+    assert app.client.post("/user/kick", data={"x": "y" * 1000}).json == BAD_PARAMETER
+
+
+def test_the_websocket_listener_serves_the_api_but_no_pages(app: App) -> None:
+    there = {LISTENER_KEY: "websocket"}
+    assert app.client.get("/health", environ_overrides=there).status_code == 200
+    assert app.client.get("/user/list", environ_overrides=there).status_code == 200
+    assert app.client.get("/acc", environ_overrides=there).status_code == 400
+    assert problem_of(app.client.get("/home/index", environ_overrides=there))["code"] == "not_found"
+    assert app.client.get("/home/index", environ_overrides={LISTENER_KEY: "http"}).status_code == 200
+
+
+def test_an_absolute_request_target_is_understood(app: App) -> None:
+    for target in ("http://localhost/user/list", "https://[::1]:80/user/list"):
+        answer = app.client.get("/", environ_overrides={"PATH_INFO": target})
+        assert answer.json == {"code": 200, "msg": "Success", "data": {"userCount": 0, "userList": []}}, (
+            target
+        )
