@@ -78,6 +78,8 @@ class Backlog:
         rest = [self._chunks[0]] if self._partial and self._chunks else []
         self._chunks = deque([*rest, frame])
         self.size = sum(map(len, self._chunks))
+        # A new deadline: the close frame has its own time to be read.
+        self.progress_at = monotonic()
 
     def write(self, send: Callable[[bytes], int]) -> bool:
         """Send until nothing is left (True) or the kernel takes no more (False).
