@@ -1,0 +1,518 @@
+"""One connection: what it serves, how it ends, and that it is nothing while it is idle."""
+
+import _socket
+import logging
+import random
+import struct
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.services.dispatch import echo
+from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
+from imserver.transport.outbox import Backlog
+from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
+from tests.transport.rig import Client, Rig, look, turn, until
+from tests.transport.test_frames import deflated, fragments, pieces
+
+LIMIT = 300
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with Rig() as one:
+        yield one
+
+
+class Log:
+    """A serve that keeps what it was given."""
+
+    def __init__(self) -> None:
+        self.served: list[tuple[bytes, bool]] = []
+
+    def __call__(self, _connection: Connection, payload: bytes, is_text: bool) -> None:
+        self.served.append((payload, is_text))
+
+    @property
+    def payloads(self) -> list[bytes]:
+        return [payload for payload, _ in self.served]
+
+
+# --- idle ---------------------------------------------------------------------------------------------------
+
+
+def assert_idle(connection: Connection) -> None:
+    assert connection.outbox is None
+    assert connection.parser is None
+    assert not hasattr(connection, "__dict__")
+    assert connection.held_bytes() == 0
+    assert connection not in connection.carrier.flusher.budget.held
+
+
+def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(rig: Rig) -> None:
+    connection, client = rig.connect(rig.encoding(echo))
+    assert_idle(connection)
+    client.send(text("small") + frame(BINARY, b"x" * 5000) + text("a" * 400)[:50])
+    client.expect(2)
+    assert connection.parser is not None
+    client.send(text("a" * 400)[50:])
+    client.expect(3)
+    client.probe()
+    turn()
+    assert_idle(connection)
+
+
+def test_nothing_but_the_poller_and_the_carrier_knows_an_idle_connection(rig: Rig) -> None:
+    connection, client = rig.connect(rig.encoding(echo))
+    client.send(text("hi"))
+    client.probe()
+    turn()
+    assert rig.carrier.connections == {connection}
+    assert not (rig.carrier.closing or rig.flusher.stalled or rig.flusher.dirty or rig.budget.held)
+    assert not rig.poller.ready
+
+
+# --- the fast path and the parser ---------------------------------------------------------------------------
+
+
+@st.composite
+def streams(draw: st.DrawFn) -> bytes:
+    """Frames as clients send them, some of them as no client should."""
+    stream = b""
+    for _ in range(draw(st.integers(1, 6))):
+        kind = draw(st.integers(0, 11))
+        size = draw(st.sampled_from([0, 1, 5, 124, 125, 126, 127, 200, LIMIT, LIMIT + 1]))
+        mask = draw(st.sampled_from([b"\0\0\0\0", b"\xff\xff\xff\xff", b"\x37\xfa\x21\x3d"]))
+        payload = (draw(st.text(min_size=1, max_size=4)).encode() * 400)[:size]
+        if kind < 6:
+            stream += frame(TEXT, payload, mask=mask)
+        elif kind == 6:
+            stream += frame(BINARY, payload, mask=mask)
+        elif kind == 7:
+            stream += b"".join(fragments(TEXT, payload, draw(st.lists(st.integers(0, size), max_size=3))))
+        elif kind == 8:
+            stream += frame(PING, payload[:125], mask=mask)
+        elif kind == 9:
+            stream += frame(TEXT, payload, mask=mask, form=draw(st.sampled_from([16, 64])))
+        elif kind == 10:
+            stream += close(draw(st.sampled_from([None, 1000, 1001, 999, 3000])))
+        else:
+            stream += frame(draw(st.integers(0, 15)), payload, mask=draw(st.sampled_from([mask, None])))
+    return stream
+
+
+def outcome(parts: list[bytes], deflate: int = 0) -> tuple[list[tuple[bytes, bool]], list[Frame], int]:
+    """What a connection serves, says and becomes when these parts of a stream are read one by one."""
+    with Rig() as rig:
+        log = Log()
+        connection, client = rig.connect(rig.encoding(log, LIMIT, deflate))
+        rig.poller.remove(connection)
+        for part in parts:
+            if connection.state == OPEN:
+                connection.feed(part)
+        state = connection.state
+        turn()
+        return log.served, client.read(), state
+
+
+@settings(deadline=None)
+@given(data=st.data())
+def test_the_fast_path_and_the_parser_agree_however_a_stream_is_cut(data: st.DataObject) -> None:
+    stream = data.draw(streams())
+    cuts = data.draw(st.lists(st.integers(0, len(stream)), max_size=8))
+    assert outcome([part for part in pieces(stream, cuts) if part]) == outcome([stream])
+
+
+def test_the_fast_path_and_the_parser_agree_on_every_cut_in_two_and_byte_by_byte() -> None:
+    stream = (
+        text("one")
+        + text("é" * 70)
+        + frame(PING, b"p")
+        + text("")
+        + b"".join(fragments(TEXT, "übér".encode(), [2, 2]))
+        + text("x" * LIMIT)
+        + text("last")
+        + close(1000)
+    )
+    whole = outcome([stream])
+    assert [payload for payload, _ in whole[0]] == [
+        b"one",
+        "é".encode() * 70,
+        b"",
+        "übér".encode(),
+        b"x" * LIMIT,
+        b"last",
+    ]
+    assert whole[2] == CLOSING
+    assert outcome([bytes([byte]) for byte in stream]) == whole
+    for cut in range(1, len(stream), 3):
+        assert outcome([stream[:cut], stream[cut:]]) == whole, cut
+
+
+def test_a_deflated_message_between_plain_ones_is_served_in_its_place() -> None:
+    packed = deflated(b"packed " * 10)
+    stream = text("plain") + frame(TEXT, packed, rsv=4) + text("plain again")
+    served, _, _ = outcome([stream], deflate=15)
+    assert [payload for payload, _ in served] == [b"plain", b"packed " * 10, b"plain again"]
+    assert outcome([stream], deflate=0)[1][-1].close_code == 1002, "not negotiated"
+
+
+def test_messages_say_whether_they_came_as_text(rig: Rig) -> None:
+    log = Log()
+    _, client = rig.connect(rig.encoding(log))
+    client.send(text("t") + frame(BINARY, b"\xff") + b"".join(fragments(TEXT, b"tt", [1])))
+    client.probe()
+    assert log.served == [(b"t", True), (b"\xff", False), (b"tt", True)]
+
+
+# --- replies ------------------------------------------------------------------------------------------------
+
+
+def test_a_ping_is_answered_with_its_payload_even_between_fragments(rig: Rig) -> None:
+    log = Log()
+    _, client = rig.connect(rig.encoding(log))
+    first, last = fragments(TEXT, b"hello", [2])
+    client.send(first + frame(PING, b"\x00" * 125) + last + frame(PING))
+    frames = client.expect(2)
+    assert [(found.opcode, found.payload) for found in frames] == [(PONG, b"\x00" * 125), (PONG, b"")]
+    assert log.payloads == [b"hello"]
+
+
+def test_a_pong_nobody_asked_for_is_nothing(rig: Rig) -> None:
+    connection, client = rig.connect()
+    client.send(frame(PONG, b"x"))
+    client.probe()
+    assert len(client.frames) == 1
+    assert connection.state == OPEN
+
+
+def test_whatever_is_read_is_a_sign_of_life(rig: Rig) -> None:
+    connection, client = rig.connect()
+    connection.ping()
+    assert connection.silent
+    assert client.expect(1)[0] == Frame(PING, b"")
+    client.send(frame(PONG))
+    until(lambda: not connection.silent)
+
+
+# --- closing ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", [None, 1000, 1001, 3000, 4999])
+def test_a_close_is_answered_with_its_code_and_tcp_ends_after_it(rig: Rig, code: int | None) -> None:
+    connection, client = rig.connect()
+    client.send(close(code))
+    client.until_ended()
+    assert [found.close_code for found in client.frames] == [code]
+    assert connection.state == DRAINING, "the peer still has to end its half"
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert rig.ended == [(connection, code or 1005)]
+
+
+@pytest.mark.parametrize("code", [0, 999, 1004, 1005, 1006, 1015, 5000])
+def test_a_close_with_a_code_that_may_not_be_sent_is_answered_with_1002(rig: Rig, code: int) -> None:
+    connection, client = rig.connect()
+    client.send(close(code))
+    assert client.close_code() == 1002
+    assert rig.ended == [(connection, 1002)]
+
+
+def test_a_close_in_the_middle_of_a_message_is_a_close_like_any_other(rig: Rig) -> None:
+    log = Log()
+    _, client = rig.connect(rig.encoding(log))
+    client.send(frame(TEXT, b"half", fin=False) + close(1000) + frame(CONTINUATION, b" more"))
+    assert client.close_code() == 1000
+    assert not log.served
+
+
+@pytest.mark.parametrize(
+    ("breach", "code"),
+    [
+        (frame(TEXT, b"x", mask=None), 1002),
+        (frame(5, b"x"), 1002),
+        (text(b"\xff"), 1007),
+        (frame(TEXT, b"\xc3", fin=False) + frame(CONTINUATION, b"\x28"), 1007),
+        (text("x" * (LIMIT + 1)), 1009),
+        (frame(TEXT, b"", declared=1 << 40, form=64), 1009),
+    ],
+)
+def test_a_breach_is_answered_with_its_code_after_what_was_served_before(
+    rig: Rig, breach: bytes, code: int
+) -> None:
+    connection, client = rig.connect(rig.encoding(echo, LIMIT))
+    client.send(text("before") + breach + text("after"))
+    assert client.close_code() == code
+    assert client.payloads() == [b"before"]
+    assert rig.ended == [(connection, code)]
+
+
+@pytest.mark.parametrize("limit", [1, 50, 125, 126])
+def test_the_limit_of_a_message_holds_on_the_fast_path(rig: Rig, limit: int) -> None:
+    _, client = rig.connect(rig.encoding(echo, limit))
+    client.send(text("x" * limit) + text("x" * (limit + 1)))
+    assert client.close_code() == 1009
+    assert client.payloads() == [b"x" * limit]
+
+
+def test_our_close_leaves_behind_what_was_sent_before_it_and_nothing_follows(rig: Rig) -> None:
+    log = Log()
+    connection, client = rig.connect(rig.encoding(log))
+    connection.send(b"one")
+    connection.send(b"two")
+    connection.close(4000, "slow reader")
+    connection.send(b"too late")
+    connection.close(4001)
+    assert connection.state == CLOSING
+    assert rig.ended == [(connection, 4000)]
+    client.until_ended()
+    assert client.payloads() == [b"one", b"two"]
+    assert client.frames[-1] == Frame(CLOSE, struct.pack("!H", 4000) + b"slow reader")
+    client.send(text("still talking") + frame(PING))
+    client.send(close(4000))
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert not log.served
+    assert len(rig.ended) == 1
+
+
+def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
+    with Rig(close_seconds=0.1) as rig:
+        connection, client = rig.connect()
+        other, _ = rig.connect()
+        connection.close(1001)
+        client.until_ended()
+        rig.carrier.expire()
+        assert connection.state == DRAINING, "not yet"
+        until(lambda: rig.carrier.expire() or connection.state == CLOSED)
+        assert connection.sock.fileno() == -1
+        assert rig.carrier.connections == {other}
+        assert not rig.carrier.closing
+
+
+@pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
+def test_a_peer_that_vanishes_is_counted_out_once_with_1006(rig: Rig, end: Callable[[Client], None]) -> None:
+    connection, client = rig.connect(tcp=True)
+    end(client)
+    until(lambda: connection.state == CLOSED)
+    assert rig.ended == [(connection, 1006)]
+    assert not rig.carrier.connections
+    connection.lost()
+    connection.close(1000)
+    connection.abandon(4000)
+    assert len(rig.ended) == 1
+
+
+def test_what_is_sent_to_a_connection_that_is_over_goes_nowhere(rig: Rig) -> None:
+    connection, _ = rig.connect()
+    connection.lost()
+    connection.send(b"x")
+    connection.send_frame(b"x")
+    connection.ping()
+    turn()
+    assert connection.outbox is None
+    assert not rig.flusher.dirty
+
+
+def test_a_write_that_fails_ends_the_connection(rig: Rig) -> None:
+    connection, client = rig.connect(tcp=True)
+    rig.poller.remove(connection)
+    client.reset()
+    look()
+    connection.send(b"one")
+    until(lambda: connection.state == CLOSED)
+    assert rig.ended == [(connection, 1006)]
+
+
+def test_requests_before_the_end_of_the_stream_are_served(rig: Rig) -> None:
+    log = Log()
+    _, client = rig.connect(rig.encoding(log))
+    client.send(text("1") + text("2"))
+    client.sock.shutdown(_socket.SHUT_WR)
+    until(lambda: rig.ended)
+    assert log.payloads == [b"1", b"2"]
+
+
+def test_answers_to_a_client_that_ended_its_half_still_reach_it(rig: Rig) -> None:
+    _, client = rig.connect(rig.encoding(echo))
+    client.send(text("1"))
+    client.sock.shutdown(_socket.SHUT_WR)
+    client.until_ended()
+    assert client.payloads() == [b"1"]
+
+
+# --- abandoning ---------------------------------------------------------------------------------------------
+
+
+def stall(rig: Rig, connection: Connection, payload: bytes = b"x" * 1000) -> None:
+    """Send until the kernel takes no more."""
+    until(lambda: connection.send(payload) or turn() or type(connection.outbox) is Backlog)
+
+
+def test_an_abandoned_connection_drops_what_waits_and_says_why() -> None:
+    with Rig() as rig:
+        connection, client = rig.connect(buffer_bytes=4096)
+        stall(rig, connection)
+        connection.send(b"never sent")
+        connection.abandon(4000)
+        assert rig.ended == [(connection, 4000)]
+        client.until_ended()
+        assert client.frames[-1].close_code == 4000
+        assert b"never sent" not in client.payloads()
+        assert set(client.payloads()) == {b"x" * 1000}, "no frame is cut"
+
+
+def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seconds() -> None:
+    with Rig(close_seconds=0.02) as rig:
+        connection, _ = rig.connect(buffer_bytes=4096)
+        stall(rig, connection)
+        connection.abandon(4000)
+        connection.abandon(4000)
+        until(lambda: rig.carrier.expire() or connection.state == CLOSED)
+        assert rig.ended == [(connection, 4000)]
+        assert rig.budget.total == 0
+        assert not rig.flusher.stalled
+
+
+# --- serving ------------------------------------------------------------------------------------------------
+
+
+def test_a_serve_that_raises_is_logged_and_ends_its_own_connection_only(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_connection: Connection, _payload: bytes, _text: bool) -> None:
+        raise RuntimeError("a defect")
+
+    bad, client = rig.connect(rig.encoding(fail))
+    _, other = rig.connect(rig.encoding(echo))
+    with caplog.at_level(logging.ERROR):
+        client.send(text("x"))
+        until(lambda: bad.state == CLOSED)
+    assert bad.peer in caplog.text
+    assert "a defect" in caplog.text
+    other.send(text("alive"))
+    assert other.expect(1)[0].payload == b"alive"
+
+
+@pytest.mark.parametrize("way", ["whole frames", "fragments"])
+def test_messages_of_one_connection_wait_for_the_one_before(rig: Rig, way: str) -> None:
+    order: list[str] = []
+    go = Signal()
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        order.append(f"begin {payload.decode()}")
+        if payload == b"1":
+            go.wait()
+        order.append(f"end {payload.decode()}")
+
+    def message(word: str) -> bytes:
+        return text(word) if way == "whole frames" else b"".join(fragments(TEXT, word.encode(), [0]))
+
+    _, client = rig.connect(rig.encoding(slow))
+    _, other = rig.connect(rig.encoding(echo))
+    client.send(message("1") + message("2"))
+    until(lambda: order)
+    client.send(message("3"))
+    other.send(text("x"))
+    other.expect(1)
+    look()
+    assert order == ["begin 1"]
+    go.set()
+    until(lambda: len(order) == 6)
+    assert order == ["begin 1", "end 1", "begin 2", "end 2", "begin 3", "end 3"]
+
+
+def test_a_connection_that_is_closed_while_its_command_blocks_serves_no_more(rig: Rig) -> None:
+    served: list[bytes] = []
+    go = Signal()
+
+    def slow(connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+        connection.send(b"answer")
+
+    connection, client = rig.connect(rig.encoding(slow))
+    client.send(text("1") + text("2"))
+    until(lambda: served)
+    connection.close(4502)
+    go.set()
+    assert client.close_code() == 4502
+    look()
+    assert served == [b"1"]
+    assert client.payloads() == []
+
+
+def test_a_connection_that_is_lost_while_its_command_blocks_is_left_alone(rig: Rig) -> None:
+    served: list[bytes] = []
+    go = Signal()
+
+    def slow(_connection: Connection, payload: bytes, _text: bool) -> None:
+        served.append(payload)
+        go.wait()
+
+    connection, client = rig.connect(rig.encoding(slow))
+    first, last = fragments(TEXT, b"1", [0])
+    client.send(first + last + text("2")[:3])
+    until(lambda: served)
+    connection.lost()
+    go.set()
+    _, other = rig.connect(rig.encoding(echo))
+    other.send(text("x"))
+    other.expect(1)
+    assert served == [b"1"]
+    assert connection.parser is None
+    assert rig.budget.total == 0
+
+
+# --- unfinished frames and the node's budget ----------------------------------------------------------------
+
+
+def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(rig: Rig) -> None:
+    connection, client = rig.connect(rig.encoding(echo))
+    data = text("x" * 10_000)
+    client.send(data[:6000])
+    until(lambda: rig.budget.total > 5000)
+    client.send(data[6000:])
+    client.expect(1)
+    turn()
+    assert rig.budget.total == 0
+    client.send(data[:6000])
+    until(lambda: rig.budget.total > 5000)
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert rig.budget.total == 0
+    assert not rig.budget.held
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 2**32))
+def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
+    dice = random.Random(seed)
+    with Rig() as rig:
+        pairs = [rig.connect(rig.encoding(echo, 5000)) for _ in range(3)]
+        for _ in range(12):
+            _, client = dice.choice(pairs)
+            data = text("x" * dice.choice([10, 200, 4000]))
+            cut = dice.randrange(len(data))
+            client.send(data[:cut])
+            look()
+            client.send(data[cut:])
+        for _, client in pairs:
+            client.probe()
+        turn()
+        assert (rig.budget.total, rig.budget.held) == (0, {})
+
+
+def test_two_encodings_of_one_dialect_write_what_their_clients_can_read(rig: Rig) -> None:
+    plain, _ = rig.connect(rig.encoding(echo))
+    packed, client = rig.connect(rig.encoding(echo, deflate=15))
+    payload = b"hello " * 50
+    assert plain.encoding.frame(payload)[2:4] == len(payload).to_bytes(2, "big")
+    packed.send(payload)
+    found: Any = client.expect(1)[0]
+    assert found.rsv == 4
+    assert len(found.payload) < len(payload)

@@ -1,0 +1,336 @@
+"""Outboxes: one send a turn, bounds in bytes and in time, and everything in order."""
+
+import random
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
+from imserver.transport.outbox import SEND_BYTES, Backlog
+from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
+
+SMALL = 4096
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    with Rig() as one:
+        yield one
+
+
+def sends(connection: Connection) -> list[int]:
+    """The sizes of all sends so far."""
+    assert isinstance(connection.sock, Socket)
+    return connection.sock.sends
+
+
+def fill(connection: Connection, frames: int = 4000) -> list[bytes]:
+    """Send more than the kernel takes of a connection with small buffers; what was sent."""
+    payloads = [b"%d %s" % (number, b"x" * 100) for number in range(frames)]
+    for payload in payloads:
+        connection.send(payload)
+    turn()
+    assert type(connection.outbox) is Backlog
+    return payloads
+
+
+# --- one turn -----------------------------------------------------------------------------------------------
+
+
+def test_all_that_one_turn_enqueues_leaves_in_one_send(rig: Rig) -> None:
+    connection, client = rig.connect()
+    for number in range(100):
+        connection.send(b"%d" % number)
+    assert sends(connection) == [], "nothing leaves before the turn ends"
+    turn()
+    assert sends(connection) == [sum(2 + len(str(number)) for number in range(100))]
+    assert client.payloads() == [b"%d" % number for number in range(100)]
+    connection.send(b"next")
+    turn()
+    assert len(sends(connection)) == 2
+
+
+def test_frames_that_make_more_than_64_kib_leave_in_several_sends_each_of_whole_frames(rig: Rig) -> None:
+    connection, client = rig.connect(tcp=True)
+    payload = b"x" * 9996
+    for _ in range(14):
+        connection.send(payload)
+    turn()
+    assert sends(connection) == [60_000, 60_000, 20_000]
+    assert max(sends(connection)) <= SEND_BYTES
+    client.expect(14)
+
+
+def test_a_frame_larger_than_that_leaves_whole(rig: Rig) -> None:
+    connection, client = rig.connect(tcp=True)
+    payload = random.Random(1).randbytes(3 * MEBIBYTE // 4)
+    connection.send(b"before")
+    connection.send(payload)
+    connection.send(b"after")
+    client.expect(3)
+    assert client.payloads() == [b"before", payload, b"after"]
+
+
+def test_each_connection_gets_its_own_frames_whatever_its_neighbours_get(rig: Rig) -> None:
+    several = [rig.connect() for _ in range(8)]
+    rows = [[b"1", b"2"], [b"3"], [b"1", b"2"], [b"1", b"2"], [b"4"], [b"4", b"5"], [b"1", b"2"], [b"3"]]
+    for (connection, _), row in zip(several, rows, strict=True):
+        for payload in row:
+            connection.send(payload)
+    for (_, client), row in zip(several, rows, strict=True):
+        client.probe()
+        assert client.payloads() == row
+
+
+@settings(deadline=None, max_examples=40)
+@given(data=st.data())
+def test_whatever_is_enqueued_in_whatever_turns_arrives_in_order(data: st.DataObject) -> None:
+    """Random sends to several connections, some with tiny buffers that are read late, over several turns."""
+    with Rig(batch=data.draw(st.integers(1, 4))) as rig:
+        several = [rig.connect(buffer_bytes=data.draw(st.sampled_from([0, SMALL]))) for _ in range(5)]
+        expected: list[list[bytes]] = [[] for _ in several]
+        steps = st.tuples(
+            st.integers(0, 4), st.integers(0, 4), st.sampled_from([1, 100, 3000, 70_000]), st.integers(0, 2)
+        )
+        for number, (who, to, size, then) in enumerate(data.draw(st.lists(steps, max_size=40))):
+            payload = b"%d:" % number + b"x" * size
+            for index in {who, to}:
+                several[index][0].send(payload)
+                expected[index].append(payload)
+            if then == 1:
+                turn()
+            elif then == 2:
+                several[who][1].read()
+        for (connection, client), row in zip(several, expected, strict=True):
+            until(lambda client=client, row=row: len(client.payloads()) >= len(row))
+            assert client.payloads() == row
+            assert connection.state == OPEN
+        until(lambda: rig.budget.total == 0 and not rig.flusher.stalled)
+
+
+def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> None:
+    with Rig(batch=10) as rig:
+        crowd = [rig.connect() for _ in range(100)]
+        written: list[int] = []
+        live, client = rig.connect(rig.encoding(lambda *_: written.append(written_so_far())))
+
+        def written_so_far() -> int:
+            return sum(len(sends(connection)) for connection, _ in crowd)
+
+        for connection, _ in crowd:
+            connection.send(b"news")
+        client.sock.send(b"\x81\x80\0\0\0\0")
+        until(lambda: written)
+        assert written[0] < 100, "served before everybody was written to"
+        until(lambda: written_so_far() == 100)
+        assert live.state == OPEN
+
+
+def test_notices_are_put_in_when_the_turn_ends_and_leave_with_the_rest(rig: Rig) -> None:
+    connection, client = rig.connect()
+    rig.flusher.before_flush = lambda: connection.send(b"notice")
+    connection.send(b"reply")
+    turn()
+    assert client.payloads() == [b"reply", b"notice"]
+    assert len(sends(connection)) == 1
+
+
+def test_an_empty_frame_sends_nothing_to_read(rig: Rig) -> None:
+    connection, client = rig.connect()
+    connection.send_frame(b"")
+    turn()
+    connection.send(b"x")
+    client.expect(1)
+    assert client.payloads() == [b"x"]
+
+
+# --- backlogs -----------------------------------------------------------------------------------------------
+
+
+def test_what_the_kernel_does_not_take_waits_and_leaves_in_order_when_it_does(rig: Rig) -> None:
+    connection, client = rig.connect(buffer_bytes=SMALL)
+    payloads = fill(connection)
+    connection.send(b"behind the backlog")
+    turn()
+    assert rig.flusher.stalled == {connection}
+    assert 0 < rig.budget.total == connection.held_bytes()
+    until(lambda: len(client.payloads()) == len(payloads) + 1)
+    assert client.payloads() == [*payloads, b"behind the backlog"]
+    until(lambda: connection.outbox is None)
+    assert (rig.flusher.stalled, rig.budget.total, rig.budget.held) == (set(), 0, {})
+    assert max(sends(connection)) <= SEND_BYTES
+
+
+def test_a_backlog_does_not_delay_others(rig: Rig) -> None:
+    slow, _ = rig.connect(buffer_bytes=SMALL)
+    quick, client = rig.connect()
+    fill(slow)
+    quick.send(b"quick")
+    turn()
+    assert client.payloads() == [b"quick"]
+
+
+def test_a_full_socket_costs_no_turns_of_the_loop(rig: Rig) -> None:
+    connection, _ = rig.connect(buffer_bytes=SMALL)
+    fill(connection)
+    look()
+    before = len(sends(connection))
+    for _ in range(20):
+        look()
+    assert len(sends(connection)) == before
+
+
+def test_a_close_waits_behind_a_backlog(rig: Rig) -> None:
+    connection, client = rig.connect(buffer_bytes=SMALL)
+    payloads = fill(connection)
+    connection.close(1001)
+    assert connection.state == CLOSING
+    assert client.close_code() == 1001
+    assert client.payloads() == payloads
+
+
+def test_a_peer_that_vanishes_with_a_backlog_leaves_nothing_behind(rig: Rig) -> None:
+    connection, client = rig.connect(buffer_bytes=SMALL)
+    fill(connection)
+    client.hang_up()
+    until(lambda: connection.state == CLOSED)
+    assert rig.ended == [(connection, 1006)]
+    assert (rig.flusher.stalled, rig.budget.total, rig.budget.held) == (set(), 0, {})
+
+
+# --- slow readers -------------------------------------------------------------------------------------------
+
+
+def ended_with(rig: Rig) -> dict[Connection, int]:
+    return dict(rig.ended)
+
+
+def test_a_backlog_above_its_bound_closes_the_slow_reader_and_nobody_else() -> None:
+    with Rig(outbox_bytes=100_000) as rig:
+        slow, client = rig.connect(buffer_bytes=SMALL)
+        quick, other = rig.connect()
+        for connection in (slow, quick):
+            fill_with(connection, 90_000)
+        turn()
+        until(lambda: len(other.payloads()) == 90)
+        assert slow.state == OPEN
+        for connection in (slow, quick):
+            fill_with(connection, 60_000)
+        turn()
+        assert rig.ended == [(slow, 4000)]
+        assert rig.flusher.slow_readers == 1
+        assert client.close_code() == 4000
+        until(lambda: len(other.payloads()) == 150)
+        assert quick.state == OPEN
+
+
+def fill_with(connection: Connection, size: int) -> None:
+    """Send so many bytes in messages of 1,000."""
+    for _ in range(size // 1000):
+        connection.send(b"x" * 996)
+
+
+def test_one_turn_may_enqueue_more_than_the_bound_to_a_reader_who_reads() -> None:
+    with Rig(outbox_bytes=50_000) as rig:
+        connection, client = rig.connect(tcp=True)
+        fill_with(connection, 200_000)
+        client.expect(200)
+        assert connection.state == OPEN
+
+
+def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
+    with Rig(outbox_bytes=10_000) as rig:
+        connection, _ = rig.connect(buffer_bytes=SMALL)
+        fill_with(connection, 9_000)
+        turn()
+        for _ in range(5):
+            fill_with(connection, 9_000)
+            assert connection.state == OPEN
+        turn()
+        assert ended_with(rig) == {connection: 4000}
+
+
+def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader() -> None:
+    with Rig(outbox_seconds=0.05) as rig:
+        stuck, client = rig.connect(buffer_bytes=SMALL)
+        slow, other = rig.connect(buffer_bytes=SMALL)
+        idle, _ = rig.connect()
+        payloads = fill(stuck)
+        assert fill(slow) == payloads
+        rig.flusher.expire()
+        assert not rig.ended
+        until(lambda: (other.read(), rig.flusher.expire()) and rig.ended)
+        assert rig.ended == [(stuck, 4000)]
+        assert client.close_code() == 4000
+        until(lambda: len(other.payloads()) == len(payloads))
+        assert (slow.state, idle.state) == (OPEN, OPEN)
+
+
+def test_a_slow_reader_is_counted_once_and_has_time_to_read_its_close_frame() -> None:
+    with Rig(outbox_seconds=0.05, close_seconds=5) as rig:
+        connection, client = rig.connect(buffer_bytes=SMALL)
+        fill(connection)
+        until(lambda: rig.flusher.expire() or rig.ended)
+        rig.flusher.expire()
+        assert rig.flusher.slow_readers == 1
+        assert connection.state == CLOSING
+        assert client.close_code() == 4000
+
+
+# --- the budget of the node ---------------------------------------------------------------------------------
+
+
+def backlogs(rig: Rig, *sizes: int) -> list[tuple[Connection, Client]]:
+    """Slow readers with backlogs of about these sizes."""
+    several = []
+    for size in sizes:
+        connection, client = rig.connect(buffer_bytes=SMALL)
+        fill_with(connection, size)
+        several.append((connection, client))
+    turn()
+    turn()
+    return several
+
+
+def test_past_the_nodes_budget_the_largest_holder_is_closed_first() -> None:
+    with Rig(node_bytes=500_000) as rig:
+        (a, _), (b, _), (c, _) = backlogs(rig, 100_000, 300_000, 50_000)
+        assert not rig.ended
+        (d, _), *_ = backlogs(rig, 200_000)
+        assert rig.ended == [(b, 4000)]
+        assert rig.flusher.slow_readers == 1
+        assert [one.state for one in (a, c, d)] == [OPEN] * 3
+        assert rig.budget.total == sum(rig.budget.held.values()) <= 500_000
+
+
+def test_unfinished_frames_count_in_the_same_budget() -> None:
+    with Rig(node_bytes=100_000) as rig:
+        reader, _ = backlogs(rig, 40_000)[0]
+        sender, client = rig.connect(rig.encoding(limit=MEBIBYTE))
+        client.send(b"\x82\xff" + (200_000).to_bytes(8, "big") + b"\0\0\0\0" + b"x" * 90_000)
+        until(lambda: rig.ended)
+        assert rig.ended == [(sender, 4000)]
+        assert reader.state == OPEN
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    sizes=st.lists(st.integers(2_000, 60_000), min_size=1, max_size=6),
+    reads=st.lists(st.integers(0, 5), max_size=6),
+)
+def test_the_budget_is_the_sum_of_what_is_held_at_any_time(sizes: list[int], reads: list[int]) -> None:
+    with Rig(node_bytes=150_000, outbox_bytes=50_000) as rig:
+        several = backlogs(rig, *sizes)
+        for index in reads:
+            connection, client = several[index % len(several)]
+            client.read()
+            look()
+            if connection.state == OPEN:
+                connection.send(b"more" * 100)
+            turn()
+            assert rig.budget.total == sum(rig.budget.held.values()) <= 150_000
+            assert all(one.held_bytes() == size for one, size in rig.budget.held.items())
+        until(lambda: [client.read() for _, client in several] and not rig.budget.held)
+        assert rig.budget.total == 0
