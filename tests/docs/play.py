@@ -1,0 +1,141 @@
+"""Plays what the documents show: shell sessions with their output, and transcripts of WebSocket frames."""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tests.docs.markdown import Block
+from tests.integration.cmd import Speaker, logged_in, users
+from tests.integration.raw import CLOSE, close, text
+from tests.support import Server, eventually
+from tests.tools import require
+
+PRESENT = ("ann", "bob")
+"""Who is connected to app 101 when a shell session of the documents is played."""
+APP = 101
+
+_NUMBERED = re.compile(r'"seq":"\d{10,}"')
+_ASSIGNMENT = re.compile(r"[A-Z_]+=")
+_FRAME = re.compile(r"(\w+) ([→←]) (.*)")
+
+
+class Shell:
+    """Runs the commands of one block. ``127.0.0.1:8080`` and ``:8089`` are the server's ports."""
+
+    def __init__(self, folder: Path, server: Server) -> None:
+        require("curl")
+        (folder / ".curlrc").write_text(
+            'silent\nshow-error\nmax-time = 10\nnoproxy = "*"\n', encoding="utf-8"
+        )
+        self._environment = {**os.environ, "CURL_HOME": str(folder)}
+        self._server = server
+        self._assigned: list[str] = []
+
+    def run(self, command: str) -> str:
+        """What the command prints. An assignment holds for the commands that follow."""
+        if _ASSIGNMENT.match(command):
+            self._assigned.append(command)
+        script = "\n".join([*self._assigned, at_server(command, self._server)])
+        done = subprocess.run(
+            ["bash", "-c", script],
+            capture_output=True,
+            text=True,
+            env=self._environment,
+            timeout=20,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command}\n{done.stdout}{done.stderr}"
+        return done.stdout.strip()
+
+
+def at_server(words: str, server: Server) -> str:
+    """The addresses of the documents made those of a server."""
+    http, ws = (f"{address.host}:{address.port}" for address in (server.http, server.ws))
+    return words.replace("127.0.0.1:8080", http).replace("127.0.0.1:8089", ws)
+
+
+def play_session(block: Block, folder: Path, server: Server) -> None:
+    """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
+    shell = Shell(folder, server)
+    for command, output in exchanges(block.text):
+        _compare(block, command, shell.run(command), output)
+
+
+def exchanges(session: str) -> list[tuple[str, str]]:
+    """The commands of a shell session with what each prints."""
+    return [
+        (command, output.strip())
+        for command, _, output in (part.partition("\n") for part in session.removeprefix("$ ").split("\n$ "))
+    ]
+
+
+def _compare(block: Block, cause: str, found: str, wanted: str) -> None:
+    pattern = ".*?".join(re.escape(part) for part in wanted.split("…"))
+    assert re.fullmatch(pattern, found, re.DOTALL), f"{block}: {cause}\nsays  {wanted}\nfound {found}"
+
+
+def play_frames(block: Block, folder: Path, server: Server) -> None:
+    """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next that she gets, ``$ …`` runs.
+
+    Each name is a connection of its own. At the end nobody may have got more than what is shown.
+    """
+    shell = Shell(folder, server)
+    speakers: dict[str, Speaker] = {}
+    lines = iter(block.text.splitlines())
+    with ExitStack() as stack:
+        for line in lines:
+            if line.startswith("$ "):
+                _compare(block, line, shell.run(line[2:]), next(lines))
+                continue
+            found = _FRAME.fullmatch(line)
+            assert found, f"{block}: {line}"
+            name, way, words = found.groups()
+            if name not in speakers:
+                speakers[name] = stack.enter_context(Speaker(server.ws)).upgrade()
+            if way == "→":
+                _send(speakers[name], words)
+            else:
+                _expect(block, speakers[name], words)
+            if words.startswith("close "):
+                speakers[name].leaving = True  # type: ignore[attr-defined]
+        for speaker in speakers.values():
+            if not hasattr(speaker, "leaving"):
+                speaker.quiet()
+    nobody(server)
+
+
+def _send(speaker: Speaker, words: str) -> None:
+    speaker.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+
+
+def _expect(block: Block, speaker: Speaker, words: str) -> None:
+    if words.startswith("close "):
+        assert speaker.frame().close_code == int(words.split()[1]), f"{block}: {words}"
+        return
+    found = speaker.frame()
+    assert found.opcode != CLOSE, f"{block}: {words}\nfound {found}"
+    wanted = _NUMBERED.sub('"seq":"#"', words)
+    assert _NUMBERED.sub('"seq":"#"', found.text) == wanted, f"{block}: says {words}\nfound {found.text}"
+
+
+@contextmanager
+def present(server: Server) -> Iterator[None]:
+    """A time in which those in PRESENT are connected."""
+    with ExitStack() as stack:
+        for user in PRESENT:
+            stack.enter_context(logged_in(server.ws, user, APP))
+        yield
+    nobody(server)
+
+
+def nobody(server: Server) -> None:
+    """Wait until the server has noticed that everybody left."""
+    eventually(lambda: server_is_empty(server), what="everybody has left")
+
+
+def server_is_empty(server: Server) -> bool:
+    """Whether nobody is in the app; a server with keys is not asked and taken at our word."""
+    return '"keys"' in server.config_file.read_text(encoding="utf-8") or not users(server.http, APP)

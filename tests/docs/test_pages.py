@@ -1,0 +1,135 @@
+"""What the documents say in tables and prose is what the code has: codes, settings, routes, links."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from imserver import assets, errors
+from imserver.api.routes import ROUTES
+from imserver.metrics import Metrics
+from imserver.protocol.cmd import COMMANDS
+from imserver.values import BY_FOLDED, fold
+from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
+from tests.support import ROOT
+
+DOCS = ROOT / "docs"
+PROTOCOL = DOCS / "protocol.md"
+OPERATIONS = DOCS / "operations.md"
+DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+SECTIONS = "|".join(DEFAULTS)
+YES = {True: "yes", False: "no"}
+
+
+def test_the_close_codes_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "code", "name", "come back", "meaning")
+    assert [tuple(row.values()) for row in rows] == [
+        (str(row.code), row.name, YES[row.reconnect], row.meaning) for row in errors.CLOSE.values()
+    ]
+
+
+def test_the_reply_codes_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "code", "text", "here")
+    assert [(int(row["code"]), row["text"]) for row in rows] == list(errors.REPLY_TEXT.items())
+    assert f"`{errors.REPLY_TEXT_UNKNOWN}`" in prose(PROTOCOL)
+
+
+def test_the_problems_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "status", "code", "temporary", "message")
+    assert [tuple(row.values()) for row in rows] == [
+        (str(row.status), row.code, YES[row.temporary], row.message) for row in errors.HTTP_PROBLEMS.values()
+    ]
+
+
+def test_the_routes_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "request", "parameters", "scope", "data")
+    listed = {(row["request"], row["scope"]) for row in rows}
+    assert listed == {
+        (f"{row.method} {row.path}", ", ".join(filter(None, (row.scope, "page" if row.page else ""))))
+        for row in ROUTES
+    }
+
+
+def test_every_command_of_the_dialect_has_a_chapter() -> None:
+    assert set(COMMANDS) <= anchors(PROTOCOL)
+
+
+def test_every_close_code_that_operators_can_meet_has_advice() -> None:
+    advised = {int(code) for row in table_with(OPERATIONS, "code", "why", "what to do") for code in
+               re.findall(r"\d+", row["code"])}  # fmt: skip
+    assert {code for code in errors.CLOSE if code >= 4000} <= advised
+
+
+def test_the_counters_are_those_of_the_code() -> None:
+    listed = [
+        name for row in table_with(OPERATIONS, "counter", "meaning") for name in row["counter"].split(", ")
+    ]
+    assert sorted(listed) == sorted(Metrics.__slots__)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_is_named_exists(page: Path) -> None:
+    for section, key in re.findall(rf"`({SECTIONS})\.(\w+)`", prose(page)):
+        assert key in DEFAULTS[section] or key in ("py", "yaml"), f"{page.name}: {section}.{key}"
+    known = {folded.replace(".", "") for folded in BY_FOLDED} | {"config", "key"}
+    for name in re.findall(r"\bIMSERVER_([A-Z_]+)\b", page.read_text(encoding="utf-8")):
+        assert fold(name) in known, f"{page.name}: IMSERVER_{name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_default_that_is_named_is_the_default(page: Path) -> None:
+    for rows in tables(page):
+        if rows and {"setting", "default"} <= set(rows[0]):
+            for row in rows:
+                named = re.findall(r"(\w+)\.(\w+)", row["setting"])
+                values = [value.split(" ")[0] for value in row["default"].split(", ")]
+                assert [show(DEFAULTS[section][key]) for section, key in named] == values, row
+
+
+def show(value: Any) -> str:
+    return {True: "true", False: "false"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page: Path) -> None:
+    for link in links(page):
+        if re.match(r"[a-z]+:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.is_relative_to(ROOT), f"{page.name}: {link} leads out of the project"
+        assert target.exists(), f"{page.name}: {link}"
+        if anchor:
+            assert anchor in anchors(target), f"{page.name}: {link}"
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    reached, waiting = {ROOT / "README.md"}, [ROOT / "README.md"]
+    while waiting:
+        page = waiting.pop()
+        for link in links(page):
+            target = (page.parent / link.partition("#")[0]).resolve()
+            if target.suffix == ".md" and target.exists() and target not in reached:
+                reached.add(target)
+                waiting.append(target)
+    assert set(PAGES) <= reached
+
+
+def test_the_settings_that_a_signal_reads_again_are_marked_in_the_manual() -> None:
+    """The list in the operations page is the marks (reload) in config/default.yaml."""
+    marked, section = set(), ""
+    waiting = False
+    for line in assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"(\w+):", line):
+            section = found[1]
+        elif "# (reload)" in line and section:
+            waiting = True
+        elif waiting and (found := re.match(r"  (\w+):", line)):
+            marked.add(f"{section}.{found[1]}")
+            waiting = False
+    text = prose(OPERATIONS)
+    listed = re.search(r"SIGHUP reads again: ([^.]*(?:\.\w[^.]*)*)\.\s", text)
+    assert listed, "the page does not say what SIGHUP reads again"
+    assert set(re.findall(r"`(\w+\.\w+)`", listed[1])) == marked
