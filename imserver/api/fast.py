@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from imserver.api.call import Api
-from imserver.api.reply import HEADERS
+from imserver.api.reply import BAD_PARAMETER, HEADERS
 from imserver.api.routes import HOT, Route, answer
-from imserver.transport.front import FastRequest, FastResponse, FastRoutes
+from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 
 FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
 """Headers that only a proxy sends."""
@@ -24,6 +24,8 @@ class _adapter:  # a function with two fixed arguments; a closure costs more a c
         self._route = route
 
     def __call__(self, request: FastRequest) -> FastResponse:
+        if request.too_large:
+            return FastResponse(BAD_PARAMETER.status, HEADERS, BAD_PARAMETER.body)
         headers = request.headers
         auth = self._api.auth
         if auth.watching:

@@ -25,11 +25,22 @@ def ready(api: Api, _call: Call) -> Answer:
 
 
 def system_state(api: Api, call: Call) -> Answer:
-    """``GET /system/state``: counters of this node; with ``isDebug=true`` also addresses and users."""
+    """``GET /system/state``: counters of this node.
+
+    With ``isDebug=true`` also peers and users, for admins only; with ``detail=true`` also what the original
+    does not have. Both tell of all apps, so they need a key for all.
+    """
     debug = call.params.get("isdebug", "") == "true"
-    if debug and ("admin" not in call.caller.scopes or call.caller.apps is not None):
+    detail = call.params.get("detail", "") == "true"
+    if debug and "admin" not in call.caller.scopes:
         return UNAUTHORIZED
-    return success(api.services.state(debug, call.params.get("detail", "") == "true"))
+    if (debug or detail) and call.caller.apps is not None:
+        return UNAUTHORIZED
+    state = dict(api.services.state(debug, detail))
+    if detail:
+        seen = api.dedupe
+        state["msgIDs"] = {"kept": len(seen), "repeats": seen.repeats, "evicted": seen.evicted}
+    return success(state)
 
 
 def kick(api: Api, call: Call) -> Answer:

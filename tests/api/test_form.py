@@ -3,7 +3,7 @@
 from urllib.parse import parse_qsl, urlencode
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from imserver.api.form import (
@@ -49,6 +49,7 @@ def pairs_by_urllib(encoded: bytes) -> list[tuple[str, str]]:
     return parse_qsl(encoded.decode("utf-8", "replace"), keep_blank_values=True)
 
 
+@settings(deadline=None)
 @given(encoded_text.map(str.encode) | encoded_bytes)
 @example(b"a=%E9%A9%AC%E8%BF%9C&b=1+2&c=%2B")
 @example(b"%E4%BDx=%E4%BD&=&a&&b=")
@@ -56,6 +57,7 @@ def test_pairs_are_those_that_urllib_reads(encoded: bytes) -> None:
     assert parse_pairs(encoded) == pairs_by_urllib(encoded)
 
 
+@settings(deadline=None)
 @given(encoded_text.map(str.encode) | encoded_bytes)
 def test_parameters_are_the_first_of_each_folded_name(encoded: bytes) -> None:
     expected: dict[str, str] = {}
@@ -67,6 +69,7 @@ def test_parameters_are_the_first_of_each_folded_name(encoded: bytes) -> None:
     assert found == expected
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(
         st.text(st.characters(codec="utf-8")).map(str.lower), st.text(st.characters(codec="utf-8"))

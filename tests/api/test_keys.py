@@ -95,6 +95,8 @@ def test_peers_and_users_in_the_state_are_for_admins_of_all_apps(node: FakeNode)
     assert node.get("/system/state", key="read-key")["code"] == 200
     assert node.get("/system/state", isDebug="true", key="read-key") == UNAUTHORIZED
     assert node.get("/system/state", isDebug="true", key="app-key") == UNAUTHORIZED
+    assert node.get("/system/state", detail="true", key="app-key") == UNAUTHORIZED
+    assert node.get("/system/state", detail="true", key="read-key")["code"] == 200
     assert "clients" in node.get("/system/state", isDebug="true", key="admin-key")["data"]["managerInfo"]
 
 

@@ -19,6 +19,17 @@ def test_state_names_peers_only_when_asked_to(node: FakeNode) -> None:
     assert debugged == {"managerInfo": {"clientsLen": 2, "clients": ["127.0.0.1:1"]}}
 
 
+def test_detailed_state_counts_message_ids(node: FakeNode) -> None:
+    for _ in range(3):
+        node.post("/user/sendMessage", appID=101, userID="马远", msgID="1")
+    assert node.get("/system/state", detail="true")["data"]["msgIDs"] == {
+        "kept": 1,
+        "repeats": 2,
+        "evicted": 0,
+    }
+    assert "msgIDs" not in node.get("/system/state")["data"]
+
+
 def test_health_is_always_fine(node: FakeNode) -> None:
     node.is_ready = False
     answer = node.call("GET", "/health")

@@ -1,4 +1,4 @@
-"""Bodies of all sizes and shapes over real connections, through both doors; and a server that asks for keys."""
+"""Bodies of all sizes and shapes over real connections, through both doors; a server that asks for keys."""
 
 import json
 from typing import Any

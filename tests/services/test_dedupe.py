@@ -4,7 +4,7 @@ import tracemalloc
 
 import gevent
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.services.dedupe import UNTRACKED, Dedupe
@@ -130,6 +130,7 @@ def test_another_id_does_not_wait() -> None:
     assert dedupe.claim("101", "b")
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 8),
     st.lists(st.tuples(st.sampled_from("abcdefghijkl"), st.booleans(), st.integers(0, 4)), max_size=60),
