@@ -274,7 +274,7 @@ class WatcherPoller(Readers):
         super().__init__(readers)
         self._loop = loop
         self._watchers: dict[int, tuple[Parked, Any, Any]] = {}
-        self._woken = False
+        self._fired: list[Parked] = []
 
     def add(self, parked: Parked) -> None:
         """Start to watch a socket."""
@@ -338,16 +338,18 @@ class WatcherPoller(Readers):
         if entry is None:
             return
         parked = entry[0]
+        # Until it has been served: it would be queued again each turn.
+        self.mask(parked)
         if parked.reading:
-            self.mask(parked)
             return
-        self.ready.append(parked)
-        if not self._woken:
-            self._woken = True
+        if not self._fired:
             self._loop.run_callback(self._wake)
+        self._fired.append(parked)
 
     def _wake(self) -> None:
-        self._woken = False
+        fired, self._fired = self._fired, []
+        queued = {id(parked) for parked in self.ready}
+        self.ready.extend(parked for parked in fired if id(parked) not in queued)
         if self.ready:
             self.wake()
 
