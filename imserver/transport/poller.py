@@ -338,9 +338,8 @@ class WatcherPoller(Readers):
         if entry is None:
             return
         parked = entry[0]
-        # Until it has been served: it would be queued again each turn.
-        self.mask(parked)
         if parked.reading:
+            self.mask(parked)
             return
         if not self._fired:
             self._loop.run_callback(self._wake)
