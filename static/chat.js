@@ -7,7 +7,7 @@ import { ConnectionView } from "./connection.js";
 import { ChatLog } from "./log.js";
 import { People } from "./people.js";
 import { Sitting, tabStorage } from "./sitting.js";
-import { avatar, element, fill, pageData } from "./text.js";
+import { avatar, element, fill, make, pageData } from "./text.js";
 
 /**
  * @typedef {object} Page  what the server put into the page
@@ -25,11 +25,11 @@ import { avatar, element, fill, pageData } from "./text.js";
  */
 
 const TOKEN_TROUBLE = new Set([CODE.UNAUTHORIZED, 4504]);
-const TOKEN_CHECK_MS = 20_000;
 const RENEW_BEFORE = 0.5; // of its time
 
 const page = /** @type {Page} */ (pageData());
 const words = page.text;
+const TOKEN_CHECK_MS = Math.min(20_000, page.tokenSeconds * 250);
 const sitting = new Sitting(page, tabStorage());
 const log = new ChatLog(
   element("log", HTMLElement), element("latest", HTMLButtonElement), element("latest-text", HTMLElement), words, page.language,
@@ -68,16 +68,17 @@ function tell(entry) {
   }
 }
 
-/**
- * @param {string} text
- * @returns {Promise<boolean>} whether it is in the clipboard now; without https there is none
- */
+/** @param {string} text */
 async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
-    return true;
   } catch {
-    return false;
+    const field = make("textarea", "skip"); // without https there is no clipboard but this old one
+    field.textContent = text;
+    document.body.append(field);
+    /** @type {HTMLTextAreaElement} */ (field).select();
+    document.execCommand("copy");
+    field.remove();
   }
 }
 
@@ -166,6 +167,7 @@ async function keepToken() {
 
 composer = new Composer(send, () => client?.state.state === "online", words);
 start();
+document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
 
 setInterval(keepToken, TOKEN_CHECK_MS);
@@ -187,8 +189,8 @@ addEventListener("pageshow", (event) => {
 });
 element("invite", HTMLButtonElement).addEventListener("click", async (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
-  const url = new URL(`?appID=${page.app}`, location.href).href;
-  if (await copy(url)) button.textContent = words.invited;
-  else prompt(words.invite, url);
+  await copy(new URL(`?appID=${page.app}`, location.href).href);
+  button.textContent = words.invited;
+  button.focus();
 });
 element("new-name", HTMLButtonElement).addEventListener("click", enterAgain);

@@ -1,6 +1,7 @@
 // @ts-check
 /** The conversation: lines are drawn in batches, only the newest are kept, and texts are text whatever they hold. */
 
+import { CROWD } from "./sitting.js";
 import { avatar, cut, fill, make } from "./text.js";
 
 /** @typedef {import("./sitting.js").Entry} Entry */
@@ -21,6 +22,8 @@ export class ChatLog {
   #unseen = 0;
   /** @type {Entry | null} */
   #previous = null;
+  /** How many notices of one kind came in a row, and the line that the later ones share. */
+  #row = { count: 0, line: /** @type {HTMLElement | null} */ (null) };
 
   /**
    * @param {HTMLElement} root
@@ -74,11 +77,12 @@ export class ChatLog {
     if (!this.#waiting.length) return;
     const mine = this.#waiting.some((entry) => entry.kind === "own");
     const stick = mine || this.#isAtBottom();
-    const lines = this.#waiting.map((entry) => this.#line(entry));
+    const lines = this.#waiting.flatMap((entry) => this.#line(entry) ?? []);
     this.#unseen += this.#waiting.filter((entry) => entry.kind === "msg").length;
     this.#waiting = [];
     this.root.append(...lines);
     while (this.root.childElementCount > MAX_LINES) this.root.firstElementChild?.remove();
+    if (!this.#row.line?.isConnected) this.#row.line = null; // it left with the oldest
     if (stick) this.#scroll();
     else this.#offerLatest();
   }
@@ -122,22 +126,42 @@ export class ChatLog {
 
   /**
    * @param {Entry} entry
-   * @returns {HTMLElement}
+   * @returns {HTMLElement | null} a new line, or nothing when the last one says it
    */
   #line(entry) {
     const previous = this.#previous;
     this.#previous = entry;
+    if (entry.kind !== previous?.kind) this.#row = { count: 0, line: null };
     if (entry.kind === "reconnected") return make("p", "divider", this.words.reconnected);
     if (entry.kind === "enter" || entry.kind === "exit") return this.#notice(entry);
     const follows = previous?.kind === entry.kind && previous.from === entry.from && entry.at - previous.at < GROUP_MS;
     return this.#message(entry, follows);
   }
 
-  /** @param {Entry} entry */
+  /**
+   * @param {Entry} entry
+   * @returns {HTMLElement | null}
+   */
   #notice(entry) {
+    const shared = ++this.#row.count - CROWD;
+    const line = this.#noticeLine(entry, shared > 1 ? fill(this.words.and_others, { count: shared }) : "");
+    if (shared > 1 && this.#row.line) {
+      this.#row.line.replaceChildren(...line.childNodes);
+      return null;
+    }
+    if (shared >= 1) this.#row.line = line;
+    return line;
+  }
+
+  /**
+   * @param {Entry} entry
+   * @param {string} others
+   */
+  #noticeLine(entry, others) {
     const { admin, admin_meaning: meaning, entered, left } = this.words;
     const happened = entry.kind === "enter" ? entered : left;
     const parts = [make("span", "tag", meaning ? `${admin} ${meaning}` : admin), make("b", "", make("bdi", "", entry.from))];
+    if (others) parts.push(make("span", "", others));
     return make("p", "notice", ...parts, make("span", "", happened), make("bdi", "", cut(entry.text, 200)));
   }
 

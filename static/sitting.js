@@ -12,6 +12,10 @@ const MAX_ENTRIES = 200;
 const MAX_TEXT = 4_000;
 const MAX_SAVED = 400_000; // characters; browsers allow about five million a site
 const SAVE_AFTER_MS = 400;
+const NOTICES = new Set(["enter", "exit"]);
+
+/** So many notices of one kind in a row are shown one by one; the rest share a line. */
+export const CROWD = 3;
 
 /**
  * @typedef {object} Entry
@@ -24,6 +28,17 @@ const SAVE_AFTER_MS = 400;
 /** @typedef {{ user: string, token: string, until: number, left: boolean, entries: Entry[] }} Saved */
 
 /** @typedef {{ app: number, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Pass */
+
+/**
+ * Whether this notice is one of many in a row, of which only the first and the last are worth their place.
+ *
+ * @param {Entry[]} before
+ * @param {Entry} entry
+ */
+function isCrowd(before, entry) {
+  const last = before.slice(-CROWD);
+  return NOTICES.has(entry.kind) && last.length === CROWD && last.every(({ kind }) => kind === entry.kind);
+}
 
 export class Sitting {
   /** @type {Entry[]} */
@@ -51,6 +66,7 @@ export class Sitting {
 
   /** @param {Entry} entry */
   remember(entry) {
+    if (isCrowd(this.entries, entry)) this.entries.pop();
     this.entries.push({ ...entry, text: cut(entry.text, MAX_TEXT) });
     if (this.entries.length > MAX_ENTRIES) this.entries.shift();
     this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER_MS);

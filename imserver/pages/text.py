@@ -48,6 +48,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "Welcome to room {room}! You are {name}. Say hello~",
     ),
     "entered": ("进入", "joined"),
+    "and_others": ("等 {count} 人", "({count} in all)"),
     "left": ("离开", "left"),
     "for_you": ("仅发给你", "only to you"),
     "reconnected": (

@@ -166,7 +166,8 @@ export class ImClient {
       WebSocket: globalThis.WebSocket,
       fetch: (...call) => globalThis.fetch(...call),
       random: Math.random,
-      ...options,
+      ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+      ...{ url: options.url, app: options.app, user: options.user },
     };
     this.#options.httpUrl = this.#options.httpUrl.replace(/\/+$/, "");
   }

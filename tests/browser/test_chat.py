@@ -4,10 +4,11 @@ import json
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from selenium.webdriver.common.keys import Keys
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
@@ -32,12 +33,13 @@ def post(server: Server, path: str, **fields: str | int) -> dict[str, object]:
     return data
 
 
-def log_in(server: Server, user: str, room: int = 101) -> ClientConnection:
+@contextmanager
+def logged_in(server: Server, user: str, room: int = 101) -> Iterator[None]:
     """A user without a browser."""
-    socket = connect(server.ws_url, proxy=None, legacy=True)
-    socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": user, "appID": room}}))
-    assert json.loads(socket.recv(10))["response"]["code"] == 200
-    return socket
+    with connect(server.ws_url, proxy=None, ping_interval=None, max_queue=None) as socket:
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": user, "appID": room}}))
+        assert json.loads(socket.recv(10))["response"]["code"] == 200
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,20 @@ def test_who_enters_and_leaves_is_shown(pair: Pair, server: Server) -> None:
     eventually(lambda: first.people == [first.name, "(自己)"], what="the list is shorter")
 
 
+def test_a_crowd_that_enters_shares_a_line(pair: Pair, server: Server) -> None:
+    page = pair[0].open(home(server, 104)).online()
+    with ExitStack() as crowd:
+        for number in range(30):
+            crowd.enter_context(logged_in(server, f"c{number}", 104))
+        page.has_notice("c29", "等 27 人", "哈喽~")
+        assert [notice.count("等") for notice in page.notices] == [0, 0, 0, 1]
+    eventually(lambda: page.people == [page.name, "(自己)"], what="all have left")
+    assert len(page.notices) == 8
+    page.driver.refresh()
+    page.online()
+    assert len(page.notices) == 6  # of a crowd, the history keeps the first and the last
+
+
 def test_rooms_are_apart_and_linked(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 104)
     links = first.run(
@@ -120,7 +136,7 @@ def test_an_empty_text_is_not_sent(pair: Pair, server: Server) -> None:
 
 def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
     first, second = chat(pair, server, 102)
-    with log_in(server, "<img src=x onerror>"[:19], 102):
+    with logged_in(server, "<img src=x onerror>"[:19], 102):
         first.has_notice("<img src=x onerror>")
         eventually(lambda: "<img src=x onerror>" in first.people, what="the name in the list")
         second.say(HOSTILE)
@@ -259,7 +275,7 @@ def test_a_reload_keeps_name_and_history_a_duplicate_does_not(pair: Pair, server
 
 def test_history_is_bounded(pair: Pair, server: Server) -> None:
     page = pair[0].open(home(server, 102)).online()
-    with log_in(server, "talker", 102):
+    with logged_in(server, "talker", 102):
         for number in range(450):
             post(server, "/user/sendMessageAll", appID=102, userID="talker", msgID="", message=f"m{number}")
         page.has_received("talker", "m449")
@@ -290,12 +306,12 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
       window.setTimeout = (task, pause, ...rest) => real(task, pause > 30000 ? pause / 60 : pause, ...rest);
     """
     page = pair[0].open(home(server), script=hurry).online()
-    users = [log_in(server, f"u{number}") for number in range(6)]
-    eventually(lambda: page.texts("#people-count") == ["7"], what="the list of seven")
-    assert "每分钟" in page.texts("#people-note")[0]
-    assert len(page.notices) < 6
-    for user in users:
-        user.close()
+    with ExitStack() as users:
+        for number in range(6):
+            users.enter_context(logged_in(server, f"u{number}"))
+        eventually(lambda: page.texts("#people-count") == ["7"], what="the list of seven")
+        assert "每分钟" in page.texts("#people-note")[0]
+        assert len(page.notices) < 6
     eventually(lambda: page.texts("#people-count") == ["1"], what="the list of one")
 
 
@@ -320,16 +336,24 @@ def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> 
     server = start_server(
         config={"api": {"page_token_seconds": 3, "keys": [{"key": "k" * 20, "scopes": ["admin"]}]}}
     )
-    hurry = """
-      const real = setInterval;
-      window.setInterval = (task, pause, ...rest) => real(task, pause === 20000 ? 200 : pause, ...rest);
-      const begun = Date.now();
-      window.waited = () => Date.now() - begun;
-    """
-    page = pair[0].open(home(server), script=hurry).online()
+    clock = "const begun = Date.now(); window.waited = () => Date.now() - begun;"
+    page = pair[0].open(home(server), script=clock).online()
     eventually(lambda: page.run("return waited()") > 5500, what="the first token's time is over")
     page.say("still here")
     eventually(lambda: page.own == ["still here"], what="the message is taken")
+
+
+def test_addresses_of_the_configuration_may_be_of_another_host(pair: Pair, start_server: StartServer) -> None:
+    # As in the original's own example file: 127.0.0.1, whatever host the visitor typed.
+    server = start_server()
+    server.stop()
+    http, ws = (f"127.0.0.1:{address.port}" for address in (server.http, server.ws))
+    ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
+    app = {**ports, "httpUrl": http, "webSocketUrl": ws}
+    start_server(config={"app": app}, folder=server.folder)
+    page = pair[0].open(f"http://localhost:{server.http.port}/home/index").online()
+    page.say("across")
+    eventually(lambda: page.own == ["across"], what="the own bubble")
 
 
 def test_the_language_is_the_visitors(pair: Pair, server: Server) -> None:
