@@ -59,4 +59,4 @@ class Metrics:
 
     def snapshot(self) -> dict[str, int | float | dict[int, int]]:
         """All counters by name, as they stand now."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: getattr(self, name) for name in self.__slots__} | {"closes": dict(self.closes)}

@@ -35,7 +35,7 @@ from imserver.services.sessions import Sessions
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection, Serve
 from imserver.transport.front import Front, adopt
-from imserver.transport.gate import Admission, Gate, Spoken
+from imserver.transport.gate import Admission, Gate, Spoken, host_of
 from imserver.transport.handover import HandOver
 from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.outbox import Budget, Flusher
@@ -234,7 +234,9 @@ class Node:
             self.gate,
             self.admit,
             self._refused,
+            fast_routes(self.api),
             limits.header_bytes,
+            limits.body_bytes,
             limits.handshake_seconds,
             limits.keepalive_seconds,
         )
@@ -250,7 +252,7 @@ class Node:
         self.metrics.handshakes_refused += 1
 
     def _ended(self, connection: Connection, code: int) -> None:
-        self.gate.left(connection.peer.rpartition(":")[0])
+        self.gate.left(host_of(connection.peer))
         self.sessions.ended(connection, code)
 
     def _tick(self) -> None:

@@ -46,8 +46,8 @@ ROUTES: Final = (
     Route("GET", "/user/online", "read", presence.user_online, hot=True),
     Route("POST", "/user/onlineBatch", "read", presence.user_online_batch, hot=True),
     Route("GET", "/user/list", "read", presence.user_list, hot=True, page=True),
-    Route("POST", "/user/kick", "admin", operate.kick),
-    Route("GET", "/system/state", "read", operate.system_state),
+    Route("POST", "/user/kick", "admin", operate.kick, hot=True),
+    Route("GET", "/system/state", "read", operate.system_state, hot=True),
     Route("GET", "/health", "", operate.health, hot=True),
     Route("GET", "/ready", "", operate.ready, hot=True),
 )

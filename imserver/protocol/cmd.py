@@ -68,7 +68,8 @@ def _well_formed(text: str) -> str:
 
 
 def _fields(data: bytes) -> dict[str, Any]:
-    """The object in a command's ``data`` with folded keys. Raises :class:`Refused` 1001 if it is no object."""
+    """The object in a command's ``data`` with folded keys. Raises :class:`Refused` 1001 if it is no
+    object."""
     try:
         fields = _parse(data)
     except (ValueError, RecursionError):
@@ -135,6 +136,8 @@ class CmdDialect:
 
     def decode(self, payload: bytes) -> Request:
         """Read one request; see the contract."""
+        if not payload:
+            raise BadFrame(BAD_FRAME_REPLY)
         try:
             frame = _decode_frame(payload)
             seq, name, data = frame.seq or "", frame.cmd or "", bytes(frame.data)

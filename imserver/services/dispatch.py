@@ -90,12 +90,13 @@ def echo(connection: Connection, payload: bytes, text: bool) -> None:
 
 def limited(serve: Serve, per_second: float) -> Serve:
     """``serve``, but a connection above ``per_second`` messages (with a burst of as many) is closed."""
+    burst = max(per_second, 1.0)
     tokens: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
 
     def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
         now = monotonic()
-        left, since = tokens.get(connection, (per_second, now))
-        left = min(per_second, left + (now - since) * per_second) - 1
+        left, since = tokens.get(connection, (burst, now))
+        left = min(burst, left + (now - since) * per_second) - 1
         if left < 0:
             connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
             return

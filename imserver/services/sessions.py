@@ -64,6 +64,8 @@ class Sessions:
             if alive or any(rival not in old for rival in rivals):
                 connection.close(errors.CLOSE_REFUSED, errors.CLOSE[errors.CLOSE_REFUSED].name)
                 return self._refused(errors.REPLY_FAILED)
+            if self._is_banned(login.app, login.user):
+                connection.close(errors.CLOSE_BANNED, errors.CLOSE[errors.CLOSE_BANNED].name)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
         self._begin(app, connection, login)

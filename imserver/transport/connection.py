@@ -28,6 +28,9 @@ OPEN, CLOSING, DRAINING, CLOSED = range(4)
 has still to end its own; over. They only ever grow."""
 
 RECEIVE_BYTES = 65536
+"""Read at once while a large message arrives."""
+SMALL_RECEIVE_BYTES = 4096
+"""Read at once otherwise: a flood of tiny frames must not keep the loop from the others."""
 _TEXT = int(Opcode.TEXT)
 _PING = int(Opcode.PING)
 _CLOSE = int(Opcode.CLOSE)
@@ -147,7 +150,7 @@ class Connection:
     def on_readable(self) -> None:
         """Read once and serve what is whole. Called by a reader; may switch if a command blocks."""
         try:
-            data = self.sock.recv(RECEIVE_BYTES)
+            data = self.sock.recv(SMALL_RECEIVE_BYTES if self.parser is None else RECEIVE_BYTES)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -209,6 +212,7 @@ class Connection:
             self.close(violation.code, violation.reason)
         if self.state != OPEN or parser.idle:
             self.parser = None
+            parser.close()
         if self.parser is not None or self in budget.held:
             budget.set(self, self.held_bytes())
             if budget.total > budget.limit:
@@ -315,5 +319,8 @@ class Connection:
         carrier.poller.remove(self)
         if type(self.outbox) is Backlog or self.parser is not None:
             carrier.flusher.forget(self)
+        parser = self.parser
         self.outbox = self.parser = None
+        if parser is not None and not self.reading:
+            parser.close()
         self.sock.close()

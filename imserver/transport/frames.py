@@ -105,6 +105,11 @@ class MessageParser:
         self._run = self._parse()
         next(self._run)
 
+    def close(self) -> None:
+        """Drop what is unfinished. Without it only a garbage collection would: the parser and its generator
+        hold each other."""
+        self._run.close()
+
     @property
     def idle(self) -> bool:
         """True when no frame and no fragmented message is unfinished."""

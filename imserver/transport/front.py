@@ -13,52 +13,24 @@ from collections.abc import Callable, Mapping
 from time import monotonic, perf_counter
 from typing import Any
 
-from msgspec import Struct
-
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport import problems
+from imserver.transport.body import Body, plain_request
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Carrier, Connection
-from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
-from imserver.transport.handover import HandOver
+from imserver.transport.fast import FastRequest, FastRoutes, refuse_too_large
+from imserver.transport.gate import Admission, Gate, Head, Refusal, host_of, wants_upgrade
+from imserver.transport.handover import BODY_SECONDS, LINGER_SECONDS, RECEIVE_BYTES, HandOver
 from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
 from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET
 
 log = logging.getLogger(__name__)
 
-RECEIVE_BYTES = 65536
-BODY_SECONDS = 60
-"""Time for a request's body to arrive."""
-LINGER_SECONDS = 2
-"""How long the end of a refused request is read and dropped."""
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _SWITCHING = (
     "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
 )
-
-
-class FastRequest(Struct):
-    """What a fast route gets. ``query`` and ``body`` are raw bytes; ``headers`` have lower-case names."""
-
-    method: str
-    path: str
-    query: bytes
-    body: bytes
-    headers: Mapping[str, str]
-    host: str
-    """Address of the client, as the trusted proxies tell it."""
-
-
-class FastResponse(Struct):
-    """What a fast route answers; ``head`` holds whole header lines, each ended by CRLF."""
-
-    status: int
-    head: bytes
-    body: bytes
-
-
-FastRoutes = Mapping[tuple[str, str], Callable[[FastRequest], FastResponse | None]]
-"""(method, path) → the function that answers; None sends the request to the application instead."""
 
 
 class Front:
@@ -131,7 +103,6 @@ class HttpConnection:
         "_buffer",
         "_front",
         "_parsed",
-        "_start",
         "address",
         "deadline",
         "fd",
@@ -155,9 +126,8 @@ class HttpConnection:
         self.fresh = True
         """No request has come yet."""
         self._buffer = b""
-        self._body: bytearray | None = None
+        self._body: Body | None = None
         self._parsed: ParsedHead | None = None
-        self._start = 0
         self.outbox: list[bytes] | Backlog | None = None
         self.state = OPEN
         self.deadline = monotonic() + front.handshake_seconds
@@ -203,17 +173,28 @@ class HttpConnection:
         elif self._body is None:
             self.serve(self._buffer + data if self._buffer else data)
         else:
-            self._body += data
-            parsed = self._parsed
-            assert parsed is not None
-            whole = len(self._body) >= (parsed.length or 0) + self._start
-            self._count(0 if whole else len(self._body))
-            if whole:
-                request = bytes(self._body)
-                self._body = self._parsed = None
-                rest = self._request(parsed, request, self._start)
-                if rest is not None:
-                    self.serve(rest)
+            self._feed_body(data)
+
+    def _feed_body(self, data: bytes) -> None:
+        """More of the body that is under way."""
+        parsed, body = self._parsed, self._body
+        assert parsed is not None
+        assert body is not None
+        try:
+            rest = body.feed(data)
+        except BadHead as bad:
+            self._count(0)
+            self.refuse(bad.problem)
+            return
+        if rest is None:
+            self._count(body.held_bytes)
+            return
+        self._count(0)
+        raw, self._buffer = self._buffer, b""
+        self._body = self._parsed = None
+        left = self._request(parsed, raw, body.content, rest, body.too_large)
+        if left is not None:
+            self.serve(left)
 
     def _count(self, size: int) -> None:
         """Count the bytes of an unfinished body against the node's budget."""
@@ -233,7 +214,7 @@ class HttpConnection:
     def held_bytes(self) -> int:
         """Bytes of answers that wait for the peer to read, and of an unfinished request."""
         waiting = self.outbox.size if type(self.outbox) is Backlog else 0
-        return waiting + len(self._buffer) + (0 if self._body is None else len(self._body))
+        return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
 
     def flushed(self) -> None:
         """The last answer is written."""
@@ -268,62 +249,79 @@ class HttpConnection:
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
-            if parsed.length is not None and len(data) - end < parsed.length <= front.body_bytes:
-                if "expect" in parsed.headers:
-                    self._hand_over(data)
-                    return
-                self._buffer = b""
-                self._body, self._parsed, self._start = bytearray(data), parsed, end
-                self.deadline = monotonic() + BODY_SECONDS
+            length = parsed.length or 0
+            if parsed.chunked or len(data) - end < length or length > front.body_bytes:
+                self._begin_body(parsed, data[:end], data[end:])
                 return
-            rest = self._request(parsed, data, end)
+            stop = end + length
+            rest = self._request(parsed, data[:end], data[end:stop], data[stop:])
             if rest is None:
                 return
             data = rest
         self._buffer = b""
         self.deadline = monotonic() + front.keepalive_seconds
 
-    def _request(self, parsed: ParsedHead, data: bytes, end: int) -> bytes | None:
-        """Serve one whole request that stands at the begin of ``data``, its head ending at ``end``.
+    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
+        """The body is not whole yet, or comes in chunks, or is too large."""
+        self._buffer, self._parsed = raw, parsed
+        self._body = Body(parsed, self._front.body_bytes)
+        self.deadline = monotonic() + BODY_SECONDS
+        if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
+            self._front.carrier.flusher.enqueue(self, _CONTINUE)
+        self._feed_body(data)
 
-        Returns the bytes after it, or None when this object has nothing more to do for now.
+    def _request(
+        self,
+        parsed: ParsedHead,
+        raw: bytes,
+        body: bytes | bytearray,
+        rest: bytes,
+        too_large: bool = False,
+    ) -> bytes | None:
+        """Serve one whole request: its head (``raw`` as it came), its body; ``rest`` came behind it.
+
+        Returns ``rest``, or None when this object has nothing more to do for now.
         """
         front = self._front
         self.fresh = False
         headers = parsed.headers
         path, _, query = parsed.url.partition(b"?")
-        if "upgrade" in headers and wants_upgrade(headers):
-            return self._upgrade(parsed, path.decode("latin-1"), data, end)
         target = path.decode("latin-1")
+        if too_large:
+            self._answer(refuse_too_large(front.fast, parsed, self._client(headers)), False)
+            return None
+        if "upgrade" in headers and wants_upgrade(headers):
+            self._upgrade(parsed, target, rest)
+            return None
         fast = front.fast.get((parsed.method, target))
-        length = parsed.length or 0
-        if fast is None or parsed.chunked or "expect" in headers or length > front.body_bytes:
-            self._hand_over(data)
+        if fast is None:
+            self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
         began = perf_counter()
-        host = self.address[0]
-        if "x-forwarded-for" in headers:
-            host = front.gate.proxies.client(host, headers["x-forwarded-for"])
-        request = FastRequest(parsed.method, target, query, data[end : end + length], headers, host)
-        response = fast(request)
-        if response is None:
-            self._hand_over(data)
-            return None
+        host = self._client(headers)
+        response = fast(FastRequest(parsed.method, target, query, bytes(body), headers, host))
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
-        body = b"" if parsed.method == "HEAD" else response.body
         head = problems.head(response.status, response.head, len(response.body), keep, parsed.version)
         if front.request_log is not None:
-            front.request_log(
-                parsed.method, target, response.status, perf_counter() - began, host, len(response.body), ""
-            )
-        front.carrier.flusher.enqueue(self, head + body)
+            seconds = perf_counter() - began
+            front.request_log(parsed.method, target, response.status, seconds, host, len(response.body), "")
+        self._answer(head + response.body, keep)
+        return rest if keep else None
+
+    def _client(self, headers: Mapping[str, str]) -> str:
+        """Address of the client, as the trusted proxies tell it."""
+        host: str = self.address[0]
+        if "x-forwarded-for" in headers:
+            return self._front.gate.proxies.client(host, headers["x-forwarded-for"])
+        return host
+
+    def _answer(self, data: bytes, keep: bool) -> None:
+        self._front.carrier.flusher.enqueue(self, data)
         if not keep:
             self.state = CLOSING
-            return None
-        return data[end + length :]
 
-    def _upgrade(self, parsed: ParsedHead, path: str, data: bytes, end: int) -> bytes | None:
+    def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
         """Decide on an upgrade request and carry it out; what follows the head are frames already."""
         front = self._front
         host, port = self.address[0], self.address[1]
@@ -331,31 +329,30 @@ class HttpConnection:
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)
-            return None
+            return
         answer = f"{_SWITCHING}{decision.accept}\r\n"
         if decision.extension:
             answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
         waiting = self.take_outbox()
         if waiting is None:
             self.lost()
-            return None
+            return
         try:
             # A fresh socket's buffer is empty: the kernel takes a few hundred bytes whole or is broken.
             self.sock.send(waiting + f"{answer}\r\n".encode("latin-1"))
         except OSError:
             self.lost()
-            return None
+            return
         front.parked.discard(self)
         sock, self.sock = self.sock, NO_SOCKET
-        front.admitted(sock, decision, data[end:])
-        return None
+        front.admitted(sock, decision, rest)
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with a problem body and end the connection."""
         self._front.metrics.http_refused += 1
         self._buffer, self._body = b"", None
-        self._front.carrier.flusher.enqueue(self, problems.response(problem, headers))
-        self.state = CLOSING
+        self.deadline = monotonic() + self._front.handshake_seconds
+        self._answer(problems.response(problem, headers), False)
 
     def finish(self) -> None:
         """End TCP after the answer.
@@ -374,8 +371,13 @@ class HttpConnection:
         self._front.park(self)
 
     def expire(self) -> None:
-        """It took too long: a silent connection is closed, an unfinished request is told so."""
-        if self.unfinished:
+        """It took too long: a silent connection is closed, an unfinished request is told so.
+
+        While answers wait to be read, the bounds of an outbox hold instead.
+        """
+        if self.state == OPEN and self.outbox is not None:
+            return
+        if self.state == OPEN and (self._buffer or self._body is not None):
             self.refuse(errors.HTTP_TIMEOUT)
         else:
             self.lost()
@@ -435,7 +437,7 @@ def adopt(
     Used by both doors. The socket must be non-blocking; the poller may know it already.
     """
     connection = Connection(carrier, sock, admission.peer, admission.encoding, monotonic())
-    gate.entered(admission.peer.rpartition(":")[0])
+    gate.entered(host_of(admission.peer))
     carrier.poller.take(connection)
     if admission.close_code:
         connection.close(admission.close_code, errors.CLOSE[admission.close_code].name)
@@ -443,11 +445,11 @@ def adopt(
         connection.reading = True
         try:
             connection.feed(rest)
+        except Exception:
+            log.exception("serving %s failed", connection.peer)
+            connection.lost()
         finally:
             connection.reading = False
             if connection.masked:
                 carrier.poller.unmask(connection)
     return connection
-
-
-__all__ = ["FastRequest", "FastResponse", "FastRoutes", "Front", "HttpConnection", "adopt"]

@@ -69,6 +69,11 @@ def accept_token(key: str) -> str:
     return b64encode(sha1(key.encode() + _GUID).digest()).decode()
 
 
+def host_of(peer: str) -> str:
+    """The host in a connection's ``peer``, without the brackets of IPv6."""
+    return peer.rpartition(":")[0].strip("[]")
+
+
 def wants_upgrade(headers: Mapping[str, str]) -> bool:
     """Whether a request asks to become a WebSocket."""
     return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [

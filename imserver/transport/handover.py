@@ -14,18 +14,25 @@ from gevent import socket as gevent_socket
 from gevent.pywsgi import WSGIHandler, WSGIServer
 
 from imserver.errors import HTTP_TIMEOUT
-from imserver.transport.head import BadHead, end_of_head
+from imserver.transport.body import Body, plain_request
+from imserver.transport.head import BadHead, ParsedHead, end_of_head
 
 if TYPE_CHECKING:
     from imserver.transport.front import HttpConnection
 
 log = logging.getLogger(__name__)
 
+BODY_SECONDS = 60
+"""Time for a request's body to arrive."""
+LINGER_SECONDS = 2
+"""How long the end of a refused request is read and dropped."""
 READ_SECONDS = 30
 """Longest silence while the body of a request arrives or its answer is written."""
 WAITING_PER_RUNNING = 16
 """Requests that may wait for their turn, per request that may run."""
-_RECEIVE_BYTES = 65536
+WAITING_BYTES = 64 << 20
+"""Bytes of requests that may wait for their turn."""
+RECEIVE_BYTES = 65536
 
 
 class Reader:
@@ -41,7 +48,7 @@ class Reader:
         self.unread = bytearray(data)
 
     def _more(self) -> bool:
-        data = self._sock.recv(_RECEIVE_BYTES)
+        data = self._sock.recv(RECEIVE_BYTES)
         self.unread += data
         return bool(data)
 
@@ -77,6 +84,34 @@ class Reader:
                 return b""
             if not started and self.unread:
                 deadline = monotonic() + seconds
+
+    def await_body(self, raw: bytes, head: ParsedHead, body: Body, seconds: float) -> bool:
+        """Wait for the body behind the head ``raw``; the request is then unread in its plainest form.
+
+        False if the client ends before that. Raises :class:`imserver.transport.head.BadHead` for broken
+        chunks and after ``seconds``, OSError from the socket.
+        """
+        deadline = monotonic() + seconds
+        del self.unread[: len(raw)]
+        rest = body.feed(bytes(self.unread))
+        while rest is None:
+            self.unread.clear()
+            left = deadline - monotonic()
+            if left <= 0:
+                raise BadHead(HTTP_TIMEOUT, "the body took too long to arrive")
+            self._sock.settimeout(left)
+            try:
+                if not self._more():
+                    return False
+            except TimeoutError:
+                continue
+            rest = body.feed(bytes(self.unread))
+        self.unread[:] = plain_request(raw, head, body.content) + rest
+        return True
+
+    def put_back(self, data: bytes) -> None:
+        """Have ``data`` read next."""
+        self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
         """``size`` bytes, fewer only at the end of the stream."""
@@ -136,12 +171,13 @@ class HandOver:
         self._server.environ.update(SERVER_NAME="localhost", SERVER_PORT=str(port))
         self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
+        self._waiting_bytes = 0
         self._waiting: deque[tuple[HttpConnection, _socket.socket, bytes, bytes]] = deque()
 
     @property
     def full(self) -> bool:
-        """True when so many requests wait for their turn that one more is refused."""
-        return len(self._waiting) >= WAITING_PER_RUNNING * self.limit
+        """True when so many requests, or bytes of them, wait for their turn that one more is refused."""
+        return len(self._waiting) >= WAITING_PER_RUNNING * self.limit or self._waiting_bytes > WAITING_BYTES
 
     @property
     def busy(self) -> bool:
@@ -154,11 +190,14 @@ class HandOver:
         Above the limit of requests that run at once it waits for its turn.
         """
         self._waiting.append((connection, sock, waiting, data))
+        self._waiting_bytes += len(data)
         self._next()
 
     def _next(self) -> None:
         while self._waiting and len(self.running) < self.limit:
-            greenlet = gevent.Greenlet(self._serve, *self._waiting.popleft())
+            request = self._waiting.popleft()
+            self._waiting_bytes -= len(request[3])
+            greenlet = gevent.Greenlet(self._serve, *request)
             self.running.add(greenlet)
             greenlet.rawlink(self._done)
             greenlet.start()

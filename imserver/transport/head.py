@@ -6,7 +6,13 @@ import logging
 
 from httptools import HttpParserError, HttpParserUpgrade, HttpRequestParser
 
-from imserver.errors import HTTP_BAD_REQUEST, HTTP_HEADERS_TOO_LARGE, HTTP_NOT_IMPLEMENTED, HttpProblem
+from imserver.errors import (
+    HTTP_BAD_REQUEST,
+    HTTP_HEADERS_TOO_LARGE,
+    HTTP_NOT_IMPLEMENTED,
+    HTTP_VERSION_NOT_SUPPORTED,
+    HttpProblem,
+)
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +28,11 @@ class BadHead(Exception):
 class ParsedHead:
     """One request head. Header names are in lower case; repeated ones are joined by a comma.
 
-    ``length`` is the Content-Length, None without one; ``chunked`` whether the body comes in chunks.
+    ``length`` is the Content-Length, None without one; ``chunked`` whether the body comes in chunks;
+    ``absolute`` whether the target named scheme and host, which ``url`` has lost (RFC 9112 section 3.2.2).
     """
 
-    __slots__ = ("chunked", "headers", "keep_alive", "length", "method", "url", "version")
+    __slots__ = ("absolute", "chunked", "headers", "keep_alive", "length", "method", "url", "version")
 
     def __init__(self) -> None:
         self.url = b""
@@ -35,6 +42,7 @@ class ParsedHead:
         self.keep_alive = False
         self.length: int | None = None
         self.chunked = False
+        self.absolute = False
 
     def on_url(self, url: bytes) -> None:
         """Called by the parser."""
@@ -45,6 +53,8 @@ class ParsedHead:
         key = name.decode("latin-1").lower()
         text = value.decode("latin-1").strip()
         known = self.headers.get(key)
+        if known is not None and key == "host":
+            raise ValueError("more than one Host")
         self.headers[key] = text if known is None else f"{known},{text}"
 
 
@@ -77,11 +87,20 @@ def parse_head(data: bytes) -> ParsedHead:
         parser.feed_data(data)
     except HttpParserUpgrade:
         log.debug("a request asks for an upgrade")
-    except HttpParserError as exc:
+    except (HttpParserError, ValueError) as exc:
         raise BadHead(HTTP_BAD_REQUEST, str(exc)) from exc
     parsed.method = parser.get_method().decode("latin-1")
     parsed.version = parser.get_http_version()
     headers = parsed.headers
+    if parsed.version not in ("1.1", "1.0"):
+        raise BadHead(HTTP_VERSION_NOT_SUPPORTED, f"HTTP/{parsed.version}")
+    if parsed.version == "1.1" and "host" not in headers:
+        raise BadHead(HTTP_BAD_REQUEST, "no Host")
+    if parsed.url[:1] != b"/":
+        _, separator, rest = parsed.url.partition(b"://")
+        if separator:
+            parsed.absolute = True
+            parsed.url = b"/" + rest.partition(b"/")[2]
     # The parser's own answer is gone once a message without a body is complete.
     wishes = [wish.strip() for wish in headers.get("connection", "").lower().split(",")]
     parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)

@@ -60,7 +60,7 @@ class Backlog:
     def __init__(self, flusher: Flusher, connection: Writer, chunks: list[bytes], partial: bool) -> None:
         self._flusher = flusher
         self._connection = connection
-        self._chunks = deque(chunks)
+        self._chunks: deque[bytes | memoryview] = deque(chunks)
         self._partial = partial
         """Whether a part of the first chunk has left already."""
         self.size = sum(map(len, chunks))
@@ -81,28 +81,40 @@ class Backlog:
         # A new deadline: the close frame has its own time to be read.
         self.progress_at = monotonic()
 
-    def write(self, send: Callable[[bytes], int]) -> bool:
+    def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
         """Send until nothing is left (True) or the kernel takes no more (False).
 
         Raises OSError when the connection is broken.
         """
         chunks = self._chunks
         while chunks:
-            data = chunks.popleft()
-            while chunks and len(data) + len(chunks[0]) <= SEND_BYTES:
-                data += chunks.popleft()
+            data = chunks[0]
+            if len(chunks) > 1 and len(data) < SEND_BYTES:
+                data = self._gather()
             try:
                 sent = send(data)
             except BlockingIOError:
-                chunks.appendleft(data)
                 return False
             self.size -= sent
             self.progress_at = monotonic()
             self._partial = sent < len(data)
             if self._partial:
-                chunks.appendleft(data[sent:])
+                # A view: of a large message only what is sent is copied.
+                chunks[0] = memoryview(data)[sent:]
                 return False
+            chunks.popleft()
         return True
+
+    def _gather(self) -> bytes:
+        """Join small chunks at the head to one of at most :data:`SEND_BYTES`."""
+        chunks = self._chunks
+        size, parts = 0, []
+        while chunks and size + len(chunks[0]) <= SEND_BYTES:
+            parts.append(chunks.popleft())
+            size += len(parts[-1])
+        joined = b"".join(parts)
+        chunks.appendleft(joined)
+        return joined
 
 
 class Budget:
@@ -177,17 +189,22 @@ class Flusher:
             self._loop.run_callback(self._flush)
 
     def _flush(self) -> None:
-        self.before_flush()
-        if self._grown or self.budget.total > self.budget.limit:
-            self._hold_to_bounds()
+        self._scheduled = False
+        try:
+            if self._grown or self.budget.total > self.budget.limit:
+                self._hold_to_bounds()
+            self.before_flush()
+        finally:
+            self._write_batch()
+
+    def _write_batch(self) -> None:
         dirty = self.dirty
         batch = dirty[: self._batch]
         del dirty[: self._batch]
         if dirty:
             # A callback would run again before the loop looks at its sockets; a timer runs after.
+            self._scheduled = True
             self._timer.start(self._flush)
-        else:
-            self._scheduled = False
         same: list[bytes] = []
         joined = b""
         for connection in batch:
@@ -263,7 +280,7 @@ class Flusher:
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:
-                if backlog.size > self._limit_bytes:
+                if backlog.size > self._limit_bytes and connection.state == 0:
                     self._too_slow(connection)
                 else:
                     self.budget.set(connection, connection.held_bytes())
@@ -279,7 +296,7 @@ class Flusher:
         deadline = monotonic() - self._limit_seconds
         for connection in tuple(self.stalled):
             backlog = connection.outbox
-            if type(backlog) is Backlog and backlog.progress_at < deadline:
+            if type(backlog) is Backlog and backlog.progress_at < deadline and connection.state == 0:
                 self._too_slow(connection)
 
     def _too_slow(self, connection: Writer) -> None:

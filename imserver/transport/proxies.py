@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+
+
+def _address(host: str) -> IPv4Address | IPv6Address:
+    """The address that ``host`` writes; an IPv4 address in IPv6 clothes is the IPv4 one."""
+    address = ip_address(host.partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 class TrustedProxies:
@@ -18,11 +25,10 @@ class TrustedProxies:
 
     def _trusts(self, host: str) -> bool:
         try:
-            address = ip_address(host.partition("%")[0])
+            address = _address(host)
         except ValueError:
             return False
-        mapped = getattr(address, "ipv4_mapped", None)
-        return any((mapped or address) in network for network in self._networks)
+        return any(address in network for network in self._networks)
 
     def client(self, host: str, forwarded_for: str) -> str:
         """The client's address: the last one in X-Forwarded-For that is no trusted proxy's.
@@ -44,6 +50,6 @@ class TrustedProxies:
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is an address of this machine's loopback network."""
     try:
-        return ip_address(host.partition("%")[0]).is_loopback
+        return _address(host).is_loopback
     except ValueError:
         return False

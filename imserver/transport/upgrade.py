@@ -10,6 +10,7 @@ from __future__ import annotations
 import _socket
 import logging
 from collections.abc import Callable, Mapping
+from time import monotonic
 from typing import Any
 
 from gevent.pywsgi import WSGIServer
@@ -17,11 +18,22 @@ from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
 from imserver.transport import problems
+from imserver.transport.body import Body, plain_request
+from imserver.transport.fast import FastRoutes, refuse_too_large
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
-from imserver.transport.handover import READ_SECONDS, OneRequestHandler, Reader
+from imserver.transport.handover import (
+    BODY_SECONDS,
+    LINGER_SECONDS,
+    READ_SECONDS,
+    RECEIVE_BYTES,
+    OneRequestHandler,
+    Reader,
+)
 from imserver.transport.head import BadHead, parse_head
 
 log = logging.getLogger(__name__)
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 Admitted = Callable[[_socket.socket, Admission, bytes], None]
 """What becomes of an upgraded socket: (non-blocking, the gate's decision, bytes read behind the head)."""
@@ -89,6 +101,8 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
     server: Door
 
+    websocket: Any
+
     def __init__(self, sock: Any, address: Any, server: Door) -> None:
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
@@ -99,19 +113,50 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         server = self.server
         sock: Any = self.socket
         try:
-            head = self._reader.await_head(server.header_bytes, self._patience, server.handshake_seconds)
-            if not head:
+            if not self._read_whole(sock):
                 return None
-            parse_head(head)
         except BadHead as bad:
-            sock.sendall(problems.response(bad.problem))
-            sock.shutdown(_socket.SHUT_WR)
+            self._end(problems.response(bad.problem))
             return None
         except OSError:
             return None
         self._patience = server.keepalive_seconds
         sock.settimeout(READ_SECONDS)
         return super().handle_one_request()
+
+    def _read_whole(self, sock: Any) -> bool:
+        """Have a whole request in the reader, told as plainly as can be. False if there is none to serve."""
+        server, reader = self.server, self._reader
+        raw = reader.await_head(server.header_bytes, self._patience, server.handshake_seconds)
+        if not raw:
+            return False
+        head = parse_head(raw)
+        body = Body(head, server.body_bytes)
+        if head.chunked or head.length:
+            if "expect" in head.headers and not body.too_large:
+                sock.sendall(_CONTINUE)
+            if not reader.await_body(raw, head, body, BODY_SECONDS):
+                return False
+            if body.too_large:
+                self._end(refuse_too_large(server.fast, head, self.client_address[0]))
+                return False
+        elif head.absolute:
+            reader.put_back(plain_request(reader.read(len(raw)), head, b""))
+        return True
+
+    def _end(self, data: bytes) -> None:
+        """Write a last answer. The client may have gone by now."""
+        sock: Any = self.socket
+        try:
+            sock.settimeout(LINGER_SECONDS)
+            sock.sendall(data)
+            sock.shutdown(_socket.SHUT_WR)
+            # Unread bytes would end the connection by a reset, and that might overtake the answer.
+            deadline = monotonic() + LINGER_SECONDS
+            while monotonic() < deadline and sock.recv(RECEIVE_BYTES):
+                pass
+        except OSError as exc:
+            log.debug("%s went before it was answered: %s", self.client_address, exc)
 
     def upgrade_websocket(self) -> Any:
         assert self.environ is not None
@@ -133,8 +178,11 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
 
     def run_websocket(self) -> None:
         assert self.environ is not None
-        self.environ["wsgi.websocket"] = None
         sock, rest = take_socket(self)
+        # The library leaves a ring of handler, websocket and environ, which only a collection would free.
+        websocket: Any = self.websocket
+        self.websocket = websocket.handler = websocket.environ = None
+        self.environ.clear()
         self.server.admitted(sock, self.admission, rest)
 
     def _refuse(self, refusal: Refusal) -> list[bytes]:
@@ -169,12 +217,16 @@ class Door(WSGIServer):
         gate: Gate,
         admitted: Admitted,
         refused: Callable[[], None],
+        fast: FastRoutes,
         header_bytes: int,
+        body_bytes: int,
         handshake_seconds: float,
         keepalive_seconds: float,
     ) -> None:
         super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
+        self.fast = fast
         self.header_bytes = header_bytes
+        self.body_bytes = body_bytes
         self.handshake_seconds = handshake_seconds
         self.keepalive_seconds = keepalive_seconds
         self.gate = gate
