@@ -98,7 +98,10 @@ def stream_of(seed: int, number: int, honest: list[bytes]) -> bytes:
         return chance.randbytes(chance.randrange(1, 400))
     if kind == 1:
         return handshake(chance.choice(("/acc", ECHO_PATH))) + chance.randbytes(chance.randrange(1, 400))
-    return mutated(chance, chance.choice(honest), honest)
+    stream = chance.choice(honest)
+    # Half of the upgrades keep a head that is honest, or few would get as far as frames.
+    kept = stream.find(b"\r\n\r\n") + 4 if b"Sec-WebSocket-Key" in stream[:200] and kind < 6 else 0
+    return stream[:kept] + mutated(chance, stream[kept:], honest)
 
 
 def send_all(address: Address, streams: list[bytes], chance: random.Random) -> int:
@@ -153,14 +156,13 @@ def target(launch: Launch, door: str) -> Server:
     )
 
 
-def test_five_thousand_broken_streams_disturb_nobody(target: Server, door: str) -> None:
-    """FUZZ_SEED repeats a run; the streams of both doors are the same."""
+def test_five_thousand_broken_streams_disturb_nobody(target: Server) -> None:
+    """FUZZ_SEED repeats a run."""
     seed = int(os.environ.get("FUZZ_SEED") or random.SystemRandom().randrange(1 << 32))
     honest = conversations()
-    count = STREAMS if door == "front" else STREAMS // 4
     print(f"FUZZ_SEED={seed}")  # pytest shows it when the test fails
     with Probe(target.ws) as probe:
-        for start in range(0, count, AT_ONCE):
+        for start in range(0, STREAMS, AT_ONCE):
             streams = [stream_of(seed, number, honest) for number in range(start, start + AT_ONCE)]
             address = target.ws if start // AT_ONCE % 2 else target.http
             stuck = send_all(address, streams, random.Random(f"{seed}.{start}"))
