@@ -190,8 +190,9 @@ class RequestLog:
         waiting.append((time.time(), method, path, status, seconds, peer, bytes_out, request_id))
         if len(waiting) == 1:
             if self._timer is None:
-                self._timer = gevent.get_hub().loop.timer(_FLUSH_SECONDS, ref=False)
-            self._timer.start(self.flush)
+                # Repeating: a timer that has fired once would fire at once when it is started again.
+                self._timer = gevent.get_hub().loop.timer(0.0, _FLUSH_SECONDS, ref=False)
+            self._timer.again(self.flush)
         elif len(waiting) >= _FLUSH_LINES:
             self.flush()
 

@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 
-class Login(Struct, frozen=True):
+class Login(Struct, frozen=True, gc=False):
     """The client says who it is: ``user`` of ``app``, on a ``device`` (``""`` is a name too)."""
 
     app: str
@@ -20,18 +20,18 @@ class Login(Struct, frozen=True):
     device: str = ""
 
 
-class Heartbeat(Struct, frozen=True):
+class Heartbeat(Struct, frozen=True, gc=False):
     """The client is alive; renews the session's expiry."""
 
 
-class Ping(Struct, frozen=True):
+class Ping(Struct, frozen=True, gc=False):
     """The client wants to hear ``pong``; allowed before login, renews nothing."""
 
 
 Command = Login | Heartbeat | Ping
 
 
-class Request(Struct):
+class Request(Struct, gc=False):
     """One decoded client frame.
 
     ``seq`` and ``name`` are echoed in the reply. ``command`` is None when the dialect itself refuses the
@@ -44,14 +44,14 @@ class Request(Struct):
     code: int = 0
 
 
-class Reply(Struct):
+class Reply(Struct, gc=False):
     """The answer to one request: a reply code (``errors.REPLY_…``) and data (None: nothing to say)."""
 
     code: int
     data: Any = None
 
 
-class Event(Struct, frozen=True):
+class Event(Struct, frozen=True, gc=False):
     """What the server tells a client unasked.
 
     ``kind`` is ``"enter"``, ``"exit"`` or ``"msg"``; ``sender`` and ``text`` are its author and words;

@@ -334,6 +334,7 @@ class Node:
             _any_origin(config),
             config.server.origins,
         )
+        self.gate.recount(host_of(connection.peer) for connection in self.carrier.connections)
 
     def ready(self) -> bool:
         """Whether this node can do its work."""
@@ -347,7 +348,7 @@ class Node:
         connections = self.hub.connections()
         apps = {name: len(app.users) for name, app in self.hub.apps.items()}
         manager: dict[str, Any] = {
-            "chanBroadcastLen": len(self.flusher.dirty),
+            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in self.flusher.dirty),
             "chanLoginLen": 0,
             "chanRegisterLen": len(self.poller.ready),
             "chanUnregisterLen": len(self.carrier.closing),

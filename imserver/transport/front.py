@@ -225,12 +225,11 @@ class HttpConnection:
         """The peer does not read its answers, or holds more than its share."""
         self.lost()
 
-    def take_outbox(self) -> bytes | None:
-        """Answers that are not written yet, for whoever takes the socket over; None if the peer stalls."""
+    def take_outbox(self) -> bytes:
+        """Answers that are not written yet, for whoever takes the socket over."""
         outbox, self.outbox = self.outbox, None
         if isinstance(outbox, Backlog):
-            self.outbox = outbox
-            return None
+            return outbox.take()
         return b"".join(outbox) if outbox else b""
 
     def serve(self, data: bytes) -> None:
@@ -333,14 +332,13 @@ class HttpConnection:
         answer = f"{_SWITCHING}{decision.accept}\r\n"
         if decision.extension:
             answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
-        waiting = self.take_outbox()
-        if waiting is None:
-            self.lost()
-            return
+        opening = self.take_outbox() + f"{answer}\r\n".encode("latin-1")
         try:
-            # A fresh socket's buffer is empty: the kernel takes a few hundred bytes whole or is broken.
-            self.sock.send(waiting + f"{answer}\r\n".encode("latin-1"))
+            # The kernel takes a few hundred bytes whole, but for a peer that does not read earlier answers.
+            sent = self.sock.send(opening)
         except OSError:
+            sent = -1
+        if sent != len(opening):
             self.lost()
             return
         front.parked.discard(self)
@@ -398,17 +396,13 @@ class HttpConnection:
 
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer; the connection comes back afterwards."""
-        waiting = self.take_outbox()
-        if waiting is None:
-            self.lost()
-        elif self._front.hand_over.full:
-            self.outbox = [waiting] if waiting else None
+        if self._front.hand_over.full:
             self.refuse(errors.HTTP_BUSY)
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1
             sock, self.sock = self.sock, NO_SOCKET
-            self._front.hand_over.serve(self, sock, waiting, data)
+            self._front.hand_over.serve(self, sock, self.take_outbox(), data)
 
     def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
         """The hand-over is done: go on with the bytes that were read beyond it (None: end the connection)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import sha1
 from urllib.parse import urlsplit
 
@@ -128,13 +128,20 @@ class Gate:
         self._any_origin = any_origin
         self._origins = frozenset(_host_name(origin) for origin in origins)
 
-    def decide(self, head: Head) -> Admission | Refusal:
-        """Whether, and how, an upgrade request is served."""
+    def recount(self, hosts: Iterable[str]) -> None:
+        """Count the addresses anew: a limit for them begins to hold while connections stand."""
+        self.per_address = Counter(hosts) if self._limit_per_address else Counter()
+
+    def decide(self, head: Head, upgraded: bool = False) -> Admission | Refusal:
+        """Whether, and how, an upgrade request is served.
+
+        ``upgraded``: somebody else has answered it already, so no extension can be agreed on any more.
+        """
         headers = head.headers
         spoken = self._paths.get(head.path)
         if spoken is None:
             return Refusal(errors.HTTP_NOT_FOUND)
-        if head.method != "GET":
+        if head.method != "GET" or _has_body(headers):
             return Refusal(errors.HTTP_BAD_REQUEST)
         if head.version != "1.1":
             return Refusal(errors.HTTP_BAD_REQUEST)
@@ -144,7 +151,7 @@ class Gate:
         if not _is_key(key):
             return Refusal(errors.HTTP_BAD_REQUEST)
         host = self.proxies.client(head.host, headers.get("x-forwarded-for", ""))
-        extension, bits = self._negotiate(headers) if self._deflate else ("", 0)
+        extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
             self._encoding(spoken, bits),
@@ -215,6 +222,10 @@ class Gate:
                     continue
                 return build_extension([(name, answer)]), extension.local_max_window_bits
         return "", 0
+
+
+def _has_body(headers: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
 def _is_key(key: str) -> bool:

@@ -220,6 +220,8 @@ class HandOver:
             keep = result is True
         except OSError as exc:
             log.debug("%s: %s", connection.peer, exc)
+        except Exception:
+            log.exception("serving %s failed", connection.peer)
         self._give_back(connection, sock, bytes(reader.unread) if keep else None)
 
     def _give_back(self, connection: HttpConnection, sock: gevent_socket.socket, rest: bytes | None) -> None:

@@ -17,6 +17,10 @@ from imserver.errors import (
 log = logging.getLogger(__name__)
 
 
+MAX_HEADERS = 100
+"""Most header lines in a request."""
+
+
 class BadHead(Exception):
     """The head cannot be served; ``problem`` is what the client is told, ``args`` what the log is."""
 
@@ -82,6 +86,8 @@ def parse_head(data: bytes) -> ParsedHead:
     headers, repeated lengths, and a length beside chunks are refused (RFC 9112 sections 2.2, 5.2 and 6.3).
     """
     parsed = ParsedHead()
+    if data.count(b"\r\n") > MAX_HEADERS + 2:
+        raise BadHead(HTTP_HEADERS_TOO_LARGE, "too many headers")
     parser = HttpRequestParser(parsed)
     try:
         parser.feed_data(data)

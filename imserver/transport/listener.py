@@ -5,7 +5,6 @@ from __future__ import annotations
 import _socket
 import errno
 import logging
-import os
 import socket
 import sys
 from collections.abc import Callable
@@ -58,35 +57,39 @@ def text_of(address: Any) -> str:
 
 
 class Reserve:
-    """One spare file, given up for a moment when files run out so that a client can be told."""
+    """One spare file, given up for a moment when files run out so that a client can be told.
+
+    It is a raw socket: closing that takes effect at once, which a patched ``os.close`` does not promise.
+    """
 
     def __init__(self) -> None:
-        self._fd = os.open(os.devnull, os.O_RDONLY)
+        self._spare: _socket.socket | None = _socket.socket()
 
-    def turn_away(self, sock: _socket.socket) -> None:
+    def turn_away(self, listening: _socket.socket) -> None:
         """Accept one connection with the spare file, answer 503 and close it."""
-        if self._fd < 0:
-            return
-        os.close(self._fd)
-        self._fd = -1
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
         try:
-            fd, _ = sock._accept()  # type: ignore[attr-defined]
+            fd, _ = listening._accept()  # type: ignore[attr-defined]
+            sock = _socket.socket(listening.family, _socket.SOCK_STREAM, 0, fd)
             try:
-                os.write(fd, _FULL)
+                sock.setblocking(False)
+                sock.send(_FULL)
             finally:
-                os.close(fd)
+                sock.close()
         except OSError as exc:
             log.debug("nobody to turn away: %s", exc)
         try:
-            self._fd = os.open(os.devnull, os.O_RDONLY)
+            self._spare = _socket.socket()
         except OSError as exc:
-            log.warning("the reserve file is lost: %s", exc)
+            log.debug("the spare file is gone until the next time: %s", exc)
 
     def close(self) -> None:
         """Give the file back."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
 
 class Listener:
@@ -112,11 +115,14 @@ class Listener:
         self._metrics = metrics
         self._accepted = accepted
         self._reserve = Reserve()
-        self._pause = loop.timer(_PAUSE_SECONDS)
+        # A repeating timer: one that has fired would fire at once when it is started again.
+        self._pause = loop.timer(0.0, _PAUSE_SECONDS)
         poller.add(self)
 
     def on_readable(self) -> None:
         """Accept what waits, a bounded number at a time."""
+        if self.sock.fileno() < 0:
+            return
         for _ in range(_ACCEPTS_PER_TURN):
             try:
                 fd, address = self.sock._accept()  # type: ignore[attr-defined]
@@ -140,7 +146,7 @@ class Listener:
     def lost(self) -> None:
         """Accepting raised something unforeseen: it is in the log; try again after a pause."""
         self._poller.pause(self, True)
-        self._pause.start(self._resume)
+        self._pause.again(self._resume)
 
     def close(self) -> None:
         """Accept what waits in the queue, then listen no more."""
@@ -162,5 +168,6 @@ class Listener:
         self.lost()
 
     def _resume(self) -> None:
+        self._pause.stop()
         if self.sock.fileno() >= 0:
             self._poller.pause(self, False)

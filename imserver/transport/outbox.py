@@ -81,6 +81,12 @@ class Backlog:
         # A new deadline: the close frame has its own time to be read.
         self.progress_at = monotonic()
 
+    def take(self) -> bytes:
+        """All that waits, for whoever writes it instead; this backlog is of no use afterwards."""
+        self._flusher.stalled.discard(self._connection)
+        self.size = 0
+        return b"".join(self._chunks)
+
     def write(self, send: Callable[[bytes | memoryview], int]) -> bool:
         """Send until nothing is left (True) or the kernel takes no more (False).
 

@@ -17,7 +17,7 @@ from gevent.pywsgi import WSGIServer
 from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
-from imserver.transport import problems
+from imserver.transport import frames, problems
 from imserver.transport.body import Body, plain_request
 from imserver.transport.fast import FastRoutes, refuse_too_large
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
@@ -73,11 +73,15 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
-    decision = gate.decide(head_of(environ))
-    if isinstance(decision, Refusal):
-        websocket.close(errors.CLOSE_POLICY, decision.problem.message.encode())
-        return True
+    decision = gate.decide(head_of(environ), upgraded=True)
     sock, rest = take_socket(websocket.handler)
+    if isinstance(decision, Refusal):
+        try:
+            sock.send(frames.encode_close(errors.CLOSE_POLICY, decision.problem.message))
+        except OSError as exc:
+            log.debug("%s went before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
+        sock.close()
+        return True
     admitted(sock, decision, rest)
     return True
 
@@ -85,15 +89,11 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
 def _buffered(handler: Any) -> bytes:
     """What another server's handler has read beyond the head into its buffered reader."""
     handler.socket.settimeout(0)
-    rest = b""
-    while True:
-        try:
-            more = handler.rfile.read1(65536)
-        except (BlockingIOError, TimeoutError):
-            return rest
-        if not more:
-            return rest
-        rest += more
+    try:
+        rest = handler.rfile.peek()
+    except (BlockingIOError, TimeoutError):
+        return b""
+    return bytes(rest)
 
 
 class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
