@@ -1,0 +1,166 @@
+"""Request heads: read strictly, or not at all."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
+
+GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
+
+
+def head(*lines: bytes, first: bytes = b"POST /user/sendMessage HTTP/1.1") -> bytes:
+    """A head with a Host and these lines."""
+    return b"\r\n".join((first, b"Host: chat.example", *lines, b"", b""))
+
+
+def status_of(data: bytes) -> int:
+    """The status with which a head is refused, 0 if it is not."""
+    try:
+        parse_head(data)
+    except BadHead as bad:
+        return bad.problem.status
+    return 0
+
+
+# --- where it ends ------------------------------------------------------------------------------------------
+
+
+def test_a_head_ends_at_its_empty_line() -> None:
+    assert end_of_head(GOOD, 1000) == len(GOOD)
+    assert end_of_head(GOOD + b"body\r\n\r\n", 1000) == len(GOOD)
+    for size in range(len(GOOD)):
+        assert end_of_head(GOOD[:size].removesuffix(b"\r"), 1000) == 0
+
+
+def test_a_head_above_the_limit_is_refused_before_it_ends() -> None:
+    assert end_of_head(GOOD, len(GOOD)) == len(GOOD)
+    for data in (GOOD, b"x" * len(GOOD)):
+        with pytest.raises(BadHead) as caught:
+            end_of_head(data, len(GOOD) - 1)
+        assert caught.value.problem.status == 431
+
+
+def test_a_bare_line_feed_is_refused_before_the_head_ends() -> None:
+    with pytest.raises(BadHead) as caught:
+        end_of_head(b"GET / HTTP/1.1\nHost: x\n", 1000)
+    assert caught.value.problem.status == 400
+
+
+# --- what it says -------------------------------------------------------------------------------------------
+
+
+def test_a_head_is_read_as_it_stands() -> None:
+    parsed = parse_head(head(b"Content-Length: 12", b"X-Two: a", b"x-two:  b ", b"X-Latin: \xe9"))
+    assert (parsed.method, parsed.url, parsed.version) == ("POST", b"/user/sendMessage", "1.1")
+    assert parsed.headers["host"] == "chat.example"
+    assert parsed.headers["x-two"] == "a,b"
+    assert parsed.headers["x-latin"] == "é"
+    assert (parsed.length, parsed.chunked, parsed.keep_alive) == (12, False, True)
+
+
+def test_a_head_without_a_body_has_no_length() -> None:
+    parsed = parse_head(GOOD)
+    assert (parsed.length, parsed.chunked) == (None, False)
+
+
+def test_a_chunked_body_has_no_length_either() -> None:
+    parsed = parse_head(head(b"Transfer-Encoding: Chunked"))
+    assert (parsed.length, parsed.chunked) == (None, True)
+
+
+def test_an_upgrade_is_a_head_like_any_other() -> None:
+    parsed = parse_head(head(b"Upgrade: websocket", b"Connection: Upgrade", first=b"GET /acc HTTP/1.1"))
+    assert parsed.headers["upgrade"] == "websocket"
+
+
+@pytest.mark.parametrize(
+    ("version", "connection", "keep"),
+    [
+        (b"1.1", None, True),
+        (b"1.1", b"close", False),
+        (b"1.1", b"Close", False),
+        (b"1.1", b"x, close", False),
+        (b"1.1", b"keep-alive", True),
+        (b"1.0", None, False),
+        (b"1.0", b"keep-alive", True),
+        (b"1.0", b"Keep-Alive, x", True),
+        (b"1.0", b"keep-alive, close", False),
+    ],
+)
+@pytest.mark.parametrize("body", [(), (b"Content-Length: 5",)])
+def test_a_connection_is_kept_as_the_client_wishes(
+    version: bytes, connection: bytes | None, keep: bool, body: tuple[bytes, ...]
+) -> None:
+    lines = (() if connection is None else (b"Connection: " + connection,)) + body
+    assert parse_head(head(*lines, first=b"POST / HTTP/" + version)).keep_alive is keep
+
+
+# --- what could be read in two ways -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(b"Content-Length: 5", b"Content-Length: 5"),
+        head(b"Content-Length: 5", b"Content-Length: 6"),
+        head(b"Content-Length: 5, 5"),
+        head(b"Content-Length: +5"),
+        head(b"Content-Length: -5"),
+        head(b"Content-Length: 0x5"),
+        head(b"Content-Length: 5_0"),
+        head(b"Content-Length: 5 5"),
+        head(b"Content-Length: "),
+        head(b"Content-Length: \xb2"),
+        head(b"Content-Length: 99999999999999999999999"),
+        head(b"Content-Length: 5", b"Transfer-Encoding: chunked"),
+        head(b"Content-Length : 5"),
+        head(b" Content-Length: 5"),
+        head(b"X: a", b" folded"),
+        head(b"X: a", b"\tfolded"),
+        head(b"X: a\nContent-Length: 5"),
+        head(b"X: a\rContent-Length: 5"),
+        head(b"X: a\x00b"),
+        head(b"X y: a"),
+        head(b": nameless"),
+        head(b"no colon"),
+        b"GET / HTTP/1.1\nHost: x\n\n",
+        b"GET /a b HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET / HTTP/1.1 \r\nHost: x\r\n\r\n",
+        b"GET / HTTQ/1.1\r\nHost: x\r\n\r\n",
+        b"NONSENSE / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"get / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+        b"\r\n\r\n\r\n",
+    ],
+)
+def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
+    assert 400 <= status_of(data) < 600
+
+
+@pytest.mark.parametrize("coding", [b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"])
+def test_an_unknown_transfer_encoding_is_refused(coding: bytes) -> None:
+    assert status_of(head(b"Transfer-Encoding: " + coding)) in (400, 501)
+
+
+@settings(deadline=None)
+@given(
+    place=st.integers(0, 200),
+    junk=st.binary(max_size=4),
+    whole=st.sampled_from([GOOD, head(b"Content-Length: 12"), head(b"Transfer-Encoding: chunked")]),
+)
+def test_a_damaged_head_raises_nothing_but_bad_head_and_never_loses_its_length(
+    place: int, junk: bytes, whole: bytes
+) -> None:
+    place %= len(whole) - 4
+    data = whole[:place] + junk + whole[place:]
+    try:
+        end = end_of_head(data, 16384)
+        parsed = parse_head(data[:end])
+    except BadHead as bad:
+        assert 400 <= bad.problem.status < 600
+        return
+    assert isinstance(parsed, ParsedHead)
+    assert not (parsed.chunked and parsed.length is not None)
+    assert parsed.length is None or parsed.length >= 0

@@ -1,0 +1,56 @@
+"""Heads and problem bodies of what is answered below the application."""
+
+import json
+
+import pytest
+
+from imserver import errors
+from imserver.transport import problems
+
+
+def parts(response: bytes) -> tuple[str, list[str], bytes]:
+    head, body = response.split(b"\r\n\r\n", 1)
+    first, *lines = head.decode().split("\r\n")
+    return first, lines, body
+
+
+@pytest.mark.parametrize("problem", errors.HTTP_PROBLEMS.values(), ids=lambda problem: problem.code)
+def test_every_problem_is_a_whole_response_that_ends_its_connection(problem: errors.HttpProblem) -> None:
+    first, lines, body = parts(problems.response(problem))
+    assert first.startswith(f"HTTP/1.1 {problem.status} ")
+    assert f"Content-Length: {len(body)}" in lines
+    assert "Connection: close" in lines
+    assert "Content-Type: application/json; charset=utf-8" in lines
+    found = json.loads(body)
+    assert (found["code"], found["message"], found["temporary"]) == (
+        problem.code,
+        problem.message,
+        problem.temporary,
+    )
+
+
+def test_each_problem_has_a_number_of_its_own_for_the_log() -> None:
+    bodies = [json.loads(problems.body(errors.HTTP_NOT_FOUND)) for _ in range(3)]
+    assert len({body["request_id"] for body in bodies}) == 3
+
+
+def test_more_headers_go_along() -> None:
+    response = problems.response(errors.HTTP_VERSION_REQUIRED, (("Sec-WebSocket-Version", "13"),))
+    assert "Sec-WebSocket-Version: 13" in parts(response)[1]
+
+
+@pytest.mark.parametrize(
+    ("keep", "version", "connection"),
+    [
+        (True, "1.1", []),
+        (False, "1.1", ["Connection: close"]),
+        (True, "1.0", ["Connection: keep-alive"]),
+        (False, "1.0", ["Connection: close"]),
+    ],
+)
+def test_a_head_says_whether_the_connection_is_kept_where_the_version_does_not(
+    keep: bool, version: str, connection: list[str]
+) -> None:
+    first, lines, rest = parts(problems.head(200, b"X: y\r\n", 7, keep, version))
+    assert (first, rest) == ("HTTP/1.1 200 OK", b"")
+    assert sorted(lines) == sorted(["X: y", "Content-Length: 7", *connection])
