@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 ALL_CASES = 517
+ECHO_BYTES = 32 << 20
 GOOD = frozenset({"OK", "NON-STRICT", "INFORMATIONAL"})
 START_SECONDS = 20
 STOP_SECONDS = 20
@@ -38,7 +39,9 @@ def server(top: Path, work: Path, door: str) -> Iterator[str]:
         "app": {"http_port": free_port(), "websocket_port": port, "log_file": str(folder / "server.log")},
         "server": {"data_dir": str(folder / "data"), "door": door},
         "websocket": {"deflate": True},
-        "debug": {"echo_path": "/echo"},
+        # Cases of chapter 9 have 16 MiB echoed, more than may wait for one client by default.
+        "limits": {"outbox_bytes": ECHO_BYTES},
+        "debug": {"echo_path": "/echo", "echo_bytes": ECHO_BYTES},
     }
     config = folder / "config.yaml"
     config.write_text(json.dumps(settings))  # JSON is YAML

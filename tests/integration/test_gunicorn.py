@@ -27,8 +27,7 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
         IMSERVER_SERVER_DATA_DIR=str(folder / "data"),
         IMSERVER_DEBUG_ECHO_PATH=ECHO_PATH,
         IMSERVER_WEBSOCKET_CLOSE_SECONDS="1",
-        # Nothing of ours may hide behind a pool of modules of the test run.
-        PYTHONDONTWRITEBYTECODE="1",
+        HOME=str(folder),  # gunicorn keeps a control socket there
     )
     command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", "127.0.0.1:0"]
     command += ["--graceful-timeout", "5", "imserver.wsgi:application"]
@@ -103,7 +102,6 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
         (handshake(version="8"), 426),
         (handshake("/ws"), 404),
         (handshake("/nosuch"), 404),
-        (handshake(key="x"), 400),
         (handshake(protocol="HTTP/1.0"), 400),
         (request("/acc"), 400),
     )
