@@ -8,85 +8,16 @@ import struct
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from imserver.bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
-from imserver.bench.latency import Latency
 from imserver.bench.loop import READ, WRITE, Loop
+from imserver.bench.peer import DIALLING, LOGGING_IN, OPEN, UPGRADING, Opening, Peer, Target
 
-DIALLING, UPGRADING, LOGGING_IN, OPEN = range(4)
 BUFFER_BYTES = 1 << 18
 PORTS_PER_SOURCE = 12_000
 IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3.11
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
-
-
-@dataclass(frozen=True)
-class Target:
-    """The server under test, as a generator process needs it."""
-
-    ws_host: str
-    ws_port: int
-    ws_path: str = "/acc"
-    http_host: str = "127.0.0.1"
-    http_port: int = 0
-    app: int = 101
-    key: str = ""
-
-    @property
-    def loopback(self) -> bool:
-        """Whether source addresses can be chosen freely (127.0.0.0/8)."""
-        return self.ws_host == "localhost" or self.ws_host.startswith("127.")
-
-
-class Peer:
-    """One connection: its socket, its phase, and what it received (filled in by :class:`.tally.Tally`)."""
-
-    __slots__ = (
-        "checksum",
-        "dialled_ns",
-        "digest",
-        "fd",
-        "frames",
-        "number",
-        "numbers",
-        "phase",
-        "recv_into",
-        "rest",
-        "sock",
-    )
-
-    def __init__(self, sock: socket.socket, number: int) -> None:
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.recv_into = sock.recv_into
-        self.number = number
-        self.phase = DIALLING
-        self.rest = b""
-        self.dialled_ns = time.monotonic_ns()
-        self.clear()
-
-    def clear(self) -> None:
-        """Forget what was received."""
-        self.frames = 0
-        self.digest = 0
-        self.checksum = 0
-        self.numbers: list[int] | None = None
-
-
-@dataclass
-class Opening:
-    """What came of an attempt to open many connections."""
-
-    opened: int = 0
-    seconds: float = 0.0
-    errors: dict[str, int] = field(default_factory=dict)
-    latency: Latency = field(default_factory=Latency)
-
-    def error(self, reason: str) -> None:
-        """Count one connection that failed."""
-        self.errors[reason] = self.errors.get(reason, 0) + 1
 
 
 class Swarm:
@@ -177,7 +108,7 @@ class Swarm:
         self.loop.add(peer.fd, READ if peer.phase == UPGRADING else WRITE, self)
 
     def _source(self) -> str:
-        """Return a source address of this process: no two processes share one, no one has to serve too many ports."""
+        """Return a source address: of this process alone, and never for more ports than one has."""
         return f"127.{16 + self.index % 200}.{1 + self._dials // PORTS_PER_SOURCE % 250}.1"
 
     def _advance(self, peer: Peer, mask: int) -> None:
@@ -188,7 +119,7 @@ class Swarm:
                 peer.phase = UPGRADING
                 self.loop.change(peer.fd, READ)
                 return
-            data = peer.rest + peer.sock.recv(65536)
+            data = peer.rest + peer.sock.recv(4096)
         except BlockingIOError:
             return
         except OSError as error:
@@ -298,7 +229,7 @@ class Swarm:
         peer.sock.close()
 
     def close(self, *, reset: bool = True) -> int:
-        """Drop all connections without a word (``reset``: no port is left waiting), return how many they were."""
+        """Drop all connections without a word, return how many; ``reset`` leaves no port waiting."""
         peers = list(self.peers.values())
         for peer in peers:
             self._drop(peer, reset)

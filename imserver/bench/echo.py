@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from imserver.bench.client import Peer
 from imserver.bench.frames import CLOSE, TEXT, request_frame, scan
 from imserver.bench.generator import Generator
 from imserver.bench.latency import Latency
+from imserver.bench.peer import Peer
 from imserver.bench.stage import Figures, Stage, parameter
 
 LAST_ANSWERS_SECONDS = 2.0

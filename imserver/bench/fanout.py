@@ -169,7 +169,7 @@ def verdict(generator: Generator, pushed: int, refused: list[int]) -> dict[str, 
 
 @dataclass(frozen=True)
 class FanoutOptions:
-    """Parameters of the scenario. ``rate`` 0 is flat out; ``text_bytes`` is the length of the message text."""
+    """Parameters of the scenario."""
 
     receivers: int = parameter(500, "Connections that receive each message.")
     seconds: float = parameter(3.0, "How long to push, in seconds.")

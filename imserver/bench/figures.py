@@ -1,4 +1,4 @@
-"""The figures that scenarios find: one table of what they are called, their units, and how runs are folded."""
+"""The figures that scenarios find: one table of their labels, units, and how several runs are folded."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ FIGURES: dict[str, Figure] = {
     "opened_per_second": Figure("connections opened/s"),
     "measured_per_second": Figure("rate as measured", "/s"),
     "server_busy_percent": Figure("server busy", "% of a core", 1),
-    "generator_bound": Figure("generator was the limit (rate derived from CPU)", worst=True),
+    "generator_bound": Figure("server had CPU left (its rate is derived)", worst=True),
     "cpu_us": Figure("server CPU each", "µs", 2),
     "generator_cpu_us": Figure("generator CPU each", "µs", 2),
     "floor_us": Figure("floor of the same run: a bare send", "µs", 2),

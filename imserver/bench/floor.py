@@ -1,7 +1,7 @@
 """Scenario ``floor``: what the kernel alone takes for a send, below which no server can go.
 
-A bare process owns plain sockets and does nothing but send the same frame to each of them, a round for every byte
-that the receiving process sends it. So the receiver sets the pace, exactly as it does when it measures a server.
+A bare process owns plain sockets and does nothing but send the same frame to each of them, a round for every
+byte that the receiving process sends it. So the receiver sets the pace, as it does when it measures a server.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from imserver.bench.client import Swarm, Target
+from imserver.bench.client import Swarm
 from imserver.bench.crew import Hand
 from imserver.bench.frames import UPGRADE_ACCEPT, server_frame
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError
+from imserver.bench.peer import Target
 from imserver.bench.stage import Figures, Stage, parameter
 from imserver.bench.tally import Tally
 
@@ -30,10 +31,8 @@ ACCEPTED = (
 
 
 def bare_frame(frame_bytes: int) -> bytes:
-    """Return a push of the cmd dialect that is ``frame_bytes`` long on the wire."""
-    text = (
-        '{"seq":"%s0000000","cmd":"msg","response":{"code":200,"codeMsg":"Ok","data":{"msg":"0000000000%s"}}}'
-    )
+    """Return a frame of ``frame_bytes`` on the wire, with the number and the time that a tally looks for."""
+    text = '{"seq":"%s0000000","cmd":"msg","msg":"0000000000%s"}'
     payload_bytes = frame_bytes - (2 if frame_bytes < 128 else 4)
     padding = payload_bytes - len(text % (TAG, ""))
     if padding < 0:
@@ -62,7 +61,7 @@ class Bare:
         self.pacer.settimeout(None)
 
     def rounds(self, data: bytes) -> tuple[int, int]:
-        """Send ``data`` to everybody for each byte from the pacer, until ``q``; return sends and CPU in ns."""
+        """Send ``data`` to everybody for each byte of the pacer until ``q``; return sends and CPU in ns."""
         assert self.pacer is not None
         sends = [sock.send for sock in self.sockets]
         clock = time.process_time_ns
@@ -142,7 +141,7 @@ class FloorStage:
     def __init__(self, stage: Stage, receiver: Hand, receivers: int) -> None:
         self.stage = stage
         self.receiver = receiver
-        (self.bare,) = stage.hire(1, as_server=True)
+        (self.bare,) = stage.hire(1, stage.cores.server)
         port = stage.ask([self.bare], "floor.listen")[0]["port"]
         self.bare.ask("floor.accept", receivers=receivers)
         receiver.ask("floor.connect", port=port, receivers=receivers)

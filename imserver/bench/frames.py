@@ -1,4 +1,4 @@
-"""The bytes of the generators: masked client frames, the frames of the cmd dialect, a scan of what comes back."""
+"""The bytes of the generators: masked client frames, requests of the cmd dialect, a scan of answers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 def scan(data: bytes | bytearray, end: int) -> tuple[list[tuple[int, int, int]], int]:
     """Find the whole server frames in ``data[:end]``.
 
-    Returns the frames as (opcode, start, stop) of their payloads, and where the first unfinished frame begins.
+    Returns (opcode, start, stop) of their payloads, and where the first unfinished frame begins.
     """
     found: list[tuple[int, int, int]] = []
     at = 0
@@ -82,7 +82,7 @@ def request_frame(command: str, seq: str, data: dict[str, object] | None = None)
 
 
 def user_name(number: int) -> str:
-    """Return the user id of connection ``number``: always eight characters, so that frames are equally long."""
+    """Return the user id of connection ``number``; all are equally long, and so are their frames."""
     return f"u{number:07d}"
 
 

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from imserver.bench.client import Opening, Swarm, Target
+from imserver.bench.client import Swarm
 from imserver.bench.frames import login_frame, user_name
 from imserver.bench.loop import BenchError, Loop
+from imserver.bench.peer import Opening, Target
 
 PROGRESS_SECONDS = 0.2
 OPEN_WINDOW = 256

@@ -10,7 +10,7 @@ from imserver.bench.stage import Figures, Stage, parameter
 
 @dataclass(frozen=True)
 class HandshakeOptions:
-    """Parameters of the scenario. ``members`` are logged in before: an app that is large enough sends no notices."""
+    """Parameters of the scenario."""
 
     connections: int = parameter(5000, "Connections to open.")
     login: bool = parameter(False, "Log in too.")

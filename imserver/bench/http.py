@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
-from imserver.bench.client import Target
 from imserver.bench.loop import READ, WRITE, BenchError, Loop
+from imserver.bench.peer import Target
 
 #: What is done with an answer: number of the request, µs since it was sent, status and body.
 OnAnswer = Callable[[int, int, int, bytes], None]
@@ -17,6 +17,7 @@ OnAnswer = Callable[[int, int, int, bytes], None]
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 OK = b"HTTP/1.1 200 "
+RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
 
 
 def request_head(target: Target, path: str, content_type: str, body_bytes: int) -> bytes:
@@ -93,7 +94,7 @@ class Lanes:
                 lane.unsent = lane.unsent[lane.sock.send(lane.unsent) :]
                 if not lane.unsent:
                     self.loop.change(fd, READ)
-            data = lane.sock.recv(1 << 18)
+            data = lane.sock.recv(RECEIVE_BYTES)
         except BlockingIOError:
             return
         except OSError as error:

@@ -71,13 +71,15 @@ class Loop:
         return self.inbox.popleft()
 
     def ready(self, fd: int, mask: int) -> None:
-        """Read commands; the end of the input ends the process."""
+        """Read commands; ``quit``, or the end of the input, ends the process."""
         data = os.read(fd, 1 << 20)
         if not data:
             sys.exit(0)
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
-            if line == b"stop":
+            if line == b"quit":
+                sys.exit(0)
+            elif line == b"stop":
                 self.stopped = True
             elif line:
                 self.inbox.append(json.loads(line))

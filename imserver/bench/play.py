@@ -8,11 +8,11 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from imserver.bench import echo, fanout, floor, handshake, idle, push, storm
-from imserver.bench.client import Target
 from imserver.bench.crew import Crew, Progress
 from imserver.bench.figures import faults, fold
 from imserver.bench.loop import BenchError
 from imserver.bench.machine import machine
+from imserver.bench.peer import Target
 from imserver.bench.stage import Cores, Figures, Stage
 
 

@@ -19,7 +19,7 @@ from imserver.bench.tally import Tally
 class UserPushes:
     """The pushes of one run, to one user after the other. Owns their numbers and the server's answers.
 
-    Message ``n`` goes to user ``n`` modulo their count. A request carries ``bulk`` messages (0: one, as a form).
+    Message ``n`` goes to user ``n`` modulo their count. A request carries ``bulk`` (0: one, as a form).
     """
 
     def __init__(self, generator: Generator, tag: str, clients: int, bulk: int, text_bytes: int) -> None:
@@ -138,7 +138,7 @@ def push_and_receive(
 
 @dataclass(frozen=True)
 class PushOptions:
-    """Parameters of the scenario. ``bulk`` 0 is one message a request."""
+    """Parameters of the scenario."""
 
     users: int = parameter(1000, "Connected users, pushed to in turn.")
     seconds: float = parameter(3.0, "How long to push, in seconds.")

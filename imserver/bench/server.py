@@ -25,7 +25,7 @@ TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True)
 class Cpu:
-    """User and system time of some processes: by threads in ns, and in clock ticks, which also know ended threads."""
+    """User and system time of some processes: by thread in ns, and in ticks, which know ended threads too."""
 
     threads_ns: Mapping[str, int]
     ticks: int
@@ -100,7 +100,7 @@ class Keeper:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> dict[str, Any]:
-        """Start the server and wait until it answers; raises BenchError with its last words when it does not."""
+        """Start the server, wait until it answers; raises BenchError with its last words if it does not."""
         http, ws, rpc = free_ports(3)
         command = [sys.executable, "-m", "imserver", "serve", "--host", "127.0.0.1", "--http-port", str(http)]
         command += ["--ws-port", str(ws), "--rpc-port", str(rpc), "--data-dir", str(self.directory / "data")]

@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from imserver.bench import server
-from imserver.bench.client import Target
 from imserver.bench.crew import Crew, Hand, Progress
 from imserver.bench.loop import BenchError
+from imserver.bench.peer import Target
 
 #: What a run found: names as in :mod:`.figures`; None where it could not be measured.
 Figures = dict[str, float | None]
@@ -61,8 +61,8 @@ class Span:
     ) -> Figures:
         """Return what ``count`` units in ``seconds`` were a second and what they cost.
 
-        ``during``: those of them that count for the rate, when some came after the time. Where a flat-out rate did
-        not saturate the server, the generator (or the machine) was the limit: the rate of a core is derived.
+        ``during``: those of them that count for the rate, if some came after the time. Where a flat-out
+        rate did not saturate the server, something else was the limit, and the rate is derived.
         """
         figures = self.cost(unit, count)
         measured = (count if during is None else during) / seconds
@@ -82,7 +82,7 @@ class Span:
 class Cores:
     """Which cores are for the server and which for the generators; nothing said, nobody is bound to any.
 
-    Left alone, the scheduler likes to put two processes that wake each other on one core, and then both share it.
+    Left alone, the scheduler likes to put two processes that wake each other on the same core.
     """
 
     server: tuple[int, ...] = ()
@@ -112,10 +112,10 @@ class Stage:
         self.progress = progress
         self.cores = cores or Cores()
 
-    def hire(self, count: int, *, as_server: bool = False) -> list[Hand]:
-        """Start ``count`` processes aimed at the server; ``as_server`` ones play its part and get its cores."""
+    def hire(self, count: int, cores: tuple[int, ...] | None = None) -> list[Hand]:
+        """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""
         hands = self.crew.hire(count)
-        cores = self.cores.server if as_server else self.cores.generators
+        cores = self.cores.generators if cores is None else cores
         for hand in hands:
             hand.ask("aim", target=asdict(self.target), index=hand.index, cores=cores)
         self.gather(hands)
@@ -134,9 +134,9 @@ class Stage:
     def open(
         self, hands: Sequence[Hand], count: int, *, first: int = 0, login: bool = True
     ) -> list[tuple[int, int]]:
-        """Open ``count`` connections, split over ``hands``, and wait until all is quiet; return (first, count) of each.
+        """Open ``count`` connections, split over ``hands``, and wait until all is quiet.
 
-        Raises BenchError unless every one of them stands.
+        Returns (first, count) of each; raises BenchError unless every connection stands.
         """
         shares = []
         for place, hand in enumerate(hands):

@@ -6,10 +6,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from imserver.bench.client import Peer
 from imserver.bench.frames import CLOSE, login_frame, request_frame, scan, user_name
 from imserver.bench.generator import OPEN_WINDOW, Generator, pack_opening
 from imserver.bench.latency import Latency
+from imserver.bench.peer import Peer
 from imserver.bench.stage import Figures, Stage, parameter
 
 CLIENTS_A_PROCESS = 15_000
@@ -106,7 +106,7 @@ class StormOptions:
 
 def run(stage: Stage, options: StormOptions) -> Figures:
     """Measure how long it takes until everybody is back, and what those who stayed saw of it."""
-    (bystander,) = stage.hire(1)
+    (bystander,) = stage.hire(1, cores=())  # not behind the others on their core
     stage.open([bystander], options.bystanders)
     hands = stage.hire(-(-options.clients // CLIENTS_A_PROCESS))
     shares = stage.open(hands, options.clients, first=options.bystanders)

@@ -21,7 +21,7 @@ FLOOR_US = 3.8
 
 @dataclass(frozen=True)
 class Bar:
-    """What a figure has to reach: at most ``limit`` (or ``at_least``). ``scaled``: by the floor of this machine."""
+    """What a figure has to reach: at most ``limit`` (or ``at_least``); ``scaled`` by the machine's floor."""
 
     figure: str
     limit: float
@@ -94,7 +94,7 @@ ALL: tuple[Row, ...] = (
     Row(
         "push to users in bulk",
         "push",
-        PushOptions(bulk=1000),
+        PushOptions(users=5000, clients=4, bulk=1000),
         (us(6.6), per_second("targets", 150_000), NO_LOSS),
     ),
     Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),

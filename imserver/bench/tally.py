@@ -1,9 +1,9 @@
 """Counting pushed messages: every frame of every receiver, with proof that none is missing or doubled.
 
-A message carries its number in the ``msgID`` (a tag of the run, seven digits) and the time it was sent in its
-text (ten digits of µs). All frames of a run are equally long, so a read is counted by arithmetic. Each receiver
-keeps a digest of its stream, and one receiver of each process, the witness, keeps all numbers: who has the same
-digest as the witness received exactly what the witness received.
+A message carries its number in the ``msgID`` (a tag of the run, seven digits) and the time it was sent in
+its text (ten digits of µs). All frames of a run are equally long, so a read is counted by arithmetic. Each
+receiver keeps a digest of its stream, and one of each process, the witness, keeps all numbers: who has the
+digest of the witness received exactly what the witness received.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from zlib import crc32
 
-from imserver.bench.client import Peer, Swarm
+from imserver.bench.client import Swarm
 from imserver.bench.frames import CLOSE, FINAL, TEXT, scan
 from imserver.bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
+from imserver.bench.peer import Peer
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # of a read with more frames than this only the oldest is timed
@@ -61,8 +62,8 @@ class Verdict:
 class Tally:
     """Counts the messages of one run at all connections of a swarm, which it takes over as its ``take``.
 
-    With ``every`` each frame's number is added to its receiver's checksum (for messages to single users, where
-    no two receivers get the same stream). ``received`` and ``last_ns`` move on with each read.
+    With ``every`` each frame's number is added to its receiver's checksum (for messages to single users,
+    where no two receivers get the same stream). ``received`` and ``last_ns`` move on with each read.
     """
 
     def __init__(self, swarm: Swarm, tag: str, *, every: bool = False) -> None:

@@ -1,7 +1,8 @@
 """Entry of a generator process: ``python -m imserver.bench.worker`` speaks JSON lines over its pipes.
 
-A command is ``{"do": task, …parameters}``; it is answered by one line, ``{"done": …}`` or ``{"failed": text}``, after
-any number of ``{"progress": [done, total]}``. The line ``stop`` ends a task early; the end of the input ends the process.
+A command is ``{"do": task, …parameters}``; it is answered by one line, ``{"done": …}`` or ``{"failed": …}``,
+after any number of ``{"progress": [done, total]}``. The line ``stop`` ends a task early; ``quit``, or
+the end of the input, ends the process.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import gc
 import os
 import resource
 import signal
+import sys
 import time
 import traceback
 from collections.abc import Callable
@@ -58,6 +60,7 @@ def perform(process: Generator, command: dict[str, Any]) -> dict[str, Any]:
 def main() -> None:
     """Serve commands until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # with what is to be done at the exit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

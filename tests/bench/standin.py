@@ -1,7 +1,7 @@
 """A small server of the cmd dialect that can be told to misbehave: what the load tools have to notice.
 
-``python -m tests.bench.standin [--drop N] [--double N]`` prints its two ports (HTTP, WebSocket) and serves until its
-input ends. Broadcast number N then misses, or reaches twice, the receiver that logged in last.
+``python -m tests.bench.standin [--drop N] [--double N]`` prints its two ports (HTTP, WebSocket) and serves
+until its input ends. Broadcast number N then misses, or reaches twice, the receiver that logged in last.
 """
 
 from __future__ import annotations
@@ -96,7 +96,9 @@ class Standin:
     def answer(self, path: str, body: bytes) -> dict[str, object]:
         if path == "/user/sendMessageBatch":
             items = json.loads(body)["messages"]
-            sent = [self.push(item["userID"], item["msgID"], item["message"], item["userID"]) for item in items]
+            sent = [
+                self.push(item["userID"], item["msgID"], item["message"], item["userID"]) for item in items
+            ]
             return {"code": 200, "data": {"results": [{"sendResults": one} for one in sent]}}
         form = dict(parse_qsl(body.decode()))
         if path == "/user/sendMessage":

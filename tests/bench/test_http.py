@@ -1,0 +1,41 @@
+"""Answers are taken apart however they are framed and wherever a read ends."""
+
+import pytest
+
+from imserver.bench.http import request_head, split_answer
+from imserver.bench.loop import BenchError
+from imserver.bench.peer import Target
+
+PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(("answer", "status"), [(PLAIN, 200), (CHUNKED, 404)])
+def test_an_answer_is_whole_only_with_its_last_byte(answer: bytes, status: int) -> None:
+    for end in range(len(answer)):
+        assert split_answer(answer[:end], 0) is None
+    assert split_answer(answer, 0) == (status, b"hello", len(answer))
+
+
+def test_pipelined_answers_follow_each_other() -> None:
+    stream = PLAIN + CHUNKED + PLAIN
+    statuses, at = [], 0
+    while at < len(stream):
+        answer = split_answer(stream, at)
+        assert answer is not None
+        statuses.append(answer[0])
+        at = answer[2]
+    assert statuses == [200, 404, 200]
+
+
+def test_an_answer_without_an_end_is_an_error() -> None:
+    with pytest.raises(BenchError, match="neither a length nor chunks"):
+        split_answer(b"HTTP/1.1 200 OK\r\n\r\n", 0)
+
+
+def test_a_request_carries_its_length_and_the_key() -> None:
+    target = Target("127.0.0.1", 1, http_host="h", http_port=2, key="secret")
+    head = request_head(target, "/p", "text/plain", 7)
+    assert head.startswith(b"POST /p HTTP/1.1\r\nHost: h:2\r\n")
+    assert b"Content-Length: 7\r\n" in head
+    assert head.endswith(b"Authorization: Bearer secret\r\n\r\n")

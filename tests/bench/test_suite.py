@@ -1,0 +1,87 @@
+"""Folding runs, judging figures by their bars, and the commands that stand beside figures."""
+
+import pytest
+
+from imserver.bench.fanout import FanoutOptions
+from imserver.bench.figures import FAULTS, FIGURES, faults, fold, shown
+from imserver.bench.play import SCENARIOS, Place, command_line
+from imserver.bench.push import PushOptions
+from imserver.bench.stage import Span
+from imserver.bench.suite import ALL, FLOOR_US, SMOKE, Bar, judge
+
+
+def test_several_runs_fold_to_the_median_and_faults_to_the_worst() -> None:
+    runs = [{"cpu_us": 3.0, "lost": 0.0}, {"cpu_us": 9.0, "lost": 2.0}, {"cpu_us": 4.0, "lost": 0.0}]
+    assert fold(runs) == {"cpu_us": 4.0, "lost": 2.0}
+    assert faults(fold(runs)) == {"lost": 2.0}
+
+
+def test_a_figure_that_no_run_has_stays_unknown() -> None:
+    assert fold([{"cpu_us": None}, {"cpu_us": None}]) == {"cpu_us": None}
+    assert shown("cpu_us", None) == "–"
+
+
+def test_every_fault_is_folded_to_its_worst() -> None:
+    assert [name for name in FAULTS if not FIGURES[name].worst] == []
+
+
+def test_a_bar_in_microseconds_moves_with_the_floor_of_the_machine() -> None:
+    bar = Bar("cpu_us", 1.0, scaled=True)
+    assert bar.met(1.0, FLOOR_US)
+    assert not bar.met(1.1, FLOOR_US)
+    assert bar.met(1.9, 2 * FLOOR_US)
+    assert not bar.met(None, FLOOR_US)
+    assert not Bar("deliveries_per_second", 10, at_least=True).met(9, 2 * FLOOR_US)
+
+
+def test_bars_are_judged_with_the_floor_that_the_suite_measured() -> None:
+    reports = [
+        {
+            "scenario": row.scenario,
+            "command": "c",
+            "figures": {"send_us_1": 2 * FLOOR_US, "cpu_us": 1.5, "lost": 0, "deliveries_per_second": 2e6},
+            "generator": {"bottleneck": True},
+        }
+        for row in ALL
+    ]
+    judged = {
+        bar["figure"]: bar for bar in judge(ALL, reports) if bar["title"] == "broadcast to 500, flat out"
+    }
+    assert judged["cpu_us"]["met"]
+    assert judged["cpu_us"]["scaled_bar"] == 2.0
+    assert judged["deliveries_per_second"]["derived"]
+
+
+@pytest.mark.parametrize("rows", [ALL, SMOKE])
+def test_suites_play_every_scenario_and_their_bars_name_figures(rows: tuple) -> None:
+    assert {row.scenario for row in rows} == set(SCENARIOS)
+    assert {bar.figure for row in rows for bar in row.bars} <= set(FIGURES)
+
+
+def test_the_command_beside_a_figure_asks_for_the_same() -> None:
+    fanout = command_line(SCENARIOS["fanout"], FanoutOptions(rate=20, one_per_send=True), 5)
+    assert fanout == "imserver bench fanout --rate 20 --one-per-send --runs 5"
+    assert command_line(SCENARIOS["push"], PushOptions(bulk=1000), 1) == "imserver bench push --bulk 1000"
+
+
+def test_a_rate_that_left_the_server_idle_is_derived_from_its_cpu() -> None:
+    span = Span(observed=True, server_us=500_000)
+    figures = span.rate("requests", 100_000, 1.0)
+    assert figures["measured_per_second"] == 100_000
+    assert figures["requests_per_second"] == 200_000
+    assert figures["generator_bound"] == 1
+    span.server_us = 950_000
+    assert span.rate("requests", 100_000, 1.0)["requests_per_second"] == 100_000
+
+
+def test_a_server_without_pids_has_a_rate_but_no_cost() -> None:
+    figures = Span(observed=False).rate("requests", 100, 2.0)
+    assert figures["requests_per_second"] == 50
+    assert figures["cpu_us"] is None
+
+
+def test_addresses_are_taken_apart() -> None:
+    target = Place(url="http://localhost:8080").target()
+    assert (target.ws_host, target.ws_port, target.ws_path) == ("localhost", 8089, "/acc")
+    target = Place(url="http://h:1", ws="ws://w:2/other").target()
+    assert (target.http_port, target.ws_host, target.ws_port, target.ws_path) == (1, "w", 2, "/other")

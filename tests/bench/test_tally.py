@@ -1,0 +1,138 @@
+"""Counting messages: no loss, no double and no change of order stays unseen, however the stream is cut."""
+
+import random
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from imserver.bench.client import BUFFER_BYTES, Swarm
+from imserver.bench.frames import PING, server_frame
+from imserver.bench.latency import stamp_us
+from imserver.bench.peer import Peer
+from imserver.bench.tally import Tally
+
+TAG = "tag123"
+NOTICE = server_frame(b'{"seq":"9","cmd":"enter","response":{"code":200,"codeMsg":"Ok","data":null}}')
+
+
+class FakeSocket:
+    """Stands for the socket of a peer that is fed by hand."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.sent: list[bytes] = []
+
+    def fileno(self) -> int:
+        return self.number
+
+    def recv_into(self, view: memoryview) -> int:
+        raise AssertionError("nobody reads here")
+
+    def send(self, data: bytes) -> int:
+        self.sent.append(data)
+        return len(data)
+
+
+class FakeSwarm(Swarm):
+    """A swarm whose peers are fed by hand."""
+
+    def __init__(self, peers: int) -> None:
+        self.peers = {number: Peer(FakeSocket(number), number) for number in range(peers)}  # type: ignore[arg-type]
+        self.lost, self.closes = [], {}
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.take = self.skim
+
+    def feed(self, peer: Peer, data: bytes) -> None:
+        """Do as ``ready`` does with received bytes."""
+        whole = peer.rest + data
+        self.buffer[: len(whole)] = whole
+        self.take(peer, len(whole))
+
+
+def message(number: int) -> bytes:
+    text = '{"seq":"%s%07d","cmd":"msg","response":{"code":200,"data":{"msg":"%010d....","from":"b"}}}'
+    return server_frame((text % (TAG, number, stamp_us())).encode())
+
+
+def pieces(stream: bytes, seed: int) -> Iterator[bytes]:
+    """Cut a stream at random places."""
+    dice = random.Random(seed)
+    at = 0
+    while at < len(stream):
+        end = at + dice.choice((1, 3, 50, 110, 500, 5000))
+        yield stream[at:end]
+        at = end
+
+
+def counted(streams: Sequence[Sequence[bytes]], *, every: bool = False) -> Tally:
+    swarm = FakeSwarm(len(streams))
+    tally = Tally(swarm, TAG, every=every)
+    for peer, stream in zip(swarm.peers.values(), streams, strict=True):
+        for piece in pieces(b"".join(stream), peer.number):
+            swarm.feed(peer, piece)
+    return tally
+
+
+MESSAGES = [message(number) for number in range(300)]
+ALL = set(range(300))
+
+
+def test_every_message_at_every_receiver_is_counted() -> None:
+    tally = counted([MESSAGES] * 5)
+    verdict = tally.verdict(ALL)
+    assert (verdict.expected, verdict.received) == (1500, 1500)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == (0, 0, 0)
+    assert tally.latency.count > 0
+
+
+@pytest.mark.parametrize("receiver", [0, 3])
+def test_one_lost_message_is_found_at_the_witness_and_at_any_other(receiver: int) -> None:
+    streams = [MESSAGES] * 5
+    streams[receiver] = MESSAGES[:150] + MESSAGES[151:]
+    verdict = counted(streams).verdict(ALL)
+    assert (verdict.lost, verdict.doubled) == (1, 0)
+
+
+def test_a_message_that_nobody_got_is_lost_for_all() -> None:
+    verdict = counted([MESSAGES[:-1]] * 5).verdict(ALL)
+    assert (verdict.lost, verdict.doubled) == (5, 0)
+
+
+def test_a_message_that_the_server_refused_is_not_lost() -> None:
+    verdict = counted([MESSAGES[:-1]] * 5).verdict(ALL - {299})
+    assert (verdict.lost, verdict.doubled) == (0, 0)
+
+
+@pytest.mark.parametrize("receiver", [0, 3])
+def test_a_doubled_message_is_found(receiver: int) -> None:
+    streams = [MESSAGES] * 5
+    streams[receiver] = [*MESSAGES[:150], MESSAGES[149], *MESSAGES[150:]]
+    verdict = counted(streams).verdict(ALL)
+    assert (verdict.lost, verdict.doubled) == (0, 1)
+
+
+def test_one_lost_and_another_doubled_do_not_cancel_out_at_the_witness() -> None:
+    verdict = counted([[*MESSAGES[:150], MESSAGES[149], *MESSAGES[151:]]] * 2).verdict(ALL)
+    assert (verdict.lost, verdict.doubled) == (2, 2)
+
+
+def test_another_order_at_one_receiver_is_found() -> None:
+    verdict = counted([MESSAGES, [MESSAGES[1], MESSAGES[0], *MESSAGES[2:]]]).verdict(ALL)
+    assert (verdict.lost, verdict.other_order) == (0, 1)
+
+
+def test_other_frames_in_between_are_not_messages_and_pings_are_answered() -> None:
+    stream = [*MESSAGES[:9], NOTICE, *MESSAGES[9:40], server_frame(b"hi", PING), *MESSAGES[40:]]
+    tally = counted([stream, MESSAGES])
+    verdict = tally.verdict(ALL)
+    assert (verdict.lost, verdict.doubled, verdict.other_order) == (0, 0, 0)
+    assert tally.others == 1
+    assert [len(peer.sock.sent) for peer in tally.receivers] == [1, 0]  # type: ignore[attr-defined]
+
+
+def test_messages_to_single_users_are_summed_up_one_by_one() -> None:
+    tally = counted([MESSAGES[0::2], MESSAGES[1::2]], every=True)
+    assert [peer.frames for peer in tally.receivers] == [150, 150]
+    assert [peer.checksum for peer in tally.receivers] == [sum(range(0, 300, 2)), sum(range(1, 300, 2))]
+    assert tally.latency.count == 300
