@@ -99,12 +99,16 @@ class Swarm:
             sock.close()
             self._failed(number, errno.errorcode.get(code, str(code)))
             return
-        self.peers[peer.fd] = peer
         try:
             sock.send(self._upgrade)  # on loopback the connection stands by now
             peer.phase = UPGRADING
-        except OSError:
+        except BlockingIOError:
             pass
+        except OSError as error:
+            sock.close()
+            self._failed(number, errno.errorcode.get(error.errno or 0, "error"))
+            return
+        self.peers[peer.fd] = peer
         self.loop.add(peer.fd, READ if peer.phase == UPGRADING else WRITE, self)
 
     def _source(self) -> str:

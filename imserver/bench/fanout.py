@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from imserver.bench.figures import with_faults_of
 from imserver.bench.floor import FloorStage
 from imserver.bench.generator import Generator
 from imserver.bench.http import FORM, Lane, Lanes, request_head
@@ -18,7 +19,7 @@ from imserver.bench.tally import Tally, Verdict
 
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
-LAST_FRAMES_SECONDS = 3.0
+LAST_FRAMES_SECONDS = 2.0
 RECEIVERS_A_PROCESS = 15_000
 
 
@@ -189,7 +190,7 @@ def run(stage: Stage, options: FanoutOptions) -> Figures:
     stage.open(hands, options.receivers)
     warm_up = _measure(stage, hands, options, seconds=min(0.3, options.seconds))
     if not options.one_per_send:
-        return _measure(stage, hands, options, seconds=options.seconds)
+        return with_faults_of(warm_up, _measure(stage, hands, options, seconds=options.seconds))
     floor = FloorStage(stage, hands[0], options.receivers)
     frame_bytes = int(warm_up["frame_bytes"] or 0)
     gap_seconds = 1 / options.rate if options.rate else 0.0
@@ -203,7 +204,7 @@ def run(stage: Stage, options: FanoutOptions) -> Figures:
     floor_us = figures["floor_us"] = (before + bare_us(options.seconds / 2)) / 2
     cost = figures["cpu_us"]
     figures["of_floor_percent"] = 100 * floor_us / cost if cost else None
-    return figures
+    return with_faults_of(warm_up, figures)
 
 
 def _measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: float) -> Figures:

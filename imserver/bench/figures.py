@@ -95,6 +95,14 @@ def fold(runs: Sequence[Figures]) -> Figures:
     return folded
 
 
+def with_faults_of(warm_up: Figures, figures: Figures) -> Figures:
+    """Return ``figures`` with the faults that already showed in the warm-up added: they are never excused."""
+    added = {
+        name: value + (warm_up.get(name) or 0) for name in FAULTS if (value := figures.get(name)) is not None
+    }
+    return {**figures, **added}
+
+
 def faults(figures: Figures) -> dict[str, float]:
     """Return the figures that should be zero and are not."""
     return {name: value for name in FAULTS if (value := figures.get(name))}

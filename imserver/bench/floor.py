@@ -37,7 +37,10 @@ def bare_frame(frame_bytes: int) -> bytes:
     padding = payload_bytes - len(text % (TAG, ""))
     if padding < 0:
         raise BenchError(f"a frame of {frame_bytes} bytes is too small to carry a number and a time")
-    return server_frame((text % (TAG, "." * padding)).encode())
+    frame = server_frame((text % (TAG, "." * padding)).encode())
+    if len(frame) != frame_bytes:
+        raise BenchError(f"no frame is {frame_bytes} bytes long")
+    return frame
 
 
 class Bare:

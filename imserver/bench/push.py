@@ -6,7 +6,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from imserver.bench.crew import Hand
 from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
+from imserver.bench.figures import with_faults_of
 from imserver.bench.frames import user_name
 from imserver.bench.generator import Generator
 from imserver.bench.http import FORM, JSON, Lane, Lanes, request_head
@@ -153,27 +155,32 @@ def run(stage: Stage, options: PushOptions) -> Figures:
     """Measure pushes to single users that are connected."""
     hands = stage.hire(1)
     stage.open(hands, options.users)
-    for seconds in (min(0.3, options.seconds), options.seconds):
-        with stage.measured() as span:
-            (answer,) = stage.ask(
-                hands,
-                "push",
-                tag=new_tag(),
-                seconds=seconds,
-                clients=options.clients,
-                bulk=options.bulk,
-                text_bytes=options.text_bytes,
-            )
+    warm_up = _measure(stage, hands, options, min(0.3, options.seconds))
+    return with_faults_of(warm_up, _measure(stage, hands, options, options.seconds))
+
+
+def _measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: float) -> Figures:
+    with stage.measured() as span:
+        (answer,) = stage.ask(
+            hands,
+            "push",
+            tag=new_tag(),
+            seconds=seconds,
+            clients=options.clients,
+            bulk=options.bulk,
+            text_bytes=options.text_bytes,
+        )
     span.note([answer])
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
     unit = "targets" if options.bulk else "requests"
+    answers = Latency.merged([answer["answers"]])
     return {
         "messages": answer["pushed"],
-        **span.rate(unit, answer["pushed"], answer["seconds"], during=answer["during"], flat_out=True),
+        **span.rate(unit, answer["pushed"], answer["seconds"], during=answer["during"]),
         **Latency.merged([answer["latency"]]).figures(),
-        "answer_p50_ms": Latency.merged([answer["answers"]]).percentile_ms(50),
-        "answer_p99_ms": Latency.merged([answer["answers"]]).percentile_ms(99),
+        "answer_p50_ms": answers.percentile_ms(50),
+        "answer_p99_ms": answers.percentile_ms(99),
         "frame_bytes": answer["frame_bytes"],
         "lost": answer["not_received"],
         "doubled": answer["wrong"],

@@ -47,7 +47,7 @@ def test_a_scan_leaves_an_unfinished_frame() -> None:
         assert len(found) == 1
 
 
-@pytest.mark.parametrize("size", [100, 127, 128, 154, 1000])
+@pytest.mark.parametrize("size", [100, 127, 130, 154, 1000])
 def test_a_bare_frame_has_the_length_asked_for(size: int) -> None:
     frame = bare_frame(size)
     assert len(frame) == size
@@ -57,3 +57,5 @@ def test_a_bare_frame_has_the_length_asked_for(size: int) -> None:
 def test_a_bare_frame_that_cannot_hold_a_number_and_a_time_is_refused() -> None:
     with pytest.raises(BenchError, match="too small"):
         bare_frame(40)
+    with pytest.raises(BenchError, match="no frame is 128 bytes long"):
+        bare_frame(128)
