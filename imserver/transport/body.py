@@ -86,11 +86,10 @@ class Body:
         if raw[start : start + 2] == b"\r\n":
             return bytes(raw[start + 2 :])
         end = raw.find(b"\r\n\r\n", start)
-        if end >= 0:
-            return bytes(raw[end + 4 :])
-        if len(raw) > MAX_TRAILER_BYTES or raw.count(b"\n") != raw.count(b"\r\n"):
+        trailer = raw[start:] if end < 0 else raw[start : end + 4]
+        if len(trailer) > MAX_TRAILER_BYTES or trailer.count(b"\n") != trailer.count(b"\r\n"):
             raise BadHead(HTTP_BAD_REQUEST, "broken trailer")
-        return None
+        return None if end < 0 else bytes(raw[end + 4 :])
 
 
 def _may_become_size(raw: bytearray) -> bool:
