@@ -6,8 +6,7 @@ Nothing here is patched: the test runs in the main greenlet, and everything else
 import _socket
 import socket
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 from typing import Any, Self
@@ -20,7 +19,7 @@ from imserver.protocol.echo import EchoDialect
 from imserver.transport.connection import Carrier, Connection, Encoding, Serve
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
-from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame
+from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
 
 POLLERS = (EpollPoller, WatcherPoller)
 PATIENCE_SECONDS = 5.0
@@ -89,12 +88,11 @@ def split(data: bytes) -> tuple[list[Frame], bytes]:
 class Client:
     """The far end of one connection. ``frames`` are all that have been read so far."""
 
-    def __init__(self, sock: _socket.socket) -> None:
+    def __init__(self, sock: _socket.socket, came: bytes = b"") -> None:
         self.sock = sock
         sock.setblocking(False)
-        self.frames: list[Frame] = []
         self.ended = False
-        self._rest = b""
+        self.frames, self._rest = split(came)
 
     def send(self, data: bytes) -> None:
         """Write all of ``data``, as the server takes it."""
@@ -153,6 +151,64 @@ class Client:
         self.sock.close()
 
 
+class Caller:
+    """An HTTP client on a non-blocking socket of this process's loop."""
+
+    def __init__(self, port: int) -> None:
+        self.sock = socket.create_connection(("127.0.0.1", port))
+        self.sock.setblocking(False)
+        self.waiting = b""
+        self.ended = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.sock.close()
+
+    def send(self, data: bytes) -> None:
+        """Write ``data``, which is small."""
+        assert self.sock.send(data) == len(data)
+
+    def _read(self) -> None:
+        try:
+            data = self.sock.recv(MEBIBYTE)
+        except BlockingIOError:
+            return
+        except ConnectionResetError:
+            data = b""
+        self.waiting += data
+        self.ended = not data
+
+    def _await(self, condition: Callable[[], bool]) -> None:
+        until(lambda: condition() or self.ended or self._read())
+        assert condition(), f"the stream ended after {self.waiting!r}"
+
+    def response(self) -> tuple[int, dict[str, str], bytes]:
+        """Wait for a response: status, headers by lower-case name, body."""
+        self._await(lambda: b"\r\n\r\n" in self.waiting)
+        head, _, rest = self.waiting.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        size = int(headers.get("content-length", 0))
+        self.waiting = rest
+        self._await(lambda: len(self.waiting) >= size)
+        body, self.waiting = self.waiting[:size], self.waiting[size:]
+        return int(first.split()[1]), headers, body
+
+    def until_ended(self) -> bytes:
+        """Wait for the end of the stream; what came before it."""
+        until(lambda: self.ended or self._read() or self.ended)
+        return self.waiting
+
+    def upgrade(self, path: str = "/acc", *more: tuple[str, str], behind: bytes = b"") -> Client:
+        """Become a WebSocket; ``behind`` is sent in the same packet as the request."""
+        self.send(handshake(path, more=more) + behind)
+        status, _, _ = self.response()
+        assert status == 101
+        return Client(self.sock, self.waiting)
+
+
 def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
     """Serve nothing."""
 
@@ -209,7 +265,7 @@ class Rig:
     def connect(
         self, encoding: Encoding | None = None, *, tcp: bool = False, buffer_bytes: int = 0
     ) -> tuple[Connection, Client]:
-        """A parked connection and its client, over TCP or a pair of sockets with small buffers if asked for."""
+        """A parked connection and its client, over TCP or with small buffers if asked for."""
         far, near = tcp_pair() if tcp else _socket.socketpair()
         if buffer_bytes:
             far.setsockopt(_socket.SOL_SOCKET, _socket.SO_SNDBUF, buffer_bytes)
@@ -217,18 +273,6 @@ class Rig:
         client = Client(near)
         self.clients.append(client)
         peer = f"127.0.0.1:{len(self.clients)}"
-        connection = Connection(
-            self.carrier, Socket(far), peer, encoding or self.encoding(), monotonic()
-        )
+        connection = Connection(self.carrier, Socket(far), peer, encoding or self.encoding(), monotonic())
         self.poller.add(connection)
         return connection, client
-
-
-@contextmanager
-def descriptors_kept() -> Iterator[None]:
-    """Fails if a test leaves files open."""
-    import os
-
-    before = set(os.listdir("/proc/self/fd"))
-    yield
-    assert set(os.listdir("/proc/self/fd")) <= before

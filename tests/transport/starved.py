@@ -1,7 +1,7 @@
 """A process with a listener and too few files, told what to do line by line on its standard input.
 
-``report`` prints its counters as JSON; ``free`` closes all connections that it has accepted. Each connection that
-it accepts gets a ``hi``.
+``report`` prints its counters as JSON; ``free`` closes all connections that it has accepted. Each connection
+that it accepts gets a ``hi``.
 """
 
 import json

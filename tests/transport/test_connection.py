@@ -72,7 +72,10 @@ def test_nothing_but_the_poller_and_the_carrier_knows_an_idle_connection(rig: Ri
     client.probe()
     turn()
     assert rig.carrier.connections == {connection}
-    assert not (rig.carrier.closing or rig.flusher.stalled or rig.flusher.dirty or rig.budget.held)
+    assert not rig.carrier.closing
+    assert not rig.flusher.stalled
+    assert not rig.flusher.dirty
+    assert not rig.budget.held
     assert not rig.poller.ready
 
 

@@ -5,6 +5,7 @@ import struct
 import tracemalloc
 import zlib
 from collections.abc import Iterable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -34,7 +35,7 @@ def inflated(payload: bytes, bits: int = 15) -> bytes:
 def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) -> list[bytes]:
     """A message cut at these places, a frame each."""
     places = [0, *sorted(min(cut, len(payload)) for cut in cuts), len(payload)]
-    pieces = [payload[a:b] for a, b in zip(places, places[1:], strict=False)]
+    pieces = [payload[a:b] for a, b in pairwise(places)]
     last = len(pieces) - 1
     return [
         frame(CONTINUATION if i else opcode, piece, fin=i == last, rsv=0 if i else rsv)
@@ -45,7 +46,7 @@ def fragments(opcode: int, payload: bytes, cuts: Iterable[int], rsv: int = 0) ->
 def pieces(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """The stream cut at these places."""
     places = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    return [data[a:b] for a, b in zip(places, places[1:], strict=False)]
+    return [data[a:b] for a, b in pairwise(places)]
 
 
 def read(stream: Iterable[bytes], limit: int = LIMIT, deflate: bool = False) -> tuple[Read, int]:

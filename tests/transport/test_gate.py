@@ -12,7 +12,16 @@ from hypothesis import strategies as st
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.echo import EchoDialect
 from imserver.services.dispatch import echo
-from imserver.transport.gate import Admission, Gate, Head, Refusal, Spoken, accept_token, host_of, wants_upgrade
+from imserver.transport.gate import (
+    Admission,
+    Gate,
+    Head,
+    Refusal,
+    Spoken,
+    accept_token,
+    host_of,
+    wants_upgrade,
+)
 from imserver.transport.proxies import TrustedProxies
 from tests.transport.rig import ignore
 
@@ -256,7 +265,9 @@ def test_a_browser_is_welcome_from_the_same_host_or_a_listed_one(
 
 
 def test_a_trusted_proxy_may_say_which_host_the_browser_asked_for() -> None:
-    request = head(address="127.0.0.1", origin="https://public.example", x_forwarded_host="public.example, inner")
+    request = head(
+        address="127.0.0.1", origin="https://public.example", x_forwarded_host="public.example, inner"
+    )
     assert admit(make(), request).close_code == 0
 
 
@@ -295,7 +306,11 @@ def test_a_dialect_may_welcome_any_origin() -> None:
         (f"{DEFLATE}; unknown=1", "", 0),
         (f"{DEFLATE}; server_no_context_takeover=1", "", 0),
         (f"{DEFLATE}; server_max_window_bits=8, {DEFLATE}", TAKEN, 15),
-        (f"x-other; a=1, {DEFLATE}; server_max_window_bits=12, {DEFLATE}", f"{TAKEN}; server_max_window_bits=12", 12),
+        (
+            f"x-other; a=1, {DEFLATE}; server_max_window_bits=12, {DEFLATE}",
+            f"{TAKEN}; server_max_window_bits=12",
+            12,
+        ),
         (f"{DEFLATE};;", "", 0),
         (f'{DEFLATE}; server_max_window_bits="10"', f"{TAKEN}; server_max_window_bits=10", 10),
     ],

@@ -1,10 +1,12 @@
 """Request heads: read strictly, or not at all."""
 
+import contextlib
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
+from imserver.transport.head import BadHead, end_of_head, parse_head
 
 GOOD = b"GET /user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
 
@@ -139,7 +141,9 @@ def test_what_could_be_read_in_two_ways_is_refused(data: bytes) -> None:
     assert 400 <= status_of(data) < 600
 
 
-@pytest.mark.parametrize("coding", [b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"])
+@pytest.mark.parametrize(
+    "coding", [b"gzip", b"identity", b"chunked, identity", b"xchunked", b"chunked, chunked"]
+)
 def test_an_unknown_transfer_encoding_is_refused(coding: bytes) -> None:
     assert status_of(head(b"Transfer-Encoding: " + coding)) in (400, 501)
 
@@ -155,12 +159,7 @@ def test_a_damaged_head_raises_nothing_but_bad_head_and_never_loses_its_length(
 ) -> None:
     place %= len(whole) - 4
     data = whole[:place] + junk + whole[place:]
-    try:
-        end = end_of_head(data, 16384)
-        parsed = parse_head(data[:end])
-    except BadHead as bad:
-        assert 400 <= bad.problem.status < 600
-        return
-    assert isinstance(parsed, ParsedHead)
-    assert not (parsed.chunked and parsed.length is not None)
-    assert parsed.length is None or parsed.length >= 0
+    with contextlib.suppress(BadHead):
+        parsed = parse_head(data[: end_of_head(data, 16384)])
+        assert parsed.length is None or not parsed.chunked
+        assert parsed.length is None or parsed.length >= 0

@@ -1,0 +1,170 @@
+"""The sweep: who showed no sign of life is closed, and nobody else; and it leaves the loop to others."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.hub import sweep as module
+from imserver.transport.connection import CLOSING, OPEN, Connection
+from tests.hub.world import World, told
+from tests.integration.raw import PING, PONG, frame, text
+from tests.transport.rig import Client, turn, until
+
+
+@pytest.fixture
+def spawned() -> Iterator[list[Any]]:
+    """Greenlets that the test started; they end with it."""
+    greenlets: list[Any] = []
+    yield greenlets
+    gevent.killall(greenlets)
+
+
+def age(connection: Connection, seconds: float) -> None:
+    """Let the last sign of life have been so long ago."""
+    connection.last_seen -= seconds
+
+
+def test_who_showed_no_sign_of_life_for_too_long_is_closed_with_4001() -> None:
+    with World(heartbeat_seconds=360) as world:
+        silent, client = world.login("101", "ann")
+        stranger, other = world.connect()
+        live, third = world.login("101", "bob")
+        turn()
+        age(silent, 361)
+        age(stranger, 361)
+        age(live, 359)
+        world.sweep.sweep()
+        assert (silent.state, stranger.state, live.state) == (CLOSING, CLOSING, OPEN)
+        assert (client.close_code(), other.close_code()) == (4001, 4001)
+        assert client.frames[-1].close_reason == "heartbeat expired"
+        assert not world.hub.is_online("101", "ann")
+        third.probe()
+        assert told(third)[-1][:2] == ("exit", "ann")
+        assert (world.metrics.sweeps, world.metrics.swept) == (1, 2)
+        world.sweep.sweep()
+        assert (world.metrics.sweeps, world.metrics.swept) == (2, 2), "nobody is closed twice"
+
+
+@pytest.mark.parametrize(
+    ("said", "renewed"),
+    [('{"cmd":"heartbeat"}', True), ('{"cmd":"ping"}', False), ("nonsense", False), ('{"cmd":"x"}', False)],
+)
+def test_a_heartbeat_renews_a_session_and_nothing_else_does(said: str, renewed: bool) -> None:
+    with World(heartbeat_seconds=360) as world:
+        connection, client = world.login("101", "ann")
+        age(connection, 400)
+        client.send(text(said))
+        client.probe()
+        world.sweep.sweep()
+        assert (connection.state == OPEN) is renewed
+
+
+def test_a_heartbeat_before_login_renews_nothing_and_a_login_does() -> None:
+    with World(heartbeat_seconds=360) as world:
+        connection, client = world.connect()
+        other, guest = world.connect()
+        for one in (connection, other):
+            age(one, 400)
+        client.send(text('{"cmd":"heartbeat"}'))
+        guest.send(text('{"cmd":"login","data":{"userID":"bob","appID":101}}'))
+        client.probe()
+        guest.probe()
+        world.sweep.sweep()
+        assert (connection.state, other.state) == (CLOSING, OPEN)
+
+
+def test_without_a_login_in_time_a_connection_is_closed_with_4002() -> None:
+    with World(login_seconds=10) as world:
+        late, client = world.connect()
+        early, _ = world.connect()
+        session, _ = world.login("101", "ann")
+        age(late, 11)
+        age(early, 9)
+        age(session, 11)
+        world.sweep.sweep()
+        assert client.close_code() == 4002
+        assert (early.state, session.state) == (OPEN, OPEN)
+
+
+def test_a_login_is_not_asked_for_when_no_time_is_set() -> None:
+    with World(login_seconds=0) as world:
+        connection, _ = world.connect()
+        age(connection, 359)
+        world.sweep.sweep()
+        assert connection.state == OPEN
+
+
+def test_a_long_sweep_lets_others_run_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 10)
+    with World() as world:
+        sessions = [world.connect()[0] for _ in range(60)]
+        seen: list[int] = []
+
+        def look() -> None:
+            while True:
+                gevent.sleep(0)
+                seen.append(sum(one.state == OPEN for one in sessions))
+
+        watcher = gevent.spawn(look)
+        for one in sessions:
+            age(one, 400)
+        sweeper = gevent.spawn(world.sweep.sweep)
+        until(sweeper.ready)
+        watcher.kill()
+        assert {60, 50, 40, 30, 20, 10} & set(seen) >= {50, 30, 10}
+
+
+def test_connections_that_come_and_go_during_a_sweep_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    with World() as world:
+        sessions = [world.connect()[0] for _ in range(10)]
+        for one in sessions:
+            age(one, 400)
+        sweeper = gevent.spawn(world.sweep.sweep)
+        until(lambda: world.metrics.swept)
+        world.connect()
+        for one in sessions:
+            one.lost()
+        until(sweeper.ready)
+        assert sweeper.successful()
+        assert len(world.carrier.connections) == 1
+
+
+def test_sweeps_come_again_and_again(spawned: list[Any]) -> None:
+    with World() as world:
+        spawned.append(gevent.spawn(world.sweep.run_sweeps, 0.005))
+        until(lambda: world.metrics.sweeps >= 3)
+
+
+# --- pings --------------------------------------------------------------------------------------------------
+
+
+def answering(client: Client) -> bool:
+    """Answer the pings that came; whether there was one."""
+    pings = [found for found in client.read() if found.opcode == PING]
+    client.frames = [found for found in client.frames if found.opcode != PING]
+    for found in pings:
+        client.send(frame(PONG, found.payload))
+    return bool(pings)
+
+
+def test_a_peer_that_does_not_answer_a_ping_is_closed_and_one_that_does_is_not(spawned: list[Any]) -> None:
+    with World(ping_seconds=0.01, pong_seconds=0.2) as world:
+        dead, _ = world.login("101", "ann")
+        live, client = world.login("101", "bob")
+        spawned.append(gevent.spawn(world.sweep.run_pings))
+        until(lambda: (answering(client), dead.state != OPEN)[1])
+        assert dict(world.ended) == {dead: 4001}
+        assert live.state == OPEN
+
+
+def test_a_peer_that_says_anything_need_not_answer_the_ping(spawned: list[Any]) -> None:
+    with World(ping_seconds=0.01, pong_seconds=0.2) as world:
+        connection, client = world.connect()
+        spawned.append(gevent.spawn(world.sweep.run_pings))
+        until(lambda: any(found.opcode == PING for found in client.read()))
+        client.send(text('{"cmd":"ping"}'))
+        until(lambda: len([found for found in client.read() if found.opcode == PING]) >= 2)
+        assert connection.state == OPEN
