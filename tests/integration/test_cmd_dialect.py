@@ -359,8 +359,8 @@ def test_odd_user_ids_are_listed_and_reached(server: Server, app: int, user: str
 
 @pytest.fixture(scope="module")
 def hasty(launch: Launch, door: str) -> Server:
-    """Heartbeats expire after a second here."""
-    return launch(door, websocket={"heartbeat_seconds": 1, "sweep_seconds": 0.2, "close_seconds": 1})
+    """Heartbeats expire soon here."""
+    return launch(door, websocket={"heartbeat_seconds": 0.6, "sweep_seconds": 0.1, "close_seconds": 1})
 
 
 def test_a_session_without_heartbeats_is_closed_and_its_user_goes_offline(hasty: Server) -> None:
@@ -381,7 +381,7 @@ def test_heartbeats_keep_a_session_and_pings_do_not(hasty: Server) -> None:
         logged_in(hasty.ws, "beating", 102) as beating,
         open_socket(hasty.ws) as pinging,
     ):
-        for _ in beats(2.5):
+        for _ in beats(1.5):
             assert beating.ask_cmd("heartbeat", {})[0] == 200
         assert is_online(hasty.http, "beating", 102)
         assert beating.ask_cmd("ping")[2] == "pong"
@@ -404,4 +404,4 @@ def beats(seconds: float) -> Iterator[None]:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         yield
-        time.sleep(0.2)
+        time.sleep(0.1)

@@ -241,7 +241,7 @@ def guarded(launch: Launch, door: str) -> Server:
         door,
         server={"origins": ["friend.example"]},
         api={"keys": [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]},
-        limits={"handshake_seconds": 1, "keepalive_seconds": 2},
+        limits={"handshake_seconds": 0.5, "keepalive_seconds": 1},
     )
 
 
@@ -284,14 +284,16 @@ def test_outside_demo_mode_pages_of_another_host_are_kept_out(guarded: Server, o
             assert answer.status == 403
 
 
-@pytest.mark.parametrize("start", [b"", b"GET /acc HT", handshake()[:-2]], ids=["nothing", "some", "most"])
-def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server, start: bytes) -> None:
+def test_a_handshake_that_does_not_end_is_cut_off_in_time(guarded: Server) -> None:
     began = time.monotonic()
-    with Raw(guarded.ws) as raw:
-        raw.send(start)
-        left = raw.rest(6)
-        assert not left or left.startswith(b"HTTP/1.1 408"), left
-    assert time.monotonic() - began > 0.5
+    with contextlib.ExitStack() as stack:
+        raws = [stack.enter_context(Raw(guarded.ws)) for _ in range(3)]
+        for raw, start in zip(raws, (b"", b"GET /acc HT", handshake()[:-2]), strict=True):
+            raw.send(start)
+        for raw in raws:
+            left = raw.rest(6)
+            assert not left or left.startswith(b"HTTP/1.1 408"), left
+            assert time.monotonic() - began > 0.4
 
 
 def test_dribbling_does_not_stretch_the_time_for_a_handshake(guarded: Server) -> None:
@@ -319,7 +321,7 @@ def test_an_upgraded_connection_outlives_the_handshake_time(guarded: Server) -> 
         began = time.monotonic()
         with Raw(guarded.ws) as other:
             other.rest(6)
-        assert time.monotonic() - began > 0.5
+        assert time.monotonic() - began > 0.4
         one.send(text("x"))
         assert one.message().opcode == TEXT
         one.send(b"\x89\x80\x00\x00\x00\x00")

@@ -59,7 +59,7 @@ def strict(launch: Launch, door: str) -> Server:
     """Little may wait for one client, and not for long."""
     return launch(
         door,
-        limits={"outbox_bytes": 500_000, "outbox_seconds": 1, "handshake_seconds": 2},
+        limits={"outbox_bytes": 500_000, "outbox_seconds": 1, "handshake_seconds": 1},
         websocket={"close_seconds": 1, "sweep_seconds": 0.2},
         debug={"echo_path": ECHO_PATH},
     )
@@ -292,7 +292,7 @@ def test_a_client_that_says_too_much_is_closed(launch: Launch, door: str) -> Non
 
 
 def test_a_client_that_does_not_log_in_where_it_must_is_closed(launch: Launch, door: str) -> None:
-    server = launch(door, limits={"login_seconds": 1}, websocket={"sweep_seconds": 0.2, "close_seconds": 1})
+    server = launch(door, limits={"login_seconds": 0.5}, websocket={"sweep_seconds": 0.1, "close_seconds": 1})
     with speaker(server.ws) as one, logged_in(server.ws, "in", 101) as member:
         one.closed(4002, seconds=5)
         assert member.ask_cmd("ping")[2] == "pong"
