@@ -31,6 +31,8 @@ from imserver.protocol.registry import DIALECTS
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher, echo, limited
+from imserver.services.presence import LocalPresence
+from imserver.services.pushing import LocalPushes
 from imserver.services.sessions import Sessions
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection, Serve
@@ -109,6 +111,8 @@ class Node:
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
+        self.presence = LocalPresence(self.hub)
+        self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
         self.gate = self._make_gate()
         self.sweep = Sweep(
             self.carrier,
@@ -334,7 +338,8 @@ class Node:
             _any_origin(config),
             config.server.origins,
         )
-        self.gate.recount(host_of(connection.peer) for connection in self.carrier.connections)
+        # Those that are closing have been counted out.
+        self.gate.recount(host_of(c.peer) for c in self.carrier.connections if c.state == OPEN)
 
     def ready(self) -> bool:
         """Whether this node can do its work."""

@@ -13,33 +13,11 @@ from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
 from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.metrics import Metrics
-from imserver.model import Event
 from imserver.services.dedupe import Dedupe
+from imserver.services.presence import Presence
+from imserver.services.pushing import Pushes
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
-
-
-class Presence(Protocol):
-    """What the API asks about who is here; the hub answers."""
-
-    def user_names(self, app: str) -> list[str]:
-        """The users of an app; none of an unknown one."""
-
-    def user_count(self, app: str) -> int:
-        """How many users an app has; 0 for an unknown one."""
-
-    def is_online(self, app: str, user: str) -> bool:
-        """Whether a session of the user lives."""
-
-
-class Pushing(Protocol):
-    """How the API delivers; :class:`imserver.services.delivery.Delivery` does it."""
-
-    def to_user(self, app: str, user: str, event: Event) -> int:
-        """Deliver to one user; the number of connections reached."""
-
-    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
-        """Deliver to the users of an app; the number of connections reached."""
 
 
 class Kicking(Protocol):
@@ -55,9 +33,9 @@ class Services(Protocol):
     @property
     def config(self) -> Config: ...
     @property
-    def hub(self) -> Presence: ...
+    def presence(self) -> Presence: ...
     @property
-    def delivery(self) -> Pushing: ...
+    def pushes(self) -> Pushes: ...
     @property
     def sessions(self) -> Kicking: ...
     @property
@@ -82,8 +60,8 @@ class Api:
 
     def __init__(self, services: Services) -> None:
         self.services = services
-        self.hub = services.hub
-        self.delivery = services.delivery
+        self.presence = services.presence
+        self.pushes = services.pushes
         self.sessions = services.sessions
         self.dedupe = services.dedupe
         self.auth = services.auth

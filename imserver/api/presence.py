@@ -18,18 +18,16 @@ def user_list(api: Api, call: Call) -> Answer:
 
     Up to :data:`LIST_PAGE` users come at once and in no order. Of a larger app each answer holds a page in
     the order of names, and ``next`` is the ``cursor`` to ask for the page that follows; a user who is online
-    all the while is listed exactly once, whoever else comes and goes.
+    all the while is listed exactly once, whoever else comes and goes. ``missingNodes`` names nodes that did
+    not answer in time, if any did not.
     """
     cursor = call.params.get("cursor", "")
-    count = api.hub.user_count(call.app) if call.app else 0
-    names = api.hub.user_names(call.app) if count else []
-    if not cursor and len(names) <= LIST_PAGE:
-        return success({"userCount": len(names), "userList": names})
-    after = _read_cursor(cursor)
-    rest = sorted(name for name in names if name > after)
-    data: dict[str, Any] = {"userCount": count, "userList": rest[:LIST_PAGE]}
-    if len(rest) > LIST_PAGE:
-        data["next"] = _cursor(rest[LIST_PAGE - 1])
+    page = api.presence.page(call.app, _read_cursor(cursor) if cursor else None, LIST_PAGE)
+    data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
+    if page.more:
+        data["next"] = _cursor(page.users[-1])
+    if page.missing:
+        data["missingNodes"] = page.missing
     return success(data)
 
 
@@ -47,7 +45,8 @@ def _read_cursor(cursor: str) -> str:
 def user_online(api: Api, call: Call) -> Answer:
     """``GET /user/online``: whether a user is online, in one app or (``appID`` 0 or missing) in any."""
     user = call.params.get("userid", "")
-    return success({"online": _is_online(api, call, user), "userID": user})
+    online = any(api.presence.is_online(app, user) for app in _apps(api, call))
+    return success({"online": online, "userID": user})
 
 
 def user_online_batch(api: Api, call: Call) -> Answer:
@@ -55,11 +54,15 @@ def user_online_batch(api: Api, call: Call) -> Answer:
     users = call.texts("userids")
     if len(users) > api.batch_targets:
         return BAD_PARAMETER
-    results = [{"online": _is_online(api, call, user), "userID": user} for user in users]
-    return success({"onlineCount": sum(row["online"] for row in results), "userList": results})
+    online = [False] * len(users)
+    for app in _apps(api, call):
+        online = [
+            known or here for known, here in zip(online, api.presence.are_online(app, users), strict=True)
+        ]
+    results = [{"online": here, "userID": user} for here, user in zip(online, users, strict=True)]
+    return success({"onlineCount": sum(online), "userList": results})
 
 
-def _is_online(api: Api, call: Call, user: str) -> bool:
-    if call.app:
-        return api.hub.is_online(call.app, user)
-    return any(api.hub.is_online(app, user) for app in api.apps if call.caller.reaches(app))
+def _apps(api: Api, call: Call) -> list[str]:
+    """The app that is asked about, or all that the caller reaches."""
+    return [call.app] if call.app else [app for app in api.apps if call.caller.reaches(app)]

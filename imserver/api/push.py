@@ -3,39 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-import gevent
 import msgspec
 from msgspec import Struct
 
 from imserver.api.call import Api, Call, app_from_json, require_app
 from imserver.api.form import BadBody, fold, parse_json
-from imserver.api.reply import BAD_PARAMETER, NOT_SENT, REPEATED, SENT, UNAUTHORIZED, Answer, Refused, success
-from imserver.model import Event
+from imserver.api.reply import (
+    BAD_PARAMETER,
+    FAILED,
+    NOT_SENT,
+    REPEATED,
+    SENT,
+    UNAUTHORIZED,
+    Answer,
+    Refused,
+    success,
+)
+from imserver.services.pushing import Outcome, Target
 
-YIELD_TARGETS = 256
-"""Targets of a batch that are served between two looks at the event loop."""
+_ANSWERS: Final = {
+    Outcome.SENT: SENT,
+    Outcome.NOT_SENT: NOT_SENT,
+    Outcome.REPEATED: REPEATED,
+    Outcome.FAILED: FAILED,
+}
 
 
 def send_message(api: Api, call: Call) -> Answer:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online."""
     params = call.params
-    user = params.get("userid", "")
-    msg_id = params.get("msgid", "")
-    message = params.get("message", "")
-    if len(message) + len(msg_id) + len(user) > api.push_characters:
+    target = Target(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
+    if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
         return BAD_PARAMETER
-    key = api.dedupe.claim(call.app, msg_id)
-    if key is None:
-        return REPEATED
-    sent = False
-    try:
-        sent = user != "" and api.delivery.to_user(call.app, user, Event("msg", user, message, msg_id)) > 0
-    finally:
-        api.dedupe.settle(key, sent)
-    api.metrics.pushes += sent
-    return SENT if sent else NOT_SENT
+    return _ANSWERS[api.pushes.to_user(call.app, target)]
 
 
 def send_message_all(api: Api, call: Call) -> Answer:
@@ -48,18 +50,7 @@ def send_message_all(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     if call.caller.user and call.caller.user != sender:
         return UNAUTHORIZED
-    key = api.dedupe.claim(call.app, msg_id)
-    if key is None:
-        return REPEATED
-    sent = False
-    try:
-        if sender:
-            api.delivery.to_app(call.app, Event("msg", sender, message, msg_id), sender)
-            sent = True
-    finally:
-        api.dedupe.settle(key, sent)
-    api.metrics.pushes += sent
-    return SENT if sent else NOT_SENT
+    return _ANSWERS[api.pushes.to_app(call.app, sender, msg_id, message)]
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -135,48 +126,28 @@ def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _send_each(api: Api, app: str, items: Sequence[Item]) -> Answer:
-    claim, settle, to_user = api.dedupe.claim, api.dedupe.settle, api.delivery.to_user
     longest = api.push_characters
-    results = []
-    sent_count = 0
-    for number, item in enumerate(items, 1):
-        user, msg_id, message = item.userID, item.msgID, item.message
-        key = claim(app, msg_id)
-        if key is None:
-            results.append(Result(user, None, True))
-            continue
-        sent = False
-        try:
-            if user and len(message) + len(msg_id) <= longest:
-                sent = to_user(app, user, Event("msg", user, message, msg_id)) > 0
-        finally:
-            settle(key, sent)
-        sent_count += sent
-        results.append(Result(user, sent))
-        if not number % YIELD_TARGETS:
-            gevent.sleep(0)
-    api.metrics.pushes += sent_count
-    return success({"sendCount": sent_count, "results": results})
+    # What is too long to be sent is sent to nobody.
+    targets = [
+        Target(
+            item.userID if len(item.message) + len(item.msgID) <= longest else "", item.msgID, item.message
+        )
+        for item in items
+    ]
+    outcomes = api.pushes.to_each(app, targets)
+    return _answer_each([item.userID for item in items], outcomes)
 
 
 def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> Answer:
-    """One ``msgID`` for all: claimed once, accepted when anybody was reached."""
     if len(message) + len(msg_id) > api.push_characters:
         raise Refused(BAD_PARAMETER)
-    key = api.dedupe.claim(app, msg_id)
-    if key is None:
-        return REPEATED
-    to_user = api.delivery.to_user
-    results = []
-    sent_count = 0
-    try:
-        for number, user in enumerate(users, 1):
-            sent = user != "" and to_user(app, user, Event("msg", user, message, msg_id)) > 0
-            sent_count += sent
-            results.append(Result(user, sent))
-            if not number % YIELD_TARGETS:
-                gevent.sleep(0)
-    finally:
-        api.dedupe.settle(key, sent_count > 0)
-    api.metrics.pushes += sent_count
-    return success({"sendCount": sent_count, "results": results})
+    outcomes = api.pushes.to_many(app, users, msg_id, message)
+    return REPEATED if outcomes is None else _answer_each(users, outcomes)
+
+
+def _answer_each(users: Sequence[str], outcomes: Sequence[Outcome]) -> Answer:
+    results = [
+        Result(user, None, True) if outcome == Outcome.REPEATED else Result(user, outcome == Outcome.SENT)
+        for user, outcome in zip(users, outcomes, strict=True)
+    ]
+    return success({"sendCount": sum(outcome == Outcome.SENT for outcome in outcomes), "results": results})

@@ -73,5 +73,7 @@ PREFLIGHT: Final = Answer(204, b"")
 
 SENT: Final = success({"sendResults": True})
 NOT_SENT: Final = success({"sendResults": False})
+FAILED: Final = success({"sendResults": False, "sendResultsErr": "the node of the user does not answer"})
+"""The user is on another node, which is known not to have got it."""
 REPEATED: Final = success({})
 """The ``msgID`` was accepted before: nothing is delivered again."""

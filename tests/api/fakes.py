@@ -15,6 +15,8 @@ from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.dedupe import Dedupe
+from imserver.services.presence import LocalPresence
+from imserver.services.pushing import LocalPushes
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 
 SECRET = b"a secret of thirty-two bytes ...."
@@ -34,12 +36,14 @@ class FakeNode:
     def __init__(self, config: Config | None = None, **online: list[str]) -> None:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
-        self.hub = self.delivery = self.sessions = self
+        self.sessions = self
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.auth = Auth(self.config, SECRET)
         self.metrics = Metrics()
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
+        self.presence = LocalPresence(self)
+        self.pushes = LocalPushes(self.dedupe, self, self.metrics)
         self.is_ready = True
         self.on_delivery: Callable[[], None] = lambda: None
         self.api = Api(self)

@@ -1,0 +1,135 @@
+"""Pushing: a message from a back end to users, accepted once per message id, with what became of it.
+
+:class:`LocalPushes` serves a node that is alone; ``services.clustered`` does the same for many.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple, Protocol
+
+import gevent
+
+from imserver.metrics import Metrics
+from imserver.model import Event
+from imserver.services.dedupe import Dedupe
+
+YIELD_TARGETS = 256
+"""Targets of a large push that are served between two looks at the event loop."""
+
+
+class Outcome(IntEnum):
+    """What became of a push to one target."""
+
+    NOT_SENT = 0
+    """Nobody was there to receive it; its message id may be used again."""
+    SENT = 1
+    REPEATED = 2
+    """The message id was accepted before; nothing was delivered again."""
+    FAILED = 3
+    """The user is on another node, which is known not to have got it; the message id may be used again."""
+
+
+class Target(NamedTuple):
+    """One message of a batch; ``user`` may be ``""``, then nobody receives it."""
+
+    user: str
+    msg_id: str
+    text: str
+
+
+class Pushes(Protocol):
+    """What the API asks. Every call may switch to other greenlets."""
+
+    def to_user(self, app: str, target: Target) -> Outcome:
+        """Push to one user."""
+
+    def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
+        """Push to all users of an app but ``sender``."""
+
+    def to_each(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
+        """Push many messages, each with its own user and message id."""
+
+    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
+        """Push one message to many users; None if its id was accepted before.
+
+        The id is claimed once, and accepted when anybody was reached.
+        """
+
+
+class Delivers(Protocol):
+    """What delivers; :class:`imserver.services.delivery.Delivery` does it."""
+
+    def to_user(self, app: str, user: str, event: Event) -> int:
+        """Deliver to one user; the number of connections reached."""
+
+    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
+        """Deliver to the users of an app; the number of connections reached."""
+
+
+class LocalPushes:
+    """Pushes of a node that is alone."""
+
+    def __init__(self, dedupe: Dedupe, delivery: Delivers, metrics: Metrics) -> None:
+        self._dedupe = dedupe
+        self._to_user = delivery.to_user
+        self._to_app = delivery.to_app
+        self._metrics = metrics
+
+    def to_user(self, app: str, target: Target) -> Outcome:
+        """See :class:`Pushes`."""
+        user, msg_id, text = target
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return Outcome.REPEATED
+        sent = False
+        try:
+            sent = user != "" and self._to_user(app, user, Event("msg", user, text, msg_id)) > 0
+        finally:
+            self._dedupe.settle(key, sent)
+        self._metrics.pushes += sent
+        return Outcome.SENT if sent else Outcome.NOT_SENT
+
+    def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
+        """See :class:`Pushes`."""
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return Outcome.REPEATED
+        sent = False
+        try:
+            if sender:
+                self._to_app(app, Event("msg", sender, text, msg_id), sender)
+                sent = True
+        finally:
+            self._dedupe.settle(key, sent)
+        self._metrics.pushes += sent
+        return Outcome.SENT if sent else Outcome.NOT_SENT
+
+    def to_each(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
+        """See :class:`Pushes`."""
+        outcomes = []
+        for number, target in enumerate(targets, 1):
+            outcomes.append(self.to_user(app, target))
+            if not number % YIELD_TARGETS:
+                gevent.sleep(0)
+        return outcomes
+
+    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
+        """See :class:`Pushes`."""
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return None
+        outcomes: list[Outcome] = []
+        sent = 0
+        try:
+            for number, user in enumerate(users, 1):
+                reached = user != "" and self._to_user(app, user, Event("msg", user, text, msg_id)) > 0
+                sent += reached
+                outcomes.append(Outcome.SENT if reached else Outcome.NOT_SENT)
+                if not number % YIELD_TARGETS:
+                    gevent.sleep(0)
+        finally:
+            self._dedupe.settle(key, sent > 0)
+        self._metrics.pushes += sent
+        return outcomes
