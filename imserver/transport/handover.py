@@ -18,7 +18,7 @@ from imserver.transport.body import Body, plain_request
 from imserver.transport.head import BadHead, ParsedHead, end_of_head
 
 if TYPE_CHECKING:
-    from imserver.transport.front import HttpConnection
+    from imserver.transport.http import HttpConnection
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,10 @@ from imserver.protocol.cmd import CmdDialect
 from imserver.services.dispatch import echo
 from imserver.transport.connection import Connection
 from imserver.transport.fast import FastRequest, FastResponse
-from imserver.transport.front import Front, HttpConnection, adopt
+from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate, Spoken, host_of
 from imserver.transport.handover import HandOver
+from imserver.transport.http import HttpConnection
 from imserver.transport.listener import Listener, bind
 from imserver.transport.proxies import TrustedProxies
 from tests.integration.raw import request, text

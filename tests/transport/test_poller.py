@@ -497,7 +497,7 @@ def test_linux_gets_epoll_also_in_a_patched_process(patched: bool) -> None:
 
 
 def test_without_epoll_there_is_a_watcher_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.transport.poller._EPOLL", None)
+    monkeypatch.setattr("imserver.transport.poller.EPOLL", None)
     poller = make(get_hub().loop, 4)
     assert type(poller) is WatcherPoller
     poller.close()

@@ -1,0 +1,363 @@
+"""One HTTP connection of the front: it waits parked, reads whole requests, and has each answered.
+
+An upgrade becomes a parked WebSocket; a request for one of the fast routes is answered right in the reader
+greenlet; everything else is handed, with the bytes already read, to pywsgi's handler (``transport.handover``)
+and comes back when it is answered.
+"""
+
+from __future__ import annotations
+
+import _socket
+import logging
+from collections.abc import Mapping
+from time import monotonic, perf_counter
+from typing import TYPE_CHECKING, Any
+
+from imserver import errors
+from imserver.transport import problems
+from imserver.transport.body import Body, plain_request
+from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
+from imserver.transport.fast import FastRequest, refuse_too_large
+from imserver.transport.gate import Head, Refusal, wants_upgrade
+from imserver.transport.handover import BODY_SECONDS, LINGER_SECONDS, RECEIVE_BYTES
+from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
+from imserver.transport.outbox import Backlog
+from imserver.transport.poller import NO_SOCKET
+
+if TYPE_CHECKING:
+    from imserver.transport.front import Front
+
+log = logging.getLogger(__name__)
+
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_SWITCHING = (
+    "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+)
+
+
+class HttpConnection:
+    """One parked HTTP connection. Owner of its socket and of the bytes of an unfinished request."""
+
+    __slots__ = (
+        "_body",
+        "_buffer",
+        "_front",
+        "_parsed",
+        "address",
+        "deadline",
+        "fd",
+        "fresh",
+        "interest",
+        "masked",
+        "outbox",
+        "reading",
+        "sock",
+        "state",
+    )
+
+    def __init__(self, front: Front, sock: _socket.socket, address: Any) -> None:
+        self._front = front
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.address = address
+        self.reading = False
+        self.masked = False
+        self.interest = 0
+        self.fresh = True
+        """No request has come yet."""
+        self._buffer = b""
+        self._body: Body | None = None
+        self._parsed: ParsedHead | None = None
+        self.outbox: list[bytes] | Backlog | None = None
+        self.state = OPEN
+        self.deadline = monotonic() + front.handshake_seconds
+
+    @property
+    def peer(self) -> str:
+        """Address of the peer, for the log."""
+        return f"{self.address[0]}:{self.address[1]}"
+
+    @property
+    def unfinished(self) -> bool:
+        """True while a request, its answer, or the first request of all is on its way."""
+        return self.state < DRAINING and bool(
+            self.fresh or self._buffer or self._body is not None or self.outbox is not None
+        )
+
+    def look_once_more(self) -> None:
+        """The server drains: serve what the kernel holds; then end a connection that only waits."""
+        if not self.reading:
+            self.reading = True
+            try:
+                self.on_readable()
+            finally:
+                self.reading = False
+                if self.masked:
+                    self._front.carrier.poller.unmask(self)
+        if not self.unfinished and self.state == OPEN:
+            self.lost()
+
+    def on_readable(self) -> None:
+        """Read once and serve the requests that are whole."""
+        try:
+            data = self.sock.recv(RECEIVE_BYTES)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.lost()
+            return
+        if not data:
+            self.lost()
+        elif self.state != OPEN:
+            return
+        elif self._body is None:
+            self.serve(self._buffer + data if self._buffer else data)
+        else:
+            self._feed_body(data)
+
+    def _feed_body(self, data: bytes) -> None:
+        """More of the body that is under way."""
+        parsed, body = self._parsed, self._body
+        assert parsed is not None
+        assert body is not None
+        try:
+            rest = body.feed(data)
+        except BadHead as bad:
+            self._count(0)
+            self.refuse(bad.problem)
+            return
+        if rest is None:
+            self._count(body.held_bytes)
+            return
+        self._count(0)
+        raw, self._buffer = self._buffer, b""
+        self._body = self._parsed = None
+        left = self._request(parsed, raw, body.content, rest, body.too_large)
+        if left is not None:
+            self.serve(left)
+
+    def _count(self, size: int) -> None:
+        """Count the bytes of an unfinished body against the node's budget."""
+        flusher = self._front.carrier.flusher
+        flusher.budget.set(self, size)
+        if flusher.budget.total > flusher.budget.limit:
+            flusher.schedule()
+
+    def on_writable(self) -> None:
+        """The kernel takes bytes again."""
+        self._front.carrier.flusher.resume(self)
+
+    def watch_writable(self, wanted: bool) -> None:
+        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
+        self._front.carrier.poller.watch_writable(self, wanted)
+
+    def held_bytes(self) -> int:
+        """Bytes of answers that wait for the peer to read, and of an unfinished request."""
+        waiting = self.outbox.size if type(self.outbox) is Backlog else 0
+        return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
+
+    def flushed(self) -> None:
+        """The last answer is written."""
+        if self.state == CLOSING:
+            self.finish()
+
+    def abandon(self, _code: int) -> None:
+        """The peer does not read its answers, or holds more than its share."""
+        self.lost()
+
+    def take_outbox(self) -> bytes:
+        """Answers that are not written yet, for whoever takes the socket over."""
+        outbox, self.outbox = self.outbox, None
+        if isinstance(outbox, Backlog):
+            return outbox.take()
+        return b"".join(outbox) if outbox else b""
+
+    def serve(self, data: bytes) -> None:
+        """Serve the requests in ``data``, which begins where a request begins."""
+        front = self._front
+        data = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+        while data:
+            try:
+                end = end_of_head(data, front.header_bytes)
+                if not end:
+                    if not self._buffer:
+                        self.deadline = monotonic() + front.handshake_seconds
+                    self._buffer = data
+                    return
+                parsed = parse_head(data[:end])
+            except BadHead as bad:
+                self.refuse(bad.problem)
+                return
+            length = parsed.length or 0
+            if parsed.chunked or len(data) - end < length or length > front.body_bytes:
+                self._begin_body(parsed, data[:end], data[end:])
+                return
+            stop = end + length
+            rest = self._request(parsed, data[:end], data[end:stop], data[stop:])
+            if rest is None:
+                return
+            data = rest
+        self._buffer = b""
+        self.deadline = monotonic() + front.keepalive_seconds
+
+    def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
+        """The body is not whole yet, or comes in chunks, or is too large."""
+        self._buffer, self._parsed = raw, parsed
+        self._body = Body(parsed, self._front.body_bytes)
+        self.deadline = monotonic() + BODY_SECONDS
+        if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
+            self._front.carrier.flusher.enqueue(self, _CONTINUE)
+        self._feed_body(data)
+
+    def _request(
+        self,
+        parsed: ParsedHead,
+        raw: bytes,
+        body: bytes | bytearray,
+        rest: bytes,
+        too_large: bool = False,
+    ) -> bytes | None:
+        """Serve one whole request: its head (``raw`` as it came), its body; ``rest`` came behind it.
+
+        Returns ``rest``, or None when this object has nothing more to do for now.
+        """
+        front = self._front
+        self.fresh = False
+        headers = parsed.headers
+        path, _, query = parsed.url.partition(b"?")
+        target = path.decode("latin-1")
+        if too_large:
+            self._answer(refuse_too_large(front.fast, parsed, self._client(headers)), False)
+            return None
+        if "upgrade" in headers and wants_upgrade(headers):
+            self._upgrade(parsed, target, rest)
+            return None
+        fast = front.fast.get((parsed.method, target))
+        if fast is None:
+            self._hand_over(plain_request(raw, parsed, body) + rest)
+            return None
+        began = perf_counter()
+        host = self._client(headers)
+        response = fast(FastRequest(parsed.method, target, query, bytes(body), headers, host))
+        front.metrics.http_fast += 1
+        keep = parsed.keep_alive and not front.draining
+        head = problems.head(response.status, response.head, len(response.body), keep, parsed.version)
+        if front.request_log is not None:
+            seconds = perf_counter() - began
+            front.request_log(parsed.method, target, response.status, seconds, host, len(response.body), "")
+        self._answer(head + response.body, keep)
+        return rest if keep else None
+
+    def _client(self, headers: Mapping[str, str]) -> str:
+        """Address of the client, as the trusted proxies tell it."""
+        host: str = self.address[0]
+        if "x-forwarded-for" in headers:
+            return self._front.gate.proxies.client(host, headers["x-forwarded-for"])
+        return host
+
+    def _answer(self, data: bytes, keep: bool) -> None:
+        self._front.carrier.flusher.enqueue(self, data)
+        if not keep:
+            self.state = CLOSING
+
+    def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
+        """Decide on an upgrade request and carry it out; what follows the head are frames already."""
+        front = self._front
+        host, port = self.address[0], self.address[1]
+        decision = front.gate.decide(Head(parsed.method, path, parsed.version, host, port, parsed.headers))
+        if isinstance(decision, Refusal):
+            front.metrics.handshakes_refused += 1
+            self.refuse(decision.problem, decision.headers)
+            return
+        answer = f"{_SWITCHING}{decision.accept}\r\n"
+        if decision.extension:
+            answer += f"Sec-WebSocket-Extensions: {decision.extension}\r\n"
+        opening = self.take_outbox() + f"{answer}\r\n".encode("latin-1")
+        try:
+            # The kernel takes a few hundred bytes whole, but for a peer that does not read earlier answers.
+            sent = self.sock.send(opening)
+        except OSError:
+            sent = -1
+        if sent != len(opening):
+            self.lost()
+            return
+        front.parked.discard(self)
+        sock, self.sock = self.sock, NO_SOCKET
+        front.admitted(sock, decision, rest)
+
+    def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        """Answer with a problem body and end the connection."""
+        self._front.metrics.http_refused += 1
+        self._buffer, self._body = b"", None
+        self.deadline = monotonic() + self._front.handshake_seconds
+        self._answer(problems.response(problem, headers), False)
+
+    def finish(self) -> None:
+        """End TCP after the answer.
+
+        Bytes of the peer that are still on their way must not destroy the answer by a reset: they are read
+        and dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed.
+        """
+        try:
+            self.sock.shutdown(_socket.SHUT_WR)
+        except OSError:
+            self.lost()
+            return
+        self.state = DRAINING
+        self._buffer, self._body = b"", None
+        self.deadline = monotonic() + LINGER_SECONDS
+        self._front.park(self)
+
+    def expire(self) -> None:
+        """It took too long: a silent connection is closed, an unfinished request is told so.
+
+        While answers wait to be read, the bounds of an outbox hold instead.
+        """
+        if self.state == OPEN and self.outbox is not None:
+            return
+        if self.state == OPEN and (self._buffer or self._body is not None):
+            self.refuse(errors.HTTP_TIMEOUT)
+        else:
+            self.lost()
+
+    def lost(self) -> None:
+        """End TCP now."""
+        self.state = CLOSED
+        self._leave()
+        if self.outbox is not None:
+            self.outbox = None
+        self._front.carrier.flusher.forget(self)
+        self.sock.close()
+
+    def _leave(self) -> None:
+        self._buffer = b""
+        self._front.parked.discard(self)
+        self._front.carrier.poller.remove(self)
+
+    def _hand_over(self, data: bytes) -> None:
+        """Let the application answer; the connection comes back afterwards."""
+        if self._front.hand_over.full:
+            self.refuse(errors.HTTP_BUSY)
+        else:
+            self._leave()
+            self._front.metrics.http_handed_over += 1
+            sock, self.sock = self.sock, NO_SOCKET
+            self._front.hand_over.serve(self, sock, self.take_outbox(), data)
+
+    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
+        """The hand-over is done: go on with the bytes that were read beyond it (None: end the connection)."""
+        self.sock = sock
+        self.fd = sock.fileno()
+        if rest is None or self._front.draining:
+            self.finish()
+            return
+        self._front.park(self)
+        self.deadline = monotonic() + self._front.keepalive_seconds
+        if rest:
+            self.reading = True
+            try:
+                self.serve(rest)
+            finally:
+                self.reading = False
+                if self.masked:
+                    self._front.carrier.poller.unmask(self)
