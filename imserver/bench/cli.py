@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import click
@@ -94,7 +95,12 @@ def scenario_command(scenario: Scenario) -> click.Command:
             sys.exit(1)
 
     options = tuple(_option(entry) for entry in fields(scenario.options))  # type: ignore[arg-type]
-    summary = (sys.modules[scenario.run.__module__].__doc__ or "").partition(": ")[2].partition("\n")[0]
+    summary = (
+        (sys.modules[scenario.run.__module__].__doc__ or "")
+        .partition(": ")[2]
+        .partition("\n")[0]
+        .replace("``", "")
+    )
     command.__doc__ = summary[:1].upper() + summary[1:]
     place = PLACE_OPTIONS if scenario.needs_server else ()
     return click.command(scenario.name)(decorated(guarded(command), (*options, *place, *OUTPUT_OPTIONS)))
@@ -105,7 +111,9 @@ def _option(entry: Any) -> Callable[[Command], Command]:
     if isinstance(entry.default, bool):
         flag = f"{name}/--no-{name[2:]}" if entry.default else name
         return click.option(flag, is_flag=True, default=entry.default, help=entry.metadata["help"])
-    kind = click.IntRange(min=0) if isinstance(entry.default, int) else click.FloatRange(min=0)
+    least, most = entry.metadata["least"], entry.metadata["most"]
+    whole = isinstance(entry.default, int)
+    kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)
     return click.option(
         name, type=kind, default=entry.default, show_default=True, help=entry.metadata["help"]
     )
@@ -153,10 +161,24 @@ def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
 
 
 @bench.command("table")
-@click.argument("file", type=click.File())
-def table(file: Any) -> None:
-    """Print the JSON of ``imserver bench all --json`` as Markdown."""
-    click.echo(report.markdown(json.load(file)))
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--into",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Replace what stands between the marks <!-- figures --> and <!-- end --> of this document.",
+)
+def table(file: Path, into: Path | None) -> None:
+    """Turn the JSON of `imserver bench all --json` into Markdown."""
+    text = report.markdown(json.loads(file.read_text(encoding="utf-8")))
+    if into is None:
+        click.echo(text)
+        return
+    document = into.read_text(encoding="utf-8")
+    before, begin, rest = document.partition(report.BEGIN_MARK)
+    _old, end, after = rest.partition(report.END_MARK)
+    if not begin or not end:
+        raise click.ClickException(f"{into} has no marks {report.BEGIN_MARK} and {report.END_MARK}")
+    into.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 for _scenario in SCENARIOS.values():

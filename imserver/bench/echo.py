@@ -10,7 +10,14 @@ from imserver.bench.frames import CLOSE, TEXT, request_frame, scan
 from imserver.bench.generator import Generator
 from imserver.bench.latency import Latency
 from imserver.bench.peer import Peer
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import (
+    MOST_CONNECTIONS,
+    MOST_IN_PROCESS,
+    Figures,
+    Stage,
+    parameter,
+    seconds_parameter,
+)
 
 LAST_ANSWERS_SECONDS = 2.0
 RECEIVE_BYTES = 4096
@@ -130,16 +137,16 @@ def echo(generator: Generator, seconds: float, command: str) -> dict[str, Any]:
 class EchoOptions:
     """Parameters of the scenario."""
 
-    connections: int = parameter(200, "Connections, each with one request in flight.")
-    seconds: float = parameter(3.0, "How long, in seconds.")
+    connections: int = parameter(200, "Connections, each with one request in flight.", most=MOST_CONNECTIONS)
+    seconds: float = seconds_parameter(3.0, "How long")
     heartbeat: bool = parameter(False, "Send heartbeats instead of pings.")
-    processes: int = parameter(1, "Generator processes.")
+    processes: int = parameter(1, "Generator processes.", most=64)
 
 
 def run(stage: Stage, options: EchoOptions) -> Figures:
     """Measure round trips of ``ping`` (or ``heartbeat``)."""
     command = "heartbeat" if options.heartbeat else "ping"
-    hands = stage.hire(options.processes)
+    hands = stage.hire(max(options.processes, -(-options.connections // MOST_IN_PROCESS)))
     stage.open(hands, options.connections)
     stage.ask(hands, "echo", seconds=min(0.3, options.seconds), command=command)
     with stage.measured() as span:

@@ -14,13 +14,20 @@ from imserver.bench.generator import Generator
 from imserver.bench.http import FORM, Lane, Lanes, request_head
 from imserver.bench.latency import STAMP_DIGITS, Latency, stamp_us
 from imserver.bench.loop import BenchError
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import (
+    MOST_CONNECTIONS,
+    MOST_IN_PROCESS,
+    Figures,
+    Stage,
+    parameter,
+    seconds_parameter,
+)
 from imserver.bench.tally import Tally, Verdict
 
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
 LAST_FRAMES_SECONDS = 2.0
-RECEIVERS_A_PROCESS = 15_000
+WINDOW_BYTES = 1 << 18  # what a receiver may be behind; servers close those that are far behind
 
 
 def new_tag() -> str:
@@ -165,28 +172,28 @@ def receive(generator: Generator, tag: str) -> dict[str, Any]:
 def verdict(generator: Generator, pushed: int, refused: list[int]) -> dict[str, Any]:
     """Task of the other processes: compare what was counted with what was pushed."""
     tally: Tally = generator.kept["tally"]
-    return tally.verdict(set(range(pushed)) - set(refused)).pack()
+    return {"verdict": tally.verdict(set(range(pushed)) - set(refused)).pack()}
 
 
 @dataclass(frozen=True)
 class FanoutOptions:
     """Parameters of the scenario."""
 
-    receivers: int = parameter(500, "Connections that receive each message.")
-    seconds: float = parameter(3.0, "How long to push, in seconds.")
-    rate: float = parameter(0.0, "Messages a second; 0 is flat out.")
+    receivers: int = parameter(500, "Connections that receive each message.", most=MOST_CONNECTIONS)
+    seconds: float = seconds_parameter(3.0, "How long to push")
+    rate: float = parameter(0.0, "Messages a second; 0 is flat out.", least=0, most=100_000)
     one_per_send: bool = parameter(
         False, "Push the next message when the last is everywhere, so that each leaves alone."
     )
     clients: int = parameter(8, "HTTP connections that push.")
     depth: int = parameter(8, "Requests in flight on each of them (pipelined).")
-    window: int = parameter(512, "Messages that the pushes may be ahead of the receivers.")
-    text_bytes: int = parameter(20, "Bytes of the message text (10 or more).")
+    window: int = parameter(512, "Messages that the pushes may be ahead of the receivers.", most=100_000)
+    text_bytes: int = parameter(20, "Bytes of the message text.", least=STAMP_DIGITS, most=60_000)
 
 
 def run(stage: Stage, options: FanoutOptions) -> Figures:
     """Measure deliveries; with ``one_per_send`` beside the floor of the same run."""
-    hands = stage.hire(-(-options.receivers // RECEIVERS_A_PROCESS))
+    hands = stage.hire(-(-options.receivers // MOST_IN_PROCESS))
     stage.open(hands, options.receivers)
     warm_up = _measure(stage, hands, options, seconds=min(0.3, options.seconds))
     if not options.one_per_send:
@@ -222,7 +229,7 @@ def _measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: fl
             one_per_send=options.one_per_send,
             clients=options.clients,
             depth=options.depth,
-            window=options.window,
+            window=min(options.window, max(1, WINDOW_BYTES // options.text_bytes)),
             text_bytes=options.text_bytes,
         )
         for hand in others:
@@ -231,10 +238,9 @@ def _measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: fl
     span.note(answers)
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
-    verdicts = [answer["verdict"]]
-    if others:
-        verdicts += stage.ask(others, "fanout.verdict", pushed=answer["pushed"], refused=answer["refused"])
-    whole = Verdict.merged(verdicts)
+    sent = {"pushed": answer["pushed"], "refused": answer["refused"]}
+    verdicts = [answer, *stage.ask(others, "fanout.verdict", **sent)]
+    whole = Verdict.merged(part["verdict"] for part in verdicts)
     flat_out = not options.rate and not options.one_per_send
     return {
         "messages": answer["pushed"],

@@ -17,7 +17,7 @@ from imserver.bench.frames import UPGRADE_ACCEPT, server_frame
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError
 from imserver.bench.peer import Target
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
 from imserver.bench.tally import Tally
 
 TAG = "bare"
@@ -176,9 +176,9 @@ class FloorStage:
 class FloorOptions:
     """Parameters of the scenario."""
 
-    receivers: int = parameter(500, "Sockets that are sent to.")
-    frame_bytes: int = parameter(FRAME_BYTES, "Bytes of a frame.")
-    seconds: float = parameter(2.0, "How long for each size of send, in seconds.")
+    receivers: int = parameter(500, "Sockets that are sent to.", most=MOST_IN_PROCESS)
+    frame_bytes: int = parameter(FRAME_BYTES, "Bytes of a frame.", least=60, most=60_000)
+    seconds: float = seconds_parameter(2.0, "How long for each size of send")
 
 
 def run(stage: Stage, options: FloorOptions) -> Figures:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imserver.bench.latency import Latency
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter
 
 
 @dataclass(frozen=True)
 class HandshakeOptions:
     """Parameters of the scenario."""
 
-    connections: int = parameter(5000, "Connections to open.")
+    connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
     login: bool = parameter(False, "Log in too.")
     members: int = parameter(
-        1100, "Users logged in before (an app that is large enough sends no notices of logins)."
+        1100,
+        "Users logged in before (an app that is large enough sends no notices of logins).",
+        least=0,
+        most=MOST_IN_PROCESS,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import MOST_CONNECTIONS, Figures, Stage, parameter, seconds_parameter
 
 WARM_UP_CONNECTIONS = 500
 CONNECTIONS_A_PROCESS = 5000
@@ -14,8 +14,8 @@ CONNECTIONS_A_PROCESS = 5000
 class IdleOptions:
     """Parameters of the scenario."""
 
-    connections: int = parameter(15_000, "Connections.")
-    seconds: float = parameter(10.0, "How long to watch the idle CPU, in seconds.")
+    connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
+    seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
     login: bool = parameter(True, "Log in (or only connect).")
 
 

@@ -119,7 +119,7 @@ def set_stage(scenario: Scenario, place: Place, crew: Crew, progress: Progress) 
         return Stage(place.target(), place.pids, crew, progress)
     (keeper,) = crew.hire(1)
     keeper.ask("serve", log=place.log, arguments=list(place.arguments), cores=cores.server)
-    (own,) = crew.gather([keeper], 60)
+    (own,) = crew.gather([keeper])
     target = Target("127.0.0.1", own["ws_port"], "/acc", "127.0.0.1", own["http_port"], place.app, place.key)
     return Stage(target, (own["pid"],), crew, progress, cores)
 

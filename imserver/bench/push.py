@@ -14,7 +14,7 @@ from imserver.bench.generator import Generator
 from imserver.bench.http import FORM, JSON, Lane, Lanes, request_head
 from imserver.bench.latency import STAMP_DIGITS, Latency, stamp_us
 from imserver.bench.loop import BenchError
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
 from imserver.bench.tally import Tally
 
 
@@ -142,13 +142,16 @@ def push_and_receive(
 class PushOptions:
     """Parameters of the scenario."""
 
-    users: int = parameter(1000, "Connected users, pushed to in turn.")
-    seconds: float = parameter(3.0, "How long to push, in seconds.")
+    users: int = parameter(1000, "Connected users, pushed to in turn.", most=MOST_IN_PROCESS)
+    seconds: float = seconds_parameter(3.0, "How long to push")
     clients: int = parameter(16, "HTTP connections, one request in flight on each.")
     bulk: int = parameter(
-        0, "Messages in a request of /user/sendMessageBatch; 0 is one a request of /user/sendMessage."
+        0,
+        "Messages in a request of /user/sendMessageBatch; 0 is one a request of /user/sendMessage.",
+        least=0,
+        most=10_000,
     )
-    text_bytes: int = parameter(20, "Bytes of the message text (10 or more).")
+    text_bytes: int = parameter(20, "Bytes of the message text.", least=STAMP_DIGITS, most=60_000)
 
 
 def run(stage: Stage, options: PushOptions) -> Figures:

@@ -14,6 +14,10 @@ from rich.table import Table
 from imserver.bench import crew
 from imserver.bench.figures import FIGURES, shown
 
+#: Between these, a document holds the Markdown of a suite.
+BEGIN_MARK = "<!-- figures -->"
+END_MARK = "<!-- end -->"
+
 
 class Bar:
     """A progress bar on standard error, when that is a terminal."""
@@ -115,13 +119,14 @@ def cells(bar: dict[str, Any]) -> list[str]:
 
 
 def markdown(suite: dict[str, Any]) -> str:
-    """Return the report of ``all`` as Markdown: the bars, then every figure with its command."""
-    lines = [place_line(suite["reports"][1]), ""]
+    """Return the report of ``all`` as Markdown: the bars with their commands, then every figure."""
+    reports = suite["reports"]
+    lines = [f"{place_line(reports[-1])}. imserver {suite['imserver']}.", ""]
     lines += ["| what | figure | value | bar | bar here | met | command |", "|---|---|--:|--:|--:|---|---|"]
     lines += [f"| {' | '.join(cells(bar))} | `{bar['command']}` |" for bar in suite["bars"]]
-    for report in suite["reports"]:
-        lines += ["", f"**{report['title']}**: `{report['command']}`", "", "| figure | value |", "|---|--:|"]
-        lines += [
-            f"| {FIGURES[name].label} | {shown(name, value)} |" for name, value in report["figures"].items()
-        ]
+    lines += ["", "Every figure of the same runs:"]
+    for report in reports:
+        lines += ["", f"**{report['title']}** – `{report['command']}`", "", "| figure | value |", "|---|--:|"]
+        for name, value in report["figures"].items():
+            lines.append(f"| {FIGURES[name].label} | {shown(name, value)} |")
     return "\n".join(lines)

@@ -17,18 +17,25 @@ from imserver.bench.peer import Target
 #: What a run found: names as in :mod:`.figures`; None where it could not be measured.
 Figures = dict[str, float | None]
 
-
-def parameter(default: Any, help: str) -> Any:
-    """Declare a parameter of a scenario: its default and what the command line says of it."""
-    return field(default=default, metadata={"help": help})
-
-
-TASK_SECONDS = 180.0
 REST_SECONDS = 1.0
 REST_LIMIT_SECONDS = 30.0
 RESTING_PERCENT = 2.0
 #: A server that used less than this share of a core was not what limited a flat-out rate.
 SATURATED_PERCENT = 90.0
+#: A process opens no more connections than this: the usual limit of open files is 20,000.
+MOST_IN_PROCESS = 15_000
+MOST_CONNECTIONS = 1_000_000
+MOST_SECONDS = 600.0
+
+
+def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) -> Any:
+    """Declare a parameter of a scenario: its default, what the command line says of it, its bounds."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+def seconds_parameter(default: float, help: str) -> Any:
+    """Declare how long something is measured."""
+    return parameter(default, f"{help}, in seconds.", least=0.05, most=MOST_SECONDS)
 
 
 @dataclass
@@ -123,7 +130,7 @@ class Stage:
 
     def gather(self, hands: Sequence[Hand]) -> list[dict[str, Any]]:
         """Wait for the answers of ``hands``."""
-        return self.crew.gather(hands, TASK_SECONDS, self.progress)
+        return self.crew.gather(hands, self.progress)
 
     def ask(self, hands: Sequence[Hand], do: str, **parameters: Any) -> list[dict[str, Any]]:
         """Give the same command to each of ``hands`` and wait for the answers."""

@@ -10,9 +10,15 @@ from imserver.bench.frames import CLOSE, login_frame, request_frame, scan, user_
 from imserver.bench.generator import OPEN_WINDOW, Generator, pack_opening
 from imserver.bench.latency import Latency
 from imserver.bench.peer import Peer
-from imserver.bench.stage import Figures, Stage, parameter
+from imserver.bench.stage import (
+    MOST_CONNECTIONS,
+    MOST_IN_PROCESS,
+    Figures,
+    Stage,
+    parameter,
+    seconds_parameter,
+)
 
-CLIENTS_A_PROCESS = 15_000
 PINGS_PER_SECOND = 1000
 LAST_ANSWERS_SECONDS = 5.0
 
@@ -98,17 +104,17 @@ def stand_by(generator: Generator, seconds: float) -> dict[str, Any]:
 class StormOptions:
     """Parameters of the scenario."""
 
-    clients: int = parameter(10_000, "Connections that drop and come back.")
-    bystanders: int = parameter(500, "Connections that stay, and ping.")
-    window: int = parameter(OPEN_WINDOW, "Connections that a process opens at once.")
-    seconds: float = parameter(60.0, "When to give up, in seconds.")
+    clients: int = parameter(10_000, "Connections that drop and come back.", most=MOST_CONNECTIONS)
+    bystanders: int = parameter(500, "Connections that stay, and ping.", most=MOST_IN_PROCESS)
+    window: int = parameter(OPEN_WINDOW, "Connections that a process opens at once.", most=4096)
+    seconds: float = seconds_parameter(60.0, "When to give up")
 
 
 def run(stage: Stage, options: StormOptions) -> Figures:
     """Measure how long it takes until everybody is back, and what those who stayed saw of it."""
     (bystander,) = stage.hire(1, cores=())  # not behind the others on their core
     stage.open([bystander], options.bystanders)
-    hands = stage.hire(-(-options.clients // CLIENTS_A_PROCESS))
+    hands = stage.hire(-(-options.clients // MOST_IN_PROCESS))
     shares = stage.open(hands, options.clients, first=options.bystanders)
     bystander.ask("storm.stand", seconds=options.seconds + 10)
     with stage.measured() as span:

@@ -37,6 +37,18 @@ def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert report["parameters"]["receivers"] == 20
 
 
+@pytest.mark.parametrize("way", [(), ("--rate", "50")])
+def test_fanout_to_receivers_in_several_processes(
+    place: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.bench.fanout.MOST_IN_PROCESS", 8)
+    report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
+    assert report["generator"]["processes"] == 3
+    messages = [run["messages"] for run in report["each"]]
+    assert report["figures"]["messages"] == messages[0] > 5
+    assert report["figures"]["lost"] == report["figures"]["doubled"] == 0
+
+
 @pytest.mark.parametrize("way", [(), ("--heartbeat",)])
 def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     figures = found("echo", "--connections", "20", "--seconds", "0.2", *way, *place)["figures"]
@@ -59,7 +71,8 @@ def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert figures["errors"] == 0
 
 
-def test_storm(place: tuple[str, ...]) -> None:
+def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.bench.storm.MOST_IN_PROCESS", 60)
     figures = found("storm", "--clients", "100", "--bystanders", "10", *place)["figures"]
     assert figures["returned"] == 100
     assert figures["bystanders_lost"] == figures["pings_unanswered"] == 0
@@ -94,12 +107,28 @@ def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, place: tuple[str,
         "met": True,
         "derived": False,
     }
-    suite = {"reports": [{"title": "floor", **floor}, {"title": "ping", **echo}], "bars": [bar]}
+    suite = {
+        "imserver": "1",
+        "reports": [{"title": "floor", **floor}, {"title": "ping", **echo}],
+        "bars": [bar],
+    }
     file = tmp_path / "all.json"
-    file.write_text(json.dumps({**suite, "machine": echo["machine"]}))
+    file.write_text(json.dumps(suite))
     result = run("table", str(file))
     assert result.exit_code == 0
     assert (
         "| ping | server CPU each | 8.00 µs | ≤ 10.00 µs | ≤ 10.50 µs | yes | `imserver bench echo"
         in result.stdout
     )
+
+    document = tmp_path / "doc.md"
+    document.write_text("before <!-- figures --> old <!-- end --> after")
+    assert run("table", str(file), "--into", str(document)).exit_code == 0
+    text = document.read_text()
+    assert text.startswith("before <!-- figures -->\n")
+    assert text.endswith("\n<!-- end --> after")
+    assert "old" not in text
+    assert result.stdout.strip() in text
+
+    document.write_text("no marks")
+    assert "no marks" in run("table", str(file), "--into", str(document)).output
