@@ -7,7 +7,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import gevent
 from gevent import socket as gevent_socket
@@ -16,9 +16,6 @@ from gevent.pywsgi import WSGIHandler, WSGIServer
 from imserver.errors import HTTP_TIMEOUT
 from imserver.transport.body import Body, plain_request
 from imserver.transport.head import BadHead, ParsedHead, end_of_head
-
-if TYPE_CHECKING:
-    from imserver.transport.http import HttpConnection
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +30,19 @@ WAITING_PER_RUNNING = 16
 WAITING_BYTES = 64 << 20
 """Bytes of requests that may wait for their turn."""
 RECEIVE_BYTES = 65536
+
+
+class Exchange(Protocol):
+    """A connection that is handed over, and taken back."""
+
+    address: Any
+
+    @property
+    def peer(self) -> str:
+        """Address of the peer, for the log."""
+
+    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
+        """The answer is written; ``rest`` was read beyond the request (None: the connection ends)."""
 
 
 class Reader:
@@ -172,7 +182,7 @@ class HandOver:
         self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
         self._waiting_bytes = 0
-        self._waiting: deque[tuple[HttpConnection, _socket.socket, bytes, bytes]] = deque()
+        self._waiting: deque[tuple[Exchange, _socket.socket, bytes, bytes]] = deque()
 
     @property
     def full(self) -> bool:
@@ -184,7 +194,7 @@ class HandOver:
         """True while a request runs or waits."""
         return bool(self.running or self._waiting)
 
-    def serve(self, connection: HttpConnection, sock: _socket.socket, waiting: bytes, data: bytes) -> None:
+    def serve(self, connection: Exchange, sock: _socket.socket, waiting: bytes, data: bytes) -> None:
         """Write ``waiting``, then have the application answer the request that begins with ``data``.
 
         Above the limit of requests that run at once it waits for its turn.
@@ -206,7 +216,7 @@ class HandOver:
         self.running.discard(greenlet)
         self._next()
 
-    def _serve(self, connection: HttpConnection, plain: _socket.socket, waiting: bytes, data: bytes) -> None:
+    def _serve(self, connection: Exchange, plain: _socket.socket, waiting: bytes, data: bytes) -> None:
         sock = _cooperative(plain)
         reader = Reader(sock, data)
         handler = OneRequestHandler(sock, connection.address, self._server, reader)  # type: ignore[call-arg]
@@ -224,7 +234,7 @@ class HandOver:
             log.exception("serving %s failed", connection.peer)
         self._give_back(connection, sock, bytes(reader.unread) if keep else None)
 
-    def _give_back(self, connection: HttpConnection, sock: gevent_socket.socket, rest: bytes | None) -> None:
+    def _give_back(self, connection: Exchange, sock: gevent_socket.socket, rest: bytes | None) -> None:
         raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         raw.setblocking(False)
         connection.come_back(raw, rest)
