@@ -6,7 +6,8 @@ import _socket
 import gc
 import logging
 import os
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from time import monotonic, time
 from typing import Any
 
@@ -61,13 +62,19 @@ class Node:
     """One process. Owner of every part; parts are reached as attributes and own their state themselves.
 
     ``create_application`` makes the WSGI application of this node (pages and the routes that the front does
-    not answer itself).
+    not answer itself). ``listeners`` are sockets that listen already, ``"http"`` and ``"websocket"``, where
+    somebody else has made them; the node closes them at its end. Without them it binds its own.
     """
 
     def __init__(
-        self, config: Config, request_log: RequestLog, create_application: Callable[[Node], Application]
+        self,
+        config: Config,
+        request_log: RequestLog,
+        create_application: Callable[[Node], Application],
+        listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self.config = config
+        self._inherited = listeners
         self.request_log = request_log
         self.started_at = time()
         self.metrics = Metrics()
@@ -183,9 +190,20 @@ class Node:
         self._stopped.wait()
 
     def _listen(self) -> None:
+        sockets = self._bind() if self._inherited is None else self._inherited
+        self.addresses = addresses_of(sockets)
+        self.http_port = sockets["http"].getsockname()[1]
+        self.ws_port = sockets["websocket"].getsockname()[1]
+        for name, sock in sockets.items():
+            if self.config.server.door == "front":
+                self._open_front(name, sock, sock.getsockname()[1])
+            else:
+                self._open_wsgi_door(name, sock)
+
+    def _bind(self) -> Mapping[str, socket.socket]:
         server, app = self.config.server, self.config.app
         ports = {"http": app.http_port, "websocket": app.websocket_port}
-        sockets = {}
+        sockets: dict[str, socket.socket] = {}
         try:
             for name, port in ports.items():
                 sockets[name] = bind(server.host, port, server.backlog, server.reuse_port)
@@ -193,20 +211,7 @@ class Node:
             for sock in sockets.values():
                 sock.close()
             raise
-        self.addresses = {}
-        for name, sock in sockets.items():
-            port, address = sock.getsockname()[1], text_of(sock.getsockname())
-            if name == "http":
-                self.http_port = port
-                self.addresses["http"] = f"http://{address}"
-                self.addresses["chat page"] = f"http://{address}/home/index"
-            else:
-                self.ws_port = port
-                self.addresses["websocket"] = f"ws://{address}/acc"
-            if server.door == "front":
-                self._open_front(name, sock, port)
-            else:
-                self._open_wsgi_door(name, sock)
+        return sockets
 
     def _open_front(self, name: str, sock: Any, port: int) -> None:
         limits = self.config.limits
@@ -377,6 +382,16 @@ class Node:
             "memoryBytes": _resident_bytes(),
             "metrics": self.metrics.snapshot(),
         }
+
+
+def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
+    """What a banner says of the listening sockets ``"http"`` and ``"websocket"``."""
+    http, websocket = (text_of(listeners[name].getsockname()) for name in ("http", "websocket"))
+    return {
+        "http": f"http://{http}",
+        "chat page": f"http://{http}/home/index",
+        "websocket": f"ws://{websocket}/acc",
+    }
 
 
 def _any_origin(config: Config) -> bool:
