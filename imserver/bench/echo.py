@@ -28,6 +28,7 @@ class Echo:
 
     def __init__(self, generator: Generator, command: str) -> None:
         self.loop = generator.loop
+        self.passed = generator.passed
         self.swarm = generator.swarm
         self.marker = b'"cmd":"' + command.encode() + b'"'
         self.frame = request_frame(command, "bench", {} if command == "heartbeat" else None)
@@ -43,7 +44,7 @@ class Echo:
             self.sent_ns[peer.fd] = time.monotonic_ns()
             peer.sock.send(self.frame)
 
-    def run(self, until: float) -> None:
+    def run(self, begin: float, until: float) -> None:
         """Answer every answer with the next request."""
         poll, clock = self.loop.epoll.poll, time.monotonic_ns
         peers, owners = self.swarm.peers, self.loop.owners
@@ -70,6 +71,7 @@ class Echo:
                 except OSError:
                     self._lost(peer, "reset")
             now = clock()
+            self.passed(begin, until)
 
     def finish(self) -> None:
         """Wait for the answers still on their way."""
@@ -118,7 +120,7 @@ def echo(generator: Generator, seconds: float, command: str) -> dict[str, Any]:
     run = Echo(generator, command)
     begin = time.monotonic()
     run.begin()
-    run.run(begin + seconds)
+    run.run(begin, begin + seconds)
     wall = time.monotonic() - begin
     during = run.answers
     run.finish()

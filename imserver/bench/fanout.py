@@ -73,7 +73,7 @@ def _alone(
 ) -> None:
     """Push one message at a time: the next one when the last is everywhere."""
     (lane, *_rest) = run.lanes
-    due = time.monotonic()
+    begin = due = time.monotonic()
     while (now := time.monotonic()) < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
         out = run.pushed * receivers > tally.received or lane.waiting
         if not out and now >= due:
@@ -81,6 +81,7 @@ def _alone(
             due = now + gap_seconds
         else:
             generator.loop.turn(due - now if not out else 0.2)
+            generator.passed(begin, end)
             if out and now > tally.last_ns / 1e9 + LAST_FRAMES_SECONDS:
                 return  # something is lost; the verdict says what
 
@@ -95,6 +96,7 @@ def _paced(run: Pushes, rate: float, end: float, generator: Generator) -> None:
             run.push(lanes[run.pushed % len(lanes)])
         else:
             generator.loop.turn(due - now)
+            generator.passed(begin, end)
 
 
 def _flat_out(
@@ -102,6 +104,7 @@ def _flat_out(
 ) -> None:
     """Push as fast as the server answers, never more than ``window`` messages ahead of the receivers."""
     lanes = list(run.lanes)
+    begin = time.monotonic()
     while time.monotonic() < end and not generator.loop.stopped:
         room = min(window - (run.pushed - tally.received // receivers), MOST_MESSAGES - run.pushed)
         for lane in lanes:
@@ -110,7 +113,7 @@ def _flat_out(
                 run.push(lane, count)
                 room -= count
         generator.loop.turn(0.1)
-        generator.progress(run.pushed, 0)
+        generator.passed(begin, end)
 
 
 def push_and_receive(

@@ -57,6 +57,10 @@ class Generator:
             self._told = now
             self.tell({"progress": [done, total]})
 
+    def passed(self, begin: float, end: float) -> None:
+        """Tell the parent how much of the time from ``begin`` to ``end`` has passed."""
+        self.progress(int(1000 * (time.monotonic() - begin)), int(1000 * (end - begin)))
+
     def tell(self, line: dict[str, Any]) -> None:
         """Write one line to the parent."""
         data = json.dumps(line).encode() + b"\n"

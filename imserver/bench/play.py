@@ -72,12 +72,15 @@ class Watcher(Protocol):
         """Start to show a new piece of work; the result is told how far it is."""
 
 
-def play(scenario: Scenario, options: Any, place: Place, runs: int, watcher: Watcher) -> dict[str, Any]:
+def play(
+    scenario: Scenario, options: Any, place: Place, runs: int, watcher: Watcher, title: str = ""
+) -> dict[str, Any]:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
     each: list[Figures] = []
     processes = 0
     for number in range(runs):
-        progress = watcher.begin(f"{scenario.name} {number + 1}/{runs}" if runs > 1 else scenario.name)
+        run = f", run {number + 1} of {runs}" if runs > 1 else ""
+        progress = watcher.begin((title or scenario.name) + run)
         crew = Crew()
         try:
             stage = set_stage(scenario, place, crew, progress)

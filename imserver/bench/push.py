@@ -112,6 +112,7 @@ def push_and_receive(
             if not lane.waiting:
                 run.push(lane)
         generator.loop.turn(0.2)
+        generator.passed(begin, end)
     during, pushing = run.lanes.answered * run.size, time.monotonic() - begin
     last_news = time.monotonic()
     while run.lanes.answered < run.requests or tally.received < run.pushed - len(run.refused):

@@ -92,9 +92,15 @@ ALL: tuple[Row, ...] = (
     Row("heartbeat", "echo", EchoOptions(heartbeat=True), (us(10), per_second("round_trips", 80_000))),
     Row("push to one user", "push", PushOptions(), (us(30), per_second("requests", 20_000), NO_LOSS)),
     Row(
-        "push to users in bulk",
+        "push in bulk, each frame alone",
         "push",
-        PushOptions(users=5000, clients=4, bulk=1000),
+        PushOptions(bulk=1000, clients=1),
+        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+    ),
+    Row(
+        "push in bulk, frames sharing a send",
+        "push",
+        PushOptions(bulk=1000),
         (us(6.6), per_second("targets", 150_000), NO_LOSS),
     ),
     Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),
@@ -129,10 +135,12 @@ SMOKE: tuple[Row, ...] = (
 
 def perform(rows: tuple[Row, ...], place: Place, runs: int, watcher: Watcher) -> list[dict[str, Any]]:
     """Play all ``rows`` and return their reports, each with its ``title``."""
-    return [
-        {"title": row.title, **play(SCENARIOS[row.scenario], row.options, place, runs, watcher)}
-        for row in rows
-    ]
+    reports = []
+    for number, row in enumerate(rows, 1):
+        title = f"{number}/{len(rows)} {row.title}"
+        report = play(SCENARIOS[row.scenario], row.options, place, runs, watcher, title)
+        reports.append({"title": row.title, **report})
+    return reports
 
 
 def judge(rows: tuple[Row, ...], reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
