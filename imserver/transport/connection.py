@@ -321,6 +321,6 @@ class Connection:
             carrier.flusher.forget(self)
         parser = self.parser
         self.outbox = self.parser = None
-        if parser is not None and not self.reading:
+        if parser is not None:
             parser.close()
         self.sock.close()
