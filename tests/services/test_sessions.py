@@ -315,6 +315,14 @@ def test_bans_are_bounded_and_the_oldest_leaves_first(world: World, monkeypatch:
     assert codes == [200, 200, 1003, 1003, 1003]
 
 
+def test_a_ban_that_is_renewed_is_the_newest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BANS", 2)
+    for user in ("ann", "bob", "ann", "cid"):
+        world.sessions.kick(NEWEST, user, 60)
+    codes = [world.sessions.login(world.connect()[0], Login(NEWEST, user)) for user in ("ann", "bob", "cid")]
+    assert codes == [1003, 200, 1003]
+
+
 # --- ending -------------------------------------------------------------------------------------------------
 
 

@@ -13,14 +13,17 @@ from gevent import socket as gevent_socket
 from gevent.hub import get_hub
 
 from imserver.metrics import Metrics
+from imserver.transport import listener as module
 from imserver.transport import poller
 from imserver.transport.listener import Listener, bind
 
 SPARE_FILES = 12
+PAUSE_SECONDS = 0.1
 
 
 def main() -> None:
     """Serve until standard input ends."""
+    module._PAUSE_SECONDS = PAUSE_SECONDS
     hub = get_hub()
     metrics = Metrics()
     accepted = []

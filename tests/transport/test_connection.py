@@ -1,6 +1,7 @@
 """One connection: what it serves, how it ends, and that it is nothing while it is idle."""
 
 import _socket
+import gc
 import logging
 import random
 import struct
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from imserver.services.dispatch import echo
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
+from imserver.transport.frames import MessageParser
 from imserver.transport.outbox import Backlog
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.rig import Client, Rig, look, turn, until
@@ -508,6 +510,49 @@ def test_the_budget_is_empty_when_nothing_is_unfinished(seed: int) -> None:
             client.probe()
         turn()
         assert (rig.budget.total, rig.budget.held) == (0, {})
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """As in a node, where a collection is rare."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def parsers() -> int:
+    """How many parsers there are in this process, reachable or not."""
+    return sum(type(one) is MessageParser for one in gc.get_objects())
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("end", ["finished", "breach", "lost", "closed", "lost by its command"])
+def test_a_parser_is_freed_without_a_garbage_collection(rig: Rig, end: str) -> None:
+    before = parsers()
+
+    def serve(connection: Connection, payload: bytes, is_text: bool) -> None:
+        if payload == b"closed":
+            connection.close(1000)
+        elif payload == b"lost by its command":
+            connection.lost()
+
+    connection, client = rig.connect(rig.encoding(serve))
+    client.send(frame(TEXT, end[:3], fin=False))
+    until(lambda: connection.parser is not None)
+    assert parsers() == before + 1
+    client.send(frame(7) if end == "breach" else frame(CONTINUATION, end[3:]) + text("x")[:3])
+    if end == "finished":
+        client.send(text("x")[3:])
+        client.probe()
+    elif end == "lost":
+        client.hang_up()
+        until(lambda: connection.state == CLOSED)
+    else:
+        client.until_ended()
+    until(lambda: not connection.reading)
+    assert connection.parser is None
+    assert parsers() == before
 
 
 def test_two_encodings_of_one_dialect_write_what_their_clients_can_read(rig: Rig) -> None:

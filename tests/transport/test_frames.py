@@ -266,6 +266,16 @@ def test_the_limit_counts_inflated_bytes(limit: int) -> None:
         assert read(fragments(TEXT, deflated(over), cuts, rsv=4), limit, True) == ([], 1009), cuts
 
 
+@pytest.mark.parametrize("limit", [1000, 65536])
+def test_what_cannot_be_compressed_may_take_a_few_bytes_more_on_its_way(limit: int) -> None:
+    noise = random.Random(1).randbytes(limit)
+    packed = deflated(noise)
+    assert len(packed) > limit
+    for cuts in ([], [limit // 2]):
+        assert read(fragments(BINARY, packed, cuts, rsv=4), limit, True) == ([(BINARY, noise)], 0)
+        assert read(fragments(BINARY, packed, cuts, rsv=4), limit - 1, True) == ([], 1009)
+
+
 @pytest.mark.parametrize("held", [0, 1, 900, 999, 1000])
 def test_control_frames_between_fragments_do_not_count_against_the_limit(held: int) -> None:
     start = frame(BINARY, b"x" * held, fin=False)
