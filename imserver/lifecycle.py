@@ -8,14 +8,20 @@ import os
 import resource
 import secrets
 import sys
+import time
 from pathlib import Path
 from typing import Final, Protocol
+
+from gevent import monkey
 
 from imserver.errors import StartError
 
 _log = logging.getLogger(__name__)
 
 _SECRET_BYTES: Final = 32
+_SHARE_SECONDS: Final = 1.0
+# Not the patched one: that would give a loop to a process that must have none.
+_SLEEP: Final = monkey.get_original("time", "sleep")
 
 
 class Part(Protocol):
@@ -78,35 +84,44 @@ def raise_file_limit() -> int:
 
 
 class DataDirectory:
-    """The folder in which the server keeps things; a lock in it stops a second server there."""
+    """The folder in which the server keeps things; a lock in it stops a second server there.
 
-    def __init__(self, path: str) -> None:
+    ``shared`` servers, nodes of one cluster, lock out only those that are not. The file ``lock`` holds the
+    process id of the first of them.
+    """
+
+    def __init__(self, path: str, shared: bool = False) -> None:
         self.path = Path(path)
+        self._shared = shared
+        self._first = False
         self._lock = -1
 
     def start(self) -> None:
-        """Make the folder and take its lock. Raises StartError."""
+        """Make the folder and take its lock. Never switches to another greenlet. Raises StartError."""
         try:
             if not self.path.exists():
-                self.path.mkdir(mode=0o700, parents=True)
+                self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
             lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"server.data_dir: {self.path} cannot be used: {error.strerror}") from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        self._first = first = _locked(lock, fcntl.LOCK_EX)
+        if first:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        if (self._shared and not _locked(lock, fcntl.LOCK_SH, _SHARE_SECONDS)) or not (first or self._shared):
             owner = os.pread(lock, 20, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(lock)
             raise StartError(
                 f"server.data_dir: {self.path} is in use by another server (pid {owner})"
-            ) from None
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                + (", which is no node of a cluster" if self._shared else "")
+            )
         self._lock = lock
 
     def stop(self) -> None:
         """Give the lock back."""
         if self._lock >= 0:
+            if self._first:
+                os.ftruncate(self._lock, 0)
             os.close(self._lock)
             self._lock = -1
 
@@ -131,16 +146,37 @@ class DataDirectory:
         return secret
 
 
+def _locked(descriptor: int, kind: int, seconds: float = 0.0) -> bool:
+    """Whether a lock could be had within ``seconds``; those who share it hold it alone when they start."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+            return True
+        except OSError:
+            if time.monotonic() >= deadline:
+                return False
+        _SLEEP(0.01)
+
+
 def _write_secret(path: Path) -> None:
-    # Under another name first: nobody ever reads half a secret, not even after a crash.
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    # Under another name first: nobody ever reads half a secret, not even after a crash. Of several servers
+    # that start at once in one folder the first one's secret stays.
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
         os.write(descriptor, secrets.token_hex(_SECRET_BYTES).encode() + b"\n")
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    draft.rename(path)
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    except OSError:  # a file system without hard links
+        draft.rename(path)
+        return
+    draft.unlink()
 
 
 def derive_key(secret: bytes, purpose: str) -> bytes:

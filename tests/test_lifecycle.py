@@ -91,6 +91,52 @@ def test_a_second_server_in_the_folder_is_refused_until_the_first_is_gone(tmp_pa
     second.stop()
 
 
+def test_servers_of_one_cluster_share_the_folder_and_the_first_one_names_itself(tmp_path: Path) -> None:
+    first, second = DataDirectory(str(tmp_path), shared=True), DataDirectory(str(tmp_path), shared=True)
+    first.start()
+    second.start()
+    assert (tmp_path / "lock").read_text(encoding="utf-8") == f"{os.getpid()}\n"
+    first.stop()
+    assert (tmp_path / "lock").read_text(encoding="utf-8") == ""
+    alone = DataDirectory(str(tmp_path))
+    with pytest.raises(StartError, match=r"in use by another server \(pid unknown\)$"):
+        alone.start()
+    second.stop()
+    alone.start()
+    alone.stop()
+
+
+def test_a_server_without_a_cluster_lets_no_node_of_one_in(tmp_path: Path) -> None:
+    alone, node = DataDirectory(str(tmp_path)), DataDirectory(str(tmp_path), shared=True)
+    alone.start()
+    with pytest.raises(StartError, match=r"\(pid \d+\), which is no node of a cluster$"):
+        node.start()
+    alone.stop()
+    node.start()
+    node.stop()
+
+
+def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secret(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from imserver.lifecycle import DataDirectory\n"
+        "data = DataDirectory(sys.argv[1], shared=True)\n"
+        "sys.stdin.read(1); data.start(); print(data.secret().decode(), flush=True); sys.stdin.read(1)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "data")]
+    servers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)
+    ]
+    for _ in range(2):  # all begin, then all end
+        for server in servers:
+            assert server.stdin is not None
+            server.stdin.write("x")
+            server.stdin.flush()
+    said = {server.communicate(timeout=20)[0] for server in servers}
+    assert [server.returncode for server in servers] == [0] * 6
+    assert len(said) == 1
+    assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]
+
+
 def test_a_killed_server_leaves_no_lock_behind(tmp_path: Path) -> None:
     code = (
         "import os, sys; from imserver.lifecycle import DataDirectory; "
