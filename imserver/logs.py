@@ -24,6 +24,7 @@ _FLUSH_SECONDS: Final = 0.1
 _FLUSH_LINES: Final = 1000
 _STDERR: Final = 2
 _IDS: Final = ("connection", "request")
+_PIPE_BYTES: Final = 4096
 
 # Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
 _ESCAPES: Final = {
@@ -54,12 +55,13 @@ class _Stamps:
 class TextFormatter(logging.Formatter):
     """One readable line a record; traceback and detail follow it."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
         super().__init__()
+        self._node = f" node={node}" if node else ""
         self._stamp = _Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage().translate(_ESCAPES)
+        message = record.getMessage().translate(_ESCAPES) + self._node
         ids = "".join(f" {key}={_plain(record, key)}" for key in _IDS if getattr(record, key, None))
         line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
         blocks = [line, getattr(record, "detail", None)]
@@ -73,10 +75,11 @@ def _plain(record: logging.LogRecord, key: str) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message; ids, detail and traceback if any."""
+    """One JSON object a record: time, level, logger, message; node, ids, detail and traceback if any."""
 
-    def __init__(self) -> None:
+    def __init__(self, node: str = "") -> None:
         super().__init__()
+        self._node = {"node": node} if node else {}
         self._stamp = _Stamps()
 
     def format(self, record: logging.LogRecord) -> str:
@@ -85,6 +88,7 @@ class JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **self._node,
         }
         for key in (*_IDS, "detail"):
             if getattr(record, key, None):
@@ -143,7 +147,7 @@ class LineHandler(logging.Handler):
     def _put(self, lines: bytes) -> bool:
         try:
             while lines:
-                lines = lines[os.write(self._descriptor, lines) :]
+                lines = lines[os.write(self._descriptor, lines if self._path else _whole_lines(lines)) :]
         except OSError:
             return False
         return True
@@ -162,11 +166,20 @@ class LineHandler(logging.Handler):
         super().close()
 
 
+def _whole_lines(lines: bytes) -> bytes:
+    """As many lines as a pipe takes at once, so that those of several processes do not mix in it."""
+    if len(lines) <= _PIPE_BYTES:
+        return lines
+    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
+    return lines[:end]
+
+
 class RequestLog:
     """One line a request; the hot path only appends, one write follows after 100 ms or 1,000 lines."""
 
-    def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True) -> None:
+    def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True, node: str = "") -> None:
         self._handler = handler
+        self._node = node
         self._format = self._json_line if json else self._text_line
         self._enabled = enabled
         self._stamp = _Stamps()
@@ -217,7 +230,8 @@ class RequestLog:
     ) -> bytes:
         line = (
             f"{self._stamp(moment)} INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status}"
-            f" {seconds * 1000:.2f}ms {size}B{' request=' + request if request else ''}"
+            f" {seconds * 1000:.2f}ms {size}B{' node=' + self._node if self._node else ''}"
+            f"{' request=' + request if request else ''}"
         )
         if not line.isprintable():
             line = line.translate(_ESCAPES)
@@ -244,6 +258,8 @@ class RequestLog:
             "bytes": size,
             "peer": peer,
         }
+        if self._node:
+            line["node"] = self._node
         if request:
             line["request"] = request
         return _json(line) + b"\n"
@@ -271,9 +287,10 @@ class Logs:
         self._handler.close()
 
 
-def open_logs(config: Config) -> Logs:
+def open_logs(config: Config, node: str = "") -> Logs:
     """Send all logging of this process to where the configuration says.
 
+    ``node`` is named in each line: given where several processes write to one place.
     Raises :class:`StartError` if the log file cannot be written.
     """
     path = config.app.log_file
@@ -282,12 +299,13 @@ def open_logs(config: Config) -> Logs:
     except OSError as error:
         raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
     as_json = config.log.format == "json"
-    handler.setFormatter(JsonFormatter() if as_json else TextFormatter())
+    handler.setFormatter(JsonFormatter(node) if as_json else TextFormatter(node))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     logging.getLogger("imserver").setLevel(config.log.level.upper())
-    return Logs(handler, RequestLog(handler, json=as_json, enabled=config.log.requests))
+    requests = RequestLog(handler, json=as_json, enabled=config.log.requests, node=node)
+    return Logs(handler, requests)
 
 
 def log_greenlet_errors(hub: Hub) -> None:

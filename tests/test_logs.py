@@ -4,7 +4,10 @@ import json
 import logging
 import os
 import re
+import subprocess
+import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -30,10 +33,10 @@ def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
     root, own = logging.getLogger(), logging.getLogger("imserver")
     levels = root.level, own.level
 
-    def open_to(**settings: Any) -> tuple[Logs, Path]:
+    def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
         path = tmp_path / "made" / "server.log"
         overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
-        opened.append(open_logs(config.load(None, {}, overrides)))
+        opened.append(open_logs(config.load(None, {}, overrides), node))
         return opened[-1], path
 
     yield open_to
@@ -73,6 +76,39 @@ def test_a_json_line_has_time_level_message_and_ids(logs_to: OpenLogs) -> None:
         "connection": "127.0.0.1:5",
         "request": "r1",
     }
+
+
+def test_of_several_nodes_each_line_names_its_own(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(node="10.0.0.1:9003")
+    logging.getLogger("imserver.x").warning("hello", extra={"request": "r1"})
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5, "r2")
+    logs.requests.flush()
+    first, second = lines(path)
+    assert first.endswith(" WARNING imserver.x: hello node=10.0.0.1:9003 request=r1")
+    assert second.endswith(" 127.0.0.1:1 GET / 200 1.00ms 5B node=10.0.0.1:9003 request=r2")
+
+
+def test_of_several_nodes_each_json_line_names_its_own(logs_to: OpenLogs) -> None:
+    logs, path = logs_to(node="10.0.0.1:9003", format="json")
+    logging.getLogger("imserver.x").warning("hello")
+    logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)
+    logs.requests.flush()
+    assert [json.loads(line)["node"] for line in lines(path)] == ["10.0.0.1:9003"] * 2
+
+
+def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
+    code = (
+        "import sys; from imserver.logs import LineHandler\n"
+        "handler, line = LineHandler(''), sys.argv[1].encode() * 150 + b'\\n'\n"
+        "for _ in range(30): handler.write(line * 500)"
+    )
+    reading, writing = os.pipe()
+    writers = [subprocess.Popen([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"]
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        seen = Counter(pipe.read().splitlines())
+    assert [writer.wait(10) for writer in writers] == [0, 0, 0]
+    assert seen == {letter * 150: 15_000 for letter in (b"a", b"b", b"c")}
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
