@@ -17,6 +17,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
 from tests.integration.raw import frame, text
+from tests.integration.setting import open_files
 from tests.support import clean_environment
 from tests.transport.rig import POLLERS, Client, Rig, look, turn, until
 
@@ -277,9 +278,10 @@ def test_a_peer_that_only_ends_its_half_is_served_to_its_end(lot: Lot) -> None:
     assert spy.read == [b"x"]
 
 
-def test_a_thousand_that_vanish_at_once_do_not_delay_a_live_one(kind: Any) -> None:
+def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> None:
+    count = min(2000, open_files(4000) // 2)
     with Rig(poller=kind) as rig:
-        crowd = [rig.connect() for _ in range(1000)]
+        crowd = [rig.connect() for _ in range(count)]
         _, live = rig.connect(rig.encoding(echo))
         turn()
         for _, client in crowd:
@@ -287,9 +289,9 @@ def test_a_thousand_that_vanish_at_once_do_not_delay_a_live_one(kind: Any) -> No
         live.send(text("still here"))
         live.expect(1)
         gone = len(rig.ended)
-        until(lambda: len(rig.ended) == 1000)
+        until(lambda: len(rig.ended) == count)
         if kind is EpollPoller:
-            assert gone < 300, "the live one was served among the first"
+            assert gone < count / 4, "the live one was served among the first"
         assert {code for _, code in rig.ended} == {1006}
         assert len(rig.carrier.connections) == 1
         assert turns_of_the_loop() < SPINNING_TURNS
