@@ -41,12 +41,14 @@ def main() -> None:
     watcher.start(turned)
     listener = Listener(bind("127.0.0.1", 0, 128, False), poller.make(hub.loop, 4), hub.loop, metrics, accept)
     files = len(os.listdir("/proc/self/fd")) + SPARE_FILES
-    resource.setrlimit(resource.RLIMIT_NOFILE, (files, files))
+    plenty = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files, plenty[1]))
     print(listener.port, flush=True)
     while True:
         gevent_socket.wait_read(0)
         for line in os.read(0, 1000).decode().split() or ["end"]:
             if line == "end":
+                resource.setrlimit(resource.RLIMIT_NOFILE, plenty)
                 sys.exit()
             if line == "free":
                 for sock in accepted:
