@@ -16,6 +16,7 @@ from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.support import ROOT
 
 DOCS = ROOT / "docs"
+ARCHITECTURE = DOCS / "architecture.md"
 PROTOCOL = DOCS / "protocol.md"
 OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
@@ -67,6 +68,14 @@ def test_the_counters_are_those_of_the_code() -> None:
         name for row in table_with(OPERATIONS, "counter", "meaning") for name in row["counter"].split(", ")
     ]
     assert sorted(listed) == sorted(Metrics.__slots__)
+
+
+def test_the_map_names_every_package_and_top_level_module() -> None:
+    rows = table_with(ARCHITECTURE, "module", "what for")
+    package = ROOT / "imserver"
+    modules = {path.name for path in package.glob("*.py")} - {"__init__.py"}
+    packages = {f"{path.parent.name}/" for path in package.glob("*/__init__.py")}
+    assert {name for row in rows for name in row["module"].split(", ")} == modules | packages
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
