@@ -150,7 +150,9 @@ class Node:
         paths = {dialect.path: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
         if config.debug.echo_path:
             dialect = EchoDialect(config.debug.echo_path)
-            paths[dialect.path] = Spoken(dialect, echo, config.debug.echo_bytes)
+            paths[dialect.path] = Spoken(
+                dialect, echo, config.debug.echo_bytes, config.debug.echo_bytes + config.limits.outbox_bytes
+            )
         return Gate(
             paths,
             TrustedProxies(config.server.trusted_proxies),

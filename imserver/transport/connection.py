@@ -9,7 +9,7 @@ from __future__ import annotations
 import _socket
 from collections.abc import Callable
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from websockets.frames import Opcode
 from websockets.speedups import apply_mask
@@ -48,9 +48,13 @@ class Encoding:
     One instance is shared by all connections alike, so a broadcast is encoded once per encoding.
     """
 
-    __slots__ = ("deflate_bits", "dialect", "limit_bytes", "opcode", "serve")
+    __slots__ = ("deflate_bits", "dialect", "limit_bytes", "opcode", "outbox_bytes", "serve")
 
-    def __init__(self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int) -> None:
+    def __init__(
+        self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
+    ) -> None:
+        self.outbox_bytes = outbox_bytes
+        """Bound of an outbox where it is not the node's (0)."""
         self.dialect = dialect
         self.serve = serve
         self.deflate_bits = deflate_bits
@@ -118,6 +122,7 @@ class Connection:
         "parser",
         "peer",
         "reading",
+        "session",
         "silent",
         "sock",
         "state",
@@ -143,6 +148,8 @@ class Connection:
         self.app: str | None = None
         self.user: str | None = None
         self.device = ""
+        self.session: Any = None
+        """What the registry of a cluster knows of this session; None on a node that is alone."""
         carrier.connections.add(self)
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------
@@ -250,6 +257,11 @@ class Connection:
     def watch_writable(self, wanted: bool) -> None:
         """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
         self.carrier.poller.watch_writable(self, wanted)
+
+    @property
+    def outbox_bytes(self) -> int:
+        """Bound of this connection's outbox; 0: the node's."""
+        return self.encoding.outbox_bytes
 
     def held_bytes(self) -> int:
         """Bytes that the backlog and an unfinished frame hold."""

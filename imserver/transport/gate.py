@@ -25,11 +25,15 @@ WEBSOCKET_PATHS = frozenset({"/acc", "/ws"})
 
 
 class Spoken(Struct, frozen=True):
-    """What is spoken on a path: the dialect, what serves its messages, and their greatest size in bytes."""
+    """What is spoken on a path: the dialect, what serves its messages, and their greatest size in bytes.
+
+    ``outbox_bytes`` bounds an outbox where the node's own bound is not to hold (0: it holds).
+    """
 
     dialect: Dialect
     serve: Serve
     message_bytes: int
+    outbox_bytes: int = 0
 
 
 class Refusal(Struct, frozen=True):
@@ -164,7 +168,9 @@ class Gate:
         key = (spoken.dialect.name, deflate_bits)
         encoding = self._encodings.get(key)
         if encoding is None:
-            encoding = Encoding(spoken.dialect, spoken.serve, spoken.message_bytes, deflate_bits)
+            encoding = Encoding(
+                spoken.dialect, spoken.serve, spoken.message_bytes, deflate_bits, spoken.outbox_bytes
+            )
             self._encodings[key] = encoding
         return encoding
 

@@ -151,6 +151,11 @@ class HttpConnection:
         """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
         self._front.carrier.poller.watch_writable(self, wanted)
 
+    @property
+    def outbox_bytes(self) -> int:
+        """Bound of this connection's outbox; 0: the node's."""
+        return 0
+
     def held_bytes(self) -> int:
         """Bytes of answers that wait for the peer to read, and of an unfinished request."""
         waiting = self.outbox.size if type(self.outbox) is Backlog else 0

@@ -33,6 +33,10 @@ class Writer(Protocol):
     sock: _socket.socket
     state: int
 
+    @property
+    def outbox_bytes(self) -> int:
+        """Bound of its outbox in bytes; 0: the node's."""
+
     def flushed(self) -> None:
         """All is written."""
 
@@ -286,7 +290,7 @@ class Flusher:
         for connection in grown:
             backlog = connection.outbox
             if type(backlog) is Backlog:
-                if backlog.size > self._limit_bytes and connection.state == 0:
+                if backlog.size > (connection.outbox_bytes or self._limit_bytes) and connection.state == 0:
                     self._too_slow(connection)
                 else:
                     self.budget.set(connection, connection.held_bytes())

@@ -39,8 +39,6 @@ def server(top: Path, work: Path, door: str) -> Iterator[str]:
         "app": {"http_port": free_port(), "websocket_port": port, "log_file": str(folder / "server.log")},
         "server": {"data_dir": str(folder / "data"), "door": door},
         "websocket": {"deflate": True},
-        # Cases of chapter 9 have 16 MiB echoed, more than may wait for one client by default.
-        "limits": {"outbox_bytes": ECHO_BYTES},
         "debug": {"echo_path": "/echo", "echo_bytes": ECHO_BYTES},
     }
     config = folder / "config.yaml"
