@@ -16,7 +16,7 @@ def test_the_echo_path_has_room_for_its_own_largest_message(start_server: StartS
     message = bytes(3 << 20)
     with Raw(server.ws) as raw:
         raw.upgrade("/echo")
-        raw.send(frame(message, opcode=2))
+        raw.send(frame(2, message))
         assert raw.frame(20).payload == message
-        raw.send(frame(b"", opcode=9))
+        raw.send(frame(9))
         assert raw.frame(5).opcode == 10
