@@ -14,6 +14,7 @@ from imserver.api.reply import (
     BAD_PARAMETER,
     FAILED,
     NOT_SENT,
+    PARTLY,
     REPEATED,
     SENT,
     UNAUTHORIZED,
@@ -28,6 +29,7 @@ _ANSWERS: Final = {
     Outcome.NOT_SENT: NOT_SENT,
     Outcome.REPEATED: REPEATED,
     Outcome.FAILED: FAILED,
+    Outcome.PARTLY: PARTLY,
 }
 
 

@@ -75,5 +75,8 @@ SENT: Final = success({"sendResults": True})
 NOT_SENT: Final = success({"sendResults": False})
 FAILED: Final = success({"sendResults": False, "sendResultsErr": "the node of the user does not answer"})
 """The user is on another node, which is known not to have got it."""
+PARTLY: Final = success(
+    {"sendResults": True, "sendResultsErr": "a node does not answer; its users did not get it"}
+)
 REPEATED: Final = success({})
 """The ``msgID`` was accepted before: nothing is delivered again."""

@@ -71,9 +71,17 @@ class Hub:
         known = self.apps.get(app)
         return known is not None and user in known.users
 
+    def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
+        """Let ``connection`` be answered as ``user``'s without addressing it: a later login is."""
+        connection.app, connection.user, connection.device = app.name, user, device
+
+    def forget(self, connection: Connection) -> None:
+        """Address a session no longer; it is still answered. Its end takes nobody offline."""
+        self.leave(connection)
+
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
-        connection.app, connection.user, connection.device = app.name, user, device
+        self.attach(app, connection, user, device)
         if app.notices:
             app.newcomers[connection] = len(app.notices)
         entry = app.users.get(user)

@@ -29,6 +29,8 @@ class Outcome(IntEnum):
     """The message id was accepted before; nothing was delivered again."""
     FAILED = 3
     """The user is on another node, which is known not to have got it; the message id may be used again."""
+    PARTLY = 4
+    """To all of an app: a node is known not to have got it, the others have it."""
 
 
 class Target(NamedTuple):

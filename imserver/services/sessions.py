@@ -26,6 +26,11 @@ Authorise = Callable[[str, str, str], bool]
 """(app, user, token) → whether that user may log in with that token."""
 
 
+def say(connection: Connection, code: int) -> None:
+    """Close a connection with one of our own codes and its name."""
+    connection.close(code, errors.CLOSE[code].name)
+
+
 def _rivals(app: App, login: Login) -> list[Connection]:
     """The sessions of the same user on a device of the same name."""
     return [c for c in app.sessions_of(login.user) if c.device == login.device]
@@ -54,7 +59,7 @@ class Sessions:
         if not self._authorise(login.app, login.user, login.token):
             return self._refused(errors.REPLY_UNAUTHORIZED)
         if self._is_banned(login.app, login.user):
-            connection.close(errors.CLOSE_BANNED, errors.CLOSE[errors.CLOSE_BANNED].name)
+            say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
         rivals = _rivals(app, login)
         if app.policy == "refuse" and rivals:
@@ -62,17 +67,19 @@ class Sessions:
             # Others may have logged in during the wait, and they are alive for sure.
             rivals, old = _rivals(app, login), rivals
             if alive or any(rival not in old for rival in rivals):
-                connection.close(errors.CLOSE_REFUSED, errors.CLOSE[errors.CLOSE_REFUSED].name)
+                say(connection, errors.CLOSE_REFUSED)
                 return self._refused(errors.REPLY_FAILED)
             if self._is_banned(login.app, login.user):
-                connection.close(errors.CLOSE_BANNED, errors.CLOSE[errors.CLOSE_BANNED].name)
+                say(connection, errors.CLOSE_BANNED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
-        self._begin(app, connection, login)
+        code = self._begin(app, connection, login)
+        if code != errors.REPLY_OK:
+            return self._refused(code)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
-                rival.close(errors.CLOSE_REPLACED, errors.CLOSE[errors.CLOSE_REPLACED].name)
-        return errors.REPLY_OK
+                say(rival, errors.CLOSE_REPLACED)
+        return code
 
     def heartbeat(self, connection: Connection) -> None:
         """Renew a session. Under ``newest`` an older connection lives on, but keeps nobody online."""
@@ -105,14 +112,16 @@ class Sessions:
             # Older connections of the user are in service, but the hub addresses the newest alone.
             victims = tuple(c for c in self._hub.connections() if c.user == user and c.app == app)
         for connection in victims:
-            connection.close(code, errors.CLOSE[code].name)
+            say(connection, code)
         return len(addressed)
 
-    def _begin(self, app: App, connection: Connection, login: Login) -> None:
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        """Make the connection a session; a reply code."""
         connection.last_seen = monotonic()
         self._hub.join(app, connection, login.user, login.device)
         self._metrics.logins += 1
         self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
+        return errors.REPLY_OK
 
     def _refused(self, code: int) -> int:
         self._metrics.logins_refused += 1
