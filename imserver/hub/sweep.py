@@ -73,8 +73,10 @@ class Sweep:
             for connection in _paced(pinged):
                 connection.ping()
             gevent.sleep(self.pong_seconds)
+            # Somebody else may have pinged it a moment ago: only a ping of this round is overdue.
+            overdue = monotonic() - self.pong_seconds / 2
             for connection in _paced(pinged):
-                if connection.silent:
+                if 0 < connection.pinged_at < overdue:
                     self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
 
     def _close(self, connection: Connection, code: int) -> None:

@@ -142,7 +142,7 @@ class Sessions:
             rival.ping()
         for _ in range(_LOOKS):
             gevent.sleep(ALIVE_SECONDS / _LOOKS)
-            if any(rival.state == OPEN and not rival.silent for rival in rivals):
+            if any(rival.state == OPEN and not rival.pinged_at for rival in rivals):
                 return True
             if all(rival.state != OPEN for rival in rivals):
                 break

@@ -105,7 +105,7 @@ class Connection:
     """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
 
     ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
-    the sense of its dialect; ``silent`` is set by a ping and cleared by whatever is read.
+    the sense of its dialect; ``pinged_at`` the time of an unanswered ping (0: none); whatever is read answers it.
     """
 
     __slots__ = (
@@ -121,9 +121,9 @@ class Connection:
         "outbox",
         "parser",
         "peer",
+        "pinged_at",
         "reading",
         "session",
-        "silent",
         "sock",
         "state",
         "user",
@@ -144,7 +144,7 @@ class Connection:
         self.reading = False
         self.masked = False
         self.interest = 0
-        self.silent = False
+        self.pinged_at = 0.0
         self.app: str | None = None
         self.user: str | None = None
         self.device = ""
@@ -166,7 +166,7 @@ class Connection:
         if not data:
             self.lost()
             return
-        self.silent = False
+        self.pinged_at = 0.0
         if self.state == OPEN:
             self.feed(data)
 
@@ -246,8 +246,8 @@ class Connection:
         self.carrier.flusher.enqueue(self, frame)
 
     def ping(self) -> None:
-        """Ask for a sign of life; ``silent`` stays True until something is read."""
-        self.silent = True
+        """Ask for a sign of life; ``pinged_at`` is 0 again as soon as something is read."""
+        self.pinged_at = monotonic()
         self.send_frame(b"\x89\x00")
 
     def on_writable(self) -> None:

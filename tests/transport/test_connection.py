@@ -198,10 +198,10 @@ def test_a_pong_nobody_asked_for_is_nothing(rig: Rig) -> None:
 def test_whatever_is_read_is_a_sign_of_life(rig: Rig) -> None:
     connection, client = rig.connect()
     connection.ping()
-    assert connection.silent
+    assert connection.pinged_at
     assert client.expect(1)[0] == Frame(PING, b"")
     client.send(frame(PONG))
-    until(lambda: not connection.silent)
+    until(lambda: not connection.pinged_at)
 
 
 # --- closing ------------------------------------------------------------------------------------------------
