@@ -6,6 +6,7 @@ Keys are compared without underscores, dashes and letter case, so the original s
 
 import ipaddress
 import os
+import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -25,8 +26,21 @@ ENVIRONMENT_FILE: Final = "IMSERVER_CONFIG"
 #: the API key of the command line's own requests to a server
 ENVIRONMENT_KEY: Final = "IMSERVER_KEY"
 
+#: how ``redis.url`` may begin
+REDIS_SCHEMES: Final = (
+    "redis",
+    "rediss",
+    "unix",
+    "redis+sentinel",
+    "rediss+sentinel",
+    "redis+cluster",
+    "rediss+cluster",
+)
+
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/health", "/ready")
 _HIDDEN: Final = "(hidden)"
+#: user and password of a URL, up to the last @ before the path
+_PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
 def load(
@@ -59,6 +73,7 @@ def dump(config: Config) -> str:
         key["key"] = _HIDDEN
     if config.redis.password:
         document["redis"]["password"] = _HIDDEN
+    document["redis"]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", config.redis.url)
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
     return text
 
@@ -223,6 +238,22 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: server.trusted_proxies: expected networks such as 10.0.0.0/8, got {network!r}"
             ) from None
+    scheme = config.redis.url.partition("://")[0]
+    if config.redis.url and scheme not in REDIS_SCHEMES:
+        raise ConfigError(
+            f"{where}: redis.url: expected a URL that begins with one of {', '.join(REDIS_SCHEMES)}"
+        )
+    cluster = config.cluster
+    if cluster.renew_seconds * 2 > cluster.lease_seconds:
+        raise ConfigError(
+            f"{where}: cluster.lease_seconds {cluster.lease_seconds:g} must be at least twice "
+            f"cluster.renew_seconds {cluster.renew_seconds:g}"
+        )
+    if config.server.processes > 1 and not config.clustered:
+        raise ConfigError(
+            f"{where}: server.processes {config.server.processes} needs a Redis that the processes share: "
+            "set redis.url, for example redis://127.0.0.1:6379"
+        )
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
         raise ConfigError(f"{where}: api.keys: one key is given twice")

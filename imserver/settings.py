@@ -47,6 +47,9 @@ class ServerSettings(Struct, frozen=True):
     backlog: Amount = 4096
     origins: tuple[Text, ...] = ()
     origin_policy: Literal["", "any", "same_host"] = ""
+    processes: Amount = 1
+    hang_seconds: Duration = 30.0
+    public_ws_url: str = ""
 
 
 class LimitSettings(Struct, frozen=True):
@@ -133,13 +136,29 @@ class DebugSettings(Struct, frozen=True):
 
 
 class RedisSettings(Struct, frozen=True):
-    """Section ``redis``: read, and unused as long as there is no cluster."""
+    """Section ``redis``: where the nodes of a cluster share what they know; none named: this node is alone."""
 
+    url: str = ""
     addr: str = ""
+    username: str = ""
     password: str = ""
     db: Count = 0
     pool_size: Amount = 30
     min_idle_conns: Count = 30
+
+
+class ClusterSettings(Struct, frozen=True):
+    """Section ``cluster``: how the nodes reach each other, and how long they wait."""
+
+    advertise: str = ""
+    bind: str = ""
+    require_registry: bool = False
+    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 10.0
+    renew_seconds: Annotated[float, Meta(gt=0, le=1200)] = 3.0
+    redis_seconds: Annotated[float, Meta(gt=0, le=60)] = 0.5
+    rpc_seconds: Annotated[float, Meta(gt=0, le=60)] = 1.0
+    queue_items: Amount = 100000
+    queue_bytes: Amount = 67108864
 
 
 def _original_apps() -> dict[str, TenantSettings]:
@@ -160,9 +179,15 @@ class Config(Struct, frozen=True):
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
     redis: RedisSettings = RedisSettings()
+    cluster: ClusterSettings = ClusterSettings()
     warnings: tuple[str, ...] = ()
 
     @property
     def demo(self) -> bool:
         """No API key exists: anybody may log in and push."""
         return not self.api.keys
+
+    @property
+    def clustered(self) -> bool:
+        """A Redis is configured: this node is one of a cluster, be it the only one."""
+        return bool(self.redis.url or self.redis.addr)

@@ -81,7 +81,7 @@ def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() ->
 def test_the_manual_explains_every_setting() -> None:
     lines = assets.DEFAULT_CONFIG.read_text(encoding="utf-8").splitlines()
     # The second of a pair, and what its name says by itself.
-    without = {"websocket_url", "password", "min_idle_conns"}
+    without = {"websocket_url", "password", "min_idle_conns", "queue_bytes"}
     for before, line in itertools.pairwise(lines):
         key, colon, _ = line.strip().partition(":")
         if colon and line.startswith("  ") and not line.startswith("   ") and not key.startswith(("#", '"')):
@@ -97,6 +97,19 @@ def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
     text = config.dump(load("api: {keys: [{key: s3cret, scopes: [push]}]}\nredis: {password: pa55}"))
     assert "s3cret" not in text
     assert "pa55" not in text
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://me:pa55@cache:6379/0", "redis://me:(hidden)@cache:6379/0"),
+        ("redis://:p@55:x@cache", "redis://:(hidden)@cache"),
+        ("redis+sentinel://me:pa55@a:1,b:2/main", "redis+sentinel://me:(hidden)@a:1,b:2/main"),
+        ("redis://cache:6379", "redis://cache:6379"),
+    ],
+)
+def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
+    assert yaml.safe_load(config.dump(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -145,6 +158,12 @@ def test_api_keys_may_name_apps_by_number(load: Load) -> None:
     assert got.api.keys == (KeySettings("abc", ("push", "read"), ("101", "shop")),)
     assert not got.demo
     assert Config().demo
+
+
+def test_an_address_or_url_of_redis_makes_a_cluster(load: Load) -> None:
+    assert not Config().clustered
+    assert load("redis: {addr: 'localhost:6379'}").clustered
+    assert load("redis: {url: 'redis://localhost'}\nserver: {processes: 2}").clustered
 
 
 def test_yaml_anchors_and_merges_work(load: Load) -> None:
@@ -229,6 +248,21 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         (
             "debug: {echo_path: /acc}",
             "my.yaml: debug.echo_path: expected a free path such as /echo, got '/acc'",
+        ),
+        (
+            "redis: {url: 'http://cache'}",
+            "my.yaml: redis.url: expected a URL that begins with one of redis, ",
+        ),
+        ("redis: {url: cache}", "my.yaml: redis.url: expected a URL that begins with one of redis, "),
+        (
+            "cluster: {lease_seconds: 5}",
+            "my.yaml: cluster.lease_seconds 5 must be at least twice cluster.renew_seconds 3",
+        ),
+        ("cluster: {lease_seconds: 0.5}", "my.yaml, line 1: cluster.lease_seconds: expected float >= 1.0"),
+        (
+            "server: {processes: 4}",
+            "my.yaml: server.processes 4 needs a Redis that the processes share: set redis.url, for example "
+            "redis://127.0.0.1:6379",
         ),
         ("app: [", "my.yaml, line 1: not valid YAML: "),
         ("app:\n\thttp_port: 1", "my.yaml, line 2: not valid YAML: "),

@@ -1,10 +1,11 @@
 """The contract of the registry: which nodes live, and which user has a session where.
 
-Two implementations fulfil it and pass the same tests: :mod:`imserver.cluster.memory` (one node, no server) and
-:mod:`imserver.cluster.redis_registry` (many nodes that share a Redis).
+Two implementations fulfil it and pass the same tests: :mod:`imserver.cluster.memory` (one node, no server)
+and :mod:`imserver.cluster.redis_registry` (many nodes that share a Redis).
 
-Everything a node wrote counts only while its *lease* lives. Each life of a node has its own *epoch*, which never
-comes back; whatever names an epoch that is not among the live leases is void, so a killed node cleans itself up.
+Everything a node wrote counts only while its *lease* lives. Each life of a node has its own *epoch*, which
+never comes back; whatever names an epoch that is not among the live leases is void, so a killed node cleans
+itself up.
 """
 
 from __future__ import annotations
@@ -24,9 +25,9 @@ next_session_id: Final = count(1).__next__
 class Lease(Struct, frozen=True):
     """One life of a node, as the others see it.
 
-    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host`` names
-    its machine; ``fingerprint`` tells which secret it has (never the secret); ``version`` is that of the RPC.
-    ``connections``, ``counts`` (users by app) and ``draining`` are as of its last renewal.
+    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host``
+    names its machine; ``fingerprint`` tells which secret it has (never the secret); ``version`` is that of the
+    RPC. ``connections``, ``counts`` (users by app) and ``draining`` are as of its last renewal.
     """
 
     node: str
@@ -44,11 +45,11 @@ class Lease(Struct, frozen=True):
 
 
 class Session(Struct, gc=False, eq=False):
-    """A logged-in connection, as its own node hands it to the registry.
+    """A logged-in connection, as its own node hands it to the registry. Owner: whoever made it.
 
-    ``id`` is known before the registry has answered, so that a session whose registration was lost on the way can
-    still be ended or registered again. ``number`` is given by the registry (0: not registered yet) and set by it;
-    of two sessions that exclude each other the one with the higher number stays. Owner: whoever made it.
+    ``id`` is known before the registry has answered, so that a session whose registration was lost on the way
+    can still be ended, or registered again. The registry sets ``number`` (0: not given yet) and ``life``. Of
+    two sessions that exclude each other the one with the higher number stays.
     """
 
     app: str
@@ -61,6 +62,8 @@ class Session(Struct, gc=False, eq=False):
     """Unix seconds; for the record that operators read."""
     id: int = field(default_factory=next_session_id)
     number: int = 0
+    life: int = 0
+    """In which life of the registry it was registered last; see :meth:`Registry.registered`."""
 
 
 class Place(Struct, frozen=True, gc=False):
@@ -73,14 +76,15 @@ class Place(Struct, frozen=True, gc=False):
 
 
 class Begun(Struct, gc=False):
-    """What became of a session that was to begin (or to be restored).
+    """What became of a session that was to begin, or to be restored.
 
-    One of: it is addressed (``number`` > 0 and no flag); ``refused`` (policy ``refuse``: ``others`` hold it; nothing
-    was changed); ``banned`` (nothing was changed); ``superseded`` (only when restored: a session with a higher number
-    holds its place, so it is no longer addressed).
-    ``replaced`` are sessions that are addressed no longer, those of this node included: under ``newest`` they are to
-    be forgotten silently, under ``single`` and ``refuse`` to be closed. Their nodes also find them at a renewal
-    (``on_replaced``), should the call that tells them get lost.
+    Either it is addressed, or one of these: ``refused`` (policy ``refuse``: ``others`` hold its place; nothing
+    was changed), ``banned`` (nothing was changed), ``superseded`` (only when restored: a session with a higher
+    number holds its place).
+
+    ``replaced`` are sessions that are addressed no longer, those of this node included: under ``newest`` they
+    are to be forgotten silently, under ``single`` and ``refuse`` to be closed. Their nodes also find them at a
+    renewal (:attr:`Registry.on_replaced`), should the call that tells them get lost.
     """
 
     number: int = 0
@@ -92,15 +96,15 @@ class Begun(Struct, gc=False):
 
     @property
     def addressed(self) -> bool:
-        """Whether the session is the user's (or one of them) now."""
+        """Whether the session is its user's, or one of them, now."""
         return not (self.refused or self.banned or self.superseded)
 
 
 class Claim(Struct, frozen=True, gc=False):
     """The answer to a claim of a message id.
 
-    ``mine``: deliver, then :meth:`Registry.settle`. ``repeat``: accepted before. ``pending``: somebody else's, with
-    an open outcome: ask again a little later. A claim that is never settled lapses after 10 s.
+    ``mine``: deliver, then :meth:`Registry.settle`. ``repeat``: accepted before. ``pending``: somebody else's,
+    with an open outcome: ask again a little later. A claim that is never settled lapses after 10 s.
     """
 
     key: str
@@ -125,15 +129,15 @@ class Counters(Struct, gc=False):
     lost_kicks: int = 0
     """Replaced sessions that were found at a renewal."""
     buried: int = 0
-    """Dead nodes' users that this node marked offline."""
+    """Users of dead nodes that this node marked offline."""
 
 
 class Registry(Protocol):
-    """Who lives and who is where.
+    """Who lives, and who is where.
 
-    Calls of a shared registry may switch greenlets and return None when it does not answer within
-    ``cluster.redis_seconds`` (at once while it is known to be away); those of the memory registry never do either.
-    Hooks are called from a greenlet of the registry and may switch. All are set before :meth:`start`.
+    Calls of a shared registry may switch greenlets, and return None when it does not answer within
+    ``cluster.redis_seconds`` (at once while it is known to be away); those of the memory registry never do
+    either. Hooks are called from a greenlet of the registry and may switch; set them before :meth:`start`.
     """
 
     shared: bool
@@ -142,34 +146,45 @@ class Registry(Protocol):
     lease: Lease
     """This node's own; ``epoch`` is 0 until the registry has been reached."""
 
+    sessions: Callable[[], Iterable[Session]]
+    """Hook: all sessions of this node that are addressed, for the slow pass that keeps their records. Iterated
+    lazily: the registry may switch between two, so go over a copy."""
     on_restore: Callable[[bool], None]
-    """The registry wants sessions again: call :meth:`restore` with all of them (True: it was restarted or flushed, or
-    the lease was lost and this node lives under a new epoch), or with those whose number is 0 (False: it was away for
-    a moment)."""
+    """Hook: call :meth:`restore` with all sessions (True: the registry was restarted or flushed, or this node's
+    lease was lost and it lives under a new epoch), or with those that are not :meth:`registered` (False: it was
+    away for a moment). Comes again if that was cut short."""
     on_replaced: Callable[[str, str, int], None]
-    """(app, user, session id) of this node is addressed no longer. May name one that is gone, or be told twice."""
+    """Hook: (app, user, session id) of this node is addressed no longer, as ``replaced`` told the node that
+    replaced it. May name one that is gone, or be told twice."""
     on_leases: Callable[[], None]
-    """The set of live leases has changed."""
+    """Hook: the set of live leases, or this node's own epoch, has changed."""
 
     def start(self, lease: Lease) -> Lease:
         """Register this node; returns its lease with the epoch.
 
         Epoch 0: the registry is away; the node works alone and is registered when it is back. Raises
-        :class:`~imserver.errors.StartError` if this node must not join: another secret than the cluster's, an address
-        that a live node of another machine has, a Redis that refuses user or password.
+        :class:`~imserver.errors.StartError` if this node must not join: it has another secret than the
+        cluster, its address is that of a live node on another machine, or Redis refuses user or password.
         """
         ...
 
-    def stop(self) -> None:
-        """Give back the lease, so that nothing of this node counts any more. Sessions need not be ended before."""
+    def stop(self, clean: bool = False) -> None:
+        """Give back the lease, so that nothing of this node counts any more.
+
+        ``clean``: every session has been ended; otherwise the other nodes look for what is left.
+        """
         ...
 
     def healthy(self) -> bool:
-        """Whether the registry answers and the lease lives."""
+        """Whether the registry answers and the lease lives. Never switches."""
+        ...
+
+    def registered(self, session: Session) -> bool:
+        """Whether the registry knows of the session, as far as this node can tell. Never switches."""
         ...
 
     def leases(self) -> Mapping[int, Lease]:
-        """The live leases by epoch, own included, not older than about a second (while healthy). Never switches."""
+        """The live leases by epoch, own included, about a second old (while healthy). Never switches."""
         ...
 
     def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
@@ -177,22 +192,26 @@ class Registry(Protocol):
         ...
 
     def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun | None:
-        """Register a session under its policy, in one atomic step; sets ``session.number``.
+        """Register a session under its policy, in one atomic step.
 
-        ``replacing`` names sessions that are known to be dead though their node lives: ``refuse`` takes their place.
+        ``replacing`` names sessions that are known to be dead although their nodes live: ``refuse`` takes their
+        place. None: see :attr:`on_restore`.
         """
         ...
 
     def end(self, session: Session) -> bool | None:
-        """A session is over. True: nobody addressed is left of its user. False: it was not addressed any more, or
-        others are. None: unknown; the registry will end it later by itself."""
+        """A session is over.
+
+        True: nobody addressed is left of its user. False: it was not addressed any more, or others are. None:
+        unknown; the registry ends it later by itself.
+        """
         ...
 
     def restore(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Begun]]:
-        """Register sessions again, with the number they had; paced.
+        """Register sessions again, with the number they had if they have one; paced.
 
-        Consumes ``sessions`` lazily, a batch at a time. Stops early if the registry goes away again;
-        ``on_restore`` is then called anew.
+        Consumes ``sessions`` lazily, a batch at a time; one that ends while its batch is on the way has to be
+        ended after (it may have been registered). Stops early if the registry goes away again.
         """
         ...
 
@@ -205,8 +224,10 @@ class Registry(Protocol):
         ...
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[Place, ...], Claim] | None:
-        """Find a user and claim a message id in one round trip. If the user has no place, the state is ``mine``
-        with an empty token: there is nothing to settle."""
+        """Find a user and claim a message id in one round trip.
+
+        If the user has no place, nothing stays claimed: the state is ``mine``, and settling does nothing.
+        """
         ...
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
@@ -214,7 +235,7 @@ class Registry(Protocol):
         ...
 
     def settle(self, claim: Claim, accepted: bool) -> None:
-        """End a claim of mine: remembered if accepted, free again if not. Never switches; others know it soon."""
+        """End a claim of mine: remembered if accepted, else free again. Others know it soon. Never switches."""
         ...
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
