@@ -136,7 +136,7 @@ class DebugSettings(Struct, frozen=True):
 
 
 class RedisSettings(Struct, frozen=True):
-    """Section ``redis``: where the nodes of a cluster share what they know; none named: this node is alone."""
+    """Section ``redis``: where the nodes of a cluster share what they know; none named: no cluster."""
 
     url: str = ""
     addr: str = ""

@@ -26,8 +26,8 @@ class Lease(Struct, frozen=True):
     """One life of a node, as the others see it.
 
     ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host``
-    names its machine; ``fingerprint`` tells which secret it has (never the secret); ``version`` is that of the
-    RPC. ``connections``, ``counts`` (users by app) and ``draining`` are as of its last renewal.
+    names its machine; ``fingerprint`` tells which secret it has (never the secret); ``version`` is that of
+    the RPC. ``connections``, ``counts`` (users by app) and ``draining`` are as of its last renewal.
     """
 
     node: str
@@ -78,13 +78,13 @@ class Place(Struct, frozen=True, gc=False):
 class Begun(Struct, gc=False):
     """What became of a session that was to begin, or to be restored.
 
-    Either it is addressed, or one of these: ``refused`` (policy ``refuse``: ``others`` hold its place; nothing
-    was changed), ``banned`` (nothing was changed), ``superseded`` (only when restored: a session with a higher
-    number holds its place).
+    Either it is addressed, or one of these: ``refused`` (policy ``refuse``: ``others`` hold its place;
+    nothing was changed), ``banned`` (nothing was changed), ``superseded`` (only when restored: a session
+    with a higher number holds its place).
 
-    ``replaced`` are sessions that are addressed no longer, those of this node included: under ``newest`` they
-    are to be forgotten silently, under ``single`` and ``refuse`` to be closed. Their nodes also find them at a
-    renewal (:attr:`Registry.on_replaced`), should the call that tells them get lost.
+    ``replaced`` are sessions that are addressed no longer, those of this node included: under ``newest``
+    they are to be forgotten silently, under ``single`` and ``refuse`` to be closed. Their nodes also find
+    them at a renewal (:attr:`Registry.on_replaced`), should the call that tells them get lost.
     """
 
     number: int = 0
@@ -103,8 +103,8 @@ class Begun(Struct, gc=False):
 class Claim(Struct, frozen=True, gc=False):
     """The answer to a claim of a message id.
 
-    ``mine``: deliver, then :meth:`Registry.settle`. ``repeat``: accepted before. ``pending``: somebody else's,
-    with an open outcome: ask again a little later. A claim that is never settled lapses after 10 s.
+    ``mine``: deliver, then :meth:`Registry.settle`. ``repeat``: accepted before. ``pending``: somebody
+    else's, with an open outcome: ask again a little later. A claim that is never settled lapses after 10 s.
     """
 
     key: str
@@ -147,12 +147,12 @@ class Registry(Protocol):
     """This node's own; ``epoch`` is 0 until the registry has been reached."""
 
     sessions: Callable[[], Iterable[Session]]
-    """Hook: all sessions of this node that are addressed, for the slow pass that keeps their records. Iterated
-    lazily: the registry may switch between two, so go over a copy."""
+    """Hook: all sessions of this node that are addressed, for the slow pass that keeps their records.
+    Iterated lazily: the registry may switch between two, so go over a copy."""
     on_restore: Callable[[bool], None]
-    """Hook: call :meth:`restore` with all sessions (True: the registry was restarted or flushed, or this node's
-    lease was lost and it lives under a new epoch), or with those that are not :meth:`registered` (False: it was
-    away for a moment). Comes again if that was cut short."""
+    """Hook: call :meth:`restore` with all sessions (True: the registry was restarted or flushed, or this
+    node's lease was lost and it lives under a new epoch), or with those that are not :meth:`registered`
+    (False: it was away for a moment). Comes again if that was cut short."""
     on_replaced: Callable[[str, str, int], None]
     """Hook: (app, user, session id) of this node is addressed no longer, as ``replaced`` told the node that
     replaced it. May name one that is gone, or be told twice."""
@@ -194,8 +194,8 @@ class Registry(Protocol):
     def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun | None:
         """Register a session under its policy, in one atomic step.
 
-        ``replacing`` names sessions that are known to be dead although their nodes live: ``refuse`` takes their
-        place. None: see :attr:`on_restore`.
+        ``replacing`` names sessions that are known to be dead although their nodes live: ``refuse`` takes
+        their place. None: see :attr:`on_restore`.
         """
         ...
 
@@ -235,7 +235,7 @@ class Registry(Protocol):
         ...
 
     def settle(self, claim: Claim, accepted: bool) -> None:
-        """End a claim of mine: remembered if accepted, else free again. Others know it soon. Never switches."""
+        """End a claim of mine: remembered if accepted, else free again. Never switches; others know soon."""
         ...
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
