@@ -22,7 +22,8 @@ from imserver import errors
 from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.reply import BAD_PARAMETER, HEADER_LIST
 from imserver.api.views import ROUTED_PATHS, create_api, to_response
-from imserver.node import LISTENER_KEY, Node
+from imserver.doors import LISTENER_KEY
+from imserver.node import Node
 from imserver.pages import create_pages
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.proxies import TrustedProxies

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import _socket
 import gc
 import logging
 import os
@@ -17,9 +16,9 @@ from gevent.hub import get_hub
 
 from imserver import errors
 from imserver.api.call import Api
-from imserver.api.fast import fast_routes
 from imserver.auth import Auth
 from imserver.config import Config
+from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
@@ -37,18 +36,12 @@ from imserver.services.pushing import LocalPushes
 from imserver.services.sessions import Sessions
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection, Serve
-from imserver.transport.front import Front, adopt
-from imserver.transport.gate import Admission, Gate, Spoken, host_of
-from imserver.transport.handover import HandOver
-from imserver.transport.listener import Listener, bind, text_of
+from imserver.transport.gate import Gate, Spoken, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
 
-Application = Callable[..., Any]
-LISTENER_KEY = "imserver.listener"
-"""Key of the WSGI environment that names a request's listener: ``"http"`` or ``"websocket"``."""
 _SPARE_FILES = 64
 """Open files that are no connections: logs, listeners, the database."""
 _GC_THRESHOLDS = (50_000, 20, 100)
@@ -81,9 +74,7 @@ class Node:
         self.data = DataDirectory(config.server.data_dir)
         self._create_application = create_application
         self._greenlets: list[gevent.Greenlet[..., None]] = []
-        self._listeners: list[Listener] = []
-        self._doors: list[Any] = []
-        self._fronts: list[Front] = []
+        self._listeners = listeners
         self._stopped = Signal()
         self._ready = False
         self._draining = False
@@ -131,6 +122,9 @@ class Node:
         )
         self.api = Api(self)
         self.application = self._create_application(self)
+        self.doors = Doors(
+            config, self.carrier, self.gate, self.metrics, self.api, self.application, self.request_log
+        )
 
     def _connection_limit(self, files: int) -> int:
         wanted = self.config.limits.max_connections
@@ -167,12 +161,17 @@ class Node:
 
     def start(self) -> None:
         """Build everything, listen and serve. Raises :class:`StartError` with one clear line."""
-        self.prepare()
+        sockets = self._listeners or bind_all(self.config)
         try:
-            self._listen()
+            self.prepare()
+            self.doors.announce(sockets)
+            self.http_port, self.ws_port = self.doors.ports["http"], self.doors.ports["websocket"]
         except StartError:
+            for sock in sockets.values():
+                sock.close()
             self.data.stop()
             raise
+        self.doors.open(sockets)
         self.run()
 
     def run(self) -> None:
@@ -191,77 +190,6 @@ class Node:
         """Return when :meth:`stop` is done."""
         self._stopped.wait()
 
-    def _listen(self) -> None:
-        sockets = self._bind() if self._inherited is None else self._inherited
-        self.addresses = addresses_of(sockets)
-        self.http_port = sockets["http"].getsockname()[1]
-        self.ws_port = sockets["websocket"].getsockname()[1]
-        for name, sock in sockets.items():
-            if self.config.server.door == "front":
-                self._open_front(name, sock, sock.getsockname()[1])
-            else:
-                self._open_wsgi_door(name, sock)
-
-    def _bind(self) -> Mapping[str, socket.socket]:
-        server, app = self.config.server, self.config.app
-        ports = {"http": app.http_port, "websocket": app.websocket_port}
-        sockets: dict[str, socket.socket] = {}
-        try:
-            for name, port in ports.items():
-                sockets[name] = bind(server.host, port, server.backlog, server.reuse_port)
-        except StartError:
-            for sock in sockets.values():
-                sock.close()
-            raise
-        return sockets
-
-    def _open_front(self, name: str, sock: Any, port: int) -> None:
-        limits = self.config.limits
-        front = Front(
-            self.carrier,
-            self.gate,
-            fast_routes(self.api),
-            HandOver(self.application, limits.http_requests, port, {LISTENER_KEY: name}),
-            self.metrics,
-            limits.header_bytes,
-            limits.body_bytes,
-            limits.handshake_seconds,
-            limits.keepalive_seconds,
-            self.request_log.add if self.config.log.requests else None,
-            self.admit,
-        )
-        self._fronts.append(front)
-        self._listeners.append(Listener(sock, self.poller, get_hub().loop, self.metrics, front.accept))
-
-    def _open_wsgi_door(self, name: str, sock: Any) -> None:
-        # Only this door needs gevent-websocket.
-        from imserver.transport.upgrade import Door
-
-        limits = self.config.limits
-        door = Door(
-            sock,
-            self.application,
-            {LISTENER_KEY: name},
-            self.gate,
-            self.admit,
-            self._refused,
-            fast_routes(self.api),
-            limits.header_bytes,
-            limits.body_bytes,
-            limits.handshake_seconds,
-            limits.keepalive_seconds,
-        )
-        door.start()
-        self._doors.append(door)
-
-    def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
-        """Both doors bring an upgraded socket here."""
-        self.metrics.handshakes += 1
-        adopt(self.carrier, self.gate, sock, admission, rest)
-
-    def _refused(self) -> None:
-        self.metrics.handshakes_refused += 1
-
     def _ended(self, connection: Connection, code: int) -> None:
         self.gate.left(host_of(connection.peer))
         self.sessions.ended(connection, code)
@@ -278,8 +206,7 @@ class Node:
             expected = now + _TICK_SECONDS
             self.flusher.expire()
             self.carrier.expire()
-            for front in self._fronts:
-                front.expire()
+            self.doors.expire()
             self.metrics.slow_readers = self.flusher.slow_readers
             self.metrics.outbox_bytes_now = self.flusher.budget.total
 
@@ -293,23 +220,14 @@ class Node:
         self._ready = False
         drain = self.config.drain
         gevent.sleep(drain.delay_seconds)
-        for listener in self._listeners:
-            listener.close()
-        for door in self._doors:
-            door.stop_accepting()
         self.gate.full = True
-        for front in self._fronts:
-            front.drain()
-        self._wait_while(lambda: any(front.busy for front in self._fronts), _LAST_REQUESTS_SECONDS)
+        self.doors.drain()
+        self._wait_while(lambda: self.doors.busy, _LAST_REQUESTS_SECONDS)
         self._close_clients(drain.close_seconds)
         self._wait_while(lambda: bool(self.carrier.connections), self.config.websocket.close_seconds + 1)
         for connection in tuple(self.carrier.connections):
             connection.lost()
-        for front in self._fronts:
-            for parked in tuple(front.parked):
-                parked.lost()
-        for door in self._doors:
-            door.stop(timeout=1)
+        self.doors.close()
         gevent.killall(self._greenlets)
         self.poller.close()
         self.request_log.flush()
@@ -331,6 +249,11 @@ class Node:
             if index and index % _CLOSES_PER_TURN == 0:
                 gevent.sleep(pause)
             connection.close(errors.CLOSE_GOING_AWAY, errors.CLOSE[errors.CLOSE_GOING_AWAY].name)
+
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What is reached where, for people."""
+        return self.doors.addresses
 
     # --- being asked ----------------------------------------------------------------------------------------
 
@@ -373,7 +296,7 @@ class Node:
         state = {
             "managerInfo": manager,
             "numCPU": os.cpu_count() or 1,
-            "numGoroutine": self.poller.count + sum(len(f.hand_over.running) for f in self._fronts),
+            "numGoroutine": self.poller.count + self.doors.running,
         }
         if not detail:
             return state
@@ -384,16 +307,6 @@ class Node:
             "memoryBytes": _resident_bytes(),
             "metrics": self.metrics.snapshot(),
         }
-
-
-def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
-    """What a banner says of the listening sockets ``"http"`` and ``"websocket"``."""
-    http, websocket = (text_of(listeners[name].getsockname()) for name in ("http", "websocket"))
-    return {
-        "http": f"http://{http}",
-        "chat page": f"http://{http}/home/index",
-        "websocket": f"ws://{websocket}/acc",
-    }
 
 
 def _any_origin(config: Config) -> bool:

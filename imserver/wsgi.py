@@ -36,7 +36,7 @@ def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> 
     from imserver.transport.upgrade import adopt_from_environ
 
     node = _node()
-    if adopt_from_environ(environ, node.gate, node.admit):
+    if adopt_from_environ(environ, node.gate, node.doors.admit):
         return []
     answer: Iterable[bytes] = node.application(environ, start_response)
     return answer

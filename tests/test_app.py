@@ -10,7 +10,8 @@ from werkzeug.test import TestResponse
 
 from imserver.api import HEADER_LIST, ROUTES
 from imserver.app import create_app
-from imserver.node import LISTENER_KEY, Node
+from imserver.doors import LISTENER_KEY
+from imserver.node import Node
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
 
 

@@ -19,6 +19,7 @@ LAYERS = (
     ("serving", "wsgi"),
     ("app",),
     ("node",),
+    ("doors", "clustering"),
     ("api", "pages", "auth"),
     ("services",),
     ("hub", "cluster", "storage"),

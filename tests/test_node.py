@@ -13,9 +13,10 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.config import Config
+from imserver.doors import LISTENER_KEY
 from imserver.errors import StartError
 from imserver.model import Event
-from imserver.node import LISTENER_KEY, Node
+from imserver.node import Node
 from imserver.settings import KeySettings, TenantSettings
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text

@@ -36,7 +36,7 @@ class FakeNode:
     def __init__(self, config: Config | None = None, **online: list[str]) -> None:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
-        self.sessions = self
+        self.sessions = self.hub = self
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.auth = Auth(self.config, SECRET)
         self.metrics = Metrics()

@@ -1,0 +1,176 @@
+"""The doors of a node: its listeners, whichever way a request enters by them."""
+
+from __future__ import annotations
+
+import _socket
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gevent.hub import get_hub
+
+from imserver.api.call import Api
+from imserver.api.fast import fast_routes
+from imserver.config import Config
+from imserver.errors import StartError
+from imserver.logs import RequestLog
+from imserver.metrics import Metrics
+from imserver.transport.connection import Carrier
+from imserver.transport.front import Front, adopt
+from imserver.transport.gate import Admission, Gate
+from imserver.transport.handover import HandOver
+from imserver.transport.listener import Listener, bind, text_of
+
+Application = Callable[..., Any]
+LISTENER_KEY = "imserver.listener"
+"""Key of the WSGI environment that names a request's listener: ``"http"`` or ``"websocket"``."""
+
+
+def bind_all(config: Config) -> dict[str, socket.socket]:
+    """The listening sockets of a node by the name of their listener.
+
+    Raises :class:`StartError` with one clear line if one cannot be had; none is left open then.
+    """
+    server, app = config.server, config.app
+    sockets: dict[str, socket.socket] = {}
+    try:
+        for name, port in (("http", app.http_port), ("websocket", app.websocket_port)):
+            sockets[name] = bind(server.host, port, server.backlog, server.reuse_port)
+    except StartError:
+        for sock in sockets.values():
+            sock.close()
+        raise
+    return sockets
+
+
+def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
+    """What a banner says of the listening sockets ``"http"`` and ``"websocket"``."""
+    http, websocket = (text_of(listeners[name].getsockname()) for name in ("http", "websocket"))
+    return {
+        "http": f"http://{http}",
+        "chat page": f"http://{http}/home/index",
+        "websocket": f"ws://{websocket}/acc",
+    }
+
+
+class Doors:
+    """Owner of the listeners and of what stands behind them: fronts, or pywsgi's servers."""
+
+    def __init__(
+        self,
+        config: Config,
+        carrier: Carrier,
+        gate: Gate,
+        metrics: Metrics,
+        api: Api,
+        application: Application,
+        request_log: RequestLog,
+    ) -> None:
+        self._config = config
+        self._carrier = carrier
+        self._gate = gate
+        self._metrics = metrics
+        self._api = api
+        self._application = application
+        self._request_log = request_log
+        self._listeners: list[Listener] = []
+        self._fronts: list[Front] = []
+        self._wsgi_doors: list[Any] = []
+        self.addresses: dict[str, str] = {}
+        """For people: what is reached where."""
+        self.ports: dict[str, int] = {}
+        """The ports really listened on, by listener."""
+
+    def announce(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Learn ports and addresses; nothing is accepted yet."""
+        self.ports = {name: sock.getsockname()[1] for name, sock in sockets.items()}
+        self.addresses = addresses_of(sockets)
+
+    def open(self, sockets: Mapping[str, socket.socket]) -> None:
+        """Accept from now on."""
+        for name, sock in sockets.items():
+            if self._config.server.door == "front":
+                self._open_front(name, sock)
+            else:
+                self._open_wsgi_door(name, sock)
+
+    def _open_front(self, name: str, sock: socket.socket) -> None:
+        limits = self._config.limits
+        environ = {LISTENER_KEY: name}
+        front = Front(
+            self._carrier,
+            self._gate,
+            fast_routes(self._api),
+            HandOver(self._application, limits.http_requests, self.ports[name], environ),
+            self._metrics,
+            limits.header_bytes,
+            limits.body_bytes,
+            limits.handshake_seconds,
+            limits.keepalive_seconds,
+            self._request_log.add if self._config.log.requests else None,
+            self.admit,
+        )
+        self._fronts.append(front)
+        loop = get_hub().loop
+        self._listeners.append(Listener(sock, self._carrier.poller, loop, self._metrics, front.accept))
+
+    def _open_wsgi_door(self, name: str, sock: socket.socket) -> None:
+        # Only this door needs gevent-websocket.
+        from imserver.transport.upgrade import Door
+
+        limits = self._config.limits
+        door = Door(
+            sock,
+            self._application,
+            {LISTENER_KEY: name},
+            self._gate,
+            self.admit,
+            self._refused,
+            fast_routes(self._api),
+            limits.header_bytes,
+            limits.body_bytes,
+            limits.handshake_seconds,
+            limits.keepalive_seconds,
+        )
+        door.start()
+        self._wsgi_doors.append(door)
+
+    def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
+        """Both doors bring an upgraded socket here."""
+        self._metrics.handshakes += 1
+        adopt(self._carrier, self._gate, sock, admission, rest)
+
+    def _refused(self) -> None:
+        self._metrics.handshakes_refused += 1
+
+    def expire(self) -> None:
+        """Close HTTP connections that have waited too long. Called once a second."""
+        for front in self._fronts:
+            front.expire()
+
+    @property
+    def running(self) -> int:
+        """Requests that the application works on at the moment."""
+        return sum(len(front.hand_over.running) for front in self._fronts)
+
+    @property
+    def busy(self) -> bool:
+        """True while a request is under way."""
+        return any(front.busy for front in self._fronts)
+
+    def drain(self) -> None:
+        """Accept what waits in the queues, then nothing more; serve what has arrived."""
+        for listener in self._listeners:
+            listener.close()
+        for door in self._wsgi_doors:
+            door.stop_accepting()
+        for front in self._fronts:
+            front.drain()
+
+    def close(self) -> None:
+        """End what is left."""
+        for front in self._fronts:
+            for parked in tuple(front.parked):
+                parked.lost()
+        for door in self._wsgi_doors:
+            door.stop(timeout=1)
