@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from http import client
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
@@ -65,6 +66,7 @@ _config_option = click.option(
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
 @click.option("--data-dir", metavar="DIR", help="Folder for what the server keeps.")
 @click.option("--door", type=click.Choice(["front", "wsgi"]), help="How a request enters.")
+@click.option("--processes", type=int, metavar="N", help="Nodes to run, one process each; needs Redis.")
 @click.option("--insecure", is_flag=True, help="Listen beyond loopback although no API key exists.")
 def serve(
     path: str | None,
@@ -74,12 +76,10 @@ def serve(
     rpc_port: int | None,
     data_dir: str | None,
     door: str | None,
+    processes: int | None,
     insecure: bool,
 ) -> None:
     """Run the server in the foreground until SIGTERM or Ctrl-C."""
-    # Here and not above: the node brings Flask and all of the transport, which no other command needs.
-    from imserver import serving
-
     given = {
         "server.host": host,
         "app.http_port": http_port,
@@ -87,13 +87,27 @@ def serve(
         "app.rpc_port": rpc_port,
         "server.data_dir": data_dir,
         "server.door": door,
+        "server.processes": processes,
         "server.insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
     try:
-        serving.run(lambda: config.load(path, overrides=overrides), announce=click.echo)
+        sys.exit(_serve(lambda: config.load(path, overrides=overrides)))
     except errors.StartError as error:
         _fail(error)
+
+
+def _serve(read_config: Callable[[], config.Config]) -> int:
+    settings = read_config()
+    # Here and not above: the node brings Flask and all of the transport, which no other command needs.
+    if settings.server.processes > 1:
+        from imserver import parent
+
+        return parent.run(settings, read_config, announce=click.echo)
+    from imserver import serving
+
+    serving.run(settings, read_config, announce=click.echo)
+    return 0
 
 
 @main.command("check-config")
@@ -104,10 +118,11 @@ def check_config(path: str | None, defaults: bool) -> None:
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
-    from imserver import serving  # as for serve
+    from imserver import parent, serving  # as for serve
 
     try:
         settings = config.load(path)
+        parent.check(settings)
         serving.refuse_open_demo(settings)
     except errors.StartError as error:
         _fail(error)

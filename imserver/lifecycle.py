@@ -127,6 +127,12 @@ class DataDirectory:
 
     kill = stop
 
+    def abandon(self) -> None:
+        """In a forked child: leave the lock to the parent."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
     def secret(self, secret_file: str = "") -> bytes:
         """The server's secret: from ``secret_file``, or from this folder, where the first start makes it.
 

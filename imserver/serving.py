@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -25,20 +25,42 @@ _log = logging.getLogger(__name__)
 _DEMO_NOTE: Final = "demo mode: no API key exists, so anybody may log in and push"
 
 
-def run(read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
+def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:
     """Serve until a signal ends it; return after the drain.
 
-    ``read_config`` reads the settings, at the start and again at each SIGHUP; ``announce`` shows the banner.
+    ``read_config`` reads the settings again, at each SIGHUP; ``announce`` shows the banner.
     Raises :class:`StartError`, one clear line, if the server cannot start.
     """
-    config = read_config()
     refuse_open_demo(config)
-    logs = open_logs(config)
+    serve(config, read_config, lambda node: announce(banner(config, node.addresses)))
+
+
+def serve(
+    config: Config,
+    read_config: Callable[[], Config],
+    started: Callable[[Node], object],
+    listeners: Mapping[str, socket.socket] | None = None,
+    name: str = "",
+) -> None:
+    """Run the node of these settings until a signal ends it; return after the drain.
+
+    ``started`` is called when it serves. ``listeners`` are sockets that it is to serve instead of binding its
+    own; ``name`` stands in its log lines where several nodes share the log. Raises :class:`StartError`.
+    """
+    logs = open_logs(config, name)
     try:
         log_greenlet_errors(gevent.get_hub())
         for warning in config.warnings:
             _log.warning("%s", warning)
-        _serve(config, logs, read_config, announce)
+        node = Node(config, logs.requests, create_app, listeners)
+        node.start()
+        signals = _Signals(node, logs, read_config)
+        signals.install()
+        started(node)
+        _log.info("started at %s", ", ".join(node.addresses.values()))
+        node.serve_forever()
+        signals.wait_for_drain()
+        _log.info("stopped")
     except StartError as error:
         if config.app.log_file:  # the console hears of it anyway
             _log.error("cannot start: %s", error)
@@ -50,26 +72,14 @@ def run(read_config: Callable[[], Config], announce: Callable[[str], object]) ->
         logs.close()
 
 
-def _serve(
-    config: Config, logs: Logs, read_config: Callable[[], Config], announce: Callable[[str], object]
-) -> None:
-    node = Node(config, logs.requests, create_app)
-    node.start()
-    signals = _Signals(node, logs, read_config)
-    signals.install()
-    announce(_banner(config, node))
-    _log.info("started at %s", ", ".join(node.addresses.values()))
-    node.serve_forever()
-    signals.wait_for_drain()
-    _log.info("stopped")
-
-
-def _banner(config: Config, node: Node) -> str:
+def banner(config: Config, addresses: Mapping[str, str], **more: str) -> str:
+    """What a server says when it serves: where, with what, and ``more``."""
     lines = {
-        **node.addresses,
+        **addresses,
         "door": config.server.door,
         "data": str(Path(config.server.data_dir).absolute()),
         "log": config.app.log_file or "console",
+        **more,
     }
     text = [
         f"imserver {__version__}, pid {os.getpid()}",
@@ -111,7 +121,7 @@ class _Signals:
         self._read_config = read_config
         self._drain: gevent.Greenlet[[], None] | None = None
         # Under nohup SIGHUP arrives ignored, and a lost terminal is no reason to end.
-        self._terminal_matters = _has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
 
     def install(self) -> None:
         for number, handler in (
@@ -147,7 +157,7 @@ class _Signals:
         os._exit(status)
 
     def _hang_up(self) -> None:
-        if self._terminal_matters and not _has_terminal():
+        if self._terminal_matters and not has_terminal():
             if self._drain is None:
                 self._end(signal.SIGHUP)
             return
@@ -172,7 +182,8 @@ class _Signals:
         _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
 
 
-def _has_terminal() -> bool:
+def has_terminal() -> bool:
+    """Whether this process has a terminal that is still there."""
     try:
         os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
     except OSError:

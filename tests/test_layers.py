@@ -16,6 +16,7 @@ PACKAGE = ROOT / "imserver"
 LAYERS = (
     ("__main__",),
     ("cli",),
+    ("parent",),
     ("serving", "wsgi"),
     ("app",),
     ("node",),

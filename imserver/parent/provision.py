@@ -1,0 +1,69 @@
+"""The settings of each child, made from those of the parent."""
+
+from typing import Any, Final
+
+import msgspec
+
+from imserver.config import Config
+from imserver.errors import StartError
+from imserver.parent.listening import resolve
+
+_PORTS_PER_NODE: Final = 2
+_LAST_PORT: Final = 65535
+#: What the parent has made for all its life, or what it and its children must agree on.
+_FIXED: Final = {
+    "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
+    "server": ("host", "reuse_port", "data_dir", "secret_file", "backlog", "processes"),
+    "redis": ("url", "addr", "db"),
+}
+
+
+def check(config: Config) -> None:
+    """Raise StartError if the private ports of the nodes go beyond the last port or over the public ones."""
+    first, count = config.app.rpc_port, config.server.processes
+    last = first + _PORTS_PER_NODE * count - 1
+    if count == 1 or first == 0:
+        return
+    if last > _LAST_PORT:
+        raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
+    for name, port in (("http_port", config.app.http_port), ("websocket_port", config.app.websocket_port)):
+        if first <= port <= last:
+            raise StartError(
+                f"app.rpc_port {first}: {count} nodes need the ports up to {last}, and app.{name} is {port}"
+            )
+
+
+def numeric(config: Config) -> Config:
+    """The same with the address of ``server.host`` for its name: to look it up later would take a loop."""
+    return _replaced(config, server={"host": resolve(config.server.host)})
+
+
+def of_slot(config: Config, number: int) -> Config:
+    """The settings of the child in a slot: two private ports each, of which the first names the node."""
+    port = config.app.rpc_port
+    return msgspec.structs.replace(
+        _replaced(config, app={"rpc_port": port + _PORTS_PER_NODE * number if port else 0}),
+        warnings=(),  # the parent has said them
+    )
+
+
+def name_of(config: Config) -> str:
+    """The id of the node with these settings: what others call it."""
+    host = config.cluster.advertise or config.server.host
+    return f"[{host}]:{config.app.rpc_port}" if ":" in host else f"{host}:{config.app.rpc_port}"
+
+
+def reread(config: Config, before: Config) -> tuple[Config, list[str]]:
+    """Settings read again, without those that only a restart of the parent can change; their names."""
+    changed: list[str] = []
+    kept: dict[str, dict[str, Any]] = {}
+    for section, keys in _FIXED.items():
+        old, new = getattr(before, section), getattr(config, section)
+        kept[section] = {key: getattr(old, key) for key in keys}
+        changed += [f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
+    return _replaced(config, **kept), changed
+
+
+def _replaced(config: Config, **sections: dict[str, Any]) -> Config:
+    parts = {name: msgspec.structs.replace(getattr(config, name), **keys) for name, keys in sections.items()}
+    return msgspec.structs.replace(config, **parts)
