@@ -1,10 +1,40 @@
-"""Counters of one node: plain integers, raised where things happen and read when somebody asks."""
+"""Counters of one node: plain integers, raised where things happen and read when somebody asks.
+
+How operators read them, and all else of the node, is the table in :mod:`imserver.api.metric_table`.
+"""
 
 from __future__ import annotations
 
+import gc
+import os
+from bisect import bisect_left
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any, Final
+
+SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
+"""Upper bounds of the buckets of what takes time."""
+
+
+class Histogram:
+    """How often a value fell below each of ``bounds``. Owner: whoever observes."""
+
+    __slots__ = ("bounds", "counts", "total")
+
+    def __init__(self, bounds: tuple[float, ...] = SECONDS) -> None:
+        self.bounds = bounds
+        self.counts = [0] * (len(bounds) + 1)
+        """By bucket, not added up; the last holds what is above all bounds."""
+        self.total = 0.0
+
+    def observe(self, value: float) -> None:
+        """Count ``value``."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
 
 class Metrics:
-    """All counters of a node. Each attribute is a count since the start, but for the ``…_now`` gauges.
+    """The counters that no part of a node owns itself: counts since the start, but for the ``…_now`` gauges.
 
     Owner: the node. Whoever does the thing raises its counter; gevent switches only at I/O, so ``+= 1``
     needs no lock.
@@ -13,6 +43,9 @@ class Metrics:
     __slots__ = (
         "accepted",
         "closes",
+        "collections",
+        "collector_pause_max_seconds",
+        "collector_seconds",
         "deliveries",
         "files_exhausted",
         "handshakes",
@@ -24,6 +57,7 @@ class Metrics:
         "logins_refused",
         "loop_lag_max_seconds",
         "loop_lag_seconds",
+        "loop_lags",
         "messages_in",
         "outbox_bytes_now",
         "pushes",
@@ -35,6 +69,10 @@ class Metrics:
     def __init__(self) -> None:
         self.accepted = 0
         self.closes: dict[int, int] = {}
+        self.collections = [0, 0, 0]
+        """Of the garbage collector, by generation."""
+        self.collector_pause_max_seconds = 0.0
+        self.collector_seconds = [0.0, 0.0, 0.0]
         self.deliveries = 0
         self.files_exhausted = 0
         self.handshakes = 0
@@ -46,6 +84,7 @@ class Metrics:
         self.logins_refused = 0
         self.loop_lag_max_seconds = 0.0
         self.loop_lag_seconds = 0.0
+        self.loop_lags = Histogram()
         self.messages_in = 0
         self.outbox_bytes_now = 0
         self.pushes = 0
@@ -57,6 +96,40 @@ class Metrics:
         """Count one connection that ended with close code ``code`` (1006: without a close frame)."""
         self.closes[code] = self.closes.get(code, 0) + 1
 
-    def snapshot(self) -> dict[str, int | float | dict[int, int]]:
-        """All counters by name, as they stand now."""
-        return {name: getattr(self, name) for name in self.__slots__} | {"closes": dict(self.closes)}
+    def lagged(self, seconds: float) -> None:
+        """The event loop came ``seconds`` later to something than it should have."""
+        self.loop_lag_seconds = seconds
+        self.loop_lag_max_seconds = max(self.loop_lag_max_seconds, seconds)
+        self.loop_lags.observe(seconds)
+
+    def watch_collector(self) -> Callable[[], None]:
+        """Time the garbage collector, whose pauses hold up everybody, until the result is called."""
+        began = 0.0
+
+        def collecting(phase: str, info: Mapping[str, int]) -> None:
+            nonlocal began
+            if phase == "start":
+                began = perf_counter()
+                return
+            pause = perf_counter() - began
+            self.collections[info["generation"]] += 1
+            self.collector_seconds[info["generation"]] += pause
+            self.collector_pause_max_seconds = max(self.collector_pause_max_seconds, pause)
+
+        gc.callbacks.append(collecting)
+        return lambda: gc.callbacks.remove(collecting)
+
+    def snapshot(self) -> dict[str, Any]:
+        """All counters by name, as they stand now; distributions are left out."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        values |= {name: value.copy() for name, value in values.items() if isinstance(value, dict | list)}
+        return {name: value for name, value in values.items() if not isinstance(value, Histogram)}
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process; 0 where the system does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as statm:
+            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

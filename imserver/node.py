@@ -8,15 +8,19 @@ import os
 import socket
 from collections.abc import Callable, Mapping
 from time import monotonic, time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gevent
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api
+from imserver.api.metrics import render
 from imserver.auth import Auth
+from imserver.cluster.address import node_name
+from imserver.cluster.contract import Lease
 from imserver.config import Config
 from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
@@ -25,20 +29,25 @@ from imserver.hub.hub import Hub
 from imserver.hub.sweep import Sweep
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
-from imserver.metrics import Metrics
+from imserver.metrics import Metrics, resident_bytes
 from imserver.protocol.echo import EchoDialect
 from imserver.protocol.registry import DIALECTS
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher, echo, limited
-from imserver.services.presence import LocalPresence
-from imserver.services.pushing import LocalPushes
+from imserver.services.overview import Overview
+from imserver.services.presence import LocalPresence, Presence
+from imserver.services.pushing import LocalPushes, Pushes
+from imserver.services.questions import State
 from imserver.services.sessions import Sessions
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection, Serve
 from imserver.transport.gate import Gate, Spoken, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
+
+if TYPE_CHECKING:
+    from imserver.clustering import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +80,16 @@ class Node:
         self.request_log = request_log
         self.started_at = time()
         self.metrics = Metrics()
-        self.data = DataDirectory(config.server.data_dir)
+        self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
         self._create_application = create_application
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._listeners = listeners
         self._stopped = Signal()
+        self._unwatch_collector: Callable[[], None] = lambda: None
         self._ready = False
         self._draining = False
+        self.cluster: Cluster | None = None
+        """The other nodes; None on a node that is alone."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
@@ -92,7 +104,8 @@ class Node:
         self.max_connections = self._connection_limit(raise_file_limit())
         self.data.start()
         loop = get_hub().loop
-        self.auth = Auth(config, self.data.secret(config.server.secret_file))
+        secret = self.data.secret(config.server.secret_file)
+        self.auth = Auth(config, secret)
         self.poller = poller.make(loop, config.hub.readers)
         self.flusher = Flusher(
             loop,
@@ -106,11 +119,10 @@ class Node:
         self.hub = Hub(policies, self.carrier.connections)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
-        self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
-        self.presence = LocalPresence(self.hub)
-        self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
+        self._choose_services(secret)
+        self.overview = self._make_overview()
+        self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.gate = self._make_gate()
         self.sweep = Sweep(
             self.carrier,
@@ -124,6 +136,67 @@ class Node:
         self.application = self._create_application(self)
         self.doors = Doors(
             config, self.carrier, self.gate, self.metrics, self.api, self.application, self.request_log
+        )
+
+    def _choose_services(self, secret: bytes) -> None:
+        """What asks only this node, or what asks the others too."""
+        self.sessions: Sessions
+        self.presence: Presence
+        self.pushes: Pushes
+        if not self.config.clustered:
+            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
+            self.presence = LocalPresence(self.hub)
+            self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
+            return
+        # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
+        from imserver.clustering import Cluster
+
+        cluster = Cluster(
+            self.config,
+            secret,
+            self.hub,
+            self.fanout,
+            self.delivery,
+            self.dedupe,
+            self.metrics,
+            self.auth.may_login,
+        )
+        self.cluster = cluster
+        self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
+
+    def _make_overview(self) -> Overview:
+        def own_state(asked: State) -> dict[str, Any]:
+            return self.state(asked.debug, asked.detail)
+
+        def own_metrics() -> str:
+            return render(self, self.lease().node)
+
+        if self.cluster is None:
+            return Overview(own_state, own_metrics, self.lease)
+        seconds = self.config.cluster.rpc_seconds
+        overview = Overview(
+            own_state, own_metrics, self.lease, self.cluster.registry, self.cluster.rpc, seconds
+        )
+        overview.add_to(self.cluster.questions)
+        return overview
+
+    def lease(self) -> Lease:
+        """What this node says of itself, as of now; one that is alone tells it nobody but operators."""
+        app, server = self.config.app, self.config.server
+        if self.cluster is None:
+            lease = Lease(
+                node_name(self.config.cluster.advertise, app.rpc_port),
+                started_at=self.started_at,
+                host=socket.gethostname(),
+                public_ws_url=server.public_ws_url,
+            )
+        else:
+            lease = self.cluster.registry.lease
+        return replace(
+            lease,
+            connections=len(self.carrier.connections),
+            counts={name: len(app.users) for name, app in self.hub.apps.items() if app.users},
+            draining=self._draining,
         )
 
     def _connection_limit(self, files: int) -> int:
@@ -166,6 +239,9 @@ class Node:
             self.prepare()
             self.doors.announce(sockets)
             self.http_port, self.ws_port = self.doors.ports["http"], self.doors.ports["websocket"]
+            if self.cluster is not None:
+                # Before anybody can connect.
+                self.cluster.start(self.config.server.public_ws_url)
         except StartError:
             for sock in sockets.values():
                 sock.close()
@@ -184,6 +260,7 @@ class Node:
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
+        self._unwatch_collector = self.metrics.watch_collector()
         self._ready = True
 
     def serve_forever(self) -> None:
@@ -200,10 +277,10 @@ class Node:
         while True:
             gevent.sleep(max(expected - monotonic(), 0.001))
             now = monotonic()
-            lag = max(now - expected, 0.0)
-            self.metrics.loop_lag_seconds = lag
-            self.metrics.loop_lag_max_seconds = max(self.metrics.loop_lag_max_seconds, lag)
+            self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
+            if self.cluster is not None:
+                self.cluster.report(len(self.carrier.connections), self._draining)
             self.flusher.expire()
             self.carrier.expire()
             self.doors.expire()
@@ -228,7 +305,10 @@ class Node:
         for connection in tuple(self.carrier.connections):
             connection.lost()
         self.doors.close()
+        if self.cluster is not None:
+            self.cluster.stop()
         gevent.killall(self._greenlets)
+        self._unwatch_collector()
         self.poller.close()
         self.request_log.flush()
         self.data.stop()
@@ -273,7 +353,7 @@ class Node:
 
     def ready(self) -> bool:
         """Whether this node can do its work."""
-        return self._ready
+        return self._ready and (self.cluster is None or self.cluster.registry.healthy())
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """What ``/system/state`` tells of this node.
@@ -304,19 +384,15 @@ class Node:
             **state,
             "apps": apps,
             "uptimeSeconds": round(time() - self.started_at, 1),
-            "memoryBytes": _resident_bytes(),
+            "memoryBytes": resident_bytes(),
             "metrics": self.metrics.snapshot(),
+            "msgIDs": {
+                "kept": len(self.dedupe),
+                "repeats": self.dedupe.repeats,
+                "evicted": self.dedupe.evicted,
+            },
         }
 
 
 def _any_origin(config: Config) -> bool:
     return config.server.origin_policy == "any" or (config.server.origin_policy == "" and config.demo)
-
-
-def _resident_bytes() -> int:
-    """Resident memory of this process; 0 where the system does not tell."""
-    try:
-        with open("/proc/self/statm", encoding="ascii") as statm:
-            return int(statm.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except OSError:
-        return 0

@@ -14,6 +14,7 @@ from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.services.dedupe import Dedupe
+from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.pushing import Pushes
 
@@ -44,6 +45,8 @@ class Services(Protocol):
     def auth(self) -> Auth: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def overview(self) -> Overview: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""

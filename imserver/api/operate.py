@@ -28,19 +28,18 @@ def system_state(api: Api, call: Call) -> Answer:
     """``GET /system/state``: counters of this node.
 
     With ``isDebug=true`` also peers and users, for admins only; with ``detail=true`` also what the original
-    does not have. Both tell of all apps, so they need a key for all.
+    does not have; with ``cluster=true`` the same of all nodes. Each tells of all apps, so it needs a key for
+    all.
     """
-    debug = call.params.get("isdebug", "") == "true"
-    detail = call.params.get("detail", "") == "true"
+    debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
     if debug and "admin" not in call.caller.scopes:
         return UNAUTHORIZED
-    if (debug or detail) and call.caller.apps is not None:
+    if (debug or detail or cluster) and call.caller.apps is not None:
         return UNAUTHORIZED
-    state = dict(api.services.state(debug, detail))
-    if detail:
-        seen = api.dedupe
-        state["msgIDs"] = {"kept": len(seen), "repeats": seen.repeats, "evicted": seen.evicted}
-    return success(state)
+    if not cluster:
+        return success(api.services.state(debug, detail))
+    nodes, missing = api.services.overview.states(debug, detail)
+    return success({"nodes": nodes, "missingNodes": missing})
 
 
 def kick(api: Api, call: Call) -> Answer:

@@ -40,10 +40,14 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(Struct, frozen=True):
-    """A finished answer: HTTP status and body. Its headers are :data:`HEADERS`."""
+    """A finished answer: HTTP status and body. Its headers are :data:`HEADERS`.
+
+    ``content_type`` is given where the body is no JSON, which the front's own routes never do.
+    """
 
     status: int
     body: bytes
+    content_type: str = ""
 
 
 class Refused(Exception):

@@ -3,7 +3,8 @@
 Two doors use it. The front calls :func:`answer` straight for the rows in :data:`HOT`, in the greenlet that
 has read the request; the Flask views of :mod:`imserver.api.views` call it for all rows. So both give the same
 bytes.
-A refusal keeps HTTP status 200 and has its code in the body, as clients of the original expect.
+A refusal keeps HTTP status 200 and has its code in the body, as clients of the original expect; the view of
+a row with ``problems`` makes a fitting status of it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from imserver.api import operate, presence, push
+from imserver.api import metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, SYSTEM_ERROR, UNAUTHORIZED, Answer, Refused
@@ -27,7 +28,8 @@ class Route(Struct, frozen=True):
     """One row. ``scope``: what a caller's key has to allow (``""``: no key needed).
 
     ``hot``: the front answers it. ``page``: a page token will do, for its own app. ``raw``: the function
-    reads the body itself.
+    reads the body itself. ``problems``: no route in the original's style; it is served on the HTTP port only
+    and refuses with a fitting HTTP status.
     """
 
     method: str
@@ -37,6 +39,7 @@ class Route(Struct, frozen=True):
     hot: bool = False
     page: bool = False
     raw: bool = False
+    problems: bool = False
 
 
 ROUTES: Final = (
@@ -50,6 +53,7 @@ ROUTES: Final = (
     Route("GET", "/system/state", "read", operate.system_state, hot=True),
     Route("GET", "/health", "", operate.health, hot=True),
     Route("GET", "/ready", "", operate.ready, hot=True),
+    Route("GET", "/metrics", "admin", metrics.metrics, problems=True),
 )
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}

@@ -1,0 +1,289 @@
+"""The table of metrics: what Prometheus gets to know of a node, and how each is read off it.
+
+``docs/operations.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import attrgetter
+from typing import Any, Final, Literal
+
+from msgspec import Struct
+
+from imserver.metrics import Histogram, resident_bytes
+
+Kind = Literal["counter", "gauge", "histogram"]
+Value = float | Histogram | Mapping[Any, float]
+Read = Callable[[Any], Value | None]
+
+
+class Metric(Struct, frozen=True):
+    """One row: what Prometheus calls it, what it is, and how it is read off a node.
+
+    ``read`` gets the node and returns a number, a :class:`Histogram`, or, where ``label`` is given, a number
+    for each value of that label; None if this node has no such thing.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    read: Read
+    label: str = ""
+
+    @property
+    def unit(self) -> str:
+        """``"seconds"``, ``"bytes"``, or ``""`` for what is only counted; it stands in the name."""
+        return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
+
+
+def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+    """A row for each field of the counters at ``path`` of the node; those of a cluster may be missing."""
+    read_counters = attrgetter(path)
+
+    def reading(name: str) -> Read:
+        if path.startswith("cluster."):
+            return lambda node: getattr(read_counters(node), name) if node.cluster is not None else None
+        return lambda node: getattr(read_counters(node), name)
+
+    for name, help_ in helps.items():
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, reading(name))
+
+
+def _of_cluster(read: Read) -> Read:
+    return lambda node: read(node.cluster) if node.cluster is not None else None
+
+
+def _by_generation(values: Sequence[float]) -> dict[int, float]:
+    return dict(enumerate(values))
+
+
+def _sessions(node: Any) -> dict[str, int]:
+    # Lists have to be counted only where a user may have several sessions.
+    return {
+        name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
+        if app.several
+        else len(app.users)
+        for name, app in node.hub.apps.items()
+    }
+
+
+def _requests(node: Any) -> dict[str, int]:
+    counted = node.metrics
+    return {"front": counted.http_fast, "flask": counted.http_handed_over, "nobody": counted.http_refused}
+
+
+_PROCESS = (
+    Metric("imserver_node_up", "gauge", "Whether the node has answered this scrape", lambda node: 1),
+    Metric(
+        "imserver_ready",
+        "gauge",
+        "Whether the node can do its work, as /ready says",
+        lambda node: int(node.ready()),
+    ),
+    Metric("process_start_time_seconds", "gauge", "When it was started (Unix)", lambda node: node.started_at),
+    Metric(
+        "process_cpu_seconds_total", "counter", "CPU time, user and system", lambda _: sum(os.times()[:2])
+    ),
+    Metric(
+        "process_resident_memory_bytes",
+        "gauge",
+        "Resident memory; what forked nodes share is counted in each",
+        lambda _: resident_bytes(),
+    ),
+    Metric(
+        "imserver_loop_lag_seconds",
+        "histogram",
+        "How late the event loop came to the tick of each second",
+        attrgetter("metrics.loop_lags"),
+    ),
+    Metric(
+        "imserver_loop_lag_max_seconds",
+        "gauge",
+        "The worst of it since the start",
+        attrgetter("metrics.loop_lag_max_seconds"),
+    ),
+    Metric(
+        "imserver_collections_total",
+        "counter",
+        "Runs of the garbage collector",
+        lambda node: _by_generation(node.metrics.collections),
+        "generation",
+    ),
+    Metric(
+        "imserver_collector_seconds_total",
+        "counter",
+        "Time in which the garbage collector held up the loop",
+        lambda node: _by_generation(node.metrics.collector_seconds),
+        "generation",
+    ),
+    Metric(
+        "imserver_collector_pause_max_seconds",
+        "gauge",
+        "Its longest run since the start",
+        attrgetter("metrics.collector_pause_max_seconds"),
+    ),
+    Metric(
+        "imserver_readers",
+        "gauge",
+        "Greenlets that serve sockets; more than a few: commands wait for something",
+        attrgetter("poller.count"),
+    ),
+    Metric(
+        "imserver_sockets_ready",
+        "gauge",
+        "Sockets with something to read that wait for a reader",
+        lambda node: len(node.poller.ready),
+    ),
+    Metric("imserver_requests_running", "gauge", "HTTP requests in Flask", attrgetter("doors.running")),
+)
+
+_CONNECTIONS = (
+    Metric(
+        "imserver_connections",
+        "gauge",
+        "WebSocket connections, logged in or not",
+        lambda node: len(node.carrier.connections),
+    ),
+    Metric(
+        "imserver_connections_limit",
+        "gauge",
+        "Connections that the node takes at most",
+        attrgetter("max_connections"),
+    ),
+    Metric(
+        "imserver_users",
+        "gauge",
+        "Users who are online on the node",
+        lambda node: {name: len(app.users) for name, app in node.hub.apps.items()},
+        "app",
+    ),
+    Metric("imserver_sessions", "gauge", "Their addressed sessions", _sessions, "app"),
+    Metric(
+        "imserver_closes_total",
+        "counter",
+        "Connections that ended, by close code; 1006: without a close frame",
+        attrgetter("metrics.closes"),
+        "code",
+    ),
+    Metric(
+        "imserver_http_requests_total",
+        "counter",
+        "HTTP requests, by who answered: the front, Flask, or nobody (refused before either)",
+        _requests,
+        "by",
+    ),
+    Metric(
+        "imserver_outbox_bytes",
+        "gauge",
+        "Bytes that wait for clients to read, and of unfinished messages and bodies",
+        attrgetter("flusher.budget.total"),
+    ),
+    Metric(
+        "imserver_outboxes_stalled",
+        "gauge",
+        "Connections whose kernel buffer is full",
+        lambda node: len(node.flusher.stalled),
+    ),
+    Metric("imserver_message_ids", "gauge", "Message ids remembered", lambda node: len(node.dedupe)),
+)
+
+_OWN = {
+    "accepted": "TCP connections accepted by the front",
+    "files_exhausted": "Times that accepting paused because no file was left",
+    "handshakes": "WebSocket upgrades carried out",
+    "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
+    "logins": "Logins that succeeded",
+    "logins_refused": "Logins that were refused",
+    "sweeps": "Passes over all connections in search of silent ones",
+    "swept": "Connections closed by these passes",
+    "messages_in": "Messages read from clients",
+    "pushes": "Messages that back ends and pages sent with success",
+    "deliveries": "Pushed frames given to connections, notices too",
+    "slow_readers": "Connections closed because they did not read",
+}
+
+_MESSAGE_IDS = {
+    "repeats": "Pushes with a message id that was accepted before, on this node",
+    "evicted": "Message ids forgotten before their time, for want of room",
+}
+
+_REGISTRY = {
+    "round_trips": "Pipelines sent to Redis",
+    "commands": "Commands in them",
+    "errors": "Pipelines that failed, time-outs included",
+    "timeouts": "Pipelines not answered in time",
+    "unanswered": "Questions to the registry that went on without an answer",
+    "epochs": "Lives of the node in the registry; above 1 its lease was lost",
+    "restored": "Sessions registered again",
+    "lost_kicks": "Replaced sessions of which the node learnt late",
+    "buried": "Users of dead nodes that this node marked offline",
+}
+
+_RPC = {
+    "sent": "Events sent to other nodes",
+    "received": "Events received from other nodes",
+    "batches_sent": "Batches in which events were sent",
+    "batches_received": "Batches in which events came",
+    "bytes_sent": "Bytes of the events sent",
+    "bytes_received": "Bytes of the events received",
+    "dropped": "Events that were to be sent and left with their peer",
+    "overflows": "Events refused because the queue to a peer was full",
+    "refused": "Events refused because a peer is known to be away",
+    "stale": "Events received that were meant for an earlier life of the node",
+    "gaps": "How often events were missing",
+    "lost": "How many events were missing: sent to this node, never received",
+    "late": "Events dropped because later ones had come before them",
+    "malformed": "RPC messages dropped because of their shape or version",
+    "refused_peers": "Connections to the RPC ports that did not prove to belong to the cluster",
+    "call_failures": "Questions that other nodes did not answer",
+    "answered": "Questions of other nodes answered",
+    "busy": "Questions of other nodes refused because too many were being answered",
+    "breaker_opens": "How often a peer was given up for a while",
+    "restarts": "Receivers started again; above 0: a defect",
+}
+
+_CLUSTER = (
+    Metric(
+        "imserver_registry_up",
+        "gauge",
+        "Whether the registry answers and the lease of the node lives",
+        _of_cluster(lambda cluster: int(cluster.registry.healthy())),
+    ),
+    Metric(
+        "imserver_cluster_nodes",
+        "gauge",
+        "Live nodes of the cluster, as the node sees them",
+        _of_cluster(lambda cluster: len(cluster.registry.leases())),
+    ),
+    Metric(
+        "imserver_registry_seconds",
+        "histogram",
+        "How long Redis took to answer a pipeline",
+        _of_cluster(attrgetter("registry.counters.seconds")),
+    ),
+    Metric(
+        "imserver_rpc_call_seconds",
+        "histogram",
+        "How long other nodes took to answer questions",
+        _of_cluster(attrgetter("rpc.counters.call_seconds")),
+    ),
+    Metric(
+        "imserver_rpc_unreadable_total",
+        "counter",
+        "Events of other nodes that this version does not understand",
+        _of_cluster(attrgetter("courier.unreadable")),
+    ),
+)
+
+METRICS: Final = (
+    *_PROCESS,
+    *_CONNECTIONS,
+    *_counters("imserver", "metrics", _OWN),
+    *_counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
+    *_CLUSTER,
+    *_counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
+    *_counters("imserver_rpc", "cluster.rpc.counters", _RPC),
+)
+"""Every metric, in the order in which it is shown."""

@@ -1,0 +1,79 @@
+"""``GET /metrics``: the table of metrics in Prometheus' text format 0.0.4, for all nodes of this machine.
+
+Nodes of one machine share a port, so a scrape reaches any of them; that one asks the others
+(:mod:`imserver.services.overview`) and answers for all, each sample with a label ``node``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Any, Final
+
+from imserver.api.call import Api, Call
+from imserver.api.metric_table import METRICS, Metric, Value
+from imserver.api.reply import UNAUTHORIZED, Answer
+from imserver.metrics import Histogram
+
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+_UP: Final = "imserver_node_up"
+_ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
+
+
+def metrics(api: Api, call: Call) -> Answer:
+    """``GET /metrics``: admins of all apps only, for it tells of all apps."""
+    if call.caller.apps is not None:
+        return UNAUTHORIZED
+    texts, missing = api.services.overview.metrics()
+    return Answer(200, merge(texts, missing).encode(), CONTENT_TYPE)
+
+
+def render(node: Any, name: str) -> str:
+    """All metrics of this node, labelled ``name``. Does not switch to another greenlet."""
+    lines: list[str] = []
+    for metric in METRICS:
+        value = metric.read(node)
+        if value is not None:
+            lines.append(f"# HELP {metric.name} {metric.help}")
+            lines.append(f"# TYPE {metric.name} {metric.kind}")
+            lines += _samples(metric, value, _labels(node=name))
+    return "\n".join((*lines, ""))
+
+
+def _samples(metric: Metric, value: Value, labels: str) -> Iterator[str]:
+    if isinstance(value, Histogram):
+        below = accumulate(value.counts)
+        for bound, count in zip((*value.bounds, "+Inf"), below, strict=True):
+            yield f"{metric.name}_bucket{{{labels},{_labels(le=bound)}}} {count}"
+        yield f"{metric.name}_sum{{{labels}}} {value.total!r}"
+        yield f"{metric.name}_count{{{labels}}} {sum(value.counts)}"
+    elif isinstance(value, Mapping):
+        for key, number in value.items():
+            yield f"{metric.name}{{{labels},{_labels(**{metric.label: key})}}} {number!r}"
+    else:
+        yield f"{metric.name}{{{labels}}} {value!r}"
+
+
+def _labels(**values: object) -> str:
+    return ",".join(f'{name}="{str(value).translate(_ESCAPES)}"' for name, value in values.items())
+
+
+def merge(texts: Iterable[str], missing: Iterable[str] = ()) -> str:
+    """The metrics of several nodes as one text, in which each metric is described once.
+
+    ``missing`` names nodes that did not answer: of them is only told that they are not up.
+    """
+    families: dict[str, tuple[dict[str, str], list[str]]] = {}
+    for text in texts:
+        samples: list[str] = []
+        for line in text.splitlines():
+            if line.startswith("#"):
+                _, keyword, name, _ = line.split(" ", 3)
+                described, samples = families.setdefault(name, ({}, []))
+                described.setdefault(keyword, line)
+            else:
+                samples.append(line)
+    if _UP in families:
+        families[_UP][1].extend(f"{_UP}{{{_labels(node=name)}}} 0" for name in missing)
+    lines = (line for described, samples in families.values() for line in (*described.values(), *samples))
+    return "\n".join((*lines, ""))

@@ -1,0 +1,170 @@
+"""A node among others: builds the registry, the RPC and the services that speak through them.
+
+Loaded only where Redis is configured: a node that is alone pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+from time import time
+
+from imserver.cluster.address import own_address
+from imserver.cluster.contract import Lease
+from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.rpc import Rpc
+from imserver.config import Config
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.lifecycle import derive_key
+from imserver.metrics import Metrics
+from imserver.services.cluster_presence import ClusterPresence, names_here
+from imserver.services.cluster_pushes import ClusterPushes
+from imserver.services.cluster_sessions import ClusterSessions
+from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
+from imserver.services.dedupe import Dedupe
+from imserver.services.delivery import Delivery
+from imserver.services.questions import Alive, Kick, Names, Questions, encode
+from imserver.services.sessions import Authorise
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 2.0
+
+
+class Cluster:
+    """The cluster's parts in one node, started and stopped together. Owner of each of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        secret: bytes,
+        hub: Hub,
+        fanout: Fanout,
+        delivery: Delivery,
+        dedupe: Dedupe,
+        metrics: Metrics,
+        authorise: Authorise,
+    ) -> None:
+        self._config = config
+        self._hub = hub
+        self._fanout = fanout
+        self._delivery = delivery
+        self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+        self.questions = Questions()
+        self.registry = RedisRegistry(config)
+        self.rpc = Rpc(
+            secret,
+            self.questions.answer,
+            self._received,
+            queue_items=config.cluster.queue_items,
+            queue_bytes=config.cluster.queue_bytes,
+        )
+        self.courier = Courier(self.registry, self.rpc)
+        self.courier.apply = self._apply
+        self.sessions = ClusterSessions(
+            hub,
+            fanout,
+            metrics,
+            authorise,
+            self.registry,
+            self.courier,
+            self.rpc,
+            config.cluster.require_registry,
+        )
+        self.pushes = ClusterPushes(self.registry, self.courier, hub, delivery, dedupe, metrics)
+        self.presence = ClusterPresence(
+            self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
+        )
+        self.registry.on_restore = self.sessions.restore
+        self.registry.on_replaced = self.sessions.replaced
+        self.registry.on_leases = self._leases_changed
+
+    def start(self, public_ws_url: str) -> None:
+        """Join the cluster: from when this returns, live nodes know this one and forward to it.
+
+        Raises :class:`imserver.errors.StartError` if this node must not or cannot join.
+        """
+        config = self._config
+        questions = self.questions
+        questions.add("names", Names, lambda asked: names_here(self._hub, asked))
+        questions.add("kick", Kick, self.sessions.kick_here)
+        questions.add("alive", Alive, self.sessions.is_alive)
+        questions.add("hello", Lease, self._hello)
+        host = config.cluster.bind or self.address()
+        port = config.app.rpc_port
+        self.rpc.start(host, port, port + 1 if port else 0)
+        address = self.address()
+        control, data = (
+            bound.rpartition(":")[2] for bound in (self.rpc.control_address, self.rpc.data_address)
+        )
+        lease = self.registry.start(
+            Lease(
+                f"{address}:{control}",
+                control=f"tcp://{address}:{control}",
+                data=f"tcp://{address}:{data}",
+                fingerprint=self._fingerprint,
+                started_at=time(),
+                host=socket.gethostname(),
+                public_ws_url=public_ws_url,
+            )
+        )
+        self._leases_changed()
+        self.sessions.start()
+        self._greet(lease)
+
+    def address(self) -> str:
+        """The address under which other nodes reach this one."""
+        return self._config.cluster.advertise or own_address()
+
+    def _greet(self, lease: Lease) -> None:
+        """Say hello, so that nobody's next broadcast misses this node."""
+        peers = self.courier.peers()
+        if peers:
+            _, missing = self.rpc.ask_all(peers, "hello", encode(lease), self._config.cluster.rpc_seconds)
+            for node in missing:
+                log.warning("%s did not answer the hello of this node", node)
+
+    def _hello(self, lease: Lease) -> bool:
+        if lease.fingerprint != self._fingerprint:
+            return False
+        self.registry.learn(lease)
+        self._leases_changed()
+        return True
+
+    def _leases_changed(self) -> None:
+        self.rpc.epoch = self.courier.own_epoch
+        self.rpc.update(self.registry.leases())
+
+    # --- being told -----------------------------------------------------------------------------------------
+
+    def _received(self, source: int, items: list[bytes]) -> None:
+        self.courier.received(source, items)
+
+    def _apply(self, item: Item) -> None:
+        """Carry out what another node has sent."""
+        if isinstance(item, ToUser):
+            self._delivery.to_user(item.app, item.user, item.event)
+        elif isinstance(item, ToApp):
+            self._delivery.to_app(item.app, item.event, item.except_user)
+        elif isinstance(item, Notice):
+            app = self._hub.apps.get(item.app)
+            if app is not None:
+                self._fanout.notice(app, item.event)
+        elif isinstance(item, Replaced):
+            self.sessions.replaced(item.app, item.user, item.session_id)
+
+    # --- once a second, and at the end ----------------------------------------------------------------------
+
+    def report(self, connections: int, draining: bool) -> None:
+        """Tell the registry how busy this node is. Called once a second; never switches."""
+        counts = {name: len(app.users) for name, app in self._hub.apps.items() if app.users}
+        self.registry.report(connections, counts, draining)
+
+    def stop(self) -> None:
+        """Leave: what waits is sent, departures are told, the lease is given back."""
+        self.sessions.flush(_FLUSH_SECONDS)
+        self.sessions.stop()
+        self.registry.stop()
+        self.rpc.stop()

@@ -1,0 +1,228 @@
+"""Pushes of a node among others: one look into the registry says where a user is and if the id is new."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+
+import gevent
+
+from imserver.cluster.contract import Claim, Place, Registry
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import Event
+from imserver.services.courier import Courier, ToApp, ToUser
+from imserver.services.dedupe import Dedupe
+from imserver.services.pushing import Delivers, Outcome, Target
+
+CLAIM_SECONDS = 10.0
+"""How long a repeat waits for the outcome of the same message id on another node."""
+_LOOK_SECONDS = 0.05
+BATCH_TARGETS = 1000
+"""Targets that are looked up together."""
+_ANYWHERE: tuple[Place, ...] = ()
+
+
+class ClusterPushes:
+    """See :class:`imserver.services.pushing.Pushes`.
+
+    Repeats on this node are found in its own memory first. While the registry is away, users of this node are
+    reached, and message ids are known on this node only.
+    """
+
+    def __init__(
+        self,
+        registry: Registry,
+        courier: Courier,
+        hub: Hub,
+        delivery: Delivers,
+        dedupe: Dedupe,
+        metrics: Metrics,
+    ) -> None:
+        self._registry = registry
+        self._courier = courier
+        self._hub = hub
+        self._delivery = delivery
+        self._dedupe = dedupe
+        self._metrics = metrics
+
+    def to_user(self, app: str, target: Target) -> Outcome:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        key = self._dedupe.claim(app, target.msg_id)
+        if key is None:
+            return Outcome.REPEATED
+        outcome = Outcome.NOT_SENT
+        try:
+            if target.user:
+                outcome = self._find_and_push(app, target)
+        finally:
+            self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.REPEATED))
+        self._metrics.pushes += outcome == Outcome.SENT
+        return outcome
+
+    def _find_and_push(self, app: str, target: Target) -> Outcome:
+        event = Event("msg", target.user, target.text, target.msg_id)
+        if not target.msg_id:
+            found = self._registry.find(app, [target.user])
+            return self._push(app, target.user, event, None if found is None else found[0])
+        deadline = monotonic() + CLAIM_SECONDS
+        while True:
+            answer = self._registry.find_and_claim(app, target.user, self._key(app, target.msg_id))
+            if answer is None:
+                return self._push(app, target.user, event, None)
+            places, claim = answer
+            if claim.state == "mine":
+                return self._push_claimed(app, target.user, event, places, claim)
+            if claim.state == "repeat" or monotonic() > deadline:
+                return Outcome.REPEATED
+            gevent.sleep(_LOOK_SECONDS)
+
+    def _push_claimed(
+        self, app: str, user: str, event: Event, places: tuple[Place, ...], claim: Claim
+    ) -> Outcome:
+        outcome = Outcome.NOT_SENT
+        try:
+            outcome = self._push(app, user, event, places)
+        finally:
+            self._registry.settle(claim, outcome == Outcome.SENT)
+        return outcome
+
+    def _push(self, app: str, user: str, event: Event, places: tuple[Place, ...] | None) -> Outcome:
+        """Deliver to where the user is; None: the registry does not say."""
+        own = self._courier.own_epoch
+        epochs = {place.epoch for place in places or ()}
+        reached = failed = 0
+        if own in epochs or places is None or self._is_unregistered(app, user):
+            reached += self._delivery.to_user(app, user, event) > 0
+        for epoch in epochs - {own}:
+            sent = self._courier.to_life(epoch, ToUser(app, user, event))
+            reached += sent
+            failed += not sent
+        if reached:
+            return Outcome.SENT
+        return Outcome.FAILED if failed else Outcome.NOT_SENT
+
+    def _is_unregistered(self, app: str, user: str) -> bool:
+        """Whether the user has a session here that the registry does not know yet."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return False
+        return any(c.session is not None and not c.session.number for c in known.sessions_of(user))
+
+    def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return Outcome.REPEATED
+        outcome = Outcome.NOT_SENT
+        try:
+            if sender:
+                claim = self._claim(app, msg_id)
+                outcome = Outcome.REPEATED
+                if claim is None or claim.state == "mine":
+                    outcome = self._to_all(app, sender, Event("msg", sender, text, msg_id))
+                    self._settle(claim, outcome)
+        finally:
+            self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.PARTLY, Outcome.REPEATED))
+        self._metrics.pushes += outcome in (Outcome.SENT, Outcome.PARTLY)
+        return outcome
+
+    def _to_all(self, app: str, sender: str, event: Event) -> Outcome:
+        self._delivery.to_app(app, event, sender)
+        failed = self._courier.to_all(ToApp(app, sender, event))
+        return Outcome.PARTLY if failed else Outcome.SENT
+
+    def _claim(self, app: str, msg_id: str) -> Claim | None:
+        """Claim an id in the cluster, waiting for the outcome of whoever holds it. None: nothing to claim."""
+        deadline = monotonic() + CLAIM_SECONDS
+        while msg_id:
+            claims = self._registry.claim([self._key(app, msg_id)])
+            if claims is None:
+                return None
+            if claims[0].state != "pending" or monotonic() > deadline:
+                return claims[0]
+            gevent.sleep(_LOOK_SECONDS)
+        return None
+
+    def _settle(self, claim: Claim | None, outcome: Outcome) -> None:
+        if claim is not None and claim.state == "mine":
+            self._registry.settle(claim, outcome in (Outcome.SENT, Outcome.PARTLY))
+
+    def _key(self, app: str, msg_id: str) -> str:
+        return msg_id if self._dedupe.shared else f"{app}:{msg_id}"
+
+    # --- many at once ---------------------------------------------------------------------------------------
+
+    def to_each(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(targets), BATCH_TARGETS):
+            outcomes += self._batch(app, targets[start : start + BATCH_TARGETS])
+        self._metrics.pushes += sum(outcome == Outcome.SENT for outcome in outcomes)
+        return outcomes
+
+    def _batch(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
+        keys = [self._dedupe.claim(app, target.msg_id) for target in targets]
+        outcomes = [Outcome.REPEATED] * len(targets)
+        try:
+            places = self._find(app, [target.user for target in targets])
+            wanted = [
+                index
+                for index, key in enumerate(keys)
+                if key is not None and targets[index].msg_id and (places is None or places[index])
+            ]
+            found = (
+                self._registry.claim([self._key(app, targets[i].msg_id) for i in wanted]) if wanted else []
+            )
+            claims = dict(zip(wanted, found or (), strict=False))
+            for index, target in enumerate(targets):
+                if keys[index] is None:
+                    continue
+                claim = claims.get(index)
+                if claim is not None and claim.state == "pending":
+                    # Rare: the same id at the same moment on another node. Wait for that one alone.
+                    claim = self._claim(app, target.msg_id)
+                if claim is None or claim.state == "mine":
+                    event = Event("msg", target.user, target.text, target.msg_id)
+                    where = None if places is None else places[index]
+                    outcomes[index] = self._push(app, target.user, event, where)
+                    self._settle(claim, outcomes[index])
+        finally:
+            for key, outcome in zip(keys, outcomes, strict=True):
+                if key is not None:
+                    self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.REPEATED))
+        return outcomes
+
+    def _find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
+        """Where the users are; ``""`` is nobody and nowhere."""
+        named = [user for user in users if user]
+        found = self._registry.find(app, named) if named else []
+        if found is None:
+            return None
+        places = iter(found)
+        return [next(places) if user else _ANYWHERE for user in users]
+
+    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return None
+        outcomes: list[Outcome] = []
+        claim: Claim | None = None
+        repeated = False
+        try:
+            claim = self._claim(app, msg_id)
+            repeated = claim is not None and claim.state != "mine"
+            for start in range(0, 0 if repeated else len(users), BATCH_TARGETS):
+                batch = users[start : start + BATCH_TARGETS]
+                places = self._find(app, batch)
+                for index, user in enumerate(batch):
+                    event = Event("msg", user, text, msg_id)
+                    where = None if places is None else places[index]
+                    outcomes.append(self._push(app, user, event, where) if user else Outcome.NOT_SENT)
+        finally:
+            sent = sum(outcome == Outcome.SENT for outcome in outcomes)
+            self._dedupe.settle(key, repeated or sent > 0)
+            self._settle(claim, Outcome.SENT if sent else Outcome.NOT_SENT)
+        self._metrics.pushes += sent
+        return None if repeated else outcomes

@@ -1,0 +1,260 @@
+"""Sessions of a node among others: the registry decides which of a user's sessions are addressed."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection, Iterator
+from time import monotonic, time
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver import errors
+from imserver.cluster.contract import Begun, Place, Registry, Session
+from imserver.cluster.rpc import Rpc
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.metrics import Metrics
+from imserver.model import Event, Login
+from imserver.services.courier import Courier, Notice, Replaced
+from imserver.services.questions import Alive, Kick, encode, read
+from imserver.services.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Authorise, Sessions, say
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+DEPARTURE_WORKERS = 64
+"""Sessions whose end is told to the registry at once; they share its pipelines."""
+
+
+class ClusterSessions(Sessions):
+    """See :class:`imserver.services.sessions.Sessions`. Owner of the queue of departures.
+
+    While the registry is away, logins go on under this node's own knowledge (or are refused with 1004 where
+    ``require_registry`` says so) and are registered when it is back.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        authorise: Authorise,
+        registry: Registry,
+        courier: Courier,
+        rpc: Rpc,
+        require_registry: bool,
+    ) -> None:
+        super().__init__(hub, fanout, metrics, authorise)
+        self._registry = registry
+        self._courier = courier
+        self._rpc = rpc
+        self._require_registry = require_registry
+        self._departures: deque[tuple[Session, bool]] = deque()
+        self._departed = Signal()
+        self._workers: list[gevent.Greenlet[..., None]] = []
+        self._restoring: gevent.Greenlet[..., None] | None = None
+        self._restore_everything = False
+
+    # --- logging in -----------------------------------------------------------------------------------------
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
+        begun = self._registry.begin(session)
+        if begun is not None and begun.refused:
+            if self._is_any_alive_elsewhere(begun.others, login):
+                return self._refuse_newer(connection)
+            begun = self._registry.begin(session, begun.others)
+            if begun is not None and begun.refused:
+                return self._refuse_newer(connection)
+        if begun is None and self._require_registry:
+            return errors.REPLY_SYSTEM
+        if begun is not None and begun.banned:
+            return self._refuse_banned(connection)
+        if connection.state != OPEN:
+            self._depart(session, False)
+            return errors.REPLY_FAILED
+        connection.session = session
+        if begun is not None:
+            self._tell_replaced(login.app, login.user, begun.replaced)
+        if self._is_newest_here(app, connection, login.user):
+            code = super()._begin(app, connection, login)
+            self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
+            return code
+        self._hub.attach(app, connection, login.user, login.device)
+        return errors.REPLY_OK
+
+    def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
+        """False if a later login of the same user has overtaken this one on its way."""
+        assert connection.session is not None
+        number = connection.session.number
+        return (
+            app.policy != "newest"
+            or not number
+            or all(other.session is None or other.session.number < number for other in app.sessions_of(user))
+        )
+
+    def _refuse_newer(self, connection: Connection) -> int:
+        say(connection, errors.CLOSE_REFUSED)
+        return errors.REPLY_FAILED
+
+    def _refuse_banned(self, connection: Connection) -> int:
+        say(connection, errors.CLOSE_BANNED)
+        return errors.REPLY_UNAUTHORIZED
+
+    def _is_any_alive_elsewhere(self, others: Collection[Place], login: Login) -> bool:
+        """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody."""
+        leases = self._registry.leases()
+        asked = [
+            gevent.spawn(self._ask_alive, leases[place.epoch], Alive(login.app, login.user, place.id))
+            for place in others
+            if place.epoch in leases and place.epoch != self._courier.own_epoch
+        ]
+        gevent.joinall(asked)
+        return any(greenlet.value for greenlet in asked)
+
+    def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
+        answers, _ = self._rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
+        return any(read(answers, bool).values())
+
+    def is_alive(self, alive: Alive) -> bool:
+        """Another node asks: whether a session of ours answers a ping. Takes up to :data:`ALIVE_SECONDS`."""
+        connection = self._find(alive.app, alive.user, alive.session_id)
+        return connection is not None and self._any_alive([connection])
+
+    # --- being replaced -------------------------------------------------------------------------------------
+
+    def _tell_replaced(self, app: str, user: str, replaced: Collection[Place]) -> None:
+        for place in replaced:
+            if place.epoch == self._courier.own_epoch:
+                self.replaced(app, user, place.id)
+            else:
+                self._courier.to_life(place.epoch, Replaced(app, user, place.id))
+
+    def replaced(self, app: str, user: str, session_id: int) -> None:
+        """A session of ours is addressed no longer (told by its follower's node, or by the registry)."""
+        connection = self._find(app, user, session_id)
+        if connection is None:
+            return
+        known = self._hub.apps[app]
+        self._hub.forget(connection)
+        if known.policy in ("single", "refuse"):
+            say(connection, errors.CLOSE_REPLACED)
+
+    def _find(self, app: str, user: str, session_id: int) -> Connection | None:
+        known = self._hub.apps.get(app)
+        for connection in known.sessions_of(user) if known is not None else ():
+            if connection.session is not None and connection.session.id == session_id:
+                return connection
+        return None
+
+    # --- leaving --------------------------------------------------------------------------------------------
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over (the carrier's ``ended``). A greenlet tells the registry."""
+        self._metrics.closed(code)
+        last_here = self._hub.leave(connection)
+        session, connection.session = connection.session, None
+        if session is not None:
+            self._depart(session, last_here)
+
+    def _depart(self, session: Session, last_here: bool) -> None:
+        self._departures.append((session, last_here))
+        self._departed.set()
+
+    def start(self) -> None:
+        """Begin to tell the registry of departures."""
+        self._workers = [gevent.spawn(self._run_departures) for _ in range(DEPARTURE_WORKERS)]
+
+    def _run_departures(self) -> None:
+        """Greenlet: tell the registry of one departure after the other, and the app of exits."""
+        while True:
+            self._departed.wait()
+            if not self._departures:
+                self._departed.clear()
+                continue
+            session, last_here = self._departures.popleft()
+            try:
+                gone = self._registry.end(session)
+                if gone or (gone is None and last_here):
+                    self._tell_exit(session)
+            except Exception:
+                log.exception("the end of a session of %s in %s failed", session.user, session.app)
+
+    def _tell_exit(self, session: Session) -> None:
+        app = self._hub.apps[session.app]
+        event = Event("exit", session.user, EXIT_TEXT)
+        self._fanout.notice(app, event)
+        self._tell_peers_of(app, event)
+
+    def _tell_peers_of(self, app: App, event: Event) -> None:
+        """Enter and exit notices go to the other nodes too, unless the app is too large for them."""
+        counts = (lease.counts.get(app.name, 0) for lease in self._courier.peers())
+        if len(app.users) + sum(counts) <= self._fanout.notice_members:
+            self._courier.to_all(Notice(app.name, event))
+
+    def flush(self, seconds: float) -> None:
+        """Wait until all departures are told, for at most ``seconds``."""
+        deadline = monotonic() + seconds
+        while self._departures and monotonic() < deadline:
+            gevent.sleep(0.01)
+
+    def stop(self) -> None:
+        """End the greenlets."""
+        gevent.killall(self._workers)
+        if self._restoring is not None:
+            self._restoring.kill()
+
+    # --- kicking --------------------------------------------------------------------------------------------
+
+    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+        """See :class:`imserver.services.sessions.Sessions`; on all nodes."""
+        if ban_seconds > 0 and app in self._hub.apps:
+            self._registry.ban(app, user, ban_seconds)
+        closed = super().kick(app, user, ban_seconds)
+        asked = encode(Kick(app, user, ban_seconds))
+        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", asked, 1.0)
+        if missing:
+            log.warning("a kick did not reach %s", ", ".join(missing))
+        elsewhere: int = sum(read(answers, int).values())
+        return closed + elsewhere
+
+    def kick_here(self, asked: Kick) -> int:
+        """Another node asks."""
+        return super().kick(asked.app, asked.user, asked.ban_seconds)
+
+    # --- registering again ----------------------------------------------------------------------------------
+
+    def restore(self, everything: bool) -> None:
+        """The registry wants sessions again (its ``on_restore``). Returns at once."""
+        self._restore_everything = self._restore_everything or everything
+        if self._restoring is None or self._restoring.dead:
+            self._restoring = gevent.spawn(self._restore)
+
+    def _restore(self) -> None:
+        everything, self._restore_everything = self._restore_everything, False
+        by_id: dict[int, Connection] = {}
+        for session, begun in self._registry.restore(self._sessions_to_restore(everything, by_id)):
+            connection = by_id.pop(session.id)
+            if connection.session is session:
+                self._restored(connection, session, begun)
+            else:
+                self._depart(session, False)
+
+    def _sessions_to_restore(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
+        for connection in tuple(self._hub.sessions()):
+            session = connection.session
+            if session is not None and connection.state == OPEN and (everything or not session.number):
+                by_id[session.id] = connection
+                yield session
+
+    def _restored(self, connection: Connection, session: Session, begun: Begun) -> None:
+        if begun.banned:
+            say(connection, errors.CLOSE_BANNED)
+        elif begun.superseded or begun.refused:
+            self._hub.forget(connection)
+            if session.policy in ("single", "refuse"):
+                say(connection, errors.CLOSE_REPLACED)
+        else:
+            self._tell_replaced(session.app, session.user, begun.replaced)

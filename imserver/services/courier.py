@@ -1,0 +1,107 @@
+"""The courier: what nodes tell each other one way, and what a node does when it is told.
+
+An item is data only; it is encoded once for all peers. Items to one peer arrive in the order in which they
+were sent, or not at all (``cluster.forward`` counts what is lost).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from imserver.cluster.contract import Lease, Registry
+from imserver.cluster.rpc import Rpc
+from imserver.model import Event
+
+log = logging.getLogger(__name__)
+
+
+class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
+    """Deliver to one user."""
+
+    app: str
+    user: str
+    event: Event
+
+
+class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
+    """Deliver to all users of an app but one."""
+
+    app: str
+    except_user: str
+    event: Event
+
+
+class Notice(Struct, frozen=True, gc=False, tag="n", array_like=True):
+    """Somebody entered or left an app."""
+
+    app: str
+    event: Event
+
+
+class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
+    """A session of yours is addressed no longer."""
+
+    app: str
+    user: str
+    session_id: int
+
+
+Item = ToUser | ToApp | Notice | Replaced
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Item).decode
+
+
+class Courier:
+    """Sends items to other lives of nodes and hands out those that arrive. Stateless but for counters.
+
+    ``apply`` is called with each item that arrives, in order; it must not block for long.
+    """
+
+    def __init__(self, registry: Registry, rpc: Rpc) -> None:
+        self._registry = registry
+        self._rpc = rpc
+        self.apply: Callable[[Item], None] = lambda _item: None
+        self.unreadable = 0
+        """Items that no version of ours understands."""
+
+    @property
+    def own_epoch(self) -> int:
+        """The epoch of this node's life; 0 while the registry has not been reached."""
+        return self._registry.lease.epoch
+
+    def peers(self) -> list[Lease]:
+        """The live nodes but this one."""
+        own = self.own_epoch
+        return [lease for epoch, lease in self._registry.leases().items() if epoch != own]
+
+    def to_life(self, epoch: int, item: Item) -> bool:
+        """Send to one life of a node. False if it is known that it will not arrive."""
+        lease = self._registry.leases().get(epoch)
+        return lease is not None and self._rpc.send(lease, _encode(item))
+
+    def to_all(self, item: Item) -> int:
+        """Send to all other live nodes; returns how many are known not to get it."""
+        peers = self.peers()
+        if not peers:
+            return 0
+        data = _encode(item)
+        return sum(not self._rpc.send(lease, data) for lease in peers)
+
+    def received(self, source: int, items: Sequence[bytes]) -> None:
+        """Items of another node have arrived (the RPC's ``received``). A bad one costs the others nothing."""
+        for data in items:
+            try:
+                item: Item = _decode(data)
+            except (ValueError, RecursionError):
+                self.unreadable += 1
+                log.warning("an item of epoch %d cannot be read", source)
+                continue
+            try:
+                self.apply(item)
+            except Exception:
+                log.exception("an item of epoch %d failed", source)
