@@ -1,0 +1,342 @@
+"""Calls between the nodes of a cluster: events one way, ordered and in batches; questions with answers.
+
+Two ports a node. *Data*: one receiver a node, one sender a peer; :meth:`Rpc.send` queues an item, the items
+of one turn of the loop leave as one batch, ``received`` gets them at the other end, in order. *Control*:
+:meth:`Rpc.ask` gets what ``answer`` returns at the other end, or raises
+:class:`~imserver.cluster.forward.PeerUnavailable`.
+
+Importing this module loads ZeroMQ and zerorpc, so nothing does unless there is a cluster. No context or socket
+of ZeroMQ is made before :meth:`Rpc.start`: a parent that forks nodes may import it.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable, Collection, Mapping
+from time import monotonic
+from typing import Final
+
+import gevent
+import zerorpc
+import zmq
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver.cluster.complaint import Complaint
+from imserver.cluster.contract import Lease
+from imserver.cluster.forward import Incoming, Numbers, PeerUnavailable, RpcCounters
+from imserver.cluster.rpc_curve import Door, Keys
+from imserver.cluster.rpc_peer import PING, Home, Peer
+from imserver.cluster.rpc_wire import (
+    FAILED,
+    HIGH_WATER,
+    MESSAGE_BYTES,
+    OK,
+    STALE,
+    TOO_LARGE,
+    VERSION,
+    Answer,
+    ControlServer,
+    DataReceiver,
+    Mailbox,
+)
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+RPC_VERSION: Final = 1
+"""What this node speaks; it also understands the version before."""
+_ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
+_WATCH_SECONDS: Final = 0.5
+_PROBE_SECONDS: Final = 1.0
+_STOP_SECONDS: Final = 2.0
+_LINGER_MS: Final = 1000
+_RESTART_SECONDS: Final = 0.2
+_SOCKETS: Final = 8192
+
+
+class Rpc:
+    """Both channels to all other nodes.
+
+    ``secret`` is the cluster's, the same on all nodes. ``answer(kind, body)`` answers a question; it may
+    switch; what it raises is logged here and reaches the asker as a code. ``received(sender's epoch, items)``
+    gets the items of each sender in their order; while it waits, nothing else is received, so it should not.
+    Owner of its peers, sockets and greenlets.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        answer: Callable[[str, bytes], bytes],
+        received: Callable[[int, list[bytes]], None],
+        *,
+        version: int = RPC_VERSION,
+        queue_items: int = 100_000,
+        queue_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.counters = RpcCounters()
+        self.control_address = self.data_address = ""
+        """``tcp://ip:port`` where this node listens; known after :meth:`start`."""
+        self._answer = answer
+        self._received = received
+        self._version = version
+        self._home = Home(Keys.derive(secret), self.counters, version, queue_items, queue_bytes, self._wake)
+        self._incoming = Incoming(self.counters)
+        self._numbers = Numbers()
+        self._peers: dict[int, Peer] = {}
+        self._waiting: dict[Peer, None] = {}
+        self._wanted = Signal()
+        self._active = Signal()
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._running = False
+        self._other_version = Complaint(
+            log, "%s speaks version %d of the RPC, this node %d: nothing is forwarded"
+        )
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def start(self, host: str, control_port: int, data_port: int) -> None:
+        """Listen at one address, never at all of them. The system chooses a port 0. Raises StartError."""
+        address = _private_address(host)
+        context = self._home.context = zerorpc.Context()
+        context.set(zmq.MAX_SOCKETS, _SOCKETS)
+        self._door = Door(context, self._home.keys, self.counters)
+        control, data = Mailbox(context, zmq.ROUTER), Mailbox(context, zmq.PULL)
+        try:
+            self.control_address = self._listen(control, "control", address, control_port)
+            self.data_address = self._listen(data, "data", address, data_port)
+        except StartError:
+            self._door.close()
+            control.close()
+            data.close()
+            raise
+        self._server = ControlServer(context, control, self._answer_question, self.counters)
+        self._receiver = DataReceiver(context, data, self._receive, self.counters)
+        self._running = True
+        self._greenlets = [
+            gevent.spawn(self._keep_running, self._server.run),
+            gevent.spawn(self._keep_running, self._receiver.run),
+            gevent.spawn(self._flush),
+            gevent.spawn(self._watch),
+        ]
+
+    def _listen(self, mailbox: Mailbox, name: str, address: str, port: int) -> str:
+        listening = mailbox.socket
+        for option, value in (
+            (zmq.MAXMSGSIZE, MESSAGE_BYTES),
+            (zmq.RCVHWM, HIGH_WATER),
+            (zmq.SNDHWM, HIGH_WATER),
+            (zmq.LINGER, 0),
+            (zmq.HANDSHAKE_IVL, 5000),
+            (zmq.BACKLOG, 512),
+            (zmq.IPV6, ":" in address),
+        ):
+            listening.setsockopt(option, int(value))
+        self._home.keys.serve(listening)
+        self._door.watch(listening, name)
+        try:
+            listening.bind(f"tcp://{address}:{port}")
+        except zmq.ZMQError as error:
+            raise StartError(
+                f"the RPC cannot listen on {address}:{port} ({name}): {error.strerror}"
+            ) from None
+        bound: bytes = listening.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        return bound.rstrip(b"\0").decode()
+
+    def stop(self) -> None:
+        """Send what waits, then end. May switch; takes at most about three seconds."""
+        if not self._running:
+            return
+        deadline = monotonic() + _STOP_SECONDS
+        while monotonic() < deadline and any(peer.waits for peer in self._peers.values()):
+            gevent.sleep(0.01)
+        context = self._home.context
+        self._end(_LINGER_MS)
+        # Returns when all is sent or lingered enough; in a thread, as it would hold up the loop.
+        get_hub().threadpool.apply(context.term)
+
+    def kill(self) -> None:
+        """End at once; what waits is lost. Never waits."""
+        if self._running:
+            self._end(0)
+
+    def _end(self, linger_ms: int) -> None:
+        self._running = False
+        gevent.killall(self._greenlets, block=False)
+        for peer in self._peers.values():
+            peer.close(linger_ms)
+        self._peers.clear()
+        self._door.close()
+        self._server.close()
+        self._receiver.close()
+
+    def _keep_running(self, run: Callable[[], None]) -> None:
+        while self._running:
+            try:
+                run()
+            except Exception:
+                log.exception("an RPC receiver failed")
+            if self._running:
+                self.counters.restarts += 1
+                gevent.sleep(_RESTART_SECONDS)
+
+    # --- who is there ---------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """This node's life, as in its lease. Set it when the registry gives one; before, it takes nothing."""
+        return self._home.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch != self._home.epoch:
+            self._home.epoch = epoch
+            self._incoming.forget()
+            self._numbers.forget()
+            for peer in self._peers.values():
+                peer.number = 0
+
+    def update(self, leases: Mapping[int, Lease]) -> None:
+        """Hang up on peers without a lease; what waits for them is dropped and counted. Never switches."""
+        for epoch in [epoch for epoch in self._peers if epoch not in leases]:
+            peer = self._peers.pop(epoch)
+            self._numbers.keep(epoch, peer.number)
+            self._waiting.pop(peer, None)
+            peer.close()
+
+    def _peer(self, lease: Lease) -> Peer | None:
+        if not self._running or lease.epoch == self._home.epoch:
+            return None
+        if abs(lease.version - self._version) > 1:
+            self._other_version(lease.node, lease.version, self._version)
+            return None
+        peer = self._peers[lease.epoch] = Peer(self._home, lease, self._numbers.resume(lease.epoch))
+        return peer
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def send(self, lease: Lease, item: bytes) -> bool:
+        """Forward one item to a peer, after all earlier ones. Never switches.
+
+        False: it will not arrive (the peer does not answer, its queue is full, it speaks another version).
+        True is no promise: what is under way when a peer or a connection dies is lost.
+        """
+        peer = self._peers.get(lease.epoch) or self._peer(lease)
+        return peer is not None and peer.send(item)
+
+    def _wake(self, peer: Peer) -> None:
+        self._waiting[peer] = None
+        self._wanted.set()
+
+    def _flush(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, {}
+            for peer in waiting:
+                if peer.flush():
+                    self._wake(peer)
+            self._active.set()
+            if self._waiting:
+                gevent.sleep(0)
+
+    def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+        counters = self.counters
+        if not self._version - 1 <= version <= self._version:
+            counters.malformed += 1
+        elif destination != self._home.epoch:
+            counters.stale += len(items)
+        elif self._incoming.accept(sender, first, len(items)):
+            counters.received += len(items)
+            counters.batches_received += 1
+            counters.bytes_received += sum(map(len, items))
+            try:
+                self._received(sender, items)
+            except Exception:
+                log.exception("%d events of another node failed", len(items))
+
+    # --- questions ------------------------------------------------------------------------------------------
+
+    def ask(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+        """Ask a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
+        peer = self._peers.get(lease.epoch) or self._peer(lease)
+        try:
+            if peer is None:
+                raise PeerUnavailable(lease.node, "this node cannot ask it")
+            self._active.set()
+            return peer.ask(kind, body, timeout)
+        except PeerUnavailable:
+            self.counters.call_failures += 1
+            raise
+
+    def ask_all(
+        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Ask several peers at once, for at most ``timeout`` seconds: answers by node, and nodes without one."""
+        answers: dict[str, bytes] = {}
+        missing: list[str] = []
+
+        def ask(lease: Lease) -> None:
+            try:
+                answers[lease.node] = self.ask(lease, kind, body, timeout)
+            except PeerUnavailable:
+                missing.append(lease.node)
+
+        gevent.joinall([gevent.spawn(ask, lease) for lease in leases])
+        return answers, sorted(missing)
+
+    def _answer_question(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
+        if not self._version - 1 <= version <= self._version:
+            return VERSION, b""
+        if epoch != self._home.epoch:
+            return STALE, b""
+        if kind == PING:
+            return OK, b""
+        self.counters.answered += 1
+        try:
+            answer = self._answer(kind, body)
+        except Exception:
+            log.exception("the question %r of another node failed", kind)
+            return FAILED, b""
+        return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
+
+    # --- watching -------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        while True:
+            self._active.wait()
+            self._active.clear()
+            now = monotonic()
+            for peer in self._peers.values():
+                if peer.doubtful(now) and not peer.watched:
+                    peer.watched = True
+                    gevent.spawn(self._look_after, peer)
+                if peer.dialled:
+                    self._active.set()
+            gevent.sleep(_WATCH_SECONDS)
+
+    def _look_after(self, peer: Peer) -> None:
+        """Try a peer until it answers or is gone."""
+        try:
+            while self._running and self._peers.get(peer.lease.epoch) is peer:
+                if peer.link.allows() and peer.probe(_PROBE_SECONDS):
+                    return
+                gevent.sleep(peer.link.wait_seconds)
+        finally:
+            peer.watched = False
+
+
+def _private_address(host: str) -> str:
+    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError."""
+    try:
+        text = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except (OSError, ValueError, IndexError):
+        raise StartError(f"cluster.bind: {host!r} is no address of this machine") from None
+    if not host or address.is_unspecified or address.is_multicast:
+        raise StartError(
+            f"cluster.bind: the RPC is private and must not listen on every address, as {host!r} says"
+        )
+    return f"[{text}]" if address.version == 6 else text
