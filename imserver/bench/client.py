@@ -20,6 +20,14 @@ IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
+def source_address(index: int, dials: int) -> str:
+    """Return where the next connection comes from after so many ``dials`` of generator process ``index``.
+
+    An address of that process alone, and never for more connections than an address has ports.
+    """
+    return f"127.{16 + index % 200}.{1 + dials // PORTS_PER_SOURCE % 250}.1"
+
+
 class Swarm:
     """The connections of one generator process. Owns their sockets and one receive buffer.
 
@@ -90,7 +98,7 @@ class Swarm:
         try:
             if self.target.loopback:
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((self._source(), 0))
+                sock.bind((source_address(self.index, self._dials), 0))
             code = sock.connect_ex((self.target.ws_host, self.target.ws_port))
         except OSError as error:
             code = error.errno or errno.EIO
@@ -110,10 +118,6 @@ class Swarm:
             return
         self.peers[peer.fd] = peer
         self.loop.add(peer.fd, READ if peer.phase == UPGRADING else WRITE, self)
-
-    def _source(self) -> str:
-        """Return a source address: of this process alone, and never for more ports than one has."""
-        return f"127.{16 + self.index % 200}.{1 + self._dials // PORTS_PER_SOURCE % 250}.1"
 
     def _advance(self, peer: Peer, mask: int) -> None:
         """Take a connection that is not open yet one step further."""

@@ -22,12 +22,16 @@ RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
 
 def request_head(target: Target, path: str, content_type: str, body_bytes: int) -> bytes:
     """Return everything of a POST request before its body."""
-    lines = [
-        f"POST {path} HTTP/1.1",
-        f"Host: {target.http_host}:{target.http_port}",
-        f"Content-Type: {content_type}",
-        f"Content-Length: {body_bytes}",
-    ]
+    return _head(target, "POST", path, f"Content-Type: {content_type}", f"Content-Length: {body_bytes}")
+
+
+def get_request(target: Target, path: str) -> bytes:
+    """Return a GET request."""
+    return _head(target, "GET", path)
+
+
+def _head(target: Target, method: str, path: str, *fields: str) -> bytes:
+    lines = [f"{method} {path} HTTP/1.1", f"Host: {target.http_host}:{target.http_port}", *fields]
     if target.key:
         lines.append(f"Authorization: Bearer {target.key}")
     return "\r\n".join([*lines, "", ""]).encode()

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 STEP_US = 10
-STEPS = 200_000  # two seconds; beyond it only the maximum is exact
+STEPS = 200_000  # of the usual ones two seconds; beyond it only the maximum is exact
 
 #: Time stamps travel in message texts as ten digits of microseconds; this is where they wrap (2.7 hours).
 STAMP_DIGITS = 10
@@ -20,11 +20,12 @@ def stamp_us() -> int:
 
 
 class Latency:
-    """Latencies in buckets of 10 µs. Owned by one loop; merge the packed forms of several."""
+    """Latencies in buckets of ``step_us``. Owned by one loop; merge the packed forms of several."""
 
-    __slots__ = ("buckets", "max_us")
+    __slots__ = ("buckets", "max_us", "step_us")
 
-    def __init__(self) -> None:
+    def __init__(self, step_us: int = STEP_US) -> None:
+        self.step_us = step_us
         self.buckets: dict[int, int] = {}
         self.max_us = 0
 
@@ -32,7 +33,7 @@ class Latency:
         """Count one latency."""
         if micros > self.max_us:
             self.max_us = micros
-        step = micros // STEP_US
+        step = micros // self.step_us
         if step >= STEPS:
             step = STEPS
         buckets = self.buckets
@@ -53,18 +54,21 @@ class Latency:
         for step in sorted(self.buckets):
             seen += self.buckets[step]
             if seen >= wanted:
-                return min((step + 1) * STEP_US, self.max_us) / 1000 if step < STEPS else self.max_us / 1000
+                return (
+                    min((step + 1) * self.step_us, self.max_us) / 1000 if step < STEPS else self.max_us / 1000
+                )
         return self.max_us / 1000
 
     def pack(self) -> dict[str, Any]:
         """Return the histogram as JSON-ready data."""
-        return {"buckets": sorted(self.buckets.items()), "max_us": self.max_us}
+        return {"step_us": self.step_us, "buckets": sorted(self.buckets.items()), "max_us": self.max_us}
 
     @classmethod
     def merged(cls, packed: Iterable[dict[str, Any]]) -> Latency:
-        """Return one histogram of several packed ones."""
+        """Return one histogram of several packed ones, all with the same steps."""
         whole = cls()
         for part in packed:
+            whole.step_us = int(part["step_us"])
             whole.max_us = max(whole.max_us, int(part["max_us"]))
             for step, count in part["buckets"]:
                 whole.buckets[step] = whole.buckets.get(step, 0) + count

@@ -17,7 +17,7 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from imserver.bench import echo, fanout, floor, generator, push, server, storm
+from imserver.bench import attendance, backend, echo, fanout, floor, generator, push, server, storm
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError, Loop
 
@@ -37,6 +37,15 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "fanout.verdict": fanout.verdict,
     "echo": echo.echo,
     "push": push.push_and_receive,
+    "crowd.come": attendance.come,
+    "crowd.beat": attendance.beat,
+    "crowd.count": attendance.count_anew,
+    "crowd.expect": attendance.expect,
+    "crowd.verdict": attendance.verdict,
+    "crowd.leave": attendance.leave,
+    "backend.push": backend.push,
+    "backend.broadcast": backend.broadcast,
+    "backend.ask": backend.ask,
     "storm.return": storm.drop_and_return,
     "storm.stand": storm.stand_by,
 }

@@ -1,0 +1,120 @@
+"""What the back end of a crowd does by HTTP: pushes to single users or to all, asks who is online."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any
+
+from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
+from imserver.bench.frames import user_name
+from imserver.bench.generator import Generator
+from imserver.bench.http import FORM, Lanes, get_request, request_head
+from imserver.bench.latency import Latency, stamp_us
+from imserver.bench.received import EVERYBODY, message_text
+
+ANSWER_SECONDS = 60.0
+
+
+class Requests:
+    """The requests of one task, spread over a few keep-alive connections. Owns what came of them."""
+
+    def __init__(self, generator: Generator, clients: int) -> None:
+        self.loop = generator.loop
+        self.latency = Latency()
+        self.sent = 0
+        self.wrong = 0
+        self.first_wrong = ""
+        self._wanted: dict[int, bytes] = {}
+        self.lanes = Lanes(generator.loop, generator.target, clients, self._answer)
+        self._turns = list(self.lanes)
+
+    def send(self, data: bytes, wanted: bytes) -> None:
+        """Send a request over the next connection; its answer has to contain ``wanted``."""
+        number = self.sent
+        self._wanted[number] = wanted
+        self.sent += 1
+        self.lanes.send(self._turns[number % len(self._turns)], (number,), data)
+
+    def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
+        self.latency.add(micros)
+        if self._wanted.pop(number) not in body:
+            self.wrong += 1
+            self.first_wrong = self.first_wrong or f"{status} {body[:200]!r}"
+
+    def finish(self, seconds: float) -> dict[str, Any]:
+        """Wait for the answers that are missing and close."""
+        end = time.monotonic() + seconds
+        while self._wanted and time.monotonic() < end:
+            self.loop.turn(0.1)
+        self.lanes.close()
+        return {
+            "requests": self.sent,
+            "unanswered": len(self._wanted),
+            "wrong": self.wrong,
+            "first_wrong": self.first_wrong,
+            "answers": self.latency.pack(),
+        }
+
+
+def push_request(generator: Generator, tag: str, number: int, user: int) -> bytes:
+    """Return a push to user number ``user``, or to EVERYBODY, that is stamped with the time of now."""
+    target = generator.target
+    path = "/user/sendMessageAll" if user == EVERYBODY else "/user/sendMessage"
+    name = SENDER if user == EVERYBODY else user_name(user)
+    body = f"appID={target.app}&userID={name}&msgID={tag}{number % MOST_MESSAGES:07d}&message=".encode()
+    body += message_text(stamp_us(), user)
+    return request_head(target, path, FORM, len(body)) + body
+
+
+def _paced(generator: Generator, rate: float, seconds: float, send: Callable[[int], None]) -> None:
+    """Call ``send`` with 0, 1, 2 … ``rate`` times a second."""
+    begin = time.monotonic()
+    end, turn = begin + seconds, 0
+    while (now := time.monotonic()) < end and not generator.loop.stopped:
+        due = begin + turn / rate
+        if now >= due:
+            send(turn)
+            turn += 1
+        else:
+            generator.loop.turn(min(due, end) - now)
+            generator.passed(begin, end)
+
+
+def push(
+    generator: Generator, first: int, users: int, rate: float, seconds: float, clients: int = 8
+) -> dict[str, Any]:
+    """Task: push to random ones of ``users`` users from number ``first``, ``rate`` times a second."""
+    run, tag = Requests(generator, clients), new_tag()
+
+    def send(number: int) -> None:
+        user = first + random.randrange(users)
+        run.send(push_request(generator, tag, number, user), b'"sendResults":true')
+
+    _paced(generator, rate, seconds, send)
+    return run.finish(LAST_FRAMES_SECONDS)
+
+
+def broadcast(generator: Generator) -> dict[str, Any]:
+    """Task: push one message to everybody."""
+    run = Requests(generator, 1)
+    begin_ns = time.monotonic_ns()
+    run.send(push_request(generator, new_tag(), 0, EVERYBODY), b'"sendResults":true')
+    return {"begin_ns": begin_ns, **run.finish(ANSWER_SECONDS)}
+
+
+def ask(
+    generator: Generator, users: int, absent: int, rate: float, seconds: float, clients: int = 8
+) -> dict[str, Any]:
+    """Task: ask for random users whether they are online: ``users`` are, ``absent`` more are not."""
+    run, target = Requests(generator, clients), generator.target
+
+    def send(number: int) -> None:
+        here = not absent or number % 2 == 0
+        user = random.randrange(users) if here else users + random.randrange(absent)
+        path = f"/user/online?appID={target.app}&userID={user_name(user)}"
+        run.send(get_request(target, path), b'"online":true' if here else b'"online":false')
+
+    _paced(generator, rate, seconds, send)
+    return run.finish(LAST_FRAMES_SECONDS)
