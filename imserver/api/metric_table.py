@@ -270,6 +270,18 @@ _CLUSTER = (
         _of_cluster(attrgetter("rpc.counters.call_seconds")),
     ),
     Metric(
+        "imserver_rpc_queue_items",
+        "gauge",
+        "Events that wait to be sent to other nodes",
+        _of_cluster(attrgetter("rpc.queued_items")),
+    ),
+    Metric(
+        "imserver_rpc_queue_bytes",
+        "gauge",
+        "Bytes of the events that wait",
+        _of_cluster(attrgetter("rpc.queued_bytes")),
+    ),
+    Metric(
         "imserver_rpc_unreadable_total",
         "counter",
         "Events of other nodes that this version does not understand",

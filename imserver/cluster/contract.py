@@ -16,6 +16,8 @@ from typing import Final, Literal, Protocol
 
 from msgspec import Struct, field
 
+from imserver.metrics import Histogram
+
 POLICIES: Final = ("newest", "multi", "single", "refuse")
 
 next_session_id: Final = count(1).__next__
@@ -130,6 +132,8 @@ class Counters(Struct, gc=False):
     """Replaced sessions that were found at a renewal."""
     buried: int = 0
     """Users of dead nodes that this node marked offline."""
+    seconds: Histogram = field(default_factory=Histogram)
+    """How long pipelines took that were answered."""
 
 
 class Registry(Protocol):

@@ -12,20 +12,18 @@ tells the sender that a batch was lost with a peer or a connection.
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections import deque
 from typing import Final
 
 from msgspec import Struct, field
 
 from imserver.errors import ImserverError
+from imserver.metrics import Histogram
 
 ITEM_BYTES: Final = 1024 * 1024
 """Largest item. With its batch it must stay below what a receiver takes (2 MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 1000
-CALL_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
-"""Upper bounds of the buckets of ``RpcCounters.call_buckets``; one more holds the rest."""
 _LIVES: Final = 4096
 
 
@@ -66,12 +64,10 @@ class RpcCounters(Struct, gc=False):
     """Messages dropped because of their shape, or their version."""
     refused_peers: int = 0
     """Connections to the RPC ports that ended before they had proved to belong to the cluster."""
-    calls: int = 0
-    """Questions of this node that were answered, if only by a code."""
     call_failures: int = 0
     """Questions of this node that ended in :class:`PeerUnavailable`."""
-    call_seconds: float = 0.0
-    call_buckets: list[int] = field(default_factory=lambda: [0] * (len(CALL_SECONDS) + 1))
+    call_seconds: Histogram = field(default_factory=Histogram)
+    """Questions of this node that were answered, if only by a code."""
     answered: int = 0
     """Questions of others that this node answered."""
     busy: int = 0
@@ -79,12 +75,6 @@ class RpcCounters(Struct, gc=False):
     breaker_opens: int = 0
     restarts: int = 0
     """How often a receiver had to be started again. Above 0: a defect."""
-
-    def observe(self, seconds: float) -> None:
-        """Count a call that was answered after ``seconds``."""
-        self.calls += 1
-        self.call_seconds += seconds
-        self.call_buckets[bisect_left(CALL_SECONDS, seconds)] += 1
 
 
 class Outgoing:

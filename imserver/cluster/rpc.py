@@ -198,6 +198,16 @@ class Rpc:
             for peer in self._peers.values():
                 peer.number = 0
 
+    @property
+    def queued_items(self) -> int:
+        """Items that wait to be sent, to all peers together."""
+        return sum(len(peer.queue.items) for peer in self._peers.values())
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of them."""
+        return sum(peer.queue.bytes for peer in self._peers.values())
+
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Hang up on peers without a lease; what waits for them is dropped and counted. Never switches."""
         for epoch in [epoch for epoch in self._peers if epoch not in leases]:

@@ -232,7 +232,7 @@ class Peer:
         except BaseException:
             self._failed(self.asks)
             raise
-        self._home.counters.observe(monotonic() - started)
+        self._home.counters.call_seconds.observe(monotonic() - started)
         self._unheard_since = 0.0
         if code == BUSY:
             self._failed(self.asks)

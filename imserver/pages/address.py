@@ -63,6 +63,18 @@ def parse_configured(setting: str, value: str) -> Configured | None:
     return Configured((found["scheme"] or "").lower(), found["host"], found["path"])
 
 
+def websocket_address(value: str) -> str:
+    """``value`` (as in ``server.public_ws_url``) as a full WebSocket address; ``""`` if it is none.
+
+    Without a scheme it is ``ws``, without a path the native dialect's.
+    """
+    found = _CONFIGURED.fullmatch(value)
+    if found is None or not is_host(found["host"]):
+        return ""
+    scheme = _WEBSOCKET_SCHEMES[(found["scheme"] or "ws").lower()]
+    return f"{scheme}://{found['host']}{found['path'] or _WEBSOCKET_PATH}"
+
+
 def is_host(text: str) -> bool:
     """Whether this is a host with an optional port, and nothing that could break out of a header."""
     return _HOST.fullmatch(text) is not None

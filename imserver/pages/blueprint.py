@@ -23,12 +23,11 @@ from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
 from imserver.auth import PAGE_TOKEN_PREFIX
-from imserver.config import Config
-from imserver.errors import HTTP_BAD_REQUEST, HTTP_UNAUTHORIZED
-from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
+from imserver.errors import HTTP_UNAUTHORIZED
+from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
+from imserver.pages.seen import Seen
 from imserver.pages.text import TEXT, choose_language
-from imserver.transport.proxies import TrustedProxies
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
@@ -54,36 +53,33 @@ class _Tokens(Protocol):
     def may_login(self, app: str, user: str, token: str) -> bool: ...
 
 
-class Host(Protocol):
+class Host(Member, Protocol):
     """What the pages need of the node: its settings, real ports, users and page tokens."""
 
-    @property
-    def config(self) -> Config: ...
     @property
     def hub(self) -> _Users: ...
     @property
     def auth(self) -> _Tokens: ...
-    @property
-    def http_port(self) -> int: ...
-    @property
-    def ws_port(self) -> int: ...
 
 
 def create_pages(node: Host) -> Blueprint:
     """The blueprint of all pages of ``node``.
 
-    Raises :class:`imserver.config.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
+    Raises :class:`imserver.config.ConfigError` when an address in the configuration is none.
     """
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
         mimetypes.add_type(kind, suffix)  # what the machine says of .js is not to be relied on
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
-    chat = _Chat(node)
+    seen = Seen(node)
+    chat, gateway = _Chat(node, seen), Gateway(node, seen)
     pages.add_url_rule("/", view_func=_start, methods=["GET"])
     pages.add_url_rule("/home/index", "home", chat.page, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
     pages.add_url_rule("/sdk/imserver.js", view_func=sdk, methods=["GET"])
+    pages.add_url_rule("/gateway", view_func=gateway.answer, methods=["GET"])
+    pages.add_url_rule("/gateway", "gateway_options", gateway.options, methods=["OPTIONS"])
     pages.after_request(_protect)
     return pages
 
@@ -91,18 +87,15 @@ def create_pages(node: Host) -> Blueprint:
 class _Chat:
     """The chat page. Owns the names given to newcomers; never blocks."""
 
-    def __init__(self, node: Host) -> None:
+    def __init__(self, node: Host, seen: Seen) -> None:
         self._node = node
+        self._seen = seen
         self._names = Names()
-        app = node.config.app
-        self._websocket = parse_configured("app.websocket_url", app.websocket_url)
-        self._http = parse_configured("app.http_url", app.http_url)
-        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
         self._rooms = [name for name in node.config.apps if name.isdecimal()] or [_FALLBACK_ROOM]
 
     def page(self) -> AnyResponse:
         """``GET /home/index?appID=``: the room's page, with a name and a token made for the newcomer."""
-        addresses = self._addresses()
+        addresses = self._seen.addresses()
         room = _parameter("appid")
         if room not in self._rooms:
             room = self._rooms[0]
@@ -136,14 +129,6 @@ class _Chat:
         )
         answer.headers["Cache-Control"] = "no-store"
         return answer
-
-    def _addresses(self) -> Addresses:
-        host = request.headers.get("Host", "")
-        if self._proxies.trusts(request.remote_addr or ""):
-            host = request.headers.get("X-Forwarded-Host", host).split(",")[0].strip()
-        if not is_host(host):
-            abort(HTTP_BAD_REQUEST.status)
-        return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
 
 
 def _start() -> AnyResponse:

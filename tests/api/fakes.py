@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,10 +11,12 @@ import msgspec
 
 from imserver.api import ROUTES, Answer, Api, answer
 from imserver.auth import Auth
+from imserver.cluster.contract import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.dedupe import Dedupe
+from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
 from imserver.services.pushing import LocalPushes
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
@@ -30,6 +32,42 @@ def with_keys(*keys: KeySettings, **sections: Any) -> Config:
     return Config(api=ApiSettings(keys=keys), **sections)
 
 
+OWN_LEASE = Lease("10.0.0.1:9001", 1, host="one")
+OWN_METRICS = """\
+# HELP imserver_node_up Whether the node has answered
+# TYPE imserver_node_up gauge
+imserver_node_up{node="10.0.0.1:9001"} 1
+# HELP imserver_users Users
+# TYPE imserver_users gauge
+imserver_users{node="10.0.0.1:9001",app="101"} 2
+"""
+
+
+class FakePeers:
+    """Other nodes: their leases, and what they answer to which question; one without an answer is missing."""
+
+    lease = OWN_LEASE
+
+    def __init__(self) -> None:
+        self.answers: dict[str, dict[str, Any]] = {}
+        self.others: list[Lease] = []
+        self.asked: list[tuple[list[str], str, bytes]] = []
+
+    def leases(self) -> dict[int, Lease]:
+        return {lease.epoch: lease for lease in (OWN_LEASE, *self.others)}
+
+    def ask_all(
+        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float
+    ) -> tuple[dict[str, bytes], list[str]]:
+        names = [lease.node for lease in leases]
+        self.asked.append((names, kind, body))
+        known = {name: self.answers[name][kind] for name in names if kind in self.answers.get(name, {})}
+        return (
+            {name: msgspec.msgpack.encode(value) for name, value in known.items()},
+            [name for name in names if name not in known],
+        )
+
+
 class FakeNode:
     """Everything that the API reaches, and a memory of what it did."""
 
@@ -43,6 +81,14 @@ class FakeNode:
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
         self.presence = LocalPresence(self)
+        self.peers = FakePeers()
+        self.overview = Overview(
+            lambda asked: self.state(asked.debug, asked.detail),
+            lambda: OWN_METRICS,
+            lambda: OWN_LEASE,
+            self.peers,
+            self.peers,
+        )
         self.pushes = LocalPushes(self.dedupe, self, self.metrics)
         self.is_ready = True
         self.on_delivery: Callable[[], None] = lambda: None

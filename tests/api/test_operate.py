@@ -1,6 +1,10 @@
 """State, health and kicking."""
 
+import msgspec
 import pytest
+
+from imserver.cluster.contract import Lease
+from imserver.services.questions import State
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 
@@ -19,15 +23,40 @@ def test_state_names_peers_only_when_asked_to(node: FakeNode) -> None:
     assert debugged == {"managerInfo": {"clientsLen": 2, "clients": ["127.0.0.1:1"]}}
 
 
-def test_detailed_state_counts_message_ids(node: FakeNode) -> None:
-    for _ in range(3):
-        node.post("/user/sendMessage", appID=101, userID="马远", msgID="1")
-    assert node.get("/system/state", detail="true")["data"]["msgIDs"] == {
-        "kept": 1,
-        "repeats": 2,
-        "evicted": 0,
-    }
-    assert "msgIDs" not in node.get("/system/state")["data"]
+def test_the_state_of_all_nodes_is_that_of_each_with_its_lease(node: FakeNode) -> None:
+    node.peers.others = [Lease("10.0.0.2:9001", 2, host="two", connections=5), Lease("10.0.0.3:9001", 3)]
+    node.peers.answers = {"10.0.0.2:9001": {"state": {"managerInfo": {"clientsLen": 5}}}}
+    data = node.get("/system/state", cluster="true", isDebug="true")["data"]
+    assert list(data["nodes"]) == ["10.0.0.1:9001", "10.0.0.2:9001", "10.0.0.3:9001"]
+    own, other, silent = data["nodes"].values()
+    assert own["managerInfo"] == {"clientsLen": 2, "clients": ["127.0.0.1:1"]}
+    assert (other["managerInfo"], other["lease"]["connections"]) == ({"clientsLen": 5}, 5)
+    assert list(silent) == ["lease"]
+    assert data["missingNodes"] == ["10.0.0.3:9001"]
+    assert node.peers.asked == [
+        (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(State(True, False)))
+    ]
+
+
+def test_a_lease_is_shown_without_what_only_nodes_need(node: FakeNode) -> None:
+    data = node.get("/system/state", cluster="true")["data"]
+    lease = data["nodes"]["10.0.0.1:9001"]["lease"]
+    assert list(lease) == [
+        "node",
+        "epoch",
+        "host",
+        "startedAt",
+        "connections",
+        "counts",
+        "draining",
+        "publicWsUrl",
+        "version",
+    ]
+
+
+def test_of_two_lives_of_a_node_the_later_one_is_asked(node: FakeNode) -> None:
+    node.peers.others = [Lease("10.0.0.2:9001", 7), Lease("10.0.0.2:9001", 5)]
+    assert node.overview.leases()["10.0.0.2:9001"].epoch == 7
 
 
 def test_health_is_always_fine(node: FakeNode) -> None:
