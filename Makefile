@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test style types coverage bench smoke autobahn wheel lock clean
+.PHONY: help serve test style types coverage faults bench smoke million autobahn wheel lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
@@ -18,6 +18,9 @@ serve: $(VENV)/runtime  ## run the server; open http://127.0.0.1:8080/home/index
 
 test: $(VENV)/dev  ## run all tests
 	$(RUN) -m pytest $(ARGS)
+
+faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
+	$(RUN) -m pytest -p no:cacheprovider tests/faults $(ARGS)
 
 style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff check .
@@ -37,6 +40,9 @@ bench: $(VENV)/runtime  ## measure this machine: all figures of docs/benchmarks.
 
 smoke: $(VENV)/runtime  ## the same in one minute, for a first look
 	$(RUN) -m imserver bench smoke $(ARGS)
+
+million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them all (half an hour, 20 GB)
+	$(RUN) -m imserver bench million $(ARGS)
 
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
