@@ -78,8 +78,12 @@ def create_pages(node: Host) -> Blueprint:
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
     pages.add_url_rule("/sdk/imserver.js", view_func=sdk, methods=["GET"])
-    pages.add_url_rule("/gateway", view_func=gateway.answer, methods=["GET"])
-    pages.add_url_rule("/gateway", "gateway_options", gateway.options, methods=["OPTIONS"])
+    pages.add_url_rule(
+        "/gateway",
+        view_func=gateway.answer,
+        methods=["GET", "OPTIONS"],
+        provide_automatic_options=False,
+    )
     pages.after_request(_protect)
     return pages
 

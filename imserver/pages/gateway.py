@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import Protocol
 
 import msgspec
-from flask import abort
+from flask import abort, request
 from werkzeug.wrappers import Response
 
 from imserver.api.reply import PREFLIGHT, Answer
@@ -40,15 +40,13 @@ class Gateway:
                 f"server.public_ws_url: expected an address such as wss://im1.example.com/acc, got {url!r}"
             )
 
-    def options(self) -> Response:
-        """A browser asks whether it may ask."""
-        return to_response(PREFLIGHT)
-
     def answer(self) -> Response:
         """``{"url": …}``: the address of a node that is not about to stop; 503 if there is none.
 
         Where no node has an address of its own, they are all behind the one that the caller has used.
         """
+        if request.method == "OPTIONS":
+            return to_response(PREFLIGHT)
         live = [lease for lease in self._node.overview.leases().values() if not lease.draining]
         if not live:
             abort(HTTP_NOT_READY.status)

@@ -61,7 +61,7 @@ def play_session(block: Block, folder: Path, server: Server) -> None:
     """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
     shell = Shell(folder, server)
     for command, output in exchanges(block.text):
-        _compare(block, command, shell.run(command), output)
+        _compare(block, command, shell.run(command), at_server(output, server))
 
 
 def exchanges(session: str) -> list[tuple[str, str]]:

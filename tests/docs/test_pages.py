@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from imserver import assets, errors
+from imserver.api.metric_table import METRICS
 from imserver.api.routes import ROUTES
-from imserver.metrics import Metrics
 from imserver.protocol.cmd import COMMANDS
 from imserver.values import BY_FOLDED, fold
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
@@ -63,11 +63,19 @@ def test_every_close_code_that_operators_can_meet_has_advice() -> None:
     assert {code for code in errors.CLOSE if code >= 4000} <= advised
 
 
-def test_the_counters_are_those_of_the_code() -> None:
-    listed = [
-        name for row in table_with(OPERATIONS, "counter", "meaning") for name in row["counter"].split(", ")
+def test_the_metrics_are_those_of_the_code() -> None:
+    rows = table_with(OPERATIONS, "metric", "kind", "meaning")
+    assert [tuple(row.values()) for row in rows] == [
+        (f"{metric.name} by {metric.label}" if metric.label else metric.name, metric.kind, metric.help)
+        for metric in METRICS
     ]
-    assert sorted(listed) == sorted(Metrics.__slots__)
+
+
+def test_every_metric_that_is_named_exists() -> None:
+    known = {metric.name for metric in METRICS}
+    for page in PAGES:
+        for name in re.findall(r"\bimserver_[a-z_]*[a-z]", prose(page)):
+            assert re.sub("_(bucket|sum|count)$", "", name) in known, f"{page.name}: {name}"
 
 
 def test_the_map_names_every_package_and_top_level_module() -> None:

@@ -3,7 +3,14 @@
 import pytest
 
 from imserver.config import ConfigError
-from imserver.pages.address import Configured, Ports, is_host, parse_configured, resolve
+from imserver.pages.address import (
+    Configured,
+    Ports,
+    is_host,
+    parse_configured,
+    resolve,
+    websocket_address,
+)
 
 PORTS = Ports(8080, 8089)
 
@@ -86,3 +93,20 @@ def test_what_is_no_address_stops_the_start(setting: str) -> None:
 )
 def test_a_host_that_could_break_out_of_a_header_is_none(host: str) -> None:
     assert not is_host(host)
+
+
+@pytest.mark.parametrize(
+    ("value", "address"),
+    [
+        ("im1.example.com", "ws://im1.example.com/acc"),
+        ("wss://im1.example.com:8443", "wss://im1.example.com:8443/acc"),
+        ("wss://im1.example.com/ws", "wss://im1.example.com/ws"),
+        ("https://im1.example.com/", "wss://im1.example.com/acc"),
+        ("ws://[2001:db8::1]:8089", "ws://[2001:db8::1]:8089/acc"),
+        ("", ""),
+        ("no address", ""),
+        ("ftp://x", ""),
+    ],
+)
+def test_a_public_address_is_completed(value: str, address: str) -> None:
+    assert websocket_address(value) == address

@@ -32,6 +32,7 @@ class FakeNode:
         self.online: set[tuple[str, str]] = set()
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
         self.http_port, self.ws_port = 8080, 8089
+        self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
 
 
 def client_of(config: Config) -> FlaskClient:

@@ -1,0 +1,108 @@
+"""GET /gateway: which node it recommends, and what it says where nodes have no address of their own."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from msgspec.structs import replace
+
+from imserver.cluster.contract import Lease
+from imserver.config import ConfigError
+from imserver.pages import create_pages
+from imserver.pages.gateway import less_loaded
+from imserver.settings import AppSettings, Config, ServerSettings
+
+from .test_routes import FakeNode
+
+
+def lease(number: int, connections: int = 0, url: str = "?", draining: bool = False) -> Lease:
+    url = f"wss://im{number}.example.com/acc" if url == "?" else url
+    return Lease(
+        f"10.0.0.{number}:9001", number, public_ws_url=url, connections=connections, draining=draining
+    )
+
+
+def client_of(*leases: Lease, config: Config | None = None) -> FlaskClient:
+    node = FakeNode(config or Config())
+    node.overview.known = {each.node: each for each in leases}
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    return app.test_client()
+
+
+def ask(client: FlaskClient, host: str = "127.0.0.1:8080", **headers: str) -> Any:
+    names = {name.replace("_", "-"): value for name, value in headers.items()}
+    return client.get("/gateway", headers={"Host": host, **names})
+
+
+def urls(client: FlaskClient, times: int = 200) -> Counter[str]:
+    return Counter(ask(client).json["url"] for _ in range(times))
+
+
+def test_of_two_nodes_the_less_loaded_is_named() -> None:
+    assert set(urls(client_of(lease(1, 500), lease(2, 499)))) == {"wss://im2.example.com/acc"}
+
+
+def test_of_many_only_the_fullest_is_never_named_and_no_one_gets_all() -> None:
+    named = urls(client_of(*(lease(number, number * 100) for number in range(1, 6))), 1000)
+    assert set(named) == {f"wss://im{number}.example.com/acc" for number in range(1, 5)}
+    # Of two out of five the emptiest is among them in 40 % of all cases.
+    assert 300 < named["wss://im1.example.com/acc"] < 500
+
+
+def test_a_node_that_is_about_to_stop_is_not_named() -> None:
+    assert set(urls(client_of(lease(1, 0, draining=True), lease(2, 900)), 50)) == {
+        "wss://im2.example.com/acc"
+    }
+
+
+def test_a_node_without_an_address_of_its_own_is_not_named_beside_one_that_has_it() -> None:
+    assert set(urls(client_of(lease(1, 0, url=""), lease(2, 900)), 50)) == {"wss://im2.example.com/acc"}
+
+
+def test_where_nobody_has_an_address_the_caller_comes_back_the_way_it_came() -> None:
+    client = client_of(lease(1, url=""), lease(2, url=""))
+    assert ask(client).json == {"url": "ws://127.0.0.1:8089/acc"}
+    assert ask(client, "im.example.com").json == {"url": "ws://im.example.com/acc"}
+    forwarded = {"X_Forwarded_Host": "im.example.com", "X_Forwarded_Proto": "https"}
+    assert ask(client, **forwarded).json == {"url": "wss://im.example.com/acc"}
+
+
+def test_a_stranger_may_not_say_where_others_shall_connect() -> None:
+    config = Config(server=ServerSettings(trusted_proxies=("10.0.0.0/8",)))
+    forwarded = {"X_Forwarded_Host": "evil.example.com", "X_Forwarded_Proto": "https"}
+    assert ask(client_of(lease(1, url=""), config=config), **forwarded).json == {
+        "url": "ws://127.0.0.1:8089/acc"
+    }
+
+
+def test_a_configured_websocket_address_counts_here_too() -> None:
+    config = Config(app=AppSettings(websocket_url="im.example.com:8089"))
+    assert ask(client_of(lease(1, url=""), config=config)).json == {"url": "ws://im.example.com:8089/acc"}
+
+
+def test_when_every_node_is_about_to_stop_the_answer_is_503() -> None:
+    assert ask(client_of(lease(1, draining=True))).status_code == 503
+
+
+def test_pages_of_other_origins_may_ask_and_nobody_keeps_the_answer() -> None:
+    client = client_of(lease(1))
+    answer = ask(client)
+    assert answer.content_type == "application/json; charset=utf-8"
+    assert answer.headers["Access-Control-Allow-Origin"] == "*"
+    assert answer.headers["Cache-Control"] == "no-store"
+    preflight = client.options("/gateway")
+    assert (preflight.status_code, preflight.headers["Access-Control-Allow-Origin"]) == (204, "*")
+
+
+def test_a_public_address_that_is_none_stops_the_start() -> None:
+    config = Config()
+    config = replace(config, server=replace(config.server, public_ws_url="no address"))
+    with pytest.raises(ConfigError, match=r"server\.public_ws_url"):
+        client_of(config=config)
+
+
+def test_of_no_node_none_is_chosen() -> None:
+    assert less_loaded([]) is None
