@@ -23,7 +23,6 @@ from imserver.parent.slot import Slot
 #: Writes the Python stack to standard error; what a child whose loop hangs gets before it is killed.
 STACK: Final = signal.SIGQUIT
 
-BEAT_SECONDS: Final = 1.0
 _READ: Final = 1
 
 

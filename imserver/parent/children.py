@@ -17,9 +17,7 @@ from imserver.parent.inbox import Inbox
 from imserver.parent.listening import close
 from imserver.parent.slot import Slot, State
 
-#: Seconds between two looks at them, at most.
-LOOK_SECONDS: Final = 1.0
-
+_LOOK_SECONDS: Final = 1.0
 _STACK_SECONDS: Final = 1.0
 """Between the order to write the stack and the kill."""
 _DRAIN_SECONDS: Final = 30.0
@@ -93,8 +91,12 @@ class Children:
         times = [
             slot.deadline if slot.pid else slot.due for slot in self._slots if slot.pid or not self.ending
         ]
-        quarter = self.config.server.hang_seconds / 4
-        return max(min([*times, now + LOOK_SECONDS, now + quarter]) - now, 0.0)
+        return max(min([*times, now + self._look_seconds]) - now, 0.0)
+
+    @property
+    def _look_seconds(self) -> float:
+        """Between two looks at the children, at most; and between two beats of theirs."""
+        return min(_LOOK_SECONDS, self.config.server.hang_seconds / 4)
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -130,7 +132,7 @@ class Children:
             lambda: provision.of_slot(self._read_config(), slot.number),
             reading,
             let_go,
-            min(child.BEAT_SECONDS, self.config.server.hang_seconds / 4),
+            self._look_seconds,
         )
 
     def _reap(self, now: float) -> None:
@@ -173,7 +175,7 @@ class Children:
 
     def _look(self, now: float) -> None:
         # After a pause of our own the silence of the children says nothing.
-        missed = max(now - self._looked_at - 2 * LOOK_SECONDS, 0.0)
+        missed = max(now - self._looked_at - 2 * self._look_seconds, 0.0)
         self._looked_at = now
         for slot in self._slots:
             if not slot.pid:

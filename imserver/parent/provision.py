@@ -19,11 +19,13 @@ _FIXED: Final = {
 
 
 def check(config: Config) -> None:
-    """Raise StartError if the private ports of the nodes go beyond the last port or over the public ones."""
+    """Raise StartError if the private ports of several nodes do not fit between the others."""
     first, count = config.app.rpc_port, config.server.processes
     last = first + _PORTS_PER_NODE * count - 1
-    if count == 1 or first == 0:
+    if count == 1:
         return
+    if first == 0:
+        raise StartError(f"app.rpc_port 0: {count} nodes need a port of their own each, which names them")
     if last > _LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
     for name, port in (("http_port", config.app.http_port), ("websocket_port", config.app.websocket_port)):
@@ -40,9 +42,8 @@ def numeric(config: Config) -> Config:
 
 def of_slot(config: Config, number: int) -> Config:
     """The settings of the child in a slot: two private ports each, of which the first names the node."""
-    port = config.app.rpc_port
     return msgspec.structs.replace(
-        _replaced(config, app={"rpc_port": port + _PORTS_PER_NODE * number if port else 0}),
+        _replaced(config, app={"rpc_port": config.app.rpc_port + _PORTS_PER_NODE * number}),
         warnings=(),  # the parent has said them
     )
 

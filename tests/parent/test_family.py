@@ -1,0 +1,337 @@
+"""Several nodes on one machine: the parent's care for them, signals, restarts."""
+
+import os
+import re
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.support import eventually, merged
+
+from .conftest import StartFamily
+from .family import ACCEPTED, Stream, alive, answer, children_of, kill, upgraded
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
+
+
+def private_bytes(pid: int) -> int:
+    rollup = Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii")
+    return sum(int(kilobytes) * 1024 for kilobytes in re.findall(r"^Private_\w+: +(\d+) kB", rollup, re.M))
+
+
+# --- what they are ------------------------------------------------------------------------------------------
+
+NOTE_THE_PARENT = """
+from gevent import monkey; monkey.patch_all()
+import gc, threading
+from gevent import _hub_local
+from greenlet import greenlet
+from imserver.cli import main
+from imserver.parent import children
+fork = children._fork
+def noted():
+    assert _hub_local.get_hub_if_exists() is None
+    assert threading.active_count() == 1
+    kinds = {type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, greenlet)}
+    assert kinds <= {"greenlet"}, kinds  # the main one
+    print("clean", flush=True)
+    return fork()
+children._fork = noted
+main()
+"""
+
+
+def test_the_parent_has_no_loop_thread_or_foreign_socket_whenever_it_forks(start_family: StartFamily) -> None:
+    family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
+    first = family.pids
+    for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+        family.signal(number)
+    eventually(lambda: "SIGHUP: settings read again" in family.log_text)
+    kill(first[0])
+    pids = family.wait_until_replaced(first[0])
+    family.signal(signal.SIGURG)
+    family.wait_until_replaced(*pids)
+    assert family.output.count("clean\n") == 5
+    assert len(os.listdir(f"/proc/{family.pid}/task")) == 1
+    links = [os.readlink(file) for file in Path(f"/proc/{family.pid}/fd").iterdir()]
+    assert sum(link.startswith("socket:") for link in links) == 4
+    assert not any("eventpoll" in link or "eventfd" in link for link in links)
+
+
+def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_own(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=3)
+    assert sorted(family.pids) == sorted(children_of(family.pid))
+    for path in ("/home/index", "/user/list?appID=101", "/system/state", "/none"):
+        for _ in range(6):
+            family.get(path)
+    for pid in family.pids:
+        assert os.getpgid(pid) == pid  # Ctrl-C reaches the parent only
+        assert private_bytes(pid) < 20_000_000
+        listening = 0
+        inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
+        for line in Path(f"/proc/{pid}/net/tcp").read_text(encoding="ascii").splitlines()[1:]:
+            cells = line.split()
+            port = int(cells[1].partition(":")[2], 16)
+            if cells[3] == "0A" and port in (family.http.port, family.ws.port):
+                listening += f"socket:[{cells[9]}]" in inodes
+        assert listening == 2
+
+
+def test_each_line_of_a_node_names_it_and_those_of_the_parent_say_what_it_did(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2, config={"app": {"rpc_port": 23001}})
+    assert re.search(r"\n  nodes +2: 127\.0\.0\.1:23001 to 127\.0\.0\.1:23003\n", family.output)
+    family.stop()
+    for line in family.log_text.splitlines():
+        assert ("node=127.0.0.1:2300" in line) == ("imserver.parent" not in line), line
+    assert re.search(r"imserver\.parent: node 127\.0\.0\.1:23003 \(pid \d+\) serves\n", family.log_text)
+    for text in (family.output, family.log_text):
+        assert "SIGTERM: draining 2 nodes\n" in text
+        assert text.endswith("all nodes have ended\n")
+    assert family.process.returncode == 0
+
+
+# --- one bad child ------------------------------------------------------------------------------------------
+
+
+def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_next(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    stopped = family.pids[0]
+    kill(stopped, signal.SIGSTOP)
+    clients = [upgraded(family.ws) for _ in range(60)]
+    kill(stopped)
+    family.wait_until_replaced(stopped)
+    assert [answer(client) for client in clients] == [ACCEPTED] * 60
+    assert re.search(
+        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; starts again in \S+ s\n", family.output
+    )
+
+
+def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    with Stream(family) as stream:
+        for _ in range(2):
+            stream.wait_for(50)
+            killed = family.pids[0]
+            kill(killed)
+            family.wait_until_replaced(killed)
+            stream.wait_for(50)
+    broken = stream.seen["ConnectionResetError"] + stream.seen["b''"] + stream.seen["BrokenPipeError"]
+    assert stream.seen.total() == stream.seen["101"] + broken  # nobody was refused or had to wait long
+    assert broken <= 8  # the killed node had accepted these: one a thread and kill at the most
+
+
+def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    hanging, other = family.pids
+    kill(hanging, signal.SIGSTOP)
+    began = time.monotonic()
+    family.wait_until_replaced(hanging)
+    assert 1.2 < time.monotonic() - began < 8
+    assert re.search(rf"\(pid {hanging}\): its loop stands still for \d s, killing it", family.log_text)
+    assert other in family.pids
+    assert family.get("/health")[0] == 200
+
+
+HANG_AT_SIGUSR2 = """
+from gevent import monkey; monkey.patch_all()
+from imserver import cli, serving
+def spin_for_the_test(self):
+    while True: pass
+serving._Signals._dump = spin_for_the_test
+cli.main()
+"""
+
+
+def test_a_node_that_spins_tells_where_before_it_is_killed(start_family: StartFamily) -> None:
+    family = start_family(
+        processes=2,
+        config={"server": {"hang_seconds": 1.5}},
+        command=(sys.executable, "-c", HANG_AT_SIGUSR2),
+    )
+    spinning = family.pids[0]
+    kill(spinning, signal.SIGUSR2)
+    family.wait_until_replaced(spinning)
+    assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
+
+
+def test_a_long_pause_of_the_parent_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    pids = family.pids
+    for pid in (family.pid, *pids):  # as when a virtual machine is suspended
+        kill(pid, signal.SIGSTOP)
+    time.sleep(2.5)
+    for pid in (family.pid, *pids):
+        kill(pid, signal.SIGCONT)
+    time.sleep(0.5)
+    assert family.pids == pids
+    assert "stands still" not in family.output
+
+
+def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    secret = family.folder / "data" / "secret"
+    good, broken = secret.read_bytes(), family.pids[0]
+    secret.write_bytes(b"short\n")
+    kill(broken)
+    eventually(lambda: family.output.count("it needs at least 32, after") >= 2, 15)
+    for _ in range(5):
+        assert family.get("/health")[0] == 200
+    pauses = [float(pause) for pause in re.findall(r"starts again in (\S+) s", family.output)]
+    assert all(pause <= 2**number for number, pause in enumerate(pauses))
+    secret.write_bytes(good)
+    family.wait_until_replaced(broken)
+
+
+# --- a rolling restart --------------------------------------------------------------------------------------
+
+
+def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=3)
+    old = family.pids
+    with Stream(family) as stream:
+        stream.wait_for(50)
+        family.signal(signal.SIGURG)
+        new = family.wait_until_replaced(*old)
+        eventually(lambda: "rolling restart: done" in family.output)
+        stream.wait_for(50)
+    assert stream.seen.keys() == {"101"}, stream.seen
+    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (serves))", family.output)[3:]
+    steps = zip(old, new, strict=True)
+    expected = [step for before, after in steps for step in ((before, "draining"), (after, "serves"))]
+    assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
+
+
+def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
+    # Clients that never answer a close keep a node from ending for long.
+    stubborn = [upgraded(family.ws) for _ in range(8)]
+    for client in stubborn:
+        assert client.recv(len(ACCEPTED)) == ACCEPTED
+    family.signal(signal.SIGURG)
+    eventually(lambda: "(pid" in family.output.partition("rolling restart")[2])
+    eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
+    for _ in range(30):
+        began = time.monotonic()
+        assert answer(upgraded(family.ws)) == ACCEPTED
+        assert time.monotonic() - began < 2
+    assert family.pids[0] in children_of(family.pid)
+    for client in stubborn:
+        client.close()
+
+
+def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_parent_holds(
+    start_family: StartFamily,
+) -> None:
+    family = start_family(processes=2)
+    old = family.pids
+    family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
+    family.signal(signal.SIGURG)
+    family.wait_until_replaced(*old)
+    assert "only a restart of all changes app.http_port" in family.log_text
+    before = family.log_text.count("GET /none")
+    assert family.get("/none")[0] == 404
+    family.stop()
+    assert family.log_text.count("GET /none") == before
+
+
+def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    first, second = family.pids
+    (family.folder / "data" / "secret").write_bytes(b"short\n")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "rolling restart stopped: node 127.0.0.1" in family.output)
+    assert alive(second)
+    assert not alive(first)
+    assert family.get("/health")[0] == 200
+
+
+def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    pids = family.pids
+    family.config_file.write_text("app: [", encoding="utf-8")
+    family.signal(signal.SIGURG)
+    eventually(lambda: "settings stay as they are: " in family.output)
+    assert "rolling" not in family.output
+    assert family.pids == pids
+
+
+# --- signals ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_all_nodes_and_the_status_is_0(
+    start_family: StartFamily, number: signal.Signals
+) -> None:
+    family = start_family(processes=2)
+    clients = [upgraded(family.ws) for _ in range(10)]
+    for client in clients:
+        assert client.recv(4096).startswith(ACCEPTED)
+    family.signal(number)
+    for client in clients:
+        with client:
+            assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
+    assert family.process.wait(15) == 0
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(family.ws)
+    assert family.log_text.count("imserver.serving: stopped node=") == 2
+
+
+def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"drain": {"delay_seconds": 60}})
+    family.signal(signal.SIGTERM)
+    eventually(lambda: family.log_text.count("imserver.serving: SIGTERM: draining") == 2)
+    family.signal(signal.SIGINT)
+    assert family.process.wait(10) == 128 + signal.SIGINT
+    assert family.log_text.count("SIGTERM again: ending at once") == 2
+
+
+def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
+    kill(family.pids[0], signal.SIGSTOP)
+    family.signal(signal.SIGTERM)
+    assert family.process.wait(10) == 1
+    assert "its drain ended by SIGKILL" in family.output
+
+
+def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    family.signal(signal.SIGHUP)
+    eventually(lambda: family.log_text.count("imserver.serving: settings read again") == 2)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
+    moved = family.log.rename(family.folder / "server.log.1")
+    family.signal(signal.SIGUSR1)
+    eventually(family.log.exists)
+    family.signal(signal.SIGUSR2)
+    eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
+    assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
+
+
+def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
+    family = start_family(processes=2)
+    pids = family.pids
+    with upgraded(family.ws) as client:
+        assert client.recv(4096).startswith(ACCEPTED)
+        family.process.kill()
+        family.process.wait()
+        assert client.recv(4)[:1] == b"\x88"
+    eventually(lambda: not any(alive(pid) for pid in pids), 15)
+    assert family.log_text.count("the parent process is gone") == 2
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(family.http)

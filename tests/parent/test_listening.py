@@ -1,0 +1,76 @@
+"""Listeners that share a port, and which of them new clients get."""
+
+import _socket
+import socket
+import sys
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+
+from imserver import config
+from imserver.parent.listening import Listeners, Steering, close, listen
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
+
+COUNT = 5
+
+
+@pytest.fixture
+def all_listeners() -> Iterator[list[Listeners]]:
+    settings = config.load(None, {}, {"app.http_port": 0, "app.websocket_port": 0})
+    made = listen(settings, COUNT)
+    yield made
+    for listeners in made:
+        close(listeners)
+
+
+def taken_by(all_listeners: list[Listeners], name: str, clients: int = 200) -> Counter[int]:
+    """How many clients each listener got."""
+    address = all_listeners[0][name].getsockname()
+    connections = [socket.create_connection(address) for _ in range(clients)]
+    got: Counter[int] = Counter()
+    for number, listeners in enumerate(all_listeners):
+        while True:
+            try:
+                fd, _ = listeners[name]._accept()  # type: ignore[attr-defined]
+            except BlockingIOError:
+                break
+            _socket.close(fd)
+            got[number] += 1
+    for connection in connections:
+        connection.close()
+    return got
+
+
+def test_port_0_is_the_same_port_for_all_and_each_gets_clients(all_listeners: list[Listeners]) -> None:
+    for name in ("http", "websocket"):
+        assert len({listeners[name].getsockname() for listeners in all_listeners}) == 1
+        assert taken_by(all_listeners, name).keys() == set(range(COUNT))
+
+
+@pytest.mark.parametrize("closed", [{0}, {4}, {0, 1}, {1, 3}, {0, 2, 4}, {0, 1, 2, 3}, {1, 2, 3, 4}])
+def test_clients_are_kept_away_from_those_that_take_none(
+    all_listeners: list[Listeners], closed: set[int]
+) -> None:
+    steering = Steering(all_listeners)
+    steering.keep_away_from(frozenset(closed))
+    for name in ("http", "websocket"):
+        got = taken_by(all_listeners, name)
+        assert got.total() == 200
+        assert got.keys() == set(range(COUNT)) - closed
+        assert min(got.values()) > 100 / len(got)
+    steering.keep_away_from(frozenset())
+    assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
+
+
+def test_nobody_is_kept_away_when_there_is_nowhere_else(all_listeners: list[Listeners]) -> None:
+    steering = Steering(all_listeners)
+    steering.keep_away_from(frozenset({1}))
+    steering.keep_away_from(frozenset(range(COUNT)))
+    assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
+
+
+def test_where_it_is_not_possible_nothing_happens(all_listeners: list[Listeners]) -> None:
+    Steering(all_listeners, possible=False).keep_away_from(frozenset({1}))
+    assert taken_by(all_listeners, "http").keys() == set(range(COUNT))

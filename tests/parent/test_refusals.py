@@ -1,0 +1,122 @@
+"""Servers of several processes that cannot start: one clear line, and a status that says so."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support import run_cli
+
+from .conftest import StartFamily
+
+
+@pytest.fixture
+def taken() -> Iterator[socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+def refused(folder: Path, *arguments: str, **environment: str) -> str:
+    """What ``serve`` says; it must be one line, at once."""
+    done = run_cli(
+        *(
+            "serve",
+            "--processes",
+            "2",
+            "--http-port",
+            "0",
+            "--ws-port",
+            "0",
+            "--data-dir",
+            str(folder / "data"),
+        ),
+        *arguments,
+        seconds=15,
+        **{"IMSERVER_REDIS_URL": "redis://127.0.0.1:1", "IMSERVER_APP_LOG_FILE": str(folder / "log")}
+        | environment,
+    )
+    assert done.returncode == 1, done
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    return line.removeprefix("imserver: ")
+
+
+def test_without_redis_the_refusal_says_what_to_set(tmp_path: Path) -> None:
+    said = refused(tmp_path, IMSERVER_REDIS_URL="")
+    assert "server.processes 2 needs a Redis" in said
+    assert "set redis.url, for example redis://127.0.0.1:6379" in said
+
+
+def test_private_ports_beyond_the_last_are_refused(tmp_path: Path) -> None:
+    assert (
+        refused(tmp_path, "--rpc-port", "65533") == "app.rpc_port 65533: 2 nodes need the ports up to 65536"
+    )
+
+
+def test_private_ports_over_a_public_one_are_refused(tmp_path: Path) -> None:
+    said = refused(tmp_path, "--http-port", "9004")
+    assert said == "app.rpc_port 9001: 2 nodes need the ports up to 9004, and app.http_port is 9004"
+
+
+def test_a_taken_port_is_refused(tmp_path: Path, taken: socket.socket) -> None:
+    port = taken.getsockname()[1]
+    said = refused(tmp_path, "--http-port", str(port))
+    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+    assert "cannot start: cannot listen" in (tmp_path / "log").read_text(encoding="utf-8")
+
+
+def test_a_port_that_another_server_would_share_is_refused(tmp_path: Path) -> None:
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        port = listener.getsockname()[1]
+        said = refused(tmp_path, "--ws-port", str(port))
+    assert said == f"cannot listen on 127.0.0.1:{port}: Address already in use"
+
+
+def test_an_unknown_host_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--host", "nowhere.invalid").startswith(
+        "server.host nowhere.invalid cannot be resolved"
+    )
+
+
+def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) -> None:
+    assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is beyond loopback")
+
+
+def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
+    said = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
+    assert said == f"app.log_file: {tmp_path} cannot be written: Is a directory"
+
+
+def test_a_broken_file_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text("app: [", encoding="utf-8")
+    assert refused(tmp_path, "--config", str(file)).startswith(f"{file}, line 1")
+
+
+def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(tmp_path: Path) -> None:
+    said = refused(tmp_path, IMSERVER_LIMITS_MAX_CONNECTIONS="2000000000")
+    assert said.startswith("node 127.0.0.1:")
+    assert "limits.max_connections 2000000000 is above the" in said
+    log = (tmp_path / "log").read_text(encoding="utf-8")
+    assert "starts again" not in log
+    assert log.count("imserver.serving: cannot start") <= 2
+
+
+def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
+    from imserver.lifecycle import DataDirectory
+
+    alone = DataDirectory(str(tmp_path / "data"))
+    alone.start()
+    assert "is in use by another server" in refused(tmp_path)
+    alone.stop()
+
+
+def test_two_families_of_one_cluster_share_a_folder(start_family: StartFamily, tmp_path: Path) -> None:
+    config = {"server": {"data_dir": str(tmp_path / "data")}}
+    first, second = (start_family(processes=2, config=config) for _ in range(2))
+    assert first.get("/health")[0] == second.get("/health")[0] == 200
+    assert (tmp_path / "data" / "lock").read_text(encoding="utf-8") == f"{first.pid}\n"

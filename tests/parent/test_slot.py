@@ -1,0 +1,110 @@
+"""Pauses between children, what a child tells its parent, settings of each."""
+
+import itertools
+
+import pytest
+
+from imserver import config
+from imserver.errors import StartError
+from imserver.parent import check, provision
+from imserver.parent.page import Page
+from imserver.parent.slot import Slot, State
+
+
+def settings(**given: object) -> config.Config:
+    overrides = {
+        "redis.url": "redis://127.0.0.1",
+        **{name.replace("__", "."): v for name, v in given.items()},
+    }
+    return config.load(None, {}, overrides)
+
+
+def failing(lives: list[float]) -> list[float]:
+    """The pauses after children that lived for so long."""
+    slot, now, pauses = Slot(0, "n", {}), 0.0, []
+    for life in lives:
+        slot.forked(1, now, 0)
+        now += life
+        pauses.append(slot.ended(now, planned=False))
+    return pauses
+
+
+def test_pauses_lie_anywhere_below_a_bound_that_doubles_up_to_30_seconds() -> None:
+    runs = [failing([1.0] * 8) for _ in range(400)]
+    for number, bound in enumerate((1, 2, 4, 8, 16, 30, 30, 30)):
+        pauses = [run[number] for run in runs]
+        assert 0.9 * bound < max(pauses) <= bound
+        assert min(pauses) < 0.1 * bound
+
+
+def test_a_minute_of_life_makes_up_for_the_failures_before() -> None:
+    assert max(failing([*[1.0] * 6, 60.0])[-1] for _ in range(50)) <= 1.0
+
+
+def test_a_planned_end_needs_no_pause_and_is_no_failure() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    slot.ended(1.0, planned=False)
+    slot.forked(2, 1.0, 0)
+    assert slot.ended(2.0, planned=True) == 0.0
+    assert (slot.state, slot.due, slot.failures) == (State.DOWN, 2.0, 0)
+
+
+def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    assert not slot.takes_clients(0.0)
+    for started, ready, full in itertools.product((False, True), repeat=3):
+        slot.page.beat(started, ready, full)
+        slot.state = State.STARTING
+        assert slot.look(1.0, 0.0) == started
+        assert slot.takes_clients(1.0) == (started and ready and not full)
+    slot.page.beat(True, True, False)
+    slot.look(2.0, 0.0)
+    assert slot.takes_clients(6.9)
+    assert not slot.takes_clients(7.1)
+
+
+def test_time_in_which_nobody_looked_is_no_silence() -> None:
+    slot = Slot(0, "n", {})
+    slot.forked(1, 0.0, 0)
+    slot.look(100.0, 99.0)
+    assert slot.silence(100.0) == 1.0
+
+
+def test_a_page_keeps_what_is_said_until_it_is_cleared() -> None:
+    page = Page()
+    page.excuse("kein Platz – 没有空间" * 1000)
+    assert page.text.startswith("kein Platz – 没有空间kein")
+    assert page.beats == 0
+    page.beat(True, False, True)
+    assert (page.beats, page.started, page.ready, page.full) == (1, True, False, True)
+    page.clear()
+    assert (page.text, page.beats, page.started) == ("", 0, False)
+
+
+def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
+    three = [provision.of_slot(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
+    assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
+    assert [provision.name_of(part) for part in three] == ["10.0.0.5:9001", "10.0.0.5:9003", "10.0.0.5:9005"]
+
+
+def test_the_private_ports_have_to_have_room() -> None:
+    check(settings(server__processes=3, app__rpc_port=65530))
+    check(settings(server__processes=3, app__rpc_port=8083))
+    check(settings(app__rpc_port=0))
+    with pytest.raises(StartError, match=r"^app\.rpc_port 0: 3 nodes need a port of their own each"):
+        check(settings(server__processes=3, app__rpc_port=0))
+    for port in (65531, 8076, 8088):
+        with pytest.raises(StartError, match=rf"^app\.rpc_port {port}: 3 nodes need the ports up to "):
+            check(settings(server__processes=3, app__rpc_port=port))
+
+
+def test_settings_read_again_keep_what_the_parent_holds() -> None:
+    before = settings(server__processes=3, app__http_port=80)
+    fresh, changed = provision.reread(
+        settings(server__processes=4, app__http_port=81, log__requests=False), before
+    )
+    assert changed == ["app.http_port", "server.processes"]
+    assert (fresh.app.http_port, fresh.server.processes, fresh.log.requests) == (80, 3, False)
+    assert provision.reread(before, before) == (before, [])
