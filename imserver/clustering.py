@@ -53,7 +53,9 @@ class Cluster:
         self._delivery = delivery
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.questions = Questions()
-        self.registry = RedisRegistry(config)
+        self.registry = RedisRegistry(
+            config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
+        )
         self.rpc = Rpc(
             secret,
             self.questions.answer,
@@ -77,6 +79,7 @@ class Cluster:
         self.presence = ClusterPresence(
             self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
         )
+        self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self.sessions.restore
         self.registry.on_replaced = self.sessions.replaced
         self.registry.on_leases = self._leases_changed

@@ -107,7 +107,10 @@ class ClusterPushes:
         known = self._hub.apps.get(app)
         if known is None:
             return False
-        return any(c.session is not None and not c.session.number for c in known.sessions_of(user))
+        return any(
+            c.session is not None and not self._registry.registered(c.session)
+            for c in known.sessions_of(user)
+        )
 
     def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
         """See :class:`imserver.services.pushing.Pushes`."""

@@ -242,10 +242,18 @@ class ClusterSessions(Sessions):
             else:
                 self._depart(session, False)
 
+    def registered_sessions(self) -> Iterator[Session]:
+        """All addressed sessions of this node (the registry's ``sessions``)."""
+        for connection in tuple(self._hub.sessions()):
+            if connection.session is not None:
+                yield connection.session
+
     def _sessions_to_restore(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
         for connection in tuple(self._hub.sessions()):
             session = connection.session
-            if session is not None and connection.state == OPEN and (everything or not session.number):
+            if session is None or connection.state != OPEN:
+                continue
+            if everything or not self._registry.registered(session):
                 by_id[session.id] = connection
                 yield session
 
