@@ -5,15 +5,13 @@ of one turn of the loop leave as one batch, ``received`` gets them at the other 
 :meth:`Rpc.ask` gets what ``answer`` returns at the other end, or raises
 :class:`~imserver.cluster.forward.PeerUnavailable`.
 
-Importing this module loads ZeroMQ and zerorpc, so nothing does unless there is a cluster. No context or socket
-of ZeroMQ is made before :meth:`Rpc.start`: a parent that forks nodes may import it.
+Importing this module loads ZeroMQ and zerorpc, so nothing does unless there is a cluster. No context or
+socket of ZeroMQ is made before :meth:`Rpc.start`: a parent that forks nodes may import it.
 """
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import socket
 from collections.abc import Callable, Collection, Mapping
 from time import monotonic
 from typing import Final
@@ -21,18 +19,16 @@ from typing import Final
 import gevent
 import zerorpc
 import zmq
-from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
-from imserver.cluster.complaint import Complaint
 from imserver.cluster.contract import Lease
-from imserver.cluster.forward import Incoming, Numbers, PeerUnavailable, RpcCounters
+from imserver.cluster.forward import Incoming, PeerUnavailable, RpcCounters
 from imserver.cluster.rpc_curve import Door, Keys
-from imserver.cluster.rpc_peer import PING, Home, Peer
+from imserver.cluster.rpc_line import PING, Home
+from imserver.cluster.rpc_mailbox import MESSAGE_BYTES, Mailbox, private_address
+from imserver.cluster.rpc_peers import Peers
 from imserver.cluster.rpc_wire import (
     FAILED,
-    HIGH_WATER,
-    MESSAGE_BYTES,
     OK,
     STALE,
     TOO_LARGE,
@@ -40,7 +36,6 @@ from imserver.cluster.rpc_wire import (
     Answer,
     ControlServer,
     DataReceiver,
-    Mailbox,
 )
 from imserver.errors import StartError
 
@@ -49,8 +44,6 @@ log = logging.getLogger(__name__)
 RPC_VERSION: Final = 1
 """What this node speaks; it also understands the version before."""
 _ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
-_WATCH_SECONDS: Final = 0.5
-_PROBE_SECONDS: Final = 1.0
 _STOP_SECONDS: Final = 2.0
 _LINGER_MS: Final = 1000
 _RESTART_SECONDS: Final = 0.2
@@ -82,24 +75,17 @@ class Rpc:
         self._answer = answer
         self._received = received
         self._version = version
-        self._home = Home(Keys.derive(secret), self.counters, version, queue_items, queue_bytes, self._wake)
+        self._home = Home(Keys.derive(secret), self.counters, version)
         self._incoming = Incoming(self.counters)
-        self._numbers = Numbers()
-        self._peers: dict[int, Peer] = {}
-        self._waiting: dict[Peer, None] = {}
-        self._wanted = Signal()
-        self._active = Signal()
+        self._peers = Peers(self._home, queue_items, queue_bytes)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._running = False
-        self._other_version = Complaint(
-            log, "%s speaks version %d of the RPC, this node %d: nothing is forwarded"
-        )
 
     # --- life -----------------------------------------------------------------------------------------------
 
     def start(self, host: str, control_port: int, data_port: int) -> None:
         """Listen at one address, never at all of them. The system chooses a port 0. Raises StartError."""
-        address = _private_address(host)
+        address = private_address(host)
         context = self._home.context = zerorpc.Context()
         context.set(zmq.MAX_SOCKETS, _SOCKETS)
         self._door = Door(context, self._home.keys, self.counters)
@@ -118,39 +104,23 @@ class Rpc:
         self._greenlets = [
             gevent.spawn(self._keep_running, self._server.run),
             gevent.spawn(self._keep_running, self._receiver.run),
-            gevent.spawn(self._flush),
-            gevent.spawn(self._watch),
         ]
+        self._peers.start()
 
     def _listen(self, mailbox: Mailbox, name: str, address: str, port: int) -> str:
-        listening = mailbox.socket
-        for option, value in (
-            (zmq.MAXMSGSIZE, MESSAGE_BYTES),
-            (zmq.RCVHWM, HIGH_WATER),
-            (zmq.SNDHWM, HIGH_WATER),
-            (zmq.LINGER, 0),
-            (zmq.HANDSHAKE_IVL, 5000),
-            (zmq.BACKLOG, 512),
-            (zmq.IPV6, ":" in address),
-        ):
-            listening.setsockopt(option, int(value))
-        self._home.keys.serve(listening)
-        self._door.watch(listening, name)
+        self._home.keys.serve(mailbox.socket)
+        self._door.watch(mailbox.socket, name)
         try:
-            listening.bind(f"tcp://{address}:{port}")
+            return mailbox.bind(f"tcp://{address}:{port}")
         except zmq.ZMQError as error:
-            raise StartError(
-                f"the RPC cannot listen on {address}:{port} ({name}): {error.strerror}"
-            ) from None
-        bound: bytes = listening.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
-        return bound.rstrip(b"\0").decode()
+            raise StartError(f"the RPC cannot listen on {address}:{port} ({name}): {error}") from None
 
     def stop(self) -> None:
         """Send what waits, then end. May switch; takes at most about three seconds."""
         if not self._running:
             return
         deadline = monotonic() + _STOP_SECONDS
-        while monotonic() < deadline and any(peer.waits for peer in self._peers.values()):
+        while monotonic() < deadline and any(peer.waits for peer in self._peers.all()):
             gevent.sleep(0.01)
         context = self._home.context
         self._end(_LINGER_MS)
@@ -165,9 +135,7 @@ class Rpc:
     def _end(self, linger_ms: int) -> None:
         self._running = False
         gevent.killall(self._greenlets, block=False)
-        for peer in self._peers.values():
-            peer.close(linger_ms)
-        self._peers.clear()
+        self._peers.close(linger_ms)
         self._door.close()
         self._server.close()
         self._receiver.close()
@@ -194,36 +162,21 @@ class Rpc:
         if epoch != self._home.epoch:
             self._home.epoch = epoch
             self._incoming.forget()
-            self._numbers.forget()
-            for peer in self._peers.values():
-                peer.number = 0
+            self._peers.renumber()
 
     @property
     def queued_items(self) -> int:
         """Items that wait to be sent, to all peers together."""
-        return sum(len(peer.queue.items) for peer in self._peers.values())
+        return sum(len(peer.queue.items) for peer in self._peers.all())
 
     @property
     def queued_bytes(self) -> int:
         """Bytes of them."""
-        return sum(peer.queue.bytes for peer in self._peers.values())
+        return sum(peer.queue.bytes for peer in self._peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
         """Hang up on peers without a lease; what waits for them is dropped and counted. Never switches."""
-        for epoch in [epoch for epoch in self._peers if epoch not in leases]:
-            peer = self._peers.pop(epoch)
-            self._numbers.keep(epoch, peer.number)
-            self._waiting.pop(peer, None)
-            peer.close()
-
-    def _peer(self, lease: Lease) -> Peer | None:
-        if not self._running or lease.epoch == self._home.epoch:
-            return None
-        if abs(lease.version - self._version) > 1:
-            self._other_version(lease.node, lease.version, self._version)
-            return None
-        peer = self._peers[lease.epoch] = Peer(self._home, lease, self._numbers.resume(lease.epoch))
-        return peer
+        self._peers.keep(leases)
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -233,24 +186,8 @@ class Rpc:
         False: it will not arrive (the peer does not answer, its queue is full, it speaks another version).
         True is no promise: what is under way when a peer or a connection dies is lost.
         """
-        peer = self._peers.get(lease.epoch) or self._peer(lease)
+        peer = self._peers.get(lease)
         return peer is not None and peer.send(item)
-
-    def _wake(self, peer: Peer) -> None:
-        self._waiting[peer] = None
-        self._wanted.set()
-
-    def _flush(self) -> None:
-        while True:
-            self._wanted.wait()
-            self._wanted.clear()
-            waiting, self._waiting = self._waiting, {}
-            for peer in waiting:
-                if peer.flush():
-                    self._wake(peer)
-            self._active.set()
-            if self._waiting:
-                gevent.sleep(0)
 
     def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
         counters = self.counters
@@ -271,11 +208,11 @@ class Rpc:
 
     def ask(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         """Ask a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
-        peer = self._peers.get(lease.epoch) or self._peer(lease)
+        peer = self._peers.get(lease)
         try:
             if peer is None:
                 raise PeerUnavailable(lease.node, "this node cannot ask it")
-            self._active.set()
+            self._peers.watch()
             return peer.ask(kind, body, timeout)
         except PeerUnavailable:
             self.counters.call_failures += 1
@@ -284,7 +221,7 @@ class Rpc:
     def ask_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Ask several peers at once, for at most ``timeout`` seconds: answers by node, and nodes without one."""
+        """Ask several peers at once, at most ``timeout`` seconds: answers by node, and nodes without one."""
         answers: dict[str, bytes] = {}
         missing: list[str] = []
 
@@ -311,42 +248,3 @@ class Rpc:
             log.exception("the question %r of another node failed", kind)
             return FAILED, b""
         return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
-
-    # --- watching -------------------------------------------------------------------------------------------
-
-    def _watch(self) -> None:
-        while True:
-            self._active.wait()
-            self._active.clear()
-            now = monotonic()
-            for peer in self._peers.values():
-                if peer.doubtful(now) and not peer.watched:
-                    peer.watched = True
-                    gevent.spawn(self._look_after, peer)
-                if peer.dialled:
-                    self._active.set()
-            gevent.sleep(_WATCH_SECONDS)
-
-    def _look_after(self, peer: Peer) -> None:
-        """Try a peer until it answers or is gone."""
-        try:
-            while self._running and self._peers.get(peer.lease.epoch) is peer:
-                if peer.link.allows() and peer.probe(_PROBE_SECONDS):
-                    return
-                gevent.sleep(peer.link.wait_seconds)
-        finally:
-            peer.watched = False
-
-
-def _private_address(host: str) -> str:
-    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError."""
-    try:
-        text = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
-        address = ipaddress.ip_address(text.partition("%")[0])
-    except (OSError, ValueError, IndexError):
-        raise StartError(f"cluster.bind: {host!r} is no address of this machine") from None
-    if not host or address.is_unspecified or address.is_multicast:
-        raise StartError(
-            f"cluster.bind: the RPC is private and must not listen on every address, as {host!r} says"
-        )
-    return f"[{text}]" if address.version == 6 else text

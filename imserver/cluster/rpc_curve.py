@@ -16,7 +16,7 @@ from zmq.utils import z85
 
 from imserver.cluster.complaint import Complaint
 from imserver.cluster.forward import RpcCounters
-from imserver.cluster.rpc_wire import Full, Mailbox
+from imserver.cluster.rpc_mailbox import Full, Mailbox
 from imserver.lifecycle import derive_key
 
 log = logging.getLogger(__name__)
@@ -119,8 +119,8 @@ class Door:
 
     def _count(self, mailbox: Mailbox) -> None:
         # Garbage has no event of its own, only that its connection ended; and the event of a handshake that
-        # succeeded does not say whose. So an end counts as a refusal if its handshake is known to have failed,
-        # or if no handshake at all succeeded since it was accepted.
+        # succeeded does not say whose. So an end counts as a refusal if its handshake is known to have
+        # failed, or if no handshake at all succeeded since it was accepted.
         accepted: dict[int, int] = {}
         succeeded, failed = 0, False
         while True:

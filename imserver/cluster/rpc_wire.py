@@ -21,29 +21,20 @@ from typing import Annotated, Any, Final
 import gevent
 import msgspec
 import zerorpc
-import zmq
-from gevent.event import Event as Signal
-from gevent.hub import get_hub
 from msgspec import Meta, Struct
 from zerorpc.channel_base import ChannelBase
 from zerorpc.core import ClientBase, ServerBase
 
 from imserver.cluster.complaint import Complaint
 from imserver.cluster.forward import RpcCounters
+from imserver.cluster.rpc_mailbox import Full, Mailbox
 
 log = logging.getLogger(__name__)
 # At level debug it writes two lines a call; what it complains about, we have dropped before.
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
-MESSAGE_BYTES: Final = 2_000_000
-"""Largest message; ZeroMQ ends a connection that announces more."""
-HIGH_WATER: Final = 100
-PARTS: Final = 16
-"""More make a message malformed; the longest that is due, a request of ZAP, has 9."""
 CALLS_AT_ONCE: Final = 1000
 """Questions of others in work at one time; each takes three greenlets."""
-_TURN: Final = 32
-"""Messages read before other greenlets have their turn."""
 
 OK, FAILED, BUSY, STALE, VERSION, TOO_LARGE = range(6)
 """First half of each answer. The second half is empty unless it is OK."""
@@ -58,10 +49,6 @@ REASONS: Final = (
 
 Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
-
-
-class Full(Exception):
-    """The message was not taken: the peer is not connected, or reads too slowly."""
 
 
 class Malformed(Exception):
@@ -84,103 +71,6 @@ _read_batch = msgspec.msgpack.Decoder(tuple[_Head, str, _Batch]).decode
 _read_question = msgspec.msgpack.Decoder(tuple[_Head, str, _Question]).decode
 _read_answer = msgspec.msgpack.Decoder(tuple[_Head, str, msgspec.Raw]).decode
 _read_result = msgspec.msgpack.Decoder(tuple[Answer]).decode
-
-
-class Mailbox:
-    """A ZeroMQ socket under gevent. One greenlet receives; sending never waits.
-
-    ``on_writable`` is called in the hub, so it must not switch, when the state changed and it can send.
-    """
-
-    __slots__ = ("_on_writable", "_readable", "_turn", "_watcher", "socket")
-
-    def __init__(
-        self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
-    ) -> None:
-        self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
-        self._on_writable = on_writable
-        self._readable = Signal()
-        self._turn = 0
-        descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
-        self._watcher = get_hub().loop.io(descriptor, 1)
-        self._watcher.start(self._changed)
-
-    def _changed(self) -> None:
-        # The descriptor tells that something changed, EVENTS what; reading EVENTS also has ZeroMQ do its
-        # housekeeping in this thread.
-        events = self._events()
-        if events & zmq.POLLIN:
-            self._readable.set()
-        if events & zmq.POLLOUT and self._on_writable is not None:
-            self._on_writable()
-
-    def _events(self) -> int:
-        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
-        return events
-
-    def writable(self) -> bool:
-        """Whether a message would be taken now."""
-        return not self.socket.closed and bool(self._events() & zmq.POLLOUT)
-
-    def send(self, parts: list[bytes]) -> None:
-        """Send one message. Raises :class:`Full`."""
-        try:
-            if len(parts) == 1:
-                self.socket.send(parts[0], zmq.NOBLOCK)
-            else:
-                self.socket.send_multipart(parts, zmq.NOBLOCK)
-        except zmq.Again:
-            raise Full from None
-
-    def notice(self) -> None:
-        """Look for what came meanwhile: sending may have taken the sign of it away from the descriptor."""
-        if self._events() & zmq.POLLIN:
-            self._readable.set()
-
-    def receive(self) -> list[bytes]:
-        """The parts of the next message; waits for it. None of one that has more than ``PARTS``.
-
-        Ends the greenlet when the socket is closed: zerorpc's loops go on after any other exception.
-        """
-        self._turn += 1
-        if self._turn >= _TURN:
-            self._turn = 0
-            gevent.sleep(0)
-        try:
-            while True:
-                try:
-                    first = self.socket.recv(zmq.NOBLOCK)
-                    break
-                except zmq.Again:
-                    self._turn = 0
-                    self._readable.clear()
-                    self._readable.wait()
-            if self.socket.getsockopt(zmq.RCVMORE):
-                return self._rest(first)
-        except zmq.ZMQError as error:
-            if not self.socket.closed:
-                log.exception("an RPC socket failed")
-            raise gevent.GreenletExit from error
-        return [first]
-
-    def _rest(self, first: bytes) -> list[bytes]:
-        parts, count = [first], 1
-        while self.socket.getsockopt(zmq.RCVMORE):
-            part = self.socket.recv(zmq.NOBLOCK)
-            count += 1
-            if count <= PARTS:
-                parts.append(part)
-            elif count % 1000 == 0:
-                gevent.sleep(0)
-        return parts if count <= PARTS else []
-
-    def close(self, linger_ms: int = 0) -> None:
-        """Close the socket; what was not sent within ``linger_ms`` from now is dropped. Never waits."""
-        if not self.socket.closed:
-            self._watcher.stop()
-            self._watcher.close()
-            self.socket.close(linger_ms)
-            self._readable.set()
 
 
 class Wire(ChannelBase):  # type: ignore[misc]

@@ -1,0 +1,177 @@
+"""ZeroMQ sockets under gevent, with the options that both channels have."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from typing import Any, Final
+
+import gevent
+import zmq
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+MESSAGE_BYTES: Final = 2_000_000
+"""Largest message; ZeroMQ ends a connection that announces more."""
+PARTS: Final = 16
+"""More make a message malformed; the longest that is due, a request of ZAP, has 9."""
+_TURN: Final = 32
+"""Messages read before other greenlets have their turn."""
+
+_BOTH: Final = (
+    (zmq.SNDHWM, 100),
+    (zmq.RCVHWM, 100),
+    (zmq.LINGER, 0),
+    (zmq.MAXMSGSIZE, MESSAGE_BYTES),
+    (zmq.HANDSHAKE_IVL, 5000),
+)
+_DIALLING: Final = (
+    *_BOTH,
+    # Take nothing while there is no connection: what waits, waits where it is counted.
+    (zmq.IMMEDIATE, 1),
+    # Only the end that dials sends heartbeats; what it says of their time makes the other end watch, too.
+    (zmq.HEARTBEAT_IVL, 3000),
+    (zmq.HEARTBEAT_TIMEOUT, 9000),
+    (zmq.HEARTBEAT_TTL, 9000),
+    (zmq.CONNECT_TIMEOUT, 3000),
+    (zmq.RECONNECT_IVL, 100),
+    (zmq.RECONNECT_IVL_MAX, 2000),
+)
+_LISTENING: Final = (*_BOTH, (zmq.BACKLOG, 512))
+
+
+class Full(Exception):
+    """The message was not taken: the peer is not connected, or reads too slowly."""
+
+
+class Mailbox:
+    """A ZeroMQ socket under gevent. One greenlet receives; sending never waits.
+
+    ``on_writable`` is called in the hub, so it must not switch, when the state changed and it can send.
+    """
+
+    __slots__ = ("_on_writable", "_readable", "_turn", "_watcher", "socket")
+
+    def __init__(
+        self, context: zmq.Context[Any], kind: int, on_writable: Callable[[], None] | None = None
+    ) -> None:
+        self.socket: zmq.Socket[bytes] = zmq.Socket(context, kind)
+        self._on_writable = on_writable
+        self._readable = Signal()
+        self._turn = 0
+        descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
+        self._watcher = get_hub().loop.io(descriptor, 1)
+        self._watcher.start(self._changed)
+
+    def connect(self, endpoint: str) -> None:
+        """Dial ``tcp://address:port``. Raises ZMQError."""
+        self._set(_DIALLING, endpoint)
+        self.socket.connect(endpoint)
+
+    def bind(self, endpoint: str) -> str:
+        """Listen; returns the endpoint with the port that was taken. Raises ZMQError."""
+        self._set(_LISTENING, endpoint)
+        self.socket.bind(endpoint)
+        bound: bytes = self.socket.getsockopt(zmq.LAST_ENDPOINT)  # type: ignore[assignment]
+        return bound.rstrip(b"\0").decode()
+
+    def _set(self, options: tuple[tuple[int, int], ...], endpoint: str) -> None:
+        for option, value in (*options, (zmq.IPV6, int("[" in endpoint))):
+            self.socket.setsockopt(option, value)
+
+    def _changed(self) -> None:
+        # The descriptor tells that something changed, EVENTS what; reading EVENTS also has ZeroMQ do its
+        # housekeeping in this thread.
+        events = self._events()
+        if events & zmq.POLLIN:
+            self._readable.set()
+        if events & zmq.POLLOUT and self._on_writable is not None:
+            self._on_writable()
+
+    def _events(self) -> int:
+        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
+        return events
+
+    def writable(self) -> bool:
+        """Whether a message would be taken now."""
+        return not self.socket.closed and bool(self._events() & zmq.POLLOUT)
+
+    def send(self, parts: list[bytes]) -> None:
+        """Send one message. Raises :class:`Full`."""
+        try:
+            if len(parts) == 1:
+                self.socket.send(parts[0], zmq.NOBLOCK)
+            else:
+                self.socket.send_multipart(parts, zmq.NOBLOCK)
+        except zmq.Again:
+            raise Full from None
+
+    def notice(self) -> None:
+        """Look for what came meanwhile: sending may have taken the sign of it away from the descriptor."""
+        if self._events() & zmq.POLLIN:
+            self._readable.set()
+
+    def receive(self) -> list[bytes]:
+        """The parts of the next message; waits for it. None of one that has more than ``PARTS``.
+
+        Ends the greenlet when the socket is closed: zerorpc's loops go on after any other exception.
+        """
+        self._turn += 1
+        if self._turn >= _TURN:
+            self._turn = 0
+            gevent.sleep(0)
+        try:
+            while True:
+                try:
+                    first = self.socket.recv(zmq.NOBLOCK)
+                    break
+                except zmq.Again:
+                    self._turn = 0
+                    self._readable.clear()
+                    self._readable.wait()
+            if self.socket.getsockopt(zmq.RCVMORE):
+                return self._rest(first)
+        except zmq.ZMQError as error:
+            if not self.socket.closed:
+                log.exception("an RPC socket failed")
+            raise gevent.GreenletExit from error
+        return [first]
+
+    def _rest(self, first: bytes) -> list[bytes]:
+        parts, count = [first], 1
+        while self.socket.getsockopt(zmq.RCVMORE):
+            part = self.socket.recv(zmq.NOBLOCK)
+            count += 1
+            if count <= PARTS:
+                parts.append(part)
+            elif count % 1000 == 0:
+                gevent.sleep(0)
+        return parts if count <= PARTS else []
+
+    def close(self, linger_ms: int = 0) -> None:
+        """Close the socket; what was not sent within ``linger_ms`` from now is dropped. Never waits."""
+        if not self.socket.closed:
+            self._watcher.stop()
+            self._watcher.close()
+            self.socket.close(linger_ms)
+            self._readable.set()
+
+
+def private_address(host: str) -> str:
+    """The one IP address to listen on, in brackets if it is IPv6. Raises StartError."""
+    try:
+        text = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+        address = ipaddress.ip_address(text.partition("%")[0])
+    except (OSError, ValueError, IndexError):
+        raise StartError(f"cluster.bind: {host!r} is no address of this machine") from None
+    if not host or address.is_unspecified or address.is_multicast:
+        raise StartError(
+            f"cluster.bind: the RPC is private and must not listen on every address, as {host!r} says"
+        )
+    return f"[{text}]" if address.version == 6 else text
