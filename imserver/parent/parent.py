@@ -1,6 +1,7 @@
 """``imserver serve`` with several processes: the life of the parent, and what it does on each signal."""
 
 import gc
+import importlib
 import logging
 import signal
 import time
@@ -22,6 +23,16 @@ from imserver.serving import banner, has_terminal, refuse_open_demo
 _log = logging.getLogger("imserver.parent")
 
 _BUSY_SECONDS: Final = 0.05
+#: What a node comes to import while it runs.
+_LOADED_LATE: Final = (
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.unicode_escape",
+    "gevent.pool",
+    "gevent.resolver.thread",
+    "gevent.threadpool",
+)
+_LOADED_FOR_A_CLUSTER: Final = ("imserver.clustering",)
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
@@ -31,7 +42,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     the console. Raises :class:`StartError`, one clear line, if the nodes cannot start.
     """
     provision.check(config)
-    config = provision.numeric(config)
+    given, config = config, provision.located(config)
     refuse_open_demo(config)
     logs = open_logs(config)
     data = DataDirectory(config.server.data_dir, shared=config.clustered)
@@ -42,8 +53,8 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         data.start()
         data.secret(config.server.secret_file)
         listeners = listening.listen(config, config.server.processes)
-        parent = Parent(config, read_config, announce, logs, data, listeners)
-        _freeze()
+        parent = Parent(given, config, read_config, announce, logs, data, listeners)
+        _prepare_memory(config)
         return parent.run()
     except StartError as error:
         if config.app.log_file:  # the console hears of it anyway
@@ -57,8 +68,13 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
         logs.close()
 
 
-def _freeze() -> None:
-    """Keep the children's collections off what exists: they would write to it, and so copy it."""
+def _prepare_memory(config: Config) -> None:
+    """Load what the children will need, and keep their collections off it: to write to it is to copy it.
+
+    None of these modules makes anything when it is imported.
+    """
+    for name in _LOADED_LATE + (_LOADED_FOR_A_CLUSTER if config.clustered else ()):
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
@@ -68,6 +84,7 @@ class Parent:
 
     def __init__(
         self,
+        given: Config,
         config: Config,
         read_config: Callable[[], Config],
         announce: Callable[[str], object],
@@ -75,6 +92,7 @@ class Parent:
         data: DataDirectory,
         listeners: list[listening.Listeners],
     ) -> None:
+        self._given = given
         self._config = config
         self._read_config = read_config
         self._announce = announce
@@ -153,8 +171,7 @@ class Parent:
     def _reread(self) -> bool:
         """Take the settings anew, for children that start from now on."""
         try:
-            fresh = self._read_config()
-            config, changed = provision.reread(fresh, self._config)
+            config, changed = provision.reread(self._read_config(), self._given, self._config)
             refuse_open_demo(config)
         except StartError as error:
             self._say(logging.ERROR, f"settings stay as they are: {error}")

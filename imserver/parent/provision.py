@@ -4,6 +4,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.cluster.address import node_name, own_address
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.parent.listening import resolve
@@ -15,6 +16,7 @@ _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": ("host", "reuse_port", "data_dir", "secret_file", "backlog", "processes"),
     "redis": ("url", "addr", "db"),
+    "cluster": ("advertise", "bind"),
 }
 
 
@@ -35,9 +37,13 @@ def check(config: Config) -> None:
             )
 
 
-def numeric(config: Config) -> Config:
-    """The same with the address of ``server.host`` for its name: to look it up later would take a loop."""
-    return _replaced(config, server={"host": resolve(config.server.host)})
+def located(config: Config) -> Config:
+    """The same with addresses found out: the one to listen on, and the one that names the nodes."""
+    return _replaced(
+        config,
+        server={"host": resolve(config.server.host)},
+        cluster={"advertise": config.cluster.advertise or own_address()},
+    )
 
 
 def of_slot(config: Config, number: int) -> Config:
@@ -50,17 +56,19 @@ def of_slot(config: Config, number: int) -> Config:
 
 def name_of(config: Config) -> str:
     """The id of the node with these settings: what others call it."""
-    host = config.cluster.advertise or config.server.host
-    return f"[{host}]:{config.app.rpc_port}" if ":" in host else f"{host}:{config.app.rpc_port}"
+    return node_name(config.cluster.advertise, config.app.rpc_port)
 
 
-def reread(config: Config, before: Config) -> tuple[Config, list[str]]:
-    """Settings read again, without those that only a restart of the parent can change; their names."""
+def reread(config: Config, given: Config, used: Config) -> tuple[Config, list[str]]:
+    """Settings read again without those that only a restart of the parent can change; the names of these.
+
+    ``given`` are the settings as they were read at the start, ``used`` those that the parent made of them.
+    """
     changed: list[str] = []
     kept: dict[str, dict[str, Any]] = {}
     for section, keys in _FIXED.items():
-        old, new = getattr(before, section), getattr(config, section)
-        kept[section] = {key: getattr(old, key) for key in keys}
+        old, new = getattr(given, section), getattr(config, section)
+        kept[section] = {key: getattr(getattr(used, section), key) for key in keys}
         changed += [f"{section}.{key}" for key in keys if getattr(old, key) != getattr(new, key)]
     return _replaced(config, **kept), changed
 

@@ -103,8 +103,15 @@ def test_the_private_ports_have_to_have_room() -> None:
 def test_settings_read_again_keep_what_the_parent_holds() -> None:
     before = settings(server__processes=3, app__http_port=80)
     fresh, changed = provision.reread(
-        settings(server__processes=4, app__http_port=81, log__requests=False), before
+        settings(server__processes=4, app__http_port=81, log__requests=False), before, before
     )
     assert changed == ["app.http_port", "server.processes"]
     assert (fresh.app.http_port, fresh.server.processes, fresh.log.requests) == (80, 3, False)
-    assert provision.reread(before, before) == (before, [])
+
+
+def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
+    given = settings(server__processes=3, server__host="localhost")
+    used = provision.located(given)
+    assert used.server.host in ("127.0.0.1", "::1")
+    assert used.cluster.advertise
+    assert provision.reread(given, given, used) == (used, [])
