@@ -1,0 +1,233 @@
+"""The lease of this node in Redis, and what it tells of the others."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from imserver.cluster.contract import Lease
+from imserver.cluster.redis_places import SERVERS
+from imserver.cluster.redis_scripts import JOIN, LEAVE, RENEW, lease_keys
+from imserver.cluster.redis_wire import Away, Command, Wire
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+_SERVERS_EVERY_SECONDS: Final = 60
+_SERVERS_SECONDS: Final = 7200
+
+_RUN_ID: Final = re.compile(rb"run_id:(\w+)")
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+decode_lease: Final = msgspec.json.Decoder(Lease).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def clock() -> float:
+    """Seconds that go on while this process, or its machine, sleeps."""
+    return time.clock_gettime(_CLOCK)
+
+
+class LeaseLost(Exception):
+    """Redis knows nothing of this life any more: a long pause, or somebody flushed it."""
+
+
+class LeaseBook:
+    """Who lives, as of the last look into Redis. Owner: the :class:`LeaseKeeper`; never switches."""
+
+    def __init__(self) -> None:
+        self.live: Mapping[int, Lease] = MappingProxyType({})
+        self.graves: tuple[int, ...] = ()
+        """Dead lives that may have left something behind."""
+        self.last_epoch = 0
+        """The highest epoch that had been given at the last look."""
+        self.version = b"-1"
+
+    def is_dead(self, epoch: int) -> bool:
+        """Whether a life is over. One that began after the last look counts as alive."""
+        return epoch not in self.live and epoch <= self.last_epoch
+
+    def is_news(self, epoch: int) -> bool:
+        """Whether a life began after the last look, so that another look would help."""
+        return epoch > self.last_epoch
+
+    def take(
+        self, version: bytes, last_epoch: bytes, graves: Sequence[bytes], lives: Sequence[bytes]
+    ) -> bool:
+        """Take over what :data:`RENEW` tells. True if other lives are live now."""
+        self.version, self.last_epoch = version, int(last_epoch)
+        self.graves = tuple(int(epoch) for epoch in graves)
+        if not lives:
+            return False
+        live = {}
+        for epoch, data in zip(lives[::2], lives[1::2], strict=True):
+            live[int(epoch)] = msgspec.structs.replace(decode_lease(data), epoch=int(epoch))
+        changed = live.keys() != self.live.keys()
+        self.live = MappingProxyType(live)
+        return changed
+
+    def learn(self, lease: Lease) -> None:
+        """A life that began after the last look says so itself."""
+        if self.is_news(lease.epoch):
+            self.live = MappingProxyType({**self.live, lease.epoch: lease})
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.live, self.graves, self.last_epoch, self.version = MappingProxyType({}), (), 0, b"-1"
+
+
+class LeaseKeeper:
+    """Joins, renews and leaves. Owner of this node's lease and of its wire; used by one greenlet at a time.
+
+    ``single``: behind the wire is one server (or one at a time), not a Redis Cluster.
+    """
+
+    def __init__(
+        self,
+        wire: Wire,
+        lease_seconds: float,
+        renew_seconds: float,
+        single: bool,
+        on_replaced: Callable[[Sequence[bytes]], None],
+    ) -> None:
+        self.wire = wire
+        self.book = LeaseBook()
+        self.lease = Lease("")
+        self.past: tuple[int, ...] = ()
+        """Earlier lives of this process."""
+        self.dig = False
+        """It falls to this node to clear away what the dead have left."""
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._single = single
+        self._on_replaced = on_replaced
+        self._until = 0.0
+        self._renewed_at = 0.0
+        self._listed_at = 0.0
+        self._written = b""
+        self._done: Sequence[bytes] = ()
+
+    def alive(self) -> bool:
+        """Whether the lease still holds, as far as this node can know. Never switches."""
+        return clock() < self._until
+
+    def join(self) -> None:
+        """Take a new epoch. Raises Away, or StartError if this node must not join. Switches."""
+        if self.lease.epoch:
+            self.past = (*self.past, self.lease.epoch)
+        self._until, self._done = 0.0, ()
+        self.book.forget()
+        lease = msgspec.structs.replace(self.lease, epoch=0)
+        data, began = _encode(lease), clock()
+        arguments = (lease.node, lease.host, lease.fingerprint, int(self._lease_seconds * 1000), data)
+        reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
+        if reply[0] != b"ok":
+            raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
+        self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+        self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
+        self._listed_at = 0.0
+        self.look()
+
+    def report(self, connections: int, counts: Mapping[str, int], draining: bool) -> None:
+        """What the next renewal shall tell. Never switches."""
+        self.lease = msgspec.structs.replace(
+            self.lease, connections=connections, counts=dict(counts), draining=draining
+        )
+
+    def look(self) -> bool:
+        """Look into Redis, and renew the lease if it is time to. True if other lives are live now. Switches.
+
+        Raises Away and :class:`LeaseLost`.
+        """
+        began = clock()
+        renews = began - self._renewed_at >= self._renew_seconds * 0.99
+        reply = self._reply(self._renewal(renews), *self._listing(began))
+        if reply[0] == 0:
+            self._until = 0.0
+            raise LeaseLost
+        if renews:
+            self._until, self._renewed_at = began + self._lease_seconds, began
+        changed = self.book.take(reply[1], reply[2], reply[3], reply[6])
+        self._done, self.dig = reply[4], bool(reply[5])
+        if self._done:
+            self._on_replaced(self._done)
+        return changed
+
+    def leave(self, clean: bool) -> None:
+        """Give the lease back. Raises Away. Switches."""
+        epoch, node = self.lease.epoch, self.lease.node
+        self._until = 0.0
+        if epoch:
+            self.wire.exchange(
+                [
+                    ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
+                    ("HDEL", SERVERS, node),
+                ]
+            )
+
+    def run_id(self) -> bytes:
+        """What tells one life of a Redis server from another; never twice the same if that is not known.
+
+        Raises Away. Switches.
+        """
+        if not self._single:
+            return uuid4().bytes
+        info = self.wire.exchange([("INFO", "server")])[0]
+        found = _RUN_ID.search(info) if isinstance(info, bytes) else None
+        return found[1] if found else uuid4().bytes
+
+    def _renewal(self, renews: bool) -> Command:
+        lease = msgspec.structs.replace(self.lease, epoch=0)
+        data = _encode(lease) if renews else b""
+        if data == self._written:
+            data = b""
+        elif data:
+            self._written = data
+        first = self._done[0] if self._done else b""
+        milliseconds = int(self._lease_seconds * 1000) if renews else 0
+        arguments = (self.lease.epoch, milliseconds, data, self.book.version, len(self._done), first)
+        return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
+
+    def _listing(self, now: float) -> list[Command]:
+        """Now and then the list of servers that operators of the original server read is renewed too."""
+        if now - self._listed_at < _SERVERS_EVERY_SECONDS:
+            return []
+        self._listed_at = now
+        return [
+            ("HSET", SERVERS, self.lease.node, int(time.time())),
+            ("EXPIRE", SERVERS, _SERVERS_SECONDS),
+        ]
+
+    def _reply(self, *commands: Command) -> Any:
+        """The reply to the first command; whatever it took, what was written may have to be written again."""
+        written = False
+        try:
+            reply = self.wire.exchange(commands)[0]
+            written = not isinstance(reply, Exception)
+        finally:
+            if not written:
+                self._written, self._listed_at, self.book.version = b"", 0.0, b"-1"
+        if isinstance(reply, ResponseError):
+            raise Away(f"it refuses what this node needs: {reply}", refused=True)
+        return reply
+
+
+def _refusal(reason: bytes, other: str, lease: Lease) -> str:
+    if reason == b"fingerprint":
+        return (
+            f"the cluster has another secret than this node (its node {other} was asked): give all nodes the "
+            "same server.secret_file, or the same server.data_dir"
+        )
+    return (
+        f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "
+        "to an address of this machine that the other nodes can reach, or another app.rpc_port"
+    )

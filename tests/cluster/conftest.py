@@ -1,0 +1,74 @@
+"""Fixtures: redis-servers, and registries that act as nodes of one cluster."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from imserver.cluster.contract import Lease
+from imserver.cluster.redis_registry import RedisRegistry
+from imserver.settings import ClusterSettings, RedisSettings
+
+from .redis_server import RedisServer
+
+QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.2, redis_seconds=0.5)
+"""Ten times as quick as the defaults, so that tests need not wait long."""
+
+StartNode = Callable[..., RedisRegistry]
+
+
+@pytest.fixture(scope="session")
+def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One server for all tests that do it no harm."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def server(shared_server: RedisServer) -> RedisServer:
+    """The shared server, empty."""
+    with shared_server.client() as client:
+        client.flushall()
+        client.script_flush()
+    return shared_server
+
+
+@pytest.fixture
+def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """A server that the test may kill."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def start_node() -> Iterator[StartNode]:
+    """``start_node(server, number=1, **more)``: a registry that has joined; stopped at the end of the test."""
+    nodes: list[RedisRegistry] = []
+
+    def start(
+        redis: RedisServer | RedisSettings,
+        number: int = 1,
+        settings: ClusterSettings = QUICK,
+        lease: dict[str, Any] | None = None,
+        prepare: Callable[[RedisRegistry], None] | None = None,
+        **options: Any,
+    ) -> RedisRegistry:
+        where = redis.settings if isinstance(redis, RedisServer) else redis
+        node = RedisRegistry(where, settings, options.pop("apps", ["101"]), **options)
+        nodes.append(node)
+        if prepare is not None:
+            prepare(node)
+        node.start(lease_of(number, **(lease or {})))
+        return node
+
+    yield start
+    for node in nodes:
+        node.stop()
+
+
+def lease_of(number: int, **more: Any) -> Lease:
+    """What node ``number`` of the tests says of itself."""
+    said = {"host": "here", "fingerprint": "f1", "control": f"tcp://127.0.0.1:{9000 + 2 * number}"}
+    return Lease(f"127.0.0.1:{9000 + 2 * number}", **{**said, **more})

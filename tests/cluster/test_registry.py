@@ -1,0 +1,434 @@
+"""The contract of the registry: what holds in memory holds in Redis, and the other way round."""
+
+from collections.abc import Callable, Iterator
+
+import gevent
+import pytest
+
+from imserver.cluster.contract import POLICIES, Begun, Lease, Place, Registry, Session
+from imserver.cluster.memory import MemoryRegistry
+from imserver.cluster.redis_registry import RedisRegistry
+
+from .conftest import QUICK, lease_of
+from .redis_server import RedisServer, until
+
+AWKWARD = [
+    "马远",
+    "!banned",
+    "#",
+    "=x",
+    "a,b",
+    "a.b.c",
+    "1.2.3",
+    "{tag}",
+    "}",
+    "a\0b",
+    "line\r\nbreak",
+    "*",
+    "\ud800",
+    "%2E",
+    "x" * 500,
+]
+
+
+@pytest.fixture(params=["memory", "redis"])
+def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
+    if request.param == "memory":
+        registry: Registry = MemoryRegistry(dedupe_seconds=1.0)
+    else:
+        server: RedisServer = request.getfixturevalue("server")
+        registry = RedisRegistry(server.settings, QUICK, ["101", "102"], dedupe_seconds=1.0)
+    registry.start(lease_of(1))
+    yield registry
+    registry.stop()
+
+
+def begin(registry: Registry, user: str = "ann", policy: str = "newest", device: str = "") -> Session:
+    """A session that has begun and is addressed."""
+    session = Session("101", user, device, policy, "127.0.0.1:5000", 1700000000)
+    begun = registry.begin(session)
+    assert begun is not None
+    assert begun.addressed
+    return session
+
+
+def begun(registry: Registry, session: Session) -> Begun:
+    answer = registry.begin(session)
+    assert answer is not None
+    return answer
+
+
+def ids(registry: Registry, user: str = "ann", app: str = "101") -> list[int]:
+    """The ids of a user's addressed sessions."""
+    found = registry.find(app, [user])
+    assert found is not None
+    assert all(place.epoch == registry.lease.epoch for place in found[0])
+    return [place.id for place in found[0]]
+
+
+# --- the node -----------------------------------------------------------------------------------------------
+
+
+def test_a_started_node_has_an_epoch_and_is_among_the_live(registry: Registry) -> None:
+    assert registry.lease.epoch > 0
+    assert registry.leases()[registry.lease.epoch] == registry.lease
+    assert registry.healthy()
+    assert registry.counters.epochs == 1
+
+
+def test_what_a_node_reports_is_seen_in_its_lease(registry: Registry) -> None:
+    registry.report(7, {"101": 5}, draining=True)
+
+    def told() -> bool:
+        lease = registry.leases()[registry.lease.epoch]
+        return (lease.connections, lease.counts, lease.draining) == (7, {"101": 5}, True)
+
+    until(told)
+
+
+def test_a_stopped_node_is_not_healthy(registry: Registry) -> None:
+    registry.stop()
+    assert not registry.healthy()
+
+
+# --- sessions -----------------------------------------------------------------------------------------------
+
+
+def test_a_session_that_began_is_found_until_it_ends(registry: Registry) -> None:
+    session = begin(registry)
+    assert session.number > 0
+    assert registry.registered(session)
+    place = Place(registry.lease.epoch, session.id, session.number, "")
+    assert registry.find("101", ["ann", "bob"]) == [(place,), ()]
+    assert registry.end(session) is True
+    assert ids(registry) == []
+
+
+def test_a_session_not_yet_begun_is_not_registered(registry: Registry) -> None:
+    assert not registry.registered(Session("101", "ann"))
+
+
+def test_the_same_user_in_two_apps_is_two_users(registry: Registry) -> None:
+    here = begin(registry)
+    there = Session("102", "ann")
+    begun(registry, there)
+    found = registry.find_in(["101", "102", "103"], "ann")
+    assert found is not None
+    assert [[place.id for place in places] for places in found] == [[here.id], [there.id], []]
+    assert registry.end(here) is True
+    assert ids(registry, app="102") == [there.id]
+
+
+@pytest.mark.parametrize("user", AWKWARD)
+def test_any_name_is_only_a_name(registry: Registry, user: str) -> None:
+    session = begin(registry, user, device=user)
+    assert ids(registry, user) == [session.id]
+    found = registry.find("101", [user])
+    assert found is not None
+    assert found[0][0].device == user
+    begin(registry, "ann")
+    assert ids(registry, user) == [session.id]
+    assert registry.end(session) is True
+    assert ids(registry, user) == []
+
+
+def test_numbers_grow_with_each_session_of_a_user(registry: Registry) -> None:
+    numbers = [begin(registry, policy="multi").number for _ in range(20)]
+    assert numbers == sorted(set(numbers))
+
+
+def test_newest_addresses_the_latest_session_only(registry: Registry) -> None:
+    older = begin(registry, device="phone")
+    newer = Session("101", "ann", "desk", "newest")
+    assert [place.id for place in begun(registry, newer).replaced] == [older.id]
+    assert ids(registry) == [newer.id]
+
+
+def test_under_newest_the_end_of_the_older_session_is_no_exit(registry: Registry) -> None:
+    older, newer = begin(registry), begin(registry)
+    assert registry.end(older) is False
+    assert ids(registry) == [newer.id]
+    assert registry.end(newer) is True
+
+
+def test_under_newest_the_end_of_the_newest_is_the_exit_though_an_older_one_stays(
+    registry: Registry,
+) -> None:
+    older, newer = begin(registry), begin(registry)
+    assert registry.end(newer) is True
+    assert registry.end(older) is False
+    assert ids(registry) == []
+
+
+def test_multi_addresses_all_and_the_end_of_the_last_is_the_exit(registry: Registry) -> None:
+    sessions = [begin(registry, policy="multi") for _ in range(3)]
+    assert ids(registry) == [session.id for session in sessions]
+    assert [registry.end(session) for session in sessions] == [False, False, True]
+
+
+def test_single_replaces_a_session_of_the_same_device_only(registry: Registry) -> None:
+    phone = begin(registry, policy="single", device="phone")
+    desk = begin(registry, policy="single", device="desk")
+    again = Session("101", "ann", "phone", "single")
+    assert [place.id for place in begun(registry, again).replaced] == [phone.id]
+    assert ids(registry) == [desk.id, again.id]
+
+
+def test_no_device_name_is_a_name_too(registry: Registry) -> None:
+    nameless = begin(registry, policy="single")
+    begin(registry, policy="single", device="phone")
+    again = Session("101", "ann", "", "single")
+    assert [place.id for place in begun(registry, again).replaced] == [nameless.id]
+
+
+def test_refuse_refuses_a_second_session_of_the_same_device(registry: Registry) -> None:
+    first = begin(registry, policy="refuse", device="phone")
+    second = Session("101", "ann", "phone", "refuse")
+    answer = begun(registry, second)
+    assert answer.refused
+    assert [place.id for place in answer.others] == [first.id]
+    assert not registry.registered(second)
+    assert ids(registry) == [first.id]
+    begin(registry, policy="refuse", device="desk")
+
+
+def test_refuse_takes_the_place_of_a_session_that_is_known_to_be_dead(registry: Registry) -> None:
+    first = begin(registry, policy="refuse")
+    second = Session("101", "ann", "", "refuse")
+    others = begun(registry, second).others
+    answer = registry.begin(second, replacing=others)
+    assert answer is not None
+    assert answer.addressed
+    assert answer.replaced == others
+    assert ids(registry) == [second.id]
+    assert registry.end(first) is False
+
+
+def test_refuse_does_not_take_the_place_of_another_than_the_one_known_to_be_dead(registry: Registry) -> None:
+    first = begin(registry, policy="refuse")
+    late = Session("101", "ann", "", "refuse")
+    dead = begun(registry, late).others
+    registry.end(first)
+    second = begin(registry, policy="refuse")
+    answer = registry.begin(late, replacing=dead)
+    assert answer is not None
+    assert answer.refused
+    assert ids(registry) == [second.id]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_session_may_begin_twice(registry: Registry, policy: str) -> None:
+    session = begin(registry, policy=policy)
+    number = session.number
+    session.number = 0 if registry.shared else number
+    answer = begun(registry, session)
+    assert answer.addressed
+    assert answer.replaced == ()
+    assert session.number == number
+    assert ids(registry) == [session.id]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_session_that_ended_twice_ended_once(registry: Registry, policy: str) -> None:
+    session = begin(registry, policy=policy)
+    assert registry.end(session) is True
+    assert registry.end(session) is False
+
+
+# --- registering again --------------------------------------------------------------------------------------
+
+
+def test_sessions_are_restored_with_their_numbers(registry: Registry) -> None:
+    sessions = [begin(registry, f"user{i}") for i in range(500)]
+    numbers = [session.number for session in sessions]
+    restored = list(registry.restore(iter(sessions)))
+    assert [session.number for session, _ in restored] == numbers
+    assert all(answer.addressed and not answer.replaced for _, answer in restored)
+
+
+def test_a_session_that_never_began_is_given_a_number_when_it_is_restored(registry: Registry) -> None:
+    session = Session("101", "ann")
+    [(same, answer)] = registry.restore([session])
+    assert same is session
+    assert answer.addressed
+    assert session.number == answer.number > 0
+    assert ids(registry) == [session.id]
+
+
+@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
+def test_the_higher_number_wins_when_an_older_session_is_restored(registry: Registry, policy: str) -> None:
+    older = begin(registry, policy=policy)
+    registry.end(older)
+    newer = begin(registry, policy=policy)
+    [(_, answer)] = registry.restore([older])
+    assert answer.superseded
+    assert ids(registry) == [newer.id]
+
+
+@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
+def test_the_higher_number_wins_when_the_newer_session_is_restored(registry: Registry, policy: str) -> None:
+    older = begin(registry, policy=policy)
+    registry.end(older)
+    newer = begin(registry, policy=policy)
+    registry.end(newer)
+    list(registry.restore([older]))
+    [(_, answer)] = registry.restore([newer])
+    assert answer.addressed
+    assert [place.id for place in answer.replaced] == [older.id]
+    assert ids(registry) == [newer.id]
+
+
+# --- many at once -------------------------------------------------------------------------------------------
+
+
+def test_many_users_are_found_in_the_order_of_the_question(registry: Registry) -> None:
+    sessions = {f"user{i}": begin(registry, f"user{i}") for i in range(0, 300, 2)}
+    names = [f"user{i}" for i in reversed(range(300))] + ["user0", "user0"]
+    found = registry.find("101", names)
+    assert found is not None
+    assert [[place.id for place in places] for places in found] == [
+        [sessions[name].id] if name in sessions else [] for name in names
+    ]
+
+
+def test_nobody_is_asked_for(registry: Registry) -> None:
+    assert registry.find("101", []) == []
+    assert registry.claim([]) == []
+
+
+# --- message ids --------------------------------------------------------------------------------------------
+
+
+def settled(registry: Registry, key: str, accepted: bool) -> None:
+    [claim] = registry.claim([key]) or []
+    assert claim.state == "mine"
+    registry.settle(claim, accepted)
+
+
+def state(registry: Registry, key: str) -> str:
+    [claim] = registry.claim([key]) or []
+    return claim.state
+
+
+def test_a_claim_is_pending_for_others_until_it_is_settled(registry: Registry) -> None:
+    assert state(registry, "m1") == "mine"
+    assert state(registry, "m1") == "pending"
+
+
+def test_an_accepted_id_is_a_repeat(registry: Registry) -> None:
+    settled(registry, "m1", accepted=True)
+    assert state(registry, "m1") == "repeat"
+    assert state(registry, "m2") == "mine"
+
+
+def test_an_id_that_was_not_accepted_is_free_again(registry: Registry) -> None:
+    settled(registry, "m1", accepted=False)
+    assert state(registry, "m1") == "mine"
+
+
+def test_an_accepted_id_is_forgotten_after_its_time(registry: Registry) -> None:
+    settled(registry, "m1", accepted=True)
+    until(lambda: state(registry, "m1") == "mine", seconds=3)
+
+
+def test_many_ids_are_claimed_in_order(registry: Registry) -> None:
+    settled(registry, "b", accepted=True)
+    claims = registry.claim(["a", "b", "c", "a"])
+    assert claims is not None
+    assert [(claim.key, claim.state) for claim in claims] == [
+        ("a", "mine"),
+        ("b", "repeat"),
+        ("c", "mine"),
+        ("a", "pending"),
+    ]
+
+
+def test_a_user_who_is_there_is_found_and_the_id_claimed(registry: Registry) -> None:
+    session = begin(registry)
+    answer = registry.find_and_claim("101", "ann", "m1")
+    assert answer is not None
+    places, claim = answer
+    assert [place.id for place in places] == [session.id]
+    assert claim.state == "mine"
+    again = registry.find_and_claim("101", "ann", "m1")
+    assert again is not None
+    assert again[1].state == "pending"
+    registry.settle(claim, True)
+    again = registry.find_and_claim("101", "ann", "m1")
+    assert again is not None
+    assert again[1].state == "repeat"
+
+
+def test_the_id_of_a_push_to_nobody_stays_free(registry: Registry) -> None:
+    for _ in range(3):
+        answer = registry.find_and_claim("101", "nobody", "m1")
+        assert answer is not None
+        places, claim = answer
+        assert (places, claim.state) == ((), "mine")
+        registry.settle(claim, True)
+    assert state(registry, "m1") == "mine"
+
+
+# --- bans ---------------------------------------------------------------------------------------------------
+
+
+def test_a_banned_user_does_not_begin_until_the_ban_is_over(registry: Registry) -> None:
+    assert registry.ban("101", "ann", 0.2) is True
+    session = Session("101", "ann")
+    assert begun(registry, session).banned
+    assert not registry.registered(session)
+    begin(registry, "bob")
+    until(lambda: begun(registry, session).addressed, seconds=2)
+
+
+def test_a_ban_holds_in_its_app_only(registry: Registry) -> None:
+    registry.ban("102", "ann", 60)
+    begin(registry, "ann")
+
+
+def test_a_ban_can_be_taken_back(registry: Registry) -> None:
+    registry.ban("101", "ann", 60)
+    registry.ban("101", "ann", 0)
+    begin(registry, "ann")
+
+
+def test_a_ban_is_no_user(registry: Registry) -> None:
+    registry.ban("101", "ann", 60)
+    assert ids(registry, "ann") == []
+    assert ids(registry, "!ann") == []
+    begin(registry, "!ann")
+    assert begun(registry, Session("101", "ann")).banned
+
+
+def test_a_session_of_a_banned_user_is_not_restored(registry: Registry) -> None:
+    session = begin(registry)
+    registry.ban("101", "ann", 60)
+    [(_, answer)] = registry.restore([session])
+    assert answer.banned
+
+
+# --- the memory registry alone ------------------------------------------------------------------------------
+
+
+def test_the_memory_registry_never_switches() -> None:
+    registry = MemoryRegistry()
+    registry.start(Lease("127.0.0.1:9001"))
+    ran: list[int] = []
+    gevent.spawn(ran.append, 1)
+    session = begin(registry)
+    registry.find_and_claim("101", "ann", "m")
+    registry.ban("101", "bob", 1)
+    list(registry.restore([session]))
+    registry.end(session)
+    assert ran == []
+    gevent.sleep(0)
+    assert ran == [1]
+
+
+def test_the_memory_registry_forgets_the_oldest_ids_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.cluster.memory.CLAIM_LIMIT", 3)
+    registry = MemoryRegistry()
+    for key in "abcd":
+        settled(registry, key, accepted=True)
+    assert [state(registry, key) for key in "dcb"] == ["repeat"] * 3
+    assert state(registry, "a") == "mine"
