@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import run_cli
+from tests.support import eventually, run_cli
 
 from .conftest import StartFamily
+from .family import free_ports
 
 
 @pytest.fixture
@@ -19,23 +20,15 @@ def taken() -> Iterator[socket.socket]:
 
 def refused(folder: Path, *arguments: str, **environment: str) -> str:
     """What ``serve`` says; it must be one line, at once."""
-    done = run_cli(
-        *(
-            "serve",
-            "--processes",
-            "2",
-            "--http-port",
-            "0",
-            "--ws-port",
-            "0",
-            "--data-dir",
-            str(folder / "data"),
-        ),
-        *arguments,
-        seconds=15,
-        **{"IMSERVER_REDIS_URL": "redis://127.0.0.1:1", "IMSERVER_APP_LOG_FILE": str(folder / "log")}
-        | environment,
-    )
+    given = {
+        "IMSERVER_APP_LOG_FILE": str(folder / "log"),
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_REDIS_URL": "redis://127.0.0.1:1",
+        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
+        **environment,
+    }
+    ports = ("--http-port", "0", "--ws-port", "0")
+    done = run_cli("serve", "--processes", "2", *ports, *arguments, seconds=15, **given)
     assert done.returncode == 1, done
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
@@ -104,6 +97,15 @@ def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(
     log = (tmp_path / "log").read_text(encoding="utf-8")
     assert "starts again" not in log
     assert log.count("imserver.serving: cannot start") <= 2
+
+
+def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> None:
+    first = free_ports(4)
+    with socket.create_server(("127.0.0.1", first + 2)):
+        said = refused(tmp_path, "--rpc-port", str(first), IMSERVER_REDIS_URL=redis_url)
+    assert said.startswith(f"node 127.0.0.1:{first + 2}: ")
+    assert "in use" in said
+    eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
 
 
 def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
