@@ -25,6 +25,11 @@ def facts(crowd: Crowd) -> dict[str, Any]:
     return {"connections": crowd.open_now, "lost": crowd.lost, "closes": crowd.reasons}
 
 
+def tell(generator: Generator) -> dict[str, Any]:
+    """Task: tell how many connections stand."""
+    return facts(crowd_of(generator))
+
+
 def come(
     generator: Generator, first: int, count: int, window: int = WINDOW, seconds: float = COME_SECONDS
 ) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import time
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from imserver.bench.frames import user_name
 from imserver.bench.generator import Generator
 from imserver.bench.http import FORM, Lanes, get_request, request_head
 from imserver.bench.latency import Latency, stamp_us
+from imserver.bench.loop import BenchError
 from imserver.bench.received import EVERYBODY, message_text
 
 ANSWER_SECONDS = 60.0
@@ -118,3 +120,20 @@ def ask(
 
     _paced(generator, rate, seconds, send)
     return run.finish(LAST_FRAMES_SECONDS)
+
+
+def count(generator: Generator) -> dict[str, Any]:
+    """Task: ask how many users are online."""
+    bodies: list[bytes] = []
+    target = generator.target
+    lanes = Lanes(generator.loop, target, 1, lambda _number, _micros, _status, body: bodies.append(body))
+    (lane,) = lanes
+    begin = time.monotonic()
+    lanes.send(lane, (0,), get_request(target, f"/user/list?appID={target.app}"))
+    while not bodies and time.monotonic() < begin + ANSWER_SECONDS:
+        generator.loop.turn(0.1)
+    lanes.close()
+    if not bodies:
+        raise BenchError(f"the server did not tell within {ANSWER_SECONDS:g} s who is online")
+    data = json.loads(bodies[0]).get("data") or {}
+    return {"count": data.get("userCount", 0), "milliseconds": 1000 * (time.monotonic() - begin)}

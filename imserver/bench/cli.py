@@ -12,9 +12,11 @@ from typing import Any
 import click
 
 from imserver import __version__
-from imserver.bench import report
+from imserver.bench import million_suite, report
+from imserver.bench.capacity import MOST_ONLINE, MillionOptions
 from imserver.bench.loop import BenchError
 from imserver.bench.machine import machine
+from imserver.bench.million_suite import MillionPlace
 from imserver.bench.play import SCENARIOS, Place, Scenario, play
 from imserver.bench.suite import ALL, SMOKE, Row, judge, perform
 
@@ -132,32 +134,86 @@ def guarded(command: Command) -> Command:
     return guard
 
 
+def show_all(name: str, reports: list[dict[str, Any]], bars: list[dict[str, Any]], as_json: bool) -> None:
+    """Print several reports and their bars; exit with 1 when something is not good."""
+    if as_json:
+        whole = {
+            "imserver": __version__,
+            "suite": name,
+            "machine": machine(),
+            "reports": reports,
+            "bars": bars,
+        }
+        click.echo(json.dumps(whole, ensure_ascii=False))
+    else:
+        for found in reports:
+            report.show(found)
+        if bars:
+            report.show_bars(bars)
+    wrong = any(found["faults"] or found.get("stopped") for found in reports)
+    if wrong or not all(bar["met"] for bar in bars):
+        sys.exit(1)
+
+
 def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
     """Return the click command of a suite."""
 
     def command(runs: int, as_json: bool, **values: Any) -> None:
         with report.Bar() as watcher:
             reports = perform(rows, place_of(values), runs, watcher)
-        bars = judge(rows, reports)
-        if as_json:
-            whole = {
-                "imserver": __version__,
-                "suite": name,
-                "machine": machine(),
-                "reports": reports,
-                "bars": bars,
-            }
-            click.echo(json.dumps(whole, ensure_ascii=False))
-        else:
-            for found in reports:
-                report.show(found)
-            if bars:
-                report.show_bars(bars)
-        if any(found["faults"] for found in reports) or not all(bar["met"] for bar in bars):
-            sys.exit(1)
+        show_all(name, reports, judge(rows, reports), as_json)
 
     command.__doc__ = text
     return click.command(name)(decorated(guarded(command), (*PLACE_OPTIONS, *OUTPUT_OPTIONS)))
+
+
+MILLION_OPTIONS = (
+    click.option(
+        "--connections",
+        "sizes",
+        type=click.IntRange(100, MOST_ONLINE),
+        multiple=True,
+        help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
+    ),
+    click.option("--redis", default="", help="The URL of a Redis [default: start one]."),
+    click.option(
+        "--redis-server", default="", help="The redis-server to start [default: one that is found]."
+    ),
+    click.option(
+        "--log",
+        type=click.Choice(["file", "null"]),
+        default="file",
+        show_default=True,
+        help="Where the servers write their (request) log.",
+    ),
+)
+
+
+def million(
+    sizes: tuple[int, ...], redis: str, redis_server: str, log: str, as_json: bool, **values: Any
+) -> None:
+    """Log up to a million users in on this machine, and reach them all."""
+    place = MillionPlace(redis, redis_server, log)
+    with report.Bar() as watcher:
+        reports = [
+            million_suite.perform(MillionOptions(connections=size, **values), place, watcher)
+            for size in sizes or million_suite.SIZES
+        ]
+    show_all("million", reports, million_suite.judge(reports), as_json)
+
+
+bench.add_command(
+    click.command("million")(
+        decorated(
+            guarded(million),
+            (
+                *MILLION_OPTIONS,
+                *(_option(entry) for entry in fields(MillionOptions) if entry.name != "connections"),
+                OUTPUT_OPTIONS[-1],
+            ),
+        )
+    )
+)
 
 
 @bench.command("table")

@@ -18,6 +18,7 @@ from imserver.bench.loop import BenchError
 SOURCE = Path(__file__).resolve().parents[2]
 TASK_SECONDS = 60.0  # what a task may take beyond the seconds it was given
 GOODBYE_SECONDS = 25.0  # longer than a server of ours may take to end
+LOOK_SECONDS = 1.0
 Progress = Callable[[int, int], None]
 
 
@@ -46,9 +47,12 @@ class Hand:
         self._partial = b""
         self.deadline = 0.0
 
-    def ask(self, do: str, **parameters: Any) -> None:
-        """Give a command; its answer is gathered by the crew."""
-        self.deadline = time.monotonic() + parameters.get("seconds", 0) + TASK_SECONDS
+    def ask(self, do: str, *, limit_seconds: float = TASK_SECONDS, **parameters: Any) -> None:
+        """Give a command; its answer is gathered by the crew.
+
+        It has to come within ``limit_seconds`` and the seconds that the command is given for its work.
+        """
+        self.deadline = time.monotonic() + parameters.get("seconds", 0) + limit_seconds
         self._write(json.dumps({"do": do, **parameters}).encode() + b"\n")
 
     def stop(self) -> None:
@@ -103,27 +107,43 @@ class Crew:
     def gather(self, hands: Sequence[Hand], progress: Progress | None = None) -> list[dict[str, Any]]:
         """Wait for one answer of each, in their order; raises BenchError when one fails or is late."""
         answers: dict[int, dict[str, Any]] = {}
-        steps: dict[int, list[int]] = {}
-        deadline = max((hand.deadline for hand in hands), default=0.0)
+        steps: dict[int, tuple[int, int]] = {}
+
+        def step(hand: Hand, done: int, total: int) -> None:
+            steps[hand.index] = done, total
+            if progress is not None:
+                progress(sum(s[0] for s in steps.values()), sum(s[1] for s in steps.values()))
+
+        while missing := [hand for hand in hands if hand.index not in answers]:
+            for hand, answer in self.first(missing, step):
+                answers[hand.index] = answer
+        return [answers[hand.index] for hand in hands]
+
+    def first(
+        self, hands: Sequence[Hand], step: Callable[[Hand, int, int], None], seconds: float = TASK_SECONDS
+    ) -> list[tuple[Hand, dict[str, Any]]]:
+        """Wait until one of ``hands`` answers or ``seconds`` are over; return who answered and what.
+
+        ``step`` is told how far each of them is. Raises BenchError when one fails or is late.
+        """
+        found: list[tuple[Hand, dict[str, Any]]] = []
+        end = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for hand in hands:
                 selector.register(hand.answers, selectors.EVENT_READ, hand)
-            while len(answers) < len(hands):
-                left = deadline - time.monotonic()
-                if left <= 0:
+            while not found and (now := time.monotonic()) < end:
+                if now > min(hand.deadline for hand in hands):
                     raise BenchError("a generator process did not answer in time")
-                for key, _events in selector.select(left):
+                for key, _events in selector.select(min(end - now, LOOK_SECONDS)):
                     hand = key.data
                     for line in hand.lines():
                         if "failed" in line:
                             raise BenchError(line["failed"])
                         if "done" in line:
-                            answers[hand.index] = line["done"]
-                            selector.unregister(hand.answers)
-                        elif progress is not None:
-                            steps[hand.index] = line["progress"]
-                            progress(sum(s[0] for s in steps.values()), sum(s[1] for s in steps.values()))
-        return [answers[hand.index] for hand in hands]
+                            found.append((hand, line["done"]))
+                        else:
+                            step(hand, *line["progress"])
+        return found
 
     def dismiss(self) -> None:
         """End all processes."""

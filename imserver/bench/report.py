@@ -87,6 +87,8 @@ def show(report: dict[str, Any]) -> None:
     console = Console(file=sys.stdout)
     console.print(table)
     console.print(place_line(report), highlight=False)
+    if report.get("stopped"):
+        console.print(f"STOPPED: {report['stopped']}", highlight=False)
     if report["faults"]:
         console.print(
             "NOT GOOD: " + ", ".join(FIGURES[name].label for name in report["faults"]), highlight=False

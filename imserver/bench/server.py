@@ -1,4 +1,4 @@
-"""The server under test: start one of our own, and read CPU and memory of any from /proc."""
+"""The server under test: one of our own, started and ended."""
 
 from __future__ import annotations
 
@@ -10,65 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError
+from imserver.bench.proc import children
 
 START_SECONDS = 30.0
 END_SECONDS = 15.0
-TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
-
-
-@dataclass(frozen=True)
-class Cpu:
-    """User and system time of some processes: by thread in ns, and in ticks, which know ended threads too."""
-
-    threads_ns: Mapping[str, int]
-    ticks: int
-
-    def since(self, before: Cpu) -> float:
-        """Return the µs spent since ``before``."""
-        if self.threads_ns and self.threads_ns.keys() == before.threads_ns.keys():
-            return (sum(self.threads_ns.values()) - sum(before.threads_ns.values())) / 1000
-        return (self.ticks - before.ticks) * TICK_NS / 1000
-
-
-def cpu(pids: tuple[int, ...]) -> Cpu:
-    """Read the CPU time of ``pids``; raises BenchError when one does not exist."""
-    threads: dict[str, int] = {}
-    ticks = 0
-    for pid in pids:
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-            ticks += int(fields[11]) + int(fields[12])
-            for task in Path(f"/proc/{pid}/task").iterdir():
-                threads[task.name] = int((task / "schedstat").read_text().split()[0])
-        except OSError:
-            if not Path(f"/proc/{pid}").exists():
-                raise BenchError(f"the server process {pid} does not exist (any more)") from None
-            threads.clear()  # no schedstat, or a thread ended while we looked: ticks will do
-    return Cpu(threads, ticks)
-
-
-def rss_bytes(pids: tuple[int, ...]) -> int:
-    """Return the resident memory of ``pids`` in bytes."""
-    total = 0
-    for pid in pids:
-        try:
-            for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-                if line.startswith("Rss:"):
-                    total += int(line.split()[1]) * 1024
-        except OSError:
-            try:
-                pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-            except OSError:
-                raise BenchError(f"the server process {pid} does not exist (any more)") from None
-            total += pages * os.sysconf("SC_PAGE_SIZE")
-    return total
 
 
 def free_ports(count: int) -> list[int]:
@@ -80,50 +30,69 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def keep(generator: Generator, log: str, arguments: list[str], cores: list[int]) -> dict[str, Any]:
-    """Task: start a server of our own; it ends with this process, whatever becomes of the parent."""
-    keeper = Keeper(log, arguments, cores)
-    generator.kept["server"] = keeper
+def keep(
+    generator: Generator,
+    log: str,
+    arguments: list[str],
+    cores: list[int],
+    environment: dict[str, str] | None = None,
+    data_directory: str = "",
+    processes: int = 1,
+    start_seconds: float = START_SECONDS,
+) -> dict[str, Any]:
+    """Task: start a server of our own; it ends with this process, whatever becomes of the parent.
+
+    ``environment`` has settings (IMSERVER_…); ``data_directory`` is for several nodes that share one.
+    """
+    keeper = Keeper(log, data_directory)
     generator.at_exit.append(keeper.end)
-    return keeper.start()
+    if processes > 1:
+        arguments = ["--processes", str(processes), *arguments]
+    return keeper.start(arguments, environment or {}, cores, start_seconds)
 
 
 class Keeper:
-    """A server process with ports and a data directory of its own. Owns both."""
+    """A server (one process, or a parent with children) with ports and a folder of its own. Owns both."""
 
-    def __init__(self, log: str, arguments: list[str], cores: list[int]) -> None:
+    def __init__(self, log: str, data_directory: str = "") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="imserver-bench-"))
+        self.data_directory = data_directory or str(self.directory / "data")
         self.log = Path(os.devnull) if log == "null" else self.directory / "server.log"
         self.console = self.directory / "console.log"
-        self.arguments = arguments
-        self.cores = cores
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> dict[str, Any]:
-        """Start the server, wait until it answers; raises BenchError with its last words if it does not."""
+    def start(
+        self, arguments: list[str], environment: dict[str, str], cores: list[int], seconds: float
+    ) -> dict[str, Any]:
+        """Start the server, wait until it serves; raises BenchError with its last words if it does not."""
         http, ws, rpc = free_ports(3)
         command = [sys.executable, "-m", "imserver", "serve", "--host", "127.0.0.1", "--http-port", str(http)]
-        command += ["--ws-port", str(ws), "--rpc-port", str(rpc), "--data-dir", str(self.directory / "data")]
+        command += ["--ws-port", str(ws), "--rpc-port", str(rpc), "--data-dir", self.data_directory]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("IMSERVER_")}
         environ["IMSERVER_APP_LOG_FILE"] = str(self.log)
         with self.console.open("wb") as console:
             self.process = subprocess.Popen(
-                command + self.arguments,
+                command + arguments,
                 stdin=subprocess.DEVNULL,
                 stdout=console,
                 stderr=console,
-                env=environ,
+                env={**environ, **environment},
             )
-        if self.cores:
-            os.sched_setaffinity(self.process.pid, self.cores)
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers(http):
+        if cores:
+            os.sched_setaffinity(self.process.pid, cores)
+        deadline = time.monotonic() + seconds
+        while not (self._announced() and self._answers(http)):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 words = self.console.read_text(errors="replace").strip()[-2000:]
                 self.end()
-                raise BenchError(f"`{' '.join(command[1:])}` does not serve:\n{words}")
+                raise BenchError(f"`{' '.join(command[1:] + arguments)}` does not serve:\n{words}")
             time.sleep(0.05)
-        return {"pid": self.process.pid, "http_port": http, "ws_port": ws}
+        pid = self.process.pid
+        return {"pid": pid, "pids": [pid, *children(pid)], "http_port": http, "ws_port": ws, "rpc_port": rpc}
+
+    def _announced(self) -> bool:
+        """Whether the server has said where it listens: with several processes, when all of them do."""
+        return "ws://" in self.console.read_text(errors="replace")
 
     def _answers(self, port: int) -> bool:
         try:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from imserver.bench import server
+from imserver.bench import proc
 from imserver.bench.crew import Crew, Hand, Progress
 from imserver.bench.loop import BenchError
 from imserver.bench.peer import Target
@@ -163,14 +163,14 @@ class Stage:
     def measured(self) -> Iterator[Span]:
         """Count the server's CPU while the block runs."""
         span = Span(bool(self.pids))
-        begin, before = time.monotonic(), server.cpu(self.pids)
+        begin, before = time.monotonic(), proc.cpu(self.pids)
         yield span
-        span.server_us = server.cpu(self.pids).since(before)
+        span.server_us = proc.cpu(self.pids).since(before)
         span.seconds = time.monotonic() - begin
 
     def rss_bytes(self) -> int:
         """Return the server's resident memory."""
-        return server.rss_bytes(self.pids)
+        return proc.memory(self.pids).rss_bytes
 
     def wait(self, seconds: float) -> None:
         """Let ``seconds`` pass, showing it."""

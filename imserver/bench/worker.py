@@ -17,7 +17,19 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
-from imserver.bench import attendance, backend, echo, fanout, floor, generator, push, server, storm
+from imserver.bench import (
+    attendance,
+    backend,
+    echo,
+    fanout,
+    floor,
+    generator,
+    push,
+    redis,
+    sampler,
+    server,
+    storm,
+)
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError, Loop
 
@@ -27,6 +39,8 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "settle": generator.settle,
     "close": generator.close_connections,
     "serve": server.keep,
+    "redis": redis.keep,
+    "sample": sampler.sample,
     "floor.listen": floor.listen,
     "floor.accept": floor.accept,
     "floor.send": floor.send,
@@ -37,6 +51,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "fanout.verdict": fanout.verdict,
     "echo": echo.echo,
     "push": push.push_and_receive,
+    "crowd.facts": attendance.tell,
     "crowd.come": attendance.come,
     "crowd.beat": attendance.beat,
     "crowd.count": attendance.count_anew,
@@ -46,6 +61,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "backend.push": backend.push,
     "backend.broadcast": backend.broadcast,
     "backend.ask": backend.ask,
+    "backend.count": backend.count,
     "storm.return": storm.drop_and_return,
     "storm.stand": storm.stand_by,
 }
