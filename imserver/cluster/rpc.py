@@ -19,6 +19,7 @@ from typing import Final
 import gevent
 import zerorpc
 import zmq
+from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
 from imserver.cluster.contract import Lease
@@ -97,6 +98,7 @@ class Rpc:
             self._door.close()
             control.close()
             data.close()
+            self._terminate()
             raise
         self._server = ControlServer(context, control, self._answer_question, self.counters)
         self._receiver = DataReceiver(context, data, self._receive, self.counters)
@@ -122,15 +124,18 @@ class Rpc:
         deadline = monotonic() + _STOP_SECONDS
         while monotonic() < deadline and any(peer.waits for peer in self._peers.all()):
             gevent.sleep(0.01)
-        context = self._home.context
         self._end(_LINGER_MS)
-        # Returns when all is sent or lingered enough; in a thread, as it would hold up the loop.
-        get_hub().threadpool.apply(context.term)
+        self._terminate().wait()
 
     def kill(self) -> None:
         """End at once; what waits is lost. Never waits."""
         if self._running:
             self._end(0)
+            self._terminate()
+
+    def _terminate(self) -> AsyncResult[None]:
+        # Takes until all is sent, or lingered enough: in a thread, as it would hold up the loop.
+        return get_hub().threadpool.spawn(self._home.context.term)
 
     def _end(self, linger_ms: int) -> None:
         self._running = False

@@ -85,8 +85,10 @@ class ControlLine:
         except TimeoutError:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
-        except BaseException:
-            self.breaker.failed()
+        except BaseException as error:
+            # Who is killed while it waits says nothing of the peer, but must not remain the probe.
+            if isinstance(error, PeerUnavailable) or not self.breaker.closed:
+                self.breaker.failed()
             raise
         self._home.counters.call_seconds.observe(monotonic() - started)
         if code == BUSY:

@@ -1,0 +1,215 @@
+"""Measures the RPC between real processes: ``python -m tests.cluster.measure [one hundred flood paced idle]``.
+
+The figures are CPU (user + system, ZeroMQ's own threads included) of all nodes together, for items of 150 bytes.
+"""
+
+from gevent import monkey
+
+if __name__ == "__main__":
+    monkey.patch_all()
+
+import json
+import resource
+import struct
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import gevent
+from gevent.fileobject import FileObject
+
+from imserver.cluster import forward
+from imserver.cluster.contract import Lease
+from imserver.cluster.rpc import Rpc
+
+ROOT = Path(__file__).resolve().parents[2]
+ITEM_BYTES = 150
+
+
+def cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+class Worker:
+    """A node in a process of its own; obeys one JSON command a line and answers with one line."""
+
+    def __init__(self, epoch: int) -> None:
+        self.delays: list[float] = []
+        self.rpc = Rpc(b"measure" * 8, lambda kind, body: body, self.received)
+        self.rpc.start("127.0.0.1", 0, 0)
+        self.rpc.epoch = epoch
+        self.timed = False
+
+    def received(self, sender: int, items: list[bytes]) -> None:
+        if self.timed:
+            now = time.monotonic()
+            self.delays.extend(now - struct.unpack_from("d", item)[0] for item in items)
+
+    def addresses(self) -> dict[str, Any]:
+        rpc = self.rpc
+        return {
+            "node": rpc.control_address[6:],
+            "epoch": rpc.epoch,
+            "control": rpc.control_address,
+            "data": rpc.data_address,
+        }
+
+    def peers(self, leases: list[dict[str, Any]]) -> None:
+        self.leases = [Lease(**lease) for lease in leases if lease["epoch"] != self.rpc.epoch]
+
+    def dial(self) -> None:
+        for lease in self.leases:
+            self.rpc.send(lease, b"hello")
+            self.rpc.ask(lease, "hello", b"")
+
+    def batches_of(self, count: int) -> None:
+        forward.BATCH_ITEMS = count  # type: ignore[misc]
+
+    def flood(self, count: int) -> float:
+        lease, item, sent, started = self.leases[0], b"x" * ITEM_BYTES, 0, time.monotonic()
+        while sent < count:
+            for _ in range(200):
+                if not self.rpc.send(lease, item):
+                    raise AssertionError(self.rpc.counters)
+            sent += 200
+            while len(self.rpc._peers[lease.epoch].queue.items) > 20_000:
+                gevent.sleep(0.001)
+            gevent.sleep(0)
+        while self.rpc._peers[lease.epoch].queue.items:
+            gevent.sleep(0.001)
+        return time.monotonic() - started
+
+    def paced(self, rate: int, seconds: float) -> None:
+        lease, filler = self.leases[0], b"x" * (ITEM_BYTES - 8)
+        started, sent = time.monotonic(), 0
+        while (now := time.monotonic()) < started + seconds:
+            while sent < (now - started) * rate:
+                assert self.rpc.send(lease, struct.pack("d", time.monotonic()) + filler)
+                sent += 1
+            gevent.sleep(1 / rate)
+
+    def time(self, on: bool) -> None:
+        self.timed, self.delays = on, []
+
+    def quantiles(self) -> list[float]:
+        delays = sorted(self.delays)
+        return [round(1000 * delays[int(len(delays) * q)], 3) for q in (0.5, 0.99, 0.999)]
+
+    def look(self) -> dict[str, Any]:
+        counters = self.rpc.counters
+        return {
+            "cpu": cpu_seconds(),
+            "at": time.monotonic(),
+            **{name: getattr(counters, name) for name in counters.__struct_fields__},
+        }
+
+    def obey(self) -> None:
+        lines = FileObject(sys.stdin.fileno(), "rb", close=False)
+        for line in lines:
+            name, *arguments = json.loads(line)
+            print(json.dumps(getattr(self, name)(*arguments)), flush=True)
+        self.rpc.stop()
+
+
+class Remote:
+    """A worker, seen from the command."""
+
+    def __init__(self, epoch: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.measure", "worker", str(epoch)],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any) -> Any:
+            self.process.stdin.write(json.dumps([name, *arguments]).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.flush()  # type: ignore[union-attr]
+            return json.loads(self.process.stdout.readline())  # type: ignore[union-attr]
+
+        return call
+
+    def end(self) -> None:
+        self.process.stdin.close()  # type: ignore[union-attr]
+        self.process.wait(10)
+
+
+def nodes(count: int) -> list[Remote]:
+    workers = [Remote(epoch) for epoch in range(1, count + 1)]
+    leases = [worker.addresses() for worker in workers]
+    for worker in workers:
+        worker.peers(leases)
+    for worker in workers:
+        worker.dial()
+    return workers
+
+
+def flooded(name: str, batch: int, count: int) -> None:
+    a, b = nodes(2)
+    a.batches_of(batch)
+    before = a.look(), b.look()
+    seconds = a.flood(count)
+    while (after := (a.look(), b.look()))[1]["received"] < count:
+        time.sleep(0.01)
+    parts = [(y["cpu"] - x["cpu"]) / count * 1e6 for x, y in zip(before, after, strict=True)]
+    batches = after[0]["batches_sent"] - before[0]["batches_sent"]
+    print(
+        f"{name}: {count / seconds:,.0f} events/s, {count / batches:.1f} a batch, CPU an event "
+        f"{parts[0]:.2f} + {parts[1]:.2f} = {sum(parts):.2f} µs; gaps {after[1]['gaps']}"
+    )
+    a.end(), b.end()
+
+
+def paced(rate: int, seconds: float) -> None:
+    a, b = nodes(2)
+    b.time(True)
+    before = a.look(), b.look()
+    a.paced(rate, seconds)
+    after = a.look(), b.look()
+    count = after[0]["sent"] - before[0]["sent"]
+    cpu = sum(y["cpu"] - x["cpu"] for x, y in zip(before, after, strict=True))
+    p50, p99, p999 = b.quantiles()
+    print(
+        f"paced {rate}/s: p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms; CPU an event {cpu / count * 1e6:.0f} µs"
+    )
+    a.end(), b.end()
+
+
+def idle(count: int, seconds: float) -> None:
+    workers = nodes(count)
+    time.sleep(3)
+    before = [worker.look() for worker in workers]
+    time.sleep(seconds)
+    after = [worker.look() for worker in workers]
+    cpu = sum(y["cpu"] - x["cpu"] for x, y in zip(before, after, strict=True))
+    print(
+        f"idle mesh of {count}: {100 * cpu / seconds:.2f} % of a core in all, "
+        f"{100 * cpu / seconds / count:.3f} % a node"
+    )
+    for worker in workers:
+        worker.end()
+
+
+def main() -> None:
+    if sys.argv[1:2] == ["worker"]:
+        Worker(int(sys.argv[2])).obey()
+        return
+    wanted = sys.argv[1:] or ["one", "hundred", "flood", "paced", "idle"]
+    if "one" in wanted:
+        flooded("one a batch", 1, 100_000)
+    if "hundred" in wanted:
+        flooded("100 a batch", 100, 2_000_000)
+    if "flood" in wanted:
+        flooded("as they come", 1000, 2_000_000)
+    if "paced" in wanted:
+        paced(500, 10)
+    if "idle" in wanted:
+        idle(8, 20)
+
+
+if __name__ == "__main__":
+    main()

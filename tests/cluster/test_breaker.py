@@ -1,0 +1,116 @@
+"""The circuit breaker, with a clock and a die of the test's own."""
+
+import pytest
+
+from imserver.cluster.breaker import BASE_SECONDS, CAP_SECONDS, Breaker
+
+
+class World:
+    """A clock that stands still, and a die that always shows its highest number."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.limits: list[float] = []
+
+    def uniform(self, low: float, high: float) -> float:
+        assert low == 0.0
+        self.limits.append(high)
+        return high
+
+    def breaker(self, threshold: int = 3) -> Breaker:
+        return Breaker(threshold, clock=lambda: self.now, uniform=self.uniform)
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+def test_it_opens_at_the_threshold_and_lets_nobody_pass(world: World) -> None:
+    breaker = world.breaker()
+    breaker.failed()
+    breaker.failed()
+    assert breaker.closed
+    assert breaker.allows()
+    breaker.failed()
+    assert not breaker.closed
+    assert not breaker.allows()
+    assert breaker.opens == 1
+
+
+def test_only_failures_in_a_row_count(world: World) -> None:
+    breaker = world.breaker()
+    for _ in range(10):
+        breaker.failed()
+        breaker.failed()
+        breaker.succeeded()
+    assert breaker.closed
+
+
+def test_after_the_wait_one_caller_is_the_probe_and_all_others_wait_for_it(world: World) -> None:
+    breaker = world.breaker(1)
+    breaker.failed()
+    assert breaker.wait_seconds == BASE_SECONDS
+    world.now += BASE_SECONDS
+    assert breaker.wait_seconds == 0
+    assert breaker.allows()
+    assert not breaker.closed
+    assert not breaker.allows()
+    breaker.succeeded()
+    assert breaker.closed
+    assert breaker.allows()
+
+
+def test_each_vain_probe_doubles_the_longest_wait_up_to_the_cap(world: World) -> None:
+    breaker = world.breaker(1)
+    breaker.failed()
+    for _ in range(60):
+        world.now += CAP_SECONDS
+        assert breaker.allows()
+        breaker.failed()
+        assert not breaker.allows()
+    assert world.limits[:4] == [BASE_SECONDS * 2**n for n in range(4)]
+    assert world.limits[-1] == CAP_SECONDS
+    assert breaker.opens == 1
+
+
+def test_success_of_the_probe_makes_the_next_wait_short_again(world: World) -> None:
+    breaker = world.breaker(1)
+    breaker.failed()
+    for _ in range(5):
+        world.now += CAP_SECONDS
+        assert breaker.allows()
+        breaker.failed()
+    world.now += CAP_SECONDS
+    assert breaker.allows()
+    breaker.succeeded()
+    breaker.failed()
+    assert world.limits[-1] == BASE_SECONDS
+    assert breaker.opens == 2
+
+
+def test_stragglers_of_calls_made_before_it_opened_do_not_prolong_the_wait(world: World) -> None:
+    breaker = world.breaker(1)
+    for _ in range(64):
+        breaker.failed()
+    assert world.limits == [BASE_SECONDS]
+    assert breaker.opens == 1
+
+
+def test_tripping_opens_it_at_once_and_only_once(world: World) -> None:
+    breaker = world.breaker(100)
+    breaker.trip()
+    breaker.trip()
+    assert not breaker.closed
+    assert breaker.opens == 1
+
+
+def test_waits_of_many_breakers_are_spread() -> None:
+    waits = []
+    for _ in range(200):
+        breaker = Breaker(1, base_seconds=1.0, clock=lambda: 0.0)
+        breaker.failed()
+        waits.append(breaker.wait_seconds)
+    assert all(0 <= wait <= 1 for wait in waits)
+    assert min(waits) < 0.2
+    assert max(waits) > 0.8
