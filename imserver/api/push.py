@@ -58,19 +58,11 @@ def send_message_all(api: Api, call: Call) -> Answer:
 # --- many at once -------------------------------------------------------------------------------------------
 
 
-class Item(Struct, forbid_unknown_fields=True, gc=False):
-    """One message of a batch, its keys in the usual spelling."""
-
-    userID: str = ""
-    msgID: str = ""
-    message: str = ""
-
-
 class Batch(Struct, forbid_unknown_fields=True, gc=False):
     """A batch with keys in the usual spelling: many messages, or one message to many users."""
 
     appID: int | str = 0
-    messages: list[Item] | None = None
+    messages: list[Target] | None = None
     userIDs: list[str] | None = None
     msgID: str = ""
     message: str = ""
@@ -84,7 +76,9 @@ class Result(Struct, gc=False, omit_defaults=True):
     repeated: bool = False
 
 
-_SPELLING = {name.lower(): name for name in (*Batch.__struct_fields__, *Item.__struct_fields__)}
+_SPELLING = {
+    name.lower(): name for name in (*Batch.__struct_encode_fields__, *Target.__struct_encode_fields__)
+}
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
 
@@ -123,21 +117,17 @@ def _read_batch(call: Call) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known ones of folded keys, as :class:`Batch` and :class:`Item` spell them."""
+    """The known ones of folded keys, as :class:`Batch` and :class:`Target` spell them."""
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
-def _send_each(api: Api, app: str, items: Sequence[Item]) -> Answer:
+def _send_each(api: Api, app: str, targets: Sequence[Target]) -> Answer:
     longest = api.push_characters
-    # What is too long to be sent is sent to nobody.
-    targets = [
-        Target(
-            item.userID if len(item.message) + len(item.msgID) <= longest else "", item.msgID, item.message
-        )
-        for item in items
-    ]
-    outcomes = api.pushes.to_each(app, targets)
-    return _answer_each([item.userID for item in items], outcomes)
+    users = [target.user for target in targets]
+    for target in targets:
+        if len(target.text) + len(target.msg_id) > longest:
+            target.user = ""  # what is too long is sent to nobody
+    return _answer_each(users, api.pushes.to_each(app, targets))
 
 
 def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> Answer:
@@ -148,8 +138,9 @@ def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, mes
 
 
 def _answer_each(users: Sequence[str], outcomes: Sequence[Outcome]) -> Answer:
+    sent, repeated = Outcome.SENT, Outcome.REPEATED
     results = [
-        Result(user, None, True) if outcome == Outcome.REPEATED else Result(user, outcome == Outcome.SENT)
+        Result(user, None, True) if outcome is repeated else Result(user, outcome is sent)
         for user, outcome in zip(users, outcomes, strict=True)
     ]
-    return success({"sendCount": sum(outcome == Outcome.SENT for outcome in outcomes), "results": results})
+    return success({"sendCount": outcomes.count(sent), "results": results})

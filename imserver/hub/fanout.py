@@ -36,18 +36,13 @@ class Fanout:
         entry = app.users.get(user)
         if entry is None:
             return 0
-        if isinstance(entry, list):
-            for connection in entry:
-                self._enqueue(connection, event)
-            return len(entry)
-        self._enqueue(entry, event)
-        return 1
-
-    def _enqueue(self, connection: Connection, event: Event) -> None:
-        frame = _frame(connection.encoding, event)
-        if frame:
-            self._metrics.deliveries += 1
-            self._flusher.enqueue(connection, frame)
+        connections = entry if isinstance(entry, list) else (entry,)
+        for connection in connections:
+            frame = _frame(connection.encoding, event)
+            if frame:
+                self._metrics.deliveries += 1
+                self._flusher.enqueue(connection, frame)
+        return len(connections)
 
     def to_app(self, app: App, event: Event, except_user: str = "") -> int:
         """Tell all users of the app but ``except_user``; returns the number of sessions reached."""

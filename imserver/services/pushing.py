@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import gevent
+from msgspec import Struct, field
 
 from imserver.metrics import Metrics
 from imserver.model import Event
@@ -33,12 +34,15 @@ class Outcome(IntEnum):
     """To all of an app: a node is known not to have got it, the others have it."""
 
 
-class Target(NamedTuple):
-    """One message of a batch; ``user`` may be ``""``, then nobody receives it."""
+_NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
 
-    user: str
-    msg_id: str
-    text: str
+
+class Target(Struct, forbid_unknown_fields=True, gc=False):
+    """One message to one user, as it stands in a batch; ``user`` may be ``""``, then nobody receives it."""
+
+    user: str = field(default="", name="userID")
+    msg_id: str = field(default="", name="msgID")
+    text: str = field(default="", name="message")
 
 
 class Pushes(Protocol):
@@ -81,17 +85,7 @@ class LocalPushes:
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`Pushes`."""
-        user, msg_id, text = target
-        key = self._dedupe.claim(app, msg_id)
-        if key is None:
-            return Outcome.REPEATED
-        sent = False
-        try:
-            sent = user != "" and self._to_user(app, user, Event("msg", user, text, msg_id)) > 0
-        finally:
-            self._dedupe.settle(key, sent)
-        self._metrics.pushes += sent
-        return Outcome.SENT if sent else Outcome.NOT_SENT
+        return self.to_each(app, (target,))[0]
 
     def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
         """See :class:`Pushes`."""
@@ -110,11 +104,26 @@ class LocalPushes:
 
     def to_each(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
         """See :class:`Pushes`."""
+        # The hot path of every push: what a name costs to look up is paid once a call, not once a target.
+        claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
         outcomes = []
-        for number, target in enumerate(targets, 1):
-            outcomes.append(self.to_user(app, target))
-            if not number % YIELD_TARGETS:
+        sent_count = 0
+        for target in targets:
+            user, msg_id = target.user, target.msg_id
+            key = claim(app, msg_id)
+            if key is None:
+                outcomes.append(_REPEATED)
+                continue
+            sent = False
+            try:
+                sent = user != "" and to_user(app, user, Event("msg", user, target.text, msg_id)) > 0
+            finally:
+                settle(key, sent)
+            sent_count += sent
+            outcomes.append(_SENT if sent else _NOT_SENT)
+            if not len(outcomes) % YIELD_TARGETS:
                 gevent.sleep(0)
+        self._metrics.pushes += sent_count
         return outcomes
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:

@@ -30,7 +30,8 @@ def bind(host: str, port: int, backlog: int, reuse_port: bool) -> socket.socket:
     Raises :class:`StartError` with one clear line if the address cannot be had.
     """
     try:
-        family, kind, proto, _, address = socket.getaddrinfo(
+        # The plain call: at the start it may block, and a patched one would start a thread for it.
+        family, kind, proto, _, address = _socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, proto)
