@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import logging
 import os
 import socket
@@ -392,6 +393,14 @@ class Node:
                 "evicted": self.dedupe.evicted,
             },
         }
+
+
+def load_modules(config: Config) -> None:
+    """Import whatever a node of these settings will import; create nothing. For a process that forks nodes."""
+    if config.clustered:
+        importlib.import_module("imserver.clustering")
+    if config.server.door == "wsgi":
+        importlib.import_module("imserver.transport.upgrade")
 
 
 def _any_origin(config: Config) -> bool:
