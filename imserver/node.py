@@ -396,7 +396,7 @@ class Node:
 
 
 def load_modules(config: Config) -> None:
-    """Import whatever a node of these settings will import; create nothing. For a process that forks nodes."""
+    """Import whatever a node of these settings will, and create nothing: for a process that forks nodes."""
     if config.clustered:
         importlib.import_module("imserver.clustering")
     if config.server.door == "wsgi":

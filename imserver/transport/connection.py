@@ -105,7 +105,8 @@ class Connection:
     """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
 
     ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
-    the sense of its dialect; ``pinged_at`` the time of an unanswered ping (0: none); whatever is read answers it.
+    the sense of its dialect; ``pinged_at`` the time of an unanswered ping (0: none), which whatever is read
+    answers.
     """
 
     __slots__ = (
