@@ -16,7 +16,7 @@ from gevent.event import Event as Signal
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
-from imserver import errors
+from imserver import __version__, errors
 from imserver.api.call import Api
 from imserver.api.metrics import render
 from imserver.auth import Auth
@@ -384,7 +384,11 @@ class Node:
         return {
             **state,
             "apps": apps,
+            "version": __version__,
+            "ready": self.ready(),
+            "maxConnections": self.gate.limit,
             "uptimeSeconds": round(time() - self.started_at, 1),
+            "cpuSeconds": round(sum(os.times()[:2]), 3),
             "memoryBytes": resident_bytes(),
             "metrics": self.metrics.snapshot(),
             "msgIDs": {

@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from gevent.event import Event as Signal
 
+from imserver import __version__
 from imserver.config import Config
 from imserver.doors import LISTENER_KEY
 from imserver.errors import StartError
@@ -293,6 +294,10 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
     assert detailed["apps"] == {"101": 1, "102": 0, "103": 0, "104": 0}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
+    assert (detailed["version"], detailed["ready"]) == (__version__, True)
+    assert detailed["maxConnections"] == node.max_connections
+    node.reload(house.settings(limits={"max_connections": 7}))
+    assert node.state(False, detail=True)["maxConnections"] == 7
 
 
 # --- reading settings again ---------------------------------------------------------------------------------

@@ -150,7 +150,7 @@ _CONNECTIONS = (
         "imserver_connections_limit",
         "gauge",
         "Connections that the node takes at most",
-        attrgetter("max_connections"),
+        attrgetter("gate.limit"),
     ),
     Metric(
         "imserver_users",

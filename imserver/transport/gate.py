@@ -127,7 +127,7 @@ class Gate:
         self, limit: int, limit_per_address: int, any_origin: bool, origins: tuple[str, ...]
     ) -> None:
         """Change limits and origins while running (SIGHUP)."""
-        self._limit = limit
+        self.limit = limit
         self._limit_per_address = limit_per_address
         self._any_origin = any_origin
         self._origins = frozenset(_host_name(origin) for origin in origins)
@@ -192,7 +192,7 @@ class Gate:
         """The close code for a client that may not stay, 0 if it may."""
         if self.full:
             return errors.CLOSE_GOING_AWAY
-        if self._limit and self.connections >= self._limit:
+        if self.limit and self.connections >= self.limit:
             return errors.CLOSE_NODE_FULL
         if (
             self._limit_per_address

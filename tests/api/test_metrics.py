@@ -38,7 +38,7 @@ class AnyNode:
         self.poller = SimpleNamespace(count=1, ready=[])
         self.doors = SimpleNamespace(running=0)
         self.carrier = SimpleNamespace(connections={1, 2, 3})
-        self.max_connections = 100
+        self.gate = SimpleNamespace(limit=100)
         apps = {
             "101": SimpleNamespace(users={"ann": 1, "bob": [2, 3]}, several=1),
             '7"\n\\': SimpleNamespace(users={}, several=0),
