@@ -21,8 +21,14 @@ def crowd_of(generator: Generator) -> Crowd:
 
 
 def facts(crowd: Crowd) -> dict[str, Any]:
-    """Return how many connections stand, and what became of those that the server ended."""
-    return {"connections": crowd.open_now, "lost": crowd.lost, "closes": crowd.reasons}
+    """Return how many connections stand, what became of those that the server ended, and how many frames came
+    that nobody counts: notices of logins and departures."""
+    return {
+        "connections": crowd.open_now,
+        "lost": crowd.lost,
+        "closes": crowd.reasons,
+        "notices": crowd.notices,
+    }
 
 
 def tell(generator: Generator) -> dict[str, Any]:

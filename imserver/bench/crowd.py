@@ -55,6 +55,7 @@ class Crowd:
         self.lost = 0
         self.reasons: dict[str, int] = {}
         self.beats = 0
+        self.notices = 0
         self._beaten = b"-"  # the answer to a heartbeat, the same for everybody
         self._rest: dict[int, bytes] = {}
 
@@ -136,6 +137,8 @@ class Crowd:
             elif opcode == TEXT and b'"cmd":"heartbeat"' in payload and b'"code":200' in payload:
                 self.beats += 1
                 self._beaten = frame
+            elif opcode == TEXT:
+                self.notices += 1
             elif opcode == PING:
                 self._write(fd, client_frame(payload, PONG))
             elif opcode == CLOSE:

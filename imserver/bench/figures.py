@@ -73,6 +73,8 @@ FIGURES: dict[str, Figure] = {
     "online": Figure("users online"),
     "processes": Figure("server processes"),
     "login_seconds": Figure("until all were logged in", "s", 1),
+    "notices": Figure("notices of logins that clients received"),
+    "leave_notices": Figure("notices of departures that clients received"),
     "logins_per_second": Figure("logins/s"),
     "login_cpu_us": Figure("server CPU a login with its handshake", "µs", 1),
     "login_generator_cpu_us": Figure("generator CPU a login", "µs", 1),

@@ -125,6 +125,10 @@ class Gathering:
         whole["spread"] = Latency.merged(part["spread"] for part in parts)
         return whole
 
+    def notices(self) -> int:
+        """Return how many notices of logins and departures all together have received."""
+        return sum(answer["notices"] for answer in self.each("crowd.facts"))
+
     def dropped(self) -> tuple[int, dict[str, int]]:
         """Return how many connections the server ended by itself, and how."""
         answers = self.each("crowd.facts")

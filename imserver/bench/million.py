@@ -100,6 +100,7 @@ class Million:
             "missing": self.options.connections - online,
             "errors": sum(count for answer in answers for count in answer["errors"].values()),
             "login_seconds": seconds,
+            "notices": self.crowd.notices(),
             "logins_per_second": online / seconds,
             "login_cpu_us": cost["cpu_us"],
             "login_generator_cpu_us": cost["generator_cpu_us"],
@@ -295,6 +296,7 @@ class Million:
         with self.stage.measured() as span:
             answers = self.crowd.leave(self.phase("leave"))
         left = sum(answer["left"] for answer in answers)
+        self.figures["leave_notices"] = self.crowd.notices() - (self.figures["notices"] or 0)
         self.figures["leave_seconds"] = time.monotonic() - begin
         self.figures["leave_cpu_us"] = span.cost("departure", left)["cpu_us"]
         self.phase("gone")

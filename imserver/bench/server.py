@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import random
 import shutil
 import signal
 import socket
@@ -18,6 +20,8 @@ from imserver.bench.loop import BenchError
 from imserver.bench.proc import children
 
 START_SECONDS = 30.0
+FIRST_PORT, LAST_PORT = 10_000, 32_768
+BLOCK_TRIES = 50
 END_SECONDS = 15.0
 
 
@@ -28,6 +32,22 @@ def free_ports(count: int) -> list[int]:
     for sock in sockets:
         sock.close()
     return ports
+
+
+def free_block(count: int) -> int:
+    """Return the first of ``count`` free ports in a row, outside of those that outgoing connections take."""
+    try:
+        end = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    except OSError:
+        end = LAST_PORT
+    last = max(end, FIRST_PORT + 2 * count) - count
+    for _ in range(BLOCK_TRIES):
+        first = random.randrange(FIRST_PORT, last)
+        with contextlib.suppress(OSError), contextlib.ExitStack() as opened:
+            for port in range(first, first + count):
+                opened.enter_context(socket.create_server(("127.0.0.1", port)))
+            return first
+    raise BenchError(f"no {count} free ports in a row below {end}")
 
 
 def keep(
@@ -46,9 +66,7 @@ def keep(
     """
     keeper = Keeper(log, data_directory)
     generator.at_exit.append(keeper.end)
-    if processes > 1:
-        arguments = ["--processes", str(processes), *arguments]
-    return keeper.start(arguments, environment or {}, cores, start_seconds)
+    return keeper.start(processes, arguments, environment or {}, cores, start_seconds)
 
 
 class Keeper:
@@ -62,12 +80,20 @@ class Keeper:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(
-        self, arguments: list[str], environment: dict[str, str], cores: list[int], seconds: float
+        self,
+        processes: int,
+        arguments: list[str],
+        environment: dict[str, str],
+        cores: list[int],
+        seconds: float,
     ) -> dict[str, Any]:
         """Start the server, wait until it serves; raises BenchError with its last words if it does not."""
-        http, ws, rpc = free_ports(3)
+        http, ws = free_ports(2)
+        rpc = free_block(2 * processes)
         command = [sys.executable, "-m", "imserver", "serve", "--host", "127.0.0.1", "--http-port", str(http)]
         command += ["--ws-port", str(ws), "--rpc-port", str(rpc), "--data-dir", self.data_directory]
+        if processes > 1:
+            command += ["--processes", str(processes)]
         environ = {key: value for key, value in os.environ.items() if not key.startswith("IMSERVER_")}
         environ["IMSERVER_APP_LOG_FILE"] = str(self.log)
         with self.console.open("wb") as console:
