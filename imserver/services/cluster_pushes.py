@@ -48,6 +48,11 @@ class ClusterPushes:
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`imserver.services.pushing.Pushes`."""
+        outcome = self._to_user(app, target)
+        self._metrics.pushes += outcome == Outcome.SENT
+        return outcome
+
+    def _to_user(self, app: str, target: Target) -> Outcome:
         key = self._dedupe.claim(app, target.msg_id)
         if key is None:
             return Outcome.REPEATED
@@ -57,7 +62,6 @@ class ClusterPushes:
                 outcome = self._find_and_push(app, target)
         finally:
             self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.REPEATED))
-        self._metrics.pushes += outcome == Outcome.SENT
         return outcome
 
     def _find_and_push(self, app: str, target: Target) -> Outcome:
@@ -118,14 +122,16 @@ class ClusterPushes:
         if key is None:
             return Outcome.REPEATED
         outcome = Outcome.NOT_SENT
+        claim: Claim | None = None
         try:
             if sender:
                 claim = self._claim(app, msg_id)
-                outcome = Outcome.REPEATED
                 if claim is None or claim.state == "mine":
                     outcome = self._to_all(app, sender, Event("msg", sender, text, msg_id))
-                    self._settle(claim, outcome)
+                else:
+                    outcome = Outcome.REPEATED
         finally:
+            self._settle(claim, outcome)
             self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.PARTLY, Outcome.REPEATED))
         self._metrics.pushes += outcome in (Outcome.SENT, Outcome.PARTLY)
         return outcome
@@ -165,36 +171,49 @@ class ClusterPushes:
         return outcomes
 
     def _batch(self, app: str, targets: Sequence[Target]) -> list[Outcome]:
-        keys = [self._dedupe.claim(app, target.msg_id) for target in targets]
         outcomes = [Outcome.REPEATED] * len(targets)
+        keys: dict[int, int] = {}
+        later: list[int] = []
+        for index, target in enumerate(targets):
+            if self._dedupe.is_claimed(app, target.msg_id):
+                later.append(index)
+            elif (key := self._dedupe.claim(app, target.msg_id)) is not None:
+                keys[index] = key
+                outcomes[index] = Outcome.NOT_SENT
+        later += self._push_each(app, targets, keys, outcomes)
+        # Rare: an id twice in this batch, or in another one at this moment. Nothing is held while it is
+        # waited for, so that no two batches wait for each other.
+        for index in later:
+            outcomes[index] = self._to_user(app, targets[index])
+        return outcomes
+
+    def _push_each(
+        self, app: str, targets: Sequence[Target], keys: dict[int, int], outcomes: list[Outcome]
+    ) -> list[int]:
+        """Push those that have a key; returns which of them another node is pushing."""
+        claims: dict[int, Claim] = {}
+        pending = []
         try:
             places = self._find(app, [target.user for target in targets])
-            wanted = [
-                index
-                for index, key in enumerate(keys)
-                if key is not None and targets[index].msg_id and (places is None or places[index])
-            ]
-            found = (
-                self._registry.claim([self._key(app, targets[i].msg_id) for i in wanted]) if wanted else []
-            )
-            claims = dict(zip(wanted, found or (), strict=False))
-            for index, target in enumerate(targets):
-                if keys[index] is None:
-                    continue
-                claim = claims.get(index)
-                if claim is not None and claim.state == "pending":
-                    # Rare: the same id at the same moment on another node. Wait for that one alone.
-                    claim = self._claim(app, target.msg_id)
-                if claim is None or claim.state == "mine":
+            wanted = [index for index in keys if targets[index].msg_id and (places is None or places[index])]
+            asked = [self._key(app, targets[index].msg_id) for index in wanted]
+            claims = dict(zip(wanted, (self._registry.claim(asked) or ()) if asked else (), strict=False))
+            for index in keys:
+                state = claims[index].state if index in claims else "mine"
+                if state == "mine":
+                    target = targets[index]
                     event = Event("msg", target.user, target.text, target.msg_id)
                     where = None if places is None else places[index]
                     outcomes[index] = self._push(app, target.user, event, where)
-                    self._settle(claim, outcomes[index])
+                elif state == "pending":
+                    pending.append(index)
+                else:
+                    outcomes[index] = Outcome.REPEATED
         finally:
-            for key, outcome in zip(keys, outcomes, strict=True):
-                if key is not None:
-                    self._dedupe.settle(key, outcome in (Outcome.SENT, Outcome.REPEATED))
-        return outcomes
+            for index, key in keys.items():
+                self._settle(claims.get(index), outcomes[index])
+                self._dedupe.settle(key, outcomes[index] in (Outcome.SENT, Outcome.REPEATED))
+        return pending
 
     def _find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
         """Where the users are; ``""`` is nobody and nowhere."""

@@ -64,7 +64,7 @@ class Dedupe:
         """Claim an id for delivery: the key to :meth:`settle` it with, or None if it was accepted before."""
         if not msg_id:
             return UNTRACKED
-        key = (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
+        key = self._key(app, msg_id)
         if key in self._pending:
             self._wait_for_outcome(key)
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
@@ -72,6 +72,13 @@ class Dedupe:
             return None
         self._pending[key] = None
         return key
+
+    def is_claimed(self, app: str, msg_id: str) -> bool:
+        """Whether :meth:`claim` would wait for another claim now."""
+        return msg_id != "" and self._key(app, msg_id) in self._pending
+
+    def _key(self, app: str, msg_id: str) -> int:
+        return (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
 
     def settle(self, key: int, accepted: bool) -> None:
         """End a claim: the id is remembered if its push was accepted, and may be claimed again if not."""
