@@ -29,7 +29,8 @@ DEPARTURE_WORKERS = 64
 
 
 class ClusterSessions(Sessions):
-    """See :class:`imserver.services.sessions.Sessions`. Owner of the queue of departures.
+    """See :class:`imserver.services.sessions.Sessions`. Owner of the queue of departures, and of what is
+    known of sessions that are being begun.
 
     While the registry is away, logins go on under this node's own knowledge (or are refused with 1004 where
     ``require_registry`` says so) and are registered when it is back.
@@ -51,25 +52,32 @@ class ClusterSessions(Sessions):
         self._courier = courier
         self._rpc = rpc
         self._require_registry = require_registry
+        self._beginning: dict[int, bool] = {}
+        """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
         self._departures: deque[tuple[Session, bool]] = deque()
         self._departed = Signal()
+        self._telling = 0
+        """Departures that the registry is being told of."""
         self._workers: list[gevent.Greenlet[..., None]] = []
         self._restoring: gevent.Greenlet[..., None] | None = None
-        self._restore_everything = False
+        self._wanted: bool | None = None
+        """What is still to be restored: True: everything."""
 
     # --- logging in -----------------------------------------------------------------------------------------
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
-        begun = self._registry.begin(session)
-        if begun is not None and begun.refused:
-            if self._is_any_alive_elsewhere(begun.others, login):
-                return self._refuse_newer(connection)
-            begun = self._registry.begin(session, begun.others)
-            if begun is not None and begun.refused:
-                return self._refuse_newer(connection)
+        self._beginning[session.id] = False
+        try:
+            begun = self._ask_to_begin(session, login)
+        finally:
+            replaced = self._beginning.pop(session.id)
         if begun is None and self._require_registry:
+            # It may have been registered, and the answer lost.
+            self._depart(session, False)
             return errors.REPLY_SYSTEM
+        if begun is not None and begun.refused:
+            return self._refuse_newer(connection)
         if begun is not None and begun.banned:
             return self._refuse_banned(connection)
         if connection.state != OPEN:
@@ -78,12 +86,21 @@ class ClusterSessions(Sessions):
         connection.session = session
         if begun is not None:
             self._tell_replaced(login.app, login.user, begun.replaced)
-        if self._is_newest_here(app, connection, login.user):
+        if replaced and app.policy != "newest":
+            say(connection, errors.CLOSE_REPLACED)
+            return errors.REPLY_FAILED
+        if not replaced and self._is_newest_here(app, connection, login.user):
             code = super()._begin(app, connection, login)
             self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
             return code
         self._hub.attach(app, connection, login.user, login.device)
         return errors.REPLY_OK
+
+    def _ask_to_begin(self, session: Session, login: Login) -> Begun | None:
+        begun = self._registry.begin(session)
+        if begun is not None and begun.refused and not self._is_any_alive(begun.others, login):
+            begun = self._registry.begin(session, begun.others)
+        return begun
 
     def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
         """False if a later login of the same user has overtaken this one on its way."""
@@ -103,8 +120,13 @@ class ClusterSessions(Sessions):
         say(connection, errors.CLOSE_BANNED)
         return errors.REPLY_UNAUTHORIZED
 
-    def _is_any_alive_elsewhere(self, others: Collection[Place], login: Login) -> bool:
-        """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody."""
+    def _is_any_alive(self, others: Collection[Place], login: Login) -> bool:
+        """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody.
+
+        Those here have been asked before, but for who has come meanwhile.
+        """
+        if any(p.epoch == self._courier.own_epoch and self._has_just_come(login, p.id) for p in others):
+            return True
         leases = self._registry.leases()
         asked = [
             gevent.spawn(self._ask_alive, leases[place.epoch], Alive(login.app, login.user, place.id))
@@ -114,12 +136,20 @@ class ClusterSessions(Sessions):
         gevent.joinall(asked)
         return any(greenlet.value for greenlet in asked)
 
+    def _has_just_come(self, login: Login, session_id: int) -> bool:
+        connection = self._find(login.app, login.user, session_id)
+        if connection is None:
+            return session_id in self._beginning
+        return connection.state == OPEN and not connection.pinged_at
+
     def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
         answers, _ = self._rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
         return any(read(answers, bool).values())
 
     def is_alive(self, alive: Alive) -> bool:
         """Another node asks: whether a session of ours answers a ping. Takes up to :data:`ALIVE_SECONDS`."""
+        if alive.session_id in self._beginning:
+            return True
         connection = self._find(alive.app, alive.user, alive.session_id)
         return connection is not None and self._any_alive([connection])
 
@@ -134,6 +164,8 @@ class ClusterSessions(Sessions):
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
         """A session of ours is addressed no longer (told by its follower's node, or by the registry)."""
+        if session_id in self._beginning:
+            self._beginning[session_id] = True
         connection = self._find(app, user, session_id)
         if connection is None:
             return
@@ -175,12 +207,15 @@ class ClusterSessions(Sessions):
                 self._departed.clear()
                 continue
             session, last_here = self._departures.popleft()
+            self._telling += 1
             try:
                 gone = self._registry.end(session)
                 if gone or (gone is None and last_here):
                     self._tell_exit(session)
             except Exception:
                 log.exception("the end of a session of %s in %s failed", session.user, session.app)
+            finally:
+                self._telling -= 1
 
     def _tell_exit(self, session: Session) -> None:
         app = self._hub.apps[session.app]
@@ -197,7 +232,7 @@ class ClusterSessions(Sessions):
     def flush(self, seconds: float) -> None:
         """Wait until all departures are told, for at most ``seconds``."""
         deadline = monotonic() + seconds
-        while self._departures and monotonic() < deadline:
+        while (self._departures or self._telling) and monotonic() < deadline:
             gevent.sleep(0.01)
 
     def stop(self) -> None:
@@ -212,35 +247,45 @@ class ClusterSessions(Sessions):
         """See :class:`imserver.services.sessions.Sessions`; on all nodes."""
         if ban_seconds > 0 and app in self._hub.apps:
             self._registry.ban(app, user, ban_seconds)
-        closed = super().kick(app, user, ban_seconds)
-        asked = encode(Kick(app, user, ban_seconds))
-        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", asked, 1.0)
+        found = self._registry.find(app, [user])
+        asked = Kick(app, user, ban_seconds, bool(found and found[0]))
+        closed = self.kick_here(asked)
+        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", encode(asked), 1.0)
         if missing:
             log.warning("a kick did not reach %s", ", ".join(missing))
         elsewhere: int = sum(read(answers, int).values())
         return closed + elsewhere
 
     def kick_here(self, asked: Kick) -> int:
-        """Another node asks."""
-        return super().kick(asked.app, asked.user, asked.ban_seconds)
+        """The part of a kick that happens on this node; another one may ask for it."""
+        closed = super().kick(asked.app, asked.user, asked.ban_seconds)
+        known = self._hub.apps.get(asked.app)
+        if asked.online and not closed and known is not None and known.policy == "newest":
+            # The newest connection is elsewhere; older ones that are in service go with it.
+            code = errors.CLOSE_BANNED if asked.ban_seconds > 0 else errors.CLOSE_KICKED
+            for connection in tuple(self._hub.connections()):
+                if connection.user == asked.user and connection.app == asked.app:
+                    say(connection, code)
+        return closed
 
     # --- registering again ----------------------------------------------------------------------------------
 
     def restore(self, everything: bool) -> None:
         """The registry wants sessions again (its ``on_restore``). Returns at once."""
-        self._restore_everything = self._restore_everything or everything
+        self._wanted = self._wanted or everything
         if self._restoring is None or self._restoring.dead:
             self._restoring = gevent.spawn(self._restore)
 
     def _restore(self) -> None:
-        everything, self._restore_everything = self._restore_everything, False
-        by_id: dict[int, Connection] = {}
-        for session, begun in self._registry.restore(self._sessions_to_restore(everything, by_id)):
-            connection = by_id.pop(session.id)
-            if connection.session is session:
-                self._restored(connection, session, begun)
-            else:
-                self._depart(session, False)
+        while self._wanted is not None:
+            everything, self._wanted = self._wanted, None
+            by_id: dict[int, Connection] = {}
+            for session, begun in self._registry.restore(self._sessions_to_restore(everything, by_id)):
+                connection = by_id.pop(session.id)
+                if connection.session is session:
+                    self._restored(connection, session, begun)
+                else:
+                    self._depart(session, False)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""

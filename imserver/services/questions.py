@@ -28,11 +28,15 @@ class NamesAnswer(Struct, frozen=True, array_like=True):
 
 
 class Kick(Struct, frozen=True, array_like=True):
-    """Close the connections of a user; answered with the number of addressed sessions."""
+    """Close the connections of a user; answered with the number of addressed sessions.
+
+    ``online``: a session of theirs is addressed somewhere, so connections that are not are closed too.
+    """
 
     app: str
     user: str
     ban_seconds: float
+    online: bool = False
 
 
 class Alive(Struct, frozen=True, array_like=True):
