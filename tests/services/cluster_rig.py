@@ -1,0 +1,357 @@
+"""Several nodes in this process: real sessions, pushes, presence and courier; registry and RPC are made here.
+
+The registry's rules are those of :mod:`imserver.cluster.contract`, in a few plain lines; a test can hold its
+answers back, lose them, or take it away. What nodes tell each other arrives at once unless the test holds it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import count
+from types import TracebackType
+from typing import Any, Self
+
+import gevent
+from gevent.event import Event as Signal
+from msgspec.structs import replace
+
+from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, Session
+from imserver.model import Event
+from imserver.services.cluster_presence import ClusterPresence, names_here
+from imserver.services.cluster_pushes import ClusterPushes
+from imserver.services.cluster_sessions import ClusterSessions
+from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
+from imserver.services.dedupe import Dedupe
+from imserver.services.dispatch import Dispatcher
+from imserver.services.questions import Alive, Kick, Names, Questions
+from imserver.transport.connection import Connection
+from tests.hub.world import World, told
+from tests.transport.rig import Client, turn, until
+
+NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
+HELLO = Event("msg", "eve", "hello", "7")
+
+
+class Book:
+    """What all nodes share."""
+
+    def __init__(self) -> None:
+        self.leases: dict[int, Lease] = {}
+        self.places: dict[tuple[str, str], list[Place]] = {}
+        self.banned: set[tuple[str, str]] = set()
+        self.ids: dict[str, str] = {}
+        """Message id → the token of who claims it; ``"1"``: accepted."""
+        self.life = 1
+        """Grows with every flush."""
+        self._numbers = count(1)
+        self._tokens = count(1)
+
+    def live(self, app: str, user: str) -> list[Place]:
+        return [place for place in self.places.get((app, user), ()) if place.epoch in self.leases]
+
+    def flush(self) -> None:
+        """Forget all, as a Redis that was restarted without its data."""
+        self.places.clear()
+        self.banned.clear()
+        self.ids.clear()
+        self.life += 1
+
+    def begin(self, epoch: int, session: Session, replacing: Collection[Place]) -> Begun:
+        if (session.app, session.user) in self.banned:
+            return Begun(banned=True)
+        others = [p for p in self.live(session.app, session.user) if (p.epoch, p.id) != (epoch, session.id)]
+        rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
+        if session.policy == "multi":
+            rivals = []
+        if any(p.number > session.number for p in rivals) and session.number:
+            return Begun(superseded=True)
+        taken = tuple(p for p in rivals if p not in replacing)
+        if session.policy == "refuse" and taken and not session.number:
+            return Begun(refused=True, others=taken)
+        place = Place(epoch, session.id, session.number or next(self._numbers), session.device)
+        self.places[session.app, session.user] = [p for p in others if p not in rivals] + [place]
+        return Begun(place.number, tuple(rivals))
+
+    def end(self, epoch: int, session: Session, registered: bool) -> bool:
+        places = self.live(session.app, session.user)
+        left = [p for p in places if (p.epoch, p.id) != (epoch, session.id)]
+        self.places[session.app, session.user] = left
+        return not left and (len(places) > 0 or not registered)
+
+    def claim(self, key: str) -> Claim:
+        holder = self.ids.setdefault(key, token := f"t{next(self._tokens)}")
+        if holder == token:
+            return Claim(key, "mine", token)
+        return Claim(key, "repeat" if holder == "1" else "pending")
+
+
+class FakeRegistry:
+    """One node's view of a :class:`Book`.
+
+    ``away``: every question is answered with None. ``deaf``: what is asked is done, and the answer is lost.
+    ``asked`` are the names of the questions so far.
+    """
+
+    shared = True
+
+    def __init__(self, book: Book, lease: Lease) -> None:
+        self.book = book
+        self.lease = lease
+        book.leases[lease.epoch] = lease
+        self.counters = Counters()
+        self.away = self.deaf = False
+        self.asked: list[str] = []
+        self._go = Signal()
+        self._go.set()
+
+    def hold(self) -> None:
+        """Keep back all answers from now on; what is asked is done at once."""
+        self._go.clear()
+
+    def release(self) -> None:
+        """Let the answers go."""
+        self._go.set()
+
+    def _ask(self, name: str, do: Callable[[], Any]) -> Any:
+        self.asked.append(name)
+        if self.away:
+            return None
+        answer = do()
+        gevent.sleep(0)
+        self._go.wait()
+        return None if self.deaf else answer
+
+    def leases(self) -> Mapping[int, Lease]:
+        return self.book.leases
+
+    def healthy(self) -> bool:
+        return not self.away
+
+    def registered(self, session: Session) -> bool:
+        return session.number > 0 and session.life == self.book.life
+
+    def _note(self, session: Session, begun: Begun) -> None:
+        if begun.addressed:
+            session.number, session.life = begun.number, self.book.life
+
+    def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun | None:
+        begun: Begun | None = self._ask(
+            "begin", lambda: self.book.begin(self.lease.epoch, session, replacing)
+        )
+        if begun is not None:
+            self._note(session, begun)
+        return begun
+
+    def end(self, session: Session) -> bool | None:
+        registered = self.registered(session)
+        gone: bool | None = self._ask("end", lambda: self.book.end(self.lease.epoch, session, registered))
+        return gone
+
+    def restore(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Begun]]:
+        for session in sessions:
+            begun = self._ask("restore", lambda s=session: self.book.begin(self.lease.epoch, s, ()))
+            if begun is None:
+                return
+            self._note(session, begun)
+            yield session, begun
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
+        found: list[tuple[Place, ...]] | None = self._ask(
+            "find", lambda: [tuple(self.book.live(app, user)) for user in users]
+        )
+        return found
+
+    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[Place, ...]] | None:
+        found: list[tuple[Place, ...]] | None = self._ask(
+            "find", lambda: [tuple(self.book.live(app, user)) for app in apps]
+        )
+        return found
+
+    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[Place, ...], Claim] | None:
+        def do() -> tuple[tuple[Place, ...], Claim]:
+            places = tuple(self.book.live(app, user))
+            return places, self.book.claim(key) if places else Claim(key, "mine")
+
+        answer: tuple[tuple[Place, ...], Claim] | None = self._ask("find_and_claim", do)
+        return answer
+
+    def claim(self, keys: Sequence[str]) -> list[Claim] | None:
+        claims: list[Claim] | None = self._ask("claim", lambda: [self.book.claim(key) for key in keys])
+        return claims
+
+    def settle(self, claim: Claim, accepted: bool) -> None:
+        assert claim.state == "mine"
+        if claim.token and self.book.ids.get(claim.key) == claim.token:
+            if accepted:
+                self.book.ids[claim.key] = "1"
+            else:
+                del self.book.ids[claim.key]
+
+    def ban(self, app: str, user: str, seconds: float) -> bool | None:
+        done: bool | None = self._ask("ban", lambda: self.book.banned.add((app, user)) or True)
+        return done
+
+
+class FakeRpc:
+    """From one node to the others. ``cut`` are epochs that get and answer nothing, and are known for it."""
+
+    def __init__(self, cluster: "Several", epoch: int) -> None:
+        self._cluster = cluster
+        self._epoch = epoch
+        self.cut: set[int] = set()
+        self.sent: list[tuple[int, bytes]] = []
+        self.holding = False
+        self._held: list[tuple[int, bytes]] = []
+
+    def send(self, lease: Lease, item: bytes) -> bool:
+        if lease.epoch in self.cut:
+            return False
+        self.sent.append((lease.epoch, item))
+        if self.holding:
+            self._held.append((lease.epoch, item))
+        else:
+            self._deliver(lease.epoch, item)
+        return True
+
+    def _deliver(self, epoch: int, item: bytes) -> None:
+        self._cluster.nodes[epoch].courier.received(self._epoch, [item])
+
+    def release(self) -> None:
+        """Deliver what was held."""
+        self.holding = False
+        held, self._held = self._held, []
+        for epoch, item in held:
+            self._deliver(epoch, item)
+
+    def ask(self, lease: Lease, kind: str, body: bytes) -> bytes | None:
+        if lease.epoch in self.cut or lease.epoch not in self._cluster.nodes:
+            return None
+        return self._cluster.nodes[lease.epoch].questions.answer(kind, body)
+
+    def ask_all(
+        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
+    ) -> tuple[dict[str, bytes], list[str]]:
+        asked = {lease.node: gevent.spawn(self.ask, lease, kind, body) for lease in leases}
+        gevent.joinall(list(asked.values()))
+        heard = {node: greenlet.get() for node, greenlet in asked.items()}
+        answers = {node: answer for node, answer in heard.items() if answer is not None}
+        return answers, sorted(heard.keys() - answers.keys())
+
+
+class ClusterWorld(World):
+    """One of several nodes."""
+
+    def __init__(
+        self,
+        cluster: "Several",
+        epoch: int,
+        *,
+        require_registry: bool = False,
+        shared_ids: bool = True,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self.epoch = epoch
+        self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch))
+        self.rpc = FakeRpc(cluster, epoch)
+        self.questions = Questions()
+        self.courier = Courier(self.registry, self.rpc)  # type: ignore[arg-type]
+        self.courier.apply = self._apply
+        self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
+        self.sessions: ClusterSessions = ClusterSessions(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            self._may_login,
+            self.registry,  # type: ignore[arg-type]
+            self.courier,
+            self.rpc,  # type: ignore[arg-type]
+            require_registry,
+        )
+        self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.pushes = ClusterPushes(
+            self.registry,  # type: ignore[arg-type]
+            self.courier,
+            self.hub,
+            self.delivery,
+            self.dedupe,
+            self.metrics,
+        )
+        self.presence = ClusterPresence(self.registry, self.courier, self.rpc, self.hub, 1.0)  # type: ignore[arg-type]
+        self.questions.add("names", Names, lambda asked: names_here(self.hub, asked))
+        self.questions.add("kick", Kick, self.sessions.kick_here)
+        self.questions.add("alive", Alive, self.sessions.is_alive)
+        self.sessions.start()
+
+    def _apply(self, item: Item) -> None:
+        if isinstance(item, ToUser):
+            self.delivery.to_user(item.app, item.user, item.event)
+        elif isinstance(item, ToApp):
+            self.delivery.to_app(item.app, item.event, item.except_user)
+        elif isinstance(item, Notice):
+            self.fanout.notice(self.hub.apps[item.app], item.event)
+        elif isinstance(item, Replaced):
+            self.sessions.replaced(item.app, item.user, item.session_id)
+
+    def session_of(self, connection: Connection) -> Session:
+        """The session of a connection that has logged in."""
+        assert connection.session is not None
+        return connection.session
+
+    def take_new_epoch(self, epoch: int) -> None:
+        """Live again after a lease was lost."""
+        book = self.registry.book
+        del book.leases[self.epoch]
+        self.epoch = epoch
+        self.registry.lease = replace(self.registry.lease, epoch=epoch)
+        book.leases[epoch] = self.registry.lease
+        book.life += 1
+
+
+class Several:
+    """Nodes of epochs 1, 2, … that share one book."""
+
+    def __init__(self, number: int = 2, **options: Any) -> None:
+        self.book = Book()
+        self.nodes: dict[int, ClusterWorld] = {}
+        for epoch in range(1, number + 1):
+            self.nodes[epoch] = ClusterWorld(self, epoch, **options)
+
+    def __enter__(self) -> Self:
+        for node in self.nodes.values():
+            node.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes.values():
+            node.registry.release()
+            node.__exit__(kind, error, trace)
+        turn()
+        for node in self.nodes.values():
+            node.sessions.stop()
+
+    def __getitem__(self, epoch: int) -> ClusterWorld:
+        return self.nodes[epoch]
+
+    def listed(self, app: str) -> list[str]:
+        """Who is online by what the nodes themselves know; a user on two nodes twice."""
+        return sorted(name for node in self.nodes.values() for name in node.hub.user_names(app))
+
+    def addressed(self, app: str, user: str) -> list[int]:
+        """The epochs of the user's places in the registry."""
+        return [place.epoch for place in self.book.live(app, user)]
+
+    def settle(self, *clients: Client) -> None:
+        """Wait until everything that was begun has been told and written."""
+        until(lambda: not any(n.sessions._departures or n.sessions._telling for n in self.nodes.values()))
+        for _ in range(10):
+            turn()
+        for client in clients:
+            client.probe(b"settled")
+
+
+def told_since(client: Client) -> list[tuple[str, str, str]]:
+    """What a client was told unasked, and forget it."""
+    found = told(client)
+    client.frames.clear()
+    return found

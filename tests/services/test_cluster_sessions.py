@@ -1,0 +1,678 @@
+"""Sessions of several nodes: what the registry decides, and what nodes do when it does not answer."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.cluster.contract import Session
+from imserver.model import Login
+from imserver.services import cluster_sessions as clustered
+from imserver.services import sessions as module
+from imserver.services.courier import Replaced
+from imserver.services.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.transport.connection import OPEN, Connection
+from tests.integration.raw import CLOSE, PING, PONG, frame
+from tests.services.cluster_rig import (
+    MULTI,
+    NEWEST,
+    REFUSE,
+    SINGLE,
+    ClusterWorld,
+    FakeRegistry,
+    Several,
+    told_since,
+)
+from tests.transport.rig import Client, look, turn, until
+
+ENTER_ANN = ("enter", "ann", ENTER_TEXT)
+EXIT_ANN = ("exit", "ann", EXIT_TEXT)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(2) as several:
+        yield several
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An old connection has a tenth of a second to show that it lives."""
+    monkeypatch.setattr(module, "ALIVE_SECONDS", 0.1)
+
+
+def begin_login(node: ClusterWorld, app: str, user: str, device: str = "") -> tuple:  # type: ignore[type-arg]
+    """A login under way: its greenlet, connection and client."""
+    connection, client = node.connect()
+    greenlet = gevent.spawn(node.sessions.login, connection, Login(app, user, device=device))
+    asked = len(node.registry.asked)
+    until(lambda: len(node.registry.asked) > asked or node.hub.is_online(app, user))
+    return greenlet, connection, client
+
+
+def answer_pings(client: Client) -> bool:
+    if any(found.opcode == PING for found in client.read()):
+        client.frames[:] = [found for found in client.frames if found.opcode != PING]
+        client.send(frame(PONG))
+        return True
+    return False
+
+
+def is_closed(client: Client) -> bool:
+    return any(found.opcode == CLOSE for found in client.read())
+
+
+# --- logging in ---------------------------------------------------------------------------------------------
+
+
+def test_a_login_is_registered_before_it_is_answered(nodes: Several) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann", "phone")
+    (place,) = nodes.book.live(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    assert (place.epoch, place.id, place.number, place.device) == (1, session.id, session.number, "phone")
+    assert nodes[1].registry.asked == ["begin"], "one question a login"
+
+
+def test_an_enter_is_told_to_the_others_of_the_app_on_all_nodes_once(nodes: Several) -> None:
+    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
+    _, elsewhere = nodes[2].login(MULTI, "bob")
+    nodes.settle(*clients)
+    for client in clients:
+        client.frames.clear()
+    _, ann = nodes[1].login(NEWEST, "ann")
+    nodes.settle(*clients, ann, elsewhere)
+    assert [told_since(client) for client in clients] == [[ENTER_ANN], [ENTER_ANN]]
+    assert told_since(ann) == told_since(elsewhere) == []
+
+
+def test_an_enter_is_not_told_to_the_users_own_session_on_another_node(nodes: Several) -> None:
+    _, first = nodes[1].login(MULTI, "ann")
+    nodes[2].login(MULTI, "ann")
+    nodes.settle(first)
+    assert told_since(first) == []
+
+
+def test_in_a_large_app_no_notice_travels() -> None:
+    with Several(2, notice_members=3) as nodes:
+        _, bob = nodes[2].login(NEWEST, "bob")
+        lease = nodes.book.leases[2]
+        lease.counts[NEWEST] = 4
+        ann, _ = nodes[1].login(NEWEST, "ann")
+        ann.lost()
+        nodes.settle(bob)
+        assert told_since(bob) == []
+        assert nodes[1].rpc.sent == []
+
+
+def test_while_the_registry_is_away_a_login_counts_on_its_node(nodes: Several) -> None:
+    nodes[1].registry.away = True
+    _, bob = nodes[2].login(NEWEST, "bob")
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    nodes.settle(bob)
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    assert nodes[1].session_of(connection).number == 0
+    assert told_since(bob) == [ENTER_ANN], "nodes reach each other without a registry"
+
+
+def test_where_the_registry_is_required_a_login_without_it_is_1004_and_may_be_repeated() -> None:
+    with Several(1, require_registry=True) as nodes:
+        node = nodes[1]
+        node.registry.away = True
+        connection, _ = node.connect()
+        assert node.sessions.login(connection, Login(NEWEST, "ann")) == 1004
+        assert (connection.state, connection.user) == (OPEN, None)
+        assert not node.hub.is_online(NEWEST, "ann")
+        node.registry.away = False
+        assert node.sessions.login(connection, Login(NEWEST, "ann")) == 200
+
+
+def test_a_login_refused_for_want_of_an_answer_leaves_nothing_behind() -> None:
+    """It was registered, only the answer was lost."""
+    with Several(1, require_registry=True) as nodes:
+        nodes[1].registry.deaf = True
+        connection, _ = nodes[1].connect()
+        assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1004
+        until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_who_is_banned_anywhere_is_banned_everywhere(nodes: Several) -> None:
+    nodes[1].sessions.kick(NEWEST, "ann", 60)
+    connection, client = nodes[2].connect()
+    assert nodes[2].sessions.login(connection, Login(NEWEST, "ann")) == 1003
+    assert client.close_code() == 4503
+    assert nodes.addressed(NEWEST, "ann") == []
+
+
+def test_a_ban_that_only_the_registry_knows_holds_too(nodes: Several) -> None:
+    nodes.book.banned.add((NEWEST, "ann"))
+    connection, client = nodes[1].connect()
+    assert nodes[1].sessions.login(connection, Login(NEWEST, "ann")) == 1003
+    assert client.close_code() == 4503
+    assert connection.user is None
+
+
+# --- races --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
+def test_who_goes_while_the_registry_is_asked_leaves_nothing(nodes: Several, policy: str) -> None:
+    nodes[1].registry.hold()
+    login, connection, client = begin_login(nodes[1], policy, "ann")
+    assert nodes.addressed(policy, "ann") == [1], "registered, and the answer is on its way"
+    client.hang_up()
+    until(lambda: connection.state != OPEN)
+    nodes[1].registry.release()
+    assert login.get() == 1009
+    until(lambda: nodes.addressed(policy, "ann") == [])
+    assert not nodes[1].hub.is_online(policy, "ann")
+
+
+def test_who_goes_while_the_registry_is_asked_and_the_answer_is_lost_leaves_nothing(nodes: Several) -> None:
+    nodes[1].registry.hold()
+    login, connection, client = begin_login(nodes[1], NEWEST, "ann")
+    nodes[1].registry.deaf = True
+    client.hang_up()
+    until(lambda: connection.state != OPEN)
+    nodes[1].registry.release()
+    assert login.get() == 1009
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_login_that_a_later_one_overtakes_on_the_same_node_is_answered_but_not_addressed(
+    nodes: Several,
+) -> None:
+    nodes[1].registry.hold()
+    slow, older, _ = begin_login(nodes[1], NEWEST, "ann")
+    other = FakeRegistry(nodes.book, nodes[1].registry.lease)
+    nodes[1].sessions._registry, held = other, nodes[1].registry  # type: ignore[assignment]
+    newer, _ = nodes[1].login(NEWEST, "ann")
+    held.release()
+    assert slow.get() == 200
+    assert (older.state, older.user) == (OPEN, "ann")
+    assert nodes[1].hub.apps[NEWEST].sessions_of("ann") == (newer,)
+    older.lost()
+    nodes.settle()
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    assert nodes.addressed(NEWEST, "ann") == [1]
+
+
+@pytest.mark.parametrize("policy", [NEWEST, SINGLE])
+def test_a_login_that_is_replaced_before_its_answer_has_come_is_no_ghost(nodes: Several, policy: str) -> None:
+    """Registered by node 1; before node 1 knows, a login on node 2 has replaced it and said so."""
+    nodes[1].registry.hold()
+    slow, older, client = begin_login(nodes[1], policy, "ann")
+    nodes[2].login(policy, "ann")
+    assert nodes.addressed(policy, "ann") == [2]
+    nodes[1].registry.release()
+    slow.get()
+    nodes.settle()
+    assert nodes.listed(policy) == ["ann"], "addressed on node 2 alone"
+    if policy == SINGLE:
+        assert client.close_code() == 4500
+    else:
+        assert older.state == OPEN
+
+
+# --- policies across nodes ----------------------------------------------------------------------------------
+
+
+def test_under_newest_the_older_connection_elsewhere_stays_open_and_its_end_is_no_exit(
+    nodes: Several,
+) -> None:
+    _, bob = nodes[1].login(NEWEST, "bob")
+    older, first = nodes[1].login(NEWEST, "ann")
+    newer, _ = nodes[2].login(NEWEST, "ann")
+    nodes.settle(bob, first)
+    assert told_since(bob) == [ENTER_ANN, ENTER_ANN]
+    assert nodes.listed(NEWEST) == ["ann", "bob"]
+    assert (older.state, older.user) == (OPEN, "ann")
+    older.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == []
+    assert nodes.addressed(NEWEST, "ann") == [2]
+    newer.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+    assert nodes.addressed(NEWEST, "ann") == []
+
+
+def test_under_newest_the_end_of_the_newest_is_the_exit_although_an_older_one_lives(nodes: Several) -> None:
+    older, _ = nodes[1].login(NEWEST, "ann")
+    newer, _ = nodes[2].login(NEWEST, "ann")
+    _, bob = nodes[1].login(NEWEST, "bob")
+    newer.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+    assert nodes.listed(NEWEST) == ["bob"]
+    assert older.state == OPEN
+    older.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == []
+
+
+def test_under_multi_the_end_of_the_last_session_on_any_node_is_the_exit(nodes: Several) -> None:
+    sessions = [nodes[epoch].login(MULTI, "ann")[0] for epoch in (1, 2, 1)]
+    _, bob = nodes[2].login(MULTI, "bob")
+    for connection in sessions:
+        nodes.settle(bob)
+        assert told_since(bob) == []
+        connection.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+
+
+def test_under_single_a_login_closes_the_session_of_that_device_elsewhere_with_4500(nodes: Several) -> None:
+    older, first = nodes[1].login(SINGLE, "ann", "phone")
+    laptop, _ = nodes[1].login(SINGLE, "ann", "laptop")
+    _, bob = nodes[1].login(SINGLE, "bob")
+    nodes[2].login(SINGLE, "ann", "phone")
+    assert first.close_code() == 4500
+    assert laptop.state == OPEN
+    first.hang_up()
+    until(lambda: older in [connection for connection, _ in nodes[1].ended])
+    nodes.settle(bob)
+    assert told_since(bob) == [ENTER_ANN], "no exit: the user is still there"
+    assert sorted(nodes.addressed(SINGLE, "ann")) == [1, 2]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_the_newer_one_is_closed_while_the_older_elsewhere_answers(nodes: Several) -> None:
+    older, first = nodes[1].login(REFUSE, "ann")
+    login, newer, second = begin_login(nodes[2], REFUSE, "ann")
+    until(lambda: answer_pings(first))
+    assert login.get() == 1009
+    assert second.close_code() == 4501
+    assert newer.user is None
+    assert older.state == OPEN
+    assert nodes.addressed(REFUSE, "ann") == [1]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_an_older_one_elsewhere_that_shows_no_life_gives_way(nodes: Several) -> None:
+    _, first = nodes[1].login(REFUSE, "ann")
+    login, _, _ = begin_login(nodes[2], REFUSE, "ann")
+    assert login.get() == 200
+    assert first.close_code() == 4500
+    assert nodes.addressed(REFUSE, "ann") == [2]
+    assert nodes.listed(REFUSE) == ["ann"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_a_node_that_does_not_answer_holds_nobody(nodes: Several) -> None:
+    nodes[1].login(REFUSE, "ann")
+    nodes[2].rpc.cut.add(1)
+    login, _, _ = begin_login(nodes[2], REFUSE, "ann")
+    assert login.get() == 200
+    assert nodes.addressed(REFUSE, "ann") == [2]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_another_device_logs_in_at_once(nodes: Several) -> None:
+    nodes[1].login(REFUSE, "ann", "phone")
+    nodes[2].login(REFUSE, "ann", "laptop")
+    assert sorted(nodes.addressed(REFUSE, "ann")) == [1, 2]
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("epochs", [(1, 1), (1, 2), (1, 1, 2, 2, 1)])
+def test_under_refuse_of_several_at_the_same_moment_the_first_is_taken(
+    nodes: Several, epochs: tuple[int, ...]
+) -> None:
+    clients = [nodes[epoch].connect() for epoch in epochs]
+    logins = [
+        gevent.spawn(nodes[epoch].sessions.login, connection, Login(REFUSE, "ann"))
+        for epoch, (connection, _) in zip(epochs, clients, strict=True)
+    ]
+
+    def answered() -> bool:
+        for _, client in clients:
+            answer_pings(client)
+        return all(login.ready() for login in logins)
+
+    until(answered)
+    assert [login.get() for login in logins] == [200] + [1009] * (len(epochs) - 1)
+    assert clients[0][0].state == OPEN
+    assert nodes.listed(REFUSE) == ["ann"]
+
+
+@pytest.mark.usefixtures("hasty")
+def test_under_refuse_whoever_takes_the_place_during_the_wait_is_taken_for_alive(nodes: Several) -> None:
+    nodes[1].login(REFUSE, "ann")
+    logins = [begin_login(nodes[epoch], REFUSE, "ann") for epoch in (2, 1)]
+
+    def answered() -> bool:
+        for _, _, client in logins:
+            answer_pings(client)
+        return all(login.ready() for login, _, _ in logins)
+
+    until(answered)
+    assert sorted(login.get() for login, _, _ in logins) == [200, 1009]
+    assert nodes.listed(REFUSE) == ["ann"]
+    assert len(nodes.addressed(REFUSE, "ann")) == 1
+
+
+def test_what_is_told_twice_or_of_somebody_unknown_changes_nothing(nodes: Several) -> None:
+    connection, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(connection)
+    nodes[1].sessions.replaced("999", "ann", session.id)
+    nodes[1].sessions.replaced(NEWEST, "bob", session.id)
+    nodes[1].sessions.replaced(NEWEST, "ann", session.id + 1)
+    assert nodes[1].hub.is_online(NEWEST, "ann")
+    for _ in range(2):
+        nodes[1].sessions.replaced(NEWEST, "ann", session.id)
+    assert not nodes[1].hub.is_online(NEWEST, "ann")
+    assert connection.state == OPEN
+
+
+# --- leaving ------------------------------------------------------------------------------------------------
+
+
+def test_an_exit_is_told_on_all_nodes_once(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    clients = [nodes[epoch].login(NEWEST, f"b{epoch}")[1] for epoch in (1, 2)]
+    nodes.settle(*clients)
+    for client in clients:
+        client.frames.clear()
+    ann.lost()
+    nodes.settle(*clients)
+    assert [told_since(client) for client in clients] == [[EXIT_ANN], [EXIT_ANN]]
+
+
+def test_while_the_registry_is_away_the_last_end_on_a_node_is_told_as_an_exit(nodes: Several) -> None:
+    first, _ = nodes[1].login(MULTI, "ann")
+    second, _ = nodes[1].login(MULTI, "ann")
+    _, bob = nodes[2].login(MULTI, "bob")
+    nodes[1].registry.away = True
+    first.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == []
+    second.lost()
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+
+
+def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All workers meet the failure, and go on."""
+    users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(clustered.DEPARTURE_WORKERS + 5)]
+    real = nodes[1].registry.end
+
+    def fail(session: Session) -> bool | None:
+        raise RuntimeError("a fault of ours")
+
+    monkeypatch.setattr(nodes[1].registry, "end", fail)
+    for connection in users:
+        connection.lost()
+    nodes.settle()
+    assert "the end of a session of u0 in 101 failed" in caplog.text
+    monkeypatch.setattr(nodes[1].registry, "end", real)
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    ann.lost()
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once(nodes: Several) -> None:
+    connections = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(200)]
+    nodes[1].registry.asked.clear()
+    nodes[1].registry.hold()
+    for connection in connections:
+        connection.lost()
+    for _ in range(5):
+        turn()
+    assert nodes[1].registry.asked == ["end"] * clustered.DEPARTURE_WORKERS
+    nodes[1].registry.release()
+    until(lambda: nodes[1].registry.asked == ["end"] * 200)
+
+
+def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    _, bob = nodes[2].login(NEWEST, "bob")
+    nodes[1].registry.hold()
+    ann.lost()
+    look()
+    gevent.spawn_later(0.05, nodes[1].registry.release)
+    nodes[1].sessions.flush(2.0)
+    nodes[1].sessions.stop()
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+
+
+def test_a_flush_gives_up_in_time(nodes: Several) -> None:
+    ann, _ = nodes[1].login(NEWEST, "ann")
+    nodes[1].registry.hold()
+    ann.lost()
+    look()
+    flush = gevent.spawn(nodes[1].sessions.flush, 0.05)
+    until(flush.ready, seconds=1)
+
+
+# --- kicking ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, asked: int) -> None:
+    clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
+    _, bob = nodes[2].login(MULTI, "bob")
+    assert nodes[asked].sessions.kick(MULTI, "ann") == 3
+    assert [client.close_code() for client in clients] == [4502] * 3
+    for client in clients:
+        client.hang_up()
+    until(lambda: nodes.addressed(MULTI, "ann") == [])
+    nodes.settle(bob)
+    assert told_since(bob) == [EXIT_ANN]
+
+
+@pytest.mark.parametrize("asked", [1, 2])
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_a_kick_under_newest_closes_older_connections_on_all_nodes_too(
+    nodes: Several, asked: int, seconds: float
+) -> None:
+    _, older = nodes[1].login(NEWEST, "ann")
+    _, newest = nodes[2].login(NEWEST, "ann")
+    assert nodes[asked].sessions.kick(NEWEST, "ann", seconds) == 1
+    code = 4503 if seconds else 4502
+    assert (older.close_code(), newest.close_code()) == (code, code)
+
+
+def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCaptureFixture) -> None:
+    nodes[1].login(MULTI, "ann")
+    nodes[1].rpc.cut.add(2)
+    assert nodes[1].sessions.kick(MULTI, "ann") == 1
+    assert "127.0.0.1:9002" in caplog.text
+
+
+def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
+    assert nodes[1].sessions.kick("999", "ann", 60) == 0
+    assert nodes.book.banned == set()
+
+
+# --- registering again --------------------------------------------------------------------------------------
+
+
+def restored(node: ClusterWorld, everything: bool) -> None:
+    node.sessions.restore(everything)
+    until(lambda: node.sessions._restoring is not None and node.sessions._restoring.dead)
+
+
+def test_what_began_without_the_registry_is_registered_when_it_is_back(nodes: Several) -> None:
+    node = nodes[1]
+    node.login(NEWEST, "bob")
+    node.registry.away = True
+    node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.asked.clear()
+    restored(node, everything=False)
+    assert nodes.addressed(NEWEST, "ann") == [1]
+    assert node.registry.asked == ["restore"], "the others are registered already"
+
+
+def test_a_login_whose_answer_was_lost_is_registered_once_again(nodes: Several) -> None:
+    node = nodes[1]
+    node.registry.deaf = True
+    connection, _ = node.login(NEWEST, "ann")
+    node.registry.deaf = False
+    restored(node, everything=False)
+    assert nodes.addressed(NEWEST, "ann") == [1]
+    assert node.registry.registered(node.session_of(connection))
+
+
+def test_after_a_flush_all_are_registered_again(nodes: Several) -> None:
+    users = [f"u{number}" for number in range(20)]
+    for user in users:
+        nodes[1].login(NEWEST, user)
+    nodes.book.flush()
+    restored(nodes[1], everything=True)
+    assert all(nodes.addressed(NEWEST, user) == [1] for user in users)
+
+
+def test_a_new_epoch_has_all_sessions_again(nodes: Several) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes.nodes[7] = nodes[1]
+    nodes[1].take_new_epoch(7)
+    assert nodes.addressed(NEWEST, "ann") == []
+    restored(nodes[1], everything=True)
+    assert nodes.addressed(NEWEST, "ann") == [7]
+    del nodes.nodes[7]
+
+
+@pytest.mark.parametrize(("policy", "code"), [(NEWEST, None), (SINGLE, 4500), (REFUSE, 4500)])
+def test_who_was_superseded_meanwhile_is_forgotten_or_closed(
+    nodes: Several, policy: str, code: int | None
+) -> None:
+    _, bob = nodes[2].login(policy, "bob")
+    connection, client = nodes[1].login(policy, "ann")
+    nodes.nodes[7] = nodes[1]
+    nodes[1].take_new_epoch(7)
+    nodes[2].login(policy, "ann")
+    restored(nodes[1], everything=True)
+    assert nodes.listed(policy).count("ann") - nodes[1].hub.user_names(policy).count("ann") == 1
+    assert not nodes[1].hub.is_online(policy, "ann")
+    assert nodes.addressed(policy, "ann") == [2]
+    if code is None:
+        assert connection.state == OPEN
+        connection.lost()
+    else:
+        assert client.close_code() == code
+    nodes.settle(bob)
+    assert EXIT_ANN not in told_since(bob)
+    del nodes.nodes[7]
+
+
+def test_who_logged_in_without_the_registry_replaces_older_sessions_when_it_is_back(nodes: Several) -> None:
+    _, older = nodes[2].login(SINGLE, "ann")
+    nodes[1].registry.away = True
+    nodes[1].login(SINGLE, "ann")
+    nodes[1].registry.away = False
+    restored(nodes[1], everything=False)
+    assert older.close_code() == 4500
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
+def test_who_was_banned_meanwhile_is_closed_when_the_registry_is_back(nodes: Several) -> None:
+    nodes[1].registry.away = True
+    _, client = nodes[1].login(NEWEST, "ann")
+    nodes.book.banned.add((NEWEST, "ann"))
+    nodes[1].registry.away = False
+    restored(nodes[1], everything=False)
+    assert client.close_code() == 4503
+
+
+def test_who_goes_while_being_registered_again_leaves_nothing(nodes: Several) -> None:
+    node = nodes[1]
+    node.registry.away = True
+    connection, _ = node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.hold()
+    node.sessions.restore(False)
+    until(lambda: nodes.addressed(NEWEST, "ann") == [1])
+    connection.lost()
+    look()
+    node.registry.release()
+    until(lambda: nodes.addressed(NEWEST, "ann") == [])
+
+
+def test_a_wish_to_restore_that_comes_during_another_is_not_lost(nodes: Several) -> None:
+    """First some, then (a flush) all: the second has to happen too."""
+    node = nodes[1]
+    node.login(NEWEST, "bob")
+    node.registry.away = True
+    node.login(NEWEST, "ann")
+    node.registry.away = False
+    node.registry.hold()
+    node.sessions.restore(False)
+    until(lambda: "restore" in node.registry.asked)
+    nodes.book.flush()
+    node.sessions.restore(True)
+    node.registry.release()
+    until(lambda: nodes.addressed(NEWEST, "bob") == [1] and nodes.addressed(NEWEST, "ann") == [1])
+
+
+# --- all together -------------------------------------------------------------------------------------------
+
+_STEPS = st.lists(
+    st.tuples(
+        st.integers(1, 3), st.sampled_from(["ann", "bob"]), st.sampled_from(["in", "out", "cut", "heal"])
+    ),
+    max_size=14,
+)
+
+
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE])
+@settings(deadline=None, max_examples=25)
+@given(steps=_STEPS)
+def test_whatever_happens_all_nodes_agree_in_the_end(policy: str, steps: list[tuple[int, str, str]]) -> None:
+    """Logins, departures and nodes without a registry, in any order; when all is well again, all is true."""
+    with Several(3) as nodes:
+        open_now: list[tuple[ClusterWorld, str, Connection]] = []
+        for epoch, user, what in steps:
+            node = nodes[epoch]
+            if what == "in":
+                open_now.append((node, user, node.login(policy, user)[0]))
+            elif what == "out" and open_now:
+                open_now.pop(0)[2].lost()
+                nodes.settle()
+            elif what in ("cut", "heal"):
+                node.registry.away = what == "cut"
+                if what == "heal":
+                    restored(node, everything=False)
+        for node in nodes.nodes.values():
+            node.registry.away = False
+            restored(node, everything=False)
+        nodes.settle()
+        _check_agreement(nodes, policy)
+
+
+def _check_agreement(nodes: Several, policy: str) -> None:
+    for user in ("ann", "bob"):
+        here = [
+            (epoch, nodes[epoch].session_of(connection).id)
+            for epoch in nodes.nodes
+            for connection in nodes[epoch].hub.apps[policy].sessions_of(user)
+        ]
+        places = {(place.epoch, place.id) for place in nodes.book.live(policy, user)}
+        assert set(here) <= places, "nobody is addressed whom the registry does not know"
+        if policy != MULTI:
+            assert len(here) <= 1, "nobody is shown twice"
+
+
+def test_a_lost_word_of_being_replaced_is_made_good_by_the_registry(nodes: Several) -> None:
+    """What ``on_replaced`` of the registry does, told late and twice."""
+    older, client = nodes[1].login(SINGLE, "ann")
+    session = nodes[1].session_of(older)
+    nodes[2].rpc.cut.add(1)
+    nodes[2].login(SINGLE, "ann")
+    assert nodes.listed(SINGLE) == ["ann", "ann"], "for a moment"
+    for _ in range(2):
+        nodes[1].sessions.replaced(SINGLE, "ann", session.id)
+    assert client.close_code() == 4500
+    assert nodes.listed(SINGLE) == ["ann"]
+
+
+def test_words_of_another_node_arrive_as_items(nodes: Several) -> None:
+    older, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(older)
+    assert nodes[2].courier.to_life(1, Replaced(NEWEST, "ann", session.id))
+    assert not nodes[1].hub.is_online(NEWEST, "ann")
