@@ -109,7 +109,8 @@ class Children:
             try:
                 pid = _fork()
             except OSError as error:
-                self._restart_later(slot, now, f"cannot be forked: {error.strerror}")
+                slot.since = now
+                self._failed(slot, now, f"cannot be forked: {error.strerror}")
                 return
             if pid == 0:
                 child.live(inheritance)
@@ -150,26 +151,25 @@ class Children:
     def _ended(self, slot: Slot, code: int, now: float) -> None:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         how += f": {slot.page.text}" if slot.page.text else ""
-        if slot.state is State.DRAINING:
-            if code and slot.page.started:
-                self.bad_ends += 1
-                self._say(logging.WARNING, f"node {slot.name} (pid {slot.pid}): its drain {how}")
-            slot.ended(now, planned=True)
-        elif self.settled:
-            self._restart_later(slot, now, how)
-        else:
+        if slot.state is not State.DRAINING:
+            self._failed(slot, now, how)
+            return
+        if code and slot.page.started:
+            self.bad_ends += self.ending
+            self._say(logging.WARNING, f"node {slot.name} (pid {slot.pid}): its drain {how}")
+        slot.ended(now, planned=True)
+
+    def _failed(self, slot: Slot, now: float, how: str) -> None:
+        """A child has ended by itself, or has never begun."""
+        if not self.settled:
             # A start succeeds as a whole or not at all: what one lacks, the others most probably lack too.
             self.failure = StartError(f"node {slot.name}: {slot.page.text or how}")
             slot.ended(now, planned=True)
             self.drain_all()
-
-    def _restart_later(self, slot: Slot, now: float, how: str) -> None:
-        pid, lived = slot.pid, now - slot.since
+            return
+        who, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
         pause = slot.ended(now, planned=False)
-        self._say(
-            logging.ERROR,
-            f"node {slot.name} (pid {pid}) {how}, after {lived:.1f} s; starts again in {pause:.1f} s",
-        )
+        self._say(logging.ERROR, f"{who} {how}, after {lived:.1f} s; starts again in {pause:.1f} s")
 
     # --- looking after them ---------------------------------------------------------------------------------
 
@@ -189,6 +189,7 @@ class Children:
                 self._hangs(slot, now)
             if now >= slot.deadline:
                 os.kill(slot.pid, signal.SIGKILL)
+                slot.deadline = now + _LOOK_SECONDS
 
     def _hangs(self, slot: Slot, now: float) -> None:
         slot.hangs = True

@@ -7,8 +7,8 @@ import signal
 import socket
 import threading
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -82,6 +82,16 @@ def upgraded(address: Address, seconds: float = 10.0) -> socket.socket:
     client = socket.create_connection(address, timeout=seconds)
     client.sendall(UPGRADE)
     return client
+
+
+@contextmanager
+def crowd(server: Server, count: int, read: int = len(ACCEPTED)) -> Iterator[list[socket.socket]]:
+    """Clients that have been upgraded, of whose answer so many bytes are read, and that then say nothing."""
+    with ExitStack() as opened:
+        clients = [opened.enter_context(upgraded(server.ws)) for _ in range(count)]
+        for client in clients:
+            assert client.recv(read).startswith(ACCEPTED)
+        yield clients
 
 
 def answer(client: socket.socket) -> bytes:

@@ -13,7 +13,7 @@ import pytest
 from tests.support import eventually, merged
 
 from .conftest import StartFamily
-from .family import ACCEPTED, Stream, alive, answer, children_of, kill, upgraded
+from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, kill, upgraded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -220,19 +220,14 @@ def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
 ) -> None:
     family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
     # Clients that never answer a close keep a node from ending for long.
-    stubborn = [upgraded(family.ws) for _ in range(8)]
-    for client in stubborn:
-        assert client.recv(len(ACCEPTED)) == ACCEPTED
-    family.signal(signal.SIGURG)
-    eventually(lambda: "(pid" in family.output.partition("rolling restart")[2])
-    eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
-    for _ in range(30):
-        began = time.monotonic()
-        assert answer(upgraded(family.ws)) == ACCEPTED
-        assert time.monotonic() - began < 2
-    assert family.pids[0] in children_of(family.pid)
-    for client in stubborn:
-        client.close()
+    with crowd(family, 8):
+        family.signal(signal.SIGURG)
+        eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
+        for _ in range(30):
+            began = time.monotonic()
+            assert answer(upgraded(family.ws)) == ACCEPTED
+            assert time.monotonic() - began < 8
+        assert family.pids[0] in children_of(family.pid)
 
 
 def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_parent_holds(
@@ -279,17 +274,31 @@ def test_a_signal_drains_all_nodes_and_the_status_is_0(
     start_family: StartFamily, number: signal.Signals
 ) -> None:
     family = start_family(processes=2)
-    clients = [upgraded(family.ws) for _ in range(10)]
-    for client in clients:
-        assert client.recv(4096).startswith(ACCEPTED)
-    family.signal(number)
-    for client in clients:
-        with client:
+    with crowd(family, 10, 4096) as clients:
+        family.signal(number)
+        for client in clients:
             assert client.recv(4) == b"\x88\x0c\x03\xe9"  # 1001, "going away"
+            client.close()
     assert family.process.wait(15) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.ws)
     assert family.log_text.count("imserver.serving: stopped node=") == 2
+
+
+def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
+
+    def refused() -> bool:
+        try:
+            socket.create_connection(family.ws).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with crowd(family, 12):
+        family.signal(signal.SIGTERM)
+        eventually(refused)
+        assert len(children_of(family.pid)) == 2
 
 
 def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
@@ -326,8 +335,7 @@ def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -
 def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     pids = family.pids
-    with upgraded(family.ws) as client:
-        assert client.recv(4096).startswith(ACCEPTED)
+    with crowd(family, 1, 4096) as (client,):
         family.process.kill()
         family.process.wait()
         assert client.recv(4)[:1] == b"\x88"
