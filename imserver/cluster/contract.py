@@ -147,8 +147,11 @@ class Registry(Protocol):
     shared: bool
     """False: this process is the whole cluster."""
     counters: Counters
-    lease: Lease
-    """This node's own; ``epoch`` is 0 until the registry has been reached."""
+
+    @property
+    def lease(self) -> Lease:
+        """This node's own; ``epoch`` is 0 until the registry has been reached."""
+        ...
 
     sessions: Callable[[], Iterable[Session]]
     """Hook: all sessions of this node that are addressed, for the slow pass that keeps their records.
@@ -189,6 +192,11 @@ class Registry(Protocol):
 
     def leases(self) -> Mapping[int, Lease]:
         """The live leases by epoch, own included, about a second old (while healthy). Never switches."""
+        ...
+
+    def learn(self, lease: Lease) -> None:
+        """Another node says that it lives: it counts as live until the next look confirms or drops it. Never
+        switches."""
         ...
 
     def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:

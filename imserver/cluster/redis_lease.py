@@ -58,7 +58,7 @@ class LeaseBook:
 
     def is_news(self, epoch: int) -> bool:
         """Whether a life began after the last look, so that another look would help."""
-        return epoch > self.last_epoch
+        return epoch > self.last_epoch and epoch not in self.live
 
     def take(
         self, version: bytes, last_epoch: bytes, graves: Sequence[bytes], lives: Sequence[bytes]
@@ -79,6 +79,12 @@ class LeaseBook:
         """A life that began after the last look says so itself."""
         if self.is_news(lease.epoch):
             self.live = MappingProxyType({**self.live, lease.epoch: lease})
+
+    def learn(self, lease: Lease) -> None:
+        """Take somebody's word that a life is live, until the next look."""
+        if lease.epoch and lease.epoch not in self.live:
+            self.live = MappingProxyType({**self.live, lease.epoch: lease})
+            self.version = b"-1"
 
     def forget(self) -> None:
         """Nothing is known any more."""

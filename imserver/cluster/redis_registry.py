@@ -103,7 +103,6 @@ class RedisRegistry:
         where = self._address.text
         try:
             self._watch.join()
-            self._pipe.probe()
         except Away as away:
             if away.refused:
                 self._end_greenlets()
@@ -142,6 +141,10 @@ class RedisRegistry:
     def leases(self) -> Mapping[int, Lease]:
         """See :class:`imserver.cluster.contract.Registry`."""
         return self._keeper.book.live
+
+    def learn(self, lease: Lease) -> None:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        self._keeper.book.learn(lease)
 
     def learn(self, lease: Lease) -> None:
         """See :class:`imserver.cluster.contract.Registry`."""

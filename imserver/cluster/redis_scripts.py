@@ -18,8 +18,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 
 One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
 user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
-2026, by Redis's clock, and session numbers never fall behind them: after a flush they go on above those
-that were given before.
+2026, by Redis's clock. Session numbers never fall behind them, and epochs begin with them: after a flush
+both go on above those that were given before.
 """
 
 from __future__ import annotations
@@ -41,8 +41,7 @@ TEXT_OF: Final[dict[str, str]] = {}
 
 _NOW: Final = """
 local time = redis.call('TIME')
-local seconds = time[1] - 1767225600
-local now = seconds * 1000 + math.floor(time[2] / 1000)
+local now = (time[1] - 1767225600) * 1000 + math.floor(time[2] / 1000)
 local function text(number) return string.format('%.0f', number) end
 """
 
@@ -251,7 +250,7 @@ for k = 1, #lives, 2 do
   end
 end
 for _, epoch in ipairs(twins) do bury(epoch) end
-local epoch = text(tonumber(redis.call('GET', KEYS[5]) or seconds) + 1)
+local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
 redis.call('SET', KEYS[5], epoch)
 redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
 redis.call('HSET', KEYS[2], epoch, ARGV[5])

@@ -81,6 +81,9 @@ class Watch:
         self._keeper.join()
         self._joined()
         self.wanted = NOTHING
+        self.up = True
+        self._pipe.probe()
+        self._check_restart()
 
     def start(self) -> None:
         """Begin to watch."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 import _socket
 import re
 from collections.abc import Sequence
+from time import monotonic
 from typing import Any, Final, Protocol
 
 import gevent
 from gevent import socket
+from hiredis import pack_command
 from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
 from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
@@ -42,7 +44,7 @@ from imserver.cluster.redis_address import RedisAddress
 from imserver.cluster.redis_scripts import TEXT_OF
 
 Command = tuple[Any, ...]
-"""A command as redis-py packs it: bytes, str and int."""
+"""The words of a command: bytes, int, and str that is ASCII."""
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
 _AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
@@ -188,11 +190,11 @@ class ServerWire:
                 commands = [*_LOADING, *commands]
             self._counters.round_trips += 1
             self._counters.commands += len(commands)
-            pack = connection.pack_command
-            connection.send_packed_command(
-                [b"".join([part for command in commands for part in pack(*command)])], check_health=False
-            )
-            return [self._read() for _ in commands][len(commands) - count :]
+            began = monotonic()
+            connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
+            replies = [self._read() for _ in commands]
+            self._counters.seconds.observe(monotonic() - began)
+            return replies[len(commands) - count :]
         except BaseException:
             # What was not read would be taken for the answer to the next commands.
             connection.disconnect()
@@ -260,10 +262,13 @@ class ClusterWire:
             self.connects += 1
         self._counters.round_trips += 1
         self._counters.commands += len(commands)
+        began = monotonic()
         pipeline = self._client.pipeline()
         for command in commands:
             pipeline.execute_command(*command)
-        return list(pipeline.execute(raise_on_error=False))
+        replies = list(pipeline.execute(raise_on_error=False))
+        self._counters.seconds.observe(monotonic() - began)
+        return replies
 
     def close(self) -> None:
         """See :class:`Wire`."""

@@ -44,7 +44,7 @@ def own_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer
 
 @pytest.fixture
 def start_node() -> Iterator[StartNode]:
-    """``start_node(server, number=1, **more)``: a registry that has joined; stopped at the end of the test."""
+    """``start_node(server, number=1, …)``: a registry that has joined; stopped at the end of the test."""
     nodes: list[RedisRegistry] = []
 
     def start(

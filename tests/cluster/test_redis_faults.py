@@ -1,0 +1,434 @@
+"""Redis away, stalled, flushed, restarted; nodes killed and stopped: what holds meanwhile and what comes after."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.cluster.contract import Place, Session
+from imserver.cluster.redis_registry import RedisRegistry
+from imserver.errors import StartError
+from imserver.settings import ClusterSettings, RedisSettings
+
+from .conftest import QUICK, StartNode
+from .node_process import NodeProcess
+from .redis_server import RedisServer, free_port, until
+
+PATIENT = ClusterSettings(lease_seconds=30.0, renew_seconds=0.2, redis_seconds=0.3)
+"""A lease that outlasts what happens to Redis."""
+
+
+class Holder:
+    """A node with sessions, which does what its owner shall do: registers them again when it is asked to."""
+
+    def __init__(self, node: RedisRegistry) -> None:
+        self.node = node
+        self.held: list[Session] = []
+        self.asked: list[bool] = []
+        self.lost: list[Session] = []
+        node.on_restore = self.restore
+
+    def restore(self, everything: bool) -> None:
+        self.asked.append(everything)
+        wanted = [session for session in self.held if everything or not self.node.registered(session)]
+        for session, begun in self.node.restore(wanted):
+            if not begun.addressed:
+                self.held.remove(session)
+                self.lost.append(session)
+
+    def begin(self, user: str, policy: str = "newest") -> Session:
+        """Log in, whatever the registry says."""
+        session = Session("101", user, "", policy)
+        self.held.append(session)
+        self.node.begin(session)
+        return session
+
+    def end(self, session: Session) -> bool | None:
+        self.held.remove(session)
+        return self.node.end(session)
+
+    def whole(self) -> bool:
+        """Whether the registry knows exactly what is held."""
+        users = [session.user for session in self.held]
+        found = self.node.find("101", users)
+        return found is not None and all(
+            [place.id for place in places] == [session.id]
+            for session, places in zip(self.held, found, strict=True)
+        )
+
+
+StartHolder = Callable[..., Holder]
+
+
+@pytest.fixture
+def start_holder(start_node: StartNode) -> StartHolder:
+    def start(
+        server: RedisServer | RedisSettings, number: int = 1, settings: ClusterSettings = QUICK
+    ) -> Holder:
+        holders: list[Holder] = []
+        start_node(server, number, settings, prepare=lambda node: holders.append(Holder(node)))
+        return holders[0]
+
+    return start
+
+
+def timed(what: Callable[[], Any]) -> tuple[Any, float]:
+    began = time.monotonic()
+    return what(), time.monotonic() - began
+
+
+# --- away ---------------------------------------------------------------------------------------------------
+
+
+def test_a_node_whose_redis_is_not_there_starts_alone_and_joins_when_it_is(
+    own_server: RedisServer, start_holder: StartHolder
+) -> None:
+    own_server.kill()
+    holder = start_holder(own_server)
+    assert holder.node.lease.epoch == 0
+    assert not holder.node.healthy()
+    session = holder.begin("ann")
+    assert session.number == 0
+    assert not holder.node.registered(session)
+    assert holder.node.find("101", ["ann"]) is None
+    own_server.start()
+    until(holder.node.healthy)
+    until(holder.whole)
+    assert holder.node.lease.epoch > 0
+    assert session.number > 0
+
+
+def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder: StartHolder) -> None:
+    a, b = start_holder(own_server, 1), start_holder(own_server, 2)
+    held = [a.begin(f"user{i}") for i in range(300)]
+    number, epoch = held[0].number, a.node.lease.epoch
+    own_server.kill()
+    answer, took = timed(lambda: a.node.find("101", ["user0"]))
+    assert answer is None
+    assert took < 0.6
+    answers, took = timed(lambda: [a.node.find("101", ["user0"]) for _ in range(1000)])
+    assert answers == [None] * 1000
+    assert took < 0.2, "known to be away: answered at once"
+    assert not a.node.healthy()
+    late, gone = a.begin("late"), held[1]
+    assert a.end(gone) is None
+    own_server.start()
+    until(lambda: a.whole() and b.node.healthy())
+    assert True in a.asked
+    assert a.node.lease.epoch > epoch, "the lease was lost with everything else"
+    assert held[0].number == number
+    assert late.number > number
+    until(lambda: b.node.find("101", ["user0", "user1"]) == [(place_of(a, held[0]),), ()])
+    assert a.node.counters.errors >= 1
+    newer = b.begin("user0")
+    assert newer.number > number, "numbers go on above those from before"
+    assert b.node.counters.epochs == 2
+
+
+def place_of(holder: Holder, session: Session) -> Place:
+    return Place(holder.node.lease.epoch, session.id, session.number)
+
+
+def test_redis_restarted_with_its_data_and_the_lease_alive_keeps_the_epoch(
+    tmp_path_factory: pytest.TempPathFactory, start_holder: StartHolder
+) -> None:
+    server = RedisServer(tmp_path_factory.mktemp("redis"), "--appendonly", "yes", "--appendfsync", "always")
+    try:
+        holder = start_holder(server, 1, PATIENT)
+        for i in range(10):
+            holder.begin(f"user{i}")
+        epoch = holder.node.lease.epoch
+        server.kill()
+        server.start()
+        # Somebody has a copy that lacks the last writes: everything is registered again.
+        until(lambda: True in holder.asked)
+        until(holder.whole)
+        assert holder.node.lease.epoch == epoch
+    finally:
+        server.kill()
+
+
+def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
+    server: RedisServer, start_holder: StartHolder
+) -> None:
+    a, b = start_holder(server, 1), start_holder(server, 2)
+    held = [a.begin(f"user{i}") for i in range(300)]
+    numbers = [session.number for session in held]
+    epochs = {a.node.lease.epoch, b.node.lease.epoch}
+    with server.client() as client:
+        client.flushall()
+    until(lambda: not a.node.registered(held[0]), seconds=2)
+    until(a.whole)
+    assert [session.number for session in held] == numbers
+    until(lambda: set(b.node.leases()) == {a.node.lease.epoch, b.node.lease.epoch})
+    assert not epochs & set(b.node.leases())
+    until(lambda: b.node.find("101", ["user0"]) == [(place_of(a, held[0]),)])
+
+
+def test_a_session_that_began_anew_wins_over_an_older_one_after_a_flush(
+    server: RedisServer, start_holder: StartHolder
+) -> None:
+    a, b = start_holder(server, 1), start_holder(server, 2)
+    older = a.begin("ann")
+    newer = b.begin("ann")
+    # The word that the older one is replaced has not come yet: both are held.
+    with server.client() as client:
+        client.flushall()
+    until(lambda: a.asked and b.asked and a.node.healthy() and b.node.healthy(), seconds=8)
+    until(lambda: a.node.find("101", ["ann"]) == [(place_of(b, newer),)])
+    assert a.lost in ([older], []), "superseded when it was restored, or replaced after"
+
+
+# --- stalled ------------------------------------------------------------------------------------------------
+
+
+def test_a_stalled_redis_costs_a_caller_its_time_once(
+    own_server: RedisServer, start_holder: StartHolder
+) -> None:
+    holder = start_holder(own_server, 1, PATIENT)
+    held = [holder.begin(f"user{i}") for i in range(10)]
+    ticks: list[float] = []
+
+    def tick() -> None:
+        while True:
+            ticks.append(time.monotonic())
+            gevent.sleep(0.01)
+
+    ticker = gevent.spawn(tick)
+    own_server.pause()
+    try:
+        calls = [gevent.spawn(timed, lambda: holder.node.find("101", ["user0"])) for _ in range(50)]
+        gevent.sleep(0.1)
+        calls += [gevent.spawn(timed, lambda: holder.node.end(held[9])) for _ in range(2)]
+        gevent.joinall(calls)
+        assert all(call.value[0] is None for call in calls)
+        assert max(call.value[1] for call in calls) < 0.5
+        assert timed(lambda: holder.node.find("101", ["user0"]))[1] < 0.05
+        assert not holder.node.healthy()
+        assert holder.node.counters.timeouts >= 1
+        late = holder.begin("late")
+        begun_and_gone = holder.begin("gone")
+        holder.end(begun_and_gone)
+        gevent.sleep(0.5)
+    finally:
+        own_server.resume()
+    until(holder.node.healthy)
+    holder.held.remove(held[9])
+    until(holder.whole)
+    assert late.number > 0
+    assert True not in holder.asked, "nothing was lost: only what is missing is registered"
+    until(lambda: holder.node.find("101", ["user9", "gone"]) == [(), ()])
+    ticker.kill()
+    gaps = [later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)]
+    assert max(gaps) < 0.3, "nobody else waits"
+
+
+def test_what_was_on_the_way_when_redis_stalled_leaves_no_ghost(
+    own_server: RedisServer, start_holder: StartHolder
+) -> None:
+    holder = start_holder(own_server, 1, PATIENT)
+    own_server.pause()
+    # In the socket already: Redis will execute it when it wakes, and nobody hears the answer.
+    session = holder.begin("ann")
+    assert session.number == 0
+    assert holder.end(session) is None
+    own_server.resume()
+    until(lambda: holder.node.healthy() and holder.node.find("101", ["ann"]) == [()])
+    gevent.sleep(0.3)
+    assert holder.node.find("101", ["ann"]) == [()]
+
+
+def test_a_login_that_redis_took_without_saying_so_is_the_same_session(
+    own_server: RedisServer, start_holder: StartHolder
+) -> None:
+    holder = start_holder(own_server, 1, PATIENT)
+    own_server.pause()
+    session = holder.begin("ann", "refuse")
+    own_server.resume()
+    until(lambda: holder.node.registered(session))
+    assert holder.lost == []
+    assert holder.whole()
+
+
+# --- small mishaps ------------------------------------------------------------------------------------------
+
+
+def test_lost_scripts_are_loaded_again(server: RedisServer, start_holder: StartHolder) -> None:
+    holder = start_holder(server)
+    for _ in range(3):
+        with server.client() as client:
+            client.script_flush()
+        logins = [gevent.spawn(holder.begin, f"user{i}") for i in range(20)]
+        gevent.joinall(logins, raise_error=True)
+        assert all(login.value.number for login in logins)
+    assert holder.node.counters.errors == 0
+
+
+def test_a_lost_connection_is_made_anew_without_a_word(
+    server: RedisServer, start_holder: StartHolder
+) -> None:
+    holder = start_holder(server)
+    holder.begin("ann")
+    for _ in range(3):
+        with server.client() as client:
+            client.client_kill_filter(_type="normal", skipme=True)
+        assert holder.begin("bob").number > 0
+    gevent.sleep(0.5)
+    assert holder.node.healthy()
+    assert holder.node.counters.errors == 0
+    assert holder.asked == [], "the same server: nothing was lost"
+
+
+def test_a_key_of_a_wrong_type_harms_nobody_else(server: RedisServer, start_holder: StartHolder) -> None:
+    holder = start_holder(server)
+    with server.client() as client:
+        client.lpush("acc:submit:again:seq:m1", "x")
+        bad, good = (
+            gevent.spawn(holder.node.claim, ["m1"]),
+            gevent.spawn(holder.node.claim, ["m2"]),
+        )
+        gevent.joinall([bad, good])
+        assert bad.value is None
+        assert good.value[0].state == "mine"
+        assert holder.node.healthy()
+        client.delete("acc:submit:again:seq:m1")
+
+
+@pytest.mark.parametrize(
+    "option", [("maxmemory", "1"), ("min-replicas-to-write", "1")], ids=["no memory", "no replicas"]
+)
+def test_a_redis_that_takes_no_writes_is_away(
+    own_server: RedisServer, start_holder: StartHolder, option: tuple[str, str]
+) -> None:
+    holder = start_holder(own_server, 1, PATIENT)
+    with own_server.client() as client:
+        client.config_set(*option)
+        assert holder.begin("ann").number == 0
+        assert not holder.node.healthy()
+        client.config_set(option[0], "0")
+    until(holder.whole)
+
+
+def test_a_flood_of_ends_that_redis_was_not_told_gives_a_new_epoch(
+    own_server: RedisServer, start_holder: StartHolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.cluster.redis_registry._UNENDED_LIMIT", 10)
+    holder = start_holder(own_server, 1, PATIENT)
+    held = [holder.begin(f"user{i}") for i in range(30)]
+    epoch = holder.node.lease.epoch
+    own_server.pause()
+    for session in held[:20]:
+        assert holder.end(session) is None
+    own_server.resume()
+    until(lambda: holder.node.lease.epoch > epoch)
+    until(holder.whole)
+    until(lambda: holder.node.find("101", [f"user{i}" for i in range(20)]) == [()] * 20)
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+def test_a_wrong_password_is_told_at_start(own_server: RedisServer, start_node: StartNode) -> None:
+    with own_server.client() as client:
+        client.config_set("requirepass", "right")
+    where = f"127.0.0.1:{own_server.port}"
+    for password in ("wrong", ""):
+        with pytest.raises(StartError, match=rf"^Redis at redis://{where}: "):
+            start_node(RedisSettings(addr=where, password=password))
+    assert start_node(RedisSettings(addr=where, password="right")).healthy()
+    assert start_node(RedisSettings(url=f"redis://:right@{where}/0"), 2).healthy()
+
+
+def test_a_user_of_redis_needs_these_keys_only(own_server: RedisServer, start_node: StartNode) -> None:
+    with own_server.client() as client:
+        client.execute_command(
+            *["ACL", "SETUSER", "im", "on", ">pass", "~imserver:*", "~{imserver}:*", "~acc:*", "+@all"],
+            *["-@dangerous", "+info"],
+        )
+        client.execute_command("ACL", "SETUSER", "poor", "on", ">pass", "~x:*", "+@all")
+    where = f"127.0.0.1:{own_server.port}"
+    node = start_node(RedisSettings(url=f"redis://im:pass@{where}"))
+    session = Session("101", "ann")
+    assert node.begin(session) is not None
+    assert node.end(session) is True
+    with pytest.raises(StartError, match="refuses what this node needs"):
+        start_node(RedisSettings(addr=where, username="poor", password="pass"), 2)
+
+
+def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
+    own_server: RedisServer, start_node: StartNode
+) -> None:
+    own_server.kill()
+    lonely = start_node(own_server, 1, lease={"fingerprint": "f2"})
+    own_server.start()
+    other = start_node(own_server, 2)
+    gevent.sleep(1.0)
+    if other.healthy() and not lonely.healthy():
+        assert set(other.leases()) == {other.lease.epoch}
+        assert lonely.lease.epoch == 0
+    else:
+        # It was the first to see the server; then the other one has to stay out.
+        assert not other.healthy()
+
+
+# --- processes ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., NodeProcess]]:
+    processes: list[NodeProcess] = []
+
+    def start(server: RedisServer, number: int) -> NodeProcess:
+        processes.append(NodeProcess(server.port, number))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
+
+
+def test_a_killed_process_takes_its_users_with_it(
+    server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
+) -> None:
+    here = start_node(server, 1)
+    there = start_process(server, 2)
+    assert all(there.ask("begin", "ann", "bob"))
+    epoch = there.ask("state")["epoch"]
+    assert [[place.epoch for place in places] for places in here.find("101", ["ann", "bob"]) or []] == [
+        [epoch],
+        [epoch],
+    ]
+    there.process.kill()
+    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()], seconds=2.0)
+
+
+def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_without_ghosts(
+    server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
+) -> None:
+    here = start_node(server, 1)
+    there = start_process(server, 2)
+    assert all(there.ask("begin", "ann", "bob"))
+    epoch = there.ask("state")["epoch"]
+    there.process.send_signal(signal.SIGSTOP)
+    until(lambda: here.find("101", ["ann", "bob"]) == [(), ()], seconds=3.0)
+    session = Session("101", "ann")
+    begun = here.begin(session)
+    assert begun is not None
+    assert begun.addressed
+    there.process.send_signal(signal.SIGCONT)
+    # The first thing it is asked after waking is not answered from what it knew before.
+    first = there.ask("find", "ann")
+    assert first in (None, [[here.lease.epoch]])
+    until(lambda: there.ask("state")["restored"] == [True])
+    state = there.ask("state")
+    assert state["epoch"] > epoch
+    assert state["superseded"] == ["ann"]
+    until(lambda: state["epoch"] in here.leases())
+    found = here.find("101", ["ann", "bob"])
+    assert found is not None
+    assert [[place.epoch for place in places] for places in found] == [[here.lease.epoch], [state["epoch"]]]
+    assert json.dumps(state)

@@ -1,0 +1,530 @@
+"""Nodes that share a Redis: who lives, who is where, who has to go, and what is left of the dead."""
+
+import json
+import time
+from collections.abc import Callable
+
+import gevent
+import pytest
+
+from imserver.cluster.contract import Claim, Place, Session
+from imserver.cluster.redis_registry import RedisRegistry
+from imserver.errors import StartError
+from imserver.settings import ClusterSettings
+
+from .conftest import StartNode
+from .redis_server import RedisServer, until
+
+RECORD_KEYS = [
+    "accIp",
+    "accPort",
+    "appID",
+    "userID",
+    "clientIp",
+    "clientPort",
+    "loginTime",
+    "heartbeatTime",
+    "logOutTime",
+    "qua",
+    "deviceInfo",
+    "isLogoff",
+]
+
+
+def begin(
+    node: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "", port: int = 5000
+) -> Session:
+    """A session that has begun and is addressed."""
+    session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
+    begun = node.begin(session)
+    assert begun is not None
+    assert begun.addressed
+    return session
+
+
+def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
+    """(epoch, id) of a user's sessions, as a node sees them."""
+    found = node.find("101", [user])
+    assert found is not None
+    return [(place.epoch, place.id) for place in found[0]]
+
+
+def vanish(node: RedisRegistry) -> None:
+    """Let a node do what a killed one does: nothing any more."""
+    node._watch.stop()
+    node._pipe.stop()
+
+
+def place_of(node: RedisRegistry, session: Session) -> Place:
+    return Place(node.lease.epoch, session.id, session.number, session.device)
+
+
+# --- who lives ----------------------------------------------------------------------------------------------
+
+
+def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> None:
+    told: list[int] = []
+    a = start_node(server, 1, prepare=lambda node: setattr(node, "on_leases", lambda: told.append(1)))
+    until(lambda: told)
+    b = start_node(server, 2)
+    assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
+    until(lambda: set(a.leases()) == set(b.leases()) and len(told) > 1)
+    assert a.leases()[b.lease.epoch].control == "tcp://127.0.0.1:9004"
+    b.stop()
+    until(lambda: set(a.leases()) == {a.lease.epoch}, seconds=0.9, what="a node that leaves is gone at once")
+
+
+def test_epochs_are_never_given_twice(server: RedisServer, start_node: StartNode) -> None:
+    epochs = []
+    for number in (1, 2, 1, 1, 2):
+        epochs.append(start_node(server, number).lease.epoch)
+    assert epochs == sorted(set(epochs))
+    with server.client() as client:
+        client.flushall()
+    assert start_node(server, 3).lease.epoch > epochs[-1]
+
+
+def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_node: StartNode) -> None:
+    start_node(server, 1)
+    with pytest.raises(
+        StartError, match=r"another secret than this node .*127\.0\.0\.1:9002.*server\.data_dir"
+    ):
+        start_node(server, 2, lease={"fingerprint": "f2"})
+
+
+def test_an_address_that_a_live_node_of_another_machine_has_is_refused(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1)
+    with pytest.raises(StartError, match=r"127\.0\.0\.1:9002 on machine here .*cluster\.advertise"):
+        start_node(server, 1, lease={"host": "elsewhere"})
+
+
+def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    watcher, earlier = start_node(server, 2), start_node(server, 1)
+    begin(earlier)
+    vanish(earlier)
+    later = start_node(server, 1)
+    assert earlier.lease.epoch not in later.leases()
+    assert where(later) == []
+    until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch}, seconds=0.9)
+
+
+def test_the_list_of_servers_is_the_one_that_operators_know(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    with server.client() as client:
+        listed = client.hgetall("acc:hash:servers")
+        assert listed.keys() == {"127.0.0.1:9002", "127.0.0.1:9004"}
+        assert abs(int(listed["127.0.0.1:9002"]) - time.time()) < 5
+        assert 7000 < client.ttl("acc:hash:servers") <= 7200
+        b.stop()
+        assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9002"]
+        a.stop()
+        assert client.hkeys("acc:hash:servers") == []
+
+
+# --- who is where -------------------------------------------------------------------------------------------
+
+
+def test_a_user_is_found_from_every_node(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    session = begin(a)
+    assert where(a) == where(b) == [(a.lease.epoch, session.id)]
+    assert a.end(session) is True
+    assert where(b) == []
+
+
+def test_a_user_of_a_node_that_joined_a_moment_ago_is_found(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    b = start_node(server, 2)
+    session = begin(b)
+    assert where(a) == [(b.lease.epoch, session.id)], "without waiting for the next look"
+
+
+@pytest.mark.parametrize("policy", ["newest", "single"])
+def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
+    server: RedisServer, start_node: StartNode, policy: str
+) -> None:
+    replaced: list[tuple[str, str, int]] = []
+    a = start_node(
+        server, 1, prepare=lambda node: setattr(node, "on_replaced", lambda *told: replaced.append(told))
+    )
+    b = start_node(server, 2)
+    older = begin(a, policy=policy)
+    newer = Session("101", "ann", "", policy)
+    begun = b.begin(newer)
+    assert begun is not None
+    assert begun.replaced == (place_of(a, older),)
+    assert newer.number > older.number
+    assert where(a) == [(b.lease.epoch, newer.id)]
+    until(lambda: replaced == [("101", "ann", older.id)])
+    assert a.counters.lost_kicks >= 1
+    gevent.sleep(0.5)
+    assert len(replaced) == 1, "told once, when nothing goes wrong"
+    assert a.end(older) is False
+    assert b.end(newer) is True
+
+
+def test_many_replaced_sessions_are_all_told(server: RedisServer, start_node: StartNode) -> None:
+    replaced: set[int] = set()
+    a = start_node(
+        server,
+        1,
+        prepare=lambda node: setattr(node, "on_replaced", lambda app, user, number: replaced.add(number)),
+    )
+    b = start_node(server, 2)
+    sessions = [begin(a, f"user{i}") for i in range(1200)]
+    for i in range(1200):
+        begin(b, f"user{i}")
+    until(lambda: replaced == {session.id for session in sessions})
+
+
+def test_multi_addresses_sessions_of_several_nodes(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    first, second = begin(a, policy="multi"), begin(b, policy="multi", device="x")
+    assert where(a) == [(a.lease.epoch, first.id), (b.lease.epoch, second.id)]
+    assert a.end(first) is False
+    assert b.end(second) is True
+
+
+def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    first = begin(a, policy="refuse")
+    second = Session("101", "ann", "", "refuse")
+    begun = b.begin(second)
+    assert begun is not None
+    assert begun.others == (place_of(a, first),)
+    vanish(a)
+
+    def taken() -> bool:
+        answer = b.begin(second)
+        return answer is not None and answer.addressed and answer.replaced == ()
+
+    until(taken, seconds=1.9)
+
+
+def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    late = Session("101", "ann", "", "refuse")
+    command = a._commands.begin(late)
+    a.stop(clean=True)
+    until(lambda: len(b.leases()) == 1)
+    b._pipe.ask([command])
+    assert where(b) == []
+    begun = b.begin(Session("101", "ann", "", "refuse"))
+    assert begun is not None
+    assert begun.addressed
+    assert begun.replaced == ()
+
+
+def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+
+    def state(node: RedisRegistry) -> str:
+        [claim] = node.claim(["m1"]) or []
+        return claim.state
+
+    [mine] = a.claim(["m1"]) or []
+    assert (mine.state, state(b)) == ("mine", "pending")
+    a.settle(mine, True)
+    until(lambda: state(b) == "repeat", seconds=1)
+    with server.client() as client:
+        assert client.get("acc:submit:again:seq:m1") == "1"
+        assert 43000 < client.ttl("acc:submit:again:seq:m1") <= 43200
+
+
+def test_a_claim_of_a_node_that_dies_lapses(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    assert a.claim(["m1"]) is not None
+    with server.client() as client:
+        assert client.get("acc:submit:again:seq:m1") != "1"
+        assert 9000 < client.pttl("acc:submit:again:seq:m1") <= 10000
+
+
+def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    assert a.claim(["m1"]) is not None
+    b.settle(Claim("m1", "mine", "?0.0"), False)
+    gevent.sleep(0.1)
+    [claim] = b.claim(["m1"]) or []
+    assert claim.state == "pending"
+
+
+def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    a.ban("101", "ann", 60)
+    begun = b.begin(Session("101", "ann"))
+    assert begun is not None
+    assert begun.banned
+
+
+# --- the records that operators read ------------------------------------------------------------------------
+
+
+def record(server: RedisServer, user: str = "ann", app: str = "101") -> dict[str, object]:
+    with server.client() as client:
+        text = client.get(f"acc:user:online:{app}_{user}")
+        assert isinstance(text, str), "no record"
+        assert 86000 < client.ttl(f"acc:user:online:{app}_{user}") <= 86400
+    found: dict[str, object] = json.loads(text)
+    assert list(found) == RECORD_KEYS
+    return found
+
+
+def test_a_record_tells_of_login_and_logout(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    session = begin(a, "马远", device="phone")
+    now = time.time()
+    online = record(server, "马远")
+    assert abs(int(str(online["heartbeatTime"])) - now) <= 2
+    assert online | {"heartbeatTime": 0} == {
+        "accIp": "127.0.0.1",
+        "accPort": "9002",
+        "appID": 101,
+        "userID": "马远",
+        "clientIp": "127.0.0.1:5000",
+        "clientPort": "",
+        "loginTime": 1700000000,
+        "heartbeatTime": 0,
+        "logOutTime": 0,
+        "qua": "",
+        "deviceInfo": "phone",
+        "isLogoff": False,
+    }
+    a.end(session)
+    offline = record(server, "马远")
+    assert offline["isLogoff"] is True
+    assert abs(int(str(offline["logOutTime"])) - now) <= 2
+
+
+def test_an_app_without_a_number_has_its_name_in_the_record(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a = start_node(server, 1)
+    a.begin(Session("shop", "ann"))
+    assert record(server, "ann", "shop")["appID"] == "shop"
+
+
+def test_the_end_of_an_older_session_leaves_the_record_online(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    older = begin(a)
+    begin(b)
+    a.end(older)
+    assert (record(server)["isLogoff"], record(server)["accPort"]) == (False, "9004")
+
+
+def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_node: StartNode) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a, policy="refuse")
+    before = record(server)
+    b.begin(Session("101", "ann", "", "refuse", "127.0.0.1:6"))
+    assert record(server) == before
+
+
+def test_records_of_long_sessions_are_kept(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1, record_seconds=2)
+    held = [begin(a, f"user{i}") for i in range(250)]
+    a.sessions = lambda: iter(held)
+    with server.client() as client:
+        for session in held:
+            client.expire(f"acc:user:online:101_{session.user}", 1)
+        until(lambda: all(client.pttl(f"acc:user:online:101_{s.user}") > 1000 for s in held), seconds=2)
+
+
+# --- the dead -----------------------------------------------------------------------------------------------
+
+
+def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a)
+    assert where(b)
+    vanish(a)
+    died = time.monotonic()
+    until(lambda: where(b) == [], seconds=3)
+    assert 0.7 < time.monotonic() - died < 1.6
+    assert set(b.leases()) == {b.lease.epoch}
+
+
+def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 256)
+    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 256)
+    a, b, c = (start_node(server, number) for number in (1, 2, 3))
+    users = [f"user{i}" for i in range(300)]
+    for user in users:
+        begin(a, user)
+    begin(a, "both", "multi")
+    there = begin(b, "both", "multi")
+    moved = [begin(b, user) for user in users[:10]]
+    vanish(a)
+    with server.client() as client:
+        until(lambda: client.hlen("{imserver}:graves") == 1, seconds=3)
+        until(lambda: client.hlen("{imserver}:graves") == 0, seconds=5)
+        assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
+        assert record(server, "both")["isLogoff"] is False
+        kept = {
+            field: value
+            for key in client.scan_iter("imserver:users:*", 1000)
+            for field, value in client.hgetall(key).items()
+            if field != "#"
+        }
+        assert kept.keys() == {*users[:10], "both"}
+        assert kept["both"] == f"{b.lease.epoch}.{there.id}.{there.number}"
+        assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9004", "127.0.0.1:9006"]
+    assert sorted([b.counters.buried, c.counters.buried]) == [0, 290]
+    assert all(b.end(session) is True for session in moved)
+
+
+def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 64)
+    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 64)
+    a, b = start_node(server, 1), start_node(server, 2)
+    for i in range(200):
+        begin(a, f"user{i}")
+    vanish(a)
+    later = start_node(server, 1)
+
+    def log_in() -> None:
+        for i in range(200):
+            begin(later, f"user{i}", port=5001)
+            gevent.sleep(0.001)
+
+    greenlet = gevent.spawn(log_in)
+    with server.client() as client:
+        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0, seconds=5)
+    greenlet.get()
+    assert [record(server, f"user{i}")["isLogoff"] for i in range(200)] == [False] * 200
+    assert all(where(b, f"user{i}") for i in range(200))
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_node_that_stops_leaves_a_grave_only_if_it_leaves_sessions(
+    server: RedisServer, start_node: StartNode, clean: bool
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    session = begin(a)
+    if clean:
+        a.end(session)
+    a.stop(clean=clean)
+    until(lambda: where(b) == [], seconds=0.5)
+    with server.client() as client:
+        assert client.hlen("{imserver}:graves") == (0 if clean else 1)
+
+
+def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
+    server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 1)
+    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 1)
+    a, b = start_node(server, 1), start_node(server, 2)
+    begin(a)
+    a.ban("101", "ann", 0.01)
+    vanish(a)
+    with server.client() as client:
+        until(lambda: not client.exists("imserver:users:{101:0}"), seconds=4)
+    assert where(b) == []
+
+
+# --- what it costs ------------------------------------------------------------------------------------------
+
+
+def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -> tuple[int, dict[str, int]]:
+    """Round trips of a node, and commands that Redis counted, for something done 50 times."""
+    node._watch.stop()
+    with server.client() as client:
+        client.config_resetstat()
+        before = node.counters.round_trips
+        for _ in range(50):
+            what()
+        # What nobody waits for rides in the next pipeline.
+        gevent.sleep(0.1)
+        trips = node.counters.round_trips - before
+        calls = {
+            name.removeprefix("cmdstat_"): stat["calls"] for name, stat in client.info("commandstats").items()
+        }
+    asked = {
+        name: count for name, count in calls.items() if name in ("evalsha", "eval", "hget", "set", "expire")
+    }
+    return trips, asked
+
+
+@pytest.fixture
+def settled_node(server: RedisServer, start_node: StartNode) -> RedisRegistry:
+    """A node whose lease lasts without its greenlet."""
+    return start_node(server, 1, ClusterSettings())
+
+
+def test_a_login_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
+    trips, commands = cost(server, settled_node, lambda: begin(settled_node, policy="multi"))
+    assert trips == 50
+    assert commands["evalsha"] == 50
+
+
+def test_a_logout_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
+    sessions = [begin(settled_node, policy="multi") for _ in range(50)]
+    trips, commands = cost(server, settled_node, lambda: settled_node.end(sessions.pop()))
+    assert trips == 50
+    assert commands["evalsha"] == 50
+
+
+def test_a_push_that_succeeds_is_one_round_trip_and_three_commands(
+    server: RedisServer, settled_node: RedisRegistry
+) -> None:
+    begin(settled_node)
+    keys = iter(range(1000))
+
+    def push() -> None:
+        answer = settled_node.find_and_claim("101", "ann", str(next(keys)))
+        assert answer is not None
+        settled_node.settle(answer[1], True)
+
+    trips, commands = cost(server, settled_node, push)
+    assert trips <= 51, "the last one is told alone"
+    assert commands["evalsha"] == 50
+    # What scripts call is counted too: the claim's own SET.
+    assert commands["set"] == 100
+    assert commands["hget"] == 50
+
+
+def test_logins_of_one_moment_share_a_round_trip(server: RedisServer, settled_node: RedisRegistry) -> None:
+    before = settled_node.counters.round_trips
+    logins = [gevent.spawn(begin, settled_node, f"user{i}") for i in range(500)]
+    gevent.joinall(logins, raise_error=True)
+    assert settled_node.counters.round_trips - before <= 5
+
+
+def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) -> None:
+    node = start_node(server, 1)
+    gevent.sleep(0.3)
+    before = node.counters.commands
+    gevent.sleep(1.0)
+    assert node.counters.commands - before <= 8, "a look each fifth of a second"
+
+
+def test_ten_thousand_users_are_found_quickly(server: RedisServer, settled_node: RedisRegistry) -> None:
+    sessions = [Session("101", f"user{i}") for i in range(10_000)]
+    assert len(list(settled_node.restore(sessions))) == 10_000
+    names = [session.user for session in sessions]
+    began = time.perf_counter()
+    found = settled_node.find("101", names)
+    took = time.perf_counter() - began
+    assert found is not None
+    assert all(len(places) == 1 for places in found)
+    assert took < 1.0, f"{took * 1000:.0f} ms"
