@@ -53,7 +53,7 @@ class Full(Exception):
 class Mailbox:
     """A ZeroMQ socket under gevent. One greenlet receives; sending never waits.
 
-    ``on_writable`` is called in the hub, so it must not switch, when the state changed and it can send.
+    ``on_writable`` is called when the socket was looked at and can send; it must not switch.
     """
 
     __slots__ = ("_on_writable", "_readable", "_turn", "_watcher", "socket")
@@ -67,7 +67,7 @@ class Mailbox:
         self._turn = 0
         descriptor: int = self.socket.getsockopt(zmq.FD)  # type: ignore[assignment]
         self._watcher = get_hub().loop.io(descriptor, 1)
-        self._watcher.start(self._changed)
+        self._watcher.start(self.look)
 
     def connect(self, endpoint: str) -> None:
         """Dial ``tcp://address:port``. Raises ZMQError."""
@@ -85,25 +85,29 @@ class Mailbox:
         for option, value in (*options, (zmq.IPV6, int("[" in endpoint))):
             self.socket.setsockopt(option, value)
 
-    def _changed(self) -> None:
-        # The descriptor tells that something changed, EVENTS what; reading EVENTS also has ZeroMQ do its
-        # housekeeping in this thread.
-        events = self._events()
+    def look(self) -> int:
+        """See what the socket can do now (ZeroMQ's ``EVENTS``), and wake up who waits for it. Never switches.
+
+        The descriptor only tells that something changed since anybody looked, and every call takes that sign
+        away. So whoever calls, for whatever reason, must see to all who wait.
+        """
+        if self.socket.closed:
+            return 0
+        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
         if events & zmq.POLLIN:
             self._readable.set()
         if events & zmq.POLLOUT and self._on_writable is not None:
             self._on_writable()
-
-    def _events(self) -> int:
-        events: int = self.socket.getsockopt(zmq.EVENTS)  # type: ignore[assignment]
         return events
 
     def writable(self) -> bool:
         """Whether a message would be taken now."""
-        return not self.socket.closed and bool(self._events() & zmq.POLLOUT)
+        return bool(self.look() & zmq.POLLOUT)
 
     def send(self, parts: list[bytes]) -> None:
-        """Send one message. Raises :class:`Full`."""
+        """Send one message. Raises :class:`Full`. Never switches."""
+        if self.socket.closed:
+            raise Full
         try:
             if len(parts) == 1:
                 self.socket.send(parts[0], zmq.NOBLOCK)
@@ -111,11 +115,6 @@ class Mailbox:
                 self.socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             raise Full from None
-
-    def notice(self) -> None:
-        """Look for what came meanwhile: sending may have taken the sign of it away from the descriptor."""
-        if self._events() & zmq.POLLIN:
-            self._readable.set()
 
     def receive(self) -> list[bytes]:
         """The parts of the next message; waits for it. None of one that has more than ``PARTS``.
@@ -134,6 +133,7 @@ class Mailbox:
                 except zmq.Again:
                     self._turn = 0
                     self._readable.clear()
+                    self.look()
                     self._readable.wait()
             if self.socket.getsockopt(zmq.RCVMORE):
                 return self._rest(first)

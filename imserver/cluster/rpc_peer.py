@@ -7,6 +7,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
+import gevent
 import zmq
 
 from imserver.cluster.breaker import Breaker
@@ -52,7 +53,7 @@ class Peer:
         "link",
         "number",
         "queue",
-        "watched",
+        "watcher",
     )
 
     def __init__(
@@ -65,8 +66,8 @@ class Peer:
         self.control = ControlLine(home, lease)
         self.link = Breaker(2)
         """Whether the node is there at all; tried by pings, and by a queue that stands still."""
-        self.watched = False
-        """A greenlet of the RPC finds out whether it lives."""
+        self.watcher: gevent.Greenlet[..., None] | None = None
+        """Finds out whether it lives, while that is in doubt."""
         self._home = home
         self._wake = wake
         self._sender: DataSender | None = None
@@ -246,6 +247,8 @@ class Peer:
     def close(self, linger_ms: int = 0) -> None:
         """Hang up and drop what waits; what ZeroMQ has is still sent within ``linger_ms``. Never waits."""
         self._gone = True
+        if self.watcher is not None:
+            self.watcher.kill(block=False)
         self._home.counters.dropped += self.queue.clear()
         self._hang_up_data(linger_ms)
         self.control.close()

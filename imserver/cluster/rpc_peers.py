@@ -116,19 +116,17 @@ class Peers:
             self._active.clear()
             now = monotonic()
             for peer in self._peers.values():
-                if peer.doubtful(now) and not peer.watched:
-                    peer.watched = True
-                    gevent.spawn(self._look_after, peer)
+                if peer.doubtful(now) and peer.watcher is None:
+                    peer.watcher = gevent.spawn(_look_after, peer)
                 if peer.active:
                     self._active.set()
             gevent.sleep(_WATCH_SECONDS)
 
-    def _look_after(self, peer: Peer) -> None:
-        """Try a peer until it answers or is gone."""
-        try:
-            while self._peers.get(peer.lease.epoch) is peer:
-                if peer.link.allows() and peer.probe(_PROBE_SECONDS):
-                    return
-                gevent.sleep(peer.link.wait_seconds)
-        finally:
-            peer.watched = False
+
+def _look_after(peer: Peer) -> None:
+    """Try a peer until it answers. Ended with the peer."""
+    try:
+        while not (peer.link.allows() and peer.probe(_PROBE_SECONDS)):
+            gevent.sleep(peer.link.wait_seconds)
+    finally:
+        peer.watcher = None

@@ -51,7 +51,7 @@ Epoch = Annotated[int, Meta(ge=0)]
 Answer = tuple[int, bytes]
 
 
-class Malformed(Exception):
+class Malformed(ValueError):
     """The message does not have the shape that it should have."""
 
 
@@ -84,7 +84,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
         counters: RpcCounters,
     ) -> None:
         """``read`` makes an event of a message's parts; returns None if it is to be passed over, raises
-        :class:`Malformed` or msgspec's errors if it is no event."""
+        ValueError or RecursionError if it is no event."""
         self.mailbox = mailbox
         self.read = read
         self._context = context
@@ -114,7 +114,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
             parts = self.mailbox.receive()
             try:
                 event = self.read(parts)
-            except (Malformed, msgspec.MsgspecError, RecursionError):
+            except (ValueError, RecursionError):
                 self._counters.malformed += 1
                 _complain_malformed()
                 continue
@@ -135,7 +135,7 @@ class _CallWire(Wire):
         except Full:
             return
         finally:
-            self.mailbox.notice()
+            self.mailbox.look()
 
 
 class DataSender(zerorpc.Pusher):  # type: ignore[misc]
