@@ -2,38 +2,46 @@
 
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
+
+from tests.cluster.redis_server import RedisServer
+from tests.parent.family import free_ports
 
 from .support import ROOT, clean_environment, eventually
 
 pytest.importorskip("supervisor")
 
+CONFIGURATION = (ROOT / "supervisor.conf").read_text(encoding="utf-8")
+
 
 class Supervised:
     """A copy of supervisor.conf in a folder of its own; its .venv/bin/python is that of the tests."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, text: str = CONFIGURATION, **environment: str) -> None:
         self.folder = folder
         self.log = folder / "run" / "imserver.log"
         (folder / "run").mkdir(parents=True)
-        shutil.copy(ROOT / "supervisor.conf", folder)
+        (folder / "supervisor.conf").write_text(text, encoding="utf-8")
         python = folder / ".venv" / "bin" / "python"
         python.parent.mkdir(parents=True)
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
         python.chmod(0o755)
-        self._environment = clean_environment(
-            IMSERVER_APP_HTTP_PORT="0",
-            IMSERVER_APP_WEBSOCKET_PORT="0",
-            IMSERVER_DRAIN_CLOSE_SECONDS="0",
-        )
+        settings = {
+            "IMSERVER_APP_HTTP_PORT": "0",
+            "IMSERVER_APP_WEBSOCKET_PORT": "0",
+            "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+            "IMSERVER_DRAIN_CLOSE_SECONDS": "0",
+            **environment,
+        }
+        self._environment = clean_environment(**settings)
         self._daemon = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", "supervisor.conf"],
             cwd=folder,
@@ -80,13 +88,28 @@ class Supervised:
         self._daemon.wait(30)
 
 
+Supervise = Callable[..., Supervised]
+
+
 @pytest.fixture
-def supervised(tmp_path: Path) -> Iterator[Supervised]:
-    supervised = Supervised(tmp_path / "s")
-    try:
-        yield supervised
-    finally:
-        supervised.end()
+def supervise(tmp_path: Path) -> Iterator[Supervise]:
+    """``supervise(text of supervisor.conf, **environment)`` starts a supervisor."""
+    started: list[Supervised] = []
+
+    def start(*text: str, **environment: str) -> Supervised:
+        started.append(Supervised(tmp_path / "s", *text, **environment))
+        return started[0]
+
+    yield start
+    for one in started:
+        one.end()
+
+
+@pytest.fixture
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield f"redis://127.0.0.1:{server.port}"
+    server.kill()
 
 
 def answers(address: tuple[str, int]) -> bool:
@@ -95,7 +118,8 @@ def answers(address: tuple[str, int]) -> bool:
         return client.recv(12) == b"HTTP/1.1 200"
 
 
-def test_supervisor_starts_restarts_and_drains_the_server(supervised: Supervised) -> None:
+def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) -> None:
+    supervised = supervise()
     first = supervised.wait_until("RUNNING")
     assert answers(supervised.address(first))
 
@@ -111,3 +135,53 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervised: Supervised
     assert log.rstrip().endswith("stopped")
     assert "SIGTERM: draining" in log
     assert "Traceback" not in log
+
+
+def test_supervisor_replaces_the_nodes_of_a_server_one_after_the_other(
+    supervise: Supervise, redis_url: str
+) -> None:
+    supervised = supervise(
+        CONFIGURATION.replace("imserver serve", "imserver serve --processes 2"),
+        IMSERVER_REDIS_URL=redis_url,
+        IMSERVER_APP_RPC_PORT=str(free_ports(4)),
+    )
+    pid = supervised.wait_until("RUNNING")
+    address = supervised.address(pid)
+    assert "signalled" in supervised.control("signal", "URG", "imserver")
+    eventually(lambda: "rolling restart: done" in supervised.log.read_text(encoding="utf-8"))
+    assert answers(address)
+    assert supervised.wait_until("RUNNING") == pid
+    assert "imserver: stopped" in supervised.control("stop", "imserver")
+    assert supervised.log.read_text(encoding="utf-8").rstrip().endswith("all nodes have ended")
+
+
+def free_prefix() -> int:
+    """The first digits of private ports that nobody has: …001, …002, …011 and …012."""
+    while True:
+        prefix = free_ports(1) // 1000
+        with ExitStack() as bound, suppress(OSError):
+            for port in (1, 2, 11, 12):
+                bound.enter_context(socket.create_server(("127.0.0.1", prefix * 1000 + port)))
+            return prefix
+
+
+def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
+    above, _, below = CONFIGURATION.partition("[program:imserver]")
+    several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)
+    text = above + several.replace("numprocs = 4", "numprocs = 2")
+    text = text.replace("redis://127.0.0.1:6379", redis_url)
+    text = text.replace("9%(process_num)02d1", f"{free_prefix()}%(process_num)02d1")
+    port = free_ports(1)
+    supervised = supervise(text, IMSERVER_APP_WEBSOCKET_PORT=str(port))
+    eventually(lambda: supervised.control("status").count("RUNNING") == 2, 20)
+    logs = sorted((supervised.folder / "run").glob("imserver_*.log"))
+    assert len(logs) == 2
+    for log in logs:
+        eventually(lambda log=log: f":{port}/acc" in log.read_text(encoding="utf-8"))
+    for _ in range(20):
+        assert answers(("127.0.0.1", port))
+    assert supervised.control("stop", "imserver:*").count("stopped") == 2
+    for log in logs:
+        said = log.read_text(encoding="utf-8")
+        assert said.rstrip().endswith("stopped")
+        assert "GET /health" in said

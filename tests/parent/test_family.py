@@ -220,7 +220,7 @@ def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
 ) -> None:
     family = start_family(processes=2, config={"websocket": {"close_seconds": 20}})
     # Clients that never answer a close keep a node from ending for long.
-    with crowd(family, 8):
+    with crowd(family, 20):
         family.signal(signal.SIGURG)
         eventually(lambda: family.log_text.count("SIGTERM: draining") == 1)
         for _ in range(30):
@@ -295,7 +295,7 @@ def test_while_all_nodes_drain_new_clients_are_refused(start_family: StartFamily
             return True
         return False
 
-    with crowd(family, 12):
+    with crowd(family, 20):
         family.signal(signal.SIGTERM)
         eventually(refused)
         assert len(children_of(family.pid)) == 2
