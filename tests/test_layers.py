@@ -45,6 +45,7 @@ DOORS = {
     "click": ("cli.py", "bench/cli.py"),
     "rich": ("bench/",),
     "redis": ("cluster/",),
+    "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
     "websockets": ("transport/",),

@@ -76,13 +76,8 @@ class LeaseBook:
         return changed
 
     def learn(self, lease: Lease) -> None:
-        """A life that began after the last look says so itself."""
+        """A life that began after the last look says so itself. The next look confirms or drops it."""
         if self.is_news(lease.epoch):
-            self.live = MappingProxyType({**self.live, lease.epoch: lease})
-
-    def learn(self, lease: Lease) -> None:
-        """Take somebody's word that a life is live, until the next look."""
-        if lease.epoch and lease.epoch not in self.live:
             self.live = MappingProxyType({**self.live, lease.epoch: lease})
             self.version = b"-1"
 

@@ -146,10 +146,6 @@ class RedisRegistry:
         """See :class:`imserver.cluster.contract.Registry`."""
         self._keeper.book.learn(lease)
 
-    def learn(self, lease: Lease) -> None:
-        """See :class:`imserver.cluster.contract.Registry`."""
-        self._keeper.book.learn(lease)
-
     def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
         """See :class:`imserver.cluster.contract.Registry`."""
         self._keeper.report(connections, counts, draining)

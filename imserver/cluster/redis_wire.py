@@ -7,18 +7,15 @@ long), so what is sent must be harmless when it is executed twice.
 
 from __future__ import annotations
 
-import _socket
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any, Final, Protocol
 
 import gevent
-from gevent import socket
 from hiredis import pack_command
-from redis.backoff import NoBackoff
 from redis.cluster import ClusterNode, RedisCluster
-from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
@@ -26,21 +23,16 @@ from redis.exceptions import (
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
+    RedisClusterException,
     RedisError,
     ResponseError,
     TimeoutError,
     TryAgainError,
 )
-from redis.retry import Retry
-from redis.sentinel import (
-    Sentinel,
-    SentinelConnectionPool,
-    SentinelManagedConnection,
-    SentinelManagedSSLConnection,
-)
 
 from imserver.cluster.contract import Counters
 from imserver.cluster.redis_address import RedisAddress
+from imserver.cluster.redis_connection import connection_to, options_of
 from imserver.cluster.redis_scripts import TEXT_OF
 
 Command = tuple[Any, ...]
@@ -50,16 +42,14 @@ Command = tuple[Any, ...]
 _AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
 _AWAY_ERRORS: Final = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
 
-
 _LOADING: Final = tuple(("SCRIPT", "LOAD", text) for text in TEXT_OF.values())
 
 
 class Away(Exception):
     """Redis did not answer, in time or at all. ``refused``: it does not accept this user or password."""
 
-    def __init__(self, cause: str, *, timeout: bool = False, refused: bool = False) -> None:
+    def __init__(self, cause: str, *, refused: bool = False) -> None:
         super().__init__(cause)
-        self.timeout = timeout
         self.refused = refused
 
 
@@ -83,78 +73,9 @@ class Wire(Protocol):
 
 def open_wire(address: RedisAddress, seconds: float, counters: Counters) -> Wire:
     """A wire to ``address`` whose exchanges take at most ``seconds``. Connects when it is first used."""
-    options: dict[str, Any] = {
-        **address.options,
-        "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
-        "retry": Retry(NoBackoff(), 0),
-        "protocol": 2,
-    }
     if address.kind == "cluster":
-        return ClusterWire(address, options, seconds, counters)
-    return ServerWire(_connection(address, options), seconds, counters)
-
-
-class _Direct(Connection):
-    """A TCP connection by gevent's sockets.
-
-    Numbers are not given to gevent's resolver, which would start a native thread for them.
-    """
-
-    def _connect(self) -> socket.socket:
-        place = self.host, self.port, 0, socket.SOCK_STREAM
-        try:
-            found: Sequence[Any] = _socket.getaddrinfo(*place, 0, socket.AI_NUMERICHOST)
-        except OSError:
-            found = socket.getaddrinfo(*place)
-        problem: OSError = OSError(f"{self.host} has no address")
-        for family, kind, number, _, address in found:
-            sock = socket.socket(family, kind, number)
-            try:
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.settimeout(self.socket_connect_timeout)
-                sock.connect(address)
-                sock.settimeout(self.socket_timeout)
-                return sock
-            except OSError as error:
-                problem = error
-                sock.close()
-            except BaseException:
-                sock.close()
-                raise
-        raise problem
-
-
-class _DirectTls(SSLConnection, _Direct):
-    """The same with TLS."""
-
-
-class _Managed(SentinelManagedConnection, _Direct):
-    """The same to the master that sentinels name."""
-
-
-class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
-    """The same with TLS."""
-
-
-def _connection(address: RedisAddress, options: dict[str, Any]) -> Any:
-    if not address.hosts:
-        return UnixDomainSocketConnection(**options)  # type: ignore[abstract]
-    if address.kind == "single":
-        host, port = address.hosts[0]
-        return (_DirectTls if address.tls else _Direct)(host=host, port=port, **options)
-    limits = {
-        name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")
-    }
-    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
-    if address.tls:
-        tls["ssl"] = True
-    sentinels = Sentinel(address.hosts, sentinel_kwargs={**limits, **tls, **address.sentinel_options})
-    kind = _ManagedTls if address.tls else _Managed
-    pool = SentinelConnectionPool(address.service, sentinels, connection_class=kind, **options)
-    connection: Any = pool.make_connection()
-    connection.kept_alive = pool, sentinels  # the connection knows its pool weakly
-    return connection
+        return ClusterWire(address, seconds, counters)
+    return ServerWire(connection_to(address, seconds), seconds, counters)
 
 
 class ServerWire:
@@ -163,22 +84,18 @@ class ServerWire:
     def __init__(self, connection: Any, seconds: float, counters: Counters) -> None:
         self.connects = 0
         self._connection = connection
-        self._seconds = seconds
-        self._counters = counters
+        self.seconds = seconds
+        self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :class:`Wire`."""
-        try:
-            with gevent.Timeout(self._seconds, TimeoutError("no answer in time")):
-                try:
-                    return self._loaded(commands, self._send(commands))
-                except AuthenticationError:
-                    raise
-                except ConnectionError:
-                    return self._loaded(commands, self._send(commands))
-        except (RedisError, OSError) as error:
-            self.close()
-            raise _away(error, self._counters) from None
+        with _deadline(self):
+            try:
+                return self._loaded(commands, self._send(commands))
+            except AuthenticationError:
+                raise
+            except ConnectionError:
+                return self._loaded(commands, self._send(commands))
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection, count = self._connection, len(commands)
@@ -188,12 +105,12 @@ class ServerWire:
                 self.connects += 1
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
                 commands = [*_LOADING, *commands]
-            self._counters.round_trips += 1
-            self._counters.commands += len(commands)
+            self.counters.round_trips += 1
+            self.counters.commands += len(commands)
             began = monotonic()
             connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
             replies = [self._read() for _ in commands]
-            self._counters.seconds.observe(monotonic() - began)
+            self.counters.seconds.observe(monotonic() - began)
             return replies[len(commands) - count :]
         except BaseException:
             # What was not read would be taken for the answer to the next commands.
@@ -226,33 +143,28 @@ class ServerWire:
 class ClusterWire:
     """A wire to a Redis Cluster: redis-py sends each command to the node that has its slot."""
 
-    def __init__(
-        self, address: RedisAddress, options: dict[str, Any], seconds: float, counters: Counters
-    ) -> None:
+    def __init__(self, address: RedisAddress, seconds: float, counters: Counters) -> None:
         self.connects = 0
         self._address = address
-        self._options = {**options, "retry": Retry(NoBackoff(), 1), "ssl": address.tls}
-        self._seconds = seconds
-        self._counters = counters
+        self._options = {**options_of(address, seconds, tries=2), "ssl": address.tls}
+        self.seconds = seconds
+        self.counters = counters
         self._client: RedisCluster | None = None
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
         """See :class:`Wire`."""
-        try:
-            with gevent.Timeout(self._seconds, TimeoutError("no answer in time")):
-                replies = self._send(commands)
-                missing = _unloaded(commands, replies)
-                if missing:
-                    again = self._send([with_text(commands[index]) for index in missing])
-                    for index, reply in zip(missing, again, strict=True):
-                        replies[index] = reply
-        except (RedisError, OSError) as error:
-            self.close()
-            raise _away(error, self._counters) from None
-        for reply in replies:
-            if isinstance(reply, RedisError) and (not isinstance(reply, ResponseError) or _is_away(reply)):
-                self.close()
-                raise _away(reply, self._counters)
+        with _deadline(self):
+            replies = self._send(commands)
+            missing = _unloaded(commands, replies)
+            if missing:
+                again = self._send([with_text(commands[index]) for index in missing])
+                for index, reply in zip(missing, again, strict=True):
+                    replies[index] = reply
+            for reply in replies:
+                if isinstance(reply, RedisError) and (
+                    _is_away(reply) or not isinstance(reply, ResponseError)
+                ):
+                    raise reply
         return replies
 
     def _send(self, commands: Sequence[Command]) -> list[Any]:
@@ -260,14 +172,14 @@ class ClusterWire:
             nodes = [ClusterNode(host, port) for host, port in self._address.hosts]
             self._client = RedisCluster(startup_nodes=nodes, **self._options)
             self.connects += 1
-        self._counters.round_trips += 1
-        self._counters.commands += len(commands)
+        self.counters.round_trips += 1
+        self.counters.commands += len(commands)
         began = monotonic()
         pipeline = self._client.pipeline()
         for command in commands:
             pipeline.execute_command(*command)
         replies = list(pipeline.execute(raise_on_error=False))
-        self._counters.seconds.observe(monotonic() - began)
+        self.counters.seconds.observe(monotonic() - began)
         return replies
 
     def close(self) -> None:
@@ -294,9 +206,26 @@ def _is_away(error: RedisError) -> bool:
     return isinstance(error, _AWAY_ERRORS) or _AWAY.search(str(error)) is not None
 
 
-def _away(error: Exception, counters: Counters) -> Away:
-    counters.errors += 1
-    timeout = isinstance(error, TimeoutError)
-    counters.timeouts += timeout
-    refused = isinstance(error, AuthenticationError)
-    return Away(str(error).strip(". ") or type(error).__name__, timeout=timeout, refused=refused)
+@contextmanager
+def _deadline(wire: ServerWire | ClusterWire) -> Iterator[None]:
+    """What happens inside ends within the wire's seconds; whatever goes wrong there is raised as Away."""
+    # Nothing that redis-py would take for an error of its own, and try again.
+    timer = gevent.Timeout(wire.seconds)
+    timer.start()
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError) as error:
+        wire.close()
+        wire.counters.errors += 1
+        wire.counters.timeouts += isinstance(error, TimeoutError)
+        refused = isinstance(error, AuthenticationError)
+        raise Away(str(error).strip(". ") or type(error).__name__, refused=refused) from None
+    except gevent.Timeout as timeout:
+        wire.close()
+        if timeout is not timer:
+            raise
+        wire.counters.errors += 1
+        wire.counters.timeouts += 1
+        raise Away(f"no answer within {wire.seconds:g} s") from None
+    finally:
+        timer.close()

@@ -9,6 +9,7 @@ from imserver.cluster.contract import Lease
 from imserver.cluster.redis_registry import RedisRegistry
 from imserver.settings import ClusterSettings, RedisSettings
 
+from .node_process import NodeProcess
 from .redis_server import RedisServer
 
 QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.2, redis_seconds=0.5)
@@ -66,6 +67,20 @@ def start_node() -> Iterator[StartNode]:
     yield start
     for node in nodes:
         node.stop()
+
+
+@pytest.fixture
+def start_process() -> Iterator[Callable[..., NodeProcess]]:
+    """``start_process(url, number, lease_seconds=1.0)``: a node in a process of its own."""
+    processes: list[NodeProcess] = []
+
+    def start(url: str, number: int, lease_seconds: float = 1.0) -> NodeProcess:
+        processes.append(NodeProcess(url, number, lease_seconds))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.end()
 
 
 def lease_of(number: int, **more: Any) -> Lease:

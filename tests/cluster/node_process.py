@@ -10,6 +10,7 @@ if __name__ == "__main__":
 
 import json
 import sys
+from time import monotonic
 from typing import Any
 
 import gevent
@@ -26,9 +27,9 @@ from tests.support import clean_environment
 class Orders:
     """What a test may order."""
 
-    def __init__(self, port: int, number: int, lease_seconds: float) -> None:
-        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.2)
-        self.node = RedisRegistry(RedisSettings(addr=f"127.0.0.1:{port}"), settings, ["101"])
+    def __init__(self, url: str, number: int, lease_seconds: float) -> None:
+        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.2, redis_seconds=0.3)
+        self.node = RedisRegistry(RedisSettings(url=url), settings, ["101"])
         self.held: dict[str, Session] = {}
         self.restored: list[bool] = []
         self.superseded: list[str] = []
@@ -66,13 +67,18 @@ class Orders:
         found = self.node.find("101", users)
         return None if found is None else [[place.epoch for place in places] for places in found]
 
+    def timed_find(self, *users: str) -> tuple[list[list[int]] | None, float]:
+        """The same, and how many seconds it took."""
+        began = monotonic()
+        return self.find(*users), monotonic() - began
+
 
 class NodeProcess:
     """The test's end of such a process."""
 
-    def __init__(self, port: int, number: int, lease_seconds: float = 1.0) -> None:
+    def __init__(self, url: str, number: int, lease_seconds: float = 1.0) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, str(port), str(number), str(lease_seconds)],
+            [sys.executable, "-m", __name__, url, str(number), str(lease_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -99,7 +105,7 @@ class NodeProcess:
 
 def main() -> None:
     """Obey until stdin ends."""
-    orders = Orders(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    orders = Orders(sys.argv[1], int(sys.argv[2]), float(sys.argv[3]))
     for line in FileObject(sys.stdin.buffer):
         name, *arguments = json.loads(line)
         print(json.dumps(getattr(orders, name)(*arguments)), flush=True)

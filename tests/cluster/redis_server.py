@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import importlib.util
 import os
+import random
 import shutil
 import signal
 import socket
@@ -42,6 +43,16 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
+def free_pair() -> int:
+    """A free port of which the one 10,000 above is free too: where nodes of a Redis Cluster meet."""
+    while True:
+        port = random.randint(15000, 30000)
+        with contextlib.suppress(OSError), socket.socket() as low, socket.socket() as high:
+            low.bind(("127.0.0.1", port))
+            high.bind(("127.0.0.1", port + 10000))
+            return port
+
+
 def until(condition: Callable[[], object], seconds: float = 5.0, what: str = "") -> None:
     """Let greenlets run until ``condition()`` is true; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
@@ -60,7 +71,7 @@ class RedisServer:
     """One server. ``options`` are its settings, as on its command line."""
 
     def __init__(self, folder: Path, *options: str) -> None:
-        self.port = free_port()
+        self.port = free_pair() if "--cluster-enabled" in options else free_port()
         self.folder = folder
         self.options = options
         self._process: subprocess.Popen[bytes] | None = None
@@ -70,6 +81,10 @@ class RedisServer:
     def settings(self) -> RedisSettings:
         return RedisSettings(addr=f"127.0.0.1:{self.port}")
 
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
     def client(self, **options: object) -> redis.Redis:
         """A plain client, to look at what stands there."""
         client: redis.Redis = redis.Redis(
@@ -77,12 +92,15 @@ class RedisServer:
         )
         return client
 
+    def command(self) -> list[str]:
+        """The command line."""
+        place = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
+        return [program(), *place, "--save", "", "--appendonly", "no", *self.options]
+
     def start(self) -> None:
-        command = [program(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder)]
-        command += ["--save", "", "--appendonly", "no", *self.options]
         with (self.folder / "redis.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
         deadline = time.monotonic() + START_SECONDS
         while True:

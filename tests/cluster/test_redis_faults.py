@@ -1,9 +1,10 @@
-"""Redis away, stalled, flushed, restarted; nodes killed and stopped: what holds meanwhile and what comes after."""
+"""Redis away, stalled, flushed, restarted; nodes killed and stopped: what holds then, and what comes."""
 
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import gevent
@@ -16,7 +17,7 @@ from imserver.settings import ClusterSettings, RedisSettings
 
 from .conftest import QUICK, StartNode
 from .node_process import NodeProcess
-from .redis_server import RedisServer, free_port, until
+from .redis_server import RedisServer, until
 
 PATIENT = ClusterSettings(lease_seconds=30.0, renew_seconds=0.2, redis_seconds=0.3)
 """A lease that outlasts what happens to Redis."""
@@ -223,7 +224,7 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     assert True not in holder.asked, "nothing was lost: only what is missing is registered"
     until(lambda: holder.node.find("101", ["user9", "gone"]) == [(), ()])
     ticker.kill()
-    gaps = [later - earlier for earlier, later in zip(ticks, ticks[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in pairwise(ticks)]
     assert max(gaps) < 0.3, "nobody else waits"
 
 
@@ -378,24 +379,11 @@ def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
 # --- processes ----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def start_process() -> Iterator[Callable[..., NodeProcess]]:
-    processes: list[NodeProcess] = []
-
-    def start(server: RedisServer, number: int) -> NodeProcess:
-        processes.append(NodeProcess(server.port, number))
-        return processes[-1]
-
-    yield start
-    for process in processes:
-        process.end()
-
-
 def test_a_killed_process_takes_its_users_with_it(
     server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
 ) -> None:
     here = start_node(server, 1)
-    there = start_process(server, 2)
+    there = start_process(server.url, 2)
     assert all(there.ask("begin", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
     assert [[place.epoch for place in places] for places in here.find("101", ["ann", "bob"]) or []] == [
@@ -410,7 +398,7 @@ def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_withou
     server: RedisServer, start_node: StartNode, start_process: Callable[..., NodeProcess]
 ) -> None:
     here = start_node(server, 1)
-    there = start_process(server, 2)
+    there = start_process(server.url, 2)
     assert all(there.ask("begin", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
     there.process.send_signal(signal.SIGSTOP)

@@ -1,6 +1,6 @@
 """The contract of the registry: what holds in memory holds in Redis, and the other way round."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import gevent
 import pytest

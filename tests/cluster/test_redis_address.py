@@ -1,0 +1,308 @@
+"""Where Redis may be: URLs and addresses, Sentinel and Cluster with real servers, TLS, users."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.cluster.contract import Counters, Session
+from imserver.cluster.redis_address import address_of
+from imserver.cluster.redis_wire import open_wire
+from imserver.errors import StartError
+from imserver.settings import ClusterSettings, RedisSettings
+
+from .conftest import StartNode
+from .node_process import NodeProcess
+from .redis_server import RedisServer, free_port, until
+
+
+def address(url: str = "", **more: Any) -> tuple[Any, ...]:
+    got = address_of(RedisSettings(url=url, **more))
+    return got.kind, got.hosts, got.options, got.tls, got.service
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://cache", ("single", (("cache", 6379),), {}, False, "")),
+        ("redis://cache:7000/3", ("single", (("cache", 7000),), {"db": 3}, False, "")),
+        ("redis://[::1]:7000", ("single", (("::1", 7000),), {}, False, "")),
+        (
+            "rediss://me:p%40ss@cache?ssl_ca_certs=/ca.pem",
+            (
+                "single",
+                (("cache", 6379),),
+                {"username": "me", "password": "p@ss", "ssl_ca_certs": "/ca.pem"},
+                True,
+                "",
+            ),
+        ),
+        (
+            "unix:///run/redis.sock?db=2",
+            ("single", (), {"path": "/run/redis.sock", "db": 2}, False, ""),
+        ),
+        (
+            "redis+sentinel://:pw@a,b:7001,[::1]:7002/main/1",
+            (
+                "sentinel",
+                (("a", 26379), ("b", 7001), ("::1", 7002)),
+                {"password": "pw", "db": 1},
+                False,
+                "main",
+            ),
+        ),
+        (
+            "rediss+cluster://me:pw@a:7001,b",
+            ("cluster", (("a", 7001), ("b", 6379)), {"username": "me", "password": "pw"}, True, ""),
+        ),
+    ],
+)
+def test_a_url_is_read(url: str, expected: tuple[Any, ...]) -> None:
+    assert address(url) == expected
+
+
+def test_an_address_goes_with_the_other_settings() -> None:
+    assert address(addr="cache:7000", username="me", password="pw", db=4) == (
+        "single",
+        (("cache", 7000),),
+        {"username": "me", "password": "pw", "db": 4},
+        False,
+        "",
+    )
+
+
+def test_what_the_url_says_goes_before_the_other_settings() -> None:
+    _, hosts, options, *_ = address(
+        "redis://you:secret@there/1", addr="here:1", username="me", password="pw", db=4
+    )
+    assert (hosts, options) == ((("there", 6379),), {"username": "you", "password": "secret", "db": 1})
+
+
+def test_sentinels_may_have_a_password_of_their_own() -> None:
+    got = address_of(RedisSettings(url="redis+sentinel://a/main?sentinel_username=s&sentinel_password=t"))
+    assert got.sentinel_options == {"username": "s", "password": "t"}
+    assert got.options == {}
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://me:secret@cache:1/0",
+        "redis+sentinel://me:secret@a:1,b:2/main",
+        "unix:///run/x?password=secret",
+        "rediss://cache?password=secret",
+    ],
+)
+def test_the_text_for_logs_has_no_password(url: str) -> None:
+    assert "secret" not in address_of(RedisSettings(url=url)).text
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("redis+sentinel://a:1", "redis.url: expected the name of the master behind the sentinels"),
+        ("redis://a,b", "redis.url: several servers need redis+sentinel:// or redis+cluster://"),
+        ("redis://cache/x", "redis.url: expected the number of a database, got 'x'"),
+        ("redis://cache:99999", "redis.url: expected host:port, got 'cache:99999'"),
+        ("redis://", "redis.url: expected host:port, got ''"),
+        ("redis+cluster://a:1/2", "redis.url: a Redis Cluster has no numbered databases"),
+    ],
+)
+def test_a_mistake_is_told(url: str, said: str) -> None:
+    with pytest.raises(StartError) as caught:
+        address(url)
+    assert str(caught.value).startswith(said)
+    with pytest.raises(StartError, match=r"redis\.addr: expected host:port"):
+        address(addr="a:b:c")
+
+
+# --- real ones ----------------------------------------------------------------------------------------------
+
+
+def works(start_node: StartNode, settings: RedisSettings) -> None:
+    """Two nodes do everything once."""
+    patient = ClusterSettings(lease_seconds=10, renew_seconds=0.2)
+    replaced: list[int] = []
+    a = start_node(
+        settings,
+        1,
+        patient,
+        prepare=lambda node: setattr(
+            node, "on_replaced", lambda app, user, session: replaced.append(session)
+        ),
+    )
+    b = start_node(settings, 2, patient)
+    assert a.healthy()
+    assert b.healthy()
+    assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
+    sessions = [Session("101", f"user{i}") for i in range(50)]
+    logins = [gevent.spawn(a.begin, session) for session in sessions]
+    gevent.joinall(logins, raise_error=True)
+    assert all(login.value.addressed for login in logins)
+    found = b.find("101", [session.user for session in sessions])
+    assert found is not None
+    assert [place.id for places in found for place in places] == [session.id for session in sessions]
+    newer = Session("101", "user0")
+    begun = b.begin(newer)
+    assert begun is not None
+    assert [place.id for place in begun.replaced] == [sessions[0].id]
+    until(lambda: replaced == [sessions[0].id])
+    answer = a.find_and_claim("101", "user0", "m1")
+    assert answer is not None
+    assert answer[1].state == "mine"
+    a.settle(answer[1], True)
+    until(lambda: (b.claim(["m1"]) or [answer[1]])[0].state == "repeat")
+    assert b.ban("101", "bad", 60) is True
+    banned = a.begin(Session("101", "bad"))
+    assert banned is not None
+    assert banned.banned
+    assert [a.end(session) for session in sessions[:2]] == [False, True]
+    assert len(list(a.restore(sessions[2:]))) == 48
+    assert a.counters.errors == b.counters.errors == 0
+
+
+def test_a_single_server_by_its_unix_socket(tmp_path: Path, start_node: StartNode) -> None:
+    # Short: a path of a socket has 107 bytes at most.
+    server = RedisServer(tmp_path, "--unixsocket", "redis.sock")
+    try:
+        works(start_node, RedisSettings(url=f"unix://{tmp_path}/redis.sock"))
+    finally:
+        server.kill()
+
+
+def test_a_numbered_database(server: RedisServer, start_node: StartNode) -> None:
+    works(start_node, RedisSettings(addr=f"localhost:{server.port}", db=3))
+    with server.client(db=3) as client:
+        assert client.dbsize() > 0
+    with server.client() as client:
+        assert client.dbsize() == 0
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
+    """A Redis Cluster of two masters."""
+    servers = [
+        RedisServer(
+            tmp_path_factory.mktemp("cluster"), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000"
+        )
+        for _ in range(2)
+    ]
+    clients = [server.client() for server in servers]
+    for number, client in enumerate(clients):
+        client.execute_command("CLUSTER", "ADDSLOTS", *range(number * 8192, number * 8192 + 8192))
+        client.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
+    clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", servers[1].port)
+    until(
+        lambda: (
+            all("cluster_state:ok" in str(c.execute_command("CLUSTER", "INFO")) for c in clients)
+            and all(len(c.execute_command("CLUSTER", "SLOTS")) == 2 for c in clients)
+        ),
+        seconds=15,
+    )
+    for client in clients:
+        client.close()
+    yield servers
+    for server in servers:
+        server.kill()
+
+
+def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> None:
+    works(start_node, RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[1].port}"))
+    for server in cluster:
+        with server.client() as client:
+            buckets = client.keys("imserver:users:*")
+            assert len(buckets) > 5, "users are spread over the servers"
+    until(lambda: record_there(cluster, "user2"))
+
+
+def record_there(cluster: list[RedisServer], user: str) -> bool:
+    for server in cluster:
+        with server.client() as client:
+            if client.keys(f"acc:user:online:101_{user}"):
+                return True
+    return False
+
+
+def test_a_redis_cluster_away_and_back(
+    cluster: list[RedisServer], start_process: Callable[..., NodeProcess]
+) -> None:
+    node = start_process(f"redis+cluster://127.0.0.1:{cluster[0].port}", 1, 30.0)
+    users = [f"user{i}" for i in range(50)]
+    assert all(node.ask("begin", *users))
+    for server in cluster:
+        server.pause()
+    found, took = node.ask("timed_find", *users)
+    assert found is None
+    assert took < 0.5
+    assert not node.ask("state")["healthy"]
+    for server in cluster:
+        server.resume()
+    until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]), seconds=10)
+
+
+@pytest.fixture
+def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[RedisServer], RedisServer]]:
+    """A master and its replica, and one sentinel that watches them."""
+    master = RedisServer(tmp_path_factory.mktemp("master"))
+    replica = RedisServer(tmp_path_factory.mktemp("replica"), "--replicaof", "127.0.0.1", str(master.port))
+    folder = tmp_path_factory.mktemp("sentinel")
+    watcher = Sentinel(folder, master.port)
+    with master.client() as client, watcher.client() as watching:
+        until(lambda: client.info("replication")["connected_slaves"] == 1, seconds=10)
+        until(lambda: watching.execute_command("SENTINEL", "REPLICAS", "main"), seconds=15)
+    yield [master, replica], watcher
+    for server in (watcher, replica, master):
+        server.kill()
+
+
+class Sentinel(RedisServer):
+    """redis-server --sentinel."""
+
+    def __init__(self, folder: Path, master_port: int) -> None:
+        self._config = folder / "sentinel.conf"
+        self._config.write_text(
+            f"sentinel monitor main 127.0.0.1 {master_port} 1\n"
+            "sentinel down-after-milliseconds main 300\n"
+            "sentinel failover-timeout main 3000\n"
+        )
+        super().__init__(folder)
+
+    def command(self) -> list[str]:
+        return [super().command()[0], str(self._config), "--sentinel", "--port", str(self.port)]
+
+
+def test_sentinels_name_the_master_and_the_next_one_after_it_died(
+    sentinel: tuple[list[RedisServer], RedisServer], start_node: StartNode
+) -> None:
+    (master, replica), watcher = sentinel
+    settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{free_port()},127.0.0.1:{watcher.port}/main")
+    works(start_node, settings)
+    patient = ClusterSettings(lease_seconds=30, renew_seconds=0.2)
+    held = [Session("101", f"held{i}") for i in range(50)]
+    asked: list[bool] = []
+
+    def restore(everything: bool) -> None:
+        asked.append(everything)
+        list(node.restore(held))
+
+    node = start_node(settings, 3, patient, prepare=lambda node: setattr(node, "on_restore", restore))
+    for session in held:
+        node.begin(session)
+    master.kill()
+    until(lambda: True in asked and node.healthy(), seconds=20)
+    until(lambda: all(node.find("101", [session.user for session in held]) or [()]), seconds=10)
+    with replica.client() as client:
+        assert client.info("replication")["role"] == "master"
+
+
+def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:
+    counters = Counters()
+    wire = open_wire(address_of(own_server.settings), 0.5, counters)
+    assert wire.exchange([("SET", "a", 1), ("GET", "a")]) == [b"OK", b"1"]
+    own_server.kill()
+    own_server.start()
+    assert wire.exchange([("GET", "a")]) == [None]
+    assert (wire.connects, counters.errors) == (2, 0)
+    wire.close()

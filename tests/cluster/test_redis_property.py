@@ -1,0 +1,199 @@
+"""Two nodes against a model: whatever happens in whatever order, at most one session holds a place."""
+
+from collections.abc import Iterator
+from itertools import count
+from typing import NamedTuple
+
+import gevent
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from imserver.cluster.contract import POLICIES, Begun, Place, Session
+from imserver.cluster.redis_registry import RedisRegistry
+from imserver.settings import ClusterSettings
+
+from .conftest import lease_of
+from .redis_server import RedisServer
+
+PATIENT = ClusterSettings(lease_seconds=60, renew_seconds=20, redis_seconds=5)
+DEVICES = ("", "phone", "a.b,c")
+users = map("user{}".format, count())
+
+Nodes = tuple[RedisRegistry, RedisRegistry]
+
+
+@pytest.fixture(scope="module")
+def nodes(shared_server: RedisServer) -> Iterator[Nodes]:
+    """Two nodes for all examples; each example has a user of its own."""
+    with shared_server.client() as client:
+        client.flushall()
+    both = (
+        RedisRegistry(shared_server.settings, PATIENT, ["101"]),
+        RedisRegistry(shared_server.settings, PATIENT, ["101"]),
+    )
+    for number, node in enumerate(both):
+        node.start(lease_of(number))
+    yield both
+    for node in both:
+        node.stop()
+
+
+class Held(NamedTuple):
+    """A session and the node that holds it."""
+
+    node: int
+    session: Session
+
+
+class Model:
+    """What the registry shall know of one user."""
+
+    def __init__(self, policy: str) -> None:
+        self.policy = policy
+        self.places: list[Held] = []
+
+    def rivals(self, session: Session) -> list[Held]:
+        others = [held for held in self.places if held.session is not session]
+        if self.policy == "multi":
+            return []
+        return [held for held in others if self.policy == "newest" or held.session.device == session.device]
+
+    def begin(self, held: Held) -> tuple[str, list[Held]]:
+        """What becomes of a session that begins, or is restored if it has a number; and of which others."""
+        rivals = self.rivals(held.session)
+        number = held.session.number
+        if number and any(rival.session.number > number for rival in rivals):
+            self.places = [place for place in self.places if place != held]
+            return "superseded", []
+        if self.policy == "refuse" and not number and rivals:
+            return "refused", rivals
+        self.places = [place for place in self.places if place not in rivals and place != held] + [held]
+        return "addressed", rivals
+
+    def end(self, held: Held) -> bool:
+        was_there = held in self.places
+        self.places = [place for place in self.places if place != held]
+        return was_there and not self.places
+
+
+def outcome(begun: Begun | None) -> str:
+    assert begun is not None
+    assert not begun.banned
+    return "refused" if begun.refused else "superseded" if begun.superseded else "addressed"
+
+
+def keys(places: tuple[Place, ...]) -> list[tuple[int, int]]:
+    return sorted((place.epoch, place.id) for place in places)
+
+
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("begin"), st.integers(0, 1), st.sampled_from(DEVICES)),
+        st.tuples(st.just("end"), st.integers(0, 20), st.none()),
+        st.tuples(st.just("restore"), st.integers(0, 20), st.none()),
+        st.tuples(st.just("insist"), st.integers(0, 1), st.sampled_from(DEVICES)),
+    ),
+    max_size=14,
+)
+
+
+@given(policy=st.sampled_from(POLICIES), steps=steps)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_the_registry_does_what_the_model_says(
+    nodes: Nodes, policy: str, steps: list[tuple[str, int, str | None]]
+) -> None:
+    user, model = next(users), Model(policy)
+    made: list[Held] = []
+    for what, number, device in steps:
+        if what in ("begin", "insist"):
+            held = Held(number, Session("101", user, device or "", policy))
+            made.append(held)
+            expected, rivals = model.begin(held)
+            begun = nodes[number].begin(held.session)
+            if what == "insist" and expected == "refused":
+                assert begun is not None
+                begun = nodes[number].begin(held.session, replacing=begun.others)
+                model.places = [place for place in model.places if place not in rivals] + [held]
+                expected = "addressed"
+        elif not made:
+            continue
+        else:
+            held = made[number % len(made)]
+            if what == "end":
+                expected_exit = model.end(held)
+                assert nodes[held.node].end(held.session) is expected_exit
+                continue
+            if not held.session.number:
+                continue
+            expected, rivals = model.begin(held)
+            [(_, begun)] = nodes[held.node].restore([held.session])
+        assert outcome(begun) == expected
+        assert begun is not None
+        named = begun.others if expected == "refused" else begun.replaced
+        assert keys(named) == sorted((nodes[r.node].lease.epoch, r.session.id) for r in rivals)
+        check(nodes, user, model)
+
+
+def check(nodes: Nodes, user: str, model: Model) -> None:
+    expected = sorted((nodes[held.node].lease.epoch, held.session.id) for held in model.places)
+    for node in nodes:
+        found = node.find("101", [user])
+        assert found is not None
+        assert keys(found[0]) == expected
+    per_device = [held.session.device for held in model.places]
+    if model.policy == "newest":
+        assert len(per_device) <= 1
+    if model.policy in ("single", "refuse"):
+        assert len(per_device) == len(set(per_device))
+
+
+@given(
+    policy=st.sampled_from(["newest", "single", "refuse"]),
+    lives=st.lists(
+        st.tuples(st.integers(0, 1), st.sampled_from(["stay", "leave", "return"])), min_size=2, max_size=12
+    ),
+)
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
+    nodes: Nodes, policy: str, lives: list[tuple[int, str]]
+) -> None:
+    user = next(users)
+    sessions = [Session("101", user, "", policy) for _ in lives]
+    over: set[int] = set()
+    refused: set[int] = set()
+    gone: set[int] = set()
+
+    def live(node: RedisRegistry, session: Session, way: str) -> None:
+        begun = node.begin(session)
+        told(begun, session)
+        if way == "return" and session.number:
+            for _, again in node.restore([session]):
+                told(again, session)
+        if way == "leave":
+            node.end(session)
+            gone.add(session.id)
+
+    def told(begun: Begun | None, session: Session) -> None:
+        assert begun is not None
+        over.update(place.id for place in begun.replaced)
+        if begun.refused:
+            refused.add(session.id)
+        if begun.superseded:
+            over.add(session.id)
+
+    gevent.joinall(
+        [
+            gevent.spawn(live, nodes[node], session, way)
+            for session, (node, way) in zip(sessions, lives, strict=True)
+        ],
+        raise_error=True,
+    )
+    found = nodes[0].find("101", [user])
+    assert found is not None
+    left = {place.id for place in found[0]}
+    assert len(left) <= 1
+    stayed = {session.id for session in sessions} - over - refused - gone
+    assert left == stayed, "everybody who is not addressed was told so, and nobody else"
+    if left and policy != "refuse":
+        assert max(sessions, key=lambda session: session.number * (session.id not in gone)).id in left
