@@ -31,7 +31,8 @@ from imserver.pages.text import TEXT, choose_language
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
-_STATUS_TEXTS: Final = ("status_", "unit_")
+_BOARD_TEXTS: Final = ("status_", "cluster_", "unit_")
+"""Beginnings of the keys of what only operators' pages say."""
 _FALLBACK_ROOM: Final = "101"
 
 _POLICY: Final = (
@@ -76,6 +77,7 @@ def create_pages(node: Host) -> Blueprint:
     pages.add_url_rule("/home/index", "home", chat.page, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
+    pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
     pages.add_url_rule("/sdk/imserver.js", view_func=sdk, methods=["GET"])
     pages.add_url_rule(
@@ -116,7 +118,7 @@ class _Chat:
             "seenHost": addresses.seen_host,
             "noticeMembers": self._node.config.hub.notice_members,
             "language": words["html_lang"],
-            "text": {key: text for key, text in words.items() if not key.startswith(_STATUS_TEXTS)},
+            "text": {key: text for key, text in words.items() if not key.startswith(_BOARD_TEXTS)},
         }
         answer = _render("home.html", language, words, data=data, room=room, rooms=self._rooms)
         answer.headers["Content-Security-Policy"] = _POLICY.format(connect=" ".join(addresses.sources))
@@ -140,15 +142,25 @@ def _start() -> AnyResponse:
 
 
 def status() -> AnyResponse:
-    """``GET /status``: a page without data; its script reads ``/system/state`` with the key it is given."""
+    """``GET /status``: this node."""
+    return _board("status", "/system/state?detail=true")
+
+
+def cluster() -> AnyResponse:
+    """``GET /cluster``: all nodes."""
+    return _board("cluster", "/system/state?cluster=true&detail=true")
+
+
+def _board(name: str, state_url: str) -> AnyResponse:
+    """An operators' page: one without data, whose script reads the state with the key that it is given."""
     language, words = _language()
     data = {
-        "stateUrl": "/system/state?detail=true",
+        "stateUrl": state_url,
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
-        "text": {key: text for key, text in words.items() if key.startswith((*_STATUS_TEXTS, "no_answer"))},
+        "text": {key: text for key, text in words.items() if key.startswith((*_BOARD_TEXTS, "no_answer"))},
     }
-    return _render("status.html", language, words, data=data)
+    return _render(f"{name}.html", language, words, data=data, here=name)
 
 
 def static(name: str) -> AnyResponse:

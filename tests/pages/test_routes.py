@@ -107,7 +107,7 @@ def test_headers_of_the_page(client: FlaskClient) -> None:
 
 
 def test_the_page_holds_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
-    for text in (open_home(client).text, client.get("/status").text):
+    for text in (open_home(client).text, *(client.get(path).text for path in ("/status", "/cluster"))):
         assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
         assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
         assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
@@ -152,11 +152,19 @@ def test_words_that_come_from_the_request_are_escaped(client: FlaskClient) -> No
     assert "</script><b>" not in text
 
 
-def test_the_status_page_names_only_itself(client: FlaskClient) -> None:
-    answer = client.get("/status")
+@pytest.mark.parametrize(
+    ("path", "state"),
+    [
+        ("/status", "/system/state?detail=true"),
+        ("/cluster", "/system/state?cluster=true&detail=true"),
+    ],
+)
+def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, state: str) -> None:
+    answer = client.get(path)
     assert answer.status_code == 200
     assert answer.headers["Content-Security-Policy"] == POLICY.format("'self'")
-    assert page_data(answer.text)["stateUrl"] == "/system/state?detail=true"
+    assert page_data(answer.text)["stateUrl"] == state
+    assert f'<a href="{path}" aria-current="page">' in answer.text
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,245 @@
+// @ts-check
+/** What the operators' pages share: reading the state every few seconds, asking for the key, figures and charts. */
+
+import { element, fill, make, pageData } from "./text.js";
+
+const KEY_ITEM = "imserver:admin-key";
+const UNAUTHORIZED = 1003;
+const MAX_SAMPLES = 200;
+const MAX_APPS = 100;
+
+/** @typedef {{ stateUrl: string, seconds: number, language: string, text: Record<string, string> }} Page */
+
+export const page = /** @type {Page} */ (pageData());
+export const words = page.text;
+export const number = new Intl.NumberFormat(page.language);
+export const clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
+export const el = (/** @type {string} */ id) => element(id, HTMLElement);
+
+/** A refusal or a failure; `keyNeeded` when another key would help. */
+class StateError extends Error {
+  /**
+   * @param {string} message
+   * @param {boolean} [keyNeeded]
+   */
+  constructor(message, keyNeeded = false) {
+    super(message);
+    this.keyNeeded = keyNeeded;
+  }
+}
+
+/** Reads the state again and again and has it shown. Owner of the key, of the pause and of what is said about both. */
+export class Board {
+  /** @param {(data: any) => void} show  gets the data of each answer */
+  constructor(show) {
+    this.show = show;
+    this.keyField = element("key", HTMLInputElement);
+    /** @type {Date | null} */
+    this.lastGood = null;
+    this.paused = false;
+    /** @type {ReturnType<typeof setTimeout> | undefined} */
+    this.timer = undefined;
+    this.key = "";
+    try {
+      this.key = sessionStorage.getItem(KEY_ITEM) ?? "";
+    } catch {
+      // a browser that keeps nothing asks for the key at each load
+    }
+    this.listen();
+  }
+
+  listen() {
+    element("key-form", HTMLFormElement).addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.keepKey(this.keyField.value.trim());
+      this.keyField.value = "";
+      if (this.key) this.refresh();
+    });
+    el("forget").addEventListener("click", () => {
+      this.keepKey("");
+      this.refresh();
+    });
+    el("pause").addEventListener("click", () => {
+      this.paused = !this.paused;
+      el("pause").textContent = this.paused ? words.status_resume : words.status_pause;
+      if (!this.paused) this.refresh();
+      else this.plan();
+    });
+    document.addEventListener("visibilitychange", () => {
+      if (document.hidden) this.plan();
+      else if (!this.paused && el("key-form").hidden) this.refresh();
+    });
+  }
+
+  /** @param {string} next */
+  keepKey(next) {
+    this.key = next;
+    try {
+      if (next) sessionStorage.setItem(KEY_ITEM, next);
+      else sessionStorage.removeItem(KEY_ITEM);
+    } catch {
+      // as above
+    }
+  }
+
+  /** @returns {Promise<any>} the answer's data */
+  async read() {
+    let response;
+    try {
+      response = await fetch(page.stateUrl, {
+        headers: this.key ? { Authorization: `Bearer ${this.key}` } : {},
+        cache: "no-store",
+        signal: AbortSignal.timeout(5_000),
+      });
+    } catch {
+      throw new StateError(words.no_answer);
+    }
+    if (response.status === 401 || response.status === 403) throw new StateError(`HTTP ${response.status}`, true);
+    const answer = await response.json().catch(() => null);
+    if (answer?.code === UNAUTHORIZED) throw new StateError(`${answer.msg} (${answer.code})`, true);
+    if (!response.ok || !answer) throw new StateError(`HTTP ${response.status}`);
+    if (answer.code !== 200) throw new StateError(`${answer.msg} (${answer.code})`);
+    return answer.data ?? {};
+  }
+
+  /** Read now; then again after a while, unless nobody looks. */
+  async refresh() {
+    clearTimeout(this.timer);
+    try {
+      const data = await this.read();
+      this.lastGood = new Date();
+      this.show(data);
+      el("problem").hidden = true;
+      el("key-form").hidden = true;
+      el("figures").hidden = false;
+      setState("online", fill(words.status_updated, { time: clock.format(this.lastGood) }));
+    } catch (error) {
+      this.fail(error instanceof StateError ? error : new StateError(String(error)));
+    }
+    el("forget").hidden = !this.key;
+    this.plan();
+  }
+
+  plan() {
+    clearTimeout(this.timer);
+    if (this.paused || document.hidden || !el("key-form").hidden) return;
+    this.timer = setTimeout(() => this.refresh(), page.seconds * 1000);
+  }
+
+  /** @param {StateError} error */
+  fail(error) {
+    if (error.keyNeeded) {
+      el("key-problem").textContent = this.key ? words.status_key_wrong : "";
+      this.keepKey("");
+      el("figures").hidden = true;
+      el("problem").hidden = true;
+      el("key-form").hidden = false;
+      setState("refused", words.status_key_title);
+      this.keyField.focus();
+      return;
+    }
+    el("problem").textContent = fill(words.status_failed, { reason: error.message });
+    el("problem").hidden = false;
+    setState("refused", this.lastGood ? fill(words.status_stale, { time: clock.format(this.lastGood) }) : words.no_answer);
+  }
+}
+
+/**
+ * @param {string} state
+ * @param {string} text
+ */
+function setState(state, text) {
+  el("state").dataset.state = state;
+  el("state-text").textContent = text;
+}
+
+/** The line of one figure over the last minutes. Owner of its samples. */
+export class Chart {
+  constructor() {
+    /** @type {number[]} */
+    this.samples = [];
+  }
+
+  /** @param {number} value */
+  add(value) {
+    this.samples.push(value);
+    if (this.samples.length > MAX_SAMPLES) this.samples.shift();
+    const { samples } = this;
+    const minutes = Math.max(1, Math.round((samples.length * page.seconds) / 60));
+    el("chart-title").textContent = fill(words.status_history, { minutes });
+    const top = Math.max(4, ...samples) * 1.15;
+    const step = 600 / Math.max(1, samples.length - 1);
+    const points = samples.map((each, index) => `${(index * step).toFixed(1)} ${(118 - (each / top) * 114).toFixed(1)}`);
+    if (points.length === 1) points.push(`600 ${points[0].split(" ")[1]}`);
+    const line = `M${points.join("L")}`;
+    document.getElementById("chart-line")?.setAttribute("d", line);
+    document.getElementById("chart-area")?.setAttribute("d", `${line}L600 120L0 120Z`);
+  }
+}
+
+/**
+ * The table of apps, the largest first, and in how many of them there is anybody.
+ *
+ * @param {Record<string, number> | undefined} apps  users by app
+ * @param {number} users
+ */
+export function showApps(apps, users) {
+  el("apps-card").hidden = !apps;
+  if (!apps) return;
+  const used = Object.values(apps).filter((count) => count > 0).length;
+  el("apps-count").textContent = used ? fill(words.status_in_apps, { count: number.format(used) }) : "";
+  const sorted = Object.entries(apps).sort(([a, m], [b, n]) => n - m || a.localeCompare(b, undefined, { numeric: true }));
+  const rows = sorted.slice(0, MAX_APPS).map(([app, count]) => {
+    const name = make("th", "", make("bdi", "", app));
+    name.setAttribute("scope", "row");
+    return make("tr", "", name, make("td", "figure", number.format(count)), make("td", "share", bar(users ? count / users : 0)));
+  });
+  el("apps").replaceChildren(...rows);
+  el("no-apps").hidden = sorted.some(([, count]) => count > 0);
+}
+
+/**
+ * @param {number} share  0 to 1
+ * @returns {HTMLElement}
+ */
+export function bar(share) {
+  const inner = make("span", "");
+  inner.style.width = `${Math.min(100, 100 * share)}%`;
+  return make("span", "bar", inner);
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string} its two greatest units
+ */
+export function duration(seconds) {
+  const units = /** @type {const} */ ([["days", 86_400], ["hours", 3_600], ["minutes", 60], ["seconds", 1]]);
+  let rest = Math.floor(seconds);
+  const parts = [];
+  for (const [name, length] of units) {
+    const count = Math.floor(rest / length);
+    rest -= count * length;
+    if (count || parts.length || length === 1) parts.push(fill(words[`unit_${name}`], { count }));
+  }
+  return parts.slice(0, 2).join(" ");
+}
+
+/**
+ * @param {number} bytes
+ * @returns {string}
+ */
+export function size(bytes) {
+  const units = ["B", "KB", "MB", "GB", "TB"];
+  let unit = 0;
+  let value = bytes;
+  for (; value >= 1024 && unit < units.length - 1; unit++) value /= 1024;
+  return `${new Intl.NumberFormat(page.language, { maximumFractionDigits: value < 10 ? 1 : 0 }).format(value)} ${units[unit]}`;
+}
+
+/**
+ * @param {number} seconds
+ * @returns {string}
+ */
+export function milliseconds(seconds) {
+  return `${(seconds * 1000).toFixed(1)} ms`;
+}

@@ -1,0 +1,93 @@
+"""The page of all nodes in a real browser."""
+
+import json
+import signal
+from collections.abc import Iterator
+
+import pytest
+from websockets.sync.client import connect
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.integration.clusters import Nodes, name_of, nodes_of
+from tests.support import eventually
+
+pytestmark = pytest.mark.timeout(120)
+
+KEY = "an-admin-key-of-this-test"
+
+
+@pytest.fixture
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes, quickly given up by each other."""
+    with nodes_of(
+        tmp_path_factory.mktemp("cluster"),
+        2,
+        cluster={"lease_seconds": 4, "renew_seconds": 0.5, "rpc_seconds": 0.5},
+    ) as two:
+        yield two
+
+
+ROWS = """return [...document.querySelectorAll('#nodes tr')].map((row) => [
+    row.querySelector('bdi').textContent, [...row.querySelectorAll('td')].map((cell) => cell.textContent)])"""
+
+
+def rows(page: Page) -> dict[str, list[str]]:
+    """The table of nodes: the cells by the name of the node."""
+    return dict(page.run(ROWS))
+
+
+def state_of(page: Page, name: str) -> str:
+    """The state of a node as of now: going on after a pause reads at once."""
+    page.run("document.getElementById('pause').click(); document.getElementById('pause').click()")
+    return rows(page).get(name, [""])[0]
+
+
+def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) -> None:
+    asked, other = nodes.servers
+    names = sorted((name_of(asked), name_of(other)))
+    page = pair[0].open(f"{asked.http_url}/cluster?lang=en")
+    eventually(lambda: page.texts("#count") == ["2"], what="two nodes")
+    assert list(rows(page)) == names
+    assert page.texts("#answering") == ["all answer"]
+    assert not page.shown("#alone")
+    with connect(other.ws_url, proxy=None) as socket, connect(asked.ws_url, proxy=None):
+        socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
+        socket.recv(10)
+        eventually(lambda: page.texts("#connections") == ["2"], what="the figures are renewed")
+        assert page.texts("#users") == ["1"]
+        assert page.texts("#apps tr:first-child > :not(.share)") == ["102", "1"]
+        state, connections, users, *_ = rows(page)[name_of(other)]
+        assert (state, connections, users) == ("Up", "1", "1")
+    silent = name_of(other)
+    other.process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: state_of(page, silent) == "No answer", what="the silent node")
+        eventually(lambda: state_of(page, silent).startswith("Gone since"), what="the node that is gone")
+        assert page.texts("#count") == ["1"]
+    finally:
+        other.process.send_signal(signal.SIGCONT)
+    eventually(lambda: state_of(page, silent) == "Up", what="the node is back")
+    for size in ((320, 640), (1280, 800)):
+        page.resize(*size)
+        assert page.overflow <= 0
+
+
+def test_a_node_that_is_alone_says_so(pair: Pair, start_server: StartServer) -> None:
+    server = start_server()
+    page = pair[0].open(f"{server.http_url}/cluster?lang=en")
+    eventually(lambda: page.texts("#count") == ["1"], what="one node")
+    assert page.shown("#alone")
+    page.find("nav a[href*='/status']").click()
+    eventually(lambda: page.texts("h1") == ["Status"], what="the page of this node")
+
+
+def test_it_asks_for_the_same_key_as_the_page_of_one_node(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"api": {"keys": [{"key": KEY, "scopes": ["admin"]}]}})
+    page = pair[0].open(f"{server.http_url}/cluster")
+    eventually(lambda: page.shown("#key-form"), what="the form")
+    page.find("#key").send_keys(KEY + "\n")
+    eventually(lambda: page.texts("#count") == ["1"], what="the figures")
+    page.driver.get(f"{server.http_url}/status")
+    eventually(lambda: page.shown("#figures"), what="the other page has the key")
