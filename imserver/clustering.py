@@ -27,6 +27,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.questions import Alive, Kick, Names, Questions, encode
 from imserver.services.sessions import Authorise
+from imserver.services.strays import Strays
 
 log = logging.getLogger(__name__)
 
@@ -74,11 +75,13 @@ class Cluster:
             self.courier,
             self.rpc,
             config.cluster.require_registry,
+            config.cluster.rpc_seconds,
         )
         self.pushes = ClusterPushes(self.registry, self.courier, hub, delivery, dedupe, metrics)
         self.presence = ClusterPresence(
             self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
         )
+        self.strays = Strays(self.registry, self.courier, delivery, self.sessions)
         self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self.sessions.restore
         self.registry.on_replaced = self.sessions.replaced
@@ -148,7 +151,7 @@ class Cluster:
     def _apply(self, item: Item) -> None:
         """Carry out what another node has sent."""
         if isinstance(item, ToUser):
-            self._delivery.to_user(item.app, item.user, item.event)
+            self.strays.deliver(item)
         elif isinstance(item, ToApp):
             self._delivery.to_app(item.app, item.event, item.except_user)
         elif isinstance(item, Notice):
@@ -167,7 +170,7 @@ class Cluster:
 
     def stop(self) -> None:
         """Leave: what waits is sent, departures are told, the lease is given back."""
-        self.sessions.flush(_FLUSH_SECONDS)
+        clean = self.sessions.flush(_FLUSH_SECONDS)
         self.sessions.stop()
-        self.registry.stop()
+        self.registry.stop(clean)
         self.rpc.stop()

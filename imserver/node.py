@@ -240,9 +240,7 @@ class Node:
             self.prepare()
             self.doors.announce(sockets)
             self.http_port, self.ws_port = self.doors.ports["http"], self.doors.ports["websocket"]
-            if self.cluster is not None:
-                # Before anybody can connect.
-                self.cluster.start(self.config.server.public_ws_url)
+            self.join()
         except StartError:
             for sock in sockets.values():
                 sock.close()
@@ -250,6 +248,11 @@ class Node:
             raise
         self.doors.open(sockets)
         self.run()
+
+    def join(self) -> None:
+        """Become one of many, if this node is to be; before anybody can connect. Raises StartError."""
+        if self.cluster is not None:
+            self.cluster.start(self.config.server.public_ws_url)
 
     def run(self) -> None:
         """Start the periodic work. Everything that was built lives long: keep the collector off it."""

@@ -1,5 +1,6 @@
 """Runs one node in the foreground: banner, signals, drain, exit."""
 
+import gc
 import ipaddress
 import json
 import logging
@@ -177,7 +178,12 @@ class _Signals:
             "pending callbacks": loop.pendingcnt,
             "node": self._node.state(False, detail=True),
         }
-        stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
+        # What was frozen at the start is out of the collector's sight, and greenlets are found through it.
+        gc.unfreeze()
+        try:
+            stacks: list[str] = format_run_info()  # type: ignore[func-returns-value, assignment]
+        finally:
+            gc.freeze()
         detail = [json.dumps(state, ensure_ascii=False), *stacks]
         _log.info("greenlets and loop state", extra={"detail": "\n".join(detail)})
 

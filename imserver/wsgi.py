@@ -25,6 +25,7 @@ def _node() -> Node:
         settings = config.load(os.environ.get("IMSERVER_CONFIG"))
         node = Node(settings, open_logs(settings).requests, create_app)
         node.prepare()
+        node.join()
         node.run()
         _nodes.append(node)
     return _nodes[0]

@@ -53,7 +53,9 @@ def problem_of(answer: TestResponse) -> Any:
 def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -> None:
     answer = app.client.open(route.path, method=route.method)
     assert answer.status_code == 200
-    assert list(answer.headers) == [*HEADER_LIST, ("Content-Length", str(len(answer.data)))]
+    headers = {**dict(HEADER_LIST), "Content-Type": answer.content_type}
+    assert list(answer.headers) == [*headers.items(), ("Content-Length", str(len(answer.data)))]
+    assert answer.content_type == HEADER_LIST[0][1] or route.problems
     preflight = app.client.options(route.path)
     assert preflight.status_code == 204
     assert preflight.data == b""

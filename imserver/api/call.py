@@ -24,8 +24,8 @@ _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 class Kicking(Protocol):
     """How the API ends sessions; :class:`imserver.services.sessions.Sessions` does it."""
 
-    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
-        """Close a user's connections; how many there were."""
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+        """Close a user's connections: how many there were, and the nodes that did not answer."""
 
 
 class Services(Protocol):

@@ -53,5 +53,8 @@ def kick(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
-    closed = api.sessions.kick(call.app, user, ban_seconds)
-    return success({"kickResults": closed > 0, "kickCount": closed})
+    closed, missing = api.sessions.kick_everywhere(call.app, user, ban_seconds)
+    data: dict[str, object] = {"kickResults": closed > 0, "kickCount": closed}
+    if missing:
+        data["missingNodes"] = missing
+    return success(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Collection, Iterator
 from time import monotonic, time
 
@@ -46,14 +46,18 @@ class ClusterSessions(Sessions):
         courier: Courier,
         rpc: Rpc,
         require_registry: bool,
+        rpc_seconds: float = 1.0,
     ) -> None:
         super().__init__(hub, fanout, metrics, authorise)
         self._registry = registry
         self._courier = courier
         self._rpc = rpc
         self._require_registry = require_registry
+        self._rpc_seconds = rpc_seconds
         self._beginning: dict[int, bool] = {}
         """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
+        self._beginners: Counter[tuple[str, str]] = Counter()
+        """Users with a session that is being begun."""
         self._departures: deque[tuple[Session, bool]] = deque()
         self._departed = Signal()
         self._telling = 0
@@ -68,10 +72,15 @@ class ClusterSessions(Sessions):
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
         self._beginning[session.id] = False
+        who = login.app, login.user
+        self._beginners[who] += 1
         try:
             begun = self._ask_to_begin(session, login)
         finally:
             replaced = self._beginning.pop(session.id)
+            self._beginners[who] -= 1
+            if not self._beginners[who]:
+                del self._beginners[who]
         if begun is None and self._require_registry:
             # It may have been registered, and the answer lost.
             self._depart(session, False)
@@ -95,6 +104,10 @@ class ClusterSessions(Sessions):
             return code
         self._hub.attach(app, connection, login.user, login.device)
         return errors.REPLY_OK
+
+    def is_beginning(self, app: str, user: str) -> bool:
+        """Whether a login of this user waits for the registry: it may know of the session already."""
+        return (app, user) in self._beginners
 
     def _ask_to_begin(self, session: Session, login: Login) -> Begun | None:
         begun = self._registry.begin(session)
@@ -229,11 +242,12 @@ class ClusterSessions(Sessions):
         if len(app.users) + sum(counts) <= self._fanout.notice_members:
             self._courier.to_all(Notice(app.name, event))
 
-    def flush(self, seconds: float) -> None:
-        """Wait until all departures are told, for at most ``seconds``."""
+    def flush(self, seconds: float) -> bool:
+        """Wait until all departures are told, for at most ``seconds``; whether they all are."""
         deadline = monotonic() + seconds
         while (self._departures or self._telling) and monotonic() < deadline:
             gevent.sleep(0.01)
+        return not (self._departures or self._telling)
 
     def stop(self) -> None:
         """End the greenlets."""
@@ -245,16 +259,20 @@ class ClusterSessions(Sessions):
 
     def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
         """See :class:`imserver.services.sessions.Sessions`; on all nodes."""
+        return self.kick_everywhere(app, user, ban_seconds)[0]
+
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+        """See :class:`imserver.services.sessions.Sessions`."""
         if ban_seconds > 0 and app in self._hub.apps:
             self._registry.ban(app, user, ban_seconds)
         found = self._registry.find(app, [user])
         asked = Kick(app, user, ban_seconds, bool(found and found[0]))
         closed = self.kick_here(asked)
-        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", encode(asked), 1.0)
+        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", encode(asked), self._rpc_seconds)
         if missing:
             log.warning("a kick did not reach %s", ", ".join(missing))
         elsewhere: int = sum(read(answers, int).values())
-        return closed + elsewhere
+        return closed + elsewhere, missing
 
     def kick_here(self, asked: Kick) -> int:
         """The part of a kick that happens on this node; another one may ask for it."""

@@ -20,11 +20,12 @@ log = logging.getLogger(__name__)
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
-    """Deliver to one user."""
+    """Deliver to one user. ``hops``: how often it has followed the user already."""
 
     app: str
     user: str
     event: Event
+    hops: int = 0
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):

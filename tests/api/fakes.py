@@ -91,6 +91,8 @@ class FakeNode:
         )
         self.pushes = LocalPushes(self.dedupe, self, self.metrics)
         self.is_ready = True
+        self.silent: list[str] = []
+        """Nodes that do not answer."""
         self.on_delivery: Callable[[], None] = lambda: None
         self.api = Api(self)
 
@@ -116,9 +118,9 @@ class FakeNode:
         self.delivered.extend((app, user, event) for user in receivers)
         return len(receivers)
 
-    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
         self.kicked.append((app, user, ban_seconds))
-        return int(self.is_online(app, user))
+        return int(self.is_online(app, user)), self.silent
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         return {"managerInfo": {"clientsLen": 2, **({"clients": ["127.0.0.1:1"]} if debug else {})}}

@@ -109,3 +109,9 @@ def test_nobody_is_kicked_without_an_app_and_a_name(node: FakeNode, form: str) -
     answer = node.call("POST", KICK, form.encode())
     assert decoded(answer)["data"] == {"kickResults": False, "kickCount": 0}
     assert node.kicked == []
+
+
+def test_a_kick_names_the_nodes_that_did_not_answer(node: FakeNode) -> None:
+    node.silent = ["192.0.2.1:9001"]
+    answer = node.post("/user/kick", appID=101, userID="马远")
+    assert answer["data"] == {"kickResults": True, "kickCount": 1, "missingNodes": ["192.0.2.1:9001"]}

@@ -1,0 +1,95 @@
+"""Strays: pushes that another node has sent here for a user who is not here any more, or not yet.
+
+Between a look into the registry and the arrival of a push its user may have logged in elsewhere; and here a
+login may have been registered whose answer has not come back. A stray waits for the login, or follows the
+user to the node where the registry finds them now, in the order of arrival. What reaches nobody is counted.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+
+import gevent
+from msgspec.structs import replace
+
+from imserver.cluster.contract import Registry
+from imserver.services.cluster_sessions import ClusterSessions
+from imserver.services.courier import Courier, ToUser
+from imserver.services.pushing import Delivers
+
+log = logging.getLogger(__name__)
+
+MAX_HOPS = 3
+"""How often a push may follow its user."""
+MAX_STRAYS = 10_000
+_BEGIN_SECONDS = 0.01
+_BEGIN_LOOKS = 100
+
+
+class Strays:
+    """Owner of the queues, one a user, and of the greenlets that empty them."""
+
+    def __init__(
+        self, registry: Registry, courier: Courier, delivery: Delivers, sessions: ClusterSessions
+    ) -> None:
+        self._registry = registry
+        self._courier = courier
+        self._delivery = delivery
+        self._sessions = sessions
+        self._queues: dict[tuple[str, str], deque[ToUser]] = {}
+        self._count = 0
+        self.followed = 0
+        """Pushes that were sent on to where their user had gone."""
+        self.unreached = 0
+        """Pushes that were accepted by a node and reached nobody."""
+
+    def deliver(self, item: ToUser) -> None:
+        """Deliver here, behind earlier strays of the same user if there are any. Never switches."""
+        queue = self._queues.get((item.app, item.user))
+        if queue is None and self._delivery.to_user(item.app, item.user, item.event):
+            return
+        if self._count >= MAX_STRAYS:
+            self.unreached += 1
+            return
+        self._count += 1
+        if queue is not None:
+            queue.append(item)
+            return
+        self._queues[item.app, item.user] = deque([item])
+        gevent.spawn(self._run, item.app, item.user)
+
+    def _run(self, app: str, user: str) -> None:
+        """Greenlet: serve the strays of one user until there are none."""
+        queue = self._queues[app, user]
+        try:
+            while queue:
+                if not self._serve(queue[0]):
+                    self.unreached += 1
+                queue.popleft()
+                self._count -= 1
+        except Exception:
+            log.exception("strays of %s in %s failed", user, app)
+            self.unreached += len(queue)
+            self._count -= len(queue)
+        finally:
+            del self._queues[app, user]
+
+    def _serve(self, item: ToUser) -> bool:
+        """Deliver one stray, wherever its user is now; whether that was possible."""
+        for _ in range(_BEGIN_LOOKS):
+            if self._delivery.to_user(item.app, item.user, item.event):
+                return True
+            if not self._sessions.is_beginning(item.app, item.user):
+                break
+            gevent.sleep(_BEGIN_SECONDS)
+        found = self._registry.find(item.app, [item.user])
+        if self._delivery.to_user(item.app, item.user, item.event):
+            return True
+        if found is None or item.hops >= MAX_HOPS:
+            return False
+        onward = replace(item, hops=item.hops + 1)
+        epochs = {place.epoch for place in found[0]} - {self._courier.own_epoch}
+        sent = sum(self._courier.to_life(epoch, onward) for epoch in epochs)
+        self.followed += sent > 0
+        return sent > 0
