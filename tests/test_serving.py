@@ -147,7 +147,7 @@ def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServ
     eventually(lambda: "settings stay as they are: server.host 0.0.0.0 is beyond loopback" in server.log_text)
 
 
-def _in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
+def in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
     """A server that runs in the foreground of a new terminal; the process and the terminal's other end."""
     master, slave = pty.openpty()
     arguments = ["-m", "imserver", "serve", "--http-port", "0", "--ws-port", "0"]
@@ -172,7 +172,7 @@ def _in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], i
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
 def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
-    process, master = _in_terminal(tmp_path)
+    process, master = in_terminal(tmp_path)
     os.close(master)
     assert process.wait(15) == 0
     assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
@@ -180,7 +180,7 @@ def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
 def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
-    process, master = _in_terminal(tmp_path, "nohup")
+    process, master = in_terminal(tmp_path, "nohup")
     os.close(master)
     eventually(lambda: "settings read again" in (tmp_path / "server.log").read_text(encoding="utf-8"))
     assert process.poll() is None

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from tests.support import eventually, merged
+from tests.test_serving import in_terminal
 
 from .conftest import StartFamily
-from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, kill, upgraded
+from .family import ACCEPTED, Stream, alive, answer, children_of, crowd, free_ports, kill, upgraded
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 
@@ -330,6 +331,22 @@ def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -
     family.signal(signal.SIGUSR2)
     eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
     assert moved.read_text(encoding="utf-8").count("greenlets and loop state") == 2
+
+
+def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Path) -> None:
+    settings = {
+        "IMSERVER_APP_RPC_PORT": free_ports(4),
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_DRAIN_CLOSE_SECONDS": 0,
+        "IMSERVER_REDIS_URL": redis_url,
+        "IMSERVER_SERVER_PROCESSES": 2,
+    }
+    process, master = in_terminal(tmp_path, "env", *(f"{name}={value}" for name, value in settings.items()))
+    os.close(master)
+    assert process.wait(15) == 0
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    assert "SIGHUP: draining 2 nodes" in log
+    assert log.endswith("all nodes have ended\n")
 
 
 def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
