@@ -1,0 +1,146 @@
+"""Clusters for tests: several server processes, each a node, with one real Redis and one folder of data."""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.cluster.redis_server import RedisServer
+from tests.support import Address, Server, eventually, merged
+
+from .cmd import good
+from .raw import ask, request
+from .setting import stop
+
+POLICIES = ("newest", "multi", "single", "refuse")
+_APPS_EACH = 30
+APPS = {
+    str(3000 + 100 * number + offset): {"login_policy": policy}
+    for number, policy in enumerate(POLICIES)
+    for offset in range(_APPS_EACH)
+}
+"""Apps beside the usual four, so that each test has one of its own of the policy that it wants."""
+_numbers = itertools.count()
+
+Launch = Callable[..., "Nodes"]
+"""``cluster(number, section={…}, …)`` starts a cluster for one test."""
+
+
+def app_with(policy: str = "newest") -> int:
+    """An app of this policy that no other test has."""
+    return 3000 + 100 * POLICIES.index(policy) + next(_numbers) % _APPS_EACH
+
+
+class Nodes:
+    """The nodes of one cluster. Odd ones have the portable door.
+
+    ``config`` holds for all nodes, what is given to :meth:`start` for one.
+    """
+
+    def __init__(self, folder: Path, redis: RedisServer, config: Mapping[str, Any] | None = None) -> None:
+        self.folder = folder
+        self.redis = redis
+        self.servers: list[Server] = []
+        self._config = merged(
+            {
+                "app": {"rpc_port": 0},
+                "server": {"data_dir": str(folder / "data")},
+                "redis": {"addr": f"127.0.0.1:{redis.port}"},
+                "cluster": {"advertise": "127.0.0.1"},
+                "websocket": {"close_seconds": 1},
+                "apps": {**{str(app): {} for app in (101, 102, 103, 104)}, **APPS},
+            },
+            config or {},
+        )
+
+    def start(self, config: Mapping[str, Any] | None = None, **options: Any) -> Server:
+        """One more node."""
+        return self._started(len(self.servers), config or {}, options)
+
+    def start_many(self, number: int, **options: Any) -> None:
+        """So many more nodes, all at once."""
+        first = len(self.servers)
+        with ThreadPoolExecutor(number) as pool:
+            list(pool.map(lambda index: self._started(index, {}, options), range(first, first + number)))
+        self.servers.sort(key=lambda server: server.folder.name)
+        self.wait_until_met()
+
+    def _started(self, index: int, config: Mapping[str, Any], options: Mapping[str, Any]) -> Server:
+        door = options.get("door", "wsgi" if index % 2 else "front")
+        server = Server(
+            self.folder / f"node{index}",
+            config=merged(self._config, config),
+            **{**options, "door": door},
+        )
+        self.servers.append(server)
+        return server
+
+    def wait_until_met(self, seconds: float = 15.0) -> None:
+        """Wait until every node that runs knows every other and nobody else."""
+        running = self.running
+        keys = self._config.get("api", {}).get("keys", [{"key": ""}])
+        for server in running:
+            eventually(
+                lambda server=server: len(leases(server, keys[0]["key"])) == len(running),
+                seconds,
+                f"all {len(running)} nodes know each other",
+            )
+
+    @property
+    def running(self) -> list[Server]:
+        """Those that have not ended."""
+        return [server for server in self.servers if server.process.poll() is None]
+
+    @property
+    def http(self) -> list[Address]:
+        return [server.http for server in self.servers]
+
+    @property
+    def ws(self) -> list[Address]:
+        return [server.ws for server in self.servers]
+
+    def stop(self) -> None:
+        """End all nodes; fail if one of them logged a traceback."""
+        with ThreadPoolExecutor(len(self.servers) or 1) as pool:
+            list(pool.map(Server.stop, self.servers))
+        for server in self.servers:
+            stop(server)
+
+
+@contextmanager
+def nodes_of(folder: Path, number: int, redis: RedisServer | None = None, **config: Any) -> Iterator[Nodes]:
+    """A cluster of so many nodes; with a Redis of its own unless one is given."""
+    own = None
+    if redis is None:
+        (folder / "redis").mkdir(parents=True, exist_ok=True)
+        redis = own = RedisServer(folder / "redis")
+    nodes = Nodes(folder, redis, config)
+    try:
+        nodes.start_many(number)
+        yield nodes
+    finally:
+        try:
+            nodes.stop()
+        finally:
+            if own is not None:
+                own.kill()
+
+
+def states(server: Server, key: str = "") -> dict[str, Any]:
+    """The states of all nodes, as one node tells. ``key``: the API key to ask with."""
+    asked = request("/system/state?cluster=true", headers=[("Authorization", f"Bearer {key}")] if key else [])
+    data: dict[str, Any] = good(ask(server.http, asked))
+    return data
+
+
+def leases(server: Server, key: str = "") -> dict[str, Any]:
+    """The leases of all nodes by name, as one node knows them. Other nodes are asked, too."""
+    return {node: state["lease"] for node, state in states(server, key)["nodes"].items()}
+
+
+def name_of(server: Server) -> str:
+    """The id of a node."""
+    found: str = next(iter(leases(server)))
+    return found

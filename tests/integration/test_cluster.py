@@ -1,0 +1,741 @@
+"""Nodes that act as one: two and three server processes with a real Redis, seen from outside."""
+
+import html
+import itertools
+import json
+import re
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually, run_cli
+
+from .clusters import Launch, Nodes, app_with, leases, name_of, nodes_of, states
+from .cmd import (
+    GONE,
+    HELLO,
+    Speaker,
+    code_of,
+    command,
+    form_request,
+    fresh,
+    get,
+    good,
+    is_online,
+    json_request,
+    logged_in,
+    pairs,
+    post,
+    push,
+    send_message,
+    send_to_all,
+    speaker,
+    users,
+)
+from .raw import CLOSE, PING, PONG, Ended, Raw, Response, ask, frame, request, select_readable
+
+PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
+"""Where somebody is, and where it is asked."""
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Three nodes that most tests share."""
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 3) as three:
+        yield three
+
+
+@pytest.fixture
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
+    """``cluster(number, section={…}, …)``: a cluster for this test alone."""
+    with ExitStack() as stack:
+
+        def start(number: int = 2, **config: Any) -> Nodes:
+            return stack.enter_context(nodes_of(tmp_path_factory.mktemp("cluster"), number, **config))
+
+        yield start
+
+
+@pytest.fixture
+def app() -> int:
+    """An app of this test alone, with the policy of the original."""
+    return app_with("newest")
+
+
+def everywhere(nodes: Nodes, condition: Callable[[Server], bool], seconds: float = 5.0) -> None:
+    """Wait until it is true on each node."""
+    for server in nodes.running:
+        eventually(lambda server=server: condition(server), seconds)
+
+
+# --- who is there -------------------------------------------------------------------------------------------
+
+
+def test_every_node_tells_of_all(nodes: Nodes) -> None:
+    found = [leases(server) for server in nodes.servers]
+    assert found[0].keys() == found[1].keys() == found[2].keys()
+    epochs = {lease["epoch"] for lease in found[0].values()}
+    assert len(epochs) == 3
+    assert 0 not in epochs
+    for server in nodes.servers:
+        data = states(server)
+        assert data["missingNodes"] == []
+        assert all("managerInfo" in state for state in data["nodes"].values())
+        assert get(server.http, "/ready").status == 200
+
+
+def test_the_state_without_a_word_of_the_cluster_is_that_of_the_node(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[1], "马远", app):
+        counts = [
+            good(get(http, "/system/state", isDebug="true"))["managerInfo"]["users"] for http in nodes.http
+        ]
+        assert [f"{app}_马远" in names for names in counts] == [False, True, False]
+
+
+# --- notices ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("there", "here"), PAIRS_OF_NODES)
+def test_enter_and_exit_are_told_on_the_other_nodes_as_on_the_own(
+    nodes: Nodes, app: int, there: int, here: int
+) -> None:
+    with logged_in(nodes.ws[here], "黄帝", app) as watcher:
+        with logged_in(nodes.ws[there], "马远", app) as other:
+            found = watcher.push()
+            assert pairs(found.payload) == push("enter", HELLO, "马远", found.json["seq"])
+            assert found.json["seq"].isdigit()
+            other.no_push()
+        found = watcher.push()
+        assert pairs(found.payload) == push("exit", GONE, "马远", found.json["seq"])
+        watcher.no_push()
+
+
+def test_notices_stay_in_their_app(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[0], "ann", app_with("multi")) as watcher, logged_in(nodes.ws[1], "bob", app):
+        send_to_all(nodes.http[1], app, "bob", "hello")
+        watcher.no_push()
+
+
+def test_a_connection_that_vanishes_is_an_exit_on_all_nodes(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[0], "ann", app) as watcher:
+        other = Speaker(nodes.ws[1]).upgrade().login("bob", app)
+        assert watcher.push().json["cmd"] == "enter"
+        other.reset()
+        assert watcher.push().json["cmd"] == "exit"
+    everywhere(nodes, lambda server: users(server.http, app) == [])
+
+
+# --- messages -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("there", "asked"), PAIRS_OF_NODES)
+def test_a_message_reaches_its_user_on_any_node(nodes: Nodes, app: int, there: int, asked: int) -> None:
+    with logged_in(nodes.ws[there], "马远", app) as client, logged_in(nodes.ws[there], "黄帝", app) as other:
+        msg_id = fresh("7-")
+        assert send_message(nodes.http[asked], app, "马远", "你好\n\"'<b>", msg_id) == {"sendResults": True}
+        assert pairs(client.push("msg").payload) == push("msg", "你好\n\"'<b>", "马远", msg_id)
+        other.no_push("msg")
+
+
+def test_a_message_to_nobody_is_not_sent_and_its_id_stays_free_everywhere(nodes: Nodes, app: int) -> None:
+    msg_id = fresh("m")
+    for http in nodes.http:
+        assert send_message(http, app, "nobody", "hello", msg_id) == {"sendResults": False}
+        assert send_message(http, app, "", "hello", msg_id) == {"sendResults": False}
+    with logged_in(nodes.ws[2], "nobody", app) as client:
+        assert send_message(nodes.http[0], app, "nobody", "hello", msg_id) == {"sendResults": True}
+        client.push("msg")
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_a_message_to_all_spares_its_sender_wherever_they_are(nodes: Nodes, app: int, asked: int) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
+        for sender in ("u0", "u2", "nobody"):
+            msg_id = fresh("m")
+            assert send_to_all(nodes.http[asked], app, sender, "hello", msg_id) == {"sendResults": True}
+            for number, client in enumerate(clients):
+                if sender == f"u{number}":
+                    continue
+                assert pairs(client.push("msg").payload) == push("msg", "hello", sender, msg_id)
+        for client in clients:
+            client.no_push("msg")
+
+
+def test_messages_to_one_user_from_another_node_keep_their_order(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[0], "ann", app) as client, Raw(nodes.http[1]) as http:
+        numbers = itertools.count()
+        for _ in range(100):
+            form = {"appID": app, "userID": "ann", "msgID": fresh("m"), "message": next(numbers)}
+            assert good(http.ask(form_request("/user/sendMessage", form))) == {"sendResults": True}
+            form = {"appID": app, "userID": "bob", "msgID": "", "message": next(numbers)}
+            good(http.ask(form_request("/user/sendMessageAll", form)))
+            batch = [{"userID": "ann", "msgID": fresh("m"), "message": str(next(numbers))} for _ in range(3)]
+            good(http.ask(json_request("/user/sendMessageBatch", {"appID": app, "messages": batch})))
+        found = [int(client.push("msg").json["response"]["data"]["msg"]) for _ in range(500)]
+        assert found == list(range(500))
+        client.no_push("msg")
+
+
+def test_bulk_messages_reach_users_of_all_nodes(nodes: Nodes, app: int) -> None:
+    with ExitStack() as stack:
+        clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
+        for asked, http in enumerate(nodes.http):
+            ids = [fresh("m") for _ in range(4)]
+            messages = [
+                {"userID": f"u{n}", "msgID": msg_id, "message": f"{asked}"} for n, msg_id in enumerate(ids)
+            ]
+            data = good(
+                ask(http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
+            )
+            assert data["sendCount"] == 3
+            assert [row["sendResults"] for row in data["results"]] == [True, True, True, False]
+            again = nodes.http[(asked + 1) % 3]
+            body = {"appID": app, "messages": messages[:3]}
+            data = good(ask(again, json_request("/user/sendMessageBatch", body)))
+            assert data["sendCount"] == 0
+            assert all(row["repeated"] for row in data["results"])
+            body = {"appID": app, "userIDs": ["u2", "u0", "x"], "msgID": fresh("m"), "message": "many"}
+            data = good(ask(http, json_request("/user/sendMessageBatch", body)))
+            assert (data["sendCount"], len(data["results"])) == (2, 3)
+            assert good(ask(again, json_request("/user/sendMessageBatch", body))) == {}
+        for number, client in enumerate(clients):
+            words = [text for _, text in _texts(client)]
+            expected = ["0", "many", "1", "many", "2", "many"] if number != 1 else ["0", "1", "2"]
+            assert words == expected
+
+
+def _texts(client: Speaker) -> list[tuple[str, str]]:
+    assert client.ask_cmd("ping")[2] == "pong"
+    found = [item.json for item in client.pushed if item.json["cmd"] == "msg"]
+    client.pushed.clear()
+    return [(body["seq"], body["response"]["data"]["msg"]) for body in found]
+
+
+# --- message ids --------------------------------------------------------------------------------------------
+
+
+def test_a_message_id_is_accepted_once_in_the_whole_cluster(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[0], "ann", app) as client:
+        first, second = fresh("m"), fresh("m")
+        assert send_message(nodes.http[0], app, "ann", "1", first) == {"sendResults": True}
+        assert send_to_all(nodes.http[1], app, "bob", "2", second) == {"sendResults": True}
+        for http in nodes.http:
+            for msg_id in (first, second):
+                assert send_message(http, app, "ann", "again", msg_id) == {}
+                assert send_to_all(http, app, "bob", "again", msg_id) == {}
+        for http in nodes.http:
+            assert send_message(http, app, "ann", "without an id", "") in ({"sendResults": True},)
+        assert [text for _, text in _texts(client)] == ["1", "2"] + ["without an id"] * 3
+
+
+def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[0], "ann", app) as client, ThreadPoolExecutor(9) as pool:
+        for number in range(20):
+            msg_id = fresh("m")
+            send = send_message if number % 2 else send_to_all
+            user = "ann" if number % 2 else "bob"
+            jobs = [
+                pool.submit(send, http, app, user, str(number), msg_id)
+                for http in nodes.http
+                for _ in range(3)
+            ]
+            answers = Counter(json.dumps(job.result()) for job in jobs)
+            assert answers == {'{"sendResults": true}': 1, "{}": 8}
+        assert [text for _, text in _texts(client)] == [str(number) for number in range(20)]
+
+
+# --- policies -----------------------------------------------------------------------------------------------
+
+
+def test_newest_across_nodes(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
+        assert watcher.push().json["cmd"] == "enter"
+        newer = Speaker(nodes.ws[1]).upgrade().login("ann", app)
+        assert watcher.push().json["cmd"] == "enter", "the second login is told, too"
+        for http in nodes.http:
+            assert users(http, app) == ["ann", "bob"]
+            send_message(http, app, "ann", "hello")
+        send_to_all(nodes.http[0], app, "bob", "hello")
+        assert len([newer.push("msg") for _ in range(4)]) == 4
+        assert older.ask_cmd("heartbeat") == (200, "Success", None)
+        older.no_push("msg")
+        assert older.ask_cmd("login", {"userID": "ann", "appID": app})[0] == 1009
+        newer.leave()
+        assert watcher.push("exit").json["response"]["data"]["from"] == "ann"
+        everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
+        assert older.ask_cmd("heartbeat")[0] == 200
+        older.leave()
+        time.sleep(0.3)
+        watcher.no_push("exit")
+
+
+def test_newest_across_nodes_the_end_of_the_older_is_no_exit(nodes: Nodes, app: int) -> None:
+    with logged_in(nodes.ws[2], "bob", app) as watcher:
+        older = Speaker(nodes.ws[0]).upgrade().login("ann", app)
+        with logged_in(nodes.ws[1], "ann", app) as newer:
+            older.leave()
+            assert send_message(nodes.http[0], app, "ann", "hello") == {"sendResults": True}
+            newer.push("msg")
+            time.sleep(0.3)
+            watcher.no_push("exit")
+            assert all(is_online(http, "ann", app) for http in nodes.http)
+
+
+def test_multi_across_nodes(nodes: Nodes) -> None:
+    app = app_with("multi")
+    with logged_in(nodes.ws[2], "bob", app) as watcher:
+        clients = [Speaker(ws).upgrade().login("ann", app) for ws in nodes.ws]
+        for http in nodes.http:
+            assert users(http, app) == ["ann", "bob"]
+            send_message(http, app, "ann", "hello")
+        send_to_all(nodes.http[1], app, "ann", "spared")
+        for client in clients:
+            assert [client.push("msg").json["response"]["data"]["msg"] for _ in range(3)] == ["hello"] * 3
+            client.no_push("msg")
+        for client in clients[:2]:
+            client.leave()
+        time.sleep(0.3)
+        watcher.no_push("exit")
+        clients[2].leave()
+        assert watcher.push("exit").json["response"]["data"]["from"] == "ann"
+
+
+def test_single_across_nodes(nodes: Nodes) -> None:
+    app = app_with("single")
+    with logged_in(nodes.ws[2], "bob", app) as watcher, logged_in(nodes.ws[0], "ann", app) as older:
+        older.ask_cmd("ping")
+        with logged_in(nodes.ws[1], "ann", app) as newer:
+            closed = _close_of(older)
+            assert (closed.close_code, closed.close_reason) == (4500, "replaced")
+            older.leave()
+            for http in nodes.http:
+                assert send_message(http, app, "ann", "hello") == {"sendResults": True}
+                newer.push("msg")
+            time.sleep(0.3)
+            watcher.no_push("exit")
+
+
+def _close_of(client: Raw) -> Any:
+    while True:
+        found = client.frame()
+        if found.opcode == CLOSE:
+            return found
+
+
+def test_refuse_across_nodes(nodes: Nodes) -> None:
+    app = app_with("refuse")
+    with logged_in(nodes.ws[0], "ann", app) as older, speaker(nodes.ws[1]) as newer:
+        newer.send(_login("ann", app))
+        found = older.frame()
+        assert found.opcode == PING
+        older.send(frame(PONG, found.payload))
+        assert newer.closed(4501).close_reason == "refused"
+        assert send_message(nodes.http[2], app, "ann", "hello") == {"sendResults": True}
+        older.push("msg")
+
+
+def test_refuse_across_nodes_who_shows_no_life_gives_way(nodes: Nodes) -> None:
+    app = app_with("refuse")
+    with logged_in(nodes.ws[0], "ann", app) as older, logged_in(nodes.ws[1], "ann", app) as newer:
+        assert _close_of(older).close_code == 4500
+        assert send_message(nodes.http[2], app, "ann", "hello") == {"sendResults": True}
+        newer.push("msg")
+
+
+@pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
+def test_logins_of_one_user_at_the_same_moment_on_all_nodes(nodes: Nodes, policy: str) -> None:
+    """Whoever wins: one session is addressed, the same for every node, and nobody is shown twice."""
+    app = app_with(policy)
+    clients = [Speaker(ws).upgrade() for ws in nodes.ws * 3]
+    for client in clients:
+        client.send(_login("ann", app))
+    codes: dict[Speaker, int] = {}
+    eventually(lambda: len(_take(clients, codes)) == 9)
+    answers = sorted(codes.values())
+    if policy == "refuse":
+        assert answers == [200] + [4501] * 8
+    else:
+        assert set(answers) <= ({200} if policy == "newest" else {200, 4500})
+    for http in nodes.http:
+        eventually(lambda http=http: users(http, app) == ["ann"])
+        send_message(http, app, "ann", "hello")
+    eventually(lambda: _take(clients, codes) and len(_messages(clients)) == 3)
+    for client in clients:
+        client.leave()
+    everywhere(nodes, lambda server: users(server.http, app) == [])
+
+
+def _login(user: str, app: int) -> bytes:
+    return command("login", {"userID": user, "appID": app})
+
+
+def _take(clients: list[Speaker], codes: dict[Speaker, int]) -> dict[Speaker, int]:
+    """Read what has come: pings are answered, pushes kept; the code of each login, or that of its close."""
+    for client in clients:
+        while client.waiting or select_readable(client.sock, 0):
+            try:
+                found = client.frame(1)
+            except Ended:
+                break
+            if found.opcode == PING:
+                client.send(frame(PONG, found.payload))
+            elif found.opcode == CLOSE:
+                codes.setdefault(client, int(found.close_code or 0))
+                break
+            elif b'"Ok"' in found.payload:
+                client.pushed.append(found)
+            else:
+                codes[client] = int(found.json["response"]["code"])
+    return codes
+
+
+def _messages(clients: list[Speaker]) -> list[str]:
+    return [item.text for client in clients for item in client.pushed if item.json["cmd"] == "msg"]
+
+
+# --- presence -----------------------------------------------------------------------------------------------
+
+
+def test_every_node_answers_the_same_about_who_is_online(nodes: Nodes, app: int) -> None:
+    other = app_with("multi")
+    with ExitStack() as stack:
+        for number, ws in enumerate(nodes.ws * 2):
+            stack.enter_context(logged_in(ws, f"u{number}", app))
+        stack.enter_context(logged_in(nodes.ws[1], "elsewhere", other))
+        for http in nodes.http:
+            assert users(http, app) == [f"u{number}" for number in range(6)]
+            assert good(get(http, "/user/list", appID=999)) == {"userCount": 0, "userList": []}
+            online = good(get(http, "/user/online", userID="elsewhere"))
+            assert online == {"online": True, "userID": "elsewhere"}
+            assert not is_online(http, "elsewhere", app)
+            asked = [*(f"u{number}" for number in range(8)), "elsewhere", "u0"]
+            body = {"appID": app, "userIDs": asked}
+            data = good(ask(http, json_request("/user/onlineBatch", body)))
+            assert data["onlineCount"] == 7
+            assert [row["online"] for row in data["userList"]] == [True] * 6 + [False] * 3 + [True]
+
+
+def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
+    names = [f"u{number}" for number in range(1000)]
+    with ExitStack() as stack:
+        clients = {}
+        for number, name in enumerate(names):
+            client = stack.enter_context(Speaker(nodes.ws[number % 3]))
+            clients[name] = client.upgrade().login(name, app)
+        for http in nodes.http:
+            assert users(http, app) == sorted(names)
+        assert send_to_all(nodes.http[0], app, "u1", "to all") == {"sendResults": True}
+        for start, http in zip((0, 300, 600), nodes.http, strict=True):
+            messages = [
+                {"userID": name, "msgID": fresh("m"), "message": name} for name in names[start : start + 400]
+            ]
+            data = good(
+                ask(http, json_request("/user/sendMessageBatch", {"appID": app, "messages": messages}))
+            )
+            assert data["sendCount"] == 400
+        for number, (name, client) in enumerate(clients.items()):
+            times = (number < 400) + (300 <= number < 700) + (number >= 600)
+            expected = ["to all"] * (name != "u1") + [name] * times
+            found = [client.push("msg").json["response"]["data"]["msg"] for _ in expected]
+            assert Counter(found) == Counter(expected)
+    everywhere(nodes, lambda server: users(server.http, app) == [])
+
+
+_SMALL_PAGES = """
+from gevent import monkey; monkey.patch_all()
+from imserver.api import presence
+presence.LIST_PAGE = 7
+from imserver.cli import main
+main()
+"""
+
+
+def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int) -> None:
+    nodes = cluster(1)
+    nodes.start_many(2, command=(sys.executable, "-c", _SMALL_PAGES))
+    names = sorted(f"u{number}{'é' * (number % 3)}" for number in range(30))
+    with ExitStack() as stack:
+        for number, name in enumerate(names):
+            stack.enter_context(logged_in(nodes.ws[number % 3], name, app))
+        for http in nodes.http[1:]:
+            found: list[str] = []
+            cursor = ""
+            for page in range(5):
+                data = good(get(http, "/user/list", appID=app, **({"cursor": cursor} if cursor else {})))
+                assert data["userCount"] == 30
+                assert len(data["userList"]) == (7 if page < 4 else 2)
+                assert "missingNodes" not in data
+                found += data["userList"]
+                cursor = data.get("next", "")
+            assert not cursor
+            assert found == names
+
+
+# --- operators ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asked", [0, 1, 2])
+def test_a_kick_on_any_node_ends_sessions_on_all(nodes: Nodes, asked: int) -> None:
+    app = app_with("multi")
+    with ExitStack() as stack:
+        clients = [stack.enter_context(logged_in(ws, "ann", app)) for ws in nodes.ws]
+        bystander = stack.enter_context(logged_in(nodes.ws[0], "bob", app))
+        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann"))
+        assert data == {"kickResults": True, "kickCount": 3}
+        for client in clients:
+            assert _close_of(client).close_code == 4502
+            client.leave()
+        assert bystander.push("exit").json["response"]["data"]["from"] == "ann"
+        everywhere(nodes, lambda server: users(server.http, app) == ["bob"])
+        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann"))
+        assert data == {"kickResults": False, "kickCount": 0}
+        stack.enter_context(logged_in(nodes.ws[asked], "ann", app))
+
+
+@pytest.mark.parametrize("asked", [0, 1])
+def test_a_ban_on_any_node_holds_on_all(nodes: Nodes, app: int, asked: int) -> None:
+    with logged_in(nodes.ws[1], "ann", app) as client:
+        data = good(post(nodes.http[asked], "/user/kick", appID=app, userID="ann", banSeconds="2"))
+        assert data == {"kickResults": True, "kickCount": 1}
+        assert _close_of(client).close_code == 4503
+    for ws in nodes.ws:
+        with speaker(ws) as refused:
+            refused.send(_login("ann", app))
+            refused.closed(4503)
+        with logged_in(ws, "bob", app):
+            pass
+
+    def back(ws: Any) -> bool:
+        with speaker(ws) as again:
+            again.send(_login("ann", app))
+            return again.frame().opcode != CLOSE
+
+    for ws in nodes.ws:
+        eventually(lambda ws=ws: back(ws))
+
+
+# --- what operators of the original find in Redis -----------------------------------------------------------
+
+
+def test_the_record_of_a_user_is_as_the_original_writes_it(nodes: Nodes, app: int) -> None:
+    key = f"acc:user:online:{app}_马远"
+    with nodes.redis.client() as redis:
+        began = int(time.time())
+        with logged_in(nodes.ws[1], "马远", app) as client:
+            host, port = client.sock.getsockname()
+            record = json.loads(redis.get(key))
+            node = name_of(nodes.servers[1])
+            assert list(record) == [
+                "accIp", "accPort", "appID", "userID", "clientIp", "clientPort", "loginTime",
+                "heartbeatTime", "logOutTime", "qua", "deviceInfo", "isLogoff",
+            ]  # fmt: skip
+            assert f"{record['accIp']}:{record['accPort']}" == node
+            assert (record["appID"], record["userID"]) == (app, "马远")
+            assert (record["clientIp"], record["clientPort"]) == (f"{host}:{port}", "")
+            assert began <= record["loginTime"] <= record["heartbeatTime"] <= time.time()
+            assert (record["logOutTime"], record["qua"], record["isLogoff"]) == (0, "", False)
+            assert 86400 - 60 <= redis.ttl(key) <= 86400
+            client.ask_cmd("heartbeat")
+            assert json.loads(redis.get(key)) == record, "a heartbeat costs no write"
+        eventually(lambda: json.loads(redis.get(key))["isLogoff"])
+        record = json.loads(redis.get(key))
+        assert began <= record["loginTime"] <= record["logOutTime"] <= time.time()
+        assert 86400 - 60 <= redis.ttl(key) <= 86400
+
+
+def test_servers_and_message_ids_stand_where_the_original_has_them(nodes: Nodes, app: int) -> None:
+    msg_id = fresh("m")
+    with nodes.redis.client() as redis, logged_in(nodes.ws[0], "ann", app):
+        servers = redis.hgetall("acc:hash:servers")
+        assert servers.keys() == leases(nodes.servers[0]).keys()
+        assert all(time.time() - 180 < int(seen) <= time.time() for seen in servers.values())
+        assert 7200 - 180 < redis.ttl("acc:hash:servers") <= 7200
+        send_message(nodes.http[1], app, "ann", "hello", msg_id)
+        key = f"acc:submit:again:seq:{msg_id}"
+        eventually(lambda: redis.get(key) == "1")
+        assert 43200 - 60 < redis.ttl(key) <= 43200
+        send_message(nodes.http[1], app, "nobody", "hello", other := fresh("m"))
+        eventually(lambda: redis.get(f"acc:submit:again:seq:{other}") is None)
+
+
+def test_a_heartbeat_costs_redis_nothing_and_a_push_one_round_trip(cluster: Launch, app: int) -> None:
+    nodes = cluster(2)
+
+    def round_trips() -> int:
+        with nodes.redis.client() as redis:
+            return int(redis.info("stats")["total_reads_processed"])
+
+    def cost(act: Callable[[], Any], times: int = 100) -> float:
+        """Round trips an act, less what passes by itself."""
+        before, began = round_trips(), time.monotonic()
+        for _ in range(times):
+            act()
+        spent, took = round_trips() - before, time.monotonic() - began
+        by_itself = 2 * 2 * (took + 1) + 8
+        return (spent - by_itself) / times
+
+    with logged_in(nodes.ws[0], "ann", app) as client, ExitStack() as stack:
+        assert cost(lambda: client.ask_cmd("heartbeat")) <= 0
+        assert cost(lambda: send_message(nodes.http[1], app, "ann", "hello")) <= 1.1
+        assert cost(lambda: stack.enter_context(logged_in(nodes.ws[1], fresh(), app))) <= 1.1
+
+
+# --- joining and leaving ------------------------------------------------------------------------------------
+
+
+def test_a_node_that_joins_is_reached_at_once(cluster: Launch, app: int) -> None:
+    """From the moment at which it takes clients, without a second's wait."""
+    nodes = cluster(1)
+    with logged_in(nodes.ws[0], "bob", app) as watcher:
+        late = nodes.start()
+        with logged_in(late.ws, "ann", app) as client:
+            assert send_to_all(nodes.http[0], app, "bob", "to all") == {"sendResults": True}
+            assert send_message(nodes.http[0], app, "ann", "to one") == {"sendResults": True}
+            assert [client.push("msg").json["response"]["data"]["msg"] for _ in range(2)] == [
+                "to all",
+                "to one",
+            ]
+            assert watcher.push().json["cmd"] == "enter"
+            assert users(nodes.http[0], app) == ["ann", "bob"]
+
+
+def test_a_node_that_stops_tells_of_everybody_and_is_gone_at_once(cluster: Launch, app: int) -> None:
+    nodes = cluster(2)
+    with ExitStack() as stack:
+        watcher = stack.enter_context(logged_in(nodes.ws[0], "watcher", app))
+        leaving = [stack.enter_context(logged_in(nodes.ws[1], f"u{number}", app)) for number in range(30)]
+        assert len(users(nodes.http[0], app)) == 31
+        assert nodes.servers[1].stop() == 0
+        assert all(_close_of(client).close_code == 1001 for client in leaving)
+        exits = {watcher.push("exit").json["response"]["data"]["from"] for _ in leaving}
+        assert exits == {f"u{number}" for number in range(30)}
+        data = good(get(nodes.http[0], "/user/list", appID=app))
+        assert (data["userCount"], data["userList"]) == (1, ["watcher"])
+        eventually(lambda: "missingNodes" not in good(get(nodes.http[0], "/user/list", appID=app)), 2.0)
+        assert len(leases(nodes.servers[0])) == 1
+        assert send_message(nodes.http[0], app, "u1", "hello") == {"sendResults": False}
+        with nodes.redis.client() as redis:
+            assert json.loads(redis.get(f"acc:user:online:{app}_u1"))["isLogoff"]
+            assert len(redis.hgetall("acc:hash:servers")) == 1
+
+
+def test_a_node_with_another_secret_does_not_start(cluster: Launch) -> None:
+    nodes = cluster(1)
+    folder = nodes.folder / "stranger"
+    folder.mkdir()
+    settings = {
+        "IMSERVER_APP_HTTP_PORT": "0",
+        "IMSERVER_APP_WEBSOCKET_PORT": "0",
+        "IMSERVER_APP_RPC_PORT": "0",
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_REDIS_ADDR": f"127.0.0.1:{nodes.redis.port}",
+        "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
+    }
+    ended = run_cli("serve", **settings)
+    said = ended.stdout + ended.stderr
+    assert ended.returncode == 1
+    assert "another secret" in said
+    assert "Traceback" not in said
+    assert len(leases(nodes.servers[0])) == 1
+
+
+def test_without_a_redis_at_the_start_a_node_works_alone_and_joins_later(cluster: Launch, app: int) -> None:
+    nodes = cluster(1)
+    nodes.servers[0].stop()
+    nodes.redis.kill()
+    alone = nodes.start()
+    assert get(alone.http, "/ready").status == 503
+    with logged_in(alone.ws, "ann", app) as client:
+        assert users(alone.http, app) == ["ann"]
+        assert send_message(alone.http, app, "ann", "hello") == {"sendResults": True}
+        client.push("msg")
+        nodes.redis.start()
+        eventually(lambda: get(alone.http, "/ready").status == 200)
+        other = nodes.start()
+        eventually(lambda: users(other.http, app) == ["ann"])
+        eventually(lambda: is_online(other.http, "ann", app))
+        assert send_message(other.http, app, "ann", "from the other") == {"sendResults": True}
+        client.push("msg")
+
+
+def test_where_the_registry_is_required_a_login_without_it_is_1004(cluster: Launch, app: int) -> None:
+    nodes = cluster(1, cluster={"require_registry": True})
+    with logged_in(nodes.ws[0], "bob", app) as inside:
+        nodes.redis.kill()
+        with speaker(nodes.ws[0]) as client:
+            began = time.monotonic()
+            assert client.ask_cmd("login", {"userID": "ann", "appID": app}) == (1004, "系统错误", None)
+            assert time.monotonic() - began < 2
+            nodes.redis.start()
+            eventually(lambda: client.ask_cmd("login", {"userID": "ann", "appID": app})[0] == 200)
+        assert inside.ask_cmd("heartbeat")[0] == 200
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+ALL, ONE = "k" * 32, "a" * 32
+KEYS = [
+    {"key": ALL, "scopes": ["push", "read", "admin"]},
+    {"key": ONE, "scopes": ["push", "read"], "apps": [101]},
+]
+
+
+def test_with_api_keys_ids_count_by_app_and_keys_hold_on_every_node(cluster: Launch) -> None:
+    nodes = cluster(2, api={"keys": KEYS})
+
+    def call(node: int, key: str, path: str, **form: Any) -> Response:
+        row = b"\r\nAuthorization: Bearer %b\r\n" % key.encode()
+        return ask(nodes.http[node], form_request(path, form).replace(b"\r\n", row, 1))
+
+    with logged_in(nodes.ws[0], "ann", 101) as client:
+        for node in (0, 1):
+            assert code_of(post(nodes.http[node], "/user/sendMessage", appID=101, userID="ann")) == 1003
+            assert code_of(call(node, "x" * 32, "/user/sendMessage", appID=101, userID="ann")) == 1003
+            assert code_of(call(node, ONE, "/user/sendMessage", appID=102, userID="ann")) == 1003
+            assert code_of(call(node, ONE, "/user/kick", appID=101, userID="ann")) == 1003
+        for path, user in (("/user/sendMessage", "ann"), ("/user/sendMessageAll", "bob")):
+            form = {"appID": 101, "userID": user, "msgID": path, "message": "hello"}
+            assert good(call(1, ONE, path, **form)) == {"sendResults": True}
+            assert good(call(0, ALL, path, **form)) == {}
+            client.push("msg")
+        form = {"appID": 102, "userID": "bob", "msgID": "/user/sendMessage", "message": "hello"}
+        assert good(call(1, ALL, "/user/sendMessageAll", **form)) == {"sendResults": True}
+        client.no_push("msg")
+        data = good(call(1, ALL, "/user/kick", appID=101, userID="ann"))
+        assert data == {"kickResults": True, "kickCount": 1}
+        assert _close_of(client).close_code == 4502
+
+
+def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
+    nodes = cluster(2, api={"keys": KEYS})
+    page = get(nodes.http[0], "/home/index", appID=101)
+    found = re.search(rb'id="page-data">(.*?)</script>', page.body)
+    assert found, page
+    data = json.loads(html.unescape(found[1].decode()))
+    user, token = data["user"], data["token"]
+    with logged_in(nodes.ws[1], user, 101, serviceToken=token):
+        asked = request("/user/list?appID=101", headers=[("Authorization", f"Bearer {token}")])
+        for http in nodes.http:
+            assert good(ask(http, asked))["userList"] == [user]
+    with speaker(nodes.ws[1]) as client:
+        code, _, _ = client.ask_cmd("login", {"userID": "other", "appID": 101, "serviceToken": token})
+        assert code == 1003
+
+
+def test_two_nodes_on_one_machine_cannot_have_the_same_ports(cluster: Launch) -> None:
+    nodes = cluster(1)
+    _, _, port = name_of(nodes.servers[0]).rpartition(":")
+    with pytest.raises(AssertionError, match=r"the RPC cannot listen on 127\.0\.0\.1"):
+        nodes.start({"app": {"rpc_port": int(port)}})
+    with socket.create_connection(("127.0.0.1", int(port)), 1):
+        pass
+    assert len(leases(nodes.servers[0])) == 1
