@@ -161,12 +161,7 @@ class Cluster:
         elif isinstance(item, Replaced):
             self.sessions.replaced(item.app, item.user, item.session_id)
 
-    # --- once a second, and at the end ----------------------------------------------------------------------
-
-    def report(self, connections: int, draining: bool) -> None:
-        """Tell the registry how busy this node is. Called once a second; never switches."""
-        counts = {name: len(app.users) for name, app in self._hub.apps.items() if app.users}
-        self.registry.report(connections, counts, draining)
+    # --- at the end ----------------------------------------------------------------------------------------
 
     def stop(self) -> None:
         """Leave: what waits is sent, departures are told, the lease is given back."""

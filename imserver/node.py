@@ -21,7 +21,8 @@ from imserver.api.call import Api
 from imserver.api.metrics import render
 from imserver.auth import Auth
 from imserver.cluster.address import node_name
-from imserver.cluster.contract import Lease
+from imserver.cluster.contract import Lease, Registry
+from imserver.cluster.memory import MemoryRegistry
 from imserver.config import Config
 from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
@@ -144,7 +145,10 @@ class Node:
         self.sessions: Sessions
         self.presence: Presence
         self.pushes: Pushes
+        self.registry: Registry
         if not self.config.clustered:
+            # It asks its own hub who is here; the registry tells operators of the one node that lives.
+            self.registry = MemoryRegistry()
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
             self.presence = LocalPresence(self.hub)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
@@ -163,6 +167,7 @@ class Node:
             self.auth.may_login,
         )
         self.cluster = cluster
+        self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
 
     def _make_overview(self) -> Overview:
@@ -172,33 +177,25 @@ class Node:
         def own_metrics() -> str:
             return render(self, self.lease().node)
 
-        if self.cluster is None:
-            return Overview(own_state, own_metrics, self.lease)
+        rpc = None if self.cluster is None else self.cluster.rpc
         seconds = self.config.cluster.rpc_seconds
-        overview = Overview(
-            own_state, own_metrics, self.lease, self.cluster.registry, self.cluster.rpc, seconds
-        )
-        overview.add_to(self.cluster.questions)
+        overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
+        if self.cluster is not None:
+            overview.add_to(self.cluster.questions)
         return overview
 
     def lease(self) -> Lease:
         """What this node says of itself, as of now; one that is alone tells it nobody but operators."""
-        app, server = self.config.app, self.config.server
-        if self.cluster is None:
-            lease = Lease(
-                node_name(self.config.cluster.advertise, app.rpc_port),
-                started_at=self.started_at,
-                host=socket.gethostname(),
-                public_ws_url=server.public_ws_url,
-            )
-        else:
-            lease = self.cluster.registry.lease
         return replace(
-            lease,
+            self.registry.lease,
             connections=len(self.carrier.connections),
-            counts={name: len(app.users) for name, app in self.hub.apps.items() if app.users},
+            counts=self._counts(),
             draining=self._draining,
         )
+
+    def _counts(self) -> dict[str, int]:
+        """Users here by app, of those apps that have any."""
+        return {name: len(app.users) for name, app in self.hub.apps.items() if app.users}
 
     def _connection_limit(self, files: int) -> int:
         wanted = self.config.limits.max_connections
@@ -251,8 +248,18 @@ class Node:
 
     def join(self) -> None:
         """Become one of many, if this node is to be; before anybody can connect. Raises StartError."""
+        config = self.config
         if self.cluster is not None:
-            self.cluster.start(self.config.server.public_ws_url)
+            self.cluster.start(config.server.public_ws_url)
+            return
+        self.registry.start(
+            Lease(
+                node_name(config.cluster.advertise, config.app.rpc_port),
+                started_at=self.started_at,
+                host=socket.gethostname(),
+                public_ws_url=config.server.public_ws_url,
+            )
+        )
 
     def run(self) -> None:
         """Start the periodic work. Everything that was built lives long: keep the collector off it."""
@@ -283,8 +290,7 @@ class Node:
             now = monotonic()
             self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
-            if self.cluster is not None:
-                self.cluster.report(len(self.carrier.connections), self._draining)
+            self.registry.report(len(self.carrier.connections), self._counts(), self._draining)
             self.flusher.expire()
             self.carrier.expire()
             self.doors.expire()
@@ -311,6 +317,8 @@ class Node:
         self.doors.close()
         if self.cluster is not None:
             self.cluster.stop()
+        else:
+            self.registry.stop()
         gevent.killall(self._greenlets)
         self._unwatch_collector()
         self.poller.close()
@@ -357,7 +365,7 @@ class Node:
 
     def ready(self) -> bool:
         """Whether this node can do its work."""
-        return self._ready and (self.cluster is None or self.cluster.registry.healthy())
+        return self._ready and self.registry.healthy()
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """What ``/system/state`` tells of this node.

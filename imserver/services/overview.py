@@ -34,8 +34,8 @@ class Asks(Protocol):
 class Overview:
     """Answers for this node and asks the others. Stateless.
 
-    ``own_state`` and ``own_metrics`` tell of this node; ``lease`` is what it says of itself, and counts as
-    long as it is alone (``leases`` and ``rpc`` are None).
+    ``own_state`` and ``own_metrics`` tell of this node, ``lease`` is what it says of itself; a node that is
+    alone has no ``rpc``.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class Overview:
         own_state: Callable[[State], Mapping[str, Any]],
         own_metrics: Callable[[], str],
         lease: Callable[[], Lease],
-        leases: Leases | None = None,
+        leases: Leases,
         rpc: Asks | None = None,
         seconds: float = 1.0,
     ) -> None:
@@ -63,10 +63,9 @@ class Overview:
         """What every live node says of itself, this one first. Of two lives of a node the later counts."""
         own = self._own_lease()
         found = {own.node: own}
-        if self._leases is not None:
-            for _, lease in sorted(self._leases.leases().items()):
-                if lease.node != own.node:
-                    found[lease.node] = lease
+        for _, lease in sorted(self._leases.leases().items()):
+            if lease.node != own.node:
+                found[lease.node] = lease
         return found
 
     def states(self, debug: bool, detail: bool) -> tuple[dict[str, Any], list[str]]:
