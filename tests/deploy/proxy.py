@@ -16,35 +16,39 @@ CONFIG = ROOT / "deploy" / "nginx.conf"
 _TEMPORARY = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
 
 
-class Nginx:
-    """nginx in the foreground with all its files in ``folder``; listens at ``address``."""
+NODES = ("127.0.0.1:8080", "127.0.0.1:8089", "127.0.0.1:8081", "127.0.0.1:8090")
+"""Where the configuration looks for the HTTP and WebSocket ports of the first and of the second node."""
 
-    def __init__(self, folder: Path, servers: Sequence[Server]) -> None:
+
+class Nginx:
+    """nginx in the foreground with all its files in ``folder``; listens at ``address``.
+
+    ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers.
+    """
+
+    def __init__(
+        self, folder: Path, servers: Sequence[Server], text: str = "", nodes: Sequence[str] = NODES
+    ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address: Address = free.getsockname()
         self.folder = folder
+        text = text or CONFIG.read_text(encoding="utf-8")
+        ports = [port for server in servers for port in (server.http.port, server.ws.port)]
+        for written, port in zip(nodes, ports, strict=True):
+            text = replaced(text, f"server {written} ", f"server 127.0.0.1:{port} ")
         file = folder / "nginx.conf"
-        file.write_text(self._moved(CONFIG.read_text(encoding="utf-8"), servers), encoding="utf-8")
+        file.write_text(self._moved(text), encoding="utf-8")
         self.command = [require("nginx"), "-p", str(folder), "-c", str(file), "-g", "daemon off;"]
 
-    def _moved(self, text: str, servers: Sequence[Server]) -> str:
-        """The configuration with the ports of the test, its files in our folder, and a few files at most."""
-        first, second = servers
-        for written, wanted in (
-            ("127.0.0.1:8080 ", f"127.0.0.1:{first.http.port} "),
-            ("127.0.0.1:8081 ", f"127.0.0.1:{second.http.port} "),
-            ("127.0.0.1:8089 ", f"127.0.0.1:{first.ws.port} "),
-            ("127.0.0.1:8090 ", f"127.0.0.1:{second.ws.port} "),
-            ("listen      80;", f"listen {self.address[1]};"),
-            ("/run/nginx.pid", f"{self.folder}/nginx.pid"),
-        ):
-            assert text.count(written) == 1, written
-            text = text.replace(written, wanted)
+    def _moved(self, text: str) -> str:
+        """The configuration with its files in our folder, our port, and a few files at most."""
+        text = replaced(text, "listen      80;", f"listen {self.address[1]};")
+        text = replaced(text, "/run/nginx.pid", f"{self.folder}/nginx.pid")
         text = text.replace("/var/log/nginx", str(self.folder))
         text = re.sub("worker_rlimit_nofile +[0-9]+;", "", text)
         text = re.sub("worker_connections +[0-9]+;", "worker_connections 512;", text)
         paths = "".join(f"{name}_temp_path {self.folder}/{name};" for name in _TEMPORARY)
-        return text.replace("http {", f"http {{ {paths}", 1)
+        return replaced(text, "http {\n", f"http {{ {paths}\n")
 
     def __enter__(self) -> Self:
         self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True)
@@ -69,3 +73,9 @@ class Nginx:
     @property
     def access_log(self) -> str:
         return (self.folder / "im.log").read_text(encoding="utf-8")
+
+
+def replaced(text: str, written: str, wanted: str) -> str:
+    """``text`` with ``written``, which stands there once, made ``wanted``."""
+    assert text.count(written) == 1, written
+    return text.replace(written, wanted)

@@ -1,0 +1,36 @@
+# The server as an image: docker build -t imserver .
+# compose.yaml runs two of them with Redis and nginx. docs/operations.md says more.
+
+FROM python:3.11-slim-bookworm AS build
+RUN python -m venv /opt/imserver
+# The dependencies first: they change less often than the rest.
+COPY requirements.lock /src/
+RUN /opt/imserver/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r /src/requirements.lock
+COPY setup.py pyproject.toml README.md LICENSE /src/
+COPY config /src/config
+COPY templates /src/templates
+COPY static /src/static
+COPY sdk /src/sdk
+COPY imserver /src/imserver
+RUN /opt/imserver/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /src
+
+FROM python:3.11-slim-bookworm
+RUN useradd --system --uid 10001 --home-dir /data imserver \
+    && install --directory --owner imserver --mode 0700 /data
+COPY --from=build /opt/imserver /opt/imserver
+# A container is reached from outside, so it wants API keys (api.keys), or IMSERVER_SERVER_INSECURE=true.
+ENV PATH=/opt/imserver/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    IMSERVER_SERVER_HOST=0.0.0.0 \
+    IMSERVER_SERVER_DATA_DIR=/data
+USER 10001
+WORKDIR /data
+VOLUME /data
+# HTTP, WebSocket, and the two RPC ports, which only other nodes need.
+EXPOSE 8080 8089 9001 9002
+HEALTHCHECK --interval=10s --timeout=5s --start-period=10s \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8080/health', timeout=4)"]
+# Drains; give it longer than the drain takes (docker stop --time 60).
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["imserver"]
+CMD ["serve"]

@@ -1,0 +1,227 @@
+"""Dockerfile and compose.yaml: their form, that all they name exists, and the same without containers."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+from imserver import assets
+from imserver.values import BY_FOLDED, fold
+from tests.cluster.redis_server import RedisServer
+from tests.conftest import StartServer
+from tests.integration.cmd import fresh, get, logged_in, post
+from tests.support import ROOT, Server, clean_environment, eventually
+from tests.test_packaging import SOURCES
+
+from .proxy import CONFIG, NODES, Nginx
+
+COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+OURS = [service for service in SERVICES.values() if "build" in service]
+DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
+INSTRUCTIONS = {
+    *("FROM", "RUN", "COPY", "ENV", "USER", "WORKDIR", "VOLUME", "EXPOSE", "HEALTHCHECK", "STOPSIGNAL"),
+    *("ENTRYPOINT", "CMD"),
+}
+
+
+class Instruction(NamedTuple):
+    name: str
+    words: str
+
+
+def instructions() -> list[Instruction]:
+    """The Dockerfile, a line each."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    lines = re.sub(r"^#.*\n", "", text, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
+    return [Instruction(*line.split(maxsplit=1)) for line in lines if line.strip()]
+
+
+def last(name: str) -> str:
+    return [each.words for each in instructions() if each.name == name][-1]
+
+
+# --- the Dockerfile -----------------------------------------------------------------------------------------
+
+
+def test_the_dockerfile_has_two_stages_and_known_instructions() -> None:
+    found = instructions()
+    assert {each.name for each in found} <= INSTRUCTIONS
+    build, image = (each.words for each in found if each.name == "FROM")
+    assert build == f"{image} AS build"
+    assert f"python:{sys.version_info.major}." in image
+    for each in found:
+        if each.words.startswith("["):
+            assert all(isinstance(word, str) for word in json.loads(each.words))
+
+
+def test_the_image_is_built_from_what_the_package_is_made_of() -> None:
+    copied = [each.words.split() for each in instructions() if each.name == "COPY"]
+    sources = {source for *names, _ in copied for source in names if names[0] != "--from=build"}
+    assert sources == {*SOURCES, "requirements.lock"}
+    for *names, target in copied:
+        for name in names:
+            if (ROOT / name).is_dir():
+                assert target == f"/src/{name}"
+    ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").split()
+    assert {line[1:] for line in ignored if line.startswith("!")} == sources
+
+
+def test_the_image_opens_the_ports_of_the_defaults() -> None:
+    app = DEFAULTS["app"]
+    ports = (app["http_port"], app["websocket_port"], app["rpc_port"], app["rpc_port"] + 1)
+    assert tuple(map(int, last("EXPOSE").split())) == ports
+    assert f"127.0.0.1:{app['http_port']}/health" in last("HEALTHCHECK")
+
+
+def test_the_image_stops_by_the_signal_that_drains_and_is_not_root() -> None:
+    assert last("STOPSIGNAL") == "SIGTERM"
+    assert int(last("USER")) > 1000
+    assert f"--uid {last('USER')} " in " ".join(each.words for each in instructions())
+
+
+def image_settings() -> dict[str, str]:
+    return {name: value for name, _, value in (pair.partition("=") for pair in last("ENV").split())}
+
+
+def test_the_image_runs_the_server_and_asks_for_keys(tmp_path: Path) -> None:
+    command = [*json.loads(last("ENTRYPOINT")), *json.loads(last("CMD"))]
+    assert command == ["imserver", "serve"]
+    settings = {name: value for name, value in image_settings().items() if name.startswith("IMSERVER_")}
+    assert settings["IMSERVER_SERVER_DATA_DIR"] == last("VOLUME") == last("WORKDIR")
+    settings["IMSERVER_SERVER_DATA_DIR"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", *command],
+        env=clean_environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "api.keys" in done.stderr
+
+
+# --- compose.yaml -------------------------------------------------------------------------------------------
+
+
+def environment(service: dict[str, Any]) -> dict[str, str]:
+    """The variables of a service, where none of those is set that it asks for."""
+    return {
+        name: re.sub(r"\$\{\w+:-([^}]*)\}", r"\1", str(value))
+        for name, value in service.get("environment", {}).items()
+    }
+
+
+def test_there_are_two_nodes_redis_and_nginx() -> None:
+    assert sorted(SERVICES) == ["nginx", "node1", "node2", "redis"]
+    assert len(OURS) == 2
+
+
+def test_what_a_service_depends_on_and_mounts_exists() -> None:
+    addresses = set()
+    for service in SERVICES.values():
+        assert set(service.get("depends_on", ())) <= set(SERVICES)
+        for mount in service.get("volumes", ()):
+            source = mount.split(":")[0]
+            assert source in COMPOSE["volumes"] or (ROOT / source).exists(), mount
+        addresses.add(service["networks"]["im"]["ipv4_address"])
+    assert len(addresses) == len(SERVICES)
+
+
+def test_the_variables_of_a_node_are_settings() -> None:
+    known = {folded.replace(".", "") for folded in BY_FOLDED}
+    for service in OURS:
+        for name in environment(service):
+            assert fold(name.removeprefix("IMSERVER_")) in known, name
+
+
+def test_a_node_has_more_time_to_stop_than_its_drain_takes() -> None:
+    longest = sum(DEFAULTS["drain"].values()) + DEFAULTS["websocket"]["close_seconds"] + 4
+    assert all(int(service["stop_grace_period"].removesuffix("s")) > longest for service in OURS)
+
+
+def test_nothing_is_published_beyond_loopback() -> None:
+    published = [port for service in SERVICES.values() for port in service.get("ports", ())]
+    assert len(published) == 1
+    assert published[0].startswith("127.0.0.1:")
+
+
+def test_nginx_alone_is_believed_who_the_client_is() -> None:
+    address = SERVICES["nginx"]["networks"]["im"]["ipv4_address"]
+    for service in OURS:
+        assert environment(service)["IMSERVER_SERVER_TRUSTED_PROXIES"] == f"[{address}/32]"
+
+
+# --- the same without containers ----------------------------------------------------------------------------
+
+
+def nginx_text(folder: Path) -> str:
+    """What the command of the service nginx makes of deploy/nginx.conf."""
+    shell, flag, command = SERVICES["nginx"]["command"]
+    script, _, start = command.partition(" && exec ")
+    assert start == "nginx -c /tmp/nginx.conf -g 'daemon off;'"
+    mounted = SERVICES["nginx"]["volumes"][0].split(":")
+    assert (ROOT / mounted[0]) == CONFIG
+    assert mounted[1] in script
+    made = folder / "made.conf"
+    script = script.replace(mounted[1], str(CONFIG)).replace("/tmp/nginx.conf", str(made))
+    subprocess.run([shell, flag, script], check=True)
+    return made.read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def redis(tmp_path: Path) -> Iterator[RedisServer]:
+    program, *options = SERVICES["redis"]["command"]
+    assert program == "redis-server"
+    (tmp_path / "redis").mkdir()
+    server = RedisServer(tmp_path / "redis", *options)
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> list[Server]:
+    """The nodes with the settings of image and services; addresses, ports and folders are of the test."""
+    assert environment(OURS[0])["IMSERVER_REDIS_ADDR"] == "redis:6379"
+    image = {name: value for name, value in image_settings().items() if name.startswith("IMSERVER_")}
+    here = {
+        "IMSERVER_REDIS_ADDR": f"127.0.0.1:{redis.port}",
+        "IMSERVER_SERVER_DATA_DIR": str(tmp_path / "data"),
+        "IMSERVER_SERVER_TRUSTED_PROXIES": "[127.0.0.1/32]",
+        "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
+        "IMSERVER_APP_RPC_PORT": "0",
+    }
+    return [start_server(environment={**image, **environment(service), **here}) for service in OURS]
+
+
+@pytest.mark.timeout(120)
+def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) -> None:
+    http, ws = DEFAULTS["app"]["http_port"], DEFAULTS["app"]["websocket_port"]
+    nodes = [f"{service['networks']['im']['ipv4_address']}:{port}" for service in OURS for port in (http, ws)]
+    text = nginx_text(tmp_path)
+    assert not any(node in text for node in NODES)
+    with ExitStack() as stack:
+        address = stack.enter_context(Nginx(tmp_path, servers, text, nodes)).address
+
+        def nodes_known() -> bool:
+            state = get(address, "/system/state", cluster="true").json["data"]
+            return len(state["nodes"]) == 2 and not state["missingNodes"]
+
+        eventually(nodes_known, what="the nodes know each other")
+        users = [fresh() for _ in range(4)]
+        clients = [stack.enter_context(logged_in(address, user, 101)) for user in users]
+        for server in servers:
+            assert get(server.http, "/system/state").json["data"]["managerInfo"]["usersLen"] == 2
+        for user, client in zip(users, clients, strict=True):
+            sent = post(address, "/user/sendMessage", appID=101, userID=user, msgID=fresh(), message=user)
+            assert sent.json["data"] == {"sendResults": True}
+            assert client.push("msg").json["response"]["data"]["msg"] == user
+        assert get(address, "/cluster").status == 200
