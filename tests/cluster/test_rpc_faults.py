@@ -1,0 +1,272 @@
+"""Peers that stop, die or cannot be reached: real processes, patched as a server is, and a network in between."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from time import monotonic
+from typing import Any
+
+import gevent
+import pytest
+from gevent import socket as green
+from gevent.fileobject import FileObject
+
+from imserver.cluster import rpc_peer, rpc_peers
+from imserver.cluster.contract import Lease
+from imserver.cluster.forward import PeerUnavailable
+from tests.cluster.rpc_rig import Node, Nodes, until
+from tests.support import ROOT, clean_environment
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Faults are noticed within tenths of a second."""
+    monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.2)
+    monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
+    monkeypatch.setattr(rpc_peers, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(rpc_peers, "_PROBE_SECONDS", 0.2)
+
+
+@pytest.fixture
+def nodes() -> Iterator[Nodes]:
+    nodes = Nodes()
+    yield nodes
+    nodes.end()
+
+
+class Child:
+    """A node in a process of its own that keeps count of what it receives."""
+
+    CODE = """
+from gevent import monkey; monkey.patch_all()
+import json, sys
+from gevent.fileobject import FileObject
+from tests.cluster.rpc_rig import Node
+node = Node(int(sys.argv[1]))
+print(json.dumps([node.lease.control, node.lease.data]), flush=True)
+for line in FileObject(0, "rb", close=False):
+    counters = node.counters
+    print(json.dumps({"items": len(node.items), "ordered": node.items == sorted(node.items),
+        "gaps": counters.gaps, "lost": counters.lost, "late": counters.late}), flush=True)
+node.rpc.stop()
+"""
+
+    def __init__(self, epoch: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", self.CODE, str(epoch)],
+            cwd=ROOT,
+            env=clean_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+        assert self.process.stdout
+        self._said = FileObject(self.process.stdout, "rb", close=False)
+        control, data = json.loads(self._said.readline())
+        self.lease = Lease(control.removeprefix("tcp://"), epoch=epoch, control=control, data=data)
+
+    def state(self) -> dict[str, Any]:
+        assert self.process.stdin
+        self.process.stdin.write(b"state\n")
+        self.process.stdin.flush()
+        state: dict[str, Any] = json.loads(self._said.readline())
+        return state
+
+    def signal(self, number: int) -> None:
+        os.kill(self.process.pid, number)
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.signal(signal.SIGCONT)
+            self.process.kill()
+            self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+
+
+@pytest.fixture
+def child() -> Iterator[Child]:
+    child = Child(2)
+    yield child
+    child.end()
+
+
+def send_until_refused(node: Node, lease: Lease, first: int) -> int:
+    """Send numbered items at a steady pace until one is refused; returns the next number."""
+    number = first
+
+    def refused() -> bool:
+        nonlocal number
+        if not node.rpc.send(lease, b"%08d" % number):
+            return True
+        number += 1
+        return False
+
+    until(refused, what="a refusal")
+    return number
+
+
+def test_a_stopped_process_delays_nobody_and_is_found_when_it_goes_on(nodes: Nodes, child: Child) -> None:
+    a, well = nodes(1), nodes(3)
+    assert a.rpc.send(child.lease, b"%08d" % 0)
+    assert a.rpc.ask(child.lease, "kind", b"") == b"kind:"
+    until(lambda: child.state()["items"] == 1)
+    child.signal(signal.SIGSTOP)
+    sent = send_until_refused(a, child.lease, 1)
+    # Questions to it fail at once, those to others are answered as ever.
+    started = monotonic()
+    answers, missing = a.rpc.ask_all([child.lease, well.lease], "kind", b"", 5)
+    assert (list(answers), missing) == ([well.lease.node], [child.lease.node])
+    assert monotonic() - started < 0.5
+    child.signal(signal.SIGCONT)
+    until(lambda: a.rpc.send(child.lease, b"%08d" % sent), what="the peer to be back")
+    # ZeroMQ and the kernel held what had been taken: nothing is missing.
+    until(lambda: child.state()["items"] == sent + 1)
+    assert child.state() == {"items": sent + 1, "ordered": True, "gaps": 0, "lost": 0, "late": 0}
+
+
+def test_a_killed_process_is_refused_until_its_next_life(nodes: Nodes, child: Child) -> None:
+    a = nodes(1)
+    assert a.rpc.send(child.lease, b"%08d" % 0)
+    until(lambda: child.state()["items"] == 1)
+    child.signal(signal.SIGKILL)
+    send_until_refused(a, child.lease, 1)
+    with pytest.raises(PeerUnavailable):
+        a.rpc.ask(child.lease, "kind", b"", 0.5)
+    ports = [int(address.rpartition(":")[2]) for address in (child.lease.control, child.lease.data)]
+    child.process.wait()
+    second = nodes(7, control_port=ports[0], data_port=ports[1])
+    a.rpc.update({7: second.lease})
+    assert a.rpc.send(second.lease, b"to the second life")
+    until(lambda: second.items == [b"to the second life"])
+    assert second.counters.gaps == 0
+
+
+class Network:
+    """Copies bytes between two ports, until it is told to swallow them, or to cut all connections."""
+
+    def __init__(self, address: str) -> None:
+        self.swallows = False
+        self._to = tuple(address.removeprefix("tcp://").rsplit(":", 1))
+        self._listener = green.socket()
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self.address = f"tcp://127.0.0.1:{self._listener.getsockname()[1]}"
+        self._pairs: list[tuple[green.socket, green.socket]] = []
+        self._greenlets = [gevent.spawn(self._accept)]
+
+    def _accept(self) -> None:
+        while True:
+            inner, _ = self._listener.accept()
+            outer = green.create_connection(self._to)
+            self._pairs.append((inner, outer))
+            self._greenlets += [gevent.spawn(self._copy, *pair) for pair in ((inner, outer), (outer, inner))]
+
+    def _copy(self, source: green.socket, target: green.socket) -> None:
+        try:
+            while data := source.recv(65536):
+                if not self.swallows:
+                    target.sendall(data)
+        except OSError:
+            pass
+        for sock in (source, target):
+            sock.close()
+
+    def cut(self) -> None:
+        """End all connections; new ones are possible."""
+        for pair in self._pairs:
+            for sock in pair:
+                sock.shutdown(green.SHUT_RDWR)
+        self._pairs.clear()
+
+    def close(self) -> None:
+        gevent.killall(self._greenlets)
+        for sock in (self._listener, *(sock for pair in self._pairs for sock in pair)):
+            sock.close()
+
+
+class Between:
+    """A network between a node and whoever uses ``lease``."""
+
+    def __init__(self, node: Node) -> None:
+        self.control, self.data = Network(node.lease.control), Network(node.lease.data)
+        self.lease = Lease(
+            node.lease.node, epoch=node.lease.epoch, control=self.control.address, data=self.data.address
+        )
+        self.networks = (self.control, self.data)
+
+    def close(self) -> None:
+        for network in self.networks:
+            network.close()
+
+
+def test_a_partition_is_noticed_and_what_it_swallowed_is_counted(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    between = Between(b)
+    assert a.rpc.send(between.lease, b"%08d" % 0)
+    until(lambda: len(b.items) == 1)
+    for network in between.networks:
+        network.swallows = True
+    sent = send_until_refused(a, between.lease, 1)
+    assert len(b.items) == 1
+    for network in between.networks:
+        network.swallows = False
+        network.cut()
+    until(lambda: a.rpc.send(between.lease, b"%08d" % sent), what="the peer to be back")
+    until(lambda: b.items[-1] == b"%08d" % sent)
+    assert b.items == sorted(set(b.items))
+    assert b.counters.lost == sent + 1 - len(b.items)
+    assert b.counters.gaps == 1
+    between.close()
+
+
+def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    between = Between(b)
+    number = 0
+    for _ in range(5):
+        for _ in range(300):
+            number += a.rpc.send(between.lease, b"%08d" % number)
+            gevent.sleep(0)
+        between.data.cut()
+    until(lambda: a.rpc.send(between.lease, b"%08d" % number))
+    until(lambda: b.items[-1:] == [b"%08d" % number])
+    assert b.items == sorted(set(b.items))
+    assert b.counters.lost + len(b.items) == number + 1
+    between.close()
+
+
+def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rpc_peer, "REDIAL_SECONDS", 0.3)
+    a, b = nodes.pair()
+    between = Between(b)
+    assert a.rpc.send(between.lease, b"%08d" % 0)
+    assert a.rpc.ask(between.lease, "kind", b"") == b"kind:"
+    until(lambda: len(b.items) == 1)
+    for network in between.networks:
+        inner, _ = network._pairs[0]
+        inner.sendall(b"\x04\xc8damaged" + bytes(200))
+    until(lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1, what="an event to arrive")
+    assert a.rpc.ask(between.lease, "kind", b"") == b"kind:"
+    between.close()
+
+
+def test_a_slow_loop_of_the_peer_costs_no_event(nodes: Nodes, child: Child) -> None:
+    a = nodes(1)
+    number = 0
+    for _ in range(4):
+        child.signal(signal.SIGSTOP)
+        for _ in range(200):
+            number += a.rpc.send(child.lease, b"%08d" % number)
+            gevent.sleep(0)
+        child.signal(signal.SIGCONT)
+        until(lambda: a.rpc.ask(child.lease, "kind", b"") == b"kind:")
+    until(lambda: child.state()["items"] == number)
+    assert child.state() == {"items": number, "ordered": True, "gaps": 0, "lost": 0, "late": 0}
