@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Final
 
 from gevent import monkey
@@ -77,11 +78,11 @@ class Children:
         """Bury, look after, and start those that are due."""
         self._reap(now)
         self._look(now)
-        if self.ending:
-            return
         for slot in self._slots:
             # Not all at once: each would take so long that it looks as if it hung.
-            if slot.state is State.DOWN and slot.due <= now and self.starting < self._starting_at_once:
+            if self.ending or self.starting >= self._starting_at_once:
+                break
+            if slot.state is State.DOWN and slot.due <= now:
                 self._start(slot, now)
         if not self.settled and not self.ending:
             self.settled = all(slot.state is State.SERVING for slot in self._slots)
@@ -104,7 +105,8 @@ class Children:
         slot.page.clear()
         inheritance = self._inheritance(slot)
         for stream in (sys.stdout, sys.stderr):
-            stream.flush()  # or the child would have a copy of what waits
+            with suppress(OSError):  # nobody reads it any more
+                stream.flush()  # or the child would have a copy of what waits
         with self._inbox.held():
             try:
                 pid = _fork()

@@ -1,6 +1,8 @@
 """Servers of several processes that cannot start: one clear line, and a status that says so."""
 
+import re
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from tests.support import eventually, run_cli
 
 from .conftest import StartFamily
-from .family import free_ports
+from .family import Family, free_ports
 
 
 @pytest.fixture
@@ -106,6 +108,30 @@ def test_a_taken_private_port_ends_the_start(tmp_path: Path, redis_url: str) -> 
     assert said.startswith(f"node 127.0.0.1:{first + 2}: ")
     assert "in use" in said
     eventually(lambda: f"node=127.0.0.1:{first}" in (tmp_path / "log").read_text(encoding="utf-8"))
+
+
+FORK_FAILS = """
+from gevent import monkey; monkey.patch_all()
+import errno, os
+from imserver import cli
+from imserver.parent import children
+fork, forks = children._fork, []
+def failing():
+    forks.append(1)
+    if len(forks) == 2:
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+children._fork = failing
+cli.main()
+"""
+
+
+def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> None:
+    with pytest.raises(AssertionError, match=r"cannot be forked: Resource temporarily unavailable"):
+        Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
+    log = (tmp_path / "server.log").read_text(encoding="utf-8")
+    assert re.search(r"ERROR +imserver\.parent: cannot start: node 127\.0\.0\.1:\d+: cannot be forked", log)
+    assert log.count("started at") <= 1
 
 
 def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFamily, tmp_path: Path) -> None:
