@@ -54,7 +54,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _SPARE_FILES = 64
-"""Open files that are no connections: logs, listeners, the database."""
+"""Open files that are no connections: logs, listeners, requests."""
+_SPARE_FILES_OF_A_CLUSTER = 320
+"""The same with Redis and 60 other nodes, each of which takes three."""
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
@@ -205,7 +207,9 @@ class Node:
                 "raise the limit (ulimit -n) or lower the setting"
             )
         log.info("this process may open %d files", files)
-        return wanted or max(files - _SPARE_FILES, 1)
+        return wanted or max(
+            files - (_SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1
+        )
 
     def _make_gate(self) -> Gate:
         config = self.config
