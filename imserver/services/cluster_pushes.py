@@ -99,7 +99,7 @@ class ClusterPushes:
         if own in epochs or places is None or self._is_unregistered(app, user):
             reached += self._delivery.to_user(app, user, event) > 0
         for epoch in epochs - {own}:
-            sent = self._courier.to_life(epoch, ToUser(app, user, event))
+            sent = self._courier.to_life(epoch, ToUser(app, user, event, alone=len(epochs) == 1))
             reached += sent
             failed += not sent
         if reached:

@@ -20,12 +20,16 @@ log = logging.getLogger(__name__)
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
-    """Deliver to one user. ``hops``: how often it has followed the user already."""
+    """Deliver to one user. ``hops``: how often it has followed the user already.
+
+    ``alone``: it was sent to one node only. Otherwise sessions elsewhere have it, and it must not follow.
+    """
 
     app: str
     user: str
     event: Event
     hops: int = 0
+    alone: bool = True
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):

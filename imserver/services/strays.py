@@ -86,10 +86,10 @@ class Strays:
         found = self._registry.find(item.app, [item.user])
         if self._delivery.to_user(item.app, item.user, item.event):
             return True
-        if found is None or item.hops >= MAX_HOPS:
+        if found is None or not item.alone or item.hops >= MAX_HOPS:
             return False
-        onward = replace(item, hops=item.hops + 1)
         epochs = {place.epoch for place in found[0]} - {self._courier.own_epoch}
+        onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
         sent = sum(self._courier.to_life(epoch, onward) for epoch in epochs)
         self.followed += sent > 0
         return sent > 0
