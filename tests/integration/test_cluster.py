@@ -6,6 +6,7 @@ import json
 import re
 import socket
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -39,7 +40,7 @@ from .cmd import (
     speaker,
     users,
 )
-from .raw import CLOSE, PING, PONG, Ended, Raw, Response, ask, frame, request, select_readable
+from .raw import CLOSE, PING, PONG, Address, Ended, Raw, Response, ask, frame, request, select_readable
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 2)]
 """Where somebody is, and where it is asked."""
@@ -207,16 +208,15 @@ def test_bulk_messages_reach_users_of_all_nodes(nodes: Nodes, app: int) -> None:
             assert (data["sendCount"], len(data["results"])) == (2, 3)
             assert good(ask(again, json_request("/user/sendMessageBatch", body))) == {}
         for number, client in enumerate(clients):
-            words = [text for _, text in _texts(client)]
             expected = ["0", "many", "1", "many", "2", "many"] if number != 1 else ["0", "1", "2"]
-            assert words == expected
+            assert texts(client, len(expected)) == expected
 
 
-def _texts(client: Speaker) -> list[tuple[str, str]]:
-    assert client.ask_cmd("ping")[2] == "pong"
-    found = [item.json for item in client.pushed if item.json["cmd"] == "msg"]
-    client.pushed.clear()
-    return [(body["seq"], body["response"]["data"]["msg"]) for body in found]
+def texts(client: Speaker, count: int) -> list[str]:
+    """The next ``count`` messages; there are no more."""
+    found = [client.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
+    client.no_push("msg")
+    return found
 
 
 # --- message ids --------------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_a_message_id_is_accepted_once_in_the_whole_cluster(nodes: Nodes, app: i
                 assert send_to_all(http, app, "bob", "again", msg_id) == {}
         for http in nodes.http:
             assert send_message(http, app, "ann", "without an id", "") in ({"sendResults": True},)
-        assert [text for _, text in _texts(client)] == ["1", "2"] + ["without an id"] * 3
+        assert texts(client, 5) == ["1", "2"] + ["without an id"] * 3
 
 
 def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Nodes, app: int) -> None:
@@ -249,7 +249,7 @@ def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Node
             ]
             answers = Counter(json.dumps(job.result()) for job in jobs)
             assert answers == {'{"sendResults": true}': 1, "{}": 8}
-        assert [text for _, text in _texts(client)] == [str(number) for number in range(20)]
+        assert texts(client, 20) == [str(number) for number in range(20)]
 
 
 # --- policies -----------------------------------------------------------------------------------------------
@@ -275,6 +275,43 @@ def test_newest_across_nodes(nodes: Nodes, app: int) -> None:
         older.leave()
         time.sleep(0.3)
         watcher.no_push("exit")
+
+
+def test_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, app: int) -> None:
+    """Every push that was answered true arrives at one connection, whichever was the newest just then."""
+    accepted: list[str] = []
+    clients = [Speaker(nodes.ws[0]).upgrade().login("ann", app)]
+    with ThreadPoolExecutor(3) as pool:
+        moving = threading.Event()
+
+        def push_on(address: Address) -> None:
+            with Raw(address) as http:
+                while not moving.is_set():
+                    msg_id = fresh("m")
+                    form = {"appID": app, "userID": "ann", "msgID": msg_id, "message": "x"}
+                    if good(http.ask(form_request("/user/sendMessage", form)))["sendResults"]:
+                        accepted.append(msg_id)
+
+        jobs = [pool.submit(push_on, http) for http in nodes.http]
+        for number in range(150):
+            clients.append(Speaker(nodes.ws[(number + 1) % 3]).upgrade().login("ann", app))
+        moving.set()
+        for job in jobs:
+            job.result()
+    codes: dict[Speaker, int] = {}
+    got: Counter[str] = Counter()
+
+    def all_arrived() -> bool:
+        _take(clients, codes)
+        got.clear()
+        got.update(json.loads(text)["seq"] for text in _messages(clients))
+        return got.keys() >= set(accepted)
+
+    eventually(all_arrived, 5.0, "every message that was accepted")
+    assert set(got.values()) == {1}
+    assert len(accepted) > 100
+    for client in clients:
+        client.leave()
 
 
 def test_newest_across_nodes_the_end_of_the_older_is_no_exit(nodes: Nodes, app: int) -> None:

@@ -22,6 +22,7 @@ from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, To
 from imserver.services.dedupe import Dedupe
 from imserver.services.dispatch import Dispatcher
 from imserver.services.questions import Alive, Kick, Names, Questions
+from imserver.services.strays import Strays
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
 from tests.transport.rig import Client, turn, until
@@ -275,6 +276,7 @@ class ClusterWorld(World):
             self.dedupe,
             self.metrics,
         )
+        self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions)  # type: ignore[arg-type]
         self.presence = ClusterPresence(self.registry, self.courier, self.rpc, self.hub, 1.0)  # type: ignore[arg-type]
         self.questions.add("names", Names, lambda asked: names_here(self.hub, asked))
         self.questions.add("kick", Kick, self.sessions.kick_here)
@@ -283,7 +285,7 @@ class ClusterWorld(World):
 
     def _apply(self, item: Item) -> None:
         if isinstance(item, ToUser):
-            self.delivery.to_user(item.app, item.user, item.event)
+            self.strays.deliver(item)
         elif isinstance(item, ToApp):
             self.delivery.to_app(item.app, item.event, item.except_user)
         elif isinstance(item, Notice):
