@@ -7,7 +7,6 @@ Whatever is no route of the API answers errors with a fitting status and a body
 from __future__ import annotations
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from itertools import count
@@ -23,6 +22,7 @@ from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.reply import BAD_PARAMETER, HEADER_LIST
 from imserver.api.views import ROUTED_PATHS, create_api, to_response
 from imserver.doors import LISTENER_KEY
+from imserver.logs import request_id
 from imserver.node import Node
 from imserver.pages import create_pages
 from imserver.transport.gate import WEBSOCKET_PATHS
@@ -30,7 +30,6 @@ from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
 
-_request_id = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _PROBLEMS = {
     problem.status: problem
     for problem in (
@@ -104,8 +103,8 @@ class _Requests:
         # One more, for werkzeug cuts a chunked body off at the limit without a word: what is one byte longer
         # than the API takes is then refused by the API itself.
         request.max_content_length = self._node.api.body_bytes + 1
-        given = request.headers.get("X-Request-Id", "")
-        g.request_id = given if _request_id.fullmatch(given) else f"{self._prefix}-{next(self._numbers):x}"
+        given = request_id(request.headers.get("X-Request-Id", ""))
+        g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
         auth = self._node.auth
         if auth.watching:
             auth.look_at(

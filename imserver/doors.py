@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,6 +21,8 @@ from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate
 from imserver.transport.handover import HandOver
 from imserver.transport.listener import Listener, bind, text_of
+
+log = logging.getLogger(__name__)
 
 Application = Callable[..., Any]
 LISTENER_KEY = "imserver.listener"
@@ -138,6 +141,8 @@ class Doors:
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
         """Both doors bring an upgraded socket here."""
         self._metrics.handshakes += 1
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("connected", extra={"connection": admission.peer})
         adopt(self._carrier, self._gate, sock, admission, rest)
 
     def _refused(self) -> None:

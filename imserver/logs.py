@@ -7,6 +7,7 @@ to name the connection or request of a line, and ``extra={"detail": text}`` for 
 
 import logging
 import os
+import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -24,6 +25,7 @@ _FLUSH_SECONDS: Final = 0.1
 _FLUSH_LINES: Final = 1000
 _STDERR: Final = 2
 _IDS: Final = ("connection", "request")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
 _PIPE_BYTES: Final = 4096
 
 # Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
@@ -33,6 +35,11 @@ _ESCAPES: Final = {
 }
 
 _log = logging.getLogger(__name__)
+
+
+def request_id(given: str) -> str:
+    """The id that a client gives its request (``X-Request-Id``); ``""`` if it is not fit to be one."""
+    return given if _REQUEST_ID.fullmatch(given) else ""
 
 
 class _Stamps:

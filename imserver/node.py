@@ -284,6 +284,9 @@ class Node:
 
     def _ended(self, connection: Connection, code: int) -> None:
         self.gate.left(host_of(connection.peer))
+        if log.isEnabledFor(logging.DEBUG):
+            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
+            log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
         self.sessions.ended(connection, code)
 
     def _tick(self) -> None:

@@ -39,5 +39,6 @@ class _adapter:  # a function with two fixed arguments; a closure costs more a c
             request.body,
             headers.get("authorization", ""),
             request.host,
+            headers.get("x-request-id", ""),
         )
         return FastResponse(finished.status, HEADERS, finished.body)

@@ -20,6 +20,7 @@ from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, SYSTEM_ERROR, UNAUTHORIZED, Answer, Refused
 from imserver.auth import ANYBODY
+from imserver.logs import request_id
 
 log = logging.getLogger(__name__)
 
@@ -72,13 +73,14 @@ def answer(
     body: bytes,
     authorization: str,
     peer: str,
+    given_id: str = "",
 ) -> Answer:
     """Answer one request: read it, check who asks, do what the row says.
 
     ``method`` is that of the request (HEAD and OPTIONS are answered too; the caller leaves out the body of
-    an answer to HEAD). ``raw_query`` is what follows the ``?``, ``authorization`` that header or ``""``,
-    ``peer`` is for the log. Never raises: what goes wrong inside is logged and answered with code 1004. May
-    switch to another greenlet.
+    an answer to HEAD). ``raw_query`` is what follows the ``?``, ``authorization`` that header or ``""``;
+    ``peer`` and ``given_id``, the request's ``X-Request-Id``, are for the log. Never raises: what goes wrong
+    inside is logged and answered with code 1004. May switch to another greenlet.
     """
     try:
         if method == "OPTIONS":
@@ -104,7 +106,9 @@ def answer(
     except BadBody:
         return BAD_PARAMETER
     except Exception:
-        log.exception("%s %s from %s failed", method, route.path, peer)
+        log.exception(
+            "%s %s from %s failed", method, route.path, peer, extra={"request": request_id(given_id)}
+        )
         return SYSTEM_ERROR
 
 

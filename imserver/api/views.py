@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, abort, request
+from flask import Blueprint, Response, abort, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver.api.call import Api
@@ -61,6 +61,7 @@ class _View:
             body,
             request.headers.get("Authorization", ""),
             request.remote_addr or "",
+            g.get("request_id", ""),
         )
         if self._route.problems and finished in _STATUSES:
             abort(_STATUSES[finished])

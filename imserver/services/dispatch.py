@@ -64,7 +64,7 @@ class Dispatcher:
                 try:
                     reply = rule.run(connection, command)
                 except Exception:
-                    log.exception("%s of %s failed", request.name, connection.peer)
+                    log.exception("%s failed", request.name, extra={"connection": connection.peer})
                     reply = _FAILED
         answer = dialect.encode_reply(request, reply)
         if answer is not None:
@@ -73,6 +73,9 @@ class Dispatcher:
     def _login(self, connection: Connection, command: Command) -> Reply:
         assert isinstance(command, Login)
         code = self._sessions.login(connection, command)
+        if log.isEnabledFor(logging.DEBUG):
+            ids = {"connection": connection.peer}
+            log.debug("login of %s in %s: %d", command.user, command.app, code, extra=ids)
         return _OK if code == errors.REPLY_OK else Reply(code)
 
     def _heartbeat(self, connection: Connection, _command: Command) -> Reply:

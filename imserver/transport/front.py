@@ -101,7 +101,7 @@ def adopt(
         try:
             connection.feed(rest)
         except Exception:
-            log.exception("serving %s failed", connection.peer)
+            log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()
         finally:
             connection.reading = False

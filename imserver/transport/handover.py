@@ -229,9 +229,9 @@ class HandOver:
                 sock.sendall(result[1])
             keep = result is True
         except OSError as exc:
-            log.debug("%s: %s", connection.peer, exc)
+            log.debug("%s", exc, extra={"connection": connection.peer})
         except Exception:
-            log.exception("serving %s failed", connection.peer)
+            log.exception("serving failed", extra={"connection": connection.peer})
         self._give_back(connection, sock, bytes(reader.unread) if keep else None)
 
     def _give_back(self, connection: Exchange, sock: gevent_socket.socket, rest: bytes | None) -> None:

@@ -14,6 +14,7 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from imserver import errors
+from imserver.logs import request_id
 from imserver.transport import problems
 from imserver.transport.body import Body, plain_request
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
@@ -249,7 +250,10 @@ class HttpConnection:
         head = problems.head(response.status, response.head, len(response.body), keep, parsed.version)
         if front.request_log is not None:
             seconds = perf_counter() - began
-            front.request_log(parsed.method, target, response.status, seconds, host, len(response.body), "")
+            given = request_id(headers["x-request-id"]) if "x-request-id" in headers else ""
+            front.request_log(
+                parsed.method, target, response.status, seconds, host, len(response.body), given
+            )
         self._answer(head + response.body, keep)
         return rest if keep else None
 

@@ -49,6 +49,11 @@ class Parked(Protocol):
         """Close: serving this object raised."""
 
 
+def _name_of(parked: Parked) -> str:
+    name: str = getattr(parked, "peer", "listener")
+    return name
+
+
 class Readers(ABC):
     """The pool of greenlets that serve ready sockets. Owner of the queue.
 
@@ -86,7 +91,7 @@ class Readers(ABC):
                 try:
                     parked.on_readable()
                 except Exception:
-                    log.exception("serving %s failed", getattr(parked, "peer", "a listener"))
+                    log.exception("serving failed", extra={"connection": _name_of(parked)})
                     self._give_up(parked)
                 parked.reading = False
                 if parked.masked:
@@ -101,7 +106,7 @@ class Readers(ABC):
         try:
             parked.lost()
         except Exception:
-            log.exception("closing %s failed", getattr(parked, "peer", "a listener"))
+            log.exception("closing failed", extra={"connection": _name_of(parked)})
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:

@@ -1,0 +1,50 @@
+"""Log lines name the connection or the request that they are about."""
+
+import json
+from typing import Any
+
+import pytest
+
+from imserver.logs import request_id
+from tests.conftest import StartServer
+from tests.support import DOORS, Server, eventually
+
+from .cmd import logged_in
+from .raw import ask, request
+
+GIVEN = "shop/7f3a:1"
+
+
+def lines(server: Server) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.log_text.splitlines()]
+
+
+@pytest.fixture(params=DOORS)
+def server(request: pytest.FixtureRequest, start_server: StartServer) -> Server:
+    return start_server(config={"log": {"format": "json", "level": "debug"}}, door=request.param)
+
+
+def test_what_happens_to_a_connection_is_told_under_its_name(server: Server) -> None:
+    with logged_in(server.ws, "ann", 101) as client:
+        peer = "{}:{}".format(*client.sock.getsockname())
+    eventually(
+        lambda: any(line["message"].startswith("end of ann in 101: ") for line in lines(server)),
+        what="the end is logged",
+    )
+    told = [line["message"] for line in lines(server) if line.get("connection") == peer]
+    assert told[:2] == ["connected", "login of ann in 101: 200"]
+    assert len(told) == 3
+
+
+@pytest.mark.parametrize("path", ["/user/online?appID=101&userID=ann", "/status"])
+def test_a_request_is_logged_under_the_id_that_its_sender_gave(server: Server, path: str) -> None:
+    assert ask(server.http, request(path, headers=[("X-Request-Id", GIVEN)])).status == 200
+    eventually(
+        lambda: [line for line in lines(server) if line.get("request") == GIVEN], what="the request is logged"
+    )
+
+
+@pytest.mark.parametrize("given", ["", "a b", "x" * 65, "é", 'a"b', "a\tb"])
+def test_what_is_not_fit_to_be_an_id_is_none(given: str) -> None:
+    assert request_id(given) == ""
+    assert request_id(GIVEN) == GIVEN
