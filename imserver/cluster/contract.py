@@ -212,7 +212,7 @@ class Registry(Protocol):
         ...
 
     def end(self, session: Session) -> bool | None:
-        """A session is over.
+        """A session is over that has begun, or whose beginning was not answered.
 
         True: nobody addressed is left of its user. False: it was not addressed any more, or others are. None:
         unknown; the registry ends it later by itself.

@@ -20,12 +20,15 @@ from redis.sentinel import (
 from imserver.cluster.redis_address import RedisAddress
 
 
-def options_of(address: RedisAddress, seconds: float, tries: int = 1) -> dict[str, Any]:
-    """Arguments for redis-py's connections: nothing waits longer than ``seconds``, or is tried more often."""
+def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
+    """How long redis-py may wait, and how often it may try.
+
+    Several ``hosts`` are tried one after the other, all within ``seconds``: one that does not answer must
+    leave time for the next.
+    """
     return {
-        **address.options,
         "socket_timeout": seconds,
-        "socket_connect_timeout": seconds,
+        "socket_connect_timeout": seconds / hosts,
         "retry": Retry(NoBackoff(), tries - 1),
         "protocol": 2,
     }
@@ -75,19 +78,19 @@ class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
 
 def connection_to(address: RedisAddress, seconds: float) -> Any:
     """A connection, not yet made, to the server or to the master behind the sentinels."""
-    options = options_of(address, seconds)
+    options = {**address.options, **limits_of(seconds, 1)}
     if not address.hosts:
         return UnixDomainSocketConnection(**options)  # type: ignore[abstract]
     if address.kind == "single":
         host, port = address.hosts[0]
         return (_DirectTls if address.tls else _Direct)(host=host, port=port, **options)
-    limits = {
-        name: options[name] for name in ("socket_timeout", "socket_connect_timeout", "retry", "protocol")
-    }
+    # One share for each of the sentinels, one for the master.
+    share = seconds / (len(address.hosts) + 1)
     tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
     if address.tls:
         tls["ssl"] = True
-    sentinels = Sentinel(address.hosts, sentinel_kwargs={**limits, **tls, **address.sentinel_options})
+    asking = {**limits_of(share, 1), **tls, **address.sentinel_options}
+    sentinels = Sentinel(address.hosts, sentinel_kwargs=asking)
     kind = _ManagedTls if address.tls else _Managed
     pool = SentinelConnectionPool(address.service, sentinels, connection_class=kind, **options)
     connection: Any = pool.make_connection()

@@ -32,7 +32,7 @@ from redis.exceptions import (
 
 from imserver.cluster.contract import Counters
 from imserver.cluster.redis_address import RedisAddress
-from imserver.cluster.redis_connection import connection_to, options_of
+from imserver.cluster.redis_connection import connection_to, limits_of
 from imserver.cluster.redis_scripts import TEXT_OF
 
 Command = tuple[Any, ...]
@@ -84,6 +84,7 @@ class ServerWire:
     def __init__(self, connection: Any, seconds: float, counters: Counters) -> None:
         self.connects = 0
         self._connection = connection
+        self._connected = False
         self.seconds = seconds
         self.counters = counters
 
@@ -100,8 +101,9 @@ class ServerWire:
     def _send(self, commands: Sequence[Command]) -> list[Any]:
         connection, count = self._connection, len(commands)
         try:
-            if not connection.is_connected:
+            if not self._connected:
                 connection.connect()
+                self._connected = True
                 self.connects += 1
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
                 commands = [*_LOADING, *commands]
@@ -114,7 +116,7 @@ class ServerWire:
             return replies[len(commands) - count :]
         except BaseException:
             # What was not read would be taken for the answer to the next commands.
-            connection.disconnect()
+            self.close()
             raise
 
     def _read(self) -> Any:
@@ -137,6 +139,7 @@ class ServerWire:
 
     def close(self) -> None:
         """See :class:`Wire`."""
+        self._connected = False
         self._connection.disconnect()
 
 
@@ -146,7 +149,8 @@ class ClusterWire:
     def __init__(self, address: RedisAddress, seconds: float, counters: Counters) -> None:
         self.connects = 0
         self._address = address
-        self._options = {**options_of(address, seconds, tries=2), "ssl": address.tls}
+        limits = limits_of(seconds, len(address.hosts) + 1, tries=2)
+        self._options = {**address.options, **limits, "ssl": address.tls}
         self.seconds = seconds
         self.counters = counters
         self._client: RedisCluster | None = None

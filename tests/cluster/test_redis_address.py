@@ -1,5 +1,6 @@
 """Where Redis may be: URLs and addresses, Sentinel and Cluster with real servers, TLS, users."""
 
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -295,6 +296,20 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     until(lambda: all(node.find("101", [session.user for session in held]) or [()]), seconds=10)
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
+
+
+def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
+    sentinel: tuple[list[RedisServer], RedisServer],
+) -> None:
+    _, watcher = sentinel
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        first = silent.getsockname()[1]
+        settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
+        wire = open_wire(address_of(settings), 0.5, Counters())
+        assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
+        wire.close()
 
 
 def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:

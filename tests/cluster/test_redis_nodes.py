@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 
 import gevent
+import msgspec
 import pytest
 
 from imserver.cluster.contract import Claim, Place, Session
@@ -110,6 +111,22 @@ def test_a_node_that_was_restarted_ends_its_earlier_life_at_once(
     assert earlier.lease.epoch not in later.leases()
     assert where(later) == []
     until(lambda: set(watcher.leases()) == {watcher.lease.epoch, later.lease.epoch}, seconds=0.9)
+
+
+def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    a, b = start_node(server, 1), start_node(server, 2)
+    assert b.lease.epoch not in a.leases()
+    a.learn(b.lease)
+    assert a.leases()[b.lease.epoch] == b.lease
+    unknown = msgspec.structs.replace(b.lease, epoch=b.lease.epoch + 1000)
+    a.learn(unknown)
+    until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch}, seconds=1)
+    vanish(b)
+    until(lambda: set(a.leases()) == {a.lease.epoch}, seconds=2)
+    a.learn(b.lease)
+    assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
 
 
 def test_the_list_of_servers_is_the_one_that_operators_know(
