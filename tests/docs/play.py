@@ -3,7 +3,7 @@
 import os
 import re
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,8 +14,11 @@ from tests.support import Server, eventually
 from tests.tools import require
 
 PRESENT = ("ann", "bob")
-"""Who is connected to app 101 when a shell session of the documents is played."""
+"""Who is connected to app 101 when a shell session of the documents is played; of several nodes, ann to the
+first and bob to the second."""
 APP = 101
+PORTS = (("127.0.0.1:8080", "127.0.0.1:8089"), ("127.0.0.1:8081", "127.0.0.1:8090"))
+"""What the documents call the HTTP and WebSocket addresses of the first node, and of the second."""
 
 _NUMBERED = re.compile(r'"seq":"\d{10,}"')
 _ASSIGNMENT = re.compile(r"[A-Z_]+=")
@@ -23,22 +26,22 @@ _FRAME = re.compile(r"(\w+) ([→←]) (.*)")
 
 
 class Shell:
-    """Runs the commands of one block. ``127.0.0.1:8080`` and ``:8089`` are the server's ports."""
+    """Runs the commands of one block. The addresses in PORTS are those of the servers."""
 
-    def __init__(self, folder: Path, server: Server) -> None:
+    def __init__(self, folder: Path, *servers: Server) -> None:
         require("curl")
         (folder / ".curlrc").write_text(
             'silent\nshow-error\nmax-time = 10\nnoproxy = "*"\n', encoding="utf-8"
         )
         self._environment = {**os.environ, "CURL_HOME": str(folder)}
-        self._server = server
+        self._servers = servers
         self._assigned: list[str] = []
 
     def run(self, command: str) -> str:
         """What the command prints. An assignment holds for the commands that follow."""
         if _ASSIGNMENT.match(command):
             self._assigned.append(command)
-        script = "\n".join([*self._assigned, at_server(command, self._server)])
+        script = "\n".join([*self._assigned, at_server(command, *self._servers)])
         done = subprocess.run(
             ["bash", "-c", script],
             capture_output=True,
@@ -51,17 +54,19 @@ class Shell:
         return done.stdout.strip()
 
 
-def at_server(words: str, server: Server) -> str:
-    """The addresses of the documents made those of a server."""
-    http, ws = (f"{address.host}:{address.port}" for address in (server.http, server.ws))
-    return words.replace("127.0.0.1:8080", http).replace("127.0.0.1:8089", ws)
+def at_server(words: str, *servers: Server) -> str:
+    """The addresses of the documents made those of a server, or of several."""
+    for (http, ws), server in zip(PORTS, servers, strict=False):
+        for written, address in ((http, server.http), (ws, server.ws)):
+            words = words.replace(written, f"{address.host}:{address.port}")
+    return words
 
 
-def play_session(block: Block, folder: Path, server: Server) -> None:
+def play_session(block: Block, folder: Path, *servers: Server) -> None:
     """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
-    shell = Shell(folder, server)
+    shell = Shell(folder, *servers)
     for command, output in exchanges(block.text):
-        _compare(block, command, shell.run(command), at_server(output, server))
+        _compare(block, command, shell.run(command), at_server(output, *servers))
 
 
 def exchanges(session: str) -> list[tuple[str, str]]:
@@ -77,12 +82,12 @@ def _compare(block: Block, cause: str, found: str, wanted: str) -> None:
     assert re.fullmatch(pattern, found, re.DOTALL), f"{block}: {cause}\nsays  {wanted}\nfound {found}"
 
 
-def play_frames(block: Block, folder: Path, server: Server) -> None:
+def play_frames(block: Block, folder: Path, *servers: Server) -> None:
     """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next that she gets, ``$ …`` runs.
 
     Each name is a connection of its own. At the end nobody may have got more than what is shown.
     """
-    shell = Shell(folder, server)
+    shell = Shell(folder, *servers)
     speakers: dict[str, Speaker] = {}
     lines = iter(block.text.splitlines())
     with ExitStack() as stack:
@@ -94,7 +99,7 @@ def play_frames(block: Block, folder: Path, server: Server) -> None:
             assert found, f"{block}: {line}"
             name, way, words = found.groups()
             if name not in speakers:
-                speakers[name] = stack.enter_context(Speaker(server.ws)).upgrade()
+                speakers[name] = stack.enter_context(Speaker(node_of(name, servers).ws)).upgrade()
             if way == "→":
                 _send(speakers[name], words)
             else:
@@ -104,7 +109,12 @@ def play_frames(block: Block, folder: Path, server: Server) -> None:
         for speaker in speakers.values():
             if not hasattr(speaker, "leaving"):
                 speaker.quiet()
-    nobody(server)
+    nobody(*servers)
+
+
+def node_of(name: str, servers: Sequence[Server]) -> Server:
+    """The node to which somebody is connected."""
+    return servers[PRESENT.index(name) % len(servers) if name in PRESENT else 0]
 
 
 def _send(speaker: Speaker, words: str) -> None:
@@ -122,18 +132,19 @@ def _expect(block: Block, speaker: Speaker, words: str) -> None:
 
 
 @contextmanager
-def present(server: Server) -> Iterator[None]:
+def present(*servers: Server) -> Iterator[None]:
     """A time in which those in PRESENT are connected."""
     with ExitStack() as stack:
         for user in PRESENT:
-            stack.enter_context(logged_in(server.ws, user, APP))
+            stack.enter_context(logged_in(node_of(user, servers).ws, user, APP))
         yield
-    nobody(server)
+    nobody(*servers)
 
 
-def nobody(server: Server) -> None:
-    """Wait until the server has noticed that everybody left."""
-    eventually(lambda: server_is_empty(server), what="everybody has left")
+def nobody(*servers: Server) -> None:
+    """Wait until all servers have noticed that everybody left."""
+    for server in servers:
+        eventually(lambda server=server: server_is_empty(server), what="everybody has left")
 
 
 def server_is_empty(server: Server) -> bool:

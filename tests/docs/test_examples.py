@@ -3,6 +3,9 @@
 import json
 import re
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +15,24 @@ from click.testing import CliRunner
 
 from imserver import config
 from imserver.cli import main
+from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
-from tests.docs.markdown import PAGES, Block, blocks
-from tests.docs.play import at_server, exchanges, play_frames, play_session, present
-from tests.support import ROOT, Server
+from tests.docs.markdown import PAGES, Block, blocks, table_with
+from tests.docs.play import APP, at_server, exchanges, play_frames, play_session, present
+from tests.integration.clusters import Nodes, name_of, nodes_of
+from tests.integration.cmd import Speaker, fresh, get, logged_in, post
+from tests.parent.family import Family
+from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if not block.words]
 KEYED = [block for block in SESSIONS if "keys" in block.words]
-TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
+SHARED = [block for block in SESSIONS if "cluster" in block.words]
+FORKED = [block for block in SESSIONS if "processes" in block.words]
+FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
+TRANSCRIPTS = [block for block in FRAMES if "cluster" not in block.words]
+ACROSS = [block for block in FRAMES if "cluster" in block.words]
 JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
@@ -30,11 +41,12 @@ COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
-    known = {id_of(block) for block in (*OPEN, *KEYED, *TRANSCRIPTS, *JSON, *YAML, *SCRIPTS, *COMMANDS)}
+    sessions = (*OPEN, *KEYED, *SHARED, *FORKED)
+    known = {id_of(block) for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS)}
     examined = ("console", "json", "yaml", "js", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
     assert not left
-    assert all((OPEN, KEYED, TRANSCRIPTS, JSON, YAML, SCRIPTS, COMMANDS))
+    assert all((OPEN, KEYED, SHARED, FORKED, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS))
 
 
 def id_of(block: Block) -> tuple[Path, int]:
@@ -44,7 +56,7 @@ def id_of(block: Block) -> tuple[Path, int]:
 def test_no_msg_id_is_used_in_two_examples() -> None:
     """The examples run on one server, which takes each id once."""
     users: dict[str, set[str]] = {}
-    for block in (*OPEN, *TRANSCRIPTS):
+    for block in (*OPEN, *SHARED, *FRAMES):
         for msg_id in re.findall(r'msgID["=:]+([\w-]+)', block.text):
             users.setdefault(msg_id, set()).add(str(block))
     assert not {msg_id: where for msg_id, where in users.items() if len(where) > 1}
@@ -60,21 +72,132 @@ def test_a_shell_session_prints_what_it_says(block: Block, server: Server, tmp_p
 def test_a_shell_session_with_keys_prints_what_it_says(
     block: Block, start_server: StartServer, tmp_path: Path
 ) -> None:
-    server = start_server(config=nearest_keys(block))
+    server = start_server(config=nearest(block, "keys:"))
     with present(server):
         play_session(block, tmp_path, server)
 
 
-def nearest_keys(block: Block) -> Any:
-    """The configuration with keys that stands last above a block."""
-    above = [it for it in YAML if it.page == block.page and it.line < block.line and "keys:" in it.text]
-    assert above, f"{block}: no keys above it"
+def nearest(block: Block, word: str) -> Any:
+    """The configuration with this word that stands last above a block."""
+    above = [it for it in YAML if it.page == block.page and it.line < block.line and word in it.text]
+    assert above, f"{block}: no {word} above it"
     return yaml.safe_load(above[-1].text)
 
 
 @pytest.mark.parametrize("block", TRANSCRIPTS, ids=str)
 def test_a_transcript_is_what_goes_over_the_wire(block: Block, server: Server, tmp_path: Path) -> None:
     play_frames(block, tmp_path, server)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes of one cluster."""
+    with nodes_of(tmp_path_factory.mktemp("nodes"), 2) as two:
+        yield two
+
+
+@pytest.mark.parametrize("block", SHARED, ids=str)
+def test_a_shell_session_with_two_nodes_prints_what_it_says(
+    block: Block, nodes: Nodes, tmp_path: Path
+) -> None:
+    with present(*nodes.servers):
+        play_session(block, tmp_path, *nodes.servers)
+
+
+@pytest.mark.parametrize("block", ACROSS, ids=str)
+def test_a_transcript_of_two_nodes_is_what_goes_over_the_wire(
+    block: Block, nodes: Nodes, tmp_path: Path
+) -> None:
+    play_frames(block, tmp_path, *nodes.servers)
+
+
+@pytest.mark.parametrize("block", FORKED, ids=str)
+def test_a_shell_session_with_several_processes_prints_what_it_says(
+    block: Block, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    """The configuration is the one above it, but for where Redis is."""
+    config = nearest(block, "redis:")
+    config["redis"] = {"url": f"redis://127.0.0.1:{redis_server.port}"}
+    family = Family(tmp_path / "family", config["redis"]["url"], 2, config=config)
+    try:
+        with present(family):
+            play_session(block, tmp_path, family)
+    finally:
+        family.stop()
+    family.check()
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
+def test_what_is_answered_while_a_node_does_not_answer(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("dying"), 2) as nodes:
+        first, second = nodes.servers
+        with present_until_killed(first, second) as name:
+            listed, failed, partly = (the_json(word) for word in ("missing", "failed", "partly"))
+            listed["data"]["missingNodes"] = [name]
+            assert get(first.http, "/user/list", appID=APP).json == listed
+            eventually(lambda: push_to(first, "bob") == failed, what="the node is known to be away")
+            assert push_to_all(first, "news") == partly
+
+
+@contextmanager
+def present_until_killed(first: Server, second: Server) -> Iterator[str]:
+    """A time in which ann is on the first node, and the second one, where bob was, is dead; its name."""
+    with logged_in(first.ws, "ann", APP), Speaker(second.ws) as bob:
+        bob.upgrade().login("bob", APP)
+        name = name_of(second)
+        second.process.kill()
+        second.process.wait()
+        yield name
+
+
+def push_to(server: Server, user: str) -> Any:
+    return post(server.http, "/user/sendMessage", appID=APP, userID=user, msgID=fresh("d"), message="hi").json
+
+
+def push_to_all(server: Server, user: str) -> Any:
+    path = "/user/sendMessageAll"
+    return post(server.http, path, appID=APP, userID=user, msgID=fresh("d"), message="hi").json
+
+
+def the_json(word: str) -> Any:
+    """The only JSON block with this word."""
+    (block,) = (block for block in JSON if word in block.words)
+    return json.loads(block.text)
+
+
+def test_the_record_in_redis_is_what_is_shown(nodes: Nodes) -> None:
+    shown = the_json("record")
+    with logged_in(nodes.servers[0].ws, shown["userID"], shown["appID"]), nodes.redis.client() as client:
+        found = json.loads(client.get(f"acc:user:online:{shown['appID']}_{shown['userID']}"))
+    assert list(found) == list(shown)
+    for key, value in shown.items():
+        assert type(found[key]) is type(value), key
+        if key not in ("accPort", "clientIp", "loginTime", "heartbeatTime"):
+            assert found[key] == value, key
+
+
+def test_the_keys_in_redis_are_those_that_are_shown(nodes: Nodes) -> None:
+    rows = table_with(ROOT / "docs" / "protocol.md", "key", "type", "value", "lives for")
+    shown = [re.sub(r"<\w+>", "*", key) for row in rows for key in keys_of(row["key"])]
+    first = nodes.servers[0]
+    with logged_in(first.ws, "ann", APP), nodes.redis.client() as client:
+        post(first.http, "/user/sendMessage", appID=APP, userID="ann", msgID=fresh("r"), message="hi")
+        found = set(client.keys())
+    assert not [key for key in found if not any(fnmatchcase(key, pattern) for pattern in shown)]
+    for pattern in shown[:4]:
+        assert any(fnmatchcase(key, pattern) for key in found), pattern
+
+
+def keys_of(cell: str) -> list[str]:
+    """The keys in a cell; those that begin with a colon go on from the first."""
+    first, *others = cell.split(", ")
+    return [first, *(first.partition(":")[0] + other for other in others)]
 
 
 @pytest.mark.parametrize("block", JSON, ids=str)
