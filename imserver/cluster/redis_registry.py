@@ -125,10 +125,12 @@ class RedisRegistry:
         self._keeper.wire.close()
 
     def _end_greenlets(self) -> None:
+        """End everything that runs, and close both wires."""
         self._watch.stop()
         if self._recorder is not None:
             self._recorder.kill()
         self._pipe.stop()
+        self._keeper.wire.close()
 
     def healthy(self) -> bool:
         """See :class:`imserver.cluster.contract.Registry`."""
@@ -249,7 +251,10 @@ class RedisRegistry:
         """Greenlet: pass on which sessions of this node are addressed no longer."""
         for entry in entries:
             session_id, app, user = entry.split(b"\0", 2)
-            self.on_replaced(decoded(app), decoded(user), int(session_id))
+            try:
+                self.on_replaced(decoded(app), decoded(user), int(session_id))
+            except Exception:
+                log.exception("a replaced session was not let go")
 
     def _keep_records(self) -> None:
         """Greenlet: records of sessions that last longer than a record lives."""

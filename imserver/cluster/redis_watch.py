@@ -67,6 +67,7 @@ class Watch:
         self._restore = restore
         self._leases_changed = leases_changed
         self._epoch = 0
+        self._refusal = ""
         self._connects = 0
         self._run_id = b""
         self._wake = Signal()
@@ -156,7 +157,7 @@ class Watch:
         try:
             self._keeper.join()
         except StartError as error:
-            raise Away(f"this node must not join: {error}") from None
+            raise Away(f"this node must not join: {error}", refused=True) from None
         self.rejoin = False
 
     def _joined(self) -> None:
@@ -171,9 +172,10 @@ class Watch:
     def _fail(self, away: Away) -> None:
         if self._keeper.lease.epoch != self._epoch:
             self._joined()
-        if self.up:
-            self.up = False
-            log.warning("Redis is away: the lease was not renewed: %s", away)
+        if self.up or (away.refused and str(away) != self._refusal):
+            log.warning("the lease was not renewed: %s", away)
+        self.up = False
+        self._refusal = str(away) if away.refused else ""
 
     # --- putting things right -------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from imserver.settings import ClusterSettings, RedisSettings
 from .node_process import NodeProcess
 from .redis_server import RedisServer
 
-QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.2, redis_seconds=0.5)
+QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.1, redis_seconds=0.5)
 """Ten times as quick as the defaults, so that tests need not wait long."""
 
 StartNode = Callable[..., RedisRegistry]

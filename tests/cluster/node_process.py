@@ -28,7 +28,7 @@ class Orders:
     """What a test may order."""
 
     def __init__(self, url: str, number: int, lease_seconds: float) -> None:
-        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.2, redis_seconds=0.3)
+        settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.1, redis_seconds=0.3)
         self.node = RedisRegistry(RedisSettings(url=url), settings, ["101"])
         self.held: dict[str, Session] = {}
         self.restored: list[bool] = []

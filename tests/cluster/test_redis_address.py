@@ -181,7 +181,7 @@ def test_a_numbered_database(server: RedisServer, start_node: StartNode) -> None
         assert client.dbsize() == 0
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
     """A Redis Cluster of two masters."""
     servers = [
@@ -243,7 +243,7 @@ def test_a_redis_cluster_away_and_back(
     until(lambda: node.ask("state")["healthy"] and all(node.ask("find", *users) or [()]), seconds=10)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def sentinel(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[list[RedisServer], RedisServer]]:
     """A master and its replica, and one sentinel that watches them."""
     master = RedisServer(tmp_path_factory.mktemp("master"))
@@ -274,6 +274,20 @@ class Sentinel(RedisServer):
         return [super().command()[0], str(self._config), "--sentinel", "--port", str(self.port)]
 
 
+def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
+    sentinel: tuple[list[RedisServer], RedisServer],
+) -> None:
+    _, watcher = sentinel
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        first = silent.getsockname()[1]
+        settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
+        wire = open_wire(address_of(settings), 0.5, Counters())
+        assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
+        wire.close()
+
+
 def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     sentinel: tuple[list[RedisServer], RedisServer], start_node: StartNode
 ) -> None:
@@ -296,20 +310,6 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     until(lambda: all(node.find("101", [session.user for session in held]) or [()]), seconds=10)
     with replica.client() as client:
         assert client.info("replication")["role"] == "master"
-
-
-def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
-    sentinel: tuple[list[RedisServer], RedisServer],
-) -> None:
-    _, watcher = sentinel
-    with socket.socket() as silent:
-        silent.bind(("127.0.0.1", 0))
-        silent.listen()
-        first = silent.getsockname()[1]
-        settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
-        wire = open_wire(address_of(settings), 0.5, Counters())
-        assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
-        wire.close()
 
 
 def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:

@@ -531,8 +531,8 @@ def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) ->
     node = start_node(server, 1)
     gevent.sleep(0.3)
     before = node.counters.commands
-    gevent.sleep(1.0)
-    assert node.counters.commands - before <= 8, "a look each fifth of a second"
+    gevent.sleep(0.5)
+    assert node.counters.commands - before <= 8, "a look each tenth of a second"
 
 
 def test_ten_thousand_users_are_found_quickly(server: RedisServer, settled_node: RedisRegistry) -> None:
