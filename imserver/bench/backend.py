@@ -11,12 +11,13 @@ from typing import Any
 from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
 from imserver.bench.frames import user_name
 from imserver.bench.generator import Generator
-from imserver.bench.http import FORM, Lanes, get_request, request_head
+from imserver.bench.http import FORM, JSON, Lanes, get_request, request_head
 from imserver.bench.latency import Latency, stamp_us
 from imserver.bench.loop import BenchError
 from imserver.bench.received import EVERYBODY, message_text
 
 ANSWER_SECONDS = 60.0
+LOOK_SECONDS = 0.1
 
 
 class Requests:
@@ -122,18 +123,44 @@ def ask(
     return run.finish(LAST_FRAMES_SECONDS)
 
 
-def count(generator: Generator) -> dict[str, Any]:
-    """Task: ask how many users are online."""
-    bodies: list[bytes] = []
+def online(generator: Generator, first: int, users: int, until: int, seconds: float) -> dict[str, Any]:
+    """Task: ask for ``users`` users from number ``first`` until so many are online, or ``seconds`` are over.
+
+    Returns how many were online at the last look, and when that was.
+    """
     target = generator.target
-    lanes = Lanes(generator.loop, target, 1, lambda _number, _micros, _status, body: bodies.append(body))
-    (lane,) = lanes
+    names = json.dumps([user_name(number) for number in range(first, first + users)])
+    body = f'{{"appID":{target.app},"userIDs":{names}}}'.encode()
+    request = request_head(target, "/user/onlineBatch", JSON, len(body)) + body
     begin = time.monotonic()
-    lanes.send(lane, (0,), get_request(target, f"/user/list?appID={target.app}"))
-    while not bodies and time.monotonic() < begin + ANSWER_SECONDS:
+    while True:
+        found = json.loads(_answer_to(generator, request)).get("data") or {}
+        now, here = time.monotonic(), found.get("onlineCount", -1)
+        if here == until or now > begin + seconds or generator.loop.stopped:
+            return {"online": here, "at": now}
+        generator.loop.turn(LOOK_SECONDS)
+
+
+def _answer_to(generator: Generator, request: bytes) -> bytes:
+    """Send one request; return the body of its answer."""
+    bodies: list[bytes] = []
+    lanes = Lanes(
+        generator.loop, generator.target, 1, lambda _number, _us, _status, body: bodies.append(body)
+    )
+    (lane,) = lanes
+    end = time.monotonic() + ANSWER_SECONDS
+    lanes.send(lane, (0,), request)
+    while not bodies and time.monotonic() < end:
         generator.loop.turn(0.1)
     lanes.close()
     if not bodies:
-        raise BenchError(f"the server did not tell within {ANSWER_SECONDS:g} s who is online")
-    data = json.loads(bodies[0]).get("data") or {}
+        raise BenchError(f"the server did not answer within {ANSWER_SECONDS:g} s")
+    return bodies[0]
+
+
+def count(generator: Generator) -> dict[str, Any]:
+    """Task: ask how many users are online."""
+    begin = time.monotonic()
+    path = f"/user/list?appID={generator.target.app}"
+    data = json.loads(_answer_to(generator, get_request(generator.target, path))).get("data") or {}
     return {"count": data.get("userCount", 0), "milliseconds": 1000 * (time.monotonic() - begin)}

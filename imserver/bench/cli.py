@@ -12,11 +12,12 @@ from typing import Any
 import click
 
 from imserver import __version__
-from imserver.bench import million_suite, report
+from imserver.bench import cluster_suite, million_suite, report
 from imserver.bench.capacity import MOST_ONLINE, MillionOptions
+from imserver.bench.cluster import ClusterOptions
+from imserver.bench.cluster_suite import ClusterPlace
 from imserver.bench.loop import BenchError
 from imserver.bench.machine import machine
-from imserver.bench.million_suite import MillionPlace
 from imserver.bench.play import SCENARIOS, Place, Scenario, play
 from imserver.bench.suite import ALL, SMOKE, Row, judge, perform
 
@@ -167,14 +168,7 @@ def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
     return click.command(name)(decorated(guarded(command), (*PLACE_OPTIONS, *OUTPUT_OPTIONS)))
 
 
-MILLION_OPTIONS = (
-    click.option(
-        "--connections",
-        "sizes",
-        type=click.IntRange(100, MOST_ONLINE),
-        multiple=True,
-        help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
-    ),
+NODES_OPTIONS = (
     click.option("--redis", default="", help="The URL of a Redis [default: start one]."),
     click.option(
         "--redis-server", default="", help="The redis-server to start [default: one that is found]."
@@ -193,7 +187,7 @@ def million(
     sizes: tuple[int, ...], redis: str, redis_server: str, log: str, as_json: bool, **values: Any
 ) -> None:
     """Log up to a million users in on this machine, and reach them all."""
-    place = MillionPlace(redis, redis_server, log)
+    place = ClusterPlace(redis, redis_server, log)
     with report.Bar() as watcher:
         reports = [
             million_suite.perform(MillionOptions(connections=size, **values), place, watcher)
@@ -207,9 +201,53 @@ bench.add_command(
         decorated(
             guarded(million),
             (
-                *MILLION_OPTIONS,
+                click.option(
+                    "--connections",
+                    "sizes",
+                    type=click.IntRange(100, MOST_ONLINE),
+                    multiple=True,
+                    help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
+                ),
+                *NODES_OPTIONS,
                 *(_option(entry) for entry in fields(MillionOptions) if entry.name != "connections"),
                 OUTPUT_OPTIONS[-1],
+            ),
+        )
+    )
+)
+
+
+def cluster(
+    parts: tuple[str, ...],
+    redis: str,
+    redis_server: str,
+    log: str,
+    runs: int,
+    as_json: bool,
+    **values: Any,
+) -> None:
+    """Measure several nodes with a Redis: pushes and broadcasts across, storms."""
+    place = ClusterPlace(redis, redis_server, log)
+    with report.Bar() as watcher:
+        reports = cluster_suite.perform(parts, ClusterOptions(**values), place, runs, watcher)
+    show_all("cluster", reports, cluster_suite.judge(reports), as_json)
+
+
+bench.add_command(
+    click.command("cluster")(
+        decorated(
+            guarded(cluster),
+            (
+                click.option(
+                    "--part",
+                    "parts",
+                    type=click.Choice(list(cluster_suite.PARTS)),
+                    multiple=True,
+                    help="Only this part (repeatable) [default: all].",
+                ),
+                *NODES_OPTIONS,
+                *(_option(entry) for entry in fields(ClusterOptions)),
+                *OUTPUT_OPTIONS,
             ),
         )
     )

@@ -19,13 +19,14 @@ SOURCE = Path(__file__).resolve().parents[2]
 TASK_SECONDS = 60.0  # what a task may take beyond the seconds it was given
 GOODBYE_SECONDS = 25.0  # longer than a server of ours may take to end
 LOOK_SECONDS = 1.0
+WORKER = "imserver.bench.worker"
 Progress = Callable[[int, int], None]
 
 
 class Hand:
     """One generator process. Owned by its crew."""
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, module: str = WORKER) -> None:
         self.index = index
         commands, self._commands = os.pipe()
         self.answers, answers = os.pipe()
@@ -35,7 +36,7 @@ class Hand:
         }
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "imserver.bench.worker"],
+                [sys.executable, "-m", module],
                 stdin=commands,
                 stdout=answers,
                 env=environ,
@@ -95,11 +96,11 @@ class Crew:
     def __init__(self) -> None:
         self.hands: list[Hand] = []
 
-    def hire(self, count: int) -> list[Hand]:
-        """Start ``count`` processes."""
+    def hire(self, count: int, module: str = WORKER) -> list[Hand]:
+        """Start ``count`` processes that run ``module``, which speaks as :mod:`.worker` does."""
         hired = []
         for _ in range(count):
-            hand = Hand(len(self.hands))
+            hand = Hand(len(self.hands), module)
             self.hands.append(hand)
             hired.append(hand)
         return hired

@@ -162,9 +162,15 @@ def push_and_receive(
     }
 
 
-def receive(generator: Generator, tag: str) -> dict[str, Any]:
-    """Task of the other processes: count until told to stop and nothing comes any more."""
-    tally = generator.kept["tally"] = Tally(generator.swarm, tag)
+def prepare(generator: Generator, tag: str) -> dict[str, Any]:
+    """Task of the other processes: count from now on."""
+    generator.kept["tally"] = Tally(generator.swarm, tag)
+    return {}
+
+
+def receive(generator: Generator) -> dict[str, Any]:
+    """Task of the other processes: receive until told to stop and nothing comes any more."""
+    tally: Tally = generator.kept["tally"]
     while not generator.loop.stopped:
         generator.loop.turn(0.5)
     generator.swarm.settle(1.0, 20)
@@ -198,9 +204,9 @@ def run(stage: Stage, options: FanoutOptions) -> Figures:
     """Measure deliveries; with ``one_per_send`` beside the floor of the same run."""
     hands = stage.hire(-(-options.receivers // MOST_IN_PROCESS))
     stage.open(hands, options.receivers)
-    warm_up = _measure(stage, hands, options, seconds=min(0.3, options.seconds))
+    warm_up = measure(stage, hands, options, seconds=min(0.3, options.seconds))
     if not options.one_per_send:
-        return with_faults_of(warm_up, _measure(stage, hands, options, seconds=options.seconds))
+        return with_faults_of(warm_up, measure(stage, hands, options, seconds=options.seconds))
     floor = FloorStage(stage, hands[0], options.receivers)
     frame_bytes = int(warm_up["frame_bytes"] or 0)
     gap_seconds = 1 / options.rate if options.rate else 0.0
@@ -210,18 +216,20 @@ def run(stage: Stage, options: FanoutOptions) -> Figures:
         return micros
 
     before = bare_us(options.seconds / 2)
-    figures = _measure(stage, hands, options, seconds=options.seconds)
+    figures = measure(stage, hands, options, seconds=options.seconds)
     floor_us = figures["floor_us"] = (before + bare_us(options.seconds / 2)) / 2
     cost = figures["cpu_us"]
     figures["of_floor_percent"] = 100 * floor_us / cost if cost else None
     return with_faults_of(warm_up, figures)
 
 
-def _measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: float) -> Figures:
+def measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: float) -> Figures:
+    """Push to everybody that the processes ``hands`` have connected; the first of them pushes."""
     tag = new_tag()
     first, others = hands[0], hands[1:]
+    stage.ask(others, "fanout.prepare", tag=tag)
     for hand in others:
-        hand.ask("fanout.receive", tag=tag)
+        hand.ask("fanout.receive")
     with stage.measured() as span:
         (answer,) = stage.ask(
             [first],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from typing import Any
 
 from imserver.bench import redis
 from imserver.bench.capacity import MillionOptions, check_machine
+from imserver.bench.cluster_suite import ClusterPlace
 from imserver.bench.crew import Crew
 from imserver.bench.figures import FIGURES, faults
 from imserver.bench.loop import BenchError
@@ -32,17 +33,7 @@ BARS = (
 )
 
 
-@dataclass(frozen=True)
-class MillionPlace:
-    """Where it is played: which Redis, and where the servers' logs go."""
-
-    redis: str = ""
-    redis_server: str = ""
-    log: str = "file"
-    app: int = 101
-
-
-def perform(options: MillionOptions, place: MillionPlace, watcher: Watcher) -> dict[str, Any]:
+def perform(options: MillionOptions, place: ClusterPlace, watcher: Watcher) -> dict[str, Any]:
     """Play one size with servers of its own; return the report, JSON-ready.
 
     What was measured before something failed is in it; ``stopped`` says what did.
@@ -89,7 +80,7 @@ def perform(options: MillionOptions, place: MillionPlace, watcher: Watcher) -> d
     }
 
 
-def _start(crew: Crew, place: MillionPlace, processes: int, watcher: Watcher) -> tuple[str, Stage]:
+def _start(crew: Crew, place: ClusterPlace, processes: int, watcher: Watcher) -> tuple[str, Stage]:
     watcher.begin(f"{processes} server processes start")
     environment, url = {"IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}, place.redis
     if processes > 1:

@@ -98,21 +98,40 @@ class UserPushes:
         return lost, wrong
 
 
-def push_and_receive(
-    generator: Generator, tag: str, seconds: float, clients: int, bulk: int, text_bytes: int
-) -> dict[str, Any]:
-    """Task: ``clients`` connections with one request in flight each, for ``seconds``."""
-    tally = Tally(generator.swarm, tag, every=True)
-    run = UserPushes(generator, tag, clients, bulk, text_bytes)
-    begin = time.monotonic()
-    end = begin + seconds
-    lanes = list(run.lanes)
+def _flat_out(run: UserPushes, end: float, generator: Generator) -> None:
+    """Keep one request in flight on each connection."""
+    lanes, begin = list(run.lanes), time.monotonic()
     while time.monotonic() < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
         for lane in lanes:
             if not lane.waiting:
                 run.push(lane)
         generator.loop.turn(0.2)
         generator.passed(begin, end)
+
+
+def _paced(run: UserPushes, rate: float, end: float, generator: Generator) -> None:
+    """Send ``rate`` requests a second, answered or not."""
+    lanes, begin = list(run.lanes), time.monotonic()
+    while (now := time.monotonic()) < end and run.pushed < MOST_MESSAGES and not generator.loop.stopped:
+        due = begin + run.requests / rate
+        if now >= due:
+            run.push(lanes[run.requests % len(lanes)])
+        else:
+            generator.loop.turn(min(due, end) - now)
+            generator.passed(begin, end)
+
+
+def push_and_receive(
+    generator: Generator, tag: str, seconds: float, clients: int, bulk: int, text_bytes: int, rate: float = 0
+) -> dict[str, Any]:
+    """Task: push for ``seconds`` over ``clients`` connections, at a ``rate``, or (0) one in flight each."""
+    tally = Tally(generator.swarm, tag, every=True)
+    run = UserPushes(generator, tag, clients, bulk, text_bytes)
+    begin = time.monotonic()
+    if rate:
+        _paced(run, rate, begin + seconds, generator)
+    else:
+        _flat_out(run, begin + seconds, generator)
     during, pushing = run.lanes.answered * run.size, time.monotonic() - begin
     last_news = time.monotonic()
     while run.lanes.answered < run.requests or tally.received < run.pushed - len(run.refused):
@@ -153,17 +172,19 @@ class PushOptions:
         most=10_000,
     )
     text_bytes: int = parameter(20, "Bytes of the message text.", least=STAMP_DIGITS, most=60_000)
+    rate: float = parameter(0.0, "Requests a second; 0 is flat out.", least=0, most=100_000)
 
 
 def run(stage: Stage, options: PushOptions) -> Figures:
     """Measure pushes to single users that are connected."""
     hands = stage.hire(1)
     stage.open(hands, options.users)
-    warm_up = _measure(stage, hands, options, min(0.3, options.seconds))
-    return with_faults_of(warm_up, _measure(stage, hands, options, options.seconds))
+    warm_up = measure(stage, hands, options, min(0.3, options.seconds))
+    return with_faults_of(warm_up, measure(stage, hands, options, options.seconds))
 
 
-def _measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: float) -> Figures:
+def measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: float) -> Figures:
+    """Push to the users that the one process of ``hands`` has connected."""
     with stage.measured() as span:
         (answer,) = stage.ask(
             hands,
@@ -173,6 +194,7 @@ def _measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: flo
             clients=options.clients,
             bulk=options.bulk,
             text_bytes=options.text_bytes,
+            rate=options.rate,
         )
     span.note([answer])
     if not answer["received"]:
@@ -181,7 +203,9 @@ def _measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: flo
     answers = Latency.merged([answer["answers"]])
     return {
         "messages": answer["pushed"],
-        **span.rate(unit, answer["pushed"], answer["seconds"], during=answer["during"]),
+        **span.rate(
+            unit, answer["pushed"], answer["seconds"], during=answer["during"], flat_out=not options.rate
+        ),
         **Latency.merged([answer["latency"]]).figures(),
         "answer_p50_ms": answers.percentile_ms(50),
         "answer_p99_ms": answers.percentile_ms(99),

@@ -114,7 +114,13 @@ class Keeper:
                 raise BenchError(f"`{' '.join(command[1:] + arguments)}` does not serve:\n{words}")
             time.sleep(0.05)
         pid = self.process.pid
-        return {"pid": pid, "pids": [pid, *children(pid)], "http_port": http, "ws_port": ws, "rpc_port": rpc}
+        return {
+            "pid": pid,
+            "pids": [pid, *children(pid)],
+            "http_port": http,
+            "ws_port": ws,
+            "data_directory": self.data_directory,
+        }
 
     def _announced(self) -> bool:
         """Whether the server has said where it listens: with several processes, when all of them do."""

@@ -47,6 +47,24 @@ def drop_and_return(
     }
 
 
+def move(
+    generator: Generator,
+    target: dict[str, Any],
+    first: int,
+    count: int,
+    window: int,
+    seconds: float,
+) -> dict[str, Any]:
+    """Task: wait until the server has ended all connections here, then open as many at ``target``."""
+    swarm, begin = generator.swarm, time.monotonic()
+    while swarm.peers and time.monotonic() < begin + seconds and not generator.loop.stopped:
+        generator.loop.turn(0.1)
+    noticed = time.monotonic()
+    swarm.close()
+    generator.aim(target, generator.index)
+    return {**drop_and_return(generator, first, count, window, seconds), "noticed": noticed}
+
+
 class Bystanders:
     """Connections that ping in turn. Owns who waits for an answer since when."""
 

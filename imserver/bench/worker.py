@@ -47,6 +47,7 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "floor.connect": floor.connect,
     "floor.receive": floor.receive,
     "fanout": fanout.push_and_receive,
+    "fanout.prepare": fanout.prepare,
     "fanout.receive": fanout.receive,
     "fanout.verdict": fanout.verdict,
     "echo": echo.echo,
@@ -62,7 +63,9 @@ TASKS: dict[str, Callable[..., dict[str, Any]]] = {
     "backend.broadcast": backend.broadcast,
     "backend.ask": backend.ask,
     "backend.count": backend.count,
+    "backend.online": backend.online,
     "storm.return": storm.drop_and_return,
+    "storm.move": storm.move,
     "storm.stand": storm.stand_by,
 }
 
