@@ -7,6 +7,7 @@ The only module here that loads a part of the server, since the private channel 
 from __future__ import annotations
 
 import json
+import logging
 import os
 import resource
 import sys
@@ -104,6 +105,7 @@ def main() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    logging.basicConfig(level=logging.ERROR)  # whoever ends last finds the other gone
     end = End(os.getpid())
     rest = b""
     while data := tp_read(0, 1 << 16):
