@@ -14,8 +14,8 @@ import msgspec
 from redis.exceptions import ResponseError
 
 from imserver.cluster.contract import Lease
+from imserver.cluster.redis_lease_scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.redis_places import SERVERS
-from imserver.cluster.redis_scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.redis_wire import Away, Command, Wire
 from imserver.errors import StartError
 

@@ -46,7 +46,7 @@ local function text(number) return string.format('%.0f', number) end
 """
 
 
-def _script(text: str, *, timed: bool = True) -> str:
+def script(text: str, *, timed: bool = True) -> str:
     """Remember a script, one that needs to know the time if ``timed``; its hash."""
     text = _NOW + text if timed else text
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
@@ -56,7 +56,7 @@ def _script(text: str, *, timed: bool = True) -> str:
 
 # --- presence -----------------------------------------------------------------------------------------------
 
-BEGIN: Final = _script("""
+BEGIN: Final = script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
 --       ',epoch.id of the known dead,', field of the ban, record, its seconds,
@@ -112,7 +112,7 @@ if KEYS[2] then redis.call('SET', KEYS[2], ARGV[10], 'EX', ARGV[11]) end
 return {1, text(number), table.concat(places, ',')}
 """)
 
-END: Final = _script(
+END: Final = script(
     """
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, ',dead epochs,', record, its seconds.
@@ -138,7 +138,7 @@ return 1
     timed=False,
 )
 
-SWEEP: Final = _script("""
+SWEEP: Final = script("""
 -- KEYS: bucket. ARGV: dead epochs. Returns the fields of users who have no session any more.
 local all = redis.call('HGETALL', KEYS[1])
 local gone, left = {}, 0
@@ -175,7 +175,7 @@ end
 return gone
 """)
 
-BAN: Final = _script("""
+BAN: Final = script("""
 -- KEYS: bucket. ARGV: field of the ban, milliseconds (0: none any more).
 local span = tonumber(ARGV[2])
 if span > 0 then
@@ -186,7 +186,7 @@ end
 return 1
 """)
 
-MARK: Final = _script(
+MARK: Final = script(
     """
 -- KEYS: a user's record. ARGV: what it was when it was read, what it shall be.
 if redis.call('GET', KEYS[1]) == ARGV[1] then
@@ -200,7 +200,7 @@ return 0
 
 # --- message ids --------------------------------------------------------------------------------------------
 
-CLAIM: Final = _script(
+CLAIM: Final = script(
     """
 -- KEYS: the message id. ARGV: token, milliseconds.
 -- Returns who has it: this token, another one, or '1' (accepted).
@@ -212,7 +212,7 @@ return ARGV[1]
     timed=False,
 )
 
-RELEASE: Final = _script(
+RELEASE: Final = script(
     """
 -- KEYS: the message id. ARGV: token.
 if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
@@ -220,93 +220,3 @@ return 0
 """,
     timed=False,
 )
-
-# --- leases -------------------------------------------------------------------------------------------------
-# KEYS of all: as lease_keys() gives them.
-
-_EXPIRE: Final = """
-local function bury(epoch)
-  redis.call('ZREM', KEYS[1], epoch)
-  redis.call('HSET', KEYS[3], epoch, redis.call('HGET', KEYS[2], epoch) or '{}')
-  redis.call('HDEL', KEYS[2], epoch)
-  redis.call('INCR', KEYS[4])
-end
-for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do bury(epoch) end
-"""
-
-JOIN: Final = _script(
-    _EXPIRE
-    + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease.
--- Returns 'ok', epoch | 'fingerprint', a node that has another | 'address', whose machine has it.
-local lives = redis.call('HGETALL', KEYS[2])
-local twins = {}
-for k = 1, #lives, 2 do
-  local other = cjson.decode(lives[k + 1])
-  if other.fingerprint ~= ARGV[3] then return {'fingerprint', other.node} end
-  if other.node == ARGV[1] then
-    if other.host ~= ARGV[2] then return {'address', other.host} end
-    twins[#twins + 1] = lives[k]
-  end
-end
-for _, epoch in ipairs(twins) do bury(epoch) end
-local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
-redis.call('SET', KEYS[5], epoch)
-redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
-redis.call('HSET', KEYS[2], epoch, ARGV[5])
-redis.call('INCR', KEYS[4])
-return {'ok', epoch}
-"""
-)
-
-RENEW: Final = _script(
-    _EXPIRE
-    + """
--- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
---       how many of the replaced sessions are done, the first of them.
--- Returns 0 (the lease is lost) | 1, version, last epoch, graves, replaced sessions, whether to dig,
---         lives or ''.
-local epoch = ARGV[1]
-if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
-if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch) end
-if ARGV[3] ~= '' then
-  redis.call('HSET', KEYS[2], epoch, ARGV[3])
-  redis.call('INCR', KEYS[4])
-end
-if ARGV[5] ~= '0' and redis.call('LINDEX', KEYS[7], 0) == ARGV[6] then
-  redis.call('LTRIM', KEYS[7], ARGV[5], -1)
-end
-local graves, dig = redis.call('HKEYS', KEYS[3]), 0
-if #graves > 0 then
-  local digger = redis.call('GET', KEYS[6])
-  if not digger or digger == epoch then
-    redis.call('SET', KEYS[6], epoch, 'PX', 15000)
-    dig = 1
-  end
-end
-local version = redis.call('GET', KEYS[4]) or '0'
-local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
-local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
-return {1, version, redis.call('GET', KEYS[5]) or '0', graves, replaced, dig, lives}
-"""
-)
-
-LEAVE: Final = _script(
-    """
--- ARGV: epoch, '1' if it leaves nothing behind.
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
-if ARGV[2] ~= '1' then
-  redis.call('HSET', KEYS[3], ARGV[1], redis.call('HGET', KEYS[2], ARGV[1]) or '{}')
-end
-redis.call('HDEL', KEYS[2], ARGV[1])
-redis.call('DEL', KEYS[7])
-redis.call('INCR', KEYS[4])
-return 1
-""",
-    timed=False,
-)
-
-
-def lease_keys(epoch: int) -> tuple[str, ...]:
-    """The KEYS of the lease scripts, for a node life (0: none yet)."""
-    return (LEASES, LIVES, GRAVES, VERSION, EPOCH, DIGGER, f"{REPLACED}{epoch}")

@@ -42,8 +42,6 @@ Command = tuple[Any, ...]
 _AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
 _AWAY_ERRORS: Final = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
 
-_LOADING: Final = tuple(("SCRIPT", "LOAD", text) for text in TEXT_OF.values())
-
 
 class Away(Exception):
     """Redis did not answer, in time or at all. ``refused``: it does not accept this user or password."""
@@ -106,7 +104,7 @@ class ServerWire:
                 self._connected = True
                 self.connects += 1
                 # A command whose script is not loaded is sent a second time, behind those that followed it.
-                commands = [*_LOADING, *commands]
+                commands = [*(("SCRIPT", "LOAD", text) for text in TEXT_OF.values()), *commands]
             self.counters.round_trips += 1
             self.counters.commands += len(commands)
             began = monotonic()

@@ -162,7 +162,7 @@ def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
     epochs = {a.node.lease.epoch, b.node.lease.epoch}
     with server.client() as client:
         client.flushall()
-    until(lambda: not a.node.registered(held[0]), seconds=2)
+    until(lambda: a.node.lease.epoch not in epochs, seconds=2)
     until(a.whole)
     assert [session.number for session in held] == numbers
     until(lambda: set(b.node.leases()) == {a.node.lease.epoch, b.node.lease.epoch})
