@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from imserver import __version__
-from imserver.bench import cluster_suite, million_suite, report
+from imserver.bench import chart, cluster_suite, million_suite, report
 from imserver.bench.capacity import MOST_ONLINE, MillionOptions
 from imserver.bench.cluster import ClusterOptions
 from imserver.bench.cluster_suite import ClusterPlace
@@ -259,19 +259,31 @@ bench.add_command(
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Replace what stands between the marks <!-- figures --> and <!-- end --> of this document.",
+    help="Replace what stands in this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
+    "and the next <!-- end -->.",
 )
-def table(file: Path, into: Path | None) -> None:
-    """Turn the JSON of `imserver bench all --json` into Markdown."""
-    text = report.markdown(json.loads(file.read_text(encoding="utf-8")))
+@click.option(
+    "--plot",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw the largest million as SVG into a file.",
+)
+def table(file: Path, into: Path | None, plot: Path | None) -> None:
+    """Turn the JSON of `imserver bench all` (or cluster, million) into Markdown."""
+    suite = json.loads(file.read_text(encoding="utf-8"))
+    if plot is not None:
+        drawn = [entry for entry in suite["reports"] if entry.get("series")]
+        if not drawn:
+            raise click.ClickException(f"{file} has nothing to plot")
+        plot.write_text(chart.svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
+    text = report.markdown(suite)
     if into is None:
         click.echo(text)
         return
-    document = into.read_text(encoding="utf-8")
-    before, begin, rest = document.partition(report.BEGIN_MARK)
+    document, mark = into.read_text(encoding="utf-8"), report.begin_mark(suite)
+    before, begin, rest = document.partition(mark)
     _old, end, after = rest.partition(report.END_MARK)
     if not begin or not end:
-        raise click.ClickException(f"{into} has no marks {report.BEGIN_MARK} and {report.END_MARK}")
+        raise click.ClickException(f"{into} has no marks {mark} and {report.END_MARK}")
     into.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 

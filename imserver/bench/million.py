@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 from imserver.bench import proc, redis
 from imserver.bench.capacity import MillionOptions
-from imserver.bench.crew import Hand, Progress
+from imserver.bench.crew import Progress
 from imserver.bench.gathering import Gathering
 from imserver.bench.latency import Latency
+from imserver.bench.sampler import Watch
 from imserver.bench.stage import Figures, Stage
 
 SAMPLER_SECONDS = 7200.0
@@ -20,18 +20,6 @@ LAST_PUSHES_SECONDS = 3.0
 CALM_SECONDS = 2.0
 BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
 ABSENT_USERS = 1000
-
-
-@dataclass
-class Watch:
-    """The sampler of a run and the marks between its phases. Owns both."""
-
-    hand: Hand
-    marks: list[tuple[float, str]] = field(default_factory=list)
-
-    def mark(self, text: str) -> None:
-        """A phase begins."""
-        self.marks.append((time.monotonic(), text))
 
 
 class Million:

@@ -14,9 +14,10 @@ from rich.table import Table
 from imserver.bench import crew
 from imserver.bench.figures import FIGURES, shown
 
-#: Between these, a document holds the Markdown of a suite.
-BEGIN_MARK = "<!-- figures -->"
+#: A document holds the Markdown of a suite between the mark with its name and the next end.
 END_MARK = "<!-- end -->"
+MARKS = {"million": "<!-- million -->", "cluster": "<!-- cluster -->"}
+USUAL_MARK = "<!-- figures -->"
 
 
 class Bar:
@@ -120,15 +121,37 @@ def cells(bar: dict[str, Any]) -> list[str]:
     ]
 
 
+def begin_mark(suite: dict[str, Any]) -> str:
+    """Return the mark behind which a document holds the Markdown of ``suite``."""
+    return MARKS.get(suite.get("suite", ""), USUAL_MARK)
+
+
 def markdown(suite: dict[str, Any]) -> str:
-    """Return the report of ``all`` as Markdown: the bars with their commands, then every figure."""
+    """Return the report of a suite as Markdown."""
     reports = suite["reports"]
     lines = [f"{place_line(reports[-1])}. imserver {suite['imserver']}.", ""]
-    lines += ["| what | figure | value | bar | bar here | met | command |", "|---|---|--:|--:|--:|---|---|"]
-    lines += [f"| {' | '.join(cells(bar))} | `{bar['command']}` |" for bar in suite["bars"]]
+    if suite.get("suite") == "million":
+        return "\n".join(lines + sizes_table(reports) + [""] + bars_table(suite["bars"]))
+    lines += bars_table(suite["bars"])
     lines += ["", "Every figure of the same runs:"]
     for report in reports:
         lines += ["", f"**{report['title']}** – `{report['command']}`", "", "| figure | value |", "|---|--:|"]
         for name, value in report["figures"].items():
             lines.append(f"| {FIGURES[name].label} | {shown(name, value)} |")
     return "\n".join(lines)
+
+
+def sizes_table(reports: list[dict[str, Any]]) -> list[str]:
+    """Return one table of all sizes, a column each."""
+    names = list(dict.fromkeys(name for report in reports for name in report["figures"]))
+    lines = [f"| | {' | '.join(report['title'] for report in reports)} |", "|---|" + "--:|" * len(reports)]
+    for name in names:
+        cells = [shown(name, report["figures"].get(name)) for report in reports]
+        lines.append(f"| {FIGURES[name].label} | {' | '.join(cells)} |")
+    return lines
+
+
+def bars_table(bars: list[dict[str, Any]]) -> list[str]:
+    """Return the bars with their commands."""
+    lines = ["| what | figure | value | bar | bar here | met | command |", "|---|---|--:|--:|--:|---|---|"]
+    return lines + [f"| {' | '.join(cells(bar))} | `{bar['command']}` |" for bar in bars] if bars else []

@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import Any
 
 from imserver.bench import proc
+from imserver.bench.crew import Hand
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError
 
 SAMPLE_SECONDS = 1.0
 #: Reading PSS walks over all pages.
 PSS_SAMPLES = 10
+
+
+@dataclass
+class Watch:
+    """The sampler of a run and the marks between its phases. Owns both."""
+
+    hand: Hand
+    marks: list[tuple[float, str]] = field(default_factory=list)
+
+    def mark(self, text: str) -> None:
+        """A phase begins."""
+        self.marks.append((time.monotonic(), text))
 
 
 def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> dict[str, Any]:

@@ -1,0 +1,49 @@
+"""Every part of the cluster's measurements in a tiny form, with real nodes and a real Redis."""
+
+import json
+
+import pytest
+
+from imserver.bench import cluster_storm
+from imserver.bench.cluster_suite import PARTS
+from imserver.bench.figures import FIGURES
+from tests.bench.play import run
+
+pytestmark = pytest.mark.linux
+
+TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", "--clients", "50")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_storm, "BYSTANDERS", 10)
+    monkeypatch.setattr(cluster_storm, "GONE", 5)
+    result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
+    found = json.loads(result.stdout)
+    reports = {report["scenario"].partition(" ")[2]: report for report in found["reports"]}
+    assert set(reports) == set(PARTS)
+    for report in reports.values():
+        assert set(report["figures"]) <= set(FIGURES)
+        assert report["faults"] == {}
+    assert reports["redis"]["figures"]["login_commands"] >= 1
+    assert 0 < reports["push"]["figures"]["p50_ms"] <= reports["push"]["figures"]["p99_ms"]
+    assert reports["push"]["figures"]["rpc_events"] == reports["push"]["figures"]["messages"]
+    assert reports["bulk"]["figures"]["events_a_batch"] > 1
+    assert reports["broadcast"]["figures"]["paced_ratio"] > 0
+    assert reports["rpc"]["figures"]["rpc_1_events_a_batch"] == 1
+    storm = reports["storm"]["figures"]
+    assert storm["returned"] == storm["shown_online"] == 50
+    assert 0 < storm["offline_seconds"] < 20
+    assert {bar["title"] for bar in found["bars"]} == {part.title for part in PARTS.values()}
+
+
+def test_a_redis_that_is_not_there_is_one_clear_line() -> None:
+    result = run("cluster", "--part", "push", "--redis-server", "no-such-redis-server")
+    assert result.exit_code == 1
+    assert "no no-such-redis-server here" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_the_bars_of_the_parts_name_figures() -> None:
+    assert {bar.figure for part in PARTS.values() for bar in part.bars} <= set(FIGURES)

@@ -1,0 +1,85 @@
+"""The million in a tiny form: a few hundred users on two processes with a Redis."""
+
+import json
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from imserver.bench import gathering, million
+from imserver.bench.capacity import MillionOptions, check_machine, room
+from imserver.bench.figures import FIGURES
+from imserver.bench.loop import BenchError
+from imserver.bench.million_suite import BARS, judge
+from tests.bench.play import run
+
+pytestmark = pytest.mark.linux
+
+QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.3", "--broadcasts", "1")
+
+
+@pytest.mark.slow
+def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
+    monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
+    monkeypatch.setattr(gathering, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
+    result = run("million", "--connections", "300", "--processes", "2", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    (report,) = found["reports"]
+    figures = report["figures"]
+    assert report["stopped"] == ""
+    assert set(figures) <= set(FIGURES)
+    assert figures["online"] == figures["listed"] == 300
+    assert figures["pushes"] > 20
+    assert 0 < figures["push_p50_ms"] <= figures["push_p99_ms"]
+    assert 0 < figures["broadcast_seconds"] < 10
+    assert figures["pss_full_mb"] > 10
+    assert found["bars"] == []  # they are for a million
+
+    file, plot, document = tmp_path / "million.json", tmp_path / "million.svg", tmp_path / "doc.md"
+    file.write_text(result.stdout)
+    document.write_text("before <!-- million --> old <!-- end --> after")
+    assert run("table", str(file), "--into", str(document), "--plot", str(plot)).exit_code == 0
+    assert "| users online | 300 |" in document.read_text()
+    assert "old" not in document.read_text()
+    lines = ElementTree.parse(plot).getroot().findall("{http://www.w3.org/2000/svg}polyline")
+    assert len(lines) >= 6
+
+
+def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(million, "CALM_SECONDS", 0.2)
+    monkeypatch.setattr(million, "BUSY_SECONDS", 0.2)
+    result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout)["reports"][0]["figures"]["redis_mb"] is None
+
+
+def test_a_million_needs_many_processes() -> None:
+    options = MillionOptions()
+    assert options.server_processes() * room() >= options.connections
+    assert options.generator_processes() * room() >= options.connections
+    assert MillionOptions(connections=100, processes=7).server_processes() == 7
+
+
+def test_a_machine_that_is_too_small_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.bench.proc.files_left", lambda: 1000)
+    with pytest.raises(BenchError, match=r"fs\.file-max leaves 1000"):
+        check_machine(MillionOptions())
+    monkeypatch.setattr("imserver.bench.proc.files_left", lambda: 10**9)
+    monkeypatch.setattr("imserver.bench.proc.available_bytes", lambda: 10**9)
+    with pytest.raises(BenchError, match="GB of memory are needed"):
+        check_machine(MillionOptions())
+
+
+def test_the_bars_count_for_a_million_only() -> None:
+    def report(connections: int) -> dict:
+        return {
+            "title": "t",
+            "command": "c",
+            "parameters": {"connections": connections},
+            "figures": {bar.figure: bar.limit for bar in BARS},
+        }
+
+    assert judge([report(100_000)]) == []
+    assert all(bar["met"] for bar in judge([report(1_000_000)]))
