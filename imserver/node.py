@@ -404,6 +404,7 @@ class Node:
             "apps": apps,
             "version": __version__,
             "ready": self.ready(),
+            "clustered": self.cluster is not None,
             "maxConnections": self.gate.limit,
             "uptimeSeconds": round(time() - self.started_at, 1),
             "cpuSeconds": round(sum(os.times()[:2]), 3),

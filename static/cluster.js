@@ -26,7 +26,7 @@ function show(data) {
   const silent = new Set(data.missingNodes ?? []);
   noteGone(nodes);
   el("nodes").replaceChildren(...nodes.map(([name, node]) => row(name, node, silent.has(name))), ...[...gone].map(goneRow));
-  el("alone").hidden = nodes.length !== 1 || nodes[0][1].lease.epoch !== 0;
+  el("alone").hidden = nodes.some(([, node]) => node.clustered !== false);
   before = new Map(nodes.filter(([, node]) => node.cpuSeconds).map(([name, node]) => [name, sampleOf(node)]));
   showTotals(nodes.map(([, node]) => node), silent.size);
 }

@@ -294,7 +294,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
     assert detailed["apps"] == {"101": 1, "102": 0, "103": 0, "104": 0}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
-    assert (detailed["version"], detailed["ready"]) == (__version__, True)
+    assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
     assert detailed["maxConnections"] == node.max_connections
     node.reload(house.settings(limits={"max_connections": 7}))
     assert node.state(False, detail=True)["maxConnections"] == 7
