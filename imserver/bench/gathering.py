@@ -34,6 +34,7 @@ class Gathering:
         self.abreast = abreast
         self.hands = stage.hire(processes)
         self.online = 0
+        self.unanswered = 0  # heartbeats
         self._since: dict[int, float] = {}
 
     def shares(self) -> list[tuple[Hand, dict[str, int]]]:
@@ -90,6 +91,7 @@ class Gathering:
                     busy.append(hand)
             for hand, answer in self.stage.crew.first(busy, step, LOOK_SECONDS):
                 busy.remove(hand)
+                self.unanswered += answer.get("unanswered", 0)
                 if hand.index in beating:
                     beating.remove(hand.index)
                 else:

@@ -123,7 +123,6 @@ class Million:
         sent = sum(answer["sent"] for answer in answers)
         self.figures["beat_seconds"] = time.monotonic() - begin
         self.figures["beat_cpu_us"] = span.cost("heartbeat", sent)["cpu_us"]
-        self.figures["beats_unanswered"] = sum(answer["unanswered"] for answer in answers)
         if before is not None:
             self.details["redis_calls"]["heartbeats"] = redis.facts(self.redis_url).calls_since(before)
 
@@ -276,6 +275,7 @@ class Million:
         self.figures["list_ms"] = answer["milliseconds"]
         self.figures["miscounted"] = abs(answer["count"] - self.crowd.online)
         self.figures["dropped"] = dropped
+        self.figures["beats_unanswered"] = self.crowd.unanswered
         self.details["closes"] = closes
 
     def leave(self) -> None:
