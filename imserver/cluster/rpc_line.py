@@ -22,7 +22,10 @@ from imserver.cluster.rpc_wire import BUSY, OK, REASONS, ControlClient
 PING: Final = ""
 """The question that every node answers by itself."""
 CALLS_IN_FLIGHT: Final = 64
-"""Questions to one peer at one time; below the high-water mark, where ZeroMQ would drop them."""
+"""Questions to one peer at one time; well below the peer's high-water mark, where it would drop answers."""
+REDIAL_SECONDS: Final = 10.0
+"""A channel that did not work for so long is dialled anew. Nothing is lost by that, as heartbeats end the old
+connection earlier; and ZeroMQ itself never dials again where bytes came that broke the protocol."""
 
 
 class Home(Struct):
@@ -56,7 +59,7 @@ class Home(Struct):
 class ControlLine:
     """Asks one life of another node. Dialled on first use. Owner: the peer."""
 
-    __slots__ = ("_calls", "_client", "_connected", "_gone", "_home", "_lease", "breaker")
+    __slots__ = ("_calls", "_client", "_connected", "_dialled_at", "_gone", "_home", "_lease", "breaker")
 
     def __init__(self, home: Home, lease: Lease) -> None:
         self.breaker = Breaker(3)
@@ -65,6 +68,7 @@ class ControlLine:
         self._lease = lease
         self._client: ControlClient | None = None
         self._connected = Signal()
+        self._dialled_at = 0.0
         self._calls = BoundedSemaphore(CALLS_IN_FLIGHT)
         self._gone = False
 
@@ -118,8 +122,14 @@ class ControlLine:
         if self._gone:
             raise PeerUnavailable(self._lease.node, "its lease is gone")
         mailbox = self._home.dial(self._lease, zmq.DEALER, self._lease.control, self._connected.set)
+        self._dialled_at = monotonic()
         self._client = ControlClient(self._home.context, mailbox, self._home.counters)
         return self._client
+
+    def redial(self) -> None:
+        """It does not answer: have the next question dial again, unless this connection is a new one."""
+        if monotonic() - self._dialled_at > REDIAL_SECONDS:
+            self.hang_up()
 
     def hang_up(self) -> None:
         """End the connection; the next question dials again. Never switches."""

@@ -25,7 +25,6 @@ _TURN: Final = 32
 """Messages read before other greenlets have their turn."""
 
 _BOTH: Final = (
-    (zmq.SNDHWM, 100),
     (zmq.RCVHWM, 100),
     (zmq.LINGER, 0),
     (zmq.MAXMSGSIZE, MESSAGE_BYTES),
@@ -33,6 +32,7 @@ _BOTH: Final = (
 )
 _DIALLING: Final = (
     *_BOTH,
+    (zmq.SNDHWM, 100),
     # Take nothing while there is no connection: what waits, waits where it is counted.
     (zmq.IMMEDIATE, 1),
     # Only the end that dials sends heartbeats; what it says of their time makes the other end watch, too.
@@ -43,7 +43,13 @@ _DIALLING: Final = (
     (zmq.RECONNECT_IVL, 100),
     (zmq.RECONNECT_IVL_MAX, 2000),
 )
-_LISTENING: Final = (*_BOTH, (zmq.BACKLOG, 512))
+_LISTENING: Final = (
+    *_BOTH,
+    # Answers above the mark are dropped, and what was sent is written off only half a mark at a time: with
+    # 100, some of 64 answers were lost.
+    (zmq.SNDHWM, 1000),
+    (zmq.BACKLOG, 512),
+)
 
 
 class Full(Exception):

@@ -10,6 +10,7 @@ from typing import Final
 import gevent
 import zmq
 
+from imserver.cluster import rpc_line
 from imserver.cluster.breaker import Breaker
 from imserver.cluster.complaint import Complaint
 from imserver.cluster.contract import Lease
@@ -24,9 +25,6 @@ STALL_SECONDS: Final = 1.0
 """A queue that could not move for so long opens the circuit."""
 SILENCE_SECONDS: Final = 2.0
 """A peer that got items and was not heard for so long is asked whether it lives."""
-REDIAL_SECONDS: Final = 10.0
-"""A data channel that could not move for so long is dialled anew. Nothing is lost by that, heartbeats end the
-old one earlier; but ZeroMQ itself never dials again where bytes came that broke the protocol."""
 IDLE_SECONDS: Final = 60.0
 """Channels not used for so long are hung up: the heartbeats of a mesh of 60 nodes cost 15 % of a core."""
 _IDLE_LINGER_MS: Final = 1000
@@ -38,6 +36,7 @@ class Peer:
 
     __slots__ = (
         "_blocked_since",
+        "_dialled_at",
         "_due",
         "_gone",
         "_home",
@@ -74,6 +73,7 @@ class Peer:
         self._gone = False
         self._due = False
         """The flusher will come, called by us or by ZeroMQ."""
+        self._dialled_at = 0.0
         self._blocked_since = 0.0
         """Since when ZeroMQ has taken nothing; 0: it does."""
         self._unheard_since = 0.0
@@ -148,6 +148,7 @@ class Peer:
         if self._gone:
             raise PeerUnavailable(self.lease.node, "its lease is gone")
         mailbox = self._home.dial(self.lease, zmq.PUSH, self.lease.data, self._writable)
+        self._dialled_at = monotonic()
         self._sender = DataSender(self._home.context, mailbox, self._home.counters)
         return self._sender
 
@@ -218,7 +219,7 @@ class Peer:
                 log.warning("%s does not answer; trying again", self.lease.node)
         else:
             self.link.failed()
-            self._hang_up()
+            self._redial()
         return False
 
     def _lives(self) -> None:
@@ -233,9 +234,9 @@ class Peer:
     def _stands_still(self) -> bool:
         return bool(self._blocked_since and self._sender and not self._sender.mailbox.writable())
 
-    def _hang_up(self) -> None:
-        self.control.hang_up()
-        if self._stands_still() and monotonic() - self._blocked_since > REDIAL_SECONDS:
+    def _redial(self) -> None:
+        self.control.redial()
+        if self._stands_still() and monotonic() - self._dialled_at > rpc_line.REDIAL_SECONDS:
             self._hang_up_data(0)
             self._wake(self)
 

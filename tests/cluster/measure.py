@@ -1,6 +1,6 @@
-"""Measures the RPC between real processes: ``python -m tests.cluster.measure [one hundred flood paced idle]``.
+"""Measures the RPC between processes: ``python -m tests.cluster.measure [one hundred flood calls idle …]``.
 
-The figures are CPU (user + system, ZeroMQ's own threads included) of all nodes together, for items of 150 bytes.
+The figures are CPU (user + system, with ZeroMQ's own threads) of all nodes together, for items of 150 bytes.
 """
 
 from gevent import monkey
@@ -91,6 +91,12 @@ class Worker:
                 sent += 1
             gevent.sleep(1 / rate)
 
+    def ask(self, count: int) -> float:
+        started = time.monotonic()
+        for _ in range(count):
+            self.rpc.ask(self.leases[0], "echo", b"x" * ITEM_BYTES)
+        return time.monotonic() - started
+
     def time(self, on: bool) -> None:
         self.timed, self.delays = on, []
 
@@ -173,10 +179,19 @@ def paced(rate: int, seconds: float) -> None:
     count = after[0]["sent"] - before[0]["sent"]
     cpu = sum(y["cpu"] - x["cpu"] for x, y in zip(before, after, strict=True))
     p50, p99, p999 = b.quantiles()
-    print(
-        f"paced {rate}/s: p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms; CPU an event {cpu / count * 1e6:.0f} µs"
-    )
+    delays = f"p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms"
+    print(f"paced {rate}/s: {delays}; CPU an event {cpu / count * 1e6:.0f} µs")
     a.end(), b.end()
+
+
+def calls(count: int) -> None:
+    a, b = nodes(2)
+    before = a.look(), b.look()
+    seconds = a.ask(count)
+    cpu = sum(y["cpu"] - x["cpu"] for x, y in zip(before, (a.look(), b.look()), strict=True))
+    print(f"calls, one at a time: {seconds / count * 1e6:.0f} µs each, CPU {cpu / count * 1e6:.0f} µs")
+    a.end()
+    b.end()
 
 
 def idle(count: int, seconds: float) -> None:
@@ -198,7 +213,7 @@ def main() -> None:
     if sys.argv[1:2] == ["worker"]:
         Worker(int(sys.argv[2])).obey()
         return
-    wanted = sys.argv[1:] or ["one", "hundred", "flood", "paced", "idle"]
+    wanted = sys.argv[1:] or ["one", "hundred", "flood", "paced", "calls", "idle"]
     if "one" in wanted:
         flooded("one a batch", 1, 100_000)
     if "hundred" in wanted:
@@ -207,6 +222,8 @@ def main() -> None:
         flooded("as they come", 1000, 2_000_000)
     if "paced" in wanted:
         paced(500, 10)
+    if "calls" in wanted:
+        calls(5000)
     if "idle" in wanted:
         idle(8, 20)
 

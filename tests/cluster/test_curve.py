@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 import zmq
+from gevent import select
+from gevent import socket as green
 from zmq.utils import z85
 
 from imserver.cluster import complaint
@@ -113,7 +115,7 @@ def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> No
         member = nodes(epoch)
         assert member.rpc.ask(node.lease, "hello", b"")
         assert member.rpc.send(node.lease, b"%d" % epoch)
-        until(lambda: len(node.items) == epoch - 1)
+        until(lambda count=epoch - 1: len(node.items) == count)
         member.rpc.stop()
     # A refusal after all of them is the first one that counts.
     with stranger(zmq.PUSH, node.rpc.data_address, None):
@@ -127,7 +129,7 @@ def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.
     with caplog.at_level(logging.WARNING):
         for count in range(1, 6):
             with stranger(zmq.PUSH, node.rpc.data_address, None):
-                until(lambda: node.counters.refused_peers >= count)
+                until(lambda count=count: node.counters.refused_peers >= count)
     assert sum("refused" in record.getMessage() for record in caplog.records) == 1
 
 
@@ -154,8 +156,6 @@ def test_what_goes_over_the_wire_is_encrypted(nodes: Nodes) -> None:
 
 
 def _copy(listener: socket.socket, address: str, seen: bytearray) -> None:
-    from gevent import select, socket as green
-
     listener.setblocking(False)
     select.select([listener], [], [])
     inner, _ = listener.accept()

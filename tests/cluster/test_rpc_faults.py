@@ -1,4 +1,4 @@
-"""Peers that stop, die or cannot be reached: real processes, patched as a server is, and a network in between."""
+"""Peers that stop, die or cannot be reached: real processes, patched as servers are, a network between."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from gevent import socket as green
 from gevent.fileobject import FileObject
 
-from imserver.cluster import rpc_peer, rpc_peers
+from imserver.cluster import rpc_line, rpc_peer, rpc_peers
 from imserver.cluster.contract import Lease
 from imserver.cluster.forward import PeerUnavailable
-from tests.cluster.rpc_rig import Node, Nodes, until
+from tests.cluster.rpc_rig import Node, Nodes, attempt, until
 from tests.support import ROOT, clean_environment
 
 
@@ -29,7 +29,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
     monkeypatch.setattr(rpc_peers, "_WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(rpc_peers, "_PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(rpc_peers, "_PROBE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -244,7 +244,7 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
 def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_peer, "REDIAL_SECONDS", 0.3)
+    monkeypatch.setattr(rpc_line, "REDIAL_SECONDS", 1.0)
     a, b = nodes.pair()
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
@@ -254,7 +254,7 @@ def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
         inner, _ = network._pairs[0]
         inner.sendall(b"\x04\xc8damaged" + bytes(200))
     until(lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1, what="an event to arrive")
-    assert a.rpc.ask(between.lease, "kind", b"") == b"kind:"
+    until(lambda: attempt(a, between.lease).get() == b"kind:", what="an answer")
     between.close()
 
 
@@ -267,6 +267,6 @@ def test_a_slow_loop_of_the_peer_costs_no_event(nodes: Nodes, child: Child) -> N
             number += a.rpc.send(child.lease, b"%08d" % number)
             gevent.sleep(0)
         child.signal(signal.SIGCONT)
-        until(lambda: a.rpc.ask(child.lease, "kind", b"") == b"kind:")
+        until(lambda: attempt(a, child.lease).get() == b"kind:")
     until(lambda: child.state()["items"] == number)
     assert child.state() == {"items": number, "ordered": True, "gaps": 0, "lost": 0, "late": 0}
