@@ -9,7 +9,7 @@ from typing import Any
 
 WIDTH, LEFT, RIGHT = 900, 70, 20
 PANEL, GAP, TOP, BOTTOM = 130, 34, 46, 40
-COLOURS = ("#1f6feb", "#d1570b", "#1a7f37")
+COLOURS = ("#1f6feb", "#d1570b", "#1a7f37", "#8250df")
 TEXT = 'font-family="sans-serif" font-size="11" fill="#57606a"'
 
 TITLE = 'font-family="sans-serif" font-size="14" fill="#1f2328"'
@@ -52,7 +52,7 @@ def panels(series: dict[str, Any]) -> list[Panel]:
         for name in names
     }
     free = samples[0]["available_bytes"]
-    memory["all of the machine"] = [
+    memory["machine, grown by"] = [
         (t, max(free - sample["available_bytes"], 0) / 1e6) for t, sample in zip(at, samples, strict=True)
     ]
     cpu = {
@@ -62,7 +62,7 @@ def panels(series: dict[str, Any]) -> list[Panel]:
         for name in names
     }
     return [
-        Panel("users online, thousands", {"": list(zip(at, online, strict=True))}),
+        Panel("connections, thousands (TCP sockets / 2)", {"": list(zip(at, online, strict=True))}),
         Panel("memory, MB (PSS)", memory),
         Panel("CPU, % of a core", cpu),
         Panel("sent over loopback, MB/s", {"": list(zip(at[1:], traffic, strict=True))}),
