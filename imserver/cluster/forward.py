@@ -23,7 +23,8 @@ from imserver.metrics import Histogram
 ITEM_BYTES: Final = 1024 * 1024
 """Largest item. With its batch it must stay below what a receiver takes (2 MB)."""
 BATCH_BYTES: Final = 128 * 1024
-BATCH_ITEMS: Final = 1000
+BATCH_ITEMS: Final = 256
+"""Also how many a receiver hands on before others have their turn."""
 _LIVES: Final = 4096
 
 

@@ -23,7 +23,7 @@ from gevent.event import AsyncResult
 from gevent.hub import get_hub
 
 from imserver.cluster.contract import Lease
-from imserver.cluster.forward import Incoming, PeerUnavailable, RpcCounters
+from imserver.cluster.forward import BATCH_ITEMS, Incoming, PeerUnavailable, RpcCounters
 from imserver.cluster.rpc_curve import Door, Keys
 from imserver.cluster.rpc_line import PING, Home
 from imserver.cluster.rpc_mailbox import MESSAGE_BYTES, Mailbox, private_address
@@ -81,6 +81,8 @@ class Rpc:
         self._peers = Peers(self._home, queue_items, queue_bytes)
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._running = False
+        self._turn = 0
+        """Items received since others had their turn."""
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -208,6 +210,10 @@ class Rpc:
                 self._received(sender, items)
             except Exception:
                 log.exception("%d events of another node failed", len(items))
+            self._turn += len(items)
+            if self._turn >= BATCH_ITEMS:
+                self._turn = 0
+                gevent.sleep(0)
 
     # --- questions ------------------------------------------------------------------------------------------
 

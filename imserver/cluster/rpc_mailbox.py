@@ -121,6 +121,9 @@ class Mailbox:
                 self.socket.send_multipart(parts, zmq.NOBLOCK)
         except zmq.Again:
             raise Full from None
+        except zmq.ZMQError as error:
+            log.exception("an RPC socket failed")
+            raise Full from error
 
     def receive(self) -> list[bytes]:
         """The parts of the next message; waits for it. None of one that has more than ``PARTS``.

@@ -98,7 +98,12 @@ class Peers:
             self._wanted.clear()
             waiting, self._waiting = self._waiting, {}
             for peer in waiting:
-                if peer.flush():
+                try:
+                    more = peer.flush()
+                except Exception:
+                    log.exception("cannot send to %s", peer.lease.node)
+                    continue
+                if more:
                     self._wake(peer)
             self._active.set()
             if self._waiting:

@@ -12,7 +12,7 @@ import pytest
 import zerorpc
 import zmq
 
-from imserver.cluster import rpc_line, rpc_mailbox, rpc_peer, rpc_peers, rpc_wire
+from imserver.cluster import forward, rpc_line, rpc_mailbox, rpc_peer, rpc_peers, rpc_wire
 from imserver.cluster.forward import ITEM_BYTES, PeerUnavailable
 from imserver.cluster.rpc import Rpc
 from imserver.errors import StartError
@@ -107,6 +107,24 @@ def test_a_receiver_that_fails_once_gets_the_next_batch(
     assert a.rpc.send(b.lease, b"second")
     until(lambda: b.items == [b"second"])
     assert "1 events of another node failed" in caplog.text
+
+
+def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
+    a, b = nodes.pair()
+    turns = 0
+
+    def tick() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            gevent.sleep(0)
+
+    for _ in range(20_000):
+        assert a.rpc.send(b.lease, b"x")
+    ticking = gevent.spawn(tick)
+    receive(b, 20_000)
+    ticking.kill()
+    assert turns >= 20_000 / forward.BATCH_ITEMS / 2
 
 
 def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -> None:
