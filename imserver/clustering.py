@@ -25,6 +25,7 @@ from imserver.services.cluster_sessions import ClusterSessions
 from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
+from imserver.services.order import Arrivals
 from imserver.services.questions import Alive, Kick, Names, Questions, encode
 from imserver.services.sessions import Authorise
 from imserver.services.strays import Strays
@@ -77,11 +78,15 @@ class Cluster:
             config.cluster.require_registry,
             config.cluster.rpc_seconds,
         )
-        self.pushes = ClusterPushes(self.registry, self.courier, hub, delivery, dedupe, metrics)
+        self.arrivals = Arrivals(hub)
+        self.sessions.on_came = self.arrivals.came
+        self.pushes = ClusterPushes(
+            self.registry, self.courier, hub, delivery, dedupe, metrics, self.arrivals
+        )
         self.presence = ClusterPresence(
             self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
         )
-        self.strays = Strays(self.registry, self.courier, delivery, self.sessions)
+        self.strays = Strays(self.registry, self.courier, delivery, self.sessions, self.arrivals)
         self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self.sessions.restore
         self.registry.on_replaced = self.sessions.replaced

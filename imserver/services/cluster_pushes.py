@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from itertools import count
+from random import getrandbits
 from time import monotonic
 
 import gevent
@@ -13,6 +15,7 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.courier import Courier, ToApp, ToUser
 from imserver.services.dedupe import Dedupe
+from imserver.services.order import Arrivals, Routes
 from imserver.services.pushing import Delivers, Outcome, Target
 
 CLAIM_SECONDS = 10.0
@@ -38,6 +41,7 @@ class ClusterPushes:
         delivery: Delivers,
         dedupe: Dedupe,
         metrics: Metrics,
+        arrivals: Arrivals,
     ) -> None:
         self._registry = registry
         self._courier = courier
@@ -45,6 +49,10 @@ class ClusterPushes:
         self._delivery = delivery
         self._dedupe = dedupe
         self._metrics = metrics
+        self._arrivals = arrivals
+        self._routes = Routes()
+        self._origin = getrandbits(48)
+        self._numbers = count(1)
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`imserver.services.pushing.Pushes`."""
@@ -68,6 +76,8 @@ class ClusterPushes:
         event = Event("msg", target.user, target.text, target.msg_id)
         if not target.msg_id:
             found = self._registry.find(app, [target.user])
+            if found is not None:
+                self._wait_for_followers(app, [(target.user, found[0])])
             return self._push(app, target.user, event, None if found is None else found[0])
         deadline = monotonic() + CLAIM_SECONDS
         while True:
@@ -86,20 +96,38 @@ class ClusterPushes:
     ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
+            self._wait_for_followers(app, [(user, places)])
             outcome = self._push(app, user, event, places)
         finally:
             self._registry.settle(claim, outcome == Outcome.SENT)
         return outcome
 
+    def _wait_for_followers(self, app: str, targets: Iterable[tuple[str, tuple[Place, ...]]]) -> None:
+        """Let pushes of a moment ago follow users who have moved meanwhile, before later ones are sent."""
+        seconds = 0.0
+        for user, places in targets:
+            if len(places) == 1:
+                seconds = max(seconds, self._routes.wait_seconds(app, user, places[0].epoch))
+        if seconds:
+            gevent.sleep(seconds)
+
     def _push(self, app: str, user: str, event: Event, places: tuple[Place, ...] | None) -> Outcome:
-        """Deliver to where the user is; None: the registry does not say."""
+        """Deliver to where the user is; None: the registry does not say.
+
+        Whom it does not know anywhere, though they have a session here, it has forgotten: a flush, a lost
+        lease.
+        """
+        number = next(self._numbers)
         own = self._courier.own_epoch
         epochs = {place.epoch for place in places or ()}
         reached = failed = 0
-        if own in epochs or places is None or self._is_unregistered(app, user):
-            reached += self._delivery.to_user(app, user, event) > 0
+        here = own in epochs or not places or self._is_unregistered(app, user)
+        if here and self._delivery.to_user(app, user, event):
+            reached += 1
+            self._arrivals.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
-            sent = self._courier.to_life(epoch, ToUser(app, user, event, alone=len(epochs) == 1))
+            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number)
+            sent = self._courier.to_life(epoch, item)
             reached += sent
             failed += not sent
         if reached:
@@ -197,6 +225,8 @@ class ClusterPushes:
             places = self._find(app, [target.user for target in targets])
             wanted = [index for index in keys if targets[index].msg_id and (places is None or places[index])]
             asked = [self._key(app, targets[index].msg_id) for index in wanted]
+            if places is not None:
+                self._wait_for_followers(app, ((targets[index].user, places[index]) for index in keys))
             claims = dict(zip(wanted, (self._registry.claim(asked) or ()) if asked else (), strict=False))
             for index in keys:
                 state = claims[index].state if index in claims else "mine"
@@ -238,6 +268,8 @@ class ClusterPushes:
             for start in range(0, 0 if repeated else len(users), BATCH_TARGETS):
                 batch = users[start : start + BATCH_TARGETS]
                 places = self._find(app, batch)
+                if places is not None:
+                    self._wait_for_followers(app, zip(batch, places, strict=True))
                 for index, user in enumerate(batch):
                     event = Event("msg", user, text, msg_id)
                     where = None if places is None else places[index]

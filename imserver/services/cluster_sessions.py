@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from time import monotonic, time
 
 import gevent
@@ -64,6 +64,8 @@ class ClusterSessions(Sessions):
         """Departures that the registry is being told of."""
         self._workers: list[gevent.Greenlet[..., None]] = []
         self._restoring: gevent.Greenlet[..., None] | None = None
+        self.on_came: Callable[[str, str], None] = lambda app, user: None
+        """Called with (app, user) when a session has begun. Must not switch."""
         self._wanted: bool | None = None
         """What is still to be restored: True: everything."""
 
@@ -100,6 +102,7 @@ class ClusterSessions(Sessions):
             return errors.REPLY_FAILED
         if not replaced and self._is_newest_here(app, connection, login.user):
             code = super()._begin(app, connection, login)
+            self.on_came(login.app, login.user)
             self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
             return code
         self._hub.attach(app, connection, login.user, login.device)

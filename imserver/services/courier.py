@@ -23,6 +23,7 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
     """Deliver to one user. ``hops``: how often it has followed the user already.
 
     ``alone``: it was sent to one node only. Otherwise sessions elsewhere have it, and it must not follow.
+    ``origin`` names its sender, ``number`` counts the sender's pushes (:mod:`imserver.services.order`).
     """
 
     app: str
@@ -30,6 +31,8 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
     event: Event
     hops: int = 0
     alone: bool = True
+    origin: int = 0
+    number: int = 0
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 from imserver.cluster.contract import Registry
 from imserver.services.cluster_sessions import ClusterSessions
 from imserver.services.courier import Courier, ToUser
+from imserver.services.order import Arrivals
 from imserver.services.pushing import Delivers
 
 log = logging.getLogger(__name__)
@@ -31,23 +32,29 @@ class Strays:
     """Owner of the queues, one a user, and of the greenlets that empty them."""
 
     def __init__(
-        self, registry: Registry, courier: Courier, delivery: Delivers, sessions: ClusterSessions
+        self,
+        registry: Registry,
+        courier: Courier,
+        delivery: Delivers,
+        sessions: ClusterSessions,
+        arrivals: Arrivals,
     ) -> None:
         self._registry = registry
         self._courier = courier
         self._delivery = delivery
         self._sessions = sessions
+        self._arrivals = arrivals
         self._queues: dict[tuple[str, str], deque[ToUser]] = {}
         self._count = 0
         self.followed = 0
         """Pushes that were sent on to where their user had gone."""
         self.unreached = 0
-        """Pushes that were accepted by a node and reached nobody."""
+        """Pushes that were accepted by a node and reached nobody, those that were overtaken included."""
 
     def deliver(self, item: ToUser) -> None:
         """Deliver here, behind earlier strays of the same user if there are any. Never switches."""
         queue = self._queues.get((item.app, item.user))
-        if queue is None and self._delivery.to_user(item.app, item.user, item.event):
+        if queue is None and self._deliver(item):
             return
         if self._count >= MAX_STRAYS:
             self.unreached += 1
@@ -58,6 +65,17 @@ class Strays:
             return
         self._queues[item.app, item.user] = deque([item])
         gevent.spawn(self._run, item.app, item.user)
+
+    def _deliver(self, item: ToUser) -> bool:
+        """Deliver, or drop what was overtaken; False if the user is not here. Never switches."""
+        app, user = item.app, item.user
+        if item.hops and self._arrivals.is_overtaken(app, user, item.origin, item.number):
+            self.unreached += 1
+            return True
+        if not self._delivery.to_user(app, user, item.event):
+            return False
+        self._arrivals.reached(app, user, item.origin, item.number)
+        return True
 
     def _run(self, app: str, user: str) -> None:
         """Greenlet: serve the strays of one user until there are none."""
@@ -76,15 +94,15 @@ class Strays:
             del self._queues[app, user]
 
     def _serve(self, item: ToUser) -> bool:
-        """Deliver one stray, wherever its user is now; whether that was possible."""
+        """Deliver one stray, wherever its user is now; False if nobody knows where that is."""
         for _ in range(_BEGIN_LOOKS):
-            if self._delivery.to_user(item.app, item.user, item.event):
+            if self._deliver(item):
                 return True
             if not self._sessions.is_beginning(item.app, item.user):
                 break
             gevent.sleep(_BEGIN_SECONDS)
         found = self._registry.find(item.app, [item.user])
-        if self._delivery.to_user(item.app, item.user, item.event):
+        if self._deliver(item):
             return True
         if found is None or not item.alone or item.hops >= MAX_HOPS:
             return False
