@@ -248,7 +248,7 @@ class Traffic:
             pusher.end()
 
     def finish(self, excused: Callable[[Push], bool] = lambda push: False) -> Tally:
-        """Stop pushing, let arrive what is under way, and check: what is not ``excused`` was sent and has come.
+        """Stop pushing, wait for what is under way, and check: what is not ``excused`` was sent and has come.
 
         Nothing may come twice or out of order, excused or not.
         """

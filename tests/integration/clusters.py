@@ -62,7 +62,7 @@ class Nodes:
     def start_many(self, number: int, **options: Any) -> None:
         """So many more nodes, all at once."""
         first = len(self.servers)
-        with ThreadPoolExecutor(number) as pool:
+        with ThreadPoolExecutor(number or 1) as pool:
             list(pool.map(lambda index: self._started(index, {}, options), range(first, first + number)))
         self.servers.sort(key=lambda server: server.folder.name)
         self.wait_until_met()

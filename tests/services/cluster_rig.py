@@ -21,6 +21,7 @@ from imserver.services.cluster_sessions import ClusterSessions
 from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
 from imserver.services.dedupe import Dedupe
 from imserver.services.dispatch import Dispatcher
+from imserver.services.order import Arrivals
 from imserver.services.questions import Alive, Kick, Names, Questions
 from imserver.services.strays import Strays
 from imserver.transport.connection import Connection
@@ -268,6 +269,8 @@ class ClusterWorld(World):
             require_registry,
         )
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.arrivals = Arrivals(self.hub)
+        self.sessions.on_came = self.arrivals.came
         self.pushes = ClusterPushes(
             self.registry,  # type: ignore[arg-type]
             self.courier,
@@ -275,8 +278,9 @@ class ClusterWorld(World):
             self.delivery,
             self.dedupe,
             self.metrics,
+            self.arrivals,
         )
-        self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions)  # type: ignore[arg-type]
+        self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions, self.arrivals)  # type: ignore[arg-type]
         self.presence = ClusterPresence(self.registry, self.courier, self.rpc, self.hub, 1.0)  # type: ignore[arg-type]
         self.questions.add("names", Names, lambda asked: names_here(self.hub, asked))
         self.questions.add("kick", Kick, self.sessions.kick_here)

@@ -108,6 +108,15 @@ def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) ->
     assert texts(nodes, ann) == [["hello"]]
 
 
+def test_who_is_here_is_reached_although_the_registry_has_forgotten_them_unnoticed(nodes: Several) -> None:
+    """Until the next look the node takes its sessions for registered."""
+    _, ann = nodes[1].login(NEWEST, "ann")
+    nodes.book.places.clear()
+    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.to_each(NEWEST, [Target("ann", "m2", "each")]) == [SENT]
+    assert texts(nodes, ann) == [["hello", "each"]]
+
+
 def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[2].rpc.cut.add(1)

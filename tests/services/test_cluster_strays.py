@@ -1,13 +1,16 @@
 """Strays: pushes that come to a node whose user is elsewhere by now, or is just coming."""
 
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import gevent
 import pytest
+from msgspec.structs import replace
 
 from imserver.cluster.contract import Place
 from imserver.model import Event, Login
+from imserver.services import order
 from imserver.services import strays as module
 from imserver.services.courier import ToUser
 from imserver.services.pushing import Outcome, Target
@@ -21,8 +24,13 @@ def nodes() -> Iterator[Several]:
         yield several
 
 
-def item(text: str, app: str = NEWEST) -> ToUser:
-    return ToUser(app, "ann", Event("msg", "ann", text, ""))
+ORIGIN = 77
+_numbers = count(1)
+
+
+def item(text: str, user: str = "ann") -> ToUser:
+    """The next push of another node."""
+    return ToUser(NEWEST, user, Event("msg", user, text, ""), origin=ORIGIN, number=next(_numbers))
 
 
 def texts(nodes: Several, *clients: Client) -> list[list[str]]:
@@ -101,8 +109,8 @@ def test_strays_of_one_user_do_not_hold_up_those_of_another(nodes: Several) -> N
     _, bob = nodes[1].login(NEWEST, "bob")
     nodes[1].registry.hold()
     nodes[1].strays.deliver(item("a"))
-    nodes[1].strays.deliver(ToUser(NEWEST, "bob", Event("msg", "bob", "b", "")))
-    nodes[1].strays.deliver(ToUser(NEWEST, "cid", Event("msg", "cid", "c", "")))
+    nodes[1].strays.deliver(item("b", "bob"))
+    nodes[1].strays.deliver(item("c", "cid"))
     until(lambda: nodes[1].registry.asked.count("find") == 2, seconds=1)
     nodes[1].registry.release()
     assert texts(nodes, bob) == [["b"]]
@@ -154,6 +162,72 @@ def test_a_push_to_the_only_session_follows_to_all_that_have_come_instead(nodes:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (2, 2, 3)]
     nodes[3].rpc.release()
     assert texts(nodes, *clients) == [["hello"]] * 3
+
+
+def test_a_follower_that_was_overtaken_is_dropped_and_counted(nodes: Several) -> None:
+    _, ann = nodes[2].login(NEWEST, "ann")
+    late, later = item("late"), item("later")
+    nodes[2].strays.deliver(later)
+    nodes[1].strays.deliver(late)
+    nodes[1].strays.deliver(item("next"))
+    assert texts(nodes, ann) == [["later", "next"]]
+    assert counts(nodes) == (2, 1)
+
+
+def test_a_follower_is_not_overtaken_by_pushes_of_another_node(nodes: Several) -> None:
+    _, ann = nodes[2].login(NEWEST, "ann")
+    late = item("late")
+    nodes[2].strays.deliver(replace(item("of another"), origin=ORIGIN + 1))
+    nodes[1].strays.deliver(late)
+    assert texts(nodes, ann) == [["of another", "late"]]
+
+
+def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -> None:
+    """The node that the user has come to had pushed to where they were, and pushes again."""
+    older, _ = nodes[1].login(NEWEST, "ann")
+    session = nodes[1].session_of(older)
+    nodes[2].rpc.holding = True
+    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "late")) == Outcome.SENT
+    _, ann = nodes[2].login(NEWEST, "ann")
+    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m2", "later")) == Outcome.SENT
+    nodes[1].sessions.replaced(NEWEST, "ann", session.id)
+    nodes[2].rpc.release()
+    assert texts(nodes, ann) == [["later"]]
+    assert counts(nodes) == (1, 1)
+
+
+def test_who_has_been_here_for_long_gets_no_followers(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows any more what has reached them."""
+    monkeypatch.setattr(order, "ARRIVAL_SECONDS", -1.0)
+    _, ann = nodes[2].login(NEWEST, "ann")
+    nodes[1].strays.deliver(item("late"))
+    nodes[2].strays.deliver(item("direct"))
+    assert texts(nodes, ann) == [["direct"]]
+    assert counts(nodes) == (1, 1)
+
+
+@pytest.mark.parametrize("how", ["one", "each", "many", "without an id"])
+def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(nodes: Several, how: str) -> None:
+    nodes[1].login(NEWEST, "ann")
+    nodes[3].rpc.holding = True
+    assert nodes[3].pushes.to_user(NEWEST, Target("ann", "m1", "first")) == Outcome.SENT
+    _, ann = nodes[2].login(NEWEST, "ann")
+    pushes = nodes[3].pushes
+    call, *arguments = {
+        "one": (pushes.to_user, NEWEST, Target("ann", "m2", "second")),
+        "each": (pushes.to_each, NEWEST, [Target("ann", "m2", "second")]),
+        "many": (pushes.to_many, NEWEST, ["ann"], "m2", "second"),
+        "without an id": (pushes.to_user, NEWEST, Target("ann", "", "second")),
+    }[how]
+    second = gevent.spawn(call, *arguments)
+    gevent.sleep(order.FOLLOW_SECONDS / 2)
+    assert not second.ready()
+    nodes[3].rpc.release()
+    second.get()
+    assert texts(nodes, ann) == [["first", "second"]]
+    assert counts(nodes) == (1, 0)
 
 
 def test_strays_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,166 @@
+"""The network between two nodes breaks or is slow. Redis is reached by both all the time."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import pytest
+
+from tests.integration.clusters import Launch, Nodes, name_of
+from tests.integration.cmd import get, good, is_online, users
+from tests.parent.family import free_ports
+from tests.support import eventually
+
+from .conftest import Report
+from .proxy import Proxy
+from .test_nodes import SLACK_SECONDS, crowd, door, listed, metric, timed
+from .test_redis import push_both_ways
+from .traffic import APP, Push, Traffic
+
+pytestmark = [pytest.mark.timeout(120), pytest.mark.linux]
+
+RPC_SECONDS = 1.0
+LOSSES = (
+    "imserver_rpc_dropped_total",
+    "imserver_rpc_stale_total",
+    "imserver_rpc_lost_total",
+    "imserver_rpc_late_total",
+)
+"""Where nodes count events that did not arrive."""
+
+
+class Apart(NamedTuple):
+    """Two nodes that reach each other by a proxy each only."""
+
+    nodes: Nodes
+    proxies: list[Proxy]
+
+
+@pytest.fixture
+def apart(cluster: Launch) -> Iterator[Apart]:
+    with ExitStack() as stack:
+        nodes = cluster(0)
+        proxies = []
+        for index in range(2):
+            port = free_ports(2)
+            address = f"127.0.1.{index + 1}"
+            proxies.append(stack.enter_context(Proxy(address, "127.0.0.1", (port, port + 1))))
+            nodes.start({"app": {"rpc_port": port}, "cluster": {"advertise": address, "bind": "127.0.0.1"}})
+        nodes.wait_until_met()
+        yield Apart(nodes, proxies)
+
+
+def counted(nodes: Nodes) -> int:
+    """Events that the nodes know to be lost."""
+    return int(sum(metric(server, name) for server in nodes.servers for name in LOSSES))
+
+
+def both_see_all(nodes: Nodes, expected: list[str], seconds: float = 15.0) -> None:
+    for server in nodes.servers:
+        eventually(lambda server=server: users(server.http, APP) == sorted(expected), seconds, "the list")
+        eventually(
+            lambda server=server: "missingNodes" not in good(get(server.http, "/user/list", appID=APP)),
+            seconds,
+        )
+
+
+@pytest.mark.parametrize("how", ["cut", "held"])
+def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, report: Report, how: str) -> None:
+    """``cut``: what was on the way is gone, and connections with it; ``held``: it arrives late."""
+    nodes, proxies = apart
+    groups = crowd(traffic, nodes, 8)
+    names = [name_of(server) for server in nodes.servers]
+    push_both_ways(traffic, nodes, groups)
+    traffic.run_for(1.5)
+    assert all(proxy.connections for proxy in proxies)
+    before = counted(nodes)
+
+    broken = time.monotonic()
+    for proxy in proxies:
+        proxy.drop() if how == "cut" else proxy.stall()
+    for _ in range(2):
+        for index, server in enumerate(nodes.servers):
+            data, seconds = timed(server, "/user/list", appID=APP)
+            assert seconds < RPC_SECONDS + SLACK_SECONDS
+            assert sorted(data["userList"]) == sorted(groups[index])
+            assert data["missingNodes"] == [names[1 - index]]
+            # The registry tells who is on the other side all the same.
+            assert is_online(server.http, groups[1 - index][0], APP)
+    # Somebody crosses over. The word of it cannot pass; the registry passes it on.
+    crosser = groups[0][0]
+    stayed = traffic.persons[crosser]
+    traffic.come([crosser], door(nodes.servers[1]))
+    crossed = time.monotonic()
+    eventually(lambda: crosser not in listed(nodes.servers[0])["userList"], 6, "forgotten where they were")
+    traffic.run_for(max(6 - (time.monotonic() - broken), 0))
+    for proxy in proxies:
+        proxy.heal() if how == "cut" else proxy.resume()
+    healed = time.monotonic()
+    both_see_all(nodes, [*groups[0], *groups[1]])
+    # Nothing fails any more.
+    eventually(lambda: _sent_lately(traffic), 15, "pushes pass again")
+    settled = time.monotonic()
+    traffic.run_for(2)
+    assert stayed.online, "the older connection is open and answered"
+
+    def excused(push: Push) -> bool:
+        if push.user == crosser:
+            return broken - 0.5 < push.answered and push.asked < settled + 0.5
+        return push.pusher >= 2 and broken - 0.5 < push.answered and push.asked < settled
+
+    assert traffic.slowest([0, 1, 2, 3], broken, settled) < 0.5 + SLACK_SECONDS, (
+        "nobody waits for the network"
+    )
+    traffic.persons[crosser].got[:0] = stayed.got
+    stayed.wanted = False
+    tally = traffic.finish(excused)
+    known = counted(nodes) - before
+    report(
+        f"{tally}; apart for {healed - broken:.1f} s, all well {settled - healed:.1f} s after; nodes count {known}"
+    )
+    assert crossed < settled
+    assert len(tally.lost) <= known, "the nodes know of every loss"
+
+
+def _sent_lately(traffic: Traffic) -> bool:
+    since = time.monotonic() - 1.0
+    lately = [push for pusher in traffic.pushers[2:] for push in [*pusher.pushes] if push.asked > since]
+    return len(lately) > 10 and all(push.outcome == "sent" for push in lately)
+
+
+def test_a_peer_answers_slowly(apart: Apart, traffic: Traffic, report: Report) -> None:
+    """Within the time-out all is complete, beyond it the answer says what is missing; nothing is lost."""
+    nodes, proxies = apart
+    groups = crowd(traffic, nodes, 8)
+    names = [name_of(server) for server in nodes.servers]
+    push_both_ways(traffic, nodes, groups)
+    traffic.run_for(1)
+    slow = time.monotonic()
+    proxies[1].delay_seconds = 0.2
+    for server in nodes.servers:
+        data, seconds = timed(server, "/user/list", appID=APP)
+        assert sorted(data["userList"]) == sorted(groups[0] + groups[1])
+        assert "missingNodes" not in data
+    traffic.run_for(1)
+    proxies[1].delay_seconds = 1.5
+    for _ in range(3):
+        data, seconds = timed(nodes.servers[0], "/user/list", appID=APP)
+        assert seconds < RPC_SECONDS + SLACK_SECONDS
+        assert (sorted(data["userList"]), data["missingNodes"]) == (sorted(groups[0]), [names[1]])
+    data, seconds = timed(nodes.servers[1], "/user/list", appID=APP)
+    assert sorted(data["userList"]) == sorted(groups[0] + groups[1]), "the other direction is as fast as ever"
+    proxies[1].delay_seconds = 0
+    both_see_all(nodes, [*groups[0], *groups[1]])
+    eventually(lambda: _sent_lately(traffic), 15, "pushes pass again")
+    settled = time.monotonic()
+    traffic.run_for(1)
+
+    def excused(push: Push) -> bool:
+        # It may be given up for a while, and says so; what it takes, it delivers.
+        return push.outcome == "failed" and slow < push.answered and push.asked < settled
+
+    assert traffic.slowest([0, 1, 2, 3], slow, settled) < 0.5 + SLACK_SECONDS
+    tally = traffic.finish(excused)
+    assert not tally.lost
+    report(f"{tally}; slow for {settled - slow:.1f} s")

@@ -1,0 +1,191 @@
+"""Redis is killed, stalled or flushed: what needs one node goes on, and afterwards all is true again."""
+
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from tests.cluster.redis_server import RedisServer
+from tests.integration.clusters import Launch, Nodes, leases, name_of
+from tests.integration.cmd import Speaker, get, good, is_online, post, users
+from tests.support import Server, eventually
+
+from .conftest import Report
+from .test_nodes import QUICK, SLACK_SECONDS, crowd, door, timed
+from .traffic import APP, Push, Traffic
+
+pytestmark = pytest.mark.timeout(120)
+
+REDIS_SECONDS = 0.5
+
+
+@pytest.fixture(params=["default", "quick"])
+def lease(request: pytest.FixtureRequest) -> dict[str, float]:
+    """Leases that outlive what is done here, and leases that do not."""
+    return QUICK if request.param == "quick" else {}
+
+
+def push_both_ways(traffic: Traffic, nodes: Nodes, groups: list[list[str]]) -> None:
+    """Pushers 0 and 1 push to users of their own node, 2 and 3 to those of the other one."""
+    for crossed in (0, 1):
+        for index, server in enumerate(nodes.servers):
+            traffic.push_through(lambda s=server: s.http, users=groups[index ^ crossed], rate=40)
+
+
+def all_is_true(nodes: Nodes, expected: list[str], absent: list[str], seconds: float = 15.0) -> None:
+    """Wait until every node tells exactly these users, by list and one by one, and takes itself for ready."""
+    for server in nodes.servers:
+        eventually(lambda server=server: get(server.http, "/ready").status == 200, seconds, "ready")
+        eventually(lambda server=server: users(server.http, APP) == sorted(expected), seconds, "the list")
+        eventually(
+            lambda server=server: all(is_online(server.http, user, APP) for user in expected),
+            seconds,
+            "online",
+        )
+        assert not any(is_online(server.http, user, APP) for user in absent)
+
+
+def not_ready(nodes: Nodes) -> None:
+    for server in nodes.servers:
+        eventually(lambda server=server: get(server.http, "/ready").status == 503, 5, "not ready")
+
+
+def crossing(since: float, until: float) -> Any:
+    """What may fail: pushes to users of another node while the registry was away."""
+
+    def excused(push: Push) -> bool:
+        return push.pusher >= 2 and since - 0.5 < push.answered and push.asked < until + 0.5
+
+    return excused
+
+
+def test_redis_is_killed_and_comes_back_empty(cluster: Launch, traffic: Traffic, report: Report) -> None:
+    nodes = cluster(2, cluster=QUICK)
+    groups = crowd(traffic, nodes, 8)
+    traffic.come(["leaver0", "leaver1"], door(nodes.servers[0]))
+    push_both_ways(traffic, nodes, groups)
+    traffic.run_for(1)
+
+    killed = time.monotonic()
+    nodes.redis.kill()
+    not_ready(nodes)
+    traffic.come(["late0"], door(nodes.servers[0]))
+    traffic.come(["late1"], door(nodes.servers[1]))
+    for leaver in ("leaver0", "leaver1"):
+        traffic.persons[leaver].leave()
+    traffic.run_for(QUICK["lease_seconds"] + 1)
+    for index, server in enumerate(nodes.servers):
+        data, seconds = timed(server, "/user/list", appID=APP)
+        assert seconds < 1 + SLACK_SECONDS
+        assert {*groups[index], f"late{index}"} <= {*data["userList"]}
+        assert is_online(server.http, groups[index][0], APP)
+    nodes.redis.start()
+    back = time.monotonic()
+    expected = [*groups[0], *groups[1], "late0", "late1"]
+    all_is_true(nodes, expected, ["leaver0", "leaver1"])
+    settled = time.monotonic()
+    traffic.run_for(2)
+    with nodes.redis.client() as redis:
+        for user in expected:
+            record = json.loads(redis.get(f"acc:user:online:{APP}_{user}"))
+            assert (record["userID"], record["isLogoff"]) == (user, False)
+        assert redis.hgetall("acc:hash:servers").keys() == {name_of(server) for server in nodes.servers}
+    tally = traffic.finish(crossing(killed, settled))
+    report(f"{tally}; Redis away for {back - killed:.1f} s, all true {settled - back:.1f} s after")
+
+
+def test_redis_is_flushed(cluster: Launch, traffic: Traffic, report: Report) -> None:
+    """Somebody's FLUSHALL: every node takes a new life and registers everybody again."""
+    nodes = cluster(2)
+    groups = crowd(traffic, nodes, 8)
+    push_both_ways(traffic, nodes, groups)
+    traffic.run_for(1)
+    before = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
+    flushed = time.monotonic()
+    with nodes.redis.client() as redis:
+        redis.flushall()
+    eventually(
+        lambda: len({*(v["epoch"] for v in leases(nodes.servers[0]).values())} - before) == 2,
+        10,
+        "new epochs",
+    )
+    all_is_true(nodes, [*groups[0], *groups[1]], [])
+    settled = time.monotonic()
+    traffic.run_for(2)
+    tally = traffic.finish(crossing(flushed, settled))
+    report(f"{tally}; all true {settled - flushed:.1f} s after")
+
+
+@contextmanager
+def stalled(redis: RedisServer) -> Iterator[None]:
+    redis.pause()
+    try:
+        yield
+    finally:
+        redis.resume()
+
+
+def test_redis_stands_still(
+    cluster: Launch, traffic: Traffic, report: Report, lease: dict[str, float]
+) -> None:
+    """No request waits for longer than the time that Redis has; users of the own node notice nothing."""
+    nodes = cluster(2, cluster=lease)
+    groups = crowd(traffic, nodes, 8)
+    push_both_ways(traffic, nodes, groups)
+    traffic.run_for(1)
+    epochs = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
+    stopped = time.monotonic()
+    with stalled(nodes.redis):
+        slowest = {}
+        for number in range(3):
+            for server in nodes.servers:
+                for name, seconds in _ask_everything(server, groups, f"s{number}").items():
+                    slowest[name] = max(slowest.get(name, 0.0), seconds)
+        not_ready(nodes)
+        traffic.run_for(max(5 - (time.monotonic() - stopped), 0))
+    resumed = time.monotonic()
+    limits = {"list": 1.0, "kick": 2 * REDIS_SECONDS + 1.0}
+    for name, seconds in slowest.items():
+        assert seconds < limits.get(name, REDIS_SECONDS) + SLACK_SECONDS, slowest
+    all_is_true(nodes, [*groups[0], *groups[1]], ["s0", "s1", "s2"])
+    settled = time.monotonic()
+    traffic.run_for(2)
+    after = {lease["epoch"] for lease in leases(nodes.servers[0]).values()}
+    assert (after == epochs) == (not lease), "a lease that ran out is a new life, by the clock of Redis"
+    assert traffic.slowest([0, 1, 2, 3], stopped, settled) < REDIS_SECONDS + SLACK_SECONDS
+    tally = traffic.finish(crossing(stopped, settled))
+    told = ", ".join(f"{name} {seconds:.2f} s" for name, seconds in slowest.items())
+    report(
+        f"{tally}; stood still {resumed - stopped:.1f} s, all true {settled - resumed:.1f} s after; {told}"
+    )
+
+
+def _ask_everything(server: Server, groups: list[list[str]], newcomer: str) -> dict[str, float]:
+    """How long each kind of request takes, in seconds."""
+    took = {}
+    _, took["list"] = timed(server, "/user/list", appID=APP)
+    _, took["online"] = timed(server, "/user/online", appID=APP, userID="nobody")
+    _, took["state"] = timed(server, "/system/state", detail="true")
+    for name, path, form in (
+        ("push", "/user/sendMessage", {"userID": "nobody", "msgID": newcomer, "message": "9:1"}),
+        (
+            "to all",
+            "/user/sendMessageAll",
+            {"userID": "x", "msgID": f"{newcomer}{server.pid}", "message": "9:1"},
+        ),
+        ("kick", "/user/kick", {"userID": "nobody"}),
+    ):
+        began = time.monotonic()
+        good(post(server.http, path, appID=102, **form))
+        took[name] = time.monotonic() - began
+    began = time.monotonic()
+    with Speaker(server.ws) as speaker:
+        speaker.upgrade().login(newcomer, APP)
+        took["login"] = time.monotonic() - began
+        began = time.monotonic()
+        assert speaker.ask_cmd("heartbeat")[0] == 200
+        took["heartbeat"] = time.monotonic() - began
+    return took
