@@ -101,6 +101,8 @@ class Nodes:
 
     def end(self) -> None:
         for node in self._started:
+            # Without peers there is nobody that a stop would wait for.
+            node.rpc.update({})
             node.rpc.stop()
 
 

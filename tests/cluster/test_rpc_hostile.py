@@ -212,7 +212,7 @@ def test_answers_of_the_control_port_carry_no_traceback(nodes: Nodes) -> None:
     assert b"private" not in answer
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=75, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.recursive(
         st.none()
