@@ -298,6 +298,8 @@ class Node:
             self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
             self.registry.report(len(self.carrier.connections), self._counts(), self._draining)
+            if self.cluster is not None:
+                self.cluster.sessions.count_elsewhere()
             self.flusher.expire()
             self.carrier.expire()
             self.doors.expire()

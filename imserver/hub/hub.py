@@ -18,12 +18,14 @@ class App:
     have one, and a list each would cost 64 bytes. Both hold sessions that are in service only.
     """
 
-    __slots__ = ("name", "newcomers", "notices", "policy", "several", "users")
+    __slots__ = ("elsewhere", "name", "newcomers", "notices", "policy", "several", "users")
 
     def __init__(self, name: str, policy: str) -> None:
         self.name = name
         self.policy = policy
         self.users: dict[str, Connection | list[Connection]] = {}
+        self.elsewhere = 0
+        """Users on other nodes, as of the last time somebody counted."""
         self.several = 0
         """Users with a list."""
         self.notices: list[Event] = []

@@ -241,9 +241,14 @@ class ClusterSessions(Sessions):
 
     def _tell_peers_of(self, app: App, event: Event) -> None:
         """Enter and exit notices go to the other nodes too, unless the app is too large for them."""
-        counts = (lease.counts.get(app.name, 0) for lease in self._courier.peers())
-        if len(app.users) + sum(counts) <= self._fanout.notice_members:
+        if len(app.users) + app.elsewhere <= self._fanout.notice_members:
             self._courier.to_all(Notice(app.name, event))
+
+    def count_elsewhere(self) -> None:
+        """Learn from the leases how many users the apps have on other nodes. Called once a second."""
+        peers = self._courier.peers()
+        for app in self._hub.apps.values():
+            app.elsewhere = sum(lease.counts.get(app.name, 0) for lease in peers)
 
     def flush(self, seconds: float) -> bool:
         """Wait until all departures are told, for at most ``seconds``; whether they all are."""

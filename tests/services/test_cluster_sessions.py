@@ -99,10 +99,12 @@ def test_in_a_large_app_no_notice_travels() -> None:
         _, bob = nodes[2].login(NEWEST, "bob")
         lease = nodes.book.leases[2]
         lease.counts[NEWEST] = 4
+        nodes[1].sessions.count_elsewhere()
+        _, zoe = nodes[1].login(NEWEST, "zoe")
         ann, _ = nodes[1].login(NEWEST, "ann")
         ann.lost()
         nodes.settle(bob)
-        assert told_since(bob) == []
+        assert told_since(bob) == told_since(zoe) == []
         assert nodes[1].rpc.sent == []
 
 
