@@ -15,8 +15,8 @@ from imserver.bench.stage import Stage
 
 LOOK_SECONDS = 5.0
 TASK_SECONDS = 600.0
-#: Connections that one process works on at once. So many share the turns of the servers' loops and the looks at
-#: Redis: with 256 a login costs the servers half as much again.
+#: Connections that one process works on at once. So many share the turns of the servers' loops and the
+#: looks at Redis: with 256 a login costs the servers half as much again.
 WINDOW = 1024
 #: A client that was silent for so long sends a heartbeat; servers wait 360 s.
 BEAT_SECONDS = 200.0
