@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 _PIPELINE_COMMANDS: Final = 1000
 """Commands after which a pipeline is full; what is asked together is never torn apart."""
-_TOLD_SECONDS: Final = 0.02
-"""How long what nobody waits for may wait for a pipeline to ride in."""
+_TOLD_SECONDS: Final = 0.25
+"""How long what nobody waits for may wait for a pipeline to ride in. Under load the next leaves at once."""
 _TOLD_LIMIT: Final = 100_000
 _PROBE: Final = ("EXISTS", EPOCH)
 """Something with a key, so that a Redis Cluster knows whom to ask."""
@@ -55,7 +55,8 @@ class Pipe:
         self._asked: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
         self._told: deque[Command] = deque()
         self._wake = Signal()
-        self._timer = get_hub().loop.timer(_TOLD_SECONDS)
+        # Repeating: a timer that has fired once would fire at once when it is started again.
+        self._timer = get_hub().loop.timer(0.0, _TOLD_SECONDS)
         self._timer_runs = False
         self._told_due = False
         self._greenlet: gevent.Greenlet[..., None] | None = None
@@ -96,10 +97,11 @@ class Pipe:
             self._told.append(command)
             if not self._timer_runs:
                 self._timer_runs = True
-                self._timer.start(self._tell_now)
+                self._timer.again(self._tell_now)
 
     def _tell_now(self) -> None:
         """Callback of the timer."""
+        self._timer.stop()
         self._told_due = True
         self._wake.set()
 

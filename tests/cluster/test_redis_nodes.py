@@ -516,7 +516,7 @@ def test_a_push_that_succeeds_is_one_round_trip_and_three_commands(
     assert trips <= 51, "the last one is told alone"
     assert commands["evalsha"] == 50
     # What scripts call is counted too: the claim's own SET.
-    assert commands["set"] == 100
+    assert commands["set"] in (99, 100), "the last outcome may not have been told yet"
     assert commands["hget"] == 50
 
 
