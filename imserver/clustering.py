@@ -162,6 +162,7 @@ class Cluster:
         elif isinstance(item, Notice):
             app = self._hub.apps.get(item.app)
             if app is not None:
+                app.elsewhere = max(app.elsewhere + (1 if item.event.kind == "enter" else -1), 0)
                 self._fanout.notice(app, item.event)
         elif isinstance(item, Replaced):
             self.sessions.replaced(item.app, item.user, item.session_id)
