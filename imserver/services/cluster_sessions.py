@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator
-from time import monotonic, time
+from time import time
 
 import gevent
-from gevent.event import Event as Signal
 
 from imserver import errors
 from imserver.cluster.contract import Begun, Place, Registry, Session
@@ -18,19 +17,17 @@ from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.courier import Courier, Notice, Replaced
+from imserver.services.departures import Departures
 from imserver.services.questions import Alive, Kick, encode, read
 from imserver.services.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Authorise, Sessions, say
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
 
-DEPARTURE_WORKERS = 64
-"""Sessions whose end is told to the registry at once; they share its pipelines."""
-
 
 class ClusterSessions(Sessions):
-    """See :class:`imserver.services.sessions.Sessions`. Owner of the queue of departures, and of what is
-    known of sessions that are being begun.
+    """See :class:`imserver.services.sessions.Sessions`. Owner of what is known of sessions that are being
+    begun, and of the departures.
 
     While the registry is away, logins go on under this node's own knowledge (or are refused with 1004 where
     ``require_registry`` says so) and are registered when it is back.
@@ -58,11 +55,7 @@ class ClusterSessions(Sessions):
         """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
         self._beginners: Counter[tuple[str, str]] = Counter()
         """Users with a session that is being begun."""
-        self._departures: deque[tuple[Session, bool]] = deque()
-        self._departed = Signal()
-        self._telling = 0
-        """Departures that the registry is being told of."""
-        self._workers: list[gevent.Greenlet[..., None]] = []
+        self._departures = Departures(registry, self._tell_exit)
         self._restoring: gevent.Greenlet[..., None] | None = None
         self.on_came: Callable[[str, str], None] = lambda app, user: None
         """Called with (app, user) when a session has begun. Must not switch."""
@@ -85,14 +78,14 @@ class ClusterSessions(Sessions):
                 del self._beginners[who]
         if begun is None and self._require_registry:
             # It may have been registered, and the answer lost.
-            self._depart(session, False)
+            self._departures.add(session, False)
             return errors.REPLY_SYSTEM
         if begun is not None and begun.refused:
             return self._refuse_newer(connection)
         if begun is not None and begun.banned:
             return self._refuse_banned(connection)
         if connection.state != OPEN:
-            self._depart(session, False)
+            self._departures.add(session, False)
             return errors.REPLY_FAILED
         connection.session = session
         if begun is not None:
@@ -205,33 +198,11 @@ class ClusterSessions(Sessions):
         last_here = self._hub.leave(connection)
         session, connection.session = connection.session, None
         if session is not None:
-            self._depart(session, last_here)
-
-    def _depart(self, session: Session, last_here: bool) -> None:
-        self._departures.append((session, last_here))
-        self._departed.set()
+            self._departures.add(session, last_here)
 
     def start(self) -> None:
         """Begin to tell the registry of departures."""
-        self._workers = [gevent.spawn(self._run_departures) for _ in range(DEPARTURE_WORKERS)]
-
-    def _run_departures(self) -> None:
-        """Greenlet: tell the registry of one departure after the other, and the app of exits."""
-        while True:
-            self._departed.wait()
-            if not self._departures:
-                self._departed.clear()
-                continue
-            session, last_here = self._departures.popleft()
-            self._telling += 1
-            try:
-                gone = self._registry.end(session)
-                if gone or (gone is None and last_here):
-                    self._tell_exit(session)
-            except Exception:
-                log.exception("the end of a session of %s in %s failed", session.user, session.app)
-            finally:
-                self._telling -= 1
+        self._departures.start()
 
     def _tell_exit(self, session: Session) -> None:
         app = self._hub.apps[session.app]
@@ -248,18 +219,17 @@ class ClusterSessions(Sessions):
         """Learn from the leases how many users the apps have on other nodes. Called once a second."""
         peers = self._courier.peers()
         for app in self._hub.apps.values():
-            app.elsewhere = sum(lease.counts.get(app.name, 0) for lease in peers)
+            counted = sum(lease.counts.get(app.name, 0) for lease in peers)
+            # Leases lag by seconds: what notices have told since then counts until they have caught up.
+            app.elsewhere = max(counted, app.elsewhere * 19 // 20)
 
     def flush(self, seconds: float) -> bool:
         """Wait until all departures are told, for at most ``seconds``; whether they all are."""
-        deadline = monotonic() + seconds
-        while (self._departures or self._telling) and monotonic() < deadline:
-            gevent.sleep(0.01)
-        return not (self._departures or self._telling)
+        return self._departures.flush(seconds)
 
     def stop(self) -> None:
         """End the greenlets."""
-        gevent.killall(self._workers)
+        self._departures.stop()
         if self._restoring is not None:
             self._restoring.kill()
 
@@ -311,7 +281,7 @@ class ClusterSessions(Sessions):
                 if connection.session is session:
                     self._restored(connection, session, begun)
                 else:
-                    self._depart(session, False)
+                    self._departures.add(session, False)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""

@@ -26,6 +26,7 @@ LOSSES = (
     "imserver_rpc_stale_total",
     "imserver_rpc_lost_total",
     "imserver_rpc_late_total",
+    "imserver_strays_unreached_total",
 )
 """Where nodes count events that did not arrive."""
 
@@ -116,9 +117,8 @@ def test_two_nodes_do_not_reach_each_other(apart: Apart, traffic: Traffic, repor
     stayed.wanted = False
     tally = traffic.finish(excused)
     known = counted(nodes) - before
-    report(
-        f"{tally}; apart for {healed - broken:.1f} s, all well {settled - healed:.1f} s after; nodes count {known}"
-    )
+    times = f"apart for {healed - broken:.1f} s, all well {settled - healed:.1f} s after"
+    report(f"{tally}; {times}; nodes count {known}")
     assert crossed < settled
     assert len(tally.lost) <= known, "the nodes know of every loss"
 

@@ -64,9 +64,8 @@ def test_a_rolling_restart_under_load(family: Family, traffic: Traffic, report: 
 
     tally = traffic.finish(excused)
     closed = [code for person in traffic.persons.values() for code in person.closed_by]
-    report(
-        f"{tally}; took {done - began:.1f} s; clients were closed {len(closed)} times with {sorted({*closed})}"
-    )
+    codes = sorted({*closed})
+    report(f"{tally}; took {done - began:.1f} s; clients were closed {len(closed)} times, with {codes}")
     assert {*closed} == {1001}
     assert len(closed) >= len(names), "everybody was on a node that was replaced"
     assert tally.outcomes["unknown"] == 0, "no request went without an answer"

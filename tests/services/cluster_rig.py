@@ -349,7 +349,7 @@ class Several:
 
     def settle(self, *clients: Client) -> None:
         """Wait until everything that was begun has been told and written."""
-        until(lambda: not any(n.sessions._departures or n.sessions._telling for n in self.nodes.values()))
+        until(lambda: not any(node.sessions._departures.pending() for node in self.nodes.values()))
         for _ in range(10):
             turn()
         for client in clients:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from imserver.cluster.contract import Session
 from imserver.model import Login
-from imserver.services import cluster_sessions as clustered
+from imserver.services import departures
 from imserver.services import sessions as module
 from imserver.services.courier import Replaced
 from imserver.services.sessions import ENTER_TEXT, EXIT_TEXT
@@ -399,7 +399,7 @@ def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
     nodes: Several, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All workers meet the failure, and go on."""
-    users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(clustered.DEPARTURE_WORKERS + 5)]
+    users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(departures.WORKERS + 5)]
     real = nodes[1].registry.end
 
     def fail(session: Session) -> bool | None:
@@ -424,7 +424,7 @@ def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once(no
         connection.lost()
     for _ in range(5):
         turn()
-    assert nodes[1].registry.asked == ["end"] * clustered.DEPARTURE_WORKERS
+    assert nodes[1].registry.asked == ["end"] * departures.WORKERS
     nodes[1].registry.release()
     until(lambda: nodes[1].registry.asked == ["end"] * 200)
 
