@@ -1,4 +1,4 @@
-"""The life of a process: parts that start in order and stop in reverse, data directory, secret, files."""
+"""What a process needs to live: its data directory, the secret and the keys from it, open files."""
 
 import fcntl
 import hashlib
@@ -10,7 +10,7 @@ import secrets
 import sys
 import time
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from gevent import monkey
 
@@ -22,55 +22,6 @@ _SECRET_BYTES: Final = 32
 _SHARE_SECONDS: Final = 1.0
 # Not the patched one: that would give a loop to a process that must have none.
 _SLEEP: Final = monkey.get_original("time", "sleep")
-
-
-class Part(Protocol):
-    """Something that runs for the life of a node."""
-
-    def start(self) -> None:
-        """Begin; raise :class:`StartError` with one clear line if that is impossible."""
-
-    def stop(self) -> None:
-        """End in good order: finish what was begun. May switch to other greenlets."""
-
-    def kill(self) -> None:
-        """End at once. Never blocks."""
-
-
-class Lifecycle:
-    """Starts parts in the order given and stops them in reverse; owns the list of those that run."""
-
-    def __init__(self, *parts: Part) -> None:
-        self._parts = parts
-        self._running: list[Part] = []
-
-    def start(self) -> None:
-        """Start all parts. If one cannot, those already started are stopped and its error is raised."""
-        for part in self._parts:
-            try:
-                part.start()
-            except BaseException:
-                self.stop()
-                raise
-            self._running.append(part)
-
-    def stop(self) -> None:
-        """Stop the parts that run, the last started first. One that fails is logged and holds up no other."""
-        while self._running:
-            part = self._running.pop()
-            try:
-                part.stop()
-            except Exception:
-                _log.exception("%s did not stop cleanly", type(part).__name__)
-
-    def kill(self) -> None:
-        """End the parts that run at once."""
-        while self._running:
-            part = self._running.pop()
-            try:
-                part.kill()
-            except Exception:
-                _log.exception("%s could not be ended", type(part).__name__)
 
 
 def raise_file_limit() -> int:

@@ -1,4 +1,4 @@
-"""Parts that start and stop, the data directory, the secret, derived keys."""
+"""The data directory, the secret, derived keys, the file limit."""
 
 import os
 import resource
@@ -10,55 +10,7 @@ from pathlib import Path
 import pytest
 
 from imserver.errors import StartError
-from imserver.lifecycle import DataDirectory, Lifecycle, derive_key, hkdf_sha256, raise_file_limit
-
-
-class Recorded:
-    """A part that notes what happens to it."""
-
-    def __init__(self, name: str, events: list[str], *, fails_at: str = "") -> None:
-        self.name, self.events, self.fails_at = name, events, fails_at
-
-    def _note(self, what: str) -> None:
-        self.events.append(f"{what} {self.name}")
-        if self.fails_at == what:
-            raise StartError(f"{self.name} failed")
-
-    def start(self) -> None:
-        self._note("start")
-
-    def stop(self) -> None:
-        self._note("stop")
-
-    def kill(self) -> None:
-        self._note("kill")
-
-
-def test_parts_start_in_order_and_stop_in_reverse() -> None:
-    events: list[str] = []
-    life = Lifecycle(Recorded("a", events), Recorded("b", events))
-    life.start()
-    life.stop()
-    life.stop()
-    assert events == ["start a", "start b", "stop b", "stop a"]
-
-
-def test_a_part_that_cannot_start_stops_those_before_it() -> None:
-    events: list[str] = []
-    life = Lifecycle(Recorded("a", events), Recorded("b", events, fails_at="start"), Recorded("c", events))
-    with pytest.raises(StartError, match="b failed"):
-        life.start()
-    assert events == ["start a", "start b", "stop a"]
-
-
-@pytest.mark.parametrize("how", ["stop", "kill"])
-def test_a_part_that_does_not_end_holds_up_no_other(how: str, caplog: pytest.LogCaptureFixture) -> None:
-    events: list[str] = []
-    life = Lifecycle(Recorded("a", events), Recorded("b", events, fails_at=how))
-    life.start()
-    getattr(life, how)()
-    assert events[2:] == [f"{how} b", f"{how} a"]
-    assert "b failed" in caplog.text
+from imserver.lifecycle import DataDirectory, derive_key, hkdf_sha256, raise_file_limit
 
 
 def test_the_file_limit_is_raised_to_the_hard_one() -> None:
