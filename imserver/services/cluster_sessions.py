@@ -149,7 +149,10 @@ class ClusterSessions(Sessions):
         connection = self._find(login.app, login.user, session_id)
         if connection is None:
             return session_id in self._beginning
-        return connection.state == OPEN and not connection.pinged_at
+        if connection.state == OPEN and connection.pinged_at:
+            # Another node asks the same at this moment: wait for the answer as it does.
+            return super()._any_alive([connection])
+        return connection.state == OPEN
 
     def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
         answers, _ = self._rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)

@@ -309,7 +309,7 @@ def test_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, app: int)
 
     eventually(all_arrived, 5.0, "every message that was accepted")
     assert set(got.values()) == {1}
-    assert len(accepted) > 100
+    assert len(accepted) > 10
     for client in clients:
         client.leave()
 
