@@ -82,7 +82,11 @@ class HttpConnection:
     def unfinished(self) -> bool:
         """True while a request, its answer, or the first request of all is on its way."""
         return self.state < DRAINING and bool(
-            self.fresh or self._buffer or self._body is not None or self.outbox is not None
+            self.reading  # it may wait for other nodes
+            or self.fresh
+            or self._buffer
+            or self._body is not None
+            or self.outbox is not None
         )
 
     def look_once_more(self) -> None:
