@@ -244,6 +244,11 @@ _RPC = {
     "restarts": "Receivers started again; above 0: a defect",
 }
 
+_STRAYS = {
+    "followed": "Pushes sent on to the node to which their user had moved",
+    "unreached": "Pushes accepted for a user of another node that reached nobody",
+}
+
 _CLUSTER = (
     Metric(
         "imserver_registry_up",
@@ -297,5 +302,6 @@ METRICS: Final = (
     *_CLUSTER,
     *_counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *_counters("imserver_rpc", "cluster.rpc.counters", _RPC),
+    *_counters("imserver_strays", "cluster.strays", _STRAYS),
 )
 """Every metric, in the order in which it is shown."""

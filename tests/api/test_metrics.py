@@ -52,6 +52,7 @@ class AnyNode:
                 registry=registry,
                 rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
                 courier=SimpleNamespace(unreadable=0),
+                strays=SimpleNamespace(followed=0, unreached=0),
             )
             if clustered
             else None
@@ -116,7 +117,9 @@ SHOWN_OTHERWISE = ("http_fast", "http_handed_over", "http_refused", "outbox_byte
 
 def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
     alone = described(render(AnyNode(clustered=False), "n"))
-    assert alone == [m.name for m in METRICS if not re.match("imserver_(registry|rpc|cluster)_", m.name)]
+    assert alone == [
+        m.name for m in METRICS if not re.match("imserver_(registry|rpc|cluster|strays)_", m.name)
+    ]
     assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
 
 
