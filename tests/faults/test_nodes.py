@@ -11,6 +11,7 @@ import pytest
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import get, good, is_online, send_message, send_to_all, users
 from tests.integration.raw import Address
+from tests.parent.family import free_ports
 from tests.support import Server, eventually
 
 from .conftest import Report
@@ -112,7 +113,10 @@ def test_a_killed_node_takes_nothing_with_it_but_its_own_connections(
 
 def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, traffic: Traffic) -> None:
     """Nothing of its earlier life is true any more, at once."""
-    nodes = cluster(2)
+    nodes = cluster(1)
+    ports = {"app": {"rpc_port": free_ports(2)}}
+    nodes.start(ports)
+    nodes.wait_until_met()
     groups = crowd(traffic, nodes, 5)
     name = name_of(nodes.servers[1])
     epoch = leases(nodes.servers[0])[name]["epoch"]
@@ -120,7 +124,7 @@ def test_a_killed_node_that_is_started_again_is_another_life(cluster: Launch, tr
         traffic.persons[user].wanted = False
     nodes.servers[1].process.kill()
     nodes.servers[1].process.wait()
-    again = nodes.start({"app": {"rpc_port": int(name.rpartition(":")[2])}})
+    again = nodes.start(ports)
     assert name_of(again) == name
     assert leases(again)[name]["epoch"] > epoch
     for server in (nodes.servers[0], again):
