@@ -75,9 +75,7 @@ class ClusterPushes:
     def _find_and_push(self, app: str, target: Target) -> Outcome:
         event = Event("msg", target.user, target.text, target.msg_id)
         if not target.msg_id:
-            found = self._registry.find(app, [target.user])
-            if found is not None:
-                self._wait_for_followers(app, [(target.user, found[0])])
+            found = self._find(app, [target.user])
             return self._push(app, target.user, event, None if found is None else found[0])
         deadline = monotonic() + CLAIM_SECONDS
         while True:
@@ -96,20 +94,25 @@ class ClusterPushes:
     ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
-            self._wait_for_followers(app, [(user, places)])
+            if self._wait_for_followers(app, [(user, places)]):
+                places = (self._look_up(app, [user]) or [places])[0]
             outcome = self._push(app, user, event, places)
         finally:
             self._registry.settle(claim, outcome == Outcome.SENT)
         return outcome
 
-    def _wait_for_followers(self, app: str, targets: Iterable[tuple[str, tuple[Place, ...]]]) -> None:
-        """Let pushes of a moment ago follow users who have moved meanwhile, before later ones are sent."""
+    def _wait_for_followers(self, app: str, targets: Iterable[tuple[str, tuple[Place, ...]]]) -> bool:
+        """Let pushes of a moment ago follow users who have moved meanwhile, before later ones are sent.
+
+        Whether that took time, in which others may have moved, too.
+        """
         seconds = 0.0
         for user, places in targets:
             if len(places) == 1:
                 seconds = max(seconds, self._routes.wait_seconds(app, user, places[0].epoch))
         if seconds:
             gevent.sleep(seconds)
+        return seconds > 0
 
     def _push(self, app: str, user: str, event: Event, places: tuple[Place, ...] | None) -> Outcome:
         """Deliver to where the user is; None: the registry does not say.
@@ -225,8 +228,6 @@ class ClusterPushes:
             places = self._find(app, [target.user for target in targets])
             wanted = [index for index in keys if targets[index].msg_id and (places is None or places[index])]
             asked = [self._key(app, targets[index].msg_id) for index in wanted]
-            if places is not None:
-                self._wait_for_followers(app, ((targets[index].user, places[index]) for index in keys))
             claims = dict(zip(wanted, (self._registry.claim(asked) or ()) if asked else (), strict=False))
             for index in keys:
                 state = claims[index].state if index in claims else "mine"
@@ -246,6 +247,13 @@ class ClusterPushes:
         return pending
 
     def _find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
+        """Where the users are, as soon as pushes of a moment ago have followed those who have moved."""
+        places = self._look_up(app, users)
+        if places is not None and self._wait_for_followers(app, zip(users, places, strict=True)):
+            places = self._look_up(app, users)
+        return places
+
+    def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
         """Where the users are; ``""`` is nobody and nowhere."""
         named = [user for user in users if user]
         found = self._registry.find(app, named) if named else []
@@ -268,8 +276,6 @@ class ClusterPushes:
             for start in range(0, 0 if repeated else len(users), BATCH_TARGETS):
                 batch = users[start : start + BATCH_TARGETS]
                 places = self._find(app, batch)
-                if places is not None:
-                    self._wait_for_followers(app, zip(batch, places, strict=True))
                 for index, user in enumerate(batch):
                     event = Event("msg", user, text, msg_id)
                     where = None if places is None else places[index]

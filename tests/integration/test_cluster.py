@@ -296,6 +296,7 @@ def test_who_moves_between_nodes_gets_every_message_once(nodes: Nodes, app: int)
         jobs = [pool.submit(push_on, http) for http in nodes.http]
         for number in range(150):
             clients.append(Speaker(nodes.ws[(number + 1) % 3]).upgrade().login("ann", app))
+            time.sleep(0.01 * (number % 4))
         moving.set()
         for job in jobs:
             job.result()
