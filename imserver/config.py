@@ -69,11 +69,18 @@ def dump(config: Config) -> str:
     """The settings as YAML that :func:`load` reads again; keys and passwords are hidden."""
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
-    for key in document["api"]["keys"]:
-        key["key"] = _HIDDEN
+    hidden = [(key, "key") for key in document["api"]["keys"]]
+    for app in document["apps"].values():
+        hidden += [(row, "key") for row in app["jwt"]]
+        hidden.append((app["webhook"], "secret"))
+    for mapping, name in hidden:
+        if mapping[name]:
+            mapping[name] = _HIDDEN
     if config.redis.password:
         document["redis"]["password"] = _HIDDEN
-    document["redis"]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", config.redis.url)
+    for section in ("redis", "storage"):
+        url = getattr(config, section).url
+        document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
     return text
 
@@ -229,6 +236,16 @@ def _check(config: Config, where: str) -> None:
     app, echo_path = config.app, config.debug.echo_path
     if app.http_port and app.http_port == app.websocket_port:
         raise ConfigError(f"{where}: app.http_port and app.websocket_port are both {app.http_port}")
+    ports = [app.http_port, app.websocket_port, *(row.port for row in config.server.extra_listen)]
+    for row in config.server.extra_listen:
+        if row.port and ports.count(row.port) > 1:
+            raise ConfigError(f"{where}: server.extra_listen: port {row.port} is given twice")
+    for name, tenant in config.apps.items():
+        if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
+            raise ConfigError(
+                f"{where}: apps.{name}.same_as: expected an app that is configured and stands for itself, "
+                f"got {tenant.same_as!r}"
+            )
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
         raise ConfigError(f"{where}: debug.echo_path: expected a free path such as /echo, got {echo_path!r}")
     for network in config.server.trusted_proxies:

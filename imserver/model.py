@@ -51,17 +51,28 @@ class Reply(Struct, gc=False):
     data: Any = None
 
 
-class Event(Struct, frozen=True, gc=False):
+class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the server tells a client unasked.
 
-    ``kind`` is ``"enter"``, ``"exit"`` or ``"msg"``; ``sender`` and ``text`` are its author and words;
-    ``id`` identifies a push (the caller's message id; ``""`` lets the dialect make one).
+    ``kind`` is ``"enter"`` or ``"exit"`` (of an app or a room), ``"msg"``, ``"online"`` or ``"offline"`` (of
+    a group of the client dialect); ``sender`` and ``text`` are its author and words; ``id`` identifies a push
+    (the caller's message id; ``""`` lets the dialect make one).
     """
 
     kind: str
     sender: str
     text: str
     id: str = ""
+    type: str = "text"
+    """What the payload is: ``text``, ``image``, … or the back end's own word."""
+    data: bytes = b""
+    """The payload as JSON, where it is no string; else ``b""``, and ``text`` is the payload."""
+    code: int = 0
+    """The number that the client dialect gives its pushes."""
+    note: str = ""
+    """The client dialect's ``msg``."""
+    time: int = 0
+    """When it happened, in Unix seconds; 0 where nobody asks."""
 
 
 class BadFrame(Exception):

@@ -33,7 +33,7 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics, resident_bytes
 from imserver.protocol.echo import EchoDialect
-from imserver.protocol.registry import DIALECTS
+from imserver.protocol.registry import DIALECTS, choose
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher, echo, limited
@@ -44,7 +44,7 @@ from imserver.services.questions import State
 from imserver.services.sessions import Sessions
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection, Serve
-from imserver.transport.gate import Gate, Spoken, host_of
+from imserver.transport.gate import Choose, Gate, Spoken, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
 
@@ -119,7 +119,9 @@ class Node:
             Budget(limits.node_outbox_bytes),
         )
         self.carrier = Carrier(self.poller, self.flusher, self._ended, config.websocket.close_seconds)
-        policies = {name: tenant.login_policy for name, tenant in config.apps.items()}
+        policies = {
+            name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
+        }
         self.hub = Hub(policies, self.carrier.connections)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
@@ -216,7 +218,11 @@ class Node:
         serve: Serve = self.dispatcher.serve
         if config.limits.messages_per_second:
             serve = limited(serve, config.limits.messages_per_second)
-        paths = {dialect.path: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
+        spoken = {dialect.name: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
+        paths: dict[str, Spoken | Choose] = {
+            "/acc": spoken["cmd"],
+            "/ws": lambda head: spoken.get(choose(head.params(), head.bare)),
+        }
         if config.debug.echo_path:
             dialect = EchoDialect(config.debug.echo_path)
             paths[dialect.path] = Spoken(
@@ -295,6 +301,7 @@ class Node:
         while True:
             gevent.sleep(max(expected - monotonic(), 0.001))
             now = monotonic()
+            self.hub.now = int(time())
             self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
             self.registry.report(len(self.carrier.connections), self._counts(), self._draining)

@@ -20,6 +20,8 @@ Text = Annotated[str, Meta(min_length=1)]
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
 
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
+OriginPolicy = Literal["", "any", "same_host"]
+DialectName = Literal["cmd", "client", "action", "protobuf", "sse"]
 Scope = Literal["push", "read", "admin"]
 
 
@@ -34,6 +36,17 @@ class AppSettings(Struct, frozen=True):
     websocket_url: str = ""
 
 
+class ListenSettings(Struct, frozen=True):
+    """One entry of ``server.extra_listen``: a port beside the usual two that serves all that they do.
+
+    ``ws_dialect`` is spoken on ``/ws`` by clients whose query names no dialect.
+    """
+
+    port: Port
+    host: str = ""
+    ws_dialect: Literal["", "client", "action", "protobuf"] = ""
+
+
 class ServerSettings(Struct, frozen=True):
     """Section ``server``: where and how the node listens."""
 
@@ -46,7 +59,8 @@ class ServerSettings(Struct, frozen=True):
     trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     backlog: Amount = 4096
     origins: tuple[Text, ...] = ()
-    origin_policy: Literal["", "any", "same_host"] = ""
+    origin_policy: OriginPolicy = ""
+    extra_listen: tuple[ListenSettings, ...] = ()
     processes: Amount = 1
     hang_seconds: Duration = 30.0
     public_ws_url: str = ""
@@ -90,10 +104,59 @@ class HubSettings(Struct, frozen=True):
     readers: Amount = 64
 
 
-class TenantSettings(Struct, frozen=True):
-    """One entry of section ``apps``."""
+class JwtSettings(Struct, frozen=True):
+    """One entry of an app's ``jwt``: a key that its session tokens may be signed with.
 
-    login_policy: LoginPolicy = "newest"
+    ``key`` or the content of ``key_file``: a secret for HS256, a public key as PEM for the others.
+    """
+
+    algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"
+    key: str = ""
+    key_file: str = ""
+    kid: str = ""
+
+
+WebhookEvent = Literal["connect", "disconnect", "login", "message", "absent"]
+
+
+class WebhookSettings(Struct, frozen=True):
+    """An app's ``webhook``: where its back end is told what happens, and asked who may log in."""
+
+    url: str = ""
+    secret: str = ""
+    events: tuple[WebhookEvent, ...] = ()
+    authorise_url: str = ""
+
+
+class TenantSettings(Struct, frozen=True):
+    """One entry of section ``apps``. ``login_policy`` ``""``: the usual one of that name."""
+
+    login_policy: Literal["", "newest", "multi", "single", "refuse"] = ""
+    same_as: str = ""
+    dialects: tuple[DialectName, ...] = ()
+    origins: tuple[Text, ...] = ()
+    origin_policy: OriginPolicy = ""
+    api_allow_from: tuple[Text, ...] = ()
+    jwt: tuple[JwtSettings, ...] = ()
+    webhook: WebhookSettings = WebhookSettings()
+    max_connections: Count = 0
+    messages_per_second: Seconds = 0.0
+    max_rooms: Count = 0
+    room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
+
+    def policy_of(self, name: str) -> LoginPolicy:
+        """The login policy of the app ``name`` with these settings."""
+        return self.login_policy or usual_policy(name)
+
+
+_NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
+
+
+def usual_policy(name: str) -> LoginPolicy:
+    """The login policy of an app whose settings name none: that of the original, else ``multi``."""
+    if name in _NEWEST:
+        return "newest"
+    return "refuse" if name == "gochat" else "multi"
 
 
 class KeySettings(Struct, frozen=True):
@@ -135,6 +198,12 @@ class DebugSettings(Struct, frozen=True):
     echo_bytes: Amount = 33554432
 
 
+class StorageSettings(Struct, frozen=True):
+    """Section ``storage``: the database; none named: a SQLite file in the data folder."""
+
+    url: str = ""
+
+
 class RedisSettings(Struct, frozen=True):
     """Section ``redis``: where the nodes of a cluster share what they know; none named: no cluster."""
 
@@ -162,7 +231,12 @@ class ClusterSettings(Struct, frozen=True):
 
 
 def _original_apps() -> dict[str, TenantSettings]:
-    return {name: TenantSettings() for name in ("101", "102", "103", "104")}
+    names = ("101", "102", "103", "104", "action:1", "action:2", "gochat")
+    rooms = {"1": ("1", "2")}
+    return {
+        name: TenantSettings(room_members=rooms) if name.startswith("action:") else TenantSettings()
+        for name in names
+    }
 
 
 class Config(Struct, frozen=True):
@@ -178,14 +252,15 @@ class Config(Struct, frozen=True):
     drain: DrainSettings = DrainSettings()
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
+    storage: StorageSettings = StorageSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
     warnings: tuple[str, ...] = ()
 
     @property
     def demo(self) -> bool:
-        """No API key exists: anybody may log in and push."""
-        return not self.api.keys
+        """No API key and no secret of an app is configured: anybody may log in and push."""
+        return not self.api.keys and not any(tenant.jwt for tenant in self.apps.values())
 
     @property
     def clustered(self) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from time import time
 
 from imserver.model import Event
 from imserver.transport.connection import Connection
@@ -46,7 +47,17 @@ class Hub:
 
     def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
+        """Live users by app. Apps may come and go; only the hub changes this."""
         self._connections = connections
+        self.now = int(time())
+        """Unix seconds, one object for all who log in within a second; kept by the node."""
+
+    def open(self, name: str, policy: str) -> App:
+        """The app of this name, made if there is none yet. Its policy stays what it was."""
+        app = self.apps.get(name)
+        if app is None:
+            app = self.apps[name] = App(name, policy)
+        return app
 
     def connections(self) -> set[Connection]:
         """All connections of this node, logged in or not. Do not change it; copy it before you switch."""
@@ -76,6 +87,7 @@ class Hub:
     def attach(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Let ``connection`` be answered as ``user``'s without addressing it: a later login is."""
         connection.app, connection.user, connection.device = app.name, user, device
+        connection.since = self.now
 
     def forget(self, connection: Connection) -> None:
         """Address a session no longer; it is still answered. Its end takes nobody offline."""

@@ -130,6 +130,8 @@ class CmdDialect:
     path = "/acc"
     text = True
     any_origin = False
+    pinged = False
+    personal = False
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // 1_000_000)
@@ -178,10 +180,14 @@ class CmdDialect:
         """A pushed frame: ``enter``, ``exit`` or ``msg``."""
         return (
             b'{"seq":%b,"cmd":%b,"response":{"code":200,"codeMsg":"Ok",'
-            b'"data":{"target":"","type":"text","msg":%b,"from":%b}}}'
+            b'"data":{"target":"","type":%b,"msg":%b,"from":%b}}}'
         ) % (
             _encode(event.id or str(next(self._digits))),
             _encode(event.kind),
-            _encode(event.text),
+            _encode(event.type),
+            _encode(event.data.decode() if event.data else event.text),
             _encode(event.sender),
         )
+
+    def encode_for(self, event: Event) -> None:
+        """Frames of this dialect do not name their receiver."""

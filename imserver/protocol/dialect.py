@@ -16,12 +16,16 @@ class Dialect(Protocol):
 
     ``name`` is the glossary's name of the dialect, ``path`` the WebSocket path it answers on, ``text``
     says whether its frames are text frames. ``any_origin`` is True where browsers of any host may connect.
+    ``pinged`` is True where clients have no heartbeat command: they are pinged, and live as long as they show
+    signs of life. ``personal`` is True where a pushed frame names its receiver: see :meth:`encode_for`.
     """
 
     name: str
     path: str
     text: bool
     any_origin: bool
+    pinged: bool
+    personal: bool
 
     def decode(self, payload: bytes) -> Request:
         """Turn one client frame's payload into a request.
@@ -33,4 +37,13 @@ class Dialect(Protocol):
         """The payload that answers ``request``; None where the dialect answers nothing."""
 
     def encode_event(self, event: Event) -> bytes | None:
-        """The payload that tells a client of ``event``; None where the dialect has no word for it."""
+        """The payload that tells a client of ``event``; None where the dialect has no word for it.
+
+        Not called where the dialect is :attr:`personal`.
+        """
+
+    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
+        """What stands before and behind the receiver's id (a JSON string) in the payload; None: no word.
+
+        Called only where the dialect is :attr:`personal`.
+        """

@@ -11,6 +11,8 @@ class EchoDialect:
     name = "echo"
     text = True
     any_origin = True
+    pinged = False
+    personal = False
 
     def __init__(self, path: str) -> None:
         self.path = path
@@ -23,4 +25,7 @@ class EchoDialect:
         """Nothing is answered."""
 
     def encode_event(self, event: Event) -> bytes | None:
+        """Nothing is told."""
+
+    def encode_for(self, event: Event) -> None:
         """Nothing is told."""

@@ -111,6 +111,7 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
+        "about",
         "app",
         "carrier",
         "device",
@@ -125,6 +126,7 @@ class Connection:
         "pinged_at",
         "reading",
         "session",
+        "since",
         "sock",
         "state",
         "user",
@@ -151,6 +153,10 @@ class Connection:
         self.device = ""
         self.session: Any = None
         """What the registry of a cluster knows of this session; None on a node that is alone."""
+        self.about: Any = None
+        """What the service of its dialect has to remember of this connection."""
+        self.since = 0
+        """When it logged in, in Unix seconds; 0: not yet."""
         carrier.connections.add(self)
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------

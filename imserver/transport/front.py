@@ -13,7 +13,7 @@ from typing import Any
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.transport.connection import Carrier, Connection
+from imserver.transport.connection import OPEN, Carrier, Connection
 from imserver.transport.fast import FastRoutes
 from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver
@@ -38,6 +38,7 @@ class Front:
         keepalive_seconds: float,
         request_log: Callable[..., None] | None,
         admitted: Callable[[_socket.socket, Admission, bytes], None],
+        ws_dialect: str = "",
     ) -> None:
         self.carrier = carrier
         self.gate = gate
@@ -50,6 +51,7 @@ class Front:
         self.keepalive_seconds = keepalive_seconds
         self.request_log = request_log
         self.admitted = admitted
+        self.ws_dialect = ws_dialect
         self.parked: set[HttpConnection] = set()
         self.draining = False
 
@@ -96,10 +98,14 @@ def adopt(
     carrier.poller.take(connection)
     if admission.close_code:
         connection.close(admission.close_code, errors.CLOSE[admission.close_code].name)
-    elif rest:
+    elif rest or admission.opened is not None:
         connection.reading = True
         try:
-            connection.feed(rest)
+            if admission.opened is not None:
+                assert admission.head is not None
+                admission.opened(connection, admission.head)
+            if rest and connection.state == OPEN:
+                connection.feed(rest)
         except Exception:
             log.exception("serving failed", extra={"connection": connection.peer})
             connection.lost()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha1
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from msgspec import Struct
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -16,12 +16,47 @@ from websockets.headers import build_extension, parse_extension
 
 from imserver import errors
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import Encoding, Serve
+from imserver.transport.connection import Connection, Encoding, Serve
 from imserver.transport.proxies import TrustedProxies, is_loopback
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 WEBSOCKET_PATHS = frozenset({"/acc", "/ws"})
 """Paths that belong to WebSockets, also while no dialect answers on them."""
+
+
+class Head(Struct, frozen=True):
+    """What the gate needs of a request. Header names are in lower case.
+
+    ``query`` is what follows the ``?``; ``bare`` the dialect that the listener speaks with clients whose
+    query names none (``""``: none in particular).
+    """
+
+    method: str
+    path: str
+    version: str
+    host: str
+    port: int
+    headers: Mapping[str, str]
+    query: str = ""
+    bare: str = ""
+
+    def params(self) -> dict[str, str]:
+        """The query's parameters, decoded; of several of one name the first."""
+        found: dict[str, str] = {}
+        try:
+            for name, value in parse_qsl(self.query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS):
+                found.setdefault(name, value)
+        except ValueError:  # too many of them
+            return {}
+        return found
+
+
+MAX_PARAMETERS = 64
+"""Parameters that a query may have; with more it counts as empty."""
+
+Opened = Callable[[Connection, Head], None]
+"""What a dialect does when a connection begins, before any of its messages is served. It may send and close,
+and may switch to other greenlets."""
 
 
 class Spoken(Struct, frozen=True):
@@ -34,6 +69,11 @@ class Spoken(Struct, frozen=True):
     serve: Serve
     message_bytes: int
     outbox_bytes: int = 0
+    opened: Opened | None = None
+
+
+Choose = Callable[[Head], Spoken | None]
+"""Where several dialects share a path: which one a request means (None: none that is spoken here)."""
 
 
 class Refusal(Struct, frozen=True):
@@ -55,17 +95,9 @@ class Admission(Struct, frozen=True):
     peer: str
     extension: str = ""
     close_code: int = 0
-
-
-class Head(Struct, frozen=True):
-    """What the gate needs of a request. Header names are in lower case."""
-
-    method: str
-    path: str
-    version: str
-    host: str
-    port: int
-    headers: Mapping[str, str]
+    opened: Opened | None = None
+    head: Head | None = None
+    """The request, for :attr:`opened`."""
 
 
 def accept_token(key: str) -> str:
@@ -96,13 +128,13 @@ def _host_name(value: str) -> str:
 class Gate:
     """Decides on upgrade requests. Owner of the count of connections per address.
 
-    ``paths`` maps a path to what is spoken there; ``limit`` and ``limit_per_address`` bound connections (0:
-    not at all).
+    ``paths`` maps a path to what is spoken there, or to what chooses; ``limit`` and ``limit_per_address``
+    bound connections (0: not at all).
     """
 
     def __init__(
         self,
-        paths: Mapping[str, Spoken],
+        paths: Mapping[str, Spoken | Choose],
         proxies: TrustedProxies,
         deflate: bool,
         limit: int,
@@ -142,7 +174,8 @@ class Gate:
         ``upgraded``: somebody else has answered it already, so no extension can be agreed on any more.
         """
         headers = head.headers
-        spoken = self._paths.get(head.path)
+        found = self._paths.get(head.path)
+        spoken = found if found is None or isinstance(found, Spoken) else found(head)
         if spoken is None:
             return Refusal(errors.HTTP_NOT_FOUND)
         if head.method != "GET" or _has_body(headers):
@@ -162,6 +195,8 @@ class Gate:
             f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}",
             extension,
             self._objection(spoken.dialect, head, host),
+            spoken.opened,
+            head if spoken.opened is not None else None,
         )
 
     def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:

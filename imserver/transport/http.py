@@ -277,7 +277,9 @@ class HttpConnection:
         """Decide on an upgrade request and carry it out; what follows the head are frames already."""
         front = self._front
         host, port = self.address[0], self.address[1]
-        decision = front.gate.decide(Head(parsed.method, path, parsed.version, host, port, parsed.headers))
+        query = parsed.url.partition(b"?")[2].decode("latin-1")
+        head = Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, front.ws_dialect)
+        decision = front.gate.decide(head)
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)

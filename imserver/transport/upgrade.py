@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
+WS_DIALECT_KEY = "imserver.ws_dialect"
+"""Key of the WSGI environment: the dialect that a listener speaks with clients whose query names none."""
+
 Admitted = Callable[[_socket.socket, Admission, bytes], None]
 """What becomes of an upgraded socket: (non-blocking, the gate's decision, bytes read behind the head)."""
 
@@ -51,6 +54,8 @@ def head_of(environ: Mapping[str, Any]) -> Head:
         environ.get("REMOTE_ADDR", ""),
         int(environ.get("REMOTE_PORT", 0) or 0),
         headers,
+        environ.get("QUERY_STRING", ""),
+        environ.get(WS_DIALECT_KEY, ""),
     )
 
 
