@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from time import monotonic
-from typing import Final
+from typing import Any, Final
 
 import gevent
 
@@ -25,11 +25,13 @@ from imserver.cluster.redis_places import (
     user_of,
 )
 from imserver.cluster.redis_scripts import DIGGER, GRAVES, MARK, SWEEP
+from imserver.cluster.redis_trail import Trodden, read_steps, trail_key
 
 log = logging.getLogger(__name__)
 
 _BATCH: Final = 100
-_PAUSE_SECONDS: Final = 0.005
+_PAUSE_SECONDS: Final = 0.001
+_TRAIL_MEMBERS: Final = 1000
 
 
 class Interrupted(Exception):
@@ -49,7 +51,9 @@ def _paced(pipe: Pipe, commands: Sequence[tuple[object, ...]]) -> list[object]:
 class Burial:
     """Clears the buckets of dead lives and marks their users' records offline.
 
-    ``apps`` are those that this node knows; the dead may have known others. Switches all the time.
+    Where they were is told by their trails. For a life without one, which an older version may have lived or
+    which Redis has lost, all buckets of ``apps`` are looked into, and of those its lease names. Switches all
+    the time.
     """
 
     def __init__(self, pipe: Pipe, counters: Counters, apps: Collection[str]) -> None:
@@ -62,32 +66,57 @@ class Burial:
         leases = self._pipe.ask([("HMGET", GRAVES, *epochs)])
         if leases is None:
             raise Interrupted
-        nodes, apps = set(), dict.fromkeys(self._apps)
-        for data in leases[0]:
+        nodes: set[str] = set()
+        trodden: Trodden = {}
+        for epoch, data in zip(epochs, leases[0], strict=True):
             lease = decode_lease(data) if data and data != b"{}" else None
             if lease is not None:
                 nodes.add(lease.node)
-                apps |= dict.fromkeys(lease.counts)
-        buried = 0
-        for app in apps:
-            for first in range(0, BUCKETS, _BATCH):
-                buried += self._sweep(app, range(first, min(first + _BATCH, BUCKETS)), epochs, nodes)
+            if not self._follow(epoch, trodden):
+                trodden |= dict.fromkeys([*self._apps, *(lease.counts if lease is not None else ())])
+        buried = sum(self._sweep(app, buckets, epochs, nodes) for app, buckets in trodden.items())
         gone = [node for node in nodes if not is_live(node)]
-        commands: list[tuple[object, ...]] = [("HDEL", GRAVES, *epochs), ("DEL", DIGGER)]
+        commands: list[tuple[object, ...]] = [
+            *(("DEL", trail_key(epoch)) for epoch in epochs),
+            ("HDEL", GRAVES, *epochs),
+            ("DEL", DIGGER),
+        ]
         if gone:
             commands.append(("HDEL", SERVERS, *gone))
         _paced(self._pipe, commands)
         if buried or nodes:
             log.info("%d users of dead nodes (%s) are offline now", buried, ", ".join(sorted(nodes)))
 
-    def _sweep(self, app: str, buckets: range, epochs: Collection[int], nodes: Collection[str]) -> int:
-        replies = _paced(
-            self._pipe, [("EVALSHA", SWEEP, 1, bucket_key(app, bucket), *epochs) for bucket in buckets]
-        )
-        users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
-        for first in range(0, len(users), _BATCH):
-            self._mark(app, users[first : first + _BATCH], nodes)
-        return len(users)
+    def _follow(self, epoch: int, trodden: Trodden) -> bool:
+        """Add the buckets of a dead life to ``trodden``. False: it has left no trail."""
+        found, cursor = False, b""
+        while cursor != b"0":
+            reply: Any = _paced(
+                self._pipe, [("SSCAN", trail_key(epoch), cursor or b"0", "COUNT", _TRAIL_MEMBERS)]
+            )[0]
+            if isinstance(reply, Exception):
+                return False
+            cursor, members = reply
+            read_steps(members, trodden)
+            found = found or bool(members)
+        return found
+
+    def _sweep(
+        self, app: str, buckets: Collection[int] | None, epochs: Collection[int], nodes: Collection[str]
+    ) -> int:
+        """Clear these buckets of an app (None: all); the number of users who were there and nowhere else."""
+        numbers = range(BUCKETS) if buckets is None else sorted(buckets)
+        gone = 0
+        for first in range(0, len(numbers), _BATCH):
+            part = numbers[first : first + _BATCH]
+            replies = _paced(
+                self._pipe, [("EVALSHA", SWEEP, 1, bucket_key(app, number), *epochs) for number in part]
+            )
+            users = [user_of(field) for reply in replies if isinstance(reply, list) for field in reply]
+            for start in range(0, len(users), _BATCH):
+                self._mark(app, users[start : start + _BATCH], nodes)
+            gone += len(users)
+        return gone
 
     def _mark(self, app: str, users: Sequence[bytes], nodes: Collection[str]) -> None:
         """Say in the records of these users that they are gone.

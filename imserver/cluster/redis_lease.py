@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,6 +17,7 @@ from redis.exceptions import ResponseError
 from imserver.cluster.contract import Lease
 from imserver.cluster.redis_lease_scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.redis_places import SERVERS
+from imserver.cluster.redis_scripts import TRAIL
 from imserver.cluster.redis_wire import Away, Command, Wire
 from imserver.errors import StartError
 
@@ -138,11 +140,15 @@ class LeaseKeeper:
         self._listed_at = 0.0
         self.look()
 
-    def report(self, connections: int, counts: Mapping[str, int], draining: bool) -> None:
-        """What the next renewal shall tell. Never switches."""
+    def report(self, connections: int, counts: Mapping[str, int], draining: bool) -> bool:
+        """What the next renewal shall tell; True if it is news enough for one at once. Never switches."""
+        urgent = draining != self.lease.draining
+        if urgent:
+            self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(
             self.lease, connections=connections, counts=dict(counts), draining=draining
         )
+        return urgent
 
     def look(self) -> bool:
         """Look into Redis, and renew the lease if it is time to. True if other lives are live now. Switches.
@@ -172,6 +178,7 @@ class LeaseKeeper:
                 [
                     ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
                     ("HDEL", SERVERS, node),
+                    *([("DEL", f"{TRAIL}{epoch}")] if clean else []),
                 ]
             )
 

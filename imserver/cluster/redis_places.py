@@ -39,9 +39,14 @@ def bucket_key(app: str, number: int) -> bytes:
     return b"%b{%b:%d}" % (PREFIX.encode(), encoded(app), number)
 
 
+def bucket_number(user: bytes) -> int:
+    """Which of an app's buckets holds a user."""
+    return crc32(user) % BUCKETS
+
+
 def bucket_of(app: str, user: bytes) -> bytes:
     """The key of the bucket that holds a user."""
-    return bucket_key(app, crc32(user) % BUCKETS)
+    return bucket_key(app, bucket_number(user))
 
 
 def field_of(user: bytes) -> bytes:

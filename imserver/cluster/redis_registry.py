@@ -24,6 +24,7 @@ from imserver.cluster.redis_pipe import Pipe
 from imserver.cluster.redis_places import ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis_scripts import BAN
 from imserver.cluster.redis_sessions import SessionCommands
+from imserver.cluster.redis_trail import Trail
 from imserver.cluster.redis_watch import EVERYTHING, UNREGISTERED, Extent, Watch
 from imserver.cluster.redis_wire import Away, open_wire
 from imserver.errors import StartError
@@ -79,6 +80,7 @@ class RedisRegistry:
             self._leases_changed,
         )
         self._commands = SessionCommands(self._keeper, single, record_seconds)
+        self._trail = Trail(self._keeper)
         lookup = Lookup(self._pipe, self._keeper, self._watch, cluster.redis_seconds, dedupe_seconds)
         self.find = lookup.find
         self.find_in = lookup.find_in
@@ -150,7 +152,8 @@ class RedisRegistry:
 
     def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
         """See :class:`imserver.cluster.contract.Registry`."""
-        self._keeper.report(connections, counts, draining)
+        if self._keeper.report(connections, counts, draining):
+            self._watch.hurry()
 
     def _leases_changed(self) -> None:
         gevent.spawn(self.on_leases)
@@ -169,9 +172,11 @@ class RedisRegistry:
 
     def _begin(self, session: Session, replacing: Collection[Place]) -> Begun | None:
         life = self._watch.life
-        replies = self._pipe.ask([self._commands.begin(session, replacing)])
-        begun = None if replies is None else self._commands.begun(session, replies[0], life)
+        trail = self._trail.before((session,), life)
+        replies = self._pipe.ask([*trail, self._commands.begin(session, replacing)])
+        begun = None if replies is None else self._commands.begun(session, replies[-1], life)
         if begun is None:
+            self._trail.forget()
             self._watch.want(UNREGISTERED)
             return None
         for command in self._commands.after_begin(session, begun):
@@ -212,12 +217,14 @@ class RedisRegistry:
         waiting, extent = iter(sessions), self._extent
         while batch := list(islice(waiting, _RESTORE_SESSIONS)):
             started, life = monotonic(), self._watch.life
-            replies = self._pipe.ask([self._commands.begin(session) for session in batch])
+            trail = self._trail.before(batch, life)
+            replies = self._pipe.ask([*trail, *map(self._commands.begin, batch)])
             if replies is None:
+                self._trail.forget()
                 self._watch.want(extent)
                 return
             took = monotonic() - started
-            for session, reply in zip(batch, replies, strict=True):
+            for session, reply in zip(batch, replies[len(trail) :], strict=True):
                 begun = self._commands.begun(session, reply, life)
                 if begun is None:
                     continue

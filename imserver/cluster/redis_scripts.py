@@ -13,6 +13,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     The last epoch given; a number that grows with every change of a lease.
 ``{imserver}:digger``
     The epoch of the node that clears away what the dead have left.
+``{imserver}:trail:epoch``
+    Set: the buckets into which that life has written sessions (:mod:`imserver.cluster.redis_trail`).
 ``{imserver}:replaced:epoch``
     List: sessions of that life that are addressed no longer.
 
@@ -34,6 +36,7 @@ GRAVES: Final = "{imserver}:graves"
 EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 DIGGER: Final = "{imserver}:digger"
+TRAIL: Final = "{imserver}:trail:"
 REPLACED: Final = "{imserver}:replaced:"
 
 TEXT_OF: Final[dict[str, str]] = {}
@@ -112,8 +115,7 @@ if KEYS[2] then redis.call('SET', KEYS[2], ARGV[10], 'EX', ARGV[11]) end
 return {1, text(number), table.concat(places, ',')}
 """)
 
-END: Final = script(
-    """
+END: Final = script("""
 -- KEYS: bucket, and the user's record if it is to be written here.
 -- ARGV: field, epoch, id, ',dead epochs,', record, its seconds.
 -- Returns 1: nobody is left | 0: others are, or it was not there | 2: neither it nor anybody was there.
@@ -132,11 +134,14 @@ if #kept > 0 then
   return 0
 end
 redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HLEN', KEYS[1]) == 1 then
+  -- Only the last number is left, or a ban. Numbers go on from the time, so one in the past may be forgotten.
+  local last = tonumber(redis.call('HGET', KEYS[1], '#') or '') or now
+  if last < now then redis.call('DEL', KEYS[1]) end
+end
 if KEYS[2] then redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[6]) end
 return 1
-""",
-    timed=False,
-)
+""")
 
 SWEEP: Final = script("""
 -- KEYS: bucket. ARGV: dead epochs. Returns the fields of users who have no session any more.
