@@ -19,8 +19,9 @@ from werkzeug.exceptions import HTTPException
 
 from imserver import errors
 from imserver.api.fast import FORWARDING_HEADERS
-from imserver.api.reply import BAD_PARAMETER, HEADER_LIST
-from imserver.api.views import ROUTED_PATHS, create_api, to_response
+from imserver.api.reply import HEADER_LIST
+from imserver.api.style import CMD, PROBLEM
+from imserver.api.views import ROUTED_PATHS, STYLES, as_request, create_api, to_response
 from imserver.doors import LISTENER_KEY
 from imserver.logs import request_id
 from imserver.node import Node
@@ -103,6 +104,7 @@ class _Requests:
         # One more, for werkzeug cuts a chunked body off at the limit without a word: what is one byte longer
         # than the API takes is then refused by the API itself.
         request.max_content_length = self._node.api.body_bytes + 1
+        g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         given = request_id(request.headers.get("X-Request-Id", ""))
         g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
         auth = self._node.auth
@@ -120,13 +122,12 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         self._node.request_log.add(
             request.method,
             request.path,
             response.status_code,
             time.perf_counter() - g.started,
-            host,
+            g.host,
             response.content_length or 0,
             g.request_id,
         )
@@ -161,11 +162,12 @@ def _answer_http_error(error: Exception) -> Any:
     status = error.code or 500
     if status < 400:  # a redirect
         return error.get_response()
-    if request.path in ROUTED_PATHS and status not in (404, 405):
-        return to_response(BAD_PARAMETER)
     problem = _PROBLEMS.get(status)
     if problem is None:
         problem = errors.HttpProblem(status, "refused", error.description or error.name, False)
+    style = STYLES.get(request.path, PROBLEM)
+    if style.everywhere and (style is not CMD or status not in (404, 405)):
+        return to_response(style.refuse(problem, as_request()))
     allow = error.get_response().headers.get("Allow") if status == 405 else None
     return _to_problem(problem, {"Allow": allow} if allow else None)
 

@@ -9,6 +9,7 @@ from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
 from imserver.api import HEADER_LIST, ROUTES
+from imserver.api.style import PROBLEM
 from imserver.app import create_app
 from imserver.doors import LISTENER_KEY
 from imserver.node import Node
@@ -55,7 +56,7 @@ def test_every_route_answers_with_the_headers_of_the_api(app: App, route: Any) -
     assert answer.status_code == 200
     headers = {**dict(HEADER_LIST), "Content-Type": answer.content_type}
     assert list(answer.headers) == [*headers.items(), ("Content-Length", str(len(answer.data)))]
-    assert answer.content_type == HEADER_LIST[0][1] or route.problems
+    assert answer.content_type == HEADER_LIST[0][1] or route.style is PROBLEM
     preflight = app.client.options(route.path)
     assert preflight.status_code == 204
     assert preflight.data == b""

@@ -17,6 +17,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.pushing import Pushes
+from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 
@@ -84,7 +85,8 @@ class Api:
 class Call(Struct):
     """One request, read and allowed: parameters by folded name, the app they name, and who asks.
 
-    ``app`` is ``""`` where the request names none (or no number). ``fields`` is the object of a JSON body.
+    ``app`` is ``""`` where the request names none (or no number). ``fields`` is the object of a JSON body,
+    ``request`` what came.
     """
 
     params: dict[str, str]
@@ -92,6 +94,7 @@ class Call(Struct):
     caller: Caller
     body: bytes = b""
     fields: dict[str, Any] | None = None
+    request: FastRequest | None = None
 
     def texts(self, name: str) -> Sequence[str]:
         """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly."""

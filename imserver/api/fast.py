@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from imserver.api.call import Api
-from imserver.api.reply import BAD_PARAMETER, HEADERS
-from imserver.api.routes import HOT, Route, answer
+from imserver.api.reply import header_block
+from imserver.api.route import Route
+from imserver.api.routes import HOT, answer
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 
 FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
@@ -24,21 +25,9 @@ class _adapter:  # a function with two fixed arguments; a closure costs more a c
         self._route = route
 
     def __call__(self, request: FastRequest) -> FastResponse:
-        if request.too_large:
-            return FastResponse(BAD_PARAMETER.status, HEADERS, BAD_PARAMETER.body)
-        headers = request.headers
         auth = self._api.auth
         if auth.watching:
+            headers = request.headers
             auth.look_at(headers.get("host", ""), any(name in headers for name in FORWARDING_HEADERS))
-        finished = answer(
-            self._api,
-            self._route,
-            request.method,
-            request.query,
-            headers.get("content-type", ""),
-            request.body,
-            headers.get("authorization", ""),
-            request.host,
-            headers.get("x-request-id", ""),
-        )
-        return FastResponse(finished.status, HEADERS, finished.body)
+        finished = answer(self._api, self._route, request)
+        return FastResponse(finished.status, header_block(finished), finished.body)

@@ -40,14 +40,28 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Answer(Struct, frozen=True):
-    """A finished answer: HTTP status and body. Its headers are :data:`HEADERS`.
+    """A finished answer: HTTP status and body. Its headers are :data:`HEADERS`, and ``headers``.
 
-    ``content_type`` is given where the body is no JSON, which the front's own routes never do.
+    ``content_type`` is given where the body is no JSON.
     """
 
     status: int
     body: bytes
     content_type: str = ""
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+_OTHER_HEADERS = HEADERS.partition(b"\r\n")[2]
+
+
+def header_block(answer: Answer) -> bytes:
+    """The header lines of an answer, each ended by CRLF; Content-Length is not among them."""
+    if not answer.content_type and not answer.headers:
+        return HEADERS
+    lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode("latin-1")
+    if not answer.content_type:
+        return HEADERS + lines
+    return b"Content-Type: %b\r\n%b%b" % (answer.content_type.encode("latin-1"), _OTHER_HEADERS, lines)
 
 
 class Refused(Exception):

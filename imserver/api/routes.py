@@ -3,47 +3,30 @@
 Two doors use it. The front calls :func:`answer` straight for the rows in :data:`HOT`, in the greenlet that
 has read the request; the Flask views of :mod:`imserver.api.views` call it for all rows. So both give the same
 bytes.
-A refusal keeps HTTP status 200 and has its code in the body, as clients of the original expect; the view of
-a row with ``problems`` makes a fitting status of it.
+How a refusal looks is said by the row's style.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from typing import Any, Final
 
-from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.api import metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
-from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, SYSTEM_ERROR, UNAUTHORIZED, Answer, Refused
-from imserver.auth import ANYBODY
-from imserver.logs import request_id
+from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
+from imserver.api.route import Route
+from imserver.api.style import PROBLEM, Problem
+from imserver.auth import ANYBODY, Caller
+from imserver.errors import HTTP_BAD_REQUEST, HTTP_BODY_TOO_LARGE, HTTP_INTERNAL_ERROR, HTTP_UNAUTHORIZED
+from imserver.transport.fast import FastRequest
 
 log = logging.getLogger(__name__)
 
 
-class Route(Struct, frozen=True):
-    """One row. ``scope``: what a caller's key has to allow (``""``: no key needed).
-
-    ``hot``: the front answers it. ``page``: a page token will do, for its own app. ``raw``: the function
-    reads the body itself. ``problems``: no route in the original's style; it is served on the HTTP port only
-    and refuses with a fitting HTTP status.
-    """
-
-    method: str
-    path: str
-    scope: str
-    function: Callable[[Api, Call], Answer]
-    hot: bool = False
-    page: bool = False
-    raw: bool = False
-    problems: bool = False
-
-
-ROUTES: Final = (
+CMD_ROUTES: Final = (
     Route("POST", "/user/sendMessage", "push", push.send_message, hot=True),
     Route("POST", "/user/sendMessageAll", "push", push.send_message_all, hot=True, page=True),
     Route("POST", "/user/sendMessageBatch", "push", push.send_message_batch, hot=True, raw=True),
@@ -54,8 +37,11 @@ ROUTES: Final = (
     Route("GET", "/system/state", "read", operate.system_state, hot=True),
     Route("GET", "/health", "", operate.health, hot=True),
     Route("GET", "/ready", "", operate.ready, hot=True),
-    Route("GET", "/metrics", "admin", metrics.metrics, problems=True),
+    Route("GET", "/metrics", "admin", metrics.metrics, style=PROBLEM),
 )
+
+ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES
+"""All of them, in families."""
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}
 """(method, path) as they stand in the request → the row that the front answers itself."""
@@ -64,65 +50,60 @@ _TEXTS = frozenset({"userid", "msgid", "message", "cursor"})
 _NUMBERS = frozenset({"banseconds"})
 
 
-def answer(
-    api: Api,
-    route: Route,
-    method: str,
-    raw_query: bytes,
-    content_type: str,
-    body: bytes,
-    authorization: str,
-    peer: str,
-    given_id: str = "",
-) -> Answer:
+def answer(api: Api, route: Route, request: FastRequest) -> Answer:
     """Answer one request: read it, check who asks, do what the row says.
 
-    ``method`` is that of the request (HEAD and OPTIONS are answered too; the caller leaves out the body of
-    an answer to HEAD). ``raw_query`` is what follows the ``?``, ``authorization`` that header or ``""``;
-    ``peer`` and ``given_id``, the request's ``X-Request-Id``, are for the log. Never raises: what goes wrong
-    inside is logged and answered with code 1004. May switch to another greenlet.
+    HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises: what
+    goes wrong inside is logged, and refused as the row's style does it. May switch to another greenlet.
     """
     try:
-        if method == "OPTIONS":
+        if request.method == "OPTIONS":
             return PREFLIGHT
         caller = ANYBODY
+        headers = request.headers
         if route.scope and not api.auth.demo:
-            caller = api.auth.caller(authorization)
+            caller = api.auth.caller(headers.get("authorization", ""))
             if route.scope not in caller.scopes and not (route.page and caller.user):
-                return UNAUTHORIZED
-        if len(body) > api.body_bytes:
-            return BAD_PARAMETER
+                return route.style.refuse(HTTP_UNAUTHORIZED, request)
+        if request.too_large or len(request.body) > api.body_bytes:
+            return route.style.refuse(HTTP_BODY_TOO_LARGE, request)
         if route.raw:
-            return route.function(api, Call({}, "", caller, body))
+            return route.function(api, Call({}, "", caller, request.body, None, request))
         if route.method == "GET":
-            call = Call(params := parse_form(raw_query), app_named(api, params.get("appid", "")), caller)
+            params = parse_form(request.query)
+            call = Call(params, app_named(api, params.get("appid", "")), caller, b"", None, request)
         else:
-            call = _read_body(api, caller, content_type, body)
+            call = _read_body(api, caller, headers.get("content-type", ""), request)
         if caller.apps is not None and (call.app or caller.user):
             require_app(call)
         return route.function(api, call)
     except Refused as refused:
         return refused.answer
+    except Problem as problem:
+        refusal = route.style.refuse(problem.problem, request, problem.detail)
+        return replace(refusal, headers=refusal.headers + problem.headers) if problem.headers else refusal
     except BadBody:
-        return BAD_PARAMETER
+        return route.style.refuse(HTTP_BAD_REQUEST, request)
     except Exception:
         log.exception(
-            "%s %s from %s failed", method, route.path, peer, extra={"request": request_id(given_id)}
+            "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
         )
-        return SYSTEM_ERROR
+        return route.style.refuse(HTTP_INTERNAL_ERROR, request)
 
 
-def _read_body(api: Api, caller: Any, content_type: str, body: bytes) -> Call:
+def _read_body(api: Api, caller: Caller, content_type: str, request: FastRequest) -> Call:
+    body = request.body
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
         fields = parse_json(body)
-        return Call(_json_params(fields), app_from_json(api, fields.get("appid", 0)), caller, body, fields)
+        app = app_from_json(api, fields.get("appid", 0))
+        return Call(_json_params(fields), app, caller, body, fields, request)
     if kind == "multipart/form-data":
         body = multipart_to_urlencoded(body, content_type)
     elif kind and kind != "application/x-www-form-urlencoded" and body:
         raise BadBody("neither a form nor JSON")
     params = parse_form(body)
-    return Call(params, app_named(api, params.get("appid", "")), caller, body)
+    return Call(params, app_named(api, params.get("appid", "")), caller, body, None, request)
 
 
 def _json_params(fields: dict[str, Any]) -> dict[str, str]:

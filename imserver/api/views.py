@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from flask import Blueprint, Response, abort, g, request
+from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver.api.call import Api
-from imserver.api.reply import BAD_PARAMETER, HEADER_LIST, SYSTEM_ERROR, UNAUTHORIZED, Answer
-from imserver.api.routes import ROUTES, Route, answer
+from imserver.api.reply import HEADER_LIST, Answer
+from imserver.api.route import Route
+from imserver.api.routes import ROUTES, answer
+from imserver.api.style import Style
+from imserver.errors import HTTP_BAD_REQUEST
+from imserver.transport.fast import FastRequest
 
-ROUTED_PATHS = frozenset(row.path for row in ROUTES if not row.problems)
-"""Paths in the original's style: they answer on both ports, and refuse with status 200 and a code."""
-_STATUSES = {UNAUTHORIZED: 401, BAD_PARAMETER: 400, SYSTEM_ERROR: 500}
-"""What refusals are where a route is not in that style."""
+STYLES: dict[str, Style] = {row.path: row.style for row in ROUTES}
+"""How each path of the API refuses."""
+ROUTED_PATHS = frozenset(path for path, style in STYLES.items() if style.everywhere)
+"""Paths of the dialects: they answer on WebSocket listeners, too."""
 
 
 def create_api(api: Api) -> Blueprint:
@@ -21,8 +25,8 @@ def create_api(api: Api) -> Blueprint:
     for route in ROUTES:
         blueprint.add_url_rule(
             route.path,
-            endpoint=route.path.strip("/").replace("/", "_"),
-            view_func=_view(api, route),
+            endpoint=f"{route.method}_{route.path}".replace("/", "_").replace(".", "_"),
+            view_func=_View(api, route),
             methods=[route.method, "OPTIONS"],
             provide_automatic_options=False,
         )
@@ -36,8 +40,22 @@ def to_response(finished: Answer) -> Response:
     response.headers.extend(HEADER_LIST)
     if finished.content_type:
         response.headers["Content-Type"] = finished.content_type
+    response.headers.extend(finished.headers)
     response.content_length = len(finished.body)
     return response
+
+
+def as_request(body: bytes = b"") -> FastRequest:
+    """Flask's request as the API knows requests."""
+    return FastRequest(
+        request.method,
+        request.path,
+        request.query_string,
+        body,
+        {name.lower(): value for name, value in request.headers.items()},
+        g.get("host", request.remote_addr or ""),
+        given_id=g.get("request_id", ""),
+    )
 
 
 class _View:
@@ -49,24 +67,7 @@ class _View:
 
     def __call__(self) -> Response:
         try:
-            body = request.get_data(cache=False, parse_form_data=False) if request.method == "POST" else b""
+            body = request.get_data(cache=False, parse_form_data=False) if request.method != "GET" else b""
         except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
-            return to_response(BAD_PARAMETER)
-        finished = answer(
-            self._api,
-            self._route,
-            request.method,
-            request.query_string,
-            request.content_type or "",
-            body,
-            request.headers.get("Authorization", ""),
-            request.remote_addr or "",
-            g.get("request_id", ""),
-        )
-        if self._route.problems and finished in _STATUSES:
-            abort(_STATUSES[finished])
-        return to_response(finished)
-
-
-def _view(api: Api, route: Route) -> _View:
-    return _View(api, route)
+            return to_response(self._route.style.refuse(HTTP_BAD_REQUEST, as_request()))
+        return to_response(answer(self._api, self._route, as_request(body)))

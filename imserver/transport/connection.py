@@ -125,6 +125,7 @@ class Connection:
         "peer",
         "pinged_at",
         "reading",
+        "rooms",
         "session",
         "since",
         "sock",
@@ -155,6 +156,8 @@ class Connection:
         """What the registry of a cluster knows of this session; None on a node that is alone."""
         self.about: Any = None
         """What the service of its dialect has to remember of this connection."""
+        self.rooms: Any = None
+        """The rooms it is in; the hub's (:mod:`imserver.hub.rooms`)."""
         self.since = 0
         """When it logged in, in Unix seconds; 0: not yet."""
         carrier.connections.add(self)

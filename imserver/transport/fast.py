@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from secrets import token_hex
 
 from msgspec import Struct
 
 from imserver.errors import HTTP_BODY_TOO_LARGE
+from imserver.logs import request_id
 from imserver.transport import problems
 from imserver.transport.head import ParsedHead
 
 
 class FastRequest(Struct):
-    """What a fast route gets. ``query`` and ``body`` are raw bytes; ``headers`` have lower-case names.
+    """One request, whichever door it came by. ``query`` and ``body`` are raw bytes; ``headers`` have
+    lower-case names.
 
     ``host`` is the address of the client, as the trusted proxies tell it. With ``too_large`` the body was
     over the limit and has not been read.
@@ -25,6 +28,15 @@ class FastRequest(Struct):
     headers: Mapping[str, str]
     host: str
     too_large: bool = False
+    given_id: str = ""
+    """The id that stands in the log already; ``""``: the client's, or one that is made when it is needed."""
+
+    @property
+    def id(self) -> str:
+        """The id by which log and answers name this request."""
+        if not self.given_id:
+            self.given_id = request_id(self.headers.get("x-request-id", "")) or token_hex(8)
+        return self.given_id
 
 
 class FastResponse(Struct):

@@ -14,7 +14,6 @@ from time import monotonic, perf_counter
 from typing import TYPE_CHECKING, Any
 
 from imserver import errors
-from imserver.logs import request_id
 from imserver.transport import problems
 from imserver.transport.body import Body, plain_request
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
@@ -248,13 +247,14 @@ class HttpConnection:
             return None
         began = perf_counter()
         host = self._client(headers)
-        response = fast(FastRequest(parsed.method, target, query, bytes(body), headers, host))
+        request = FastRequest(parsed.method, target, query, bytes(body), headers, host)
+        response = fast(request)
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
         head = problems.head(response.status, response.head, len(response.body), keep, parsed.version)
         if front.request_log is not None:
             seconds = perf_counter() - began
-            given = request_id(headers["x-request-id"]) if "x-request-id" in headers else ""
+            given = request.id if "x-request-id" in headers else request.given_id
             front.request_log(
                 parsed.method, target, response.status, seconds, host, len(response.body), given
             )

@@ -20,6 +20,7 @@ from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
 from imserver.services.pushing import LocalPushes
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
+from imserver.transport.fast import FastRequest
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"
@@ -147,8 +148,9 @@ class FakeNode:
     ) -> Answer:
         """Ask the API itself, as the front does."""
         route = next(row for row in ROUTES if row.path == path)
-        authorization = f"Bearer {key}" if key else ""
-        return answer(self.api, route, method, query.encode(), kind, body, authorization, "127.0.0.1")
+        headers = {"content-type": kind, **({"authorization": f"Bearer {key}"} if key else {})}
+        request = FastRequest(method, path, query.encode(), body, headers, "127.0.0.1")
+        return answer(self.api, route, request)
 
     def get(self, path: str, *, key: str = "", **query: Any) -> Any:
         """GET; the whole envelope."""

@@ -1,0 +1,28 @@
+"""What a route is: one row of the table in :mod:`imserver.api.routes`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec import Struct
+
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer
+from imserver.api.style import CMD, Style
+
+
+class Route(Struct, frozen=True):
+    """One row. ``scope``: what a caller's key has to allow (``""``: no key needed, or the function asks).
+
+    ``hot``: the front answers it. ``page``: a page token will do, for its own app. ``raw``: the function
+    reads query and body itself. ``style``: how it refuses, and whether it answers on WebSocket listeners.
+    """
+
+    method: str
+    path: str
+    scope: str
+    function: Callable[[Api, Call], Answer]
+    hot: bool = False
+    page: bool = False
+    raw: bool = False
+    style: Style = CMD
