@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from time import time
+from typing import TYPE_CHECKING
 
 from imserver.model import Event
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.hub.rooms import Room
 
 POLICIES = ("newest", "multi", "single", "refuse")
 """Login policies (docs/protocol.md): only under ``newest`` is one session of a user addressed at a time."""
@@ -19,7 +23,7 @@ class App:
     have one, and a list each would cost 64 bytes. Both hold sessions that are in service only.
     """
 
-    __slots__ = ("elsewhere", "name", "newcomers", "notices", "policy", "several", "users")
+    __slots__ = ("elsewhere", "name", "newcomers", "notices", "policy", "rooms", "several", "users")
 
     def __init__(self, name: str, policy: str) -> None:
         self.name = name
@@ -33,6 +37,8 @@ class App:
         """Enter and exit notices of this turn, not yet handed to outboxes."""
         self.newcomers: dict[Connection, int] = {}
         """Sessions that began while notices wait, and how many of those they are spared."""
+        self.rooms: dict[str, Room] = {}
+        """Rooms with members here (:mod:`imserver.hub.rooms`)."""
 
     def sessions_of(self, user: str) -> tuple[Connection, ...]:
         """The addressed sessions of ``user``, the oldest first."""
