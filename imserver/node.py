@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
-import os
 import socket
 from collections.abc import Callable, Mapping
 from time import monotonic, time
@@ -14,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import gevent
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
-from msgspec.structs import replace
 
-from imserver import __version__, errors
+from imserver import errors
 from imserver.api.call import Api
 from imserver.api.metrics import render
 from imserver.auth import Auth
@@ -31,20 +29,20 @@ from imserver.hub.hub import Hub
 from imserver.hub.sweep import Sweep
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
-from imserver.metrics import Metrics, resident_bytes
-from imserver.protocol.echo import EchoDialect
-from imserver.protocol.registry import DIALECTS, choose
+from imserver.metrics import Metrics
+from imserver.report import Report
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
-from imserver.services.dispatch import Dispatcher, echo, limited
+from imserver.services.dispatch import Dispatcher
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import State
 from imserver.services.sessions import Sessions
+from imserver.speaking import paths_of
 from imserver.transport import poller
-from imserver.transport.connection import OPEN, Carrier, Connection, Serve
-from imserver.transport.gate import Choose, Gate, Spoken, host_of
+from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.gate import Gate, Opened, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
 
@@ -91,7 +89,10 @@ class Node:
         self._stopped = Signal()
         self._unwatch_collector: Callable[[], None] = lambda: None
         self._ready = False
-        self._draining = False
+        self.draining = False
+        self.report = Report(self)
+        self.opened: dict[str, Opened] = {}
+        """What dialects do when a connection begins, by their name."""
         self.cluster: Cluster | None = None
         """The other nodes; None on a node that is alone."""
         self.http_port = config.app.http_port
@@ -188,19 +189,6 @@ class Node:
             overview.add_to(self.cluster.questions)
         return overview
 
-    def lease(self) -> Lease:
-        """What this node says of itself, as of now; one that is alone tells it nobody but operators."""
-        return replace(
-            self.registry.lease,
-            connections=len(self.carrier.connections),
-            counts=self._counts(),
-            draining=self._draining,
-        )
-
-    def _counts(self) -> dict[str, int]:
-        """Users here by app, of those apps that have any."""
-        return {name: len(app.users) for name, app in self.hub.apps.items() if app.users}
-
     def _connection_limit(self, files: int) -> int:
         wanted = self.config.limits.max_connections
         if wanted > files:
@@ -215,21 +203,8 @@ class Node:
 
     def _make_gate(self) -> Gate:
         config = self.config
-        serve: Serve = self.dispatcher.serve
-        if config.limits.messages_per_second:
-            serve = limited(serve, config.limits.messages_per_second)
-        spoken = {dialect.name: Spoken(dialect, serve, config.limits.message_bytes) for dialect in DIALECTS}
-        paths: dict[str, Spoken | Choose] = {
-            "/acc": spoken["cmd"],
-            "/ws": lambda head: spoken.get(choose(head.params(), head.bare)),
-        }
-        if config.debug.echo_path:
-            dialect = EchoDialect(config.debug.echo_path)
-            paths[dialect.path] = Spoken(
-                dialect, echo, config.debug.echo_bytes, config.debug.echo_bytes + config.limits.outbox_bytes
-            )
         return Gate(
-            paths,
+            paths_of(config, self.dispatcher.serve, self.opened),
             TrustedProxies(config.server.trusted_proxies),
             config.websocket.deflate,
             self.max_connections,
@@ -304,7 +279,7 @@ class Node:
             self.hub.now = int(time())
             self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
-            self.registry.report(len(self.carrier.connections), self._counts(), self._draining)
+            self.registry.report(len(self.carrier.connections), self.report.counts(), self.draining)
             if self.cluster is not None:
                 self.cluster.sessions.count_elsewhere()
             self.flusher.expire()
@@ -317,9 +292,9 @@ class Node:
 
     def stop(self) -> None:
         """Drain: take nothing new, finish what was begun, close clients with 1001, paced; then end."""
-        if self._draining:
+        if self.draining:
             return
-        self._draining = True
+        self.draining = True
         self._ready = False
         drain = self.config.drain
         gevent.sleep(drain.delay_seconds)
@@ -384,47 +359,12 @@ class Node:
         return self._ready and self.registry.healthy()
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
-        """What ``/system/state`` tells of this node.
+        """What ``/system/state`` tells of this node; see :meth:`imserver.report.Report.state`."""
+        return self.report.state(debug, detail)
 
-        With ``debug`` also peers and users, one by one; with ``detail`` also what the original does not have.
-        """
-        connections = self.hub.connections()
-        apps = {name: len(app.users) for name, app in self.hub.apps.items()}
-        manager: dict[str, Any] = {
-            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in self.flusher.dirty),
-            "chanLoginLen": 0,
-            "chanRegisterLen": len(self.poller.ready),
-            "chanUnregisterLen": len(self.carrier.closing),
-            "clientsLen": len(connections),
-            "usersLen": sum(apps.values()),
-        }
-        if debug:
-            manager["clients"] = [connection.peer for connection in connections]
-            manager["users"] = [f"{name}_{user}" for name in apps for user in self.hub.user_names(name)]
-        state = {
-            "managerInfo": manager,
-            "numCPU": os.cpu_count() or 1,
-            "numGoroutine": self.poller.count + self.doors.running,
-        }
-        if not detail:
-            return state
-        return {
-            **state,
-            "apps": apps,
-            "version": __version__,
-            "ready": self.ready(),
-            "clustered": self.cluster is not None,
-            "maxConnections": self.gate.limit,
-            "uptimeSeconds": round(time() - self.started_at, 1),
-            "cpuSeconds": round(sum(os.times()[:2]), 3),
-            "memoryBytes": resident_bytes(),
-            "metrics": self.metrics.snapshot(),
-            "msgIDs": {
-                "kept": len(self.dedupe),
-                "repeats": self.dedupe.repeats,
-                "evicted": self.dedupe.evicted,
-            },
-        }
+    def lease(self) -> Lease:
+        """What this node says of itself, as of now."""
+        return self.report.lease()
 
 
 def load_modules(config: Config) -> None:

@@ -20,7 +20,7 @@ LAYERS = (
     ("serving", "wsgi"),
     ("app",),
     ("node",),
-    ("doors", "clustering"),
+    ("doors", "clustering", "speaking", "report"),
     ("api", "pages", "auth"),
     ("services",),
     ("hub", "cluster", "storage"),

@@ -130,6 +130,7 @@ class CmdDialect:
     path = "/acc"
     text = True
     any_origin = False
+    message_bytes = 0
     pinged = False
     personal = False
 

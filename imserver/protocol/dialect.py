@@ -17,13 +17,15 @@ class Dialect(Protocol):
     ``name`` is the glossary's name of the dialect, ``path`` the WebSocket path it answers on, ``text``
     says whether its frames are text frames. ``any_origin`` is True where browsers of any host may connect.
     ``pinged`` is True where clients have no heartbeat command: they are pinged, and live as long as they show
-    signs of life. ``personal`` is True where a pushed frame names its receiver: see :meth:`encode_for`.
+    signs of life. ``message_bytes`` is the greatest message it takes (0: ``limits.message_bytes``).
+    ``personal`` is True where a pushed frame names its receiver: see :meth:`encode_for`.
     """
 
     name: str
     path: str
     text: bool
     any_origin: bool
+    message_bytes: int
     pinged: bool
     personal: bool
 

@@ -11,6 +11,7 @@ class EchoDialect:
     name = "echo"
     text = True
     any_origin = True
+    message_bytes = 0
     pinged = False
     personal = False
 

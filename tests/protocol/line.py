@@ -11,6 +11,9 @@ class LineDialect:
     path = "/line"
     text = False
     any_origin = True
+    message_bytes = 0
+    pinged = False
+    personal = False
 
     def decode(self, payload: bytes) -> Request:
         """Read one line."""
