@@ -33,11 +33,15 @@ _ALL_SCOPES = frozenset({"push", "read", "admin"})
 
 
 class Caller(Struct, frozen=True):
-    """Whoever makes a request: what they may do, in which apps (None: all), and as whom (pages only)."""
+    """Whoever makes a request: what they may do, in which apps (None: all), and as whom (pages only).
+
+    ``key`` is the id of their key; ``""`` where there is none.
+    """
 
     scopes: frozenset[str]
     apps: frozenset[str] | None = None
     user: str = ""
+    key: str = ""
 
     def reaches(self, app: str) -> bool:
         """Whether the caller has anything to do with this app."""

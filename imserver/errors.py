@@ -16,6 +16,10 @@ class StartError(ImserverError):
     """The server cannot start. The text is one clear line for the operator; the exit status is 1."""
 
 
+class StorageUnavailable(ImserverError):
+    """The database does not answer, or not in time. Temporary: what was asked may be asked again."""
+
+
 # --- WebSocket close codes ----------------------------------------------------------------------------------
 
 
@@ -172,6 +176,9 @@ HTTP_NOT_IMPLEMENTED: Final = HttpProblem(501, "not_implemented", "The server do
 HTTP_NODE_FULL: Final = HttpProblem(503, "node_full", "The node takes no more connections.", True)
 HTTP_BUSY: Final = HttpProblem(503, "busy", "The node works on limits.http_requests requests already.", True)
 HTTP_NOT_READY: Final = HttpProblem(503, "not_ready", "The node starts, stops or lacks what it needs.", True)
+HTTP_STORAGE_UNAVAILABLE: Final = HttpProblem(
+    503, "storage_unavailable", "The database does not answer.", True
+)
 HTTP_VERSION_NOT_SUPPORTED: Final = HttpProblem(
     505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.", False
 )
@@ -197,6 +204,7 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_NODE_FULL,
         HTTP_BUSY,
         HTTP_NOT_READY,
+        HTTP_STORAGE_UNAVAILABLE,
         HTTP_VERSION_NOT_SUPPORTED,
     )
 }

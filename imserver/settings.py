@@ -83,6 +83,7 @@ class LimitSettings(Struct, frozen=True):
     http_requests: Amount = 256
     keepalive_seconds: Duration = 75.0
     batch_targets: Amount = 10000
+    registered_apps: Count = 100000
 
 
 class WebSocketSettings(Struct, frozen=True):
@@ -202,6 +203,9 @@ class StorageSettings(Struct, frozen=True):
     """Section ``storage``: the database; none named: a SQLite file in the data folder."""
 
     url: str = ""
+    pool_size: Amount = 4
+    seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
+    look_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
 
 
 class RedisSettings(Struct, frozen=True):

@@ -20,7 +20,14 @@ from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM, Problem
 from imserver.auth import ANYBODY, Caller
-from imserver.errors import HTTP_BAD_REQUEST, HTTP_BODY_TOO_LARGE, HTTP_INTERNAL_ERROR, HTTP_UNAUTHORIZED
+from imserver.errors import (
+    HTTP_BAD_REQUEST,
+    HTTP_BODY_TOO_LARGE,
+    HTTP_INTERNAL_ERROR,
+    HTTP_STORAGE_UNAVAILABLE,
+    HTTP_UNAUTHORIZED,
+    StorageUnavailable,
+)
 from imserver.transport.fast import FastRequest
 
 log = logging.getLogger(__name__)
@@ -84,6 +91,8 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
         return replace(refusal, headers=refusal.headers + problem.headers) if problem.headers else refusal
     except BadBody:
         return route.style.refuse(HTTP_BAD_REQUEST, request)
+    except StorageUnavailable:
+        return route.style.refuse(HTTP_STORAGE_UNAVAILABLE, request)
     except Exception:
         log.exception(
             "%s %s from %s failed", request.method, route.path, request.host, extra={"request": request.id}
