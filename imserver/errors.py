@@ -155,15 +155,34 @@ HTTP_BAD_REQUEST: Final = HttpProblem(400, "bad_request", "The request is malfor
 HTTP_NOT_AN_UPGRADE: Final = HttpProblem(
     400, "not_an_upgrade", "This path takes WebSocket upgrades only.", False
 )
+HTTP_INVALID_REQUEST: Final = HttpProblem(
+    400, "invalid_request", "The request does not have the shape that this route takes.", False
+)
+HTTP_TOO_MANY_TARGETS: Final = HttpProblem(
+    400, "too_many_targets", "More targets, or commands, than limits.batch_targets.", False
+)
+HTTP_STORE_UNAVAILABLE: Final = HttpProblem(
+    400, "store_unavailable", "This server stores no messages; push without store.", False
+)
 HTTP_UNAUTHORIZED: Final = HttpProblem(
     401, "unauthorized", "An API key with the right scope is required.", False
 )
 HTTP_ORIGIN_REFUSED: Final = HttpProblem(403, "origin_refused", "This origin is not allowed.", False)
+HTTP_FORBIDDEN: Final = HttpProblem(
+    403, "forbidden", "The key does not allow this, or not in this app.", False
+)
+HTTP_UNKNOWN_APP: Final = HttpProblem(404, "unknown_app", "There is no app of this name.", False)
 HTTP_NOT_FOUND: Final = HttpProblem(404, "not_found", "There is nothing at this path.", False)
 HTTP_METHOD_NOT_ALLOWED: Final = HttpProblem(405, "method_not_allowed", "The path has no such method.", False)
 HTTP_TIMEOUT: Final = HttpProblem(408, "timeout", "The request took too long to arrive.", True)
 HTTP_BODY_TOO_LARGE: Final = HttpProblem(413, "body_too_large", "The body is over limits.body_bytes.", False)
 HTTP_URI_TOO_LONG: Final = HttpProblem(414, "uri_too_long", "The address is over limits.header_bytes.", False)
+HTTP_UNKNOWN_ENCODING: Final = HttpProblem(
+    415, "unknown_encoding", "A body comes as it is, or with Content-Encoding: gzip.", False
+)
+HTTP_ID_REUSED: Final = HttpProblem(
+    422, "id_reused", "Another request came with this id or Idempotency-Key before.", False
+)
 HTTP_VERSION_REQUIRED: Final = HttpProblem(
     426, "version_required", "Sec-WebSocket-Version must be 13.", False
 )
@@ -188,14 +207,21 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
     row.code: row
     for row in (
         HTTP_BAD_REQUEST,
+        HTTP_INVALID_REQUEST,
+        HTTP_TOO_MANY_TARGETS,
+        HTTP_STORE_UNAVAILABLE,
         HTTP_NOT_AN_UPGRADE,
         HTTP_UNAUTHORIZED,
+        HTTP_FORBIDDEN,
         HTTP_ORIGIN_REFUSED,
+        HTTP_UNKNOWN_APP,
         HTTP_NOT_FOUND,
         HTTP_METHOD_NOT_ALLOWED,
         HTTP_TIMEOUT,
         HTTP_BODY_TOO_LARGE,
         HTTP_URI_TOO_LONG,
+        HTTP_UNKNOWN_ENCODING,
+        HTTP_ID_REUSED,
         HTTP_VERSION_REQUIRED,
         HTTP_TOO_MANY_REQUESTS,
         HTTP_HEADERS_TOO_LARGE,
