@@ -7,23 +7,21 @@ parser, which is ten times slower and forgiving in the same places as the origin
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
-from typing import Any, NoReturn
 
 import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
 from imserver.model import BadFrame, Command, Event, Heartbeat, Login, Ping, Reply, Request
+from imserver.protocol.forgiving import Refused, fields_of, number_in, parse_frame, text_in, well_formed
 
 MAX_USER_BYTES = 19
 """Longest user id, in bytes of UTF-8."""
 MAX_DEVICE_BYTES = 32
 """Longest device name, in bytes of UTF-8; a longer one is ignored."""
-MAX_APP_ID = 2**32 - 1
 BAD_FRAME_REPLY = "数据不合法".encode()
 """Bare text frame that answers what is no request."""
 
@@ -40,71 +38,21 @@ class _Frame(Struct, forbid_unknown_fields=True):
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 
 
-class Refused(Exception):
-    """The data of a command cannot be taken; ``code`` is the reply code."""
-
-    def __init__(self, code: int) -> None:
-        super().__init__(errors.reply_text(code))
-        self.code = code
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object with its keys' letter case folded; null counts as missing, the last of equals wins."""
-    return {key.casefold(): value for key, value in pairs if value is not None}
-
-
-def _parse(payload: bytes) -> Any:
-    """Parse JSON text the forgiving way. Raises ValueError or RecursionError."""
-    return json.loads(payload.decode(), object_pairs_hook=_fold, parse_constant=_refuse_constant)
-
-
-def _well_formed(text: str) -> str:
-    """``text`` with lone surrogates replaced by U+FFFD, so that it can be encoded again."""
-    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-
-
-def _fields(data: bytes) -> dict[str, Any]:
-    """The object in a command's ``data`` with folded keys. Raises :class:`Refused` 1001 if it is no
-    object."""
-    try:
-        fields = _parse(data)
-    except (ValueError, RecursionError):
-        raise Refused(errors.REPLY_BAD_PARAMETER) from None
-    if fields is None:
-        return {}
-    if not isinstance(fields, dict):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
-    return fields
-
-
-def _text(fields: dict[str, Any], key: str) -> str:
-    value = fields.get(key, "")
-    if not isinstance(value, str):
-        raise Refused(errors.REPLY_BAD_PARAMETER)
-    return value if value.isascii() else _well_formed(value)
-
-
 def _login(data: bytes) -> Login:
-    fields = _fields(data)
-    user, token = _text(fields, "userid"), _text(fields, "servicetoken")
-    app = fields.get("appid", 0)
-    if type(app) is not int or not 0 <= app <= MAX_APP_ID:
-        raise Refused(errors.REPLY_BAD_PARAMETER)
+    fields = fields_of(data)
+    user, token = text_in(fields, "userid"), text_in(fields, "servicetoken")
+    app = number_in(fields, "appid")
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.REPLY_BAD_USER)
     device = fields.get("device", "")
-    if not isinstance(device, str) or len(_well_formed(device).encode()) > MAX_DEVICE_BYTES:
+    if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
         device = ""
-    return Login(str(app), user, token, _well_formed(device) if device else "")
+    return Login(str(app), user, token, well_formed(device) if device else "")
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
     if data != b"{}" and data != b"null":
-        _text(_fields(data), "userid")
+        text_in(fields_of(data), "userid")
     return _HEARTBEAT
 
 
@@ -121,6 +69,8 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
     "ping": _ping,
 }
 """Every command of the dialect: its name on the wire and what reads its ``data``."""
+PUSHED = frozenset({"enter", "exit", "msg"})
+"""Kinds of events that it has a word for."""
 
 
 class CmdDialect:
@@ -156,16 +106,9 @@ class CmdDialect:
 
     def _decode_slowly(self, payload: bytes) -> tuple[str, str, bytes]:
         try:
-            frame = _parse(payload)
+            return parse_frame(payload, "cmd")
         except (ValueError, RecursionError):
             raise BadFrame(BAD_FRAME_REPLY) from None
-        if not isinstance(frame, dict):
-            raise BadFrame(BAD_FRAME_REPLY)
-        seq, name = frame.get("seq", ""), frame.get("cmd", "")
-        if not isinstance(seq, str) or not isinstance(name, str):
-            raise BadFrame(BAD_FRAME_REPLY)
-        data = json.dumps(frame.get("data")).encode()
-        return _well_formed(seq), _well_formed(name), data
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""
@@ -177,8 +120,10 @@ class CmdDialect:
             b"null" if reply.data is None else _encode(reply.data),
         )
 
-    def encode_event(self, event: Event) -> bytes:
+    def encode_event(self, event: Event) -> bytes | None:
         """A pushed frame: ``enter``, ``exit`` or ``msg``."""
+        if event.kind not in PUSHED:
+            return None
         return (
             b'{"seq":%b,"cmd":%b,"response":{"code":200,"codeMsg":"Ok",'
             b'"data":{"target":"","type":%b,"msg":%b,"from":%b}}}'
