@@ -6,11 +6,12 @@ Writing them is the flusher's work, a few hundred connections at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 
 from imserver.hub.hub import App
+from imserver.hub.rooms import Room
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.transport.connection import Connection, Encoding
@@ -64,6 +65,43 @@ class Fanout:
                 self._metrics.deliveries += 1
                 self._flusher.enqueue(connection, frame)
         return len(connections)
+
+    def to_device(self, app: App, user: str, device: str, event: Event) -> int:
+        """Tell the addressed sessions of ``user`` on one device; returns how many there are."""
+        sessions = [c for c in app.sessions_of(user) if c.device == device]
+        for connection in sessions:
+            self.to_connection(app, connection, event)
+        return len(sessions)
+
+    def to_connection(self, app: App, connection: Connection, event: Event) -> None:
+        """Tell one session of the app, addressed or not."""
+        if app.notices:
+            self.flush_notices()
+        frame = frame_for(make(connection.encoding, event), connection)
+        if frame:
+            self._metrics.deliveries += 1
+            self._flusher.enqueue(connection, frame)
+
+    def to_room(
+        self,
+        app: App,
+        room: Room | None,
+        event: Event,
+        except_user: str = "",
+        except_connection: Connection | None = None,
+        also: Sequence[str] = (),
+    ) -> int:
+        """Tell the members of a room of the app, and the users ``also``; returns the number of sessions
+        reached. Nobody is told twice."""
+        if app.notices:
+            self.flush_notices()
+        members: Iterable[Connection] = () if room is None else room.members
+        if except_user or except_connection is not None or also:
+            guests = [c for user in dict.fromkeys(also) for c in app.sessions_of(user) if c not in members]
+            members = [c for c in (*members, *guests) if c.user != except_user and c is not except_connection]
+        reached = self._fill(members, None, {}, event)
+        self._metrics.deliveries += reached
+        return reached
 
     def to_app(self, app: App, event: Event, except_user: str = "") -> int:
         """Tell all users of the app but ``except_user``; returns the number of sessions reached."""

@@ -44,7 +44,7 @@ class Membership:
         self._last = 0.0
 
     def join(self, app: App, name: str, connection: Connection) -> bool:
-        """Put a connection into a room. False: it is not in service in this app, or it is in there already."""
+        """Put a connection into a room. False: it is in there already, or not in service in the app."""
         if connection.state != OPEN or connection.app != app.name:
             return False
         room = app.rooms.get(name)
