@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.cluster.redis_server import RedisServer
 from tests.support import DOORS, Server
 
 StartServer = Callable[..., Server]
@@ -47,3 +48,26 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     """A server with default settings, once for each door, shared by the tests of a module."""
     with _servers(tmp_path_factory) as start:
         yield start(door=request.param)
+
+
+@pytest.fixture(scope="session")
+def shared_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """One Redis for all tests that do it no harm. Ask for :func:`redis_server` to have it empty."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def redis_server(shared_redis: RedisServer) -> RedisServer:
+    """The shared Redis, empty: the nodes of the test before have left leases there."""
+    with shared_redis.client() as client:
+        client.flushall()
+        client.script_flush()
+    return shared_redis
+
+
+@pytest.fixture
+def redis_url(redis_server: RedisServer) -> str:
+    """Its address."""
+    return redis_server.url

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
 from tests.parent.family import free_ports
 
 from .support import ROOT, clean_environment, eventually
@@ -103,13 +102,6 @@ def supervise(tmp_path: Path) -> Iterator[Supervise]:
     yield start
     for one in started:
         one.end()
-
-
-@pytest.fixture
-def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield f"redis://127.0.0.1:{server.port}"
-    server.kill()
 
 
 def answers(address: tuple[str, int]) -> bool:

@@ -18,21 +18,10 @@ QUICK = ClusterSettings(lease_seconds=1.0, renew_seconds=0.1, redis_seconds=0.5)
 StartNode = Callable[..., RedisRegistry]
 
 
-@pytest.fixture(scope="session")
-def shared_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """One server for all tests that do it no harm."""
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
 @pytest.fixture
-def server(shared_server: RedisServer) -> RedisServer:
+def server(redis_server: RedisServer) -> RedisServer:
     """The shared server, empty."""
-    with shared_server.client() as client:
-        client.flushall()
-        client.script_flush()
-    return shared_server
+    return redis_server
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ Nodes = tuple[RedisRegistry, RedisRegistry]
 
 
 @pytest.fixture(scope="module")
-def nodes(shared_server: RedisServer) -> Iterator[Nodes]:
+def nodes(shared_redis: RedisServer) -> Iterator[Nodes]:
     """Two nodes for all examples; each example has a user of its own."""
-    with shared_server.client() as client:
+    with shared_redis.client() as client:
         client.flushall()
     both = (
-        RedisRegistry(shared_server.settings, PATIENT, ["101"]),
-        RedisRegistry(shared_server.settings, PATIENT, ["101"]),
+        RedisRegistry(shared_redis.settings, PATIENT, ["101"]),
+        RedisRegistry(shared_redis.settings, PATIENT, ["101"]),
     )
     for number, node in enumerate(both):
         node.start(lease_of(number))

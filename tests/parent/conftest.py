@@ -1,4 +1,4 @@
-"""Families: servers of several processes, and the Redis that they need."""
+"""Families: servers of several processes."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -6,26 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.cluster.redis_server import RedisServer
-
 from .family import Family
 
 StartFamily = Callable[..., Family]
-
-
-@pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    server = RedisServer(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.kill()
-
-
-@pytest.fixture
-def redis_url(redis_server: RedisServer) -> str:
-    """The address of an empty Redis: the nodes of the test before have left leases there."""
-    with redis_server.client() as client:
-        client.flushall()
-    return f"redis://127.0.0.1:{redis_server.port}"
 
 
 @pytest.fixture
