@@ -15,7 +15,7 @@ import msgspec
 import yaml
 from msgspec import inspect
 
-from imserver.settings import Config
+from imserver.settings import Config, TenantSettings
 from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
 
 __all__ = ["Config", "ConfigError", "dump", "load"]
@@ -36,6 +36,9 @@ REDIS_SCHEMES: Final = (
     "redis+cluster",
     "rediss+cluster",
 )
+
+#: how ``storage.url`` may begin
+STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/health", "/ready")
 _HIDDEN: Final = "(hidden)"
@@ -231,6 +234,27 @@ def _build(values: Mapping[str, Any], warnings: tuple[str, ...]) -> Config:
     return Config(**parts)
 
 
+def check_tenant(tenant: TenantSettings, where: str) -> None:
+    """What the types of an app's settings cannot say. Raises ConfigError, which names ``where``."""
+    for network in tenant.api_allow_from:
+        try:
+            ipaddress.ip_network(network, strict=False)
+        except ValueError:
+            raise ConfigError(
+                f"{where}.api_allow_from: expected networks such as 10.0.0.0/8, got {network!r}"
+            ) from None
+    for row in tenant.jwt:
+        if bool(row.key) == bool(row.key_file):
+            raise ConfigError(f"{where}.jwt: expected either key or key_file in each entry")
+    kids = [row.kid for row in tenant.jwt]
+    if len(set(kids)) != len(kids):
+        raise ConfigError(f"{where}.jwt: two entries need two different kid")
+    for key in ("url", "authorise_url"):
+        url = getattr(tenant.webhook, key)
+        if url and not re.match(r"https?://[^/]", url):
+            raise ConfigError(f"{where}.webhook.{key}: expected an http:// or https:// address, got {url!r}")
+
+
 def _check(config: Config, where: str) -> None:
     """What no single setting's type can say."""
     app, echo_path = config.app, config.debug.echo_path
@@ -241,6 +265,7 @@ def _check(config: Config, where: str) -> None:
         if row.port and ports.count(row.port) > 1:
             raise ConfigError(f"{where}: server.extra_listen: port {row.port} is given twice")
     for name, tenant in config.apps.items():
+        check_tenant(tenant, f"{where}: apps.{name}")
         if tenant.same_as and (tenant.same_as not in config.apps or config.apps[tenant.same_as].same_as):
             raise ConfigError(
                 f"{where}: apps.{name}.same_as: expected an app that is configured and stands for itself, "
@@ -255,6 +280,12 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: server.trusted_proxies: expected networks such as 10.0.0.0/8, got {network!r}"
             ) from None
+    scheme, colon, rest = config.storage.url.partition(":///" if "sqlite" in config.storage.url else "://")
+    if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
+        raise ConfigError(
+            f"{where}: storage.url: expected sqlite:///path, or a URL that begins with one of "
+            f"{', '.join(STORAGE_SCHEMES[1:])}"
+        )
     scheme = config.redis.url.partition("://")[0]
     if config.redis.url and scheme not in REDIS_SCHEMES:
         raise ConfigError(

@@ -1,14 +1,17 @@
 """From what was written to a setting's own type, with errors that name place, setting and remedy."""
 
 import difflib
-from collections.abc import Iterator
-from typing import Any, Final, NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 from msgspec import inspect
 
 from imserver.errors import StartError
 from imserver.settings import Config
+
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 
 class ConfigError(StartError):
@@ -97,14 +100,32 @@ def _shape(kind: inspect.Type, value: Any, name: str, where: str) -> Any:
 def _shape_struct(kind: inspect.StructType, value: dict[Any, Any], name: str, where: str) -> dict[str, Any]:
     fields = {fold(field.name): field for field in kind.fields}
     shaped: dict[str, Any] = {}
+    above = f"{name}." if name else ""
     for key, item in value.items():
         field = fields.get(fold(key))
         if field is None:
             closest = fields[_closest(fold(key), fields)].name
             raise ConfigError(
-                f"{where}: unknown key '{name}.{key}'; the nearest known key is '{name}.{closest}'"
+                f"{where}: unknown key '{above}{key}'; the nearest known key is '{above}{closest}'"
             )
         if field.name in shaped:
-            raise ConfigError(f"{where}: {name}.{field.name} is given twice, in two spellings")
-        shaped[field.name] = _shape(field.type, item, f"{name}.{field.name}", where)
+            raise ConfigError(f"{where}: {above}{field.name} is given twice, in two spellings")
+        shaped[field.name] = _shape(field.type, item, f"{above}{field.name}", where)
     return shaped
+
+
+def given_fields(kind: type[T], given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The fields of a settings struct that were given: under their own names, checked, as plain values.
+
+    Raises ConfigError, which names ``where`` and the field.
+    """
+    described = inspect.type_info(kind)
+    assert isinstance(described, inspect.StructType)
+    shaped = _shape_struct(described, dict(given), "", where)
+    try:
+        settings = msgspec.convert(shaped, kind)
+    except msgspec.ValidationError as error:
+        problem, _, path = str(error).replace("`", "").partition(" - at $.")
+        raise ConfigError(f"{where}: {path}: {problem[:1].lower()}{problem[1:]}") from None
+    plain = msgspec.to_builtins(settings)
+    return {name: plain[name] for name in shaped}
