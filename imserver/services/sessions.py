@@ -97,11 +97,8 @@ class Sessions:
 
         Returns the number of addressed sessions that were closed.
         """
-        if ban_seconds > 0 and app in self._hub.apps:
-            self._bans.pop((app, user), None)
-            self._bans[app, user] = monotonic() + ban_seconds
-            while len(self._bans) > MAX_BANS:
-                del self._bans[next(iter(self._bans))]
+        if ban_seconds > 0:
+            self.ban(app, user, ban_seconds)
         known = self._hub.apps.get(app)
         if known is None:
             return 0
@@ -114,6 +111,14 @@ class Sessions:
         for connection in victims:
             say(connection, code)
         return len(addressed)
+
+    def ban(self, app: str, user: str, seconds: float) -> None:
+        """Refuse logins of a user on this node for ``seconds`` (0: no longer). Closes nothing."""
+        self._bans.pop((app, user), None)
+        if seconds > 0 and app in self._hub.apps:
+            self._bans[app, user] = monotonic() + seconds
+            while len(self._bans) > MAX_BANS:
+                del self._bans[next(iter(self._bans))]
 
     def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
         """Kick on all nodes: the number of sessions closed, and the nodes that did not answer in time."""
