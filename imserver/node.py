@@ -58,6 +58,14 @@ _SPARE_FILES_OF_A_CLUSTER = 320
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
+_LOADED_LATE = (
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.unicode_escape",
+    "gevent.pool",
+    "gevent.resolver.thread",
+    "gevent.threadpool",
+)
 _LAST_REQUESTS_SECONDS = 2.0
 """Time for requests that were under way when the drain began."""
 
@@ -279,7 +287,7 @@ class Node:
             self.hub.now = int(time())
             self.metrics.lagged(max(now - expected, 0.0))
             expected = now + _TICK_SECONDS
-            self.registry.report(len(self.carrier.connections), self.report.counts(), self.draining)
+            self._report()
             if self.cluster is not None:
                 self.cluster.sessions.count_elsewhere()
             self.flusher.expire()
@@ -287,6 +295,10 @@ class Node:
             self.doors.expire()
             self.metrics.slow_readers = self.flusher.slow_readers
             self.metrics.outbox_bytes_now = self.flusher.budget.total
+
+    def _report(self) -> None:
+        """Tell the registry how this node is."""
+        self.registry.report(len(self.carrier.connections), self.report.counts(), self.draining)
 
     # --- stopping -------------------------------------------------------------------------------------------
 
@@ -296,6 +308,7 @@ class Node:
             return
         self.draining = True
         self._ready = False
+        self._report()
         drain = self.config.drain
         gevent.sleep(drain.delay_seconds)
         self.gate.full = True
@@ -368,11 +381,17 @@ class Node:
 
 
 def load_modules(config: Config) -> None:
-    """Import whatever a node of these settings will, and create nothing: for a process that forks nodes."""
+    """Import what a node of these settings comes to import while it runs; for a process that forks nodes.
+
+    None of these modules makes anything when it is imported.
+    """
+    names = list(_LOADED_LATE)
     if config.clustered:
-        importlib.import_module("imserver.clustering")
+        names.append("imserver.clustering")
     if config.server.door == "wsgi":
-        importlib.import_module("imserver.transport.upgrade")
+        names.append("imserver.transport.upgrade")
+    for name in names:
+        importlib.import_module(name)
 
 
 def _any_origin(config: Config) -> bool:

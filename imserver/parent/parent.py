@@ -1,7 +1,6 @@
 """``imserver serve`` with several processes: the life of the parent, and what it does on each signal."""
 
 import gc
-import importlib
 import logging
 import signal
 import time
@@ -13,6 +12,7 @@ from imserver.config import Config
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import Logs, open_logs
+from imserver.node import load_modules
 from imserver.parent import listening, provision
 from imserver.parent.children import Children
 from imserver.parent.inbox import DRAIN, PASSED_ON, ROLL, Inbox
@@ -23,16 +23,6 @@ from imserver.serving import banner, has_terminal, refuse_open_demo
 _log = logging.getLogger("imserver.parent")
 
 _BUSY_SECONDS: Final = 0.05
-#: What a node comes to import while it runs.
-_LOADED_LATE: Final = (
-    "encodings.ascii",
-    "encodings.idna",
-    "encodings.unicode_escape",
-    "gevent.pool",
-    "gevent.resolver.thread",
-    "gevent.threadpool",
-)
-_LOADED_FOR_A_CLUSTER: Final = ("imserver.clustering",)
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
@@ -69,12 +59,8 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
 
 
 def _prepare_memory(config: Config) -> None:
-    """Load what the children will need, and keep their collections off it: to write to it is to copy it.
-
-    None of these modules makes anything when it is imported.
-    """
-    for name in _LOADED_LATE + (_LOADED_FOR_A_CLUSTER if config.clustered else ()):
-        importlib.import_module(name)
+    """Load what the children will need, and keep their collections off it: to write to it is to copy it."""
+    load_modules(config)
     gc.collect()
     gc.freeze()
 
