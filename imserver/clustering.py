@@ -21,12 +21,14 @@ from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
 from imserver.services.cluster_presence import ClusterPresence, names_here
 from imserver.services.cluster_pushes import ClusterPushes
+from imserver.services.cluster_removals import ClusterRemovals
 from imserver.services.cluster_sessions import ClusterSessions
 from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.order import Arrivals
 from imserver.services.questions import Alive, Kick, Names, Questions, encode
+from imserver.services.removals import LocalRemovals
 from imserver.services.sessions import Authorise
 from imserver.services.strays import Strays
 
@@ -86,6 +88,13 @@ class Cluster:
         self.presence = ClusterPresence(
             self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
         )
+        self.removals = ClusterRemovals(
+            LocalRemovals(hub, self.sessions),
+            self.registry,
+            self.courier,
+            self.rpc,
+            config.cluster.rpc_seconds,
+        )
         self.strays = Strays(self.registry, self.courier, delivery, self.sessions, self.arrivals)
         self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self.sessions.restore
@@ -103,6 +112,7 @@ class Cluster:
         questions.add("kick", Kick, self.sessions.kick_here)
         questions.add("alive", Alive, self.sessions.is_alive)
         questions.add("hello", Lease, self._hello)
+        self.removals.add_to(questions)
         host = config.cluster.bind or self.address()
         port = config.app.rpc_port
         self.rpc.start(host, port, port + 1 if port else 0)

@@ -38,6 +38,7 @@ from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import State
+from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.sessions import Sessions
 from imserver.speaking import paths_of
 from imserver.transport import poller
@@ -158,6 +159,7 @@ class Node:
         self.sessions: Sessions
         self.presence: Presence
         self.pushes: Pushes
+        self.removals: Removals
         self.registry: Registry
         if not self.config.clustered:
             # It asks its own hub who is here; the registry tells operators of the one node that lives.
@@ -165,6 +167,7 @@ class Node:
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
             self.presence = LocalPresence(self.hub)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
+            self.removals = LocalRemovals(self.hub, self.sessions)
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
         from imserver.clustering import Cluster
@@ -182,6 +185,7 @@ class Node:
         self.cluster = cluster
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
+        self.removals = cluster.removals
 
     def _make_overview(self) -> Overview:
         def own_state(asked: State) -> dict[str, Any]:
