@@ -1,0 +1,109 @@
+"""How a route of ``/api/v1`` reads what came and writes what it answers: JSON, compressed where asked."""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Sequence
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer
+from imserver.api.style import Problem
+
+T = TypeVar("T")
+Headers = tuple[tuple[str, str], ...]
+
+GZIP_BYTES: Final = 1024
+"""An answer above so many bytes leaves compressed if its receiver takes that."""
+_GZIP_LEVEL: Final = 1
+_GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
+
+_encode = msgspec.json.Encoder().encode
+
+
+def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
+    """The body of a request as what ``decoder`` makes of it.
+
+    Raises :class:`Problem` with a text that says where the body is wrong.
+    """
+    body = call.body
+    encoding = "" if call.request is None else call.request.headers.get("content-encoding", "")
+    if encoding and encoding.lower() != "identity":
+        if encoding.lower() not in ("gzip", "x-gzip"):
+            raise Problem(errors.HTTP_UNKNOWN_ENCODING)
+        body = inflate(body, api.body_bytes)
+    return decode(decoder, body)
+
+
+def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview | msgspec.Raw) -> T:
+    """JSON as what ``decoder`` makes of it. Raises :class:`Problem`."""
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
+        raise Problem(errors.HTTP_INVALID_REQUEST, str(error)) from None
+
+
+def inflate(body: bytes, limit: int) -> bytes:
+    """A body that came compressed by gzip. Raises :class:`Problem` if it is broken or too large."""
+    inflater = zlib.decompressobj(_GZIP_WINDOW)
+    try:
+        content = inflater.decompress(body, limit + 1)
+    except zlib.error:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "the body is no gzip") from None
+    if len(content) > limit:
+        raise Problem(errors.HTTP_BODY_TOO_LARGE)
+    if not inflater.eof or inflater.unused_data:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "the body is no gzip")
+    return content
+
+
+def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> Answer:
+    """An answer: ``value`` as JSON (bytes are JSON already)."""
+    return reply_as(call, value if isinstance(value, bytes) else _encode(value), "", headers, status)
+
+
+def reply_as(call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200) -> Answer:
+    """An answer of any content type (``""``: JSON), compressed if it is worth it and its receiver agrees."""
+    request = call.request
+    if request is None:
+        return Answer(status, body, content_type, headers)
+    headers = (("X-Request-Id", request.id), *headers)
+    if len(body) > GZIP_BYTES:
+        headers += (("Vary", "Accept-Encoding"),)
+        if takes_gzip(request.headers.get("accept-encoding", "")):
+            body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
+            headers += (("Content-Encoding", "gzip"),)
+    return Answer(status, body, content_type, headers)
+
+
+def takes_gzip(accepted: str) -> bool:
+    """Whether an Accept-Encoding header takes gzip (RFC 9110 section 12.5.3)."""
+    for entry in accepted.lower().split(","):
+        name, _, weight = entry.partition(";")
+        if name.strip() in ("gzip", "x-gzip"):
+            return weight.replace(" ", "").rstrip("0.") != "q="
+    return False
+
+
+def app_of(api: Api, call: Call, name: str) -> str:
+    """The app that a request names: the one that stands for it. May switch.
+
+    Raises :class:`Problem` if the caller's key is not for it, or nobody knows it.
+    """
+    services = api.services
+    app: str = services.tenants.resolve(name)
+    if not (call.caller.reaches(app) or call.caller.reaches(name)):
+        raise Problem(errors.HTTP_FORBIDDEN)
+    if app not in services.hub.apps and services.tenants.find(app) is None:
+        raise Problem(errors.HTTP_UNKNOWN_APP)
+    return app
+
+
+def one_of(problem: errors.HttpProblem, given: Sequence[object], text: str) -> None:
+    """Refuse unless exactly one of ``given`` is there."""
+    if sum(value is not None for value in given) != 1:
+        raise Problem(problem, text)
