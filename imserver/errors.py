@@ -113,6 +113,7 @@ REPLY_NOT_DELETED: Final = 1007
 REPLY_NOT_STORED: Final = 1008
 REPLY_FAILED: Final = 1009
 REPLY_NO_ROUTE: Final = 1010
+REPLY_NO_APP: Final = 1011
 
 #: code -> text as the original clients know it
 REPLY_TEXT: Final[dict[int, str]] = {
@@ -128,6 +129,7 @@ REPLY_TEXT: Final[dict[int, str]] = {
     REPLY_NOT_STORED: "存储错误",
     REPLY_FAILED: "操作失败",
     REPLY_NO_ROUTE: "路由不存在",
+    REPLY_NO_APP: "appid不存在",
 }
 
 #: what any other code shows as

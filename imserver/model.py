@@ -28,7 +28,23 @@ class Ping(Struct, frozen=True, gc=False):
     """The client wants to hear ``pong``; allowed before login, renews nothing."""
 
 
-Command = Login | Heartbeat | Ping
+class TalkLogin(Login, frozen=True, gc=False):
+    """A login that says whom one talks to: the user ``peer``, or those in ``room`` (``""``: in none)."""
+
+    peer: str = ""
+    room: str = ""
+
+
+class Say(Struct, frozen=True, gc=False):
+    """The client says something to whom its login names. ``type`` tells what ``text`` is, ``id`` is the
+    client's own."""
+
+    type: str
+    text: str
+    id: str = ""
+
+
+Command = Login | Heartbeat | Ping | TalkLogin | Say
 
 
 class Request(Struct, gc=False):
@@ -54,9 +70,9 @@ class Reply(Struct, gc=False):
 class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the server tells a client unasked.
 
-    ``kind`` is ``"enter"`` or ``"exit"`` (of an app or a room), ``"msg"``, ``"online"`` or ``"offline"`` (of
-    a group of the client dialect); ``sender`` and ``text`` are its author and words; ``id`` identifies a push
-    (the caller's message id; ``""`` lets the dialect make one).
+    ``kind`` is ``"enter"`` or ``"exit"`` (of an app), ``"left"`` (of a room), ``"msg"``, ``"online"`` or
+    ``"offline"`` (of a group of the client dialect); ``sender`` and ``text`` are its author and words; ``id``
+    identifies a push (the caller's message id; ``""`` lets the dialect make one).
     """
 
     kind: str

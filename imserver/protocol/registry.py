@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imserver.protocol.action import ActionDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (CmdDialect(),)
+DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ActionDialect())
 """One instance of each dialect, shared by all connections of a process."""
 
 BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}

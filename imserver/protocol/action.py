@@ -1,0 +1,172 @@
+"""The ``action`` dialect: JSON text frames ``{"seq","action","data"}`` on ``/ws?uid=`` (docs/protocol.md).
+
+One user talks to one other, or to a room; the login says which. Pushed frames name their receiver. Decoding
+has two ways, as in :mod:`imserver.protocol.cmd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from time import time, time_ns
+
+import msgspec
+from msgspec import Raw, Struct, field
+
+from imserver import errors
+from imserver.model import BadFrame, Command, Event, Heartbeat, Reply, Request, Say, TalkLogin
+from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
+from imserver.protocol.forgiving import MAX_NUMBER, Refused, fields_of, number_in, parse_frame, text_in
+
+APP_PREFIX = "action:"
+"""What stands before an ``appId`` in the name of its app."""
+NOBODY = "null"
+"""What pages write that were opened without the id of a user."""
+NO_ROOM = "0"
+"""The ``groupsId`` of a client that talks to one user."""
+MAX_ROOM_BYTES = 255
+"""Longest name of a room, in bytes of UTF-8."""
+WELCOME = "连接成功"
+
+_NULL = Raw(b"null")
+_encode = msgspec.json.Encoder().encode
+
+
+class _Frame(Struct, forbid_unknown_fields=True):
+    seq: str | None = None
+    action: str | None = None
+    data: Raw = _NULL
+
+
+class _SayData(Struct, forbid_unknown_fields=True, gc=False):
+    """What a client sends with a message. All but the first two are there and not used."""
+
+    type: str = field(default="", name="msgType")
+    text: str = field(default="", name="message")
+    user: str = field(default="", name="userId")
+    app: int = field(default=0, name="appId")
+    peer: str = field(default="", name="toUid")
+    room: str = field(default="", name="groupsId")
+
+
+_decode_frame = msgspec.json.Decoder(_Frame).decode
+_decode_say = msgspec.json.Decoder(_SayData).decode
+
+
+def _login(data: bytes, _seq: str) -> TalkLogin:
+    fields = fields_of(data)
+    user, peer, room = text_in(fields, "userid"), text_in(fields, "touid"), text_in(fields, "groupsid")
+    token, app = text_in(fields, "token"), number_in(fields, "appid")
+    if user == NOBODY or not 0 < len(user.encode()) <= MAX_USER_BYTES:
+        raise Refused(errors.REPLY_BAD_USER)
+    if len(room.encode()) > MAX_ROOM_BYTES:
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    if room in ("", NO_ROOM):
+        # Nobody has such a name: a talk without anybody to talk to.
+        nobody = peer == NOBODY or len(peer.encode()) > MAX_USER_BYTES
+        return TalkLogin(f"{APP_PREFIX}{app}", user, token, peer="" if nobody else peer)
+    return TalkLogin(f"{APP_PREFIX}{app}", user, token, room=room)
+
+
+def _heartbeat(data: bytes, _seq: str) -> Heartbeat:
+    if data != b"{}" and data != b"null":
+        text_in(fields_of(data), "userid")
+    return _HEARTBEAT
+
+
+def _say(data: bytes, seq: str) -> Say:
+    try:
+        said = _decode_say(data)
+        if 0 <= said.app <= MAX_NUMBER:
+            return Say(said.type, said.text, seq)
+    except (ValueError, RecursionError):
+        pass
+    fields = fields_of(data)
+    for key in ("userid", "touid", "groupsid"):
+        text_in(fields, key)
+    number_in(fields, "appid")
+    return Say(text_in(fields, "msgtype"), text_in(fields, "message"), seq)
+
+
+_HEARTBEAT = Heartbeat()
+
+ACTIONS: dict[str, Callable[[bytes, str], Command]] = {
+    "login": _login,
+    "heartbeat": _heartbeat,
+    "sendmsg": _say,
+}
+"""Every command of the dialect: its name on the wire and what reads its ``data``, given its ``seq``."""
+PUSHED = {"msg": "sendmsg", "left": "exit"}
+"""Kind of event → what it is called on the wire. Who enters or leaves an app is told to nobody."""
+_BEFORE = (
+    b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
+)
+_TEXTS = {**errors.REPLY_TEXT, errors.REPLY_BAD_USER: "非法的用户Id"}
+
+
+class ActionDialect:
+    """Codec of the ``action`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
+
+    name = "action"
+    path = "/ws"
+    text = True
+    any_origin = False
+    pinged = False
+    personal = True
+
+    def __init__(self) -> None:
+        self._digits = count(time_ns() // 1_000_000)
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one request; see the contract."""
+        if not payload:
+            raise BadFrame(BAD_FRAME_REPLY)
+        try:
+            frame = _decode_frame(payload)
+            seq, name, data = frame.seq or "", frame.action or "", bytes(frame.data)
+        except (ValueError, RecursionError):
+            try:
+                seq, name, data = parse_frame(payload, "action")
+            except (ValueError, RecursionError):
+                raise BadFrame(BAD_FRAME_REPLY) from None
+        row = ACTIONS.get(name)
+        if row is None:
+            return Request(seq, name, None, errors.REPLY_NO_ROUTE)
+        try:
+            return Request(seq, name, row(data, seq))
+        except Refused as refused:
+            return Request(seq, name, None, refused.code)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes:
+        """The answer to ``request``: its ``seq`` and ``action``, and the code with its text."""
+        return b'{"seq":%b,"action":%b,"response":{"code":%d,"msg":%b,"data":%b}}' % (
+            _encode(request.seq),
+            _encode(request.name),
+            reply.code,
+            _encode(_TEXTS.get(reply.code, errors.REPLY_TEXT_UNKNOWN)),
+            b"null" if reply.data is None else _encode(reply.data),
+        )
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """A pushed frame that is nobody's in particular."""
+        halves = self.encode_for(event)
+        return None if halves is None else b'%b""%b' % halves
+
+    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
+        """A pushed frame but for its receiver; None for who enters or leaves an app."""
+        name = PUSHED.get(event.kind)
+        return None if name is None else self._halves(name, event)
+
+    def greet(self) -> bytes:
+        """The payload that a new connection is told first."""
+        return b'%b""%b' % self._halves("enter", Event("enter", "", WELCOME))
+
+    def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
+        before = _BEFORE % (
+            _encode(name),
+            _encode(event.id or str(next(self._digits))),
+            _encode(event.type),
+            _encode(event.data.decode() if event.data else event.text),
+            _encode(event.sender),
+        )
+        return before, b',"msgTimestamp":"%d"}}' % (event.time or int(time()))
