@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from imserver.config import Config
 from imserver.protocol.echo import EchoDialect
 from imserver.protocol.registry import DIALECTS, choose
-from imserver.services.dispatch import echo, limited
+from imserver.services.dispatch import echo
+from imserver.services.rate import limited
 from imserver.transport.connection import Serve
 from imserver.transport.gate import Choose, Opened, Spoken
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from time import monotonic
-from weakref import WeakKeyDictionary
 
 from msgspec import Struct
 
@@ -13,7 +11,7 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import BadFrame, Command, Heartbeat, Login, Ping, Reply
 from imserver.services.sessions import Sessions
-from imserver.transport.connection import Connection, Serve
+from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -89,21 +87,3 @@ class Dispatcher:
 def echo(connection: Connection, payload: bytes, text: bool) -> None:
     """Serve of the debug echo path: every message goes back as it came."""
     connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
-
-
-def limited(serve: Serve, per_second: float) -> Serve:
-    """``serve``, but a connection above ``per_second`` messages (with a burst of as many) is closed."""
-    burst = max(per_second, 1.0)
-    tokens: WeakKeyDictionary[Connection, tuple[float, float]] = WeakKeyDictionary()
-
-    def serve_within_limit(connection: Connection, payload: bytes, text: bool) -> None:
-        now = monotonic()
-        left, since = tokens.get(connection, (burst, now))
-        left = min(burst, left + (now - since) * per_second) - 1
-        if left < 0:
-            connection.close(errors.CLOSE_RATE_LIMIT, errors.CLOSE[errors.CLOSE_RATE_LIMIT].name)
-            return
-        tokens[connection] = (left, now)
-        serve(connection, payload, text)
-
-    return serve_within_limit

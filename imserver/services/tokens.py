@@ -1,0 +1,172 @@
+"""Session tokens: JSON Web Tokens (RFC 7519) that a back end signs for its users.
+
+The key decides on the algorithm, never the token's header: one key, one algorithm (RFC 8725, section 3.1).
+PyJWT, and the cryptography behind it, is loaded when the first app has keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.errors import ImserverError
+from imserver.lifecycle import derive_key
+from imserver.settings import JwtSettings
+
+if TYPE_CHECKING:
+    from jwt.api_jws import PyJWS
+
+MAX_TOKEN_CHARACTERS: Final = 8192
+"""A longer token is not looked at."""
+MIN_RSA_BITS: Final = 2048
+MIN_SECRET_BYTES: Final = 32
+"""A shorter secret of HS256 can be guessed by who has a token (RFC 7518, section 3.2)."""
+SKEW_SECONDS: Final = 30
+"""How far the back end's clock may be ahead of ours in ``nbf``."""
+MAX_EXPIRES_AT: Final = 2**40
+"""The latest time that is told apart; later ones count as this, in some 30,000 years."""
+
+
+class BadKey(ImserverError):
+    """A key of ``jwt`` cannot be used; the text says why, for the operator."""
+
+
+class BadToken(ImserverError):
+    """A token is no proof of what it is shown for; the text says why, for the log."""
+
+
+class Claims(Struct, frozen=True):
+    """What a token proves: ``user`` of ``app``, until ``expires_at`` (Unix seconds)."""
+
+    user: str
+    app: str
+    expires_at: int
+
+
+class _Payload(Struct):
+    sub: str
+    app: str | int
+    exp: int | float
+    nbf: int | float = 0
+
+
+class Key(Struct, frozen=True):
+    """A key that tokens may be signed with; ``verifier`` is what PyJWT made of it."""
+
+    algorithm: str
+    kid: str
+    verifier: Any
+    weak: bool = False
+    """It is shorter than its algorithm wants."""
+
+
+_decode = msgspec.json.Decoder(_Payload).decode
+_jws: PyJWS | None = None
+
+
+def _library() -> PyJWS:
+    global _jws
+    if _jws is None:
+        # Loaded here because it costs 6 MB that a node without tokens need not pay.
+        from jwt.api_jws import PyJWS
+
+        _jws = PyJWS(algorithms=["HS256", "RS256", "EdDSA"])
+    return _jws
+
+
+def derived_secret(secret: bytes, app: str) -> str:
+    """The secret of HS256 for an app whose ``jwt`` names none: the server's own, as text."""
+    return derive_key(secret, f"session tokens of {app}").hex()
+
+
+def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
+    """What a row of ``jwt`` gives as its key: the value, the file's content, or one derived from the secret.
+
+    Raises :class:`BadKey`.
+    """
+    if row.key and row.key_file:
+        raise BadKey("key and key_file are both given")
+    if row.key_file:
+        try:
+            text = Path(row.key_file).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise BadKey(f"{row.key_file} cannot be read: {error}") from None
+        if not text:
+            raise BadKey(f"{row.key_file} is empty")
+        return text
+    if row.key:
+        return row.key
+    if row.algorithm != "HS256":
+        raise BadKey(f"{row.algorithm} needs a public key: give key or key_file")
+    return derived_secret(secret, app)
+
+
+def load_keys(rows: Sequence[JwtSettings], secret: bytes, app: str) -> tuple[Key, ...]:
+    """The keys of an app, ready for use. Raises :class:`BadKey`; reads files, so it may block shortly."""
+    return tuple(_load_key(row, text_of_key(row, secret, app)) for row in rows)
+
+
+def _load_key(row: JwtSettings, text: str) -> Key:
+    if row.algorithm == "HS256":
+        if "-----BEGIN" in text:
+            raise BadKey("HS256 needs a secret, and this is a PEM key: name its own algorithm")
+        encoded = text.encode()
+        return Key(row.algorithm, row.kid, encoded, len(encoded) < MIN_SECRET_BYTES)
+    try:
+        verifier: Any = _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
+    except Exception as error:  # whatever the cryptography behind it raises of text that is no key
+        raise BadKey(f"no key for {row.algorithm}: {error}") from None
+    if hasattr(verifier, "public_key"):
+        verifier = verifier.public_key()
+    if row.algorithm == "RS256" and verifier.key_size < MIN_RSA_BITS:
+        raise BadKey(f"a key of RS256 needs at least {MIN_RSA_BITS} bits, this one has {verifier.key_size}")
+    return Key(row.algorithm, row.kid, verifier)
+
+
+def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
+    """What ``token`` proves at Unix time ``now``. Raises :class:`BadToken`.
+
+    A token with a ``kid`` is held against the keys of that name, and against those without a name; one
+    without is held against all.
+    """
+    if not token:
+        raise BadToken("there is no token")
+    if len(token) > MAX_TOKEN_CHARACTERS:
+        raise BadToken("the token is too long")
+    claims = _decode_payload(_signed_payload(token, keys))
+    expires_at = claims.exp
+    if not expires_at > now:
+        raise BadToken("the token has expired")
+    if claims.nbf > now + SKEW_SECONDS:
+        raise BadToken("the token is not valid yet")
+    return Claims(claims.sub, str(claims.app), int(min(expires_at, MAX_EXPIRES_AT)))
+
+
+def _decode_payload(payload: bytes) -> _Payload:
+    try:
+        return _decode(payload)
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are not what they should be: {error}") from None
+
+
+def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
+    """The token's payload, if one of ``keys`` has signed it."""
+    jws = _library()
+    try:
+        kid = jws.get_unverified_header(token).get("kid")
+    except Exception as error:
+        raise BadToken(f"this is no token: {error}") from None
+    reason = f"no key is named {kid!r}"
+    for key in keys:
+        if kid is None or not key.kid or key.kid == kid:
+            try:
+                payload: bytes = jws.decode(token, key.verifier, algorithms=[key.algorithm])
+            except Exception as error:  # PyJWT's own, and what its cryptography raises of hostile input
+                reason = str(error) or type(error).__name__
+            else:
+                return payload
+    raise BadToken(reason)
