@@ -26,6 +26,7 @@ from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.hub.pings import Pings
 from imserver.hub.sweep import Sweep
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
@@ -264,6 +265,13 @@ class Node:
         self._greenlets.append(gevent.spawn(sweep.run_sweeps, config.websocket.sweep_seconds))
         if config.websocket.ping_seconds:
             self._greenlets.append(gevent.spawn(sweep.run_pings))
+        pings = Pings(
+            self.poller,
+            self.metrics,
+            config.websocket.client_ping_seconds,
+            config.websocket.client_silent_seconds,
+        )
+        self._greenlets.append(gevent.spawn(pings.run))
         self._greenlets.append(gevent.spawn(self._tick))
         gc.collect()
         gc.freeze()

@@ -1,4 +1,7 @@
-"""The sweep: one periodic pass that closes connections whose heartbeat expired, instead of a timer each."""
+"""The sweep: one periodic pass that closes connections whose heartbeat expired, instead of a timer each.
+
+Clients that have no heartbeat are :mod:`imserver.hub.pings`'s.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +63,9 @@ class Sweep:
         expired = now - self.heartbeat_seconds
         too_late = now - self.login_seconds if self.login_seconds else 0.0
         for connection in _paced(self._carrier.connections):
-            if connection.last_seen < expired:
+            if connection.encoding.dialect.pinged:
+                pass
+            elif connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
@@ -69,7 +74,8 @@ class Sweep:
         """Greenlet: ping everybody each ``ping_seconds``; who is silent after ``pong_seconds`` more goes."""
         while True:
             gevent.sleep(self.ping_seconds)
-            pinged = list(_paced(self._carrier.connections))
+            connections = _paced(self._carrier.connections)
+            pinged = [connection for connection in connections if not connection.encoding.dialect.pinged]
             for connection in _paced(pinged):
                 connection.ping()
             gevent.sleep(self.pong_seconds)

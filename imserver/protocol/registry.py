@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from imserver.protocol.action import ActionDialect
+from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 
-DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ActionDialect())
+DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ClientDialect(), ActionDialect())
 """One instance of each dialect, shared by all connections of a process."""
 
 BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}

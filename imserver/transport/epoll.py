@@ -69,6 +69,12 @@ class EpollPoller(Readers):
     def _register(self, parked: Parked) -> None:
         self._epoll.register(parked.fd, parked.interest)
         self._parked[parked.fd] = parked
+        if parked.fd > self.highest:
+            self.highest = parked.fd
+
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
+        return self._parked.get(fd)
 
     def remove(self, parked: Parked) -> None:
         """Watch a socket no more; it may have been removed before."""

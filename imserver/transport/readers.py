@@ -66,6 +66,8 @@ class Readers(ABC):
         self._idle: list[greenlet] = []
         self.count = 0
         self.ready: deque[Parked] = deque()
+        self.highest = -1
+        """The highest file descriptor that was ever watched."""
 
     def wake(self) -> None:
         """Let a reader serve what is queued. Called from the hub; returns when the reader has nothing to do
@@ -107,6 +109,10 @@ class Readers(ABC):
             parked.lost()
         except Exception:
             log.exception("closing failed", extra={"connection": _name_of(parked)})
+
+    @abstractmethod
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
 
     @abstractmethod
     def mask(self, parked: Parked) -> None:

@@ -20,7 +20,13 @@ class WatcherPoller(Readers):
         """Start to watch a socket."""
         reading, writing = self._loop.io(parked.fd, 1), self._loop.io(parked.fd, 2)
         self._watchers[parked.fd] = (parked, reading, writing)
+        self.highest = max(self.highest, parked.fd)
         reading.start(self._readable, parked.fd)
+
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
+        entry = self._watchers.get(fd)
+        return None if entry is None else entry[0]
 
     def take(self, parked: Parked) -> None:
         """Watch a socket from now on for ``parked``; another object may have been watching it until now."""

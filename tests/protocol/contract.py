@@ -2,9 +2,11 @@
 
 A dialect is held to it by a class of its own in ``test_contract.py``::
 
-    class TestCmd(DialectContract):
+    class TestCmd(CommandContract):
         dialect = CmdDialect()
         samples = {Login: b'{"cmd":"login",…}', …}
+
+One whose clients only listen is held to :class:`DialectContract`.
 """
 
 import random
@@ -14,12 +16,14 @@ from typing import Any, get_args
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec import json
 
 from imserver import errors
 from imserver.model import BadFrame, Command, Event, Login, Reply, Request
 from imserver.protocol.dialect import Dialect
 from imserver.services.dispatch import Dispatcher
-from tests.hub.world import World
+from imserver.transport.connection import OPEN
+from tests.hub.world import POLICIES, World
 from tests.integration.raw import BINARY, TEXT, frame
 
 held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_executors])
@@ -27,15 +31,13 @@ held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_exec
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 codes = st.sampled_from([*errors.REPLY_TEXT, 7])
-kinds = st.sampled_from(["enter", "exit", "msg"])
+kinds = st.sampled_from(["enter", "exit", "msg", "online", "offline"])
 
 
 class DialectContract:
-    """What every dialect promises. ``samples`` holds one frame's payload for each command it knows; the login
-    is that of user ``ann`` of app ``101``."""
+    """What every dialect promises."""
 
     dialect: Dialect
-    samples: Mapping[type[Command], bytes]
 
     def decode(self, payload: bytes) -> Request | None:
         """The request in ``payload``; None for what is none."""
@@ -44,6 +46,13 @@ class DialectContract:
         except BadFrame as bad:
             self.check_payload(bad.reply)
             return None
+
+    def told(self, event: Event, user: str = "ann") -> bytes | None:
+        """The payload that tells a user of an event."""
+        if not self.dialect.personal:
+            return self.dialect.encode_event(event)
+        halves = self.dialect.encode_for(event)
+        return None if halves is None else json.encode(user).join(halves)
 
     def check_payload(self, payload: bytes | None) -> None:
         """What the dialect writes is bytes, and UTF-8 where its frames are text."""
@@ -68,6 +77,77 @@ class DialectContract:
         assert self.dialect.path.startswith("/")
         assert type(self.dialect.text) is bool
         assert type(self.dialect.any_origin) is bool
+        assert type(self.dialect.pinged) is bool
+        assert type(self.dialect.personal) is bool
+        assert self.dialect.message_bytes >= 0
+
+    # --- decoding -------------------------------------------------------------------------------------------
+
+    @held
+    @given(payload=st.binary(max_size=60))
+    def test_whatever_bytes_come_decoding_raises_nothing_but_bad_frame(self, payload: bytes) -> None:
+        self.check(self.decode(payload))
+
+    def test_an_empty_frame_raises_nothing_but_bad_frame(self) -> None:
+        self.check(self.decode(b""))
+
+    # --- encoding -------------------------------------------------------------------------------------------
+
+    @held
+    @given(seq=texts, name=texts, code=codes, data=st.none() | texts)
+    def test_any_request_can_be_answered(self, seq: str, name: str, code: int, data: Any) -> None:
+        self.check_payload(self.dialect.encode_reply(Request(seq, name, None, code), Reply(code, data)))
+
+    @held
+    @given(kind=kinds, sender=texts, text=texts, number=texts)
+    def test_any_event_can_be_told(self, kind: str, sender: str, text: str, number: str) -> None:
+        self.check_payload(self.told(Event(kind, sender, text, number)))
+
+    @held
+    @given(kind=kinds, sender=texts)
+    def test_any_event_with_a_payload_that_is_no_text_can_be_told(self, kind: str, sender: str) -> None:
+        event = Event(kind, sender, "", "7", "order", b'{"n":[1,null]}', 200, "note", 1795156528)
+        self.check_payload(self.told(event))
+
+    def test_an_event_with_an_id_is_told_in_the_same_words_each_time(self) -> None:
+        event = Event("msg", "ann", "hello", "7", time=1795156528)
+        assert self.told(event) == self.told(event)
+
+    def test_a_message_is_a_word_that_every_dialect_has(self) -> None:
+        assert self.told(Event("msg", "ann", "hello", "7"))
+
+    # --- in a server ----------------------------------------------------------------------------------------
+
+    def test_what_is_no_request_does_not_end_a_connection(self) -> None:
+        with World() as world:
+            connection, client = world.connect(dialect=self.dialect)
+            client.send(frame(BINARY, b"\xff\x00nonsense"))
+            client.probe()
+            assert connection.state == OPEN
+
+    @pytest.mark.parametrize("opcode", [TEXT, BINARY])
+    def test_a_server_tells_it_in_its_own_kind_of_frames_whatever_its_clients_send(self, opcode: int) -> None:
+        with World() as world:
+            connection, client = world.connect(dialect=self.dialect)
+            client.send(frame(opcode, b"{}"))
+            world.hub.join(world.hub.apps["102"], connection, "ann", "")
+            event = Event("msg", "bob", "hello", "7", time=1795156528)
+            assert world.delivery.to_user("102", "ann", event) == 1
+            client.probe()
+            found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
+            assert found[-1].payload == self.told(event)
+            assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
+
+
+class CommandContract(DialectContract):
+    """What a dialect promises besides whose clients log in and ask.
+
+    ``samples`` holds one frame's payload for each command it knows; the login is that of user ``ann`` of app
+    ``101``, or of :attr:`app` where the dialect cannot say that.
+    """
+
+    samples: Mapping[type[Command], bytes]
+    app = "101"
 
     # --- decoding -------------------------------------------------------------------------------------------
 
@@ -80,16 +160,11 @@ class DialectContract:
     def test_a_login_says_who_in_which_app(self) -> None:
         command = self.dialect.decode(self.samples[Login]).command
         assert isinstance(command, Login)
-        assert (command.app, command.user) == ("101", "ann")
+        assert (command.app, command.user) == (self.app, "ann")
 
     def test_every_command_it_knows_has_a_rule(self) -> None:
         rules = Dispatcher(None, None).rules  # type: ignore[arg-type]
         assert set(self.samples) <= set(rules)
-
-    @held
-    @given(payload=st.binary(max_size=60))
-    def test_whatever_bytes_come_decoding_raises_nothing_but_bad_frame(self, payload: bytes) -> None:
-        self.check(self.decode(payload))
 
     @held
     @given(seed=st.integers(0, 2**32), hits=st.integers(1, 5))
@@ -101,54 +176,26 @@ class DialectContract:
             payload[place : place + dice.randrange(3)] = dice.randbytes(dice.randrange(4))
         self.check(self.decode(bytes(payload)))
 
-    def test_an_empty_frame_raises_nothing_but_bad_frame(self) -> None:
-        self.check(self.decode(b""))
-
     def test_decoding_keeps_no_memory_of_earlier_frames(self) -> None:
         before = [self.decode(payload) for payload in self.samples.values()]
         self.decode(b"\xff\x00nonsense")
         assert [self.decode(payload) for payload in self.samples.values()] == before
 
-    # --- encoding -------------------------------------------------------------------------------------------
-
-    @held
-    @given(seq=texts, name=texts, code=codes, data=st.none() | texts)
-    def test_any_request_can_be_answered(self, seq: str, name: str, code: int, data: Any) -> None:
-        self.check_payload(self.dialect.encode_reply(Request(seq, name, None, code), Reply(code, data)))
-
-    @held
-    @given(kind=kinds, sender=texts, text=texts, number=texts)
-    def test_any_event_can_be_told(self, kind: str, sender: str, text: str, number: str) -> None:
-        self.check_payload(self.dialect.encode_event(Event(kind, sender, text, number)))
-
-    def test_an_event_with_an_id_is_told_in_the_same_words_each_time(self) -> None:
-        event = Event("msg", "ann", "hello", "7")
-        assert self.dialect.encode_event(event) == self.dialect.encode_event(event)
-
-    def test_a_message_is_a_word_that_every_dialect_has(self) -> None:
-        assert self.dialect.encode_event(Event("msg", "ann", "hello", "7"))
-
     # --- in a server ----------------------------------------------------------------------------------------
 
     @pytest.mark.parametrize("opcode", [TEXT, BINARY])
-    def test_a_server_speaks_it_in_its_own_kind_of_frames_and_takes_either(self, opcode: int) -> None:
-        with World() as world:
+    def test_a_server_takes_its_requests_in_either_kind_of_frames(self, opcode: int) -> None:
+        with World(policies={**POLICIES, self.app: "newest"}) as world:
             connection, client = world.connect(dialect=self.dialect)
             client.send(frame(opcode, self.samples[Login]))
             client.probe()
-            assert world.hub.is_online("101", "ann")
-            event = Event("msg", "bob", "hello", "7")
-            assert world.delivery.to_user("101", "ann", event) == 1
-            client.probe(b"again")
-            found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
-            assert found[-1].payload == self.dialect.encode_event(event)
-            assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
+            assert world.hub.is_online(self.app, "ann")
             assert connection.last_seen > 0
 
-    def test_nonsense_does_not_end_a_connection(self) -> None:
-        with World() as world:
+    def test_nonsense_does_not_keep_anybody_from_logging_in(self) -> None:
+        with World(policies={**POLICIES, self.app: "newest"}) as world:
             _, client = world.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
             client.send(frame(BINARY, self.samples[Login]))
             client.probe()
-            assert world.hub.is_online("101", "ann")
+            assert world.hub.is_online(self.app, "ann")

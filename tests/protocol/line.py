@@ -38,3 +38,6 @@ class LineDialect:
     def encode_event(self, event: Event) -> bytes | None:
         """Messages only: it has no word for who comes and goes."""
         return f"{event.sender}: {event.text}".encode() if event.kind == "msg" else None
+
+    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
+        """Its frames do not name their receiver."""

@@ -1,15 +1,16 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
 from imserver.model import Event, Heartbeat, Login, Ping
+from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
-from imserver.protocol.registry import BY_PATH, DIALECTS
+from imserver.protocol.registry import BY_NAME, DIALECTS
 from tests.hub.world import World
 from tests.integration.raw import BINARY, TEXT, frame
-from tests.protocol.contract import DialectContract
+from tests.protocol.contract import CommandContract, DialectContract
 from tests.protocol.line import LineDialect
 
 
-class TestCmd(DialectContract):
+class TestCmd(CommandContract):
     """The native dialect."""
 
     dialect = CmdDialect()
@@ -20,7 +21,13 @@ class TestCmd(DialectContract):
     }
 
 
-class TestLine(DialectContract):
+class TestClient(DialectContract):
+    """Its clients are told things and have nothing to say."""
+
+    dialect = ClientDialect()
+
+
+class TestLine(CommandContract):
     """The made-up one."""
 
     dialect = LineDialect()
@@ -28,13 +35,13 @@ class TestLine(DialectContract):
 
 
 def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
-    held = {contract.dialect.name for contract in DialectContract.__subclasses__()}
+    contracts = [*DialectContract.__subclasses__(), *CommandContract.__subclasses__()]
+    held = {contract.dialect.name for contract in contracts if hasattr(contract, "dialect")}
     assert {dialect.name for dialect in DIALECTS} <= held
 
 
-def test_no_two_dialects_share_a_name_or_a_path() -> None:
-    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS)
-    assert len(BY_PATH) == len(DIALECTS)
+def test_no_two_dialects_share_a_name() -> None:
+    assert len({dialect.name for dialect in DIALECTS}) == len(DIALECTS) == len(BY_NAME)
 
 
 def test_users_of_different_dialects_meet_in_one_app_each_told_in_their_own_words() -> None:

@@ -1,0 +1,87 @@
+"""The ``client`` dialect: JSON frames pushed to browsers on ``/ws?systemId=`` (docs/protocol.md).
+
+A client is given an id and listens; whatever it sends is read and ignored. Its back end drives it by HTTP.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from random import getrandbits
+from typing import Final
+
+import msgspec
+
+from imserver.model import BadFrame, Event, Reply, Request
+
+MAX_FRAME_BYTES: Final = 8192
+"""Longest message of a client."""
+CODE_ONLINE: Final = 1001
+CODE_OFFLINE: Final = 1002
+NOTICES: Final = {
+    "online": (CODE_ONLINE, "客户端上线"),
+    "offline": (CODE_OFFLINE, "客户端下线"),
+}
+"""Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
+NO_SYSTEM: Final = '{"messageId":"","sendUserId":"","code":-1001,"msg":"系统ID不能为空","data":[]}'.encode()
+"""The one frame that a client gets who names no system."""
+
+_ID_MASK: Final = 2**64 - 1
+_encode = msgspec.json.Encoder().encode
+
+
+def welcome(client_id: str) -> bytes:
+    """The first frame that a client gets: its id."""
+    return b'{"code":0,"msg":"success","data":{"clientId":%b}}' % _encode(client_id)
+
+
+def refusal(code: int, text: str) -> bytes:
+    """The one frame that a client gets who may not stay, in the form of :data:`NO_SYSTEM`."""
+    return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, _encode(text))
+
+
+class ClientDialect:
+    """Codec of the ``client`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
+
+    name = "client"
+    path = "/ws"
+    text = True
+    any_origin = True
+    message_bytes = MAX_FRAME_BYTES
+    pinged = True
+    personal = False
+
+    def __init__(self) -> None:
+        self._numbers = count(getrandbits(64))
+
+    def message_id(self) -> str:
+        """An id for the frames of one push: 16 hexadecimal digits."""
+        return f"{next(self._numbers) & _ID_MASK:016x}"
+
+    def decode(self, payload: bytes) -> Request:
+        """Nothing is a request here, and nothing is answered."""
+        raise BadFrame(None)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """Nothing is answered."""
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """A pushed frame; of the notices only those about a group's members."""
+        if event.kind == "msg":
+            code, note = event.code, event.note
+            data = event.data or _encode(event.text)
+        elif event.kind in NOTICES:
+            code, note = NOTICES[event.kind]
+            # A string that holds JSON, not JSON.
+            data = _encode(event.data.decode())
+        else:
+            return None
+        return b'{"messageId":%b,"sendUserId":%b,"code":%d,"msg":%b,"data":%b}' % (
+            _encode(event.id or self.message_id()),
+            _encode(event.sender),
+            code,
+            _encode(note),
+            data,
+        )
+
+    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
+        """No frame of this dialect names its receiver."""

@@ -1,0 +1,114 @@
+"""The client dialect frame by frame: exact bytes of what is pushed, and silence to whatever comes."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.model import BadFrame, Event, Reply, Request
+from imserver.protocol.client import MAX_FRAME_BYTES, NO_SYSTEM, ClientDialect, refusal, welcome
+
+client = ClientDialect()
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
+relaxed = settings(deadline=None)
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
+
+
+def told(event: Event) -> Any:
+    """What a client reads."""
+    payload = client.encode_event(event)
+    assert payload is not None
+    return json.loads(payload)
+
+
+def named(rows: list[dict[str, Any]]) -> Any:
+    return pytest.mark.parametrize("row", rows, ids=lambda row: row["name"])
+
+
+@named(VECTORS["pushes"])
+def test_pushes_are_the_frames_of_the_original(row: dict[str, Any]) -> None:
+    fields = {**row["event"], "data": row["event"].get("data", "").encode()}
+    found = client.encode_event(Event(**fields))
+    assert (found.decode() if found else None) == row["frame"]
+
+
+@named(VECTORS["openings"])
+def test_first_frames_are_those_of_the_original(row: dict[str, Any]) -> None:
+    payload = welcome(row["client_id"]) if row["client_id"] else NO_SYSTEM
+    assert payload.decode() == row["frame"]
+
+
+def test_a_refusal_has_the_form_of_the_one_for_an_empty_system() -> None:
+    assert refusal(-1001, "系统ID不能为空") == NO_SYSTEM
+
+
+@relaxed
+@given(payload=st.binary(max_size=60))
+def test_whatever_a_client_sends_is_read_and_not_answered(payload: bytes) -> None:
+    with pytest.raises(BadFrame) as caught:
+        client.decode(payload)
+    assert caught.value.reply is None
+    assert client.encode_reply(Request("", "", None, 1010), Reply(1010)) is None
+
+
+def test_a_push_without_an_id_gets_sixteen_hexadecimal_digits_of_its_own() -> None:
+    ids = {told(Event("msg", "", "x"))["messageId"] for _ in range(1000)}
+    assert len(ids) == 1000
+    assert {len(one) for one in ids} == {16}
+    assert all(int(one, 16) >= 0 for one in ids)
+
+
+def test_message_ids_of_two_processes_do_not_begin_alike() -> None:
+    assert ClientDialect().message_id()[:8] != ClientDialect().message_id()[:8]
+
+
+def test_message_ids_go_on_behind_the_last_number() -> None:
+    from itertools import count
+
+    one = ClientDialect()
+    one._numbers = count(2**64 - 1)
+    assert [one.message_id() for _ in range(2)] == ["f" * 16, "0" * 16]
+
+
+@pytest.mark.parametrize("code", [0, 200, -1, 2**31, -(2**63), 2**63 - 1])
+def test_a_code_keeps_all_its_bits(code: int) -> None:
+    assert told(Event("msg", "7", "x", "1", code=code))["code"] == code
+
+
+@pytest.mark.parametrize("data", [[1, "zwei", None], {"a": {"b": []}}, [], {}])
+def test_a_payload_that_is_no_string_is_passed_on_as_it_is(data: Any) -> None:
+    assert told(Event("msg", "7", "", "1", data=json.dumps(data).encode()))["data"] == data
+
+
+@relaxed
+@given(sender=texts, text=texts, note=texts)
+def test_any_text_arrives_unharmed(sender: str, text: str, note: str) -> None:
+    frame = told(Event("msg", sender, text, "5eea4dbd85297b4e", note=note, code=200))
+    assert frame == {
+        "messageId": "5eea4dbd85297b4e",
+        "sendUserId": sender,
+        "code": 200,
+        "msg": note,
+        "data": text,
+    }
+
+
+@relaxed
+@given(user=texts, extend=texts)
+def test_a_notice_carries_json_in_a_string(user: str, extend: str) -> None:
+    member = {"clientId": "c", "extend": extend, "userId": user}
+    frame = told(Event("offline", "", "", data=json.dumps(member).encode()))
+    assert isinstance(frame["data"], str)
+    assert json.loads(frame["data"]) == member
+
+
+@pytest.mark.parametrize("kind", ["enter", "exit"])
+def test_there_is_no_word_for_users_who_come_and_go(kind: str) -> None:
+    assert client.encode_event(Event(kind, "ann", "哈喽~")) is None
+
+
+def test_frames_of_clients_are_limited_as_in_the_original() -> None:
+    assert MAX_FRAME_BYTES == 8192
