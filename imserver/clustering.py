@@ -168,7 +168,7 @@ class Cluster:
         if isinstance(item, ToUser):
             self.strays.deliver(item)
         elif isinstance(item, ToApp):
-            self._delivery.to_app(item.app, item.event, item.except_user)
+            self._delivery.to_app(item.app, item.event, item.except_user, item.except_users)
         elif isinstance(item, Notice):
             app = self._hub.apps.get(item.app)
             if app is not None:

@@ -12,8 +12,8 @@ _encode = msgspec.json.Encoder().encode
 def to_json(app: str, event: Event) -> bytes:
     """The event as one JSON object on one line, its name in ``event``.
 
-    A push has ``id``, ``sender``, ``type``, and either ``text`` or ``data``; whoever came or went is ``user``;
-    a notice of another kind has its payload in ``data``. ``code``, ``note`` and ``time`` are left out where
+    A push has ``id``, ``sender``, ``type``, and ``text`` or ``data``; whoever came or went is ``user``; a
+    notice of another kind has its payload in ``data``. ``code``, ``note`` and ``time`` are left out where
     there is none.
     """
     if event.kind == "msg":

@@ -114,22 +114,29 @@ class ClusterPushes:
             gevent.sleep(seconds)
         return seconds > 0
 
-    def _push(self, app: str, user: str, event: Event, places: tuple[Place, ...] | None) -> Outcome:
-        """Deliver to where the user is; None: the registry does not say.
+    def _push(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        places: tuple[Place, ...] | None,
+        device: str | None = None,
+    ) -> Outcome:
+        """Deliver to where the user is, or one of their devices; None: the registry does not say.
 
         Whom it does not know anywhere, though they have a session here, it has forgotten: a flush, a lost
         lease.
         """
         number = next(self._numbers)
         own = self._courier.own_epoch
-        epochs = {place.epoch for place in places or ()}
+        epochs = {place.epoch for place in places or () if device is None or place.device == device}
         reached = failed = 0
         here = own in epochs or not places or self._is_unregistered(app, user)
-        if here and self._delivery.to_user(app, user, event):
+        if here and self._delivery.to_user(app, user, event, device):
             reached += 1
             self._arrivals.reached(app, user, self._origin, number)
         for epoch in epochs - {own}:
-            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number)
+            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
             sent = self._courier.to_life(epoch, item)
             reached += sent
             failed += not sent
@@ -286,3 +293,25 @@ class ClusterPushes:
             self._settle(claim, Outcome.SENT if sent else Outcome.NOT_SENT)
         self._metrics.pushes += sent
         return None if repeated else outcomes
+
+    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        outcomes: list[Outcome] = []
+        for start in range(0, len(users), BATCH_TARGETS):
+            batch = users[start : start + BATCH_TARGETS]
+            places = self._find(app, batch)
+            for index, user in enumerate(batch):
+                where = None if places is None else places[index]
+                outcomes.append(self._push(app, user, event, where, device))
+        self._metrics.pushes += outcomes.count(Outcome.SENT)
+        return outcomes
+
+    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        here = self._delivery.to_app(app, event, "", except_users) > 0
+        others = len(self._courier.peers())
+        failed = self._courier.to_all(ToApp(app, "", event, except_users))
+        if not here and failed == others:
+            return Outcome.FAILED if failed else Outcome.NOT_SENT
+        self._metrics.pushes += 1
+        return Outcome.PARTLY if failed else Outcome.SENT

@@ -24,6 +24,7 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
 
     ``alone``: it was sent to one node only. Otherwise sessions elsewhere have it, and it must not follow.
     ``origin`` names its sender, ``number`` counts the sender's pushes (:mod:`imserver.services.order`).
+    ``device``: to sessions of that name only (None: to all).
     """
 
     app: str
@@ -33,14 +34,16 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
     alone: bool = True
     origin: int = 0
     number: int = 0
+    device: str | None = None
 
 
 class ToApp(Struct, frozen=True, gc=False, tag="a", array_like=True):
-    """Deliver to all users of an app but one."""
+    """Deliver to all users of an app but one, and but ``except_users``."""
 
     app: str
     except_user: str
     event: Event
+    except_users: tuple[str, ...] = ()
 
 
 class Notice(Struct, frozen=True, gc=False, tag="n", array_like=True):

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import IntEnum
 from typing import Protocol
 
@@ -31,7 +31,9 @@ class Outcome(IntEnum):
     FAILED = 3
     """The user is on another node, which is known not to have got it; the message id may be used again."""
     PARTLY = 4
-    """To all of an app: a node is known not to have got it, the others have it."""
+    """To all of an app or a room: a node is known not to have got it, the others have it."""
+    HELD = 5
+    """Nobody was there; it is kept, and delivered at a login in time."""
 
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
@@ -63,14 +65,22 @@ class Pushes(Protocol):
         The id is claimed once, and accepted when anybody was reached.
         """
 
+    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        """Tell many users the same, whatever its id: on all their devices, or on one."""
+
+    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+        """Tell all users of an app but some, whatever its id."""
+
 
 class Delivers(Protocol):
     """What delivers; :class:`imserver.services.delivery.Delivery` does it."""
 
-    def to_user(self, app: str, user: str, event: Event) -> int:
-        """Deliver to one user; the number of connections reached."""
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+        """Deliver to one user, or to one of their devices; the number of connections reached."""
 
-    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
+    ) -> int:
         """Deliver to the users of an app; the number of connections reached."""
 
 
@@ -144,3 +154,21 @@ class LocalPushes:
             self._dedupe.settle(key, sent > 0)
         self._metrics.pushes += sent
         return outcomes
+
+    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        """See :class:`Pushes`."""
+        to_user = self._to_user
+        outcomes: list[Outcome] = []
+        for user in users:
+            reached = to_user(app, user, event) if device is None else to_user(app, user, event, device)
+            outcomes.append(_SENT if reached else _NOT_SENT)
+            if not len(outcomes) % YIELD_TARGETS:
+                gevent.sleep(0)
+        self._metrics.pushes += outcomes.count(_SENT)
+        return outcomes
+
+    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+        """See :class:`Pushes`."""
+        sent = self._to_app(app, event, "", except_users) > 0
+        self._metrics.pushes += sent
+        return _SENT if sent else _NOT_SENT

@@ -72,7 +72,7 @@ class Strays:
         if item.hops and self._arrivals.is_overtaken(app, user, item.origin, item.number):
             self.unreached += 1
             return True
-        if not self._delivery.to_user(app, user, item.event):
+        if not self._delivery.to_user(app, user, item.event, item.device):
             return False
         self._arrivals.reached(app, user, item.origin, item.number)
         return True
