@@ -6,7 +6,7 @@ Writing them is the flusher's work, a few hundred connections at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection
 
 import msgspec
 
@@ -49,6 +49,9 @@ class Fanout:
         self._metrics = metrics
         self.notice_members = notice_members
         self._waiting: list[App] = []
+        self._event: Event | None = None
+        self._made: dict[Encoding, Made] = {}
+        """Frames of the event that was told to single users last: mostly the next one is told the same."""
         flusher.before_flush = self.flush_notices
 
     def to_user(self, app: App, user: str, event: Event) -> int:
@@ -60,54 +63,66 @@ class Fanout:
             return 0
         connections = entry if isinstance(entry, list) else (entry,)
         for connection in connections:
-            frame = frame_for(make(connection.encoding, event), connection)
-            if frame:
-                self._metrics.deliveries += 1
-                self._flusher.enqueue(connection, frame)
+            self._tell(connection, event)
         return len(connections)
+
+    def _tell(self, connection: Connection, event: Event) -> None:
+        if event is not self._event:
+            self._event = event
+            self._made.clear()
+        encoding = connection.encoding
+        made = self._made.get(encoding)
+        if made is None:
+            made = self._made[encoding] = make(encoding, event)
+        frame = made if type(made) is bytes else frame_for(made, connection)
+        if frame:
+            self._metrics.deliveries += 1
+            self._flusher.enqueue(connection, frame)
 
     def to_device(self, app: App, user: str, device: str, event: Event) -> int:
         """Tell the addressed sessions of ``user`` on one device; returns how many there are."""
+        if app.notices:
+            self.flush_notices()
         sessions = [c for c in app.sessions_of(user) if c.device == device]
         for connection in sessions:
-            self.to_connection(app, connection, event)
+            self._tell(connection, event)
         return len(sessions)
 
     def to_connection(self, app: App, connection: Connection, event: Event) -> None:
         """Tell one session of the app, addressed or not."""
         if app.notices:
             self.flush_notices()
-        frame = frame_for(make(connection.encoding, event), connection)
-        if frame:
-            self._metrics.deliveries += 1
-            self._flusher.enqueue(connection, frame)
+        self._tell(connection, event)
 
     def to_room(
         self,
-        app: App,
-        room: Room | None,
+        room: Room,
         event: Event,
-        except_user: str = "",
+        except_users: Collection[str] = (),
         except_connection: Connection | None = None,
-        also: Sequence[str] = (),
     ) -> int:
-        """Tell the members of a room of the app, and the users ``also``; returns the number of sessions
-        reached. Nobody is told twice."""
-        if app.notices:
+        """Tell the members of a room; returns the number of connections reached."""
+        if room.app.notices:
             self.flush_notices()
-        members: Iterable[Connection] = () if room is None else room.members
-        if except_user or except_connection is not None or also:
-            guests = [c for user in dict.fromkeys(also) for c in app.sessions_of(user) if c not in members]
-            members = [c for c in (*members, *guests) if c.user != except_user and c is not except_connection]
+        members: Collection[Connection] = room.members
+        if except_users or except_connection is not None:
+            members = [c for c in members if c.user not in except_users and c is not except_connection]
         reached = self._fill(members, None, {}, event)
         self._metrics.deliveries += reached
         return reached
 
-    def to_app(self, app: App, event: Event, except_user: str = "") -> int:
-        """Tell all users of the app but ``except_user``; returns the number of sessions reached."""
+    def to_app(
+        self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()
+    ) -> int:
+        """Tell all users of the app but these; returns the number of sessions reached."""
         if app.notices:
             self.flush_notices()
-        reached = self._spread(app, {}, event, except_user)
+        if except_users:
+            skipped = {*except_users, except_user}
+            sessions = [c for user in app.users if user not in skipped for c in app.sessions_of(user)]
+            reached = self._fill(sessions, None, {}, event)
+        else:
+            reached = self._spread(app, {}, event, except_user)
         self._metrics.deliveries += reached
         return reached
 

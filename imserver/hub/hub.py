@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
@@ -55,6 +55,8 @@ class Hub:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Live users by app. Apps may come and go; only the hub changes this."""
         self._connections = connections
+        self.on_forgotten: Callable[[Connection], None] = lambda connection: None
+        """Called with a session that is addressed no longer though it lives on. Must not switch."""
         self.now = int(time())
         """Unix seconds, one object for all who log in within a second; kept by the node."""
 
@@ -98,6 +100,7 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """Address a session no longer; it is still answered. Its end takes nobody offline."""
         self.leave(connection)
+        self.on_forgotten(connection)
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""
@@ -105,8 +108,13 @@ class Hub:
         if app.notices:
             app.newcomers[connection] = len(app.notices)
         entry = app.users.get(user)
-        if entry is None or app.policy == "newest":
+        if entry is None:
             app.users[user] = connection
+        elif app.policy == "newest":
+            app.users[user] = connection
+            for older in entry if isinstance(entry, list) else (entry,):
+                if older is not connection:
+                    self.on_forgotten(older)
         elif isinstance(entry, list):
             entry.append(connection)
         else:

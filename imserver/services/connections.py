@@ -5,9 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from enum import IntEnum
+from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any, Final, Protocol
+from weakref import WeakKeyDictionary
 
 import msgspec
 from msgspec import Struct
@@ -19,28 +20,43 @@ from imserver.model import Event
 from imserver.services.connection_ids import ConnectionIds
 from imserver.services.pushing import Outcome
 from imserver.services.questions import Questions, encode
-from imserver.services.rooms import Rooms
+from imserver.services.rooms import RoomRefused, Rooms
 from imserver.transport.connection import OPEN, Connection
 
-NUMBERED: Final = "client"
-"""The dialect whose users are connections: their number, as text, is the name of their user."""
+NAMED_BY_ID: Final = "client"
+"""The dialect whose users are connections: the name of the user is the id of the connection."""
+
+OnJoin = Callable[[Connection, str, bytes, bool], None]
 
 
-class Joined(IntEnum):
+class Joined(StrEnum):
     """What became of a connection that was to join a room."""
 
-    GONE = 0
+    JOINED = "joined"
+    MEMBER = "member"
+    """It was in there already."""
+    UNKNOWN = "unknown"
     """There is no such connection in this app."""
-    NEW = 1
-    ALREADY = 2
-    UNREACHABLE = 3
+    FULL = "full"
+    """There are too many rooms."""
+    FAILED = "failed"
     """Its node did not answer: it may have joined."""
+
+
+class Left(StrEnum):
+    """What became of a connection that was to leave a room."""
+
+    LEFT = "left"
+    ABSENT = "absent"
+    """It was not in there."""
+    UNKNOWN = "unknown"
+    FAILED = "failed"
 
 
 class ConnectionInfo(Struct, frozen=True, array_like=True):
     """A connection as others see it; ``since`` is when it logged in, in Unix seconds."""
 
-    connection_id: str
+    connection: str
     user: str
     device: str
     dialect: str
@@ -55,6 +71,10 @@ class Connections(Protocol):
 
     An id that is none, of another app, or whose connection has ended, is no error: nothing is there.
     """
+
+    on_join: list[OnJoin]
+    """Called with (connection, room, the ``about`` of the call, whether it is new there) on the connection's
+    node when it has joined by :meth:`join`, before that returns. May switch. Append."""
 
     def id_of(self, connection: Connection) -> str:
         """The id of a connection of this node: always the same one."""
@@ -71,11 +91,14 @@ class Connections(Protocol):
     def close(self, app: str, connection_id: str, code: int) -> Outcome:
         """Close one, behind all that was pushed to it, with one of the codes in ``errors.CLOSE``."""
 
-    def join(self, app: str, connection_id: str, room: str) -> Joined:
-        """See :meth:`imserver.services.rooms.Rooms.join`. Raises RoomRefused."""
+    def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
+        """See :meth:`imserver.services.rooms.Rooms.join`. Raises RoomRefused for a bad name only."""
 
-    def leave(self, app: str, connection_id: str, room: str) -> bool:
-        """Take it out of a room; whether it was in there, as far as its node answers."""
+    def leave(self, app: str, connection_id: str, room: str) -> Left:
+        """Take it out of a room."""
+
+    def rooms_of(self, app: str, connection_id: str) -> list[str] | None:
+        """The names of its rooms in the order of joining; None: it is not there, or its node is silent."""
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
         """What is known of each; None: it is not connected, or its node does not answer."""
@@ -99,45 +122,63 @@ class LocalConnections:
 
     rooms: Rooms
 
-    def __init__(self, hub: Hub, fanout: Fanout, ids: ConnectionIds, questions: Questions) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        ids: ConnectionIds,
+        questions: Questions,
+        node: Callable[[], str],
+    ) -> None:
         self.ids = ids
-        self.node = ""
-        """The name of this node, for people."""
+        self.on_join: list[OnJoin] = []
         self._hub = hub
         self._fanout = fanout
         self._questions = questions
+        self._node = node
+        """The name of this node."""
         self._by_number: dict[int, Connection] = {}
-        self._numbers: dict[Connection, int] = {}
+        self._numbers: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+
+    # --- ids ------------------------------------------------------------------------------------------------
 
     def id_of(self, connection: Connection) -> str:
         """See :class:`Connections`."""
-        if connection.encoding.dialect.name == NUMBERED and connection.user:
-            return self.ids.id_of(int(connection.user))
+        if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
+            return connection.user
         number = self._numbers.get(connection)
         if number is None:
-            number = self.ids.next_number()
+            number = self._numbers[connection] = self.ids.next_number()
             if connection.state == OPEN:
-                self._numbers[connection] = number
                 self._by_number[number] = connection
         return self.ids.id_of(number)
 
     def find(self, app: str, connection_id: str) -> Connection | None:
         """See :class:`Connections`."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return None
+        for session in known.sessions_of(connection_id):
+            if session.encoding.dialect.name == NAMED_BY_ID:
+                return session
+        if not self._by_number:
+            return None
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None
-        return self.numbered(app, address.number)
+        connection = self._by_number.get(address.number)
+        if connection is None or connection.state != OPEN or connection.app != app:
+            return None
+        return connection
 
-    def numbered(self, app: str, number: int) -> Connection | None:
-        """The connection of this number, if it is in service in this app."""
-        connection = self._by_number.get(number)
-        if connection is not None:
-            return connection if connection.state == OPEN and connection.app == app else None
-        known = self._hub.apps.get(app)
-        for session in known.sessions_of(str(number)) if known is not None else ():
-            if session.encoding.dialect.name == NUMBERED:
-                return session
-        return None
+    def ended(self, connection: Connection) -> None:
+        """See :class:`Connections`."""
+        number = self._numbers.get(connection)
+        if number is not None:
+            # The number stays with the connection: who tells of its end may name it.
+            self._by_number.pop(number, None)
+
+    # --- telling --------------------------------------------------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
         """See :class:`Connections`."""
@@ -145,59 +186,81 @@ class LocalConnections:
 
     def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
         """See :class:`Connections`."""
-        outcomes = []
-        for connection_id in connection_ids:
-            connection = self.find(app, connection_id)
-            outcomes.append(Outcome.NOT_SENT if connection is None else Outcome.SENT)
-            if connection is not None:
-                self.tell(connection, event)
-        return outcomes
+        return [
+            Outcome.SENT if self.tell(app, connection_id, event) else Outcome.NOT_SENT
+            for connection_id in connection_ids
+        ]
 
-    def tell(self, connection: Connection, event: Event) -> None:
-        """Tell a connection of this node. Never switches."""
-        self._fanout.to_connection(self._hub.apps[connection.app or ""], connection, event)
+    def tell(self, app: str, connection_id: str, event: Event) -> bool:
+        """Tell a connection, if it is on this node. Never switches."""
+        connection = self.find(app, connection_id)
+        if connection is None:
+            return False
+        self._fanout.to_connection(self._hub.apps[app], connection, event)
+        return True
 
     def close(self, app: str, connection_id: str, code: int) -> Outcome:
         """See :class:`Connections`."""
+        return Outcome.SENT if self.close_here(app, connection_id, code) else Outcome.NOT_SENT
+
+    def close_here(self, app: str, connection_id: str, code: int) -> bool:
+        """Close a connection, if it is on this node. Never switches."""
         connection = self.find(app, connection_id)
         if connection is None:
-            return Outcome.NOT_SENT
+            return False
         connection.close(code, errors.CLOSE[code].name)
-        return Outcome.SENT
+        return True
 
-    def join(self, app: str, connection_id: str, room: str) -> Joined:
-        """See :class:`Connections`."""
-        return self.join_here(app, self.find(app, connection_id), room)
+    # --- rooms ----------------------------------------------------------------------------------------------
 
-    def join_here(self, app: str, connection: Connection | None, room: str) -> Joined:
-        """Let a connection of this node join."""
-        if connection is None:
-            return Joined.GONE
-        if self.rooms.join(app, room, connection):
-            return Joined.NEW
-        return Joined.ALREADY if connection.state == OPEN else Joined.GONE
-
-    def leave(self, app: str, connection_id: str, room: str) -> bool:
+    def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
         """See :class:`Connections`."""
         connection = self.find(app, connection_id)
-        return connection is not None and self.rooms.leave(app, room, connection)
+        if connection is None:
+            return Joined.UNKNOWN
+        try:
+            new = self.rooms.join(app, room, connection)
+        except RoomRefused as refused:
+            if refused.full:
+                return Joined.FULL
+            raise
+        if room not in self.rooms.rooms_of(connection):
+            return Joined.UNKNOWN
+        for tell in self.on_join:
+            tell(connection, room, about, new)
+        return Joined.JOINED if new else Joined.MEMBER
+
+    def leave(self, app: str, connection_id: str, room: str) -> Left:
+        """See :class:`Connections`."""
+        connection = self.find(app, connection_id)
+        if connection is None:
+            return Left.UNKNOWN
+        return Left.LEFT if self.rooms.leave(app, room, connection) else Left.ABSENT
+
+    def rooms_of(self, app: str, connection_id: str) -> list[str] | None:
+        """See :class:`Connections`."""
+        info = self.about(app, (connection_id,))[0]
+        return None if info is None else list(info.rooms)
+
+    # --- being asked ----------------------------------------------------------------------------------------
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
         """See :class:`Connections`."""
-        return [self.about_here(self.find(app, each)) for each in connection_ids]
+        return [self.about_here(app, connection_id) for connection_id in connection_ids]
 
-    def about_here(self, connection: Connection | None) -> ConnectionInfo | None:
-        """What is known of a connection of this node."""
+    def about_here(self, app: str, connection_id: str) -> ConnectionInfo | None:
+        """What is known of a connection, if it is on this node."""
+        connection = self.find(app, connection_id)
         if connection is None:
             return None
         return ConnectionInfo(
-            self.id_of(connection),
+            connection_id,
             connection.user or "",
             connection.device,
             connection.encoding.dialect.name,
             connection.since,
             connection.peer,
-            self.node,
+            self._node(),
             self.rooms.rooms_of(connection),
         )
 
@@ -207,9 +270,3 @@ class LocalConnections:
         if address is None or address.birth != self.ids.birth:
             return None
         return msgspec.msgpack.decode(self._questions.answer(kind, encode(asked)), type=answer)
-
-    def ended(self, connection: Connection) -> None:
-        """See :class:`Connections`."""
-        number = self._numbers.pop(connection, None)
-        if number is not None:
-            del self._by_number[number]

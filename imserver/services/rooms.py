@@ -1,61 +1,49 @@
 """Rooms: live sets of connections that are told things together, asked the same way on one node and on many.
 
-:class:`LocalRooms` serves a node that is alone; ``services.cluster_rooms`` does the same for many.
+``services.local_rooms`` serves a node that is alone; ``services.cluster_rooms`` does the same for many.
 """
 
 from __future__ import annotations
 
-import logging
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
-import gevent
 from msgspec import Struct
 
 from imserver.errors import ImserverError
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, Hub
-from imserver.hub.rooms import Membership, Room, rooms_of
-from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.pushing import YIELD_TARGETS, Outcome
+from imserver.services.pushing import Outcome
 from imserver.transport.connection import Connection
-
-log = logging.getLogger(__name__)
 
 MAX_NAME_BYTES: Final = 255
 """Longest name of a room, in bytes of UTF-8."""
 MAX_ROOMS_OF_A_CONNECTION: Final = 1000
-LEAVERS: Final = 16
-"""Connections whose end is told to rooms at once."""
 
 OnLeft = Callable[[Connection, tuple[str, ...]], None]
 
 
 class RoomRefused(ImserverError):
-    """A connection may not join: the name is empty or too long, or there are too many rooms."""
+    """A connection may not join: the name is empty or too long, or (``full``) there are too many rooms."""
+
+    def __init__(self, reason: str, *, full: bool = False) -> None:
+        super().__init__(reason)
+        self.full = full
 
 
 class Publication(Struct, frozen=True, gc=False):
-    """What is told to a room: to all its members but the connections of ``except_user``, and but
-    ``except_connection`` (an object of this node, or an id from anywhere).
-
-    ``also`` are users who are told although none of their connections may be a member; nobody is told twice.
-    """
+    """What is told to a room: to all its members but the connections of ``except_users``, and but
+    ``except_connection`` (an object of this node, or an id from anywhere)."""
 
     room: str
     event: Event
-    except_user: str = ""
+    except_users: tuple[str, ...] = ()
     except_connection: Connection | str | None = None
-    also: tuple[str, ...] = ()
 
 
-class Member(Struct, frozen=True):
-    """A connection in a room, as others see it; ``joined`` are Unix seconds."""
+class Member(Struct, frozen=True, array_like=True):
+    """A connection in a room, as others see it: its id, whose it is, and since when, in Unix seconds."""
 
-    connection_id: str
+    connection: str
     user: str
     device: str
     dialect: str
@@ -74,17 +62,22 @@ class MemberPage(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class RoomInfo(Struct, frozen=True, array_like=True):
+class RoomCount(Struct, frozen=True, array_like=True):
     """A room and how many connections are in it."""
 
-    name: str
+    room: str
     members: int
 
 
 class RoomPage(Struct, frozen=True):
-    """Some rooms of an app in the order of names; ``more`` follow behind the last. As :class:`MemberPage`."""
+    """Some rooms of an app in the order of names; ``more`` follow behind the last.
 
-    rooms: list[RoomInfo]
+    ``total`` counts all rooms; one that has members on several nodes may count several times if there is more
+    than this page. ``missing`` names silent nodes.
+    """
+
+    total: int
+    rooms: list[RoomCount]
     more: bool = False
     missing: tuple[str, ...] = ()
 
@@ -110,14 +103,17 @@ class Rooms(Protocol):
     def leave(self, app: str, room: str, connection: Connection) -> bool:
         """Take a connection out of a room; whether it was in there. Never switches."""
 
+    def leave_all(self, connection: Connection) -> tuple[str, ...]:
+        """Take a connection out of all its rooms, whose names are returned; nobody is told. Never
+        switches."""
+
     def publish(
         self,
         app: str,
         room: str,
         event: Event,
-        except_user: str = "",
+        except_users: tuple[str, ...] = (),
         except_connection: Connection | str | None = None,
-        also: tuple[str, ...] = (),
     ) -> Outcome:
         """Tell a room (:class:`Publication`). What one greenlet or many of a node publish to a room arrives
         in the order of the calls.
@@ -134,7 +130,7 @@ class Rooms(Protocol):
     def count(self, app: str, room: str) -> int:
         """How many connections are in a room; those of other nodes as of about a second ago."""
 
-    def rooms(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
+    def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
         """Rooms of an app in the order of names, behind the name ``after``."""
 
     def rooms_of(self, connection: Connection) -> tuple[str, ...]:
@@ -142,225 +138,3 @@ class Rooms(Protocol):
 
     def ended(self, connection: Connection) -> None:
         """A connection is over (the carrier's ``ended``). Never switches."""
-
-
-class KnowsIds(Protocol):
-    """Who knows connections by their ids; :class:`imserver.services.connections.LocalConnections` does."""
-
-    def id_of(self, connection: Connection) -> str:
-        """The id of a connection of this node."""
-
-    def find(self, app: str, connection_id: str) -> Connection | None:
-        """The connection of this node with this id."""
-
-
-class Here(Struct, frozen=True, array_like=True):
-    """A node's share of a page of members: all that it has, and some of them with their joining times."""
-
-    total: int
-    members: list[Member]
-    birth: int
-    """Of the process; with ``joined`` it puts members of all nodes in one order."""
-
-
-class LocalRooms:
-    """Rooms of a node that is alone, and this node's share of the cluster's. Owner of who has left.
-
-    ``max_rooms`` tells how many rooms an app may have on a node (0: any number).
-    """
-
-    def __init__(
-        self,
-        hub: Hub,
-        fanout: Fanout,
-        metrics: Metrics,
-        connections: KnowsIds,
-        birth: int,
-        max_rooms: Callable[[str], int] = lambda app: 0,
-    ) -> None:
-        self.membership = Membership()
-        self.on_left: list[OnLeft] = []
-        self._hub = hub
-        self._fanout = fanout
-        self._metrics = metrics
-        self._connections = connections
-        self._birth = birth
-        self._max_rooms = max_rooms
-        self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
-        self._leavers = 0
-
-    # --- members --------------------------------------------------------------------------------------------
-
-    def join(self, app: str, room: str, connection: Connection) -> bool:
-        """See :class:`Rooms`."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return False
-        self._check(known, room, connection)
-        return self.membership.join(known, room, connection)
-
-    def _check(self, app: App, room: str, connection: Connection) -> None:
-        size = len(room.encode("utf-8", "surrogatepass"))
-        if not 0 < size <= MAX_NAME_BYTES:
-            raise RoomRefused(f"the name of a room has 1 to {MAX_NAME_BYTES} bytes, this one has {size}")
-        held = rooms_of(connection)
-        if len(held) >= MAX_ROOMS_OF_A_CONNECTION and room not in {r.name for r in held}:
-            raise RoomRefused(f"the connection is in {MAX_ROOMS_OF_A_CONNECTION} rooms already")
-        limit = self._max_rooms(app.name)
-        if limit and room not in app.rooms and len(app.rooms) >= limit:
-            raise RoomRefused(f"the app has {limit} rooms already, which is its limit")
-
-    def leave(self, app: str, room: str, connection: Connection) -> bool:
-        """See :class:`Rooms`."""
-        known = self._hub.apps.get(app)
-        return known is not None and self.membership.leave(known, room, connection)
-
-    def rooms_of(self, connection: Connection) -> tuple[str, ...]:
-        """See :class:`Rooms`."""
-        return tuple([room.name for room in rooms_of(connection)])
-
-    def ended(self, connection: Connection) -> None:
-        """See :class:`Rooms`."""
-        if connection.rooms is None:
-            return
-        rooms = self.membership.leave_all(connection)
-        if self.on_left:
-            self._left.append((connection, tuple([room.name for room in rooms])))
-            if self._leavers < LEAVERS:
-                self._leavers += 1
-                gevent.spawn(self._tell_left)
-
-    def _tell_left(self) -> None:
-        """Greenlet: tell of connections that have ended until there are none left."""
-        try:
-            while self._left:
-                connection, rooms = self._left.popleft()
-                for tell in self.on_left:
-                    try:
-                        tell(connection, rooms)
-                    except Exception:
-                        log.exception("telling of an end failed", extra={"connection": connection.peer})
-        finally:
-            self._leavers -= 1
-
-    # --- publishing -----------------------------------------------------------------------------------------
-
-    def publish(
-        self,
-        app: str,
-        room: str,
-        event: Event,
-        except_user: str = "",
-        except_connection: Connection | str | None = None,
-        also: tuple[str, ...] = (),
-    ) -> Outcome:
-        """See :class:`Rooms`."""
-        sent = self.deliver(app, Publication(room, event, except_user, except_connection, also)) > 0
-        self._metrics.pushes += sent
-        return Outcome.SENT if sent else Outcome.NOT_SENT
-
-    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """See :class:`Rooms`."""
-        outcomes = []
-        for number, each in enumerate(publications, 1):
-            sent = self.deliver(app, each) > 0
-            self._metrics.pushes += sent
-            outcomes.append(Outcome.SENT if sent else Outcome.NOT_SENT)
-            if not number % YIELD_TARGETS:
-                gevent.sleep(0)
-        return outcomes
-
-    def deliver(self, app: str, what: Publication) -> int:
-        """Tell the members on this node; how many connections were reached. Never switches."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return 0
-        room = known.rooms.get(what.room)
-        if room is None and not what.also:
-            return 0
-        skipped = what.except_connection
-        if isinstance(skipped, str):
-            skipped = self._connections.find(app, skipped)
-        return self._fanout.to_room(known, room, what.event, what.except_user, skipped, what.also)
-
-    # --- being asked ----------------------------------------------------------------------------------------
-
-    def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """See :class:`Rooms`."""
-        return page_of([self.members_here(app, room, after, limit + 1)], limit)
-
-    def members_here(self, app: str, room: str, after: str, limit: int) -> Here:
-        """Up to ``limit`` members on this node, behind ``after``."""
-        found = self._room(app, room)
-        if found is None:
-            return Here(0, [], self._birth)
-        mark = read_cursor(after)
-        behind = (
-            (connection, joined)
-            for connection, joined in found.members.items()
-            if (joined, self._birth) > mark
-        )
-        members = [
-            Member(
-                self._connections.id_of(connection),
-                connection.user or "",
-                connection.device,
-                connection.encoding.dialect.name,
-                joined,
-            )
-            for connection, joined in islice(behind, limit)
-        ]
-        return Here(len(found.members), members, self._birth)
-
-    def count(self, app: str, room: str) -> int:
-        """See :class:`Rooms`."""
-        found = self._room(app, room)
-        return 0 if found is None else len(found.members)
-
-    def rooms(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
-        """See :class:`Rooms`."""
-        rooms = self.rooms_here(app, after, limit + 1)
-        return RoomPage(rooms[:limit], len(rooms) > limit)
-
-    def rooms_here(self, app: str, after: str, limit: int) -> list[RoomInfo]:
-        """Up to ``limit`` rooms with members on this node, behind the name ``after``, by name."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return []
-        names = sorted(name for name in known.rooms if name > after)
-        return [RoomInfo(name, len(known.rooms[name].members)) for name in names[:limit]]
-
-    def _room(self, app: str, room: str) -> Room | None:
-        known = self._hub.apps.get(app)
-        return None if known is None else known.rooms.get(room)
-
-
-def page_of(shares: Iterable[Here], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
-    """The page that the shares of all nodes make; each has at most ``limit`` + 1 members."""
-    total, found = 0, []
-    for share in shares:
-        total += share.total
-        found += [(member.joined, share.birth, member) for member in share.members]
-    found.sort(key=lambda entry: entry[:2])
-    more = len(found) > limit
-    page = found[:limit]
-    return MemberPage(
-        total,
-        [member for _, _, member in page],
-        cursor(*page[-1][:2]) if more and page else "",
-        missing,
-    )
-
-
-def cursor(joined: float, birth: int) -> str:
-    """What stands for a member's place in the order of joining."""
-    return f"{joined!r}-{birth:x}"
-
-
-def read_cursor(text: str) -> tuple[float, int]:
-    """The place that :func:`cursor` wrote; before all members if it is no such text."""
-    joined, _, birth = text.partition("-")
-    try:
-        return float(joined), int(birth, 16)
-    except ValueError:
-        return 0.0, 0
