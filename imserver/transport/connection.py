@@ -120,6 +120,7 @@ class Connection:
         "interest",
         "last_seen",
         "masked",
+        "origin",
         "outbox",
         "parser",
         "peer",
@@ -158,6 +159,8 @@ class Connection:
         """What the service of its dialect has to remember of this connection."""
         self.rooms: Any = None
         """The rooms it is in; the hub's (:mod:`imserver.hub.rooms`)."""
+        self.origin = ""
+        """The host of the page that the client is; ``""``: one of our own, or none."""
         self.since = 0
         """When it logged in, in Unix seconds; 0: not yet."""
         carrier.connections.add(self)

@@ -94,6 +94,7 @@ def adopt(
     Used by both doors. The socket must be non-blocking; the poller may know it already.
     """
     connection = Connection(carrier, sock, admission.peer, admission.encoding, monotonic())
+    connection.origin = admission.origin
     gate.entered(host_of(admission.peer))
     carrier.poller.take(connection)
     if admission.close_code:

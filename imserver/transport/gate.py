@@ -7,7 +7,7 @@ from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha1
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from msgspec import Struct
 from websockets.exceptions import InvalidHeader, NegotiationError
@@ -17,6 +17,7 @@ from websockets.headers import build_extension, parse_extension
 from imserver import errors
 from imserver.protocol.dialect import Dialect
 from imserver.transport.connection import Connection, Encoding, Serve
+from imserver.transport.origins import Origins
 from imserver.transport.proxies import TrustedProxies, is_loopback
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -98,6 +99,8 @@ class Admission(Struct, frozen=True):
     opened: Opened | None = None
     head: Head | None = None
     """The request, for :attr:`opened`."""
+    origin: str = ""
+    """The host of the page that the client is; ``""``: one of ours, or none."""
 
 
 def accept_token(key: str) -> str:
@@ -115,14 +118,6 @@ def wants_upgrade(headers: Mapping[str, str]) -> bool:
     return "websocket" in headers.get("upgrade", "").lower() and "upgrade" in [
         token.strip() for token in headers.get("connection", "").lower().split(",")
     ]
-
-
-def _host_name(value: str) -> str:
-    """The host name in a Host header or an origin, without port, in lower case."""
-    try:
-        return (urlsplit(value if "//" in value else f"//{value}").hostname or "").rstrip(".")
-    except ValueError:
-        return ""
 
 
 class Gate:
@@ -143,6 +138,7 @@ class Gate:
         origins: tuple[str, ...],
     ) -> None:
         self.proxies = proxies
+        self.origins = Origins(proxies, any_origin, origins)
         self._paths = paths
         self._deflate = deflate
         self._encodings: dict[tuple[str, int], Encoding] = {}
@@ -161,8 +157,7 @@ class Gate:
         """Change limits and origins while running (SIGHUP)."""
         self.limit = limit
         self._limit_per_address = limit_per_address
-        self._any_origin = any_origin
-        self._origins = frozenset(_host_name(origin) for origin in origins)
+        self.origins.set_policy(any_origin, origins)
 
     def recount(self, hosts: Iterable[str]) -> None:
         """Count the addresses anew: a limit for them begins to hold while connections stand."""
@@ -188,15 +183,17 @@ class Gate:
         if not _is_key(key):
             return Refusal(errors.HTTP_BAD_REQUEST)
         host = self.proxies.client(head.host, headers.get("x-forwarded-for", ""))
+        origin = self.origins.stranger(head.host, headers)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
             self._encoding(spoken, bits),
             f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}",
             extension,
-            self._objection(spoken.dialect, head, host),
+            self._objection(spoken.dialect, origin, host),
             spoken.opened,
             head if spoken.opened is not None else None,
+            origin,
         )
 
     def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
@@ -223,7 +220,7 @@ class Gate:
             if self.per_address[host] <= 0:
                 del self.per_address[host]
 
-    def _objection(self, dialect: Dialect, head: Head, host: str) -> int:
+    def _objection(self, dialect: Dialect, origin: str, host: str) -> int:
         """The close code for a client that may not stay, 0 if it may."""
         if self.full:
             return errors.CLOSE_GOING_AWAY
@@ -235,19 +232,9 @@ class Gate:
             and not is_loopback(host)
         ):
             return errors.CLOSE_NODE_FULL
-        if not (dialect.any_origin or self._any_origin or self._same_host(head)):
+        if not self.origins.passes(origin, dialect.any_origin):
             return errors.CLOSE_NOT_ALLOWED
         return 0
-
-    def _same_host(self, head: Head) -> bool:
-        origin = head.headers.get("origin")
-        if origin is None:
-            return True
-        name = _host_name(origin)
-        hosts = {_host_name(head.headers.get("host", ""))}
-        if self.proxies.trusts(head.host):
-            hosts.add(_host_name(head.headers.get("x-forwarded-host", "").split(",")[0].strip()))
-        return bool(name) and (name in hosts or name in self._origins)
 
     def _negotiate(self, headers: Mapping[str, str]) -> tuple[str, int]:
         """Take the first acceptable permessage-deflate offer (RFC 7692): its answer and our window."""
