@@ -55,7 +55,7 @@ class Hub:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Live users by app. Apps may come and go; only the hub changes this."""
         self._connections = connections
-        self.on_forgotten: Callable[[Connection], None] = lambda connection: None
+        self.on_forgotten: Callable[[Connection], object] = lambda connection: None
         """Called with a session that is addressed no longer though it lives on. Must not switch."""
         self.now = int(time())
         """Unix seconds, one object for all who log in within a second; kept by the node."""
@@ -101,6 +101,14 @@ class Hub:
         """Address a session no longer; it is still answered. Its end takes nobody offline."""
         self.leave(connection)
         self.on_forgotten(connection)
+
+    def detach(self, connection: Connection) -> bool:
+        """Make a session a connection that has not logged in. True if that takes its user offline."""
+        gone = self.leave(connection)
+        self.on_forgotten(connection)
+        connection.app = connection.user = None
+        connection.device, connection.since = "", 0
+        return gone
 
     def join(self, app: App, connection: Connection, user: str, device: str) -> None:
         """Make ``connection`` an addressed session of ``user``; under ``newest`` the only one."""

@@ -203,6 +203,19 @@ class ClusterSessions(Sessions):
         if session is not None:
             self._departures.add(session, last_here)
 
+    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
+        """See :class:`imserver.services.sessions.Sessions`."""
+        session, connection.session = connection.session, None
+        last_here = self._hub.detach(connection)
+        if session is None:
+            return
+        stays = follower == (session.app, session.user)
+        if stays and session.policy in ("single", "refuse"):
+            # It must not be a rival of its own follower.
+            self._registry.end(session)
+        else:
+            self._departures.add(session, last_here and not stays)
+
     def start(self) -> None:
         """Begin to tell the registry of departures."""
         self._departures.start()

@@ -31,9 +31,9 @@ def say(connection: Connection, code: int) -> None:
     connection.close(code, errors.CLOSE[code].name)
 
 
-def _rivals(app: App, login: Login) -> list[Connection]:
-    """The sessions of the same user on a device of the same name."""
-    return [c for c in app.sessions_of(login.user) if c.device == login.device]
+def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
+    """The other sessions of the same user on a device of the same name."""
+    return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
 
 
 class Sessions:
@@ -46,26 +46,27 @@ class Sessions:
         self._authorise = authorise
         self._bans: dict[tuple[str, str], float] = {}
 
-    def login(self, connection: Connection, login: Login) -> int:
+    def login(self, connection: Connection, login: Login, again: bool = False) -> int:
         """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
 
+        ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
         When it returns ``REPLY_OK`` the user is reachable on this connection.
         """
         app = self._hub.apps.get(login.app)
         if app is None:
             return self._refused(errors.REPLY_UNAUTHORIZED)
-        if connection.user is not None:
+        if connection.user is not None and not again:
             return self._refused(errors.REPLY_FAILED)
         if not self._authorise(login.app, login.user, login.token):
             return self._refused(errors.REPLY_UNAUTHORIZED)
         if self._is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
-        rivals = _rivals(app, login)
+        rivals = _rivals(app, login, connection)
         if app.policy == "refuse" and rivals:
             alive = self._any_alive(rivals)
             # Others may have logged in during the wait, and they are alive for sure.
-            rivals, old = _rivals(app, login), rivals
+            rivals, old = _rivals(app, login, connection), rivals
             if alive or any(rival not in old for rival in rivals):
                 say(connection, errors.CLOSE_REFUSED)
                 return self._refused(errors.REPLY_FAILED)
@@ -73,6 +74,8 @@ class Sessions:
                 say(connection, errors.CLOSE_BANNED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
+        if connection.user is not None:
+            self.leave(connection, (app.name, login.user))
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
             return self._refused(code)
@@ -80,6 +83,15 @@ class Sessions:
             for rival in rivals:
                 say(rival, errors.CLOSE_REPLACED)
         return code
+
+    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
+        """End the session of a connection that lives on. It may switch.
+
+        ``follower``: the app and user as whom it logs in anew at once; who stays is not said to have left.
+        """
+        app, user = connection.app, connection.user
+        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != follower:
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
 
     def heartbeat(self, connection: Connection) -> None:
         """Renew a session. Under ``newest`` an older connection lives on, but keeps nobody online."""
