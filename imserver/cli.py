@@ -46,16 +46,31 @@ def _fail(error: object) -> NoReturn:
     sys.exit(1)
 
 
-@click.group(
-    cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
-)
-def main() -> None:
-    """A self-hosted instant-messaging and push gateway."""
-
-
 _config_option = click.option(
-    "--config", "path", metavar="FILE", help="Settings (YAML); what it leaves out keeps its default."
+    "-c",
+    "--config",
+    "path",
+    metavar="FILE",
+    help="Settings (YAML, or the app.ini of go-websocket); what it leaves out keeps its default.",
 )
+
+
+@click.group(
+    cls=_Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@_config_option
+@click.pass_context
+def main(context: click.Context, path: str | None) -> None:
+    """A self-hosted instant-messaging and push gateway. With -c alone it serves, as go-websocket did."""
+    if context.invoked_subcommand is not None:
+        given = {} if path is None else {"path": path}
+        context.default_map = dict.fromkeys(main.list_commands(context), given)
+    elif path is None:
+        click.echo(context.get_help())
+    else:
+        context.invoke(serve, path=path)
 
 
 @main.command()

@@ -15,6 +15,8 @@ import msgspec
 import yaml
 from msgspec import inspect
 
+from imserver import app_ini
+from imserver.app_ini import AppIni
 from imserver.settings import Config, TenantSettings
 from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
 
@@ -53,18 +55,28 @@ def load(
 ) -> Config:
     """Read and check all settings.
 
-    ``path`` is a YAML file (none: the file that IMSERVER_CONFIG names, if any), ``environ`` the environment
+    ``path`` is a YAML file, or ``conf/app.ini`` of the client dialect's original (none: the file that
+    IMSERVER_CONFIG names, if any), ``environ`` the environment
     (none: the process's), ``overrides`` the command line as ``{"app.http_port": 8080}``.
     Raises :class:`ConfigError` with one clear line.
     """
     environ = os.environ if environ is None else environ
     path = path or environ.get(ENVIRONMENT_FILE) or None
     warnings: list[str] = []
-    values = {} if path is None else _from_file(path)
+    original: AppIni | None = None
+    values: dict[str, Any] = {}
+    if path is not None and path.lower().endswith(app_ini.SUFFIX):
+        original = app_ini.parse(_text_of(path), path)
+        values = {name: convert(ROWS[name], value, path) for name, value in original.values().items()}
+    elif path is not None:
+        values = _parse(_text_of(path), path)
     values |= _from_environment(environ, warnings)
     values |= {name: convert(ROWS[name], value, "command line") for name, value in (overrides or {}).items()}
     config = _build(values, tuple(warnings))
     _check(config, path or "configuration")
+    if original is not None:
+        warned = (*config.warnings, *original.warnings(config))
+        config = msgspec.structs.replace(config, warnings=warned)
     return config
 
 
@@ -133,14 +145,13 @@ def _read_yaml(text: str, where: str) -> Any:
         raise ConfigError(f"{where}, {error}") from None
 
 
-def _from_file(path: str) -> dict[str, Any]:
+def _text_of(path: str) -> str:
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
-    return _parse(text, path)
 
 
 def _parse(text: str, path: str) -> dict[str, Any]:
@@ -280,7 +291,9 @@ def _check(config: Config, where: str) -> None:
             raise ConfigError(
                 f"{where}: server.trusted_proxies: expected networks such as 10.0.0.0/8, got {network!r}"
             ) from None
-    scheme, colon, rest = config.storage.url.partition(":///" if "sqlite" in config.storage.url else "://")
+    scheme, colon, rest = config.storage.url.partition(
+        ":///" if config.storage.url.startswith("sqlite") else "://"
+    )
     if config.storage.url and not (scheme in STORAGE_SCHEMES and colon and rest):
         raise ConfigError(
             f"{where}: storage.url: expected sqlite:///path, or a URL that begins with one of "

@@ -27,7 +27,7 @@ LAYERS = (
     ("transport",),
     ("protocol",),
     ("logs", "lifecycle"),
-    ("config",),
+    ("config", "app_ini"),
     ("values",),
     ("settings", "metrics", "model"),
     ("errors", "assets", "clock", "__init__"),

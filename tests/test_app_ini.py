@@ -1,0 +1,140 @@
+"""conf/app.ini of go-websocket: it starts this server, and what has no equal here is told."""
+
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from imserver import config
+from imserver.cli import main
+from imserver.config import Config, ConfigError
+from imserver.settings import ListenSettings
+
+from .support import run_cli
+
+ORIGINAL = """\
+[common]
+HttpPort = 6000
+RPCPort = 7000
+# 是否集群，单机则设为false
+Cluster = true
+# 对称加密key
+CryptoKey = Adba723b7fe06819
+
+[etcd]
+Endpoints = 127.0.0.1:2379, 127.0.0.2:2379, 127.0.0.3:2379
+"""
+REDIS = {"IMSERVER_REDIS_URL": "redis://127.0.0.1:6379"}
+KEYS = {"IMSERVER_API_KEYS": "[{key: secret, scopes: [push]}]"}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "app.ini"
+
+
+def load(file: Path, text: str, **environment: str) -> Config:
+    file.write_text(text, encoding="utf-8")
+    return config.load(str(file), environment)
+
+
+def test_its_port_becomes_a_listener_that_speaks_the_client_dialect(file: Path) -> None:
+    settings = load(file, ORIGINAL)
+    assert settings.server.extra_listen == (ListenSettings(6000, ws_dialect="client"),)
+    assert settings.app.rpc_port == 7000
+    assert (settings.app.http_port, settings.app.websocket_port) == (8080, 8089)
+
+
+@pytest.mark.parametrize("text", ["", "[common]\n", "[common]\nHttpPort =\n", "; nothing\n[etcd]\n"])
+def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: str) -> None:
+    settings = load(file, text)
+    assert settings.server.extra_listen == (ListenSettings(7800, ws_dialect="client"),)
+    assert settings.app.rpc_port == 7900
+    assert settings.warnings == ()
+
+
+def test_names_are_known_in_any_case_and_values_in_quotes_with_comments_behind(file: Path) -> None:
+    settings = load(file, '\ufeff[Common]\n  httpport = "6001" ; where\n  RPC_PORT: 7001\n')
+    assert settings.server.extra_listen[0].port == 6001
+    assert settings.app.rpc_port == 7001
+
+
+def test_the_environment_counts_more_than_the_file(file: Path) -> None:
+    settings = load(file, ORIGINAL, IMSERVER_APP_RPC_PORT="7777", **REDIS)
+    assert settings.app.rpc_port == 7777
+
+
+def test_a_cluster_without_redis_is_told_what_to_set(file: Path) -> None:
+    (warning,) = load(file, ORIGINAL).warnings
+    assert "Cluster is true" in warning
+    assert "redis.url" in warning
+
+
+def test_with_redis_only_the_addresses_of_etcd_are_told_to_be_of_no_use(file: Path) -> None:
+    (warning,) = load(file, ORIGINAL, **REDIS).warnings
+    assert "Endpoints has no effect" in warning
+
+
+def test_a_single_node_is_told_nothing(file: Path) -> None:
+    assert load(file, ORIGINAL.replace("Cluster = true", "Cluster = false")).warnings == ()
+
+
+def test_a_key_of_ones_own_and_unknown_names_are_told_to_have_no_effect(file: Path) -> None:
+    warnings = load(file, "[common]\nCryptoKey = 0123456789abcdef\nColour = red\n[log]\nlevel = 1\n").warnings
+    assert [warning.partition(": ")[2].partition(" ")[0] for warning in warnings] == [
+        "CryptoKey",
+        "common.colour",
+        "log.level",
+    ]
+
+
+def test_the_public_key_is_refused_once_the_server_has_keys_of_its_own(file: Path) -> None:
+    with pytest.raises(ConfigError, match="CryptoKey is the one that the original comes with"):
+        load(file, ORIGINAL, **KEYS)
+    assert load(file, ORIGINAL.replace("CryptoKey", "; CryptoKey"), **KEYS)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("HttpPort = 1", r"line 1: a section such as \[common\] has to come first"),
+        ("[common]\nHttpPort = 1\nHttpPort = 2", "line 3: httpport is given twice"),
+        ("[common]\n[common]", "line 2: the section common is given twice"),
+        ("[common]\n= 5", "line 2: expected key = value"),
+        ("[common]\nHttpPort = many", "HttpPort: expected a port, got 'many'"),
+        ("[common]\nRPCPort = 65536", "RPCPort: expected a port, got '65536'"),
+        ("[common]\nCluster = perhaps", "Cluster: expected true or false, got 'perhaps'"),
+        ("[common]\nCryptoKey = short", "CryptoKey: expected 16, 24 or 32 bytes, got 5"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_that_names_the_file(file: Path, text: str, problem: str) -> None:
+    with pytest.raises(ConfigError, match=problem) as raised:
+        load(file, text)
+    assert str(raised.value).startswith(f"{file}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_check_config_shows_what_becomes_of_it(file: Path) -> None:
+    file.write_text(ORIGINAL, encoding="utf-8")
+    for arguments in (["check-config", "-c", str(file)], ["-c", str(file), "check-config"]):
+        done = CliRunner().invoke(main, arguments)
+        assert done.exit_code == 0
+        assert "port: 6000" in done.output
+        assert "ws_dialect: client" in done.output
+
+
+@pytest.mark.parametrize("arguments", [["-c"], ["serve", "-c"]])
+def test_it_starts_the_server_with_and_without_a_command(file: Path, arguments: list[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        file.write_text(f"[common]\nHttpPort = {port}\n", encoding="utf-8")
+        done = run_cli(
+            *arguments,
+            str(file),
+            IMSERVER_APP_HTTP_PORT="0",
+            IMSERVER_APP_WEBSOCKET_PORT="0",
+            IMSERVER_SERVER_DATA_DIR=str(file.parent / "data"),
+        )
+    assert done.returncode == 1
+    assert done.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
