@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gevent.hub import get_hub
+from msgspec.structs import replace
 
 from imserver.api.call import Api
 from imserver.api.fast import fast_routes
@@ -16,6 +17,7 @@ from imserver.config import Config
 from imserver.errors import StartError
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
+from imserver.settings import ListenSettings
 from imserver.transport.connection import Carrier
 from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate
@@ -26,7 +28,20 @@ log = logging.getLogger(__name__)
 
 Application = Callable[..., Any]
 LISTENER_KEY = "imserver.listener"
-"""Key of the WSGI environment that names a request's listener: ``"http"`` or ``"websocket"``."""
+"""Key of the WSGI environment that names a request's listener, see :func:`listeners_of`."""
+
+
+def listeners_of(config: Config) -> dict[str, ListenSettings]:
+    """Where a node of these settings listens: ``"http"``, ``"websocket"``, and ``"extra 1"`` and on, which
+    serve all that the first two do."""
+    server, app = config.server, config.app
+    extra = {f"extra {number}": row for number, row in enumerate(server.extra_listen, 1)}
+    listeners = {
+        "http": ListenSettings(app.http_port),
+        "websocket": ListenSettings(app.websocket_port),
+        **extra,
+    }
+    return {name: replace(row, host=row.host or server.host) for name, row in listeners.items()}
 
 
 def bind_all(config: Config) -> dict[str, socket.socket]:
@@ -34,11 +49,11 @@ def bind_all(config: Config) -> dict[str, socket.socket]:
 
     Raises :class:`StartError` with one clear line if one cannot be had; none is left open then.
     """
-    server, app = config.server, config.app
+    server = config.server
     sockets: dict[str, socket.socket] = {}
     try:
-        for name, port in (("http", app.http_port), ("websocket", app.websocket_port)):
-            sockets[name] = bind(server.host, port, server.backlog, server.reuse_port)
+        for name, row in listeners_of(config).items():
+            sockets[name] = bind(row.host, row.port, server.backlog, server.reuse_port)
     except StartError:
         for sock in sockets.values():
             sock.close()
@@ -47,12 +62,14 @@ def bind_all(config: Config) -> dict[str, socket.socket]:
 
 
 def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
-    """What a banner says of the listening sockets ``"http"`` and ``"websocket"``."""
-    http, websocket = (text_of(listeners[name].getsockname()) for name in ("http", "websocket"))
+    """What a banner says of the listening sockets, by the name of their listener."""
+    where = {name: text_of(sock.getsockname()) for name, sock in listeners.items()}
+    http = where.pop("http")
     return {
         "http": f"http://{http}",
         "chat page": f"http://{http}/home/index",
-        "websocket": f"ws://{websocket}/acc",
+        "websocket": f"ws://{where.pop('websocket')}/acc",
+        **{name: f"http://{address}, ws://{address}/ws" for name, address in where.items()},
     }
 
 
@@ -76,6 +93,7 @@ class Doors:
         self._api = api
         self._application = application
         self._request_log = request_log
+        self._ws_dialects = {name: row.ws_dialect for name, row in listeners_of(config).items()}
         self._listeners: list[Listener] = []
         self._fronts: list[Front] = []
         self._wsgi_doors: list[Any] = []
@@ -112,6 +130,7 @@ class Doors:
             limits.keepalive_seconds,
             self._request_log.add if self._config.log.requests else None,
             self.admit,
+            self._ws_dialects[name],
         )
         self._fronts.append(front)
         loop = get_hub().loop
@@ -119,13 +138,13 @@ class Doors:
 
     def _open_wsgi_door(self, name: str, sock: socket.socket) -> None:
         # Only this door needs gevent-websocket.
-        from imserver.transport.upgrade import Door
+        from imserver.transport.upgrade import WS_DIALECT_KEY, Door
 
         limits = self._config.limits
         door = Door(
             sock,
             self._application,
-            {LISTENER_KEY: name},
+            {LISTENER_KEY: name, WS_DIALECT_KEY: self._ws_dialects[name]},
             self._gate,
             self.admit,
             self._refused,

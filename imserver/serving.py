@@ -94,11 +94,16 @@ def banner(config: Config, addresses: Mapping[str, str], **more: str) -> str:
 def refuse_open_demo(config: Config) -> None:
     """Raise StartError if strangers could reach a server on which anybody may push."""
     server = config.server
-    if config.demo and not server.insecure and not _is_loopback(server.host):
-        raise StartError(
-            f"server.host {server.host} is beyond loopback and no API key exists, so strangers could push: "
-            "set api.keys, or start with --insecure"
-        )
+    if not config.demo or server.insecure:
+        return
+    hosts = {"server.host": server.host}
+    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
+    for name, host in hosts.items():
+        if host and not _is_loopback(host):
+            raise StartError(
+                f"{name} {host} is beyond loopback and no API key exists, so strangers could push: "
+                "set api.keys, or start with --insecure"
+            )
 
 
 def _is_loopback(host: str) -> bool:

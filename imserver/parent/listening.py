@@ -13,12 +13,13 @@ from struct import Struct
 from typing import Any, Final
 
 from imserver.config import Config
+from imserver.doors import listeners_of
 from imserver.errors import StartError
 
 _log = logging.getLogger(__name__)
 
 Listeners = dict[str, _socket.socket]
-"""The sockets of one child: ``"http"`` and ``"websocket"``."""
+"""The sockets of one child by the name of their listener (``doors.listeners_of``)."""
 
 _ATTACH_PROGRAM: Final = 51
 """SO_ATTACH_REUSEPORT_CBPF of Linux, which the standard library does not name."""
@@ -30,26 +31,26 @@ def resolve(host: str) -> str:
 
 
 def listen(config: Config, count: int) -> list[Listeners]:
-    """Listen on both ports for so many children; port 0 takes any free one, the same for all.
+    """Listen on all ports for so many children; port 0 takes any free one, the same for all.
 
     Raises :class:`StartError` with one clear line if an address cannot be had; also if somebody else listens
     there with SO_REUSEPORT, who would lose clients to us without knowing.
     """
-    ports = {"http": config.app.http_port, "websocket": config.app.websocket_port}
     made: list[Listeners] = [{} for _ in range(count)]
     server = config.server
-    try:
-        for name, port in ports.items():
+    for name, row in listeners_of(config).items():
+        port = row.port
+        try:
             if port and not server.reuse_port:
-                _bound(server.host, port, alone=True).close()
+                _bound(row.host, port, alone=True).close()
             for listeners in made:
-                sock = listeners[name] = _bound(server.host, port)
+                sock = listeners[name] = _bound(row.host, port)
                 sock.listen(server.backlog)
                 port = sock.getsockname()[1]
-    except OSError as error:
-        for listeners in made:
-            close(listeners)
-        raise StartError(f"cannot listen on {server.host}:{port}: {error.strerror or error}") from None
+        except OSError as error:
+            for listeners in made:
+                close(listeners)
+            raise StartError(f"cannot listen on {row.host}:{port}: {error.strerror or error}") from None
     return made
 
 

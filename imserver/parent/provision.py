@@ -14,7 +14,7 @@ _LAST_PORT: Final = 65535
 #: What the parent has made for all its life, or what it and its children must agree on.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
-    "server": ("host", "reuse_port", "data_dir", "secret_file", "backlog", "processes"),
+    "server": ("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "backlog", "processes"),
     "redis": ("url", "addr", "db"),
     "cluster": ("advertise", "bind"),
 }
@@ -30,18 +30,24 @@ def check(config: Config) -> None:
         raise StartError(f"app.rpc_port 0: {count} nodes need a port of their own each, which names them")
     if last > _LAST_PORT:
         raise StartError(f"app.rpc_port {first}: {count} nodes need the ports up to {last}")
-    for name, port in (("http_port", config.app.http_port), ("websocket_port", config.app.websocket_port)):
+    ports = {"app.http_port": config.app.http_port, "app.websocket_port": config.app.websocket_port}
+    ports |= {f"server.extra_listen[{n}]": row.port for n, row in enumerate(config.server.extra_listen)}
+    for name, port in ports.items():
         if first <= port <= last:
             raise StartError(
-                f"app.rpc_port {first}: {count} nodes need the ports up to {last}, and app.{name} is {port}"
+                f"app.rpc_port {first}: {count} nodes need the ports up to {last}, and {name} is {port}"
             )
 
 
 def located(config: Config) -> Config:
-    """The same with addresses found out: the one to listen on, and the one that names the nodes."""
+    """The same with addresses found out: those to listen on, and the one that names the nodes."""
+    extra = [
+        msgspec.structs.replace(row, host=row.host and resolve(row.host))
+        for row in config.server.extra_listen
+    ]
     return _replaced(
         config,
-        server={"host": resolve(config.server.host)},
+        server={"host": resolve(config.server.host), "extra_listen": tuple(extra)},
         cluster={"advertise": config.cluster.advertise or own_address()},
     )
 
