@@ -174,9 +174,19 @@ HTTP_FORBIDDEN: Final = HttpProblem(
     403, "forbidden", "The key does not allow this, or not in this app.", False
 )
 HTTP_UNKNOWN_APP: Final = HttpProblem(404, "unknown_app", "There is no app of this name.", False)
+HTTP_UNKNOWN_CONNECTION: Final = HttpProblem(
+    404, "unknown_connection", "No connection of this app has this id.", False
+)
 HTTP_NOT_FOUND: Final = HttpProblem(404, "not_found", "There is nothing at this path.", False)
 HTTP_METHOD_NOT_ALLOWED: Final = HttpProblem(405, "method_not_allowed", "The path has no such method.", False)
 HTTP_TIMEOUT: Final = HttpProblem(408, "timeout", "The request took too long to arrive.", True)
+HTTP_APP_EXISTS: Final = HttpProblem(409, "app_exists", "There is an app of this name already.", False)
+HTTP_APP_CONFIGURED: Final = HttpProblem(
+    409, "app_configured", "This app stands in the configuration, and is changed there.", False
+)
+HTTP_TOO_MANY_APPS: Final = HttpProblem(
+    409, "too_many_apps", "limits.registered_apps apps are registered already.", False
+)
 HTTP_BODY_TOO_LARGE: Final = HttpProblem(413, "body_too_large", "The body is over limits.body_bytes.", False)
 HTTP_URI_TOO_LONG: Final = HttpProblem(414, "uri_too_long", "The address is over limits.header_bytes.", False)
 HTTP_UNKNOWN_ENCODING: Final = HttpProblem(
@@ -200,6 +210,7 @@ HTTP_NOT_READY: Final = HttpProblem(503, "not_ready", "The node starts, stops or
 HTTP_STORAGE_UNAVAILABLE: Final = HttpProblem(
     503, "storage_unavailable", "The database does not answer.", True
 )
+HTTP_REGISTRY_UNAVAILABLE: Final = HttpProblem(503, "registry_unavailable", "Redis does not answer.", True)
 HTTP_VERSION_NOT_SUPPORTED: Final = HttpProblem(
     505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.", False
 )
@@ -217,9 +228,13 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_FORBIDDEN,
         HTTP_ORIGIN_REFUSED,
         HTTP_UNKNOWN_APP,
+        HTTP_UNKNOWN_CONNECTION,
         HTTP_NOT_FOUND,
         HTTP_METHOD_NOT_ALLOWED,
         HTTP_TIMEOUT,
+        HTTP_APP_EXISTS,
+        HTTP_APP_CONFIGURED,
+        HTTP_TOO_MANY_APPS,
         HTTP_BODY_TOO_LARGE,
         HTTP_URI_TOO_LONG,
         HTTP_UNKNOWN_ENCODING,
@@ -233,6 +248,7 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_BUSY,
         HTTP_NOT_READY,
         HTTP_STORAGE_UNAVAILABLE,
+        HTTP_REGISTRY_UNAVAILABLE,
         HTTP_VERSION_NOT_SUPPORTED,
     )
 }

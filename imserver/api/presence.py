@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Any
 
 from imserver.api.call import Api, Call
+from imserver.api.cursor import cursor as cursor_of
+from imserver.api.cursor import read_cursor
 from imserver.api.reply import BAD_PARAMETER, Answer, Refused, success
 
 LIST_PAGE = 10_000
@@ -21,24 +21,19 @@ def user_list(api: Api, call: Call) -> Answer:
     all the while is listed exactly once, whoever else comes and goes. ``missingNodes`` names nodes that did
     not answer in time, if any did not.
     """
-    cursor = call.params.get("cursor", "")
-    page = api.presence.page(call.app, _read_cursor(cursor) if cursor else None, LIST_PAGE)
+    page = api.presence.page(call.app, _after(call.params.get("cursor", "")), LIST_PAGE)
     data: dict[str, Any] = {"userCount": page.total, "userList": page.users}
     if page.more:
-        data["next"] = _cursor(page.users[-1])
+        data["next"] = cursor_of(page.users[-1])
     if page.missing:
         data["missingNodes"] = page.missing
     return success(data)
 
 
-def _cursor(name: str) -> str:
-    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str) -> str:
+def _after(cursor: str) -> str | None:
     try:
-        return base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, ValueError):
+        return read_cursor(cursor) if cursor else None
+    except ValueError:
         raise Refused(BAD_PARAMETER) from None
 
 

@@ -1,0 +1,15 @@
+"""Cursors of lists: the name behind which a page begins, as text that fits into an address."""
+
+from __future__ import annotations
+
+import base64
+
+
+def cursor(name: str) -> str:
+    """What a client sends back to get the page behind ``name``."""
+    return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
+
+
+def read_cursor(text: str) -> str:
+    """The name that :func:`cursor` was made of. Raises ValueError if it is none."""
+    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()

@@ -1,0 +1,238 @@
+"""The OpenAPI 3.1 document of ``/api/v1``, made from the table of operations.
+
+What the document says of a body is what the msgspec Struct checks; what every route has (keys, problems, ids)
+is said here once.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver import __version__, errors
+from imserver.api.v1.operation import JSON, Header, Operation
+from imserver.errors import HttpProblem
+
+TAGS: Final = {
+    "push": "Deliver messages to whoever is connected.",
+    "presence": "Who is online, where, and since when.",
+    "rooms": "Live sets of connections that are published to together.",
+    "sessions": "End sessions, and keep users out.",
+    "apps": "The tenants of this server: nothing crosses from one app to another.",
+    "events": "Receive without a WebSocket.",
+    "document": "This interface, described.",
+}
+"""The chapters of the document, in their order."""
+
+REQUEST_ID: Final = Header(
+    "X-Request-Id", "The id of this request in the server's log: yours if you sent one.", example="7f3a-1"
+)
+RATE_HEADERS: Final = (
+    Header("RateLimit-Limit", "Requests that this key may make in a second.", "integer", 1000),
+    Header("RateLimit-Remaining", "How many of them are left.", "integer", 999),
+    Header("RateLimit-Reset", "Seconds until all of them are there again.", "integer", 1),
+)
+_ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
+_KEYED: Final = (errors.HTTP_UNAUTHORIZED,)
+_WITH_BODY: Final = (errors.HTTP_BODY_TOO_LARGE,)
+
+
+class Problem(Struct):
+    """What a refusal says. Programs look at ``code``; ``message`` is for people and may change."""
+
+    code: str
+    message: str
+    temporary: bool
+    request_id: str
+
+
+def document(
+    operations: Iterable[Operation], numbers: Mapping[str, int], demo: bool = False
+) -> dict[str, Any]:
+    """The document as JSON's Python types.
+
+    ``numbers`` are limits of this server, by setting: where a schema names one in place of a number, the
+    number stands in the document. ``demo``: no key is needed.
+    """
+    rows = tuple(operations)
+    references, schemas = _schemas(rows, numbers)
+    paths: dict[str, dict[str, Any]] = {}
+    for row in rows:
+        paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, references, schemas, demo)
+    used = {name for row in rows for name in _queries(row)}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "imserver",
+            "version": __version__,
+            "summary": "Push to connected users, see who is online, run rooms.",
+            "description": inspect.cleandoc(_DESCRIPTION),
+            "license": {"name": "MIT", "identifier": "MIT"},
+        },
+        "servers": [{"url": "/"}],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "paths": paths,
+        "components": {
+            "schemas": {name: schema for name, schema in schemas.items() if name not in used},
+            "securitySchemes": {
+                "key": {
+                    "type": "http",
+                    "scheme": "bearer",
+                    "description": "An API key with the scope that the operation names.",
+                }
+            },
+        },
+    }
+
+
+_DESCRIPTION: Final = """
+    Requests and answers are JSON in UTF-8. What acts is a POST; what only looks is a GET with query parameters
+    in its address.
+    A field that a route does not know is refused, so that a slip of the pen is noticed.
+
+    A refusal has a fitting HTTP status and a body `{"code", "message", "temporary", "request_id"}`. Where
+    `temporary` is true the same request may succeed later.
+    """
+
+
+def _schemas(
+    rows: Sequence[Operation], numbers: Mapping[str, int]
+) -> tuple[dict[Any, Any], dict[str, dict[str, Any]]]:
+    """For every type how it is referred to, and the schemas by name."""
+    types: list[Any] = [Problem]
+    for row in rows:
+        types += [kind for kind in (row.query, row.body, row.answer) if kind is not None]
+    types = list(dict.fromkeys(types))
+    found, components = msgspec.json.schema_components(types, ref_template="#/components/schemas/{name}")
+    schemas = {name: _told(schema, numbers) for name, schema in sorted(components.items())}
+    return dict(zip(types, found, strict=True)), schemas
+
+
+def _told(schema: Any, numbers: Mapping[str, int]) -> Any:
+    """A schema with its texts as Markdown, and with numbers in place of the settings that it names."""
+    if isinstance(schema, list):
+        return [_told(each, numbers) for each in schema]
+    if not isinstance(schema, dict):
+        return numbers.get(schema, schema) if isinstance(schema, str) else schema
+    told = {name: _told(value, numbers) for name, value in schema.items()}
+    if isinstance(told.get("description"), str):
+        told["description"] = _markdown(told["description"])
+    return told
+
+
+def _markdown(text: str) -> str:
+    return inspect.cleandoc(text).replace("``", "`")
+
+
+def _queries(row: Operation) -> tuple[str, ...]:
+    return () if row.query is None else (row.query.__name__,)
+
+
+def _operation(
+    row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
+) -> dict[str, Any]:
+    needed: list[dict[str, list[str]]] = [{"key": [row.scope]}] if row.scope else []
+    described: dict[str, Any] = {
+        "operationId": operation_id(row),
+        "tags": [row.tag],
+        "summary": row.summary,
+        "description": _markdown(row.description),
+        "security": [*needed, {}] if demo and needed else needed,
+        "parameters": _parameters(row, schemas),
+        "responses": _responses(row, references),
+    }
+    if row.body is not None:
+        content: dict[str, Any] = {"schema": references[row.body]}
+        if row.example_body is not None:
+            content["examples"] = {"example": {"value": row.example_body}}
+        described["requestBody"] = {"required": True, "content": {JSON: content}}
+    return described
+
+
+def operation_id(row: Operation) -> str:
+    """The name of an operation for programs that are made from the document: ``post_rooms_join``."""
+    return "_".join([row.method.lower(), *row.path.replace(".", "/").split("/")[3:]])
+
+
+def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    found = []
+    if row.query is not None:
+        schema = schemas[row.query.__name__]
+        examples = row.example_query or {}
+        for name, kind in schema["properties"].items():
+            parameter: dict[str, Any] = {
+                "name": name,
+                "in": "query",
+                "required": name in schema.get("required", ()),
+                "schema": {key: value for key, value in kind.items() if key != "description"},
+                "description": kind.get("description", ""),
+            }
+            if name in examples:
+                parameter["example"] = examples[name]
+            found.append(parameter)
+    return found + [_header(header, where="header") for header in row.headers]
+
+
+def _header(header: Header, where: str = "") -> dict[str, Any]:
+    described: dict[str, Any] = {"description": header.meaning, "schema": {"type": header.kind}}
+    if header.example is not None:
+        described["example"] = header.example
+    return {"name": header.name, "in": where, "required": False, **described} if where else described
+
+
+def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
+    headers = _answer_headers(row)
+    good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
+    content: dict[str, Any] = {} if row.answer is None else {"schema": references[row.answer]}
+    if row.example_answer is not None:
+        content["examples"] = {"example": {"value": row.example_answer}}
+    if row.status != HTTPStatus.SWITCHING_PROTOCOLS:
+        good["content"] = {row.content_type: content}
+    by_status: dict[int, list[HttpProblem]] = {}
+    for problem in problems_of(row):
+        by_status.setdefault(problem.status, []).append(problem)
+    return {
+        str(row.status): good,
+        **{
+            str(status): _refusal(problems, references[Problem], headers)
+            for status, problems in sorted(by_status.items())
+        },
+    }
+
+
+def _answer_headers(row: Operation) -> dict[str, Any]:
+    shared = (*RATE_HEADERS, REQUEST_ID) if row.scope else (REQUEST_ID,)
+    return {header.name: _header(header) for header in (*row.answer_headers, *shared)}
+
+
+def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
+    """Every refusal that a route may answer with."""
+    common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
+    if row.scope:
+        common += [*_KEYED, errors.HTTP_TOO_MANY_REQUESTS]
+    return tuple(dict.fromkeys((*row.problems, *common)))
+
+
+def _refusal(problems: Sequence[HttpProblem], reference: Any, headers: dict[str, Any]) -> dict[str, Any]:
+    examples = {
+        problem.code: {
+            "summary": problem.message,
+            "value": {
+                "code": problem.code,
+                "message": problem.message,
+                "temporary": problem.temporary,
+                "request_id": "7f3a-1",
+            },
+        }
+        for problem in problems
+    }
+    return {
+        "description": " ".join(problem.message for problem in problems),
+        "headers": {REQUEST_ID.name: headers[REQUEST_ID.name]},
+        "content": {JSON: {"schema": reference, "examples": examples}},
+    }

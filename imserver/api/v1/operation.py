@@ -1,0 +1,57 @@
+"""How a route of ``/api/v1`` is declared: one row that the router, the OpenAPI document and the tests read.
+
+A module of routes exports ``OPERATIONS``, a tuple of :class:`Operation`. What a request carries and what it
+is answered with are msgspec Structs: they check what comes in, and their annotations are the document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.errors import HttpProblem
+
+PREFIX: Final = "/api/v1"
+JSON: Final = "application/json"
+
+
+class Header(Struct, frozen=True):
+    """One header of a request or of an answer, as the document tells of it. ``kind`` is a JSON type."""
+
+    name: str
+    meaning: str
+    kind: str = "string"
+    example: Any = None
+
+
+class Operation(Struct, frozen=True):
+    """One route. ``scope``: what a caller's key has to allow (``""``: no key needed).
+
+    ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
+    the one that the body of an answer of ``status`` is made of (None: there is none of them, or the document
+    cannot tell its shape). The examples are what goes over the wire, as Python's JSON has it. ``problems``
+    and the headers are those that are this route's own: what every route has is said once, in
+    :mod:`imserver.api.v1.openapi`.
+    """
+
+    method: str
+    path: str
+    scope: str
+    function: Callable[..., Any]
+    tag: str
+    summary: str
+    description: str = ""
+    query: type[Struct] | None = None
+    body: type[Struct] | None = None
+    answer: Any = None
+    status: int = 200
+    problems: tuple[HttpProblem, ...] = ()
+    headers: tuple[Header, ...] = ()
+    answer_headers: tuple[Header, ...] = ()
+    example_query: dict[str, Any] | None = None
+    example_body: Any = None
+    example_answer: Any = None
+    content_type: str = JSON
+    hot: bool = True

@@ -1,0 +1,38 @@
+"""Reads the query of a GET as a msgspec Struct: a parameter that is unknown or given twice is refused."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from imserver.api.call import Call
+from imserver.api.cursor import read_cursor
+from imserver.api.form import parse_pairs
+from imserver.api.style import Problem
+from imserver.errors import HTTP_INVALID_REQUEST
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def read_query(call: Call, kind: type[T]) -> T:
+    """The parameters of a request as ``kind``. Raises :class:`Problem` with a text that names the wrong one."""
+    params: dict[str, Any] = {}
+    for name, value in parse_pairs(b"" if call.request is None else call.request.query):
+        if name in params:
+            raise Problem(HTTP_INVALID_REQUEST, f"The parameter `{name}` is given twice")
+        params[name] = value
+    try:
+        return msgspec.convert(params, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise Problem(HTTP_INVALID_REQUEST, str(error)) from None
+
+
+def after(cursor: str) -> str | None:
+    """The name behind which a page begins; None for the first page. Raises :class:`Problem`."""
+    if not cursor:
+        return None
+    try:
+        return read_cursor(cursor)
+    except ValueError:
+        raise Problem(HTTP_INVALID_REQUEST, "This `cursor` is not one that a page gave as `next`") from None
