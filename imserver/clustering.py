@@ -23,6 +23,7 @@ from imserver.services.cluster_presence import ClusterPresence, names_here
 from imserver.services.cluster_pushes import ClusterPushes
 from imserver.services.cluster_removals import ClusterRemovals
 from imserver.services.cluster_sessions import ClusterSessions
+from imserver.services.connection_ids import ConnectionIds
 from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
@@ -44,6 +45,8 @@ class Cluster:
         self,
         config: Config,
         secret: bytes,
+        questions: Questions,
+        ids: ConnectionIds,
         hub: Hub,
         fanout: Fanout,
         delivery: Delivery,
@@ -56,7 +59,8 @@ class Cluster:
         self._fanout = fanout
         self._delivery = delivery
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
-        self.questions = Questions()
+        self.questions = questions
+        self._ids = ids
         self.registry = RedisRegistry(
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
         )
@@ -129,6 +133,7 @@ class Cluster:
                 started_at=time(),
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
+                birth=self._ids.birth,
             )
         )
         self._leases_changed()

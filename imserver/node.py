@@ -32,14 +32,18 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.report import Report
+from imserver.services.connection_ids import ConnectionIds, new_birth
+from imserver.services.connections import Connections, LocalConnections
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
+from imserver.services.local_rooms import LocalRooms
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
 from imserver.services.pushing import LocalPushes, Pushes
-from imserver.services.questions import State
+from imserver.services.questions import Questions, State
 from imserver.services.removals import LocalRemovals, Removals
+from imserver.services.rooms import Rooms
 from imserver.services.sessions import Sessions
 from imserver.speaking import paths_of
 from imserver.transport import poller
@@ -137,7 +141,10 @@ class Node:
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
+        self.questions = Questions()
+        self.ids = ConnectionIds(secret, new_birth())
         self._choose_services(secret)
+        self.hub.on_forgotten = self.rooms.leave_all
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.gate = self._make_gate()
@@ -162,6 +169,8 @@ class Node:
         self.pushes: Pushes
         self.removals: Removals
         self.registry: Registry
+        self.rooms: Rooms
+        self.connections: Connections
         if not self.config.clustered:
             # It asks its own hub who is here; the registry tells operators of the one node that lives.
             self.registry = MemoryRegistry()
@@ -169,6 +178,7 @@ class Node:
             self.presence = LocalPresence(self.hub)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
             self.removals = LocalRemovals(self.hub, self.sessions)
+            self.rooms, self.connections = self._local_rooms()
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
         from imserver.clustering import Cluster
@@ -176,6 +186,8 @@ class Node:
         cluster = Cluster(
             self.config,
             secret,
+            self.questions,
+            self.ids,
             self.hub,
             self.fanout,
             self.delivery,
@@ -187,6 +199,20 @@ class Node:
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
         self.removals = cluster.removals
+        self.rooms, self.connections = self._local_rooms()
+
+    def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
+        connections = LocalConnections(
+            self.hub, self.fanout, self.ids, self.questions, lambda: self.registry.lease.node
+        )
+        connections.rooms = rooms = LocalRooms(
+            self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms
+        )
+        return rooms, connections
+
+    def _max_rooms(self, app: str) -> int:
+        tenant = self.config.apps.get(app)
+        return 0 if tenant is None else tenant.max_rooms
 
     def _make_overview(self) -> Overview:
         def own_state(asked: State) -> dict[str, Any]:
@@ -198,8 +224,7 @@ class Node:
         rpc = None if self.cluster is None else self.cluster.rpc
         seconds = self.config.cluster.rpc_seconds
         overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
-        if self.cluster is not None:
-            overview.add_to(self.cluster.questions)
+        overview.add_to(self.questions)
         return overview
 
     def _connection_limit(self, files: int) -> int:
@@ -256,6 +281,7 @@ class Node:
                 started_at=self.started_at,
                 host=socket.gethostname(),
                 public_ws_url=config.server.public_ws_url,
+                birth=self.ids.birth,
             )
         )
 
@@ -288,6 +314,8 @@ class Node:
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
+        self.rooms.ended(connection)
+        self.connections.ended(connection)
         self.sessions.ended(connection, code)
 
     def _tick(self) -> None:

@@ -44,6 +44,8 @@ class Lease(Struct, frozen=True):
     counts: dict[str, int] = field(default_factory=dict)
     draining: bool = False
     version: int = 1
+    birth: int = 0
+    """What tells its process from all others, whatever epochs it lives through; 0: a version before."""
 
 
 class Session(Struct, gc=False, eq=False):
