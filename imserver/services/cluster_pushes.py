@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import count
+from itertools import count, repeat
 from random import getrandbits
 from time import monotonic
 
@@ -296,13 +296,23 @@ class ClusterPushes:
 
     def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
         """See :class:`imserver.services.pushing.Pushes`."""
+        return self._reach(app, users, repeat(event), device)
+
+    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """See :class:`imserver.services.pushing.Pushes`."""
+        return self._reach(app, users, events)
+
+    def _reach(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> list[Outcome]:
         outcomes: list[Outcome] = []
+        coming = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
             places = self._find(app, batch)
             for index, user in enumerate(batch):
                 where = None if places is None else places[index]
-                outcomes.append(self._push(app, user, event, where, device))
+                outcomes.append(self._push(app, user, next(coming), where, device))
         self._metrics.pushes += outcomes.count(Outcome.SENT)
         return outcomes
 

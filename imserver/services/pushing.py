@@ -68,6 +68,9 @@ class Pushes(Protocol):
     def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
         """Tell many users the same, whatever its id: on all their devices, or on one."""
 
+    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """Tell each of many users something of their own, in this order, whatever the ids."""
+
     def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
         """Tell all users of an app but some, whatever its id."""
 
@@ -162,6 +165,17 @@ class LocalPushes:
         for user in users:
             reached = to_user(app, user, event) if device is None else to_user(app, user, event, device)
             outcomes.append(_SENT if reached else _NOT_SENT)
+            if not len(outcomes) % YIELD_TARGETS:
+                gevent.sleep(0)
+        self._metrics.pushes += outcomes.count(_SENT)
+        return outcomes
+
+    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """See :class:`Pushes`."""
+        to_user = self._to_user
+        outcomes: list[Outcome] = []
+        for user, event in zip(users, events, strict=True):
+            outcomes.append(_SENT if to_user(app, user, event) else _NOT_SENT)
             if not len(outcomes) % YIELD_TARGETS:
                 gevent.sleep(0)
         self._metrics.pushes += outcomes.count(_SENT)

@@ -1,0 +1,123 @@
+"""Requests that a back end repeats under the same id are carried out once, and answered as the first was.
+
+An id counts in its app. It is claimed before anything is sent and settled afterwards: kept when anything was
+accepted, free again otherwise. The node that has carried out a request remembers its outcomes for a while;
+other nodes know only that it was accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import monotonic
+from typing import Final
+
+import gevent
+from msgspec import Struct
+
+from imserver.cluster.contract import Claim, Registry
+from imserver.errors import ImserverError
+from imserver.services.dedupe import Dedupe
+from imserver.services.pushing import Outcome
+
+MAX_FIRSTS: Final = 50_000
+MAX_FIRST_BYTES: Final = 16 << 20
+"""Requests whose outcomes are remembered at most, and the bytes that these may take."""
+FIRST_SECONDS: Final = 3600.0
+CLAIM_SECONDS: Final = 10.0
+"""How long a repeat waits for the outcome of the same request on another node."""
+_LOOK_SECONDS: Final = 0.05
+_ENTRY_BYTES: Final = 150
+_ACCEPTED: Final = (Outcome.SENT, Outcome.PARTLY, Outcome.HELD)
+
+
+class IdReused(ImserverError):
+    """Another request came under this id before."""
+
+
+class Ticket(Struct, frozen=True, gc=False):
+    """The right to carry out a request: to be given back with its outcomes."""
+
+    name: str
+    digest: int
+    key: int
+    claim: Claim | None = None
+
+
+class First(Struct, frozen=True, gc=False):
+    """What became of a request when it came first: an :class:`Outcome` a byte."""
+
+    digest: int
+    outcomes: bytes
+    until: float
+
+
+class Ids:
+    """Owner of the first outcomes. ``registry`` is that of a cluster, None on a node that is alone."""
+
+    def __init__(self, dedupe: Dedupe, registry: Registry | None = None) -> None:
+        self._dedupe = dedupe
+        self._registry = registry
+        self._firsts: dict[str, First] = {}
+        self._bytes = 0
+
+    def begin(self, app: str, request_id: str, digest: int) -> Ticket | First | None:
+        """Claim an id for a request with this digest of its content. May switch.
+
+        A ticket: carry it out, then :meth:`end`. Else it was accepted before: here are its outcomes, or None
+        where this node does not know them. Raises :class:`IdReused` if that was another request.
+        """
+        name = f"v1:{app}:{request_id}"
+        key = self._dedupe.claim("", name)
+        if key is None:
+            return self._first(name, digest)
+        claim: Claim | None = None
+        mine = False
+        try:
+            claim = self._claim(name)
+            mine = claim is None or claim.state == "mine"
+        finally:
+            if not mine:
+                self._dedupe.settle(key, claim is not None)
+        return Ticket(name, digest, key, claim) if mine else None
+
+    def end(self, ticket: Ticket, outcomes: Sequence[Outcome]) -> None:
+        """The request was carried out; with no outcomes, or none that was accepted, its id is free again."""
+        accepted = any(outcome in _ACCEPTED for outcome in outcomes)
+        if accepted:
+            self._remember(ticket, bytes(outcomes))
+        self._dedupe.settle(ticket.key, accepted)
+        if ticket.claim is not None and self._registry is not None:
+            self._registry.settle(ticket.claim, accepted)
+
+    def _claim(self, name: str) -> Claim | None:
+        """Claim in the cluster, waiting for the outcome of whoever holds it; None: there is nobody to ask."""
+        deadline = monotonic() + CLAIM_SECONDS
+        while self._registry is not None:
+            claims = self._registry.claim([name])
+            if claims is None:
+                return None
+            if claims[0].state != "pending" or monotonic() > deadline:
+                return claims[0]
+            gevent.sleep(_LOOK_SECONDS)
+        return None
+
+    def _first(self, name: str, digest: int) -> First | None:
+        first = self._firsts.get(name)
+        if first is None or first.until < monotonic():
+            return None
+        if first.digest != digest:
+            raise IdReused(name)
+        return first
+
+    def _remember(self, ticket: Ticket, outcomes: bytes) -> None:
+        self._forget(ticket.name)
+        firsts = self._firsts
+        firsts[ticket.name] = First(ticket.digest, outcomes, monotonic() + FIRST_SECONDS)
+        self._bytes += _ENTRY_BYTES + len(ticket.name) + len(outcomes)
+        while len(firsts) > MAX_FIRSTS or self._bytes > MAX_FIRST_BYTES:
+            self._forget(next(iter(firsts)))
+
+    def _forget(self, name: str) -> None:
+        first = self._firsts.pop(name, None)
+        if first is not None:
+            self._bytes -= _ENTRY_BYTES + len(name) + len(first.outcomes)
