@@ -6,9 +6,12 @@ one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from msgspec import Struct
+
+SYSTEM_PREFIX: Final = "system:"
+"""What the names of apps begin with that are systems of the client dialect."""
 
 
 class Login(Struct, frozen=True, gc=False):

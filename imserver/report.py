@@ -34,8 +34,8 @@ class Report:
         )
 
     def counts(self) -> dict[str, int]:
-        """Users here by app, of those apps that have any."""
-        return {name: len(app.users) for name, app in self._node.hub.apps.items() if app.users}
+        """Users here by app, of those registered apps that have any."""
+        return {app.name: len(app.users) for app in self._node.hub.registered() if app.users}
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """What ``/system/state`` tells of this node.

@@ -62,10 +62,10 @@ def _by_generation(values: Sequence[float]) -> dict[int, float]:
 def _sessions(node: Any) -> dict[str, int]:
     # Lists have to be counted only where a user may have several sessions.
     return {
-        name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
+        app.name: sum(len(entry) if type(entry) is list else 1 for entry in app.users.values())
         if app.several
         else len(app.users)
-        for name, app in node.hub.apps.items()
+        for app in node.hub.registered()
     }
 
 
@@ -156,7 +156,7 @@ _CONNECTIONS = (
         "imserver_users",
         "gauge",
         "Users who are online on the node",
-        lambda node: {name: len(app.users) for name, app in node.hub.apps.items()},
+        lambda node: {app.name: len(app.users) for app in node.hub.registered()},
         "app",
     ),
     Metric("imserver_sessions", "gauge", "Their addressed sessions", _sessions, "app"),

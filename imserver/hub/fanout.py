@@ -170,7 +170,7 @@ class Fanout:
         spared the notices before it too.
         Whatever else is sent in the app meanwhile goes behind the notices that wait.
         """
-        if len(app.users) + app.elsewhere > self.notice_members:
+        if app.quiet or len(app.users) + app.elsewhere > self.notice_members:
             return
         if not app.notices:
             self._waiting.append(app)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from time import time
 from typing import TYPE_CHECKING
 
-from imserver.model import Event
+from imserver.model import SYSTEM_PREFIX, Event
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -23,11 +23,26 @@ class App:
     have one, and a list each would cost 64 bytes. Both hold sessions that are in service only.
     """
 
-    __slots__ = ("elsewhere", "name", "newcomers", "notices", "policy", "rooms", "several", "users")
+    __slots__ = (
+        "elsewhere",
+        "guest",
+        "name",
+        "newcomers",
+        "notices",
+        "policy",
+        "quiet",
+        "rooms",
+        "several",
+        "users",
+    )
 
-    def __init__(self, name: str, policy: str) -> None:
+    def __init__(self, name: str, policy: str, guest: bool = False) -> None:
         self.name = name
         self.policy = policy
+        self.guest = guest
+        """Nobody has registered it: it is there while anybody is connected."""
+        self.quiet = name.startswith(SYSTEM_PREFIX)
+        """No notices of who enters and leaves: its users are connections, which have no word for them."""
         self.users: dict[str, Connection | list[Connection]] = {}
         self.elsewhere = 0
         """Users on other nodes, as of the last time somebody counted."""
@@ -60,12 +75,28 @@ class Hub:
         self.now = int(time())
         """Unix seconds, one object for all who log in within a second; kept by the node."""
 
-    def open(self, name: str, policy: str) -> App:
-        """The app of this name, made if there is none yet. Its policy stays what it was."""
+    def open(self, name: str, policy: str, guest: bool = False) -> App:
+        """The app of this name, made if there is none yet. Its policy stays what it was.
+
+        ``guest``: nobody has registered it, so that it goes with its last user, unless somebody opens it
+        otherwise meanwhile.
+        """
         app = self.apps.get(name)
         if app is None:
-            app = self.apps[name] = App(name, policy)
+            app = self.apps[name] = App(name, policy, guest)
+        elif not guest:
+            app.guest = False
         return app
+
+    def close_guest(self, name: str) -> None:
+        """Forget an app that nobody has registered if its last user has gone."""
+        app = self.apps.get(name)
+        if app is not None and app.guest and not app.users and not app.rooms:
+            del self.apps[name]
+
+    def registered(self) -> Iterator[App]:
+        """The apps but those of guests. Do not switch meanwhile."""
+        return (app for app in self.apps.values() if not app.guest)
 
     def connections(self) -> set[Connection]:
         """All connections of this node, logged in or not. Do not change it; copy it before you switch."""
@@ -133,7 +164,9 @@ class Hub:
         """A session is over. True if that takes its user offline."""
         if connection.app is None or connection.user is None:
             return False
-        app, user = self.apps[connection.app], connection.user
+        app, user = self.apps.get(connection.app), connection.user
+        if app is None:
+            return False
         app.newcomers.pop(connection, None)
         entry = app.users.get(user)
         if entry is connection:
