@@ -1,0 +1,211 @@
+"""One open database: runs functions over a connection, each in a transaction of its own.
+
+PostgreSQL and MySQL are spoken to in the caller's greenlet, over sockets that are cooperative. SQLite reads
+and writes files, which nothing makes cooperative, so it has one native thread that does all of it in turn.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol, TypeVar
+
+import gevent
+from gevent.threadpool import ThreadPool
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from imserver.errors import StartError, StorageUnavailable
+from imserver.settings import StorageSettings
+from imserver.storage import engines, migrate, records
+from imserver.storage.migrations import HEAD
+from imserver.storage.place import Place
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+Work = Callable[[Connection], T]
+"""What is done in one transaction. SQLite's runs in another thread: it touches the connection only."""
+
+_OPEN_SECONDS: Final = 90.0
+"""For opening, migrations included."""
+
+
+class _Late(BaseException):
+    """The time for something is over.
+
+    No Exception: after anything else SQLAlchemy may use the connection again, and the answer that is still to
+    come would be taken for that of the next question.
+    """
+
+
+class Runner(Protocol):
+    """Where the work on a database is done."""
+
+    def run(self, function: Callable[[], T], seconds: float) -> T:
+        """Do it and return what it returns, or raise what it raises; :class:`_Late` after ``seconds``."""
+
+    def close(self) -> None:
+        """Take nothing more."""
+
+
+class Here:
+    """In the caller's greenlet."""
+
+    def run(self, function: Callable[[], T], seconds: float) -> T:
+        with gevent.Timeout(seconds, _Late):
+            return function()
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class OwnThread:
+    """In one native thread, one after the other; the caller's greenlet waits without holding up the loop.
+
+    What was begun goes on when its caller has stopped waiting.
+    """
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(1)
+
+    def run(self, function: Callable[[], T], seconds: float) -> T:
+        # An exception that left the thread by itself would be printed by the loop, too.
+        def outcome() -> tuple[T | None, BaseException | None]:
+            try:
+                return function(), None
+            except BaseException as error:
+                return None, error
+
+        with gevent.Timeout(seconds, _Late):
+            value, error = self._pool.spawn(outcome).get()
+        if error is not None:
+            raise error
+        return value
+
+    def close(self) -> None:
+        self._pool.kill()
+
+
+class Database:
+    """One database. Owner of its engine; after :meth:`open` it has all that this release expects.
+
+    ``threaded``: there is a loop that must not be held up by files. A command that does nothing else needs
+    no thread.
+    """
+
+    def __init__(self, place: Place, settings: StorageSettings, threaded: bool = True) -> None:
+        self.place = place
+        self.id = ""
+        """What distinguishes it from all other databases, wherever it is copied or moved to."""
+        self.healthy = False
+        """Whether it did what it was asked last."""
+        self._seconds = settings.seconds
+        self._engine: Engine = engines.make_engine(place, settings)
+        self._runner: Runner = OwnThread() if threaded and place.file is not None else Here()
+        self._lock = -1
+
+    def open(self) -> None:
+        """Connect, and migrate if need be. Raises StartError with one clear line."""
+        try:
+            if self.place.file is not None:
+                engines.prepare_file(self.place.file)
+                self._lock = os.open(f"{self.place.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self.id, before, laxness = self._runner.run(self._open, _OPEN_SECONDS)
+        except OSError as error:
+            raise StartError(f"storage: {self.place.shown} cannot be used: {error.strerror}") from None
+        except (DBAPIError, PoolTimeout, _Late) as error:
+            raise StartError(f"storage: {self.place.shown} cannot be used: {_words(error)}") from None
+        self.healthy = True
+        if laxness:
+            log.warning("the database %s may lose what it has confirmed: %s", self.place.shown, laxness)
+        if not migrate.is_current(before):
+            log.info("the database %s was brought to step %s", self.place.shown, HEAD)
+        elif before != HEAD:
+            log.warning("the database %s is a newer release's, at step %s", self.place.shown, before)
+
+    def _open(self) -> tuple[str, str, str]:
+        # In SQLite's thread, where nothing may be logged: the locks of logging are the loop's.
+        with self._connected() as connection:
+            before = migrate.step_of(connection)
+        if not migrate.is_current(before):
+            with self._writing(), self._connected(writes=True) as connection, connection.begin():
+                migrate.migrate(connection)
+        with self._connected() as connection:
+            return records.read_id(connection), before, engines.laxness_of(connection)
+
+    def read(self, work: Work[T]) -> T:
+        """Do ``work``, which changes nothing. Switches. Raises StorageUnavailable."""
+        return self._guarded(lambda: self._in_transaction(work))
+
+    def write(self, work: Work[T]) -> T:
+        """Do ``work`` and commit; nothing is changed if it raises. Switches.
+
+        Raises StorageUnavailable, after which the change may have been made or not.
+        """
+        return self._guarded(lambda: self._in_transaction(work, writes=True))
+
+    def close(self) -> None:
+        """Give all connections back."""
+        self._runner.close()
+        self._engine.dispose()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    # --- inside ---------------------------------------------------------------------------------------------
+
+    def _in_transaction(self, work: Work[T], writes: bool = False) -> T:
+        if not writes:
+            with self._connected() as connection:
+                return work(connection)
+        with self._writing(), self._connected(writes=True) as connection, connection.begin():
+            return work(connection)
+
+    def _connected(self, writes: bool = False) -> Connection:
+        return self._engine.connect().execution_options(**{engines.WRITES: writes})
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        """SQLite: one writer after the other, in the order in which they came, of whatever process."""
+        if self._lock < 0:
+            yield
+            return
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._lock, fcntl.LOCK_UN)
+
+    def _guarded(self, function: Callable[[], T]) -> T:
+        try:
+            value = self._runner.run(function, self._seconds)
+        except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
+            raise self._away(error) from None
+        except DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            raise self._away(error) from None
+        if not self.healthy:
+            self.healthy = True
+            log.info("the database %s answers again", self.place.shown)
+        return value
+
+    def _away(self, error: BaseException) -> StorageUnavailable:
+        words = _words(error)
+        if self.healthy:
+            self.healthy = False
+            log.error("the database %s does not answer: %s", self.place.shown, words)
+        return StorageUnavailable(f"the database does not answer: {words}")
+
+
+def _words(error: BaseException) -> str:
+    """What the driver says, in one line."""
+    if isinstance(error, _Late):
+        return "no answer in time"
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return " ".join(str(cause).split()) or type(cause).__name__

@@ -1,0 +1,60 @@
+"""Apps and keys, and the row that names the database."""
+
+from time import time
+from typing import Final
+from uuid import uuid4
+
+import sqlalchemy as sa
+from alembic import op
+
+from imserver.storage.tables import Name
+
+revision: Final = "0001"
+down_revision: Final = None
+branch_labels: Final = None
+depends_on: Final = None
+
+_MYSQL: Final = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+
+
+def upgrade() -> None:
+    """Make the tables and the row of the directory.
+
+    Each statement may be repeated: MySQL keeps what was done before a crash.
+    """
+    directory = op.create_table(
+        "directory",
+        sa.Column("one", sa.Integer, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.String(32), nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    op.create_table(
+        "app",
+        sa.Column("name", Name, primary_key=True),
+        sa.Column("settings", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("version", "name", name="app_by_version"),
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    op.create_table(
+        "api_key",
+        sa.Column("id", sa.String(16), primary_key=True),
+        sa.Column("digest", sa.String(64), nullable=False),
+        sa.Column("scopes", sa.Text, nullable=False),
+        sa.Column("apps", sa.Text, nullable=False),
+        sa.Column("note", sa.Text, nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("revoked", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("version", "id", name="api_key_by_version"),
+        sa.UniqueConstraint("digest", name="api_key_by_digest"),
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    if op.get_bind().execute(sa.select(directory.c.one)).first() is None:
+        op.bulk_insert(directory, [{"one": 1, "id": uuid4().hex, "version": 0, "created": int(time())}])

@@ -1,0 +1,59 @@
+"""Where the database is, as the settings say it. Needs no driver."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Final, Literal
+
+from msgspec import Struct
+
+from imserver.settings import StorageSettings
+
+Engine = Literal["sqlite", "postgresql", "mysql"]
+
+DEFAULT_FILE: Final = "imserver.db"
+"""The SQLite file in the data folder, where nothing else is configured."""
+
+_DRIVERS: Final = {
+    "postgresql": "postgresql+psycopg",
+    "postgres": "postgresql+psycopg",
+    "mysql": "mysql+pymysql",
+    "mariadb": "mariadb+pymysql",
+}
+_PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
+
+
+class Place(Struct, frozen=True):
+    """One database. ``file`` is SQLite's; ``configured``: somebody has named it, so it has to be there."""
+
+    engine: Engine
+    url: str
+    file: Path | None = None
+    configured: bool = False
+
+    @property
+    def shown(self) -> str:
+        """The address for people, without its password."""
+        return str(self.file) if self.file is not None else _PASSWORD.sub(r"\1***@", self.url)
+
+    @property
+    def exists(self) -> bool:
+        """Whether there may be something to read: a server, or a file that has been made."""
+        return self.file is None or self.file.exists()
+
+
+def place_of(settings: StorageSettings, data_dir: str) -> Place:
+    """The database of these settings, which were checked (:mod:`imserver.config`)."""
+    if not settings.url:
+        return _file(Path(data_dir, DEFAULT_FILE), configured=False)
+    scheme, _, rest = settings.url.partition("://")
+    if scheme == "sqlite":
+        return _file(Path(rest[1:]), configured=True)
+    engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
+    return Place(engine, f"{_DRIVERS[scheme]}://{rest}", None, True)
+
+
+def _file(path: Path, configured: bool) -> Place:
+    path = path.absolute()
+    return Place("sqlite", f"sqlite+pysqlite:///{path}", path, configured)
