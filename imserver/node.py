@@ -6,7 +6,7 @@ import gc
 import importlib
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ from imserver.services.questions import Questions, State
 from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.rooms import Rooms
 from imserver.services.sessions import Sessions
+from imserver.services.talks import Talks
 from imserver.speaking import paths_of
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection
@@ -147,6 +148,7 @@ class Node:
         self.hub.on_forgotten = self.rooms.leave_all
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.talks = self._make_talks()
         self.gate = self._make_gate()
         self.sweep = Sweep(
             self.carrier,
@@ -209,6 +211,17 @@ class Node:
             self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms
         )
         return rooms, connections
+
+    def _make_talks(self) -> Talks:
+        def stored(app: str) -> Mapping[str, Sequence[str]]:
+            tenant = self.config.apps.get(app)
+            return {} if tenant is None else tenant.room_members
+
+        limit = self.config.hub.notice_members
+        talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
+        talks.add_to(self.dispatcher)
+        self.opened["action"] = talks.opened
+        return talks
 
     def _max_rooms(self, app: str) -> int:
         tenant = self.config.apps.get(app)
