@@ -17,6 +17,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.pushing import Pushes
+from imserver.services.talks import Talks
 from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
@@ -48,6 +49,8 @@ class Services(Protocol):
     def metrics(self) -> Metrics: ...
     @property
     def overview(self) -> Overview: ...
+    @property
+    def talks(self) -> Talks: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
@@ -75,7 +78,7 @@ class Api:
     def reload(self, config: Config) -> None:
         """Take over what of the configuration the API keeps to."""
         self.dedupe.shared = config.demo
-        self.apps = frozenset(name for name in config.apps if _app_name(name) == name)
+        self.apps = frozenset(name for name in config.apps if app_number(name) == name)
         self.batch_targets = config.limits.batch_targets
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)
@@ -106,7 +109,8 @@ class Call(Struct):
         return values
 
 
-def _app_name(text: str) -> str:
+def app_number(text: str) -> str:
+    """The number that an ``appID`` is, in decimal; ``""`` if it is none."""
     return str(int(text)) if _number.fullmatch(text) else ""
 
 
@@ -114,7 +118,7 @@ def app_named(api: Api, app_id: str) -> str:
     """The app that an ``appID`` names: its number in decimal; ``""`` for 0 and for what is no number."""
     if app_id in api.apps:
         return app_id
-    name = _app_name(app_id)
+    name = app_number(app_id)
     return "" if name == "0" else name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from msgspec import Struct
 
@@ -16,6 +16,7 @@ class Route(Struct, frozen=True):
 
     ``hot``: the front answers it. ``page``: a page token will do, for its own app. ``raw``: the function
     reads query and body itself. ``style``: how it refuses, and whether it answers on WebSocket listeners.
+    ``app_of``: the app that the parameters of a GET name (``""``: none), where it is no number in ``appID``.
     """
 
     method: str
@@ -26,3 +27,4 @@ class Route(Struct, frozen=True):
     page: bool = False
     raw: bool = False
     style: Style = CMD
+    app_of: Callable[[Api, Mapping[str, str]], str] | None = None

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.api import metrics, operate, presence, push
+from imserver.api import action, metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
@@ -39,7 +39,6 @@ CMD_ROUTES: Final = (
     Route("POST", "/user/sendMessageBatch", "push", push.send_message_batch, hot=True, raw=True),
     Route("GET", "/user/online", "read", presence.user_online, hot=True),
     Route("POST", "/user/onlineBatch", "read", presence.user_online_batch, hot=True),
-    Route("GET", "/user/list", "read", presence.user_list, hot=True, page=True),
     Route("POST", "/user/kick", "admin", operate.kick, hot=True),
     Route("GET", "/system/state", "read", operate.system_state, hot=True),
     Route("GET", "/health", "", operate.health, hot=True),
@@ -47,7 +46,7 @@ CMD_ROUTES: Final = (
     Route("GET", "/metrics", "admin", metrics.metrics, style=PROBLEM),
 )
 
-ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES
+ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + action.ROUTES
 """All of them, in families."""
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}
@@ -78,7 +77,8 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
             return route.function(api, Call({}, "", caller, request.body, None, request))
         if route.method == "GET":
             params = parse_form(request.query)
-            call = Call(params, app_named(api, params.get("appid", "")), caller, b"", None, request)
+            app = route.app_of(api, params) if route.app_of else app_named(api, params.get("appid", ""))
+            call = Call(params, app, caller, b"", None, request)
         else:
             call = _read_body(api, caller, headers.get("content-type", ""), request)
         if caller.apps is not None and (call.app or caller.user):
