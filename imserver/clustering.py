@@ -105,10 +105,11 @@ class Cluster:
         self.registry.on_replaced = self.sessions.replaced
         self.registry.on_leases = self._leases_changed
 
-    def start(self, public_ws_url: str) -> None:
+    def start(self, public_ws_url: str, port: int) -> None:
         """Join the cluster: from when this returns, live nodes know this one and forward to it.
 
-        Raises :class:`imserver.errors.StartError` if this node must not or cannot join.
+        ``port`` is where its clients connect. Raises :class:`imserver.errors.StartError` if this node must
+        not or cannot join.
         """
         config = self._config
         questions = self.questions
@@ -118,8 +119,8 @@ class Cluster:
         questions.add("hello", Lease, self._hello)
         self.removals.add_to(questions)
         host = config.cluster.bind or self.address()
-        port = config.app.rpc_port
-        self.rpc.start(host, port, port + 1 if port else 0)
+        rpc_port = config.app.rpc_port
+        self.rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
         address = self.address()
         control, data = (
             bound.rpartition(":")[2] for bound in (self.rpc.control_address, self.rpc.data_address)
@@ -134,6 +135,7 @@ class Cluster:
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
                 birth=self._ids.birth,
+                clients=f"{address}:{port}",
             )
         )
         self._leases_changed()

@@ -286,7 +286,7 @@ class Node:
         """Become one of many, if this node is to be; before anybody can connect. Raises StartError."""
         config = self.config
         if self.cluster is not None:
-            self.cluster.start(config.server.public_ws_url)
+            self.cluster.start(config.server.public_ws_url, self.http_port)
             return
         self.registry.start(
             Lease(

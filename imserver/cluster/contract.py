@@ -46,6 +46,10 @@ class Lease(Struct, frozen=True):
     version: int = 1
     birth: int = 0
     """What tells its process from all others, whatever epochs it lives through; 0: a version before."""
+    clients: str = ""
+    """``ip:port`` of where its clients connect, as operators read it; ``""``: not told."""
+    unsettled: bool = False
+    """Its rooms are not all in the registry: whoever publishes to any sends to this node too."""
 
 
 class Session(Struct, gc=False, eq=False):
@@ -77,6 +81,14 @@ class Place(Struct, frozen=True, gc=False):
     id: int
     number: int
     device: str = ""
+
+
+class RoomEntry(Struct, frozen=True, gc=False):
+    """How many connections of this node are in a room; 0: none any more."""
+
+    app: str
+    room: str
+    members: int
 
 
 class Begun(Struct, gc=False):
@@ -201,7 +213,13 @@ class Registry(Protocol):
         switches."""
         ...
 
-    def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
+    def report(
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool = False,
+        unsettled: bool = False,
+    ) -> None:
         """What the others shall know of this node; travels with the next renewal. Never switches."""
         ...
 
@@ -250,6 +268,25 @@ class Registry(Protocol):
 
     def settle(self, claim: Claim, accepted: bool) -> None:
         """End a claim of mine: remembered if accepted, else free again. Never switches; others know soon."""
+        ...
+
+    def life(self) -> int:
+        """Grows whenever what was registered counts no more, as after a flush. Never switches."""
+        ...
+
+    def enter_rooms(self, entries: Sequence[RoomEntry]) -> bool | None:
+        """Say which rooms this node has members in, and how many. What was said before of other rooms stays.
+
+        Returns True when everybody else will find it; None: unknown, say it again. All of it has to be said
+        again under a new :meth:`life`.
+        """
+        ...
+
+    def find_rooms(self, app: str, rooms: Sequence[str]) -> list[dict[int, int]] | None:
+        """The live nodes that have members in each room, own included: epoch → how many, as last said.
+
+        Nodes that are not settled are in all of them, with 0. None: any node may have members.
+        """
         ...
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:

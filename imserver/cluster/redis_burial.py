@@ -13,17 +13,8 @@ import gevent
 from imserver.cluster.contract import Counters, Session
 from imserver.cluster.redis_lease import decode_lease
 from imserver.cluster.redis_pipe import Pipe
-from imserver.cluster.redis_places import (
-    BUCKETS,
-    SERVERS,
-    bucket_key,
-    bucket_of,
-    encoded,
-    field_of,
-    marked_offline,
-    record_key,
-    user_of,
-)
+from imserver.cluster.redis_places import BUCKETS, bucket_key, bucket_of, encoded, field_of, user_of
+from imserver.cluster.redis_records import ACTION_SERVERS, SERVERS, marked_offline, record_key
 from imserver.cluster.redis_scripts import DIGGER, GRAVES, MARK, SWEEP
 from imserver.cluster.redis_trail import Trodden, read_steps, trail_key
 
@@ -66,12 +57,13 @@ class Burial:
         leases = self._pipe.ask([("HMGET", GRAVES, *epochs)])
         if leases is None:
             raise Interrupted
-        nodes: set[str] = set()
+        nodes: dict[str, str] = {}
+        """Dead nodes, and where their clients connected."""
         trodden: Trodden = {}
         for epoch, data in zip(epochs, leases[0], strict=True):
             lease = decode_lease(data) if data and data != b"{}" else None
             if lease is not None:
-                nodes.add(lease.node)
+                nodes[lease.node] = lease.clients
             if not self._follow(epoch, trodden):
                 trodden |= dict.fromkeys([*self._apps, *(lease.counts if lease is not None else ())])
         buried = sum(self._sweep(app, buckets, epochs, nodes) for app, buckets in trodden.items())
@@ -83,6 +75,7 @@ class Burial:
         ]
         if gone:
             commands.append(("HDEL", SERVERS, *gone))
+            commands.append(("HDEL", ACTION_SERVERS, *(nodes[node] for node in gone)))
         _paced(self._pipe, commands)
         if buried or nodes:
             log.info("%d users of dead nodes (%s) are offline now", buried, ", ".join(sorted(nodes)))

@@ -16,7 +16,7 @@ from redis.exceptions import ResponseError
 
 from imserver.cluster.contract import Lease
 from imserver.cluster.redis_lease_scripts import JOIN, LEAVE, RENEW, lease_keys
-from imserver.cluster.redis_places import SERVERS
+from imserver.cluster.redis_records import ACTION_SERVERS, SERVERS
 from imserver.cluster.redis_scripts import TRAIL
 from imserver.cluster.redis_wire import Away, Command, Wire
 from imserver.errors import StartError
@@ -125,11 +125,12 @@ class LeaseKeeper:
 
     def join(self) -> None:
         """Take a new epoch. Raises Away, or StartError if this node must not join. Switches."""
-        if self.lease.epoch:
+        again = self.lease.epoch != 0
+        if again:
             self.past = (*self.past, self.lease.epoch)
         self._until, self._done = 0.0, ()
         self.book.forget()
-        lease = msgspec.structs.replace(self.lease, epoch=0)
+        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again)
         data, began = _encode(lease), clock()
         arguments = (lease.node, lease.host, lease.fingerprint, int(self._lease_seconds * 1000), data)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
@@ -140,13 +141,19 @@ class LeaseKeeper:
         self._listed_at = 0.0
         self.look()
 
-    def report(self, connections: int, counts: Mapping[str, int], draining: bool) -> bool:
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
+    ) -> bool:
         """What the next renewal shall tell; True if it is news enough for one at once. Never switches."""
-        urgent = draining != self.lease.draining
+        urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if urgent:
             self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(
-            self.lease, connections=connections, counts=dict(counts), draining=draining
+            self.lease,
+            connections=connections,
+            counts=dict(counts),
+            draining=draining,
+            unsettled=unsettled,
         )
         return urgent
 
@@ -178,6 +185,7 @@ class LeaseKeeper:
                 [
                     ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
                     ("HDEL", SERVERS, node),
+                    ("HDEL", ACTION_SERVERS, self.lease.clients),
                     *([("DEL", f"{TRAIL}{epoch}")] if clean else []),
                 ]
             )
@@ -206,14 +214,17 @@ class LeaseKeeper:
         return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
-        """Now and then the list of servers that operators of the original server read is renewed too."""
+        """Now and then the lists of servers that operators of the original servers read are renewed too."""
         if now - self._listed_at < _SERVERS_EVERY_SECONDS:
             return []
         self._listed_at = now
-        return [
-            ("HSET", SERVERS, self.lease.node, int(time.time())),
-            ("EXPIRE", SERVERS, _SERVERS_SECONDS),
-        ]
+        seconds = int(time.time())
+        listed = [(SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)]
+        commands: list[Command] = []
+        for key, name in listed:
+            if name:
+                commands += [("HSET", key, name, seconds), ("EXPIRE", key, _SERVERS_SECONDS)]
+        return commands
 
     def _reply(self, *commands: Command) -> Any:
         """The reply to the first command; whatever it took, what was written may have to be written again."""

@@ -14,9 +14,8 @@ from imserver.cluster.redis_places import (
     encoded,
     field_of,
     parse_places,
-    record_key,
-    record_of,
 )
+from imserver.cluster.redis_records import record_key, record_of
 from imserver.cluster.redis_scripts import BEGIN, END, REPLACED
 from imserver.cluster.redis_wire import Command
 
