@@ -255,13 +255,20 @@ def check_tenant(tenant: TenantSettings, where: str) -> None:
                 f"{where}.api_allow_from: expected networks such as 10.0.0.0/8, got {network!r}"
             ) from None
     for row in tenant.jwt:
-        if bool(row.key) == bool(row.key_file):
-            raise ConfigError(f"{where}.jwt: expected either key or key_file in each entry")
+        if row.key and row.key_file:
+            raise ConfigError(f"{where}.jwt: expected either key or key_file in an entry, not both")
+        if not (row.key or row.key_file or row.algorithm == "HS256"):
+            raise ConfigError(f"{where}.jwt: {row.algorithm} needs a public key: key or key_file")
     kids = [row.kid for row in tenant.jwt]
     if len(set(kids)) != len(kids):
         raise ConfigError(f"{where}.jwt: two entries need two different kid")
+    webhook = tenant.webhook
+    if (webhook.url or webhook.authorise_url) and bool(webhook.secret) == bool(webhook.secret_file):
+        raise ConfigError(
+            f"{where}.webhook: expected either secret or secret_file: what is sent is signed with it"
+        )
     for key in ("url", "authorise_url"):
-        url = getattr(tenant.webhook, key)
+        url = getattr(webhook, key)
         if url and not re.match(r"https?://[^/]", url):
             raise ConfigError(f"{where}.webhook.{key}: expected an http:// or https:// address, got {url!r}")
 

@@ -47,6 +47,7 @@ class Metrics:
         "collector_pause_max_seconds",
         "collector_seconds",
         "deliveries",
+        "denials",
         "files_exhausted",
         "handshakes",
         "handshakes_refused",
@@ -74,6 +75,8 @@ class Metrics:
         self.collector_pause_max_seconds = 0.0
         self.collector_seconds = [0.0, 0.0, 0.0]
         self.deliveries = 0
+        self.denials: dict[str, int] = {}
+        """Logins that an app's own rules refused, by reason."""
         self.files_exhausted = 0
         self.handshakes = 0
         self.handshakes_refused = 0

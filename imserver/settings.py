@@ -110,7 +110,8 @@ class HubSettings(Struct, frozen=True):
 class JwtSettings(Struct, frozen=True):
     """One entry of an app's ``jwt``: a key that its session tokens may be signed with.
 
-    ``key`` or the content of ``key_file``: a secret for HS256, a public key as PEM for the others.
+    ``key`` or the content of ``key_file``: a secret for HS256, a public key as PEM for the others. Without
+    either HS256 takes a secret that is derived from the server's own.
     """
 
     algorithm: Literal["HS256", "RS256", "EdDSA"] = "HS256"
@@ -123,10 +124,14 @@ WebhookEvent = Literal["connect", "disconnect", "login", "message", "absent"]
 
 
 class WebhookSettings(Struct, frozen=True):
-    """An app's ``webhook``: where its back end is told what happens, and asked who may log in."""
+    """An app's ``webhook``: where its back end is told what happens, and asked who may log in.
+
+    ``secret``, or the content of ``secret_file``, signs what is sent.
+    """
 
     url: str = ""
     secret: str = ""
+    secret_file: str = ""
     events: tuple[WebhookEvent, ...] = ()
     authorise_url: str = ""
 

@@ -83,6 +83,19 @@ def derived_secret(secret: bytes, app: str) -> str:
     return derive_key(secret, f"session tokens of {app}").hex()
 
 
+def read_key_file(path: str) -> str:
+    """The text of a file that holds a key, without blanks around it. Raises :class:`BadKey`."""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise BadKey(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise BadKey(f"{path} is not UTF-8 text") from None
+    if not text:
+        raise BadKey(f"{path} is empty")
+    return text
+
+
 def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
     """What a row of ``jwt`` gives as its key: the value, the file's content, or one derived from the secret.
 
@@ -91,13 +104,7 @@ def text_of_key(row: JwtSettings, secret: bytes, app: str) -> str:
     if row.key and row.key_file:
         raise BadKey("key and key_file are both given")
     if row.key_file:
-        try:
-            text = Path(row.key_file).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise BadKey(f"{row.key_file} cannot be read: {error}") from None
-        if not text:
-            raise BadKey(f"{row.key_file} is empty")
-        return text
+        return read_key_file(row.key_file)
     if row.key:
         return row.key
     if row.algorithm != "HS256":

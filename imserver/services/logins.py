@@ -1,0 +1,305 @@
+"""Logins: whether one may happen, for every dialect; and what it is told to, or ended by, afterwards.
+
+Here is decided what depends on the app: does it exist, which dialects and origins does it allow, what does
+its token prove, how many connections may it have, what does its back end say. The login policies, and bans,
+are :mod:`imserver.services.sessions`'.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import time
+from typing import TYPE_CHECKING, Protocol
+
+from imserver import errors
+from imserver.metrics import Metrics
+from imserver.services.authorise import Asked
+from imserver.services.expiry import Expiry
+from imserver.services.rules import Rule, Secrets, load_secrets
+from imserver.services.tokens import BadKey, BadToken, read_token
+from imserver.services.verdict import (
+    ALLOWED,
+    APP_FULL,
+    BAD_ORIGIN,
+    BAD_TOKEN,
+    NOT_ALLOWED,
+    UNDECIDED,
+    UNKNOWN_APP,
+    Comer,
+    Verdict,
+    Visitor,
+)
+from imserver.services.webhooks import Webhooks
+from imserver.transport.connection import Connection
+from imserver.transport.origins import Origins
+
+if TYPE_CHECKING:
+    from imserver.services.tenants import Tenant
+
+__all__ = ["Comer", "Logins", "Verdict", "Visitor"]
+
+log = logging.getLogger(__name__)
+
+
+class Directory(Protocol):
+    """Knows the apps; :class:`imserver.services.tenants.Tenants` does."""
+
+    def get(self, name: str) -> Tenant | None:
+        """The app of this name. Never switches."""
+
+    def all(self) -> list[Tenant]:
+        """All that are known."""
+
+    def resolve(self, name: str) -> str:
+        """The app that stands for this name. Never switches."""
+
+
+class Logins:
+    """Owner of the compiled rules of the apps, of the count of connections of apps with a limit, and of the
+    times at which sessions end.
+
+    ``page_login`` says of a page's token whether it is good for (app, user); it lets other tokens pass.
+    """
+
+    def __init__(
+        self,
+        tenants: Directory,
+        page_login: Callable[[str, str, str], bool],
+        webhooks: Webhooks,
+        secret: bytes,
+        connections: set[Connection],
+        metrics: Metrics,
+    ) -> None:
+        self._get = tenants.get
+        self._tenants = tenants
+        self._page_login = page_login
+        self._webhooks = webhooks
+        self._secret = secret
+        self._connections = connections
+        self._metrics = metrics
+        self._rules: dict[str, Rule] = {}
+        self._counted: dict[Connection, str] = {}
+        self._counts: dict[str, int] = {}
+        self._expiry = Expiry(time())
+        self.origins: Origins | None = None
+        """The gate's, which is built later."""
+
+    # --- before a login -------------------------------------------------------------------------------------
+
+    def check(
+        self, app: str, user: str, token: str, dialect: str, connection: Comer, device: str = ""
+    ) -> Verdict:
+        """Whether ``user`` may log in to ``app`` now. ``user`` ``""``: whom the token names (or nobody).
+
+        Waits for the back end, at most two seconds, where the app has an ``authorise_url``; switches nowhere
+        else. If it is followed by a session, tell :meth:`began`.
+        """
+        tenant = self._get(app)
+        if tenant is None:
+            return UNKNOWN_APP
+        rule = self._rules.get(app)
+        if rule is None or rule.tenant is not tenant:
+            rule = self._compile(tenant)
+        if rule.plain and not connection.origin:
+            return ALLOWED if self._page_login(app, user, token) else self._denied("token", BAD_TOKEN)
+        return self._check_all(rule, user, token, dialect, connection, device)
+
+    def _check_all(
+        self, rule: Rule, user: str, token: str, dialect: str, comer: Comer, device: str
+    ) -> Verdict:
+        app = rule.name
+        if rule.broken:
+            return self._denied("key", UNDECIDED)
+        if rule.dialects and dialect not in rule.dialects:
+            return self._denied("dialect", NOT_ALLOWED)
+        if comer.origin and not self._is_allowed(rule, comer.origin, dialect):
+            return self._denied("origin", BAD_ORIGIN)
+        try:
+            verdict = self._read_token(rule, user, token)
+        except BadToken as bad:
+            log.debug("login of %s in %s refused: %s", user, app, bad, extra={"connection": comer.peer})
+            return self._denied("token", BAD_TOKEN)
+        if self._is_full(rule, comer):
+            return self._denied("limit", APP_FULL)
+        if rule.asked is not None:
+            verdict = self._ask_back_end(rule.asked, verdict, user, token, dialect, comer, device)
+            if verdict.ok and self._is_full(rule, comer):
+                return self._denied("limit", APP_FULL)
+        if verdict.ok and isinstance(comer, Connection):
+            self._count(rule, comer)
+        return verdict
+
+    def _read_token(self, rule: Rule, user: str, token: str) -> Verdict:
+        """What the token proves; raises :class:`BadToken`. Tokens of pages are void where an app has keys:
+        who may open a page is asked nothing."""
+        if not rule.keys:
+            if not self._page_login(rule.name, user, token):
+                raise BadToken("the page's token is not for this user, or has expired")
+            return ALLOWED
+        claims = read_token(token, rule.keys, time())
+        if not claims.user or (user and claims.user != user):
+            raise BadToken("the token is for somebody else")
+        if self._tenants.resolve(claims.app) != rule.name:
+            raise BadToken("the token is for another app")
+        return Verdict(expires_at=claims.expires_at, user=claims.user)
+
+    def user_of(self, app: str, token: str) -> str:
+        """The user whom a session token of this app names; ``""`` if it is none. For the pages."""
+        tenant = self._get(app)
+        rule = None if tenant is None else self._rule(tenant)
+        if rule is None or not rule.keys:
+            return ""
+        try:
+            return self._read_token(rule, "", token).user
+        except BadToken:
+            return ""
+
+    def wants_tokens(self, app: str) -> bool:
+        """Whether a login in this app needs a session token."""
+        tenant = self._get(app)
+        return tenant is not None and bool(tenant.jwt)
+
+    def _ask_back_end(
+        self, asked: Asked, verdict: Verdict, user: str, token: str, dialect: str, comer: Comer, device: str
+    ) -> Verdict:
+        answer = self._webhooks.authorise(asked, user or verdict.user, token, dialect, comer.peer, device)
+        if answer is None:
+            return self._denied("undecided", UNDECIDED)
+        if not answer.allow:
+            return self._denied("back end", NOT_ALLOWED)
+        times = [each for each in (verdict.expires_at, answer.expires_at) if each]
+        return Verdict(expires_at=min(times, default=0), user=user or verdict.user or answer.user)
+
+    def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
+        if rule.origins is None:
+            return self.origins is None or self.origins.allows(origin, dialect)
+        return rule.any_origin or origin in rule.origins
+
+    def _denied(self, reason: str, verdict: Verdict) -> Verdict:
+        denials = self._metrics.denials
+        denials[reason] = denials.get(reason, 0) + 1
+        return verdict
+
+    def holds_token(self, connection: Connection) -> bool:
+        """Whether the session of ``connection`` ends with a token, so that a new login may renew it."""
+        return connection in self._expiry
+
+    # --- after a login --------------------------------------------------------------------------------------
+
+    def began(self, connection: Connection, verdict: Verdict, dialect: str = "") -> None:
+        """The login that ``verdict`` was about has made ``connection`` a session, or renewed it.
+
+        Its app, user and device are set. Never switches.
+        """
+        if verdict.expires_at or self._expiry:
+            self._expiry.keep(connection, verdict.expires_at)
+        rule = self._rules.get(connection.app or "")
+        if rule is not None and not rule.plain:
+            self._count(rule, connection)
+            rule.limit(connection)
+        self._webhooks.began(connection)
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over, whether it was a session or not. Never switches."""
+        if self._expiry:
+            self._expiry.forget(connection)
+        if self._counted:
+            self._uncount(connection)
+        self._webhooks.ended(connection, code)
+
+    def expire(self) -> None:
+        """End the sessions whose token has ended. Called once a second."""
+        self._expiry.expire(time())
+
+    # --- limits ---------------------------------------------------------------------------------------------
+
+    def _is_full(self, rule: Rule, comer: Comer) -> bool:
+        limit = rule.tenant.max_connections
+        return (
+            limit > 0
+            and self._counts.get(rule.name, 0) >= limit
+            and not (isinstance(comer, Connection) and self._counted.get(comer) == rule.name)
+        )
+
+    def _count(self, rule: Rule, connection: Connection) -> None:
+        """Count a connection to its app from the moment it may log in, so that no crowd slips through."""
+        if self._counted:
+            self._uncount(connection)
+        if rule.tenant.max_connections:
+            self._counted[connection] = rule.name
+            self._counts[rule.name] = self._counts.get(rule.name, 0) + 1
+
+    def _uncount(self, connection: Connection) -> None:
+        app = self._counted.pop(connection, None)
+        if app is not None:
+            self._counts[app] -= 1
+            if not self._counts[app]:
+                del self._counts[app]
+
+    # --- rules ----------------------------------------------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Compile the rules of all apps that are known, for the first time.
+
+        Raises :class:`imserver.errors.StartError` if a key that is configured cannot be used.
+        """
+        for tenant in self._tenants.all():
+            try:
+                self._take(Rule(tenant, load_secrets(tenant.name, tenant, self._secret)))
+            except BadKey as bad:
+                raise errors.StartError(f"apps.{tenant.name}.{bad}") from None
+        self._tell_gate()
+
+    def reload(self) -> None:
+        """Read keys again, those in files too (SIGHUP). Call it after the apps have been read again."""
+        tenants = {tenant.name: tenant for tenant in self._tenants.all()}
+        for name in self._rules.keys() - tenants.keys():
+            self._webhooks.set(name, None)
+            del self._rules[name]
+        for tenant in tenants.values():
+            self._compile(tenant)
+        self._tell_gate()
+
+    def changed(self, tenant: Tenant) -> None:
+        """An app is new, or not what it was."""
+        self._compile(tenant)
+        self._tell_gate()
+
+    def _rule(self, tenant: Tenant) -> Rule:
+        rule = self._rules.get(tenant.name)
+        return rule if rule is not None and rule.tenant is tenant else self._compile(tenant)
+
+    def _compile(self, tenant: Tenant) -> Rule:
+        """The rule of an app. One whose keys cannot be used keeps those it had; without, nobody logs in."""
+        try:
+            secrets = load_secrets(tenant.name, tenant, self._secret)
+        except BadKey as bad:
+            log.error("apps.%s.%s", tenant.name, bad)
+            known = self._rules.get(tenant.name)
+            secrets = Secrets() if known is None else known.secrets
+        return self._take(Rule(tenant, secrets))
+
+    def _take(self, rule: Rule) -> Rule:
+        known = self._rules.get(rule.name)
+        self._rules[rule.name] = rule
+        for key in rule.keys:
+            if key.weak and (known is None or key not in known.keys):
+                log.warning(
+                    "apps.%s.jwt: the secret of HS256%s has less than 32 bytes: who has a token can guess it",
+                    rule.name,
+                    f" named {key.kid}" if key.kid else "",
+                )
+        if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
+            for connection in self._connections:
+                if connection.app == rule.name:
+                    self._count(rule, connection)
+        self._webhooks.set(rule.name, rule.receiver)
+        return rule
+
+    def _tell_gate(self) -> None:
+        """Whose pages some app allows: the gate lets them in, and the login decides."""
+        if self.origins is not None:
+            rules = self._rules.values()
+            hosts = {host for rule in rules for host in rule.origins or ()}
+            self.origins.set_apps(hosts, any(rule.any_origin for rule in rules))

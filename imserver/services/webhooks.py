@@ -1,0 +1,151 @@
+"""Webhooks: an app's back end is told what its users do, and asked who may log in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from itertools import count
+from secrets import token_hex
+from time import monotonic, time
+from typing import Any, Final
+
+import gevent
+import msgspec
+
+from imserver import errors
+from imserver.model import Event
+from imserver.services.authorise import Answer, Asked, Authoriser
+from imserver.services.outgoing import Outgoing
+from imserver.services.webhook_queue import Receiver, Tally, WebhookQueue
+from imserver.transport.connection import Connection
+from imserver.transport.gate import host_of
+
+_WITHOUT_LOGIN: Final = frozenset({"client", "sse"})
+"""Dialects whose connections belong to an app from their beginning; nobody logs in."""
+_LOOK_SECONDS: Final = 0.02
+
+_encode = msgspec.json.Encoder().encode
+
+
+class Webhooks:
+    """Owner of the queues, one for each app that wants to be told, and of what is known of its connections.
+
+    Only :meth:`authorise` and :meth:`stop` switch. An app that wants nothing costs one look-up.
+    """
+
+    def __init__(
+        self, outgoing: Outgoing, connection_id: Callable[[Connection], str], node: Callable[[], str]
+    ) -> None:
+        self._outgoing = outgoing
+        self._connection_id = connection_id
+        self._node = node
+        self._queues: dict[str, WebhookQueue] = {}
+        self._known: dict[Connection, tuple[str, str]] = {}
+        """Connections whose begin was told: (app, id)."""
+        self._numbers = count(1)
+        self._origin = token_hex(6)
+        self.tally = Tally()
+        self.authoriser = Authoriser(outgoing)
+
+    def set(self, app: str, receiver: Receiver | None) -> None:
+        """Tell this receiver from now on; None: nobody. What waits already goes there too, or is dropped."""
+        queue = self._queues.get(app)
+        if receiver is None:
+            if queue is not None:
+                del self._queues[app]
+                gevent.spawn(queue.stop)
+        elif queue is None:
+            self._queues[app] = WebhookQueue(receiver, self._outgoing, self.tally)
+        else:
+            queue.receiver = receiver
+
+    # --- what happens ---------------------------------------------------------------------------------------
+
+    def began(self, connection: Connection) -> None:
+        """A connection is a session now, or has logged in anew."""
+        app = connection.app or ""
+        if self._known and connection in self._known and self._known[connection][0] != app:
+            self.ended(connection, errors.CLOSE_NORMAL)
+        queue = self._queues.get(app)
+        if queue is None:
+            return
+        dialect = connection.encoding.dialect.name
+        if connection not in self._known:
+            self._known[connection] = (app, self._connection_id(connection))
+            self._tell(queue, "connect", self._facts(connection))
+        if dialect not in _WITHOUT_LOGIN:
+            self._tell(queue, "login", self._facts(connection))
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over."""
+        known = self._known.get(connection) if self._known else None
+        if known is None:
+            return
+        queue = self._queues.get(known[0])
+        if queue is not None:
+            self._tell(queue, "disconnect", {**self._facts(connection), "code": code})
+        del self._known[connection]
+
+    def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
+        """The user ``sender`` has sent a message; ``facts`` are its ``type``, ``text`` and to whom."""
+        queue = self._queues.get(app)
+        if queue is not None:
+            self._tell(queue, "message", {"sender": sender, **facts})
+
+    def absent(self, app: str, user: str, event: Event) -> None:
+        """A push to ``user`` has found nobody."""
+        queue = self._queues.get(app)
+        if queue is not None and "absent" in queue.receiver.events:
+            facts: dict[str, Any] = {"user": user, "message": event.id, "sender": event.sender}
+            facts["type"] = event.type
+            if event.data:
+                facts["data"] = msgspec.Raw(event.data)
+            else:
+                facts["text"] = event.text
+            self._tell(queue, "absent", facts)
+
+    def _facts(self, connection: Connection) -> dict[str, Any]:
+        return {
+            "user": connection.user,
+            "device": connection.device,
+            "dialect": connection.encoding.dialect.name,
+            "connection": self._known[connection][1],
+            "address": host_of(connection.peer),
+        }
+
+    def _tell(self, queue: WebhookQueue, event: str, facts: Mapping[str, Any]) -> None:
+        receiver = queue.receiver
+        if event in receiver.events:
+            number = f"{self._origin}-{next(self._numbers)}"
+            head = {"id": number, "event": event, "app": receiver.app, "time": int(time())}
+            queue.add(_encode({**head, "node": self._node(), **facts}))
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def authorise(
+        self, where: Asked, user: str, token: str, dialect: str, peer: str, device: str
+    ) -> Answer | None:
+        """Ask an app's back end whether this login may happen; None: it does not say. Waits up to 2 s."""
+        facts = {
+            "event": "authorise",
+            "app": where.app,
+            "time": int(time()),
+            "node": self._node(),
+            "user": user,
+            "device": device,
+            "dialect": dialect,
+            "token": token,
+            "address": host_of(peer),
+        }
+        return self.authoriser.ask(where, facts)
+
+    # --- at the end -----------------------------------------------------------------------------------------
+
+    def stop(self, seconds: float) -> None:
+        """Tell what waits, for at most ``seconds``, but not those who do not answer; drop the rest."""
+        deadline = monotonic() + seconds
+        queues = tuple(self._queues.values())
+        while any(queue.busy and not queue.failing for queue in queues) and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+        for queue in queues:
+            queue.stop()
+        self._outgoing.close()
