@@ -88,6 +88,10 @@ class Hub:
             app.guest = False
         return app
 
+    def set_policy(self, name: str, policy: str) -> None:
+        """Let logins from now on count by this policy."""
+        self.apps[name].policy = policy
+
     def close_guest(self, name: str) -> None:
         """Forget an app that nobody has registered if its last user has gone."""
         app = self.apps.get(name)
@@ -151,6 +155,7 @@ class Hub:
             app.users[user] = connection
         elif app.policy == "newest":
             app.users[user] = connection
+            app.several -= isinstance(entry, list)
             for older in entry if isinstance(entry, list) else (entry,):
                 if older is not connection:
                     self.on_forgotten(older)

@@ -74,18 +74,21 @@ class OwnThread:
         self._pool = ThreadPool(1)
 
     def run(self, function: Callable[[], T], seconds: float) -> T:
-        # An exception that left the thread by itself would be printed by the loop, too.
-        def outcome() -> tuple[T | None, BaseException | None]:
+        returned: list[T] = []
+
+        def outcome() -> BaseException | None:
+            # What is raised out of the thread by itself would be printed by the loop, too.
             try:
-                return function(), None
+                returned.append(function())
             except BaseException as error:
-                return None, error
+                return error
+            return None
 
         with gevent.Timeout(seconds, _Late):
-            value, error = self._pool.spawn(outcome).get()
+            error = self._pool.spawn(outcome).get()
         if error is not None:
             raise error
-        return value
+        return returned[0]
 
     def close(self) -> None:
         self._pool.kill()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,10 +53,10 @@ def migrate(connection: Connection) -> None:
 
 def _upgrade(connection: Connection) -> None:
     # Loaded only here: a node whose database is as it should be needs none of it.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
     from alembic import command
     from alembic.config import Config
 
-    logging.getLogger("alembic").setLevel(logging.WARNING)
     config = Config()
     config.set_main_option("script_location", str(FOLDER).replace("%", "%%"))
     config.attributes["connection"] = connection
@@ -72,6 +72,11 @@ def _until(taken: Callable[[], Any]) -> None:
         if time.monotonic() > deadline:
             raise StartError(f"storage: another node has been migrating the database for {_LOCK_SECONDS:g} s")
         time.sleep(_LOOK_SECONDS)
+
+
+@contextmanager
+def _sqlite_lock(_connection: Connection) -> Iterator[None]:
+    yield
 
 
 @contextmanager
@@ -94,7 +99,7 @@ def _mysql_lock(connection: Connection) -> Iterator[None]:
 
 
 _LOCKS: Final[dict[str, Callable[[Connection], AbstractContextManager[None]]]] = {
-    "sqlite": nullcontext,
+    "sqlite": _sqlite_lock,
     "postgresql": _postgresql_lock,
     "mysql": _mysql_lock,
     "mariadb": _mysql_lock,

@@ -37,7 +37,11 @@ class Name(TypeDecorator[str]):
 
 metadata: Final = MetaData()
 
-_MYSQL: Final = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_MYSQL: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
 
 directory: Final = Table(
     "directory",

@@ -1,7 +1,7 @@
 """Apps and keys, and the row that names the database."""
 
 from time import time
-from typing import Final
+from typing import Any, Final
 from uuid import uuid4
 
 import sqlalchemy as sa
@@ -14,7 +14,11 @@ down_revision: Final = None
 branch_labels: Final = None
 depends_on: Final = None
 
-_MYSQL: Final = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4", "mysql_collate": "utf8mb4_bin"}
+_MYSQL: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
 
 
 def upgrade() -> None:

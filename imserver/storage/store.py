@@ -1,0 +1,197 @@
+"""The apps and keys that are kept, for a node: opened when there is something to keep, watched for news.
+
+A node with nothing to keep pays nothing: where no database is configured, SQLite's file is made at the first
+write, and nothing that speaks to databases is imported before that, or before the file is there.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import gevent
+from gevent.lock import RLock
+
+from imserver.errors import StartError, StorageUnavailable
+from imserver.settings import StorageSettings
+from imserver.storage.contract import AppRow, Changes, KeyRow
+from imserver.storage.place import place_of
+
+if TYPE_CHECKING:
+    from imserver.storage.database import Database
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_NEVER = -1
+
+
+class Store:
+    """Owner of the database, once it is open. Whatever asks it may switch to other greenlets.
+
+    ``threaded`` is that of :class:`imserver.storage.database.Database`.
+    """
+
+    def __init__(self, settings: StorageSettings, data_dir: str, threaded: bool = True) -> None:
+        self.place = place_of(settings, data_dir)
+        self._settings = settings
+        self._threaded = threaded
+        self._database: Database | None = None
+        self._opening = RLock()
+        self._complaint = ""
+        self._version = _NEVER
+        self._looking = RLock()
+        self._looks_begun = 0
+        self._looks_ended = 0
+        self._look_failed: StorageUnavailable | None = None
+        self.allows: Callable[[str], str] = lambda _id: ""
+        """(id of a database) → why this node must not use it; ``""``: it may."""
+        self.on_open: Callable[[str], object] = lambda _id: None
+        """Called with the id of the database when it is open."""
+        self.on_changes: list[Callable[[Changes], object]] = []
+        """Called with what is new to this node, its own changes included; must not fail."""
+
+    @property
+    def id(self) -> str:
+        """The id of the database; ``""`` while there is none."""
+        return self._database.id if self._database is not None else ""
+
+    def healthy(self) -> bool:
+        """Whether what is kept can be reached, as far as is known; true while nothing is kept."""
+        return not self._complaint and (self._database is None or self._database.healthy)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Open what is configured or exists, and learn what is there. Raises StartError."""
+        if not (self.place.configured or self.place.exists):
+            return
+        try:
+            self._open()
+            self.look()
+        except StorageUnavailable as error:
+            raise StartError(f"storage: {self.place.shown} cannot be used: {error}") from None
+
+    def run(self) -> None:
+        """Greenlet: look for news, until it is killed."""
+        while True:
+            gevent.sleep(self._settings.look_seconds)
+            try:
+                self.look()
+            except StorageUnavailable as error:
+                log.debug("a look into the database failed: %s", error)
+            except Exception:
+                log.exception("a look into the database failed")
+
+    def close(self) -> None:
+        """Give the database back; nothing may be asked any more."""
+        if self._database is not None:
+            self._database.close()
+            self._database = None
+
+    def _open(self) -> Database:
+        """The database, opened and made if need be. Raises StartError."""
+        with self._opening:
+            if self._database is None:
+                # SQLAlchemy and a driver: 20 MB that a node with nothing to keep need not have.
+                from imserver.storage.database import Database
+
+                database = Database(self.place, self._settings, self._threaded)
+                try:
+                    database.open()
+                    if objection := self.allows(database.id):
+                        raise StartError(f"storage: {self.place.shown}: {objection}")
+                except BaseException:
+                    database.close()
+                    raise
+                self._database = database
+                self.on_open(database.id)
+            return self._database
+
+    def _opened(self) -> Database:
+        try:
+            database = self._open()
+            self._complaint = ""
+            return database
+        except StartError as error:  # nobody starts any more; who asked may ask again
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                log.error("%s", error)
+            raise StorageUnavailable(str(error)) from None
+
+    # --- news -----------------------------------------------------------------------------------------------
+
+    def look(self) -> None:
+        """Learn what was kept, here or elsewhere, before this was called. Raises StorageUnavailable.
+
+        However many ask at once, one look that begins after they asked serves all of them.
+        """
+        if self._database is None and not self.place.exists:
+            return
+        asked = self._looks_begun
+        with self._looking:
+            if self._looks_ended <= asked:
+                self._look()
+            elif self._look_failed is not None:
+                raise self._look_failed
+
+    def _look(self) -> None:
+        from imserver.storage import records
+
+        self._looks_begun += 1
+        self._look_failed = None
+        known = self._version
+        try:
+            changes = self._opened().read(lambda connection: records.read_changes(connection, known))
+        except StorageUnavailable as error:
+            self._look_failed = error
+            raise
+        finally:
+            self._looks_ended = self._looks_begun
+        if changes.version != known:
+            for told in self.on_changes:
+                told(changes)
+            self._version = changes.version
+
+    def _written(self, work: Callable[[Any], T]) -> T:
+        value = self._opened().write(work)
+        self.look()
+        return value
+
+    # --- what is kept ---------------------------------------------------------------------------------------
+
+    def add_app(self, name: str, settings: dict[str, Any]) -> bool:
+        """Keep an app; False if there is one of this name. Raises StorageUnavailable."""
+        from imserver.storage import records
+
+        return self._written(lambda connection: records.add_app(connection, AppRow(name, settings)))
+
+    def change_app(self, name: str, fields: dict[str, Any], unset: tuple[str, ...] = ()) -> bool:
+        """Change a kept app's settings; False if there is none. Raises StorageUnavailable."""
+        from imserver.storage import records
+
+        return (
+            self._written(lambda connection: records.change_app(connection, name, fields, unset)) is not None
+        )
+
+    def add_key(self, row: KeyRow) -> KeyRow:
+        """Keep a key. Raises StorageUnavailable."""
+        from imserver.storage import records
+
+        return self._written(lambda connection: records.add_key(connection, row))
+
+    def revoke_key(self, key: str) -> bool | None:
+        """Put a key out of force; False: it was already, None: there is none. Raises StorageUnavailable."""
+        from imserver.storage import records
+
+        return self._written(lambda connection: records.revoke_key(connection, key))
+
+    def keys(self) -> tuple[KeyRow, ...]:
+        """All keys, revoked ones too. Raises StorageUnavailable."""
+        from imserver.storage import records
+
+        if self._database is None and not self.place.exists:
+            return ()
+        return self._opened().read(records.read_keys)
