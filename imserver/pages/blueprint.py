@@ -19,13 +19,17 @@ from flask import (
     send_from_directory,
     url_for,
 )
+from msgspec import json
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
+from imserver.api import Api
+from imserver.api.v1.table import described
 from imserver.auth import PAGE_TOKEN_PREFIX
 from imserver.errors import HTTP_UNAUTHORIZED
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
+from imserver.pages.reference import Reference
 from imserver.pages.seen import Seen
 from imserver.pages.text import TEXT, choose_language
 
@@ -61,6 +65,8 @@ class Host(Member, Protocol):
     def hub(self) -> _Users: ...
     @property
     def auth(self) -> _Tokens: ...
+    @property
+    def api(self) -> Api: ...
 
 
 def create_pages(node: Host) -> Blueprint:
@@ -73,9 +79,11 @@ def create_pages(node: Host) -> Blueprint:
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
     seen = Seen(node)
     chat, gateway = _Chat(node, seen), Gateway(node, seen)
+    reference = Reference(lambda: json.decode(described(node.api)), seen, _render)
     pages.add_url_rule("/", view_func=_start, methods=["GET"])
     pages.add_url_rule("/home/index", "home", chat.page, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
+    pages.add_url_rule("/api/v1/docs", "reference", reference.page, methods=["GET"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])

@@ -41,13 +41,24 @@ class Seen:
             abort(HTTP_BAD_REQUEST.status)
         return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
 
+    def http(self) -> str:
+        """The address of the HTTP interface, without a path."""
+        configured = self.addresses().http
+        if configured and not configured.startswith("//"):
+            return configured
+        scheme = "https" if self._scheme() in ("https", "wss") else "http"
+        host = self._forwarded("Host") or request.headers.get("Host", "")
+        return f"{scheme}:{configured or f'//{host}'}"
+
     def websocket(self) -> str:
         """The full address of the WebSocket."""
         address = self.addresses().websocket
         if address.startswith("//"):
-            scheme = (self._forwarded("Proto") or request.scheme).lower()
-            address = f"{'wss' if scheme in ('https', 'wss') else 'ws'}:{address}"
+            address = f"{'wss' if self._scheme() in ('https', 'wss') else 'ws'}:{address}"
         return address
+
+    def _scheme(self) -> str:
+        return (self._forwarded("Proto") or request.scheme).lower()
 
     def _forwarded(self, name: str) -> str:
         """What a trusted proxy says of the request that it forwards."""

@@ -20,7 +20,9 @@ User = Annotated[
         "clientId.",
     ),
 ]
-Room = Annotated[str, Meta(min_length=1, description="The name of a room.")]
+RoomName = Annotated[
+    str, Meta(min_length=1, max_length=255, description="The name of a room: 1 to 255 bytes of UTF-8.")
+]
 ConnectionId = Annotated[
     str, Meta(min_length=1, description="The id of a connection, as presence and rooms tell it.")
 ]

@@ -91,9 +91,8 @@ def document(
 
 
 _DESCRIPTION: Final = """
-    Requests and answers are JSON in UTF-8. What acts is a POST; what only looks is a GET with query parameters
-    in its address.
-    A field that a route does not know is refused, so that a slip of the pen is noticed.
+    Requests and answers are JSON in UTF-8. What acts is a POST; what only looks is a GET with parameters in
+    its query. A field that a route does not know is refused, so that a slip of the pen is noticed.
 
     A refusal has a fitting HTTP status and a body `{"code", "message", "temporary", "request_id"}`. Where
     `temporary` is true the same request may succeed later.

@@ -16,7 +16,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def read_query(call: Call, kind: type[T]) -> T:
-    """The parameters of a request as ``kind``. Raises :class:`Problem` with a text that names the wrong one."""
+    """The parameters of a request as ``kind``. Raises :class:`Problem`, which names the wrong one."""
     params: dict[str, Any] = {}
     for name, value in parse_pairs(b"" if call.request is None else call.request.query):
         if name in params:

@@ -1,0 +1,240 @@
+"""Routes that tell who is online: one user, many, all of them in pages, and how many."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from imserver.api.call import Api, Call
+from imserver.api.cursor import cursor as cursor_of
+from imserver.api.reply import Answer
+from imserver.api.v1 import field
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.query import after, read_query
+from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
+from imserver.api.v1.wire import app_of, read, reply
+from imserver.errors import HTTP_TOO_MANY_TARGETS
+
+if TYPE_CHECKING:
+    from imserver.services.presence import Where
+
+
+class PresenceQuery(Struct, forbid_unknown_fields=True):
+    """Whom to look for."""
+
+    app: field.App
+    user: field.User
+
+
+class PresenceRequest(Struct, forbid_unknown_fields=True):
+    """Whom to look for."""
+
+    app: field.App
+    users: Annotated[
+        list[field.User],
+        Meta(description="Whom to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
+    ]
+    sessions: Annotated[bool, Meta(description="Whether to tell each user's sessions, too.")] = False
+
+
+class SessionShown(Struct):
+    """One session: a connection that is logged in."""
+
+    connection: field.ConnectionId
+    device: field.Device
+    dialect: field.Dialect
+    since: field.Since
+    node: field.Node
+
+
+class UserPresence(Struct):
+    """Whether a user is online, and where."""
+
+    user: str
+    online: bool
+    sessions: Annotated[
+        list[SessionShown] | UnsetType, Meta(description="Their sessions, the oldest first; if asked for.")
+    ] = UNSET
+
+
+class PresenceAnswer(Struct):
+    """Whether each user is online, in the order of the request."""
+
+    online_count: Annotated[int, Meta(description="How many of them are online.")]
+    users: list[UserPresence]
+    missing_nodes: field.Missing
+
+
+class UsersQuery(Struct, forbid_unknown_fields=True):
+    """Which page of the list."""
+
+    app: field.App
+    cursor: field.Cursor = ""
+    limit: field.Limit = field.USUAL_PAGE
+
+
+class UsersAnswer(Struct):
+    """Some of the users who are online."""
+
+    count: Annotated[int, Meta(description="How many users are online, on all pages together.")]
+    users: Annotated[list[str], Meta(description="Some of them, in the order of their names.")]
+    next: field.Next
+    missing_nodes: field.Missing
+
+
+class CountsQuery(Struct, forbid_unknown_fields=True):
+    """What to count."""
+
+    app: field.AnyApp = ""
+
+
+class AppCounts(Struct):
+    """How much there is of an app, on all nodes together."""
+
+    app: str
+    users: Annotated[int, Meta(description="Users who are online.")]
+    sessions: Annotated[int, Meta(description="Sessions of theirs; a user may have several.")]
+    rooms: Annotated[int, Meta(description="Rooms with a member; one that spans nodes counts on each.")]
+
+
+class CountsAnswer(Struct):
+    """The counts of one app, or of all that the key reaches."""
+
+    apps: list[AppCounts]
+    missing_nodes: field.Missing
+
+
+_read_request: Final = msgspec.json.Decoder(PresenceRequest)
+
+
+def user_presence(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/presence``."""
+    asked = read_query(call, PresenceQuery)
+    found = api.presence.sessions(app_of(api, call, asked.app), [asked.user])
+    user = _with_sessions(asked.user, found.sessions[0])
+    return reply(call, PresenceAnswer(int(user.online), [user], list(found.missing)))
+
+
+def users_presence(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/presence``."""
+    asked = read(api, call, _read_request)
+    app = app_of(api, call, asked.app)
+    require_few(api, asked.users)
+    if asked.sessions:
+        found = api.presence.sessions(app, asked.users)
+        users = [_with_sessions(*each) for each in zip(asked.users, found.sessions, strict=True)]
+        missing = list(found.missing)
+    else:
+        online = api.presence.are_online(app, asked.users)
+        users = [UserPresence(*each) for each in zip(asked.users, online, strict=True)]
+        missing = []
+    return reply(call, PresenceAnswer(sum(user.online for user in users), users, missing))
+
+
+def _with_sessions(user: str, places: list[Where]) -> UserPresence:
+    sessions = [
+        SessionShown(each.connection, each.device, each.dialect, each.since, each.node) for each in places
+    ]
+    return UserPresence(user, bool(sessions), sessions)
+
+
+def users(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/users``."""
+    asked = read_query(call, UsersQuery)
+    page = api.presence.page(app_of(api, call, asked.app), after(asked.cursor), asked.limit)
+    names = sorted(page.users)
+    following = cursor_of(names[-1]) if page.more else ""
+    return reply(call, UsersAnswer(page.total, names, following, list(page.missing)))
+
+
+def counts(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/counts``."""
+    asked = read_query(call, CountsQuery)
+    names = [app_of(api, call, asked.app)] if asked.app else reached(api, call)
+    found = api.presence.counts(names)
+    counted = [AppCounts(name, each.users, each.sessions, each.rooms) for name, each in found.apps.items()]
+    return reply(call, CountsAnswer(counted, list(found.missing)))
+
+
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        "/api/v1/presence",
+        "read",
+        user_presence,
+        "presence",
+        "Is a user online, where, and since when?",
+        query=PresenceQuery,
+        answer=PresenceAnswer,
+        problems=APP_PROBLEMS,
+        example_query={"app": "101", "user": "ann"},
+        example_answer={
+            "online_count": 1,
+            "users": [
+                {
+                    "user": "ann",
+                    "online": True,
+                    "sessions": [
+                        {
+                            "connection": "dGm8cCzJGMUlcIWDc_5cEwvMvk-lT7Gn6_VXnA",
+                            "device": "",
+                            "dialect": "cmd",
+                            "since": 1795155801,
+                            "node": "10.0.0.1:9001",
+                        }
+                    ],
+                }
+            ],
+            "missing_nodes": [],
+        },
+    ),
+    Operation(
+        "POST",
+        "/api/v1/presence",
+        "read",
+        users_presence,
+        "presence",
+        "Which of these users are online?",
+        body=PresenceRequest,
+        answer=PresenceAnswer,
+        problems=(*APP_PROBLEMS, HTTP_TOO_MANY_TARGETS),
+        example_body={"app": "101", "users": ["ann", "nobody"]},
+        example_answer={
+            "online_count": 1,
+            "users": [{"user": "ann", "online": True}, {"user": "nobody", "online": False}],
+            "missing_nodes": [],
+        },
+    ),
+    Operation(
+        "GET",
+        "/api/v1/users",
+        "read",
+        users,
+        "presence",
+        "The users of an app who are online, page by page.",
+        "A user who is online all the while is listed exactly once, whoever else comes and goes meanwhile.",
+        query=UsersQuery,
+        answer=UsersAnswer,
+        problems=APP_PROBLEMS,
+        example_query={"app": "101", "limit": 1},
+        example_answer={"count": 2, "users": ["ann"], "next": "YW5u", "missing_nodes": []},
+    ),
+    Operation(
+        "GET",
+        "/api/v1/counts",
+        "read",
+        counts,
+        "presence",
+        "How many users, sessions and rooms there are.",
+        query=CountsQuery,
+        answer=CountsAnswer,
+        problems=APP_PROBLEMS,
+        example_query={"app": "101"},
+        example_answer={
+            "apps": [{"app": "101", "users": 2, "sessions": 2, "rooms": 0}],
+            "missing_nodes": [],
+        },
+    ),
+)

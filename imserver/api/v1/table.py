@@ -1,0 +1,78 @@
+"""Every operation of ``/api/v1``, the routes that are made of them, and the document that tells of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Any, Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer
+from imserver.api.route import Route
+from imserver.api.style import PROBLEM
+from imserver.api.v1 import operate, presence, rooms
+from imserver.api.v1.openapi import document
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.wire import reply
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+@lru_cache(maxsize=2)
+def _written(batch_targets: int, demo: bool) -> bytes:
+    numbers = {"limits.batch_targets": batch_targets}
+    return _encode(document(DOCUMENTED, numbers, demo))
+
+
+def described(api: Api) -> bytes:
+    """The OpenAPI document of this server: with its limits, and with keys where they are needed."""
+    return _written(api.batch_targets, api.auth.demo)
+
+
+def openapi(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/openapi.json``."""
+    return reply(call, described(api))
+
+
+class Document(Struct):
+    """An OpenAPI document."""
+
+    openapi: str
+    info: dict[str, Any]
+    paths: dict[str, Any]
+
+
+def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
+    """A route for each operation; it reads query and body itself."""
+    return tuple(
+        Route(row.method, row.path, row.scope, row.function, row.hot, raw=True, style=PROBLEM)
+        for row in operations
+    )
+
+
+_DOCUMENT: Final = (
+    Operation(
+        "GET",
+        "/api/v1/openapi.json",
+        "",
+        openapi,
+        "document",
+        "This interface as an OpenAPI 3.1 document.",
+        "A page that people read is at `/api/v1/docs`.",
+        answer=Document,
+    ),
+)
+
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *presence.OPERATIONS,
+    *rooms.OPERATIONS,
+    *operate.OPERATIONS,
+    *_DOCUMENT,
+)
+"""What :func:`imserver.api.routes.answer` answers."""
+DOCUMENTED: Final[tuple[Operation, ...]] = OPERATIONS
+"""The same, and what is answered elsewhere: streams and WebSockets."""
+ROUTES: Final = routes_of(OPERATIONS)

@@ -1,0 +1,256 @@
+"""``GET /api/v1/docs``: the OpenAPI document of ``/api/v1`` as a page that people read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Final
+from urllib.parse import urlencode
+
+from flask import request
+from markupsafe import Markup, escape
+from msgspec import Struct
+from werkzeug.wrappers import Response
+
+from imserver.pages.reference_text import CHINESE, WORDS
+from imserver.pages.seen import Seen
+from imserver.pages.text import TEXT, choose_language
+
+_SCHEMAS: Final = "#/components/schemas/"
+_BOUNDS: Final = (
+    "minimum",
+    "exclusiveMinimum",
+    "maximum",
+    "minLength",
+    "maxLength",
+    "minItems",
+    "maxItems",
+    "pattern",
+)
+_CODE: Final = re.compile(r"`([^`]+)`")
+
+Document = Mapping[str, Any]
+Render = Callable[..., Response]
+
+
+class Field(Struct, frozen=True):
+    """One field of a shape, or one parameter. ``shape`` is what its kind consists of, if it has a name."""
+
+    name: str
+    kind: str
+    shape: str
+    required: bool
+    default: str
+    bounds: tuple[tuple[str, str], ...]
+    meaning: str
+
+
+class Refusal(Struct, frozen=True):
+    """One problem that an operation may answer with."""
+
+    status: str
+    code: str
+    message: str
+    temporary: bool
+
+
+class Shown(Struct, frozen=True):
+    """One operation as the page shows it."""
+
+    id: str
+    tag: str
+    method: str
+    path: str
+    scope: str
+    summary: str
+    description: str
+    query: tuple[Field, ...]
+    headers: tuple[Field, ...]
+    body: tuple[Field, ...]
+    body_shape: str
+    status: str
+    answer: tuple[Field, ...]
+    answer_shape: str
+    curl: str
+    example: str
+    refusals: tuple[Refusal, ...]
+
+
+class Reference:
+    """The page. Stateless; never blocks.
+
+    ``document`` gives the OpenAPI document, ``render`` makes the page of a template.
+    """
+
+    def __init__(self, document: Callable[[], Document], seen: Seen, render: Render) -> None:
+        self._document = document
+        self._seen = seen
+        self._render = render
+
+    def page(self) -> Response:
+        """The page in the visitor's language."""
+        asked = request.args.get("lang", "")
+        language = choose_language(asked, request.accept_languages)
+        chinese = CHINESE if language == "zh" else {}
+        document = self._document()
+        operations = [self._shown(document, *each) for each in operations_of(document)]
+        return self._render(
+            "reference.html",
+            language,
+            TEXT[language],
+            data={},
+            say=WORDS[language],
+            chapters=[
+                (tag, [each for each in operations if each.tag == tag["name"]]) for tag in document["tags"]
+            ],
+            shapes=[
+                (name, schema.get("description", ""), fields_of(schema, document))
+                for name, schema in document["components"]["schemas"].items()
+            ],
+            info=document["info"],
+            demo=any({} in each["security"] for _, _, each in operations_of(document)),
+            told=lambda text: marked(chinese.get(text, text)),
+        )
+
+    def _shown(self, document: Document, path: str, method: str, operation: Document) -> Shown:
+        parameters = [(each["in"], _parameter(each)) for each in operation["parameters"]]
+        body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
+        status, good = next(iter(operation["responses"].items()))
+        answered = next(iter(good.get("content", {}).values()), {})
+        return Shown(
+            operation["operationId"],
+            operation["tags"][0],
+            method.upper(),
+            path,
+            next((scope for need in operation["security"] for scope in need.get("key", ())), ""),
+            operation["summary"],
+            operation["description"],
+            tuple(field for where, field in parameters if where == "query"),
+            tuple(field for where, field in parameters if where == "header"),
+            fields_of(body.get("schema", {}), document),
+            _shape_of(body.get("schema", {})),
+            status,
+            fields_of(answered.get("schema", {}), document),
+            _shape_of(answered.get("schema", {})),
+            curl_of(self._seen.http(), method, path, operation),
+            _pretty(_example(answered)),
+            tuple(_refusals(operation)),
+        )
+
+
+def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
+    """(path, method, operation) of every operation, in the order of the document."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield path, method, operation
+
+
+def curl_of(address: str, method: str, path: str, operation: Document) -> str:
+    """A line for a shell that makes this request, with the examples of the document in it."""
+    words = ["curl"]
+    if any("key" in need for need in operation["security"]):
+        words.append('-H "Authorization: Bearer $KEY"')
+    body = operation.get("requestBody", {}).get("content", {}).get("application/json")
+    if body is not None:
+        words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))
+    elif method == "post":
+        words.append("-X POST")
+    query = urlencode(
+        {each["name"]: each["example"] for each in operation["parameters"] if _is_in_query(each)}, safe=":,"
+    )
+    return " ".join([*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")])
+
+
+def _is_in_query(parameter: Document) -> bool:
+    return parameter["in"] == "query" and "example" in parameter
+
+
+def _example(content: Document) -> Any:
+    return next((each["value"] for each in content.get("examples", {}).values()), None)
+
+
+def _pretty(example: Any) -> str:
+    return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
+
+
+def _refusals(operation: Document) -> Iterator[Refusal]:
+    for status, response in operation["responses"].items():
+        if status >= "400":
+            for each in response["content"]["application/json"]["examples"].values():
+                value = each["value"]
+                yield Refusal(status, value["code"], value["message"], value["temporary"])
+
+
+# --- schemas ------------------------------------------------------------------------------------------------
+
+
+def fields_of(schema: Document, document: Document) -> tuple[Field, ...]:
+    """The fields of an object's schema, be it given by its name; none of what is no object."""
+    if shape := _shape_of(schema):
+        schema = document["components"]["schemas"][shape]
+    required = schema.get("required", ())
+    return tuple(
+        _field(name, kind, name in required, kind.get("description", ""))
+        for name, kind in schema.get("properties", {}).items()
+    )
+
+
+def _parameter(parameter: Document) -> Field:
+    return _field(
+        parameter["name"], parameter["schema"], parameter["required"], parameter.get("description", "")
+    )
+
+
+def _field(name: str, schema: Document, required: bool, meaning: str) -> Field:
+    default = schema.get("default")
+    return Field(
+        name,
+        kind_of(schema),
+        _shape_of(schema),
+        required,
+        "" if default in (None, "", [], {}) else json.dumps(default, ensure_ascii=False),
+        tuple((bound, _short(schema[bound])) for bound in _BOUNDS if bound in schema),
+        meaning,
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def kind_of(schema: Document) -> str:
+    """What a schema admits, in a few words: ``string``, ``[Target]``, ``"a" | "b"``."""
+    if shape := schema.get("$ref", "").removeprefix(_SCHEMAS):
+        return str(shape)
+    if "anyOf" in schema:
+        kinds = (kind_of(each) for each in schema["anyOf"] if each.get("type") != "null")
+        return " | ".join(dict.fromkeys(kinds))
+    if "enum" in schema:
+        return " | ".join(json.dumps(each, ensure_ascii=False) for each in schema["enum"])
+    if schema.get("type") == "array":
+        return f"[{kind_of(schema.get('items', {}))}]"
+    if schema.get("type") == "object" and isinstance(schema.get("additionalProperties"), dict):
+        return f"{{… : {kind_of(schema['additionalProperties'])}}}"
+    return str(schema.get("type", "any"))
+
+
+def _shape_of(schema: Document) -> str:
+    """The name of the one shape that a schema is made of; ``""`` if there is none, or several."""
+    if "$ref" in schema:
+        return str(schema["$ref"]).removeprefix(_SCHEMAS)
+    if "anyOf" in schema:
+        shapes = {_shape_of(each) for each in schema["anyOf"] if each.get("type") != "null"}
+        return shapes.pop() if len(shapes) == 1 else ""
+    if schema.get("type") == "array":
+        return _shape_of(schema.get("items", {}))
+    return ""
+
+
+def marked(text: str) -> Markup:
+    """A text with its words in backticks as code, and its paragraphs apart."""
+    paragraphs = [
+        _CODE.sub(r"<code>\1</code>", str(escape(" ".join(part.split())))) for part in text.split("\n\n")
+    ]
+    return Markup("<br><br>".join(paragraphs))
