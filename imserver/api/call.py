@@ -13,11 +13,15 @@ from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
 from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.metrics import Metrics
+from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.pushing import Pushes
+from imserver.services.removals import Removals
+from imserver.services.rooms import Rooms
 from imserver.services.talks import Talks
+from imserver.services.tenants import Tenants
 from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
@@ -51,6 +55,14 @@ class Services(Protocol):
     def overview(self) -> Overview: ...
     @property
     def talks(self) -> Talks: ...
+    @property
+    def removals(self) -> Removals: ...
+    @property
+    def connections(self) -> Connections: ...
+    @property
+    def rooms(self) -> Rooms: ...
+    @property
+    def tenants(self) -> Tenants: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""

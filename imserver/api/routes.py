@@ -19,6 +19,7 @@ from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, pars
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM, Problem
+from imserver.api.v1 import table
 from imserver.auth import ANYBODY, Caller
 from imserver.errors import (
     HTTP_BAD_REQUEST,
@@ -46,7 +47,7 @@ CMD_ROUTES: Final = (
     Route("GET", "/metrics", "admin", metrics.metrics, style=PROBLEM),
 )
 
-ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + action.ROUTES
+ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + action.ROUTES + table.ROUTES
 """All of them, in families."""
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}

@@ -13,7 +13,7 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM
-from imserver.api.v1 import operate, presence, rooms
+from imserver.api.v1 import apps, operate, presence, rooms
 from imserver.api.v1.openapi import document
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import reply
@@ -70,6 +70,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *presence.OPERATIONS,
     *rooms.OPERATIONS,
     *operate.OPERATIONS,
+    *apps.OPERATIONS,
     *_DOCUMENT,
 )
 """What :func:`imserver.api.routes.answer` answers."""
