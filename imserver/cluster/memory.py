@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, Session
+from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, RoomEntry, Session
 
 EPOCH: Final = 1
 """There is one life only: nobody else is there to remember an earlier one."""
@@ -49,6 +49,8 @@ class MemoryRegistry:
         self._claims: dict[str, tuple[str, float]] = {}
         """Message id → who has claimed it ("": accepted), until when; about in the order of that."""
         self._tokens = count(1)
+        self._rooms: dict[tuple[str, str], int] = {}
+        """Room → its members."""
 
     # --- the node -------------------------------------------------------------------------------------------
 
@@ -63,6 +65,7 @@ class MemoryRegistry:
         """See :class:`imserver.cluster.contract.Registry`."""
         self._leases = {}
         self._users.clear()
+        self._rooms.clear()
 
     def healthy(self) -> bool:
         """See :class:`imserver.cluster.contract.Registry`."""
@@ -79,10 +82,20 @@ class MemoryRegistry:
     def learn(self, lease: Lease) -> None:
         """See :class:`imserver.cluster.contract.Registry`. There are no others."""
 
-    def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
+    def report(
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool = False,
+        unsettled: bool = False,
+    ) -> None:
         """See :class:`imserver.cluster.contract.Registry`."""
         self.lease = msgspec.structs.replace(
-            self.lease, connections=connections, counts=dict(counts), draining=draining
+            self.lease,
+            connections=connections,
+            counts=dict(counts),
+            draining=draining,
+            unsettled=unsettled,
         )
         self._leases = {EPOCH: self.lease}
 
@@ -201,6 +214,26 @@ class MemoryRegistry:
             if len(self._claims) <= CLAIM_LIMIT and now < self._claims[oldest][1]:
                 break
             del self._claims[oldest]
+
+    # --- rooms ----------------------------------------------------------------------------------------------
+
+    def life(self) -> int:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        return 1 if self._leases else 0
+
+    def enter_rooms(self, entries: Sequence[RoomEntry]) -> bool:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        for entry in entries:
+            if entry.members:
+                self._rooms[entry.app, entry.room] = entry.members
+            else:
+                self._rooms.pop((entry.app, entry.room), None)
+        return True
+
+    def find_rooms(self, app: str, rooms: Sequence[str]) -> list[dict[int, int]]:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        found = [self._rooms.get((app, room)) for room in rooms]
+        return [{} if members is None else {EPOCH: members} for members in found]
 
     # --- bans -----------------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from redis.exceptions import ResponseError
 from imserver.cluster.contract import Lease
 from imserver.cluster.redis_lease_scripts import JOIN, LEAVE, RENEW, lease_keys
 from imserver.cluster.redis_records import ACTION_SERVERS, SERVERS
-from imserver.cluster.redis_scripts import TRAIL
+from imserver.cluster.redis_scripts import HALLS, TRAIL
 from imserver.cluster.redis_wire import Away, Command, Wire
 from imserver.errors import StartError
 
@@ -186,7 +186,7 @@ class LeaseKeeper:
                     ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
                     ("HDEL", SERVERS, node),
                     ("HDEL", ACTION_SERVERS, self.lease.clients),
-                    *([("DEL", f"{TRAIL}{epoch}")] if clean else []),
+                    *([("DEL", f"{TRAIL}{epoch}"), ("DEL", f"{HALLS}{epoch}")] if clean else []),
                 ]
             )
 

@@ -22,6 +22,7 @@ from imserver.cluster.redis_lease import LeaseKeeper
 from imserver.cluster.redis_lookup import Lookup
 from imserver.cluster.redis_pipe import Pipe
 from imserver.cluster.redis_places import ban_field_of, bucket_of, decoded, encoded
+from imserver.cluster.redis_rooms import RoomRecords
 from imserver.cluster.redis_scripts import BAN
 from imserver.cluster.redis_sessions import SessionCommands
 from imserver.cluster.redis_trail import Trail
@@ -87,6 +88,12 @@ class RedisRegistry:
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
+        self._rooms = rooms = RoomRecords(
+            self._pipe, self._keeper, self._watch, data_wire, cluster.redis_seconds, cluster.lease_seconds
+        )
+        self._watch.on_burial = rooms.bury
+        self.enter_rooms = rooms.enter
+        self.find_rooms = rooms.find
         self._extent: Extent = EVERYTHING
         self._unended: dict[int, Session] = {}
         self._recorder: gevent.Greenlet[..., None] | None = None
@@ -113,6 +120,7 @@ class RedisRegistry:
         except StartError:
             self._end_greenlets()
             raise
+        self._rooms.started()
         self._watch.start()
         self._recorder = gevent.spawn(self._keep_records)
         return self.lease
@@ -150,9 +158,19 @@ class RedisRegistry:
         """See :class:`imserver.cluster.contract.Registry`."""
         self._keeper.book.learn(lease)
 
-    def report(self, connections: int, counts: Mapping[str, int], draining: bool = False) -> None:
+    def life(self) -> int:
         """See :class:`imserver.cluster.contract.Registry`."""
-        if self._keeper.report(connections, counts, draining):
+        return self._watch.life
+
+    def report(
+        self,
+        connections: int,
+        counts: Mapping[str, int],
+        draining: bool = False,
+        unsettled: bool = False,
+    ) -> None:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        if self._keeper.report(connections, counts, draining, unsettled):
             self._watch.hurry()
 
     def _leases_changed(self) -> None:

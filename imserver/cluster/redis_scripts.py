@@ -6,6 +6,9 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     Hash. Field user → its addressed sessions, ``epoch.id.number[.device]`` separated by commas (field
     name behind ``=`` if it begins with one of ``=!#``). Field ``!user`` → end of a ban. Field ``#`` →
     last number given.
+``imserver:rooms:{app:bucket}``
+    Hash. Field room → the nodes with members in it, ``epoch.members`` separated by commas (bucket = crc32 of
+    the room modulo 1024).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
     Sorted set epoch → when the lease ends; hashes epoch → lease as JSON, of live nodes and of those that
     died and may have left something in the buckets.
@@ -15,6 +18,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
     The epoch of the node that clears away what the dead have left.
 ``{imserver}:trail:epoch``
     Set: the buckets into which that life has written sessions (:mod:`imserver.cluster.redis_trail`).
+``{imserver}:halls:epoch``
+    Set: the buckets into which that life has written rooms, ``bucket:app``.
 ``{imserver}:replaced:epoch``
     List: sessions of that life that are addressed no longer.
 
@@ -30,6 +35,7 @@ from hashlib import sha1
 from typing import Final
 
 PREFIX: Final = "imserver:users:"
+ROOMS: Final = "imserver:rooms:"
 LEASES: Final = "{imserver}:leases"
 LIVES: Final = "{imserver}:lives"
 GRAVES: Final = "{imserver}:graves"
@@ -37,6 +43,7 @@ EPOCH: Final = "{imserver}:epoch"
 VERSION: Final = "{imserver}:version"
 DIGGER: Final = "{imserver}:digger"
 TRAIL: Final = "{imserver}:trail:"
+HALLS: Final = "{imserver}:halls:"
 REPLACED: Final = "{imserver}:replaced:"
 
 TEXT_OF: Final[dict[str, str]] = {}
@@ -199,6 +206,55 @@ if redis.call('GET', KEYS[1]) == ARGV[1] then
   return 1
 end
 return 0
+""",
+    timed=False,
+)
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+ENTER_ROOM: Final = script(
+    """
+-- KEYS: bucket. ARGV: room, epoch, members (0: none any more), ',dead epochs,'.
+local kept = {}
+for e, n in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '(%d+)%.(%d+)') do
+  if e ~= ARGV[2] and not string.find(ARGV[4], ',' .. e .. ',', 1, true) then
+    kept[#kept + 1] = e .. '.' .. n
+  end
+end
+if ARGV[3] ~= '0' then kept[#kept + 1] = ARGV[2] .. '.' .. ARGV[3] end
+if #kept > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], table.concat(kept, ','))
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return 1
+""",
+    timed=False,
+)
+
+SWEEP_ROOMS: Final = script(
+    """
+-- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many rooms had members there.
+local all, hits = redis.call('HGETALL', KEYS[1]), 0
+for k = 1, #all, 2 do
+  local kept, hit = {}, false
+  for e, n in string.gmatch(all[k + 1], '(%d+)%.(%d+)') do
+    if string.find(ARGV[1], ',' .. e .. ',', 1, true) then
+      hit = true
+    else
+      kept[#kept + 1] = e .. '.' .. n
+    end
+  end
+  if hit then
+    hits = hits + 1
+    if #kept > 0 then
+      redis.call('HSET', KEYS[1], all[k], table.concat(kept, ','))
+    else
+      redis.call('HDEL', KEYS[1], all[k])
+    end
+  end
+end
+return hits
 """,
     timed=False,
 )

@@ -63,6 +63,8 @@ class Watch:
         self._wires = (data_wire, keeper.wire)
         self._counters = counters
         self._burial = Burial(pipe, counters, apps)
+        self.on_burial: Callable[[Collection[int]], object] = lambda epochs: None
+        """Called with dead lives before they are buried; raises Interrupted. Switches."""
         self._tick_seconds = min(_TICK_SECONDS, renew_seconds)
         self._restore = restore
         self._leases_changed = leases_changed
@@ -214,6 +216,7 @@ class Watch:
     def _run_burial(self) -> None:
         book = self._keeper.book
         try:
+            self.on_burial(book.graves)
             self._burial.run(
                 book.graves, lambda node: any(lease.node == node for lease in book.live.values())
             )
