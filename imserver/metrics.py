@@ -63,6 +63,7 @@ class Metrics:
         "outbox_bytes_now",
         "pushes",
         "slow_readers",
+        "streams",
         "sweeps",
         "swept",
     )
@@ -80,6 +81,7 @@ class Metrics:
         self.files_exhausted = 0
         self.handshakes = 0
         self.handshakes_refused = 0
+        self.streams = 0
         self.http_fast = 0
         self.http_handed_over = 0
         self.http_refused = 0

@@ -194,6 +194,7 @@ _OWN = {
     "files_exhausted": "Times that accepting paused because no file was left",
     "handshakes": "WebSocket upgrades carried out",
     "handshakes_refused": "WebSocket upgrades refused with an HTTP status",
+    "streams": "Requests for an event stream that may have one, if their login may happen",
     "logins": "Logins that succeeded",
     "logins_refused": "Logins that were refused",
     "sweeps": "Passes over all connections in search of silent ones",

@@ -70,5 +70,5 @@ class Pings:
         poller = self._poller
         for fd in range(slot, poller.highest + 1, SLOTS):
             found = poller.at(fd)
-            if type(found) is Connection and found.state == OPEN and found.encoding.dialect.pinged:
+            if isinstance(found, Connection) and found.state == OPEN and found.encoding.dialect.pinged:
                 yield found

@@ -18,6 +18,7 @@ from imserver.transport.fast import FastRoutes
 from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver
 from imserver.transport.http import HttpConnection
+from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Front:
         request_log: Callable[..., None] | None,
         admitted: Callable[[_socket.socket, Admission, bytes], None],
         ws_dialect: str = "",
+        streams: Streams | None = None,
     ) -> None:
         self.carrier = carrier
         self.gate = gate
@@ -52,6 +54,7 @@ class Front:
         self.request_log = request_log
         self.admitted = admitted
         self.ws_dialect = ws_dialect
+        self.streams = streams
         self.parked: set[HttpConnection] = set()
         self.draining = False
 

@@ -103,6 +103,15 @@ class Admission(Struct, frozen=True):
     """The host of the page that the client is; ``""``: one of ours, or none."""
 
 
+class Guest(Struct, frozen=True):
+    """Who asks for a connection: their address, the host of their page (``""``: ours, or none), and the close
+    code for those who may not stay (0: they may)."""
+
+    peer: str
+    origin: str
+    close_code: int
+
+
 def accept_token(key: str) -> str:
     """The value of Sec-WebSocket-Accept for a client's key."""
     return b64encode(sha1(key.encode() + _GUID).digest()).decode()
@@ -182,19 +191,25 @@ class Gate:
         key = headers.get("sec-websocket-key", "")
         if not _is_key(key):
             return Refusal(errors.HTTP_BAD_REQUEST)
-        host = self.proxies.client(head.host, headers.get("x-forwarded-for", ""))
-        origin = self.origins.stranger(head.host, headers)
+        guest = self.look_at(head, spoken.dialect)
         extension, bits = self._negotiate(headers) if self._deflate and not upgraded else ("", 0)
         return Admission(
             accept_token(key),
             self._encoding(spoken, bits),
-            f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}",
+            guest.peer,
             extension,
-            self._objection(spoken.dialect, origin, host),
+            guest.close_code,
             spoken.opened,
             head if spoken.opened is not None else None,
-            origin,
+            guest.origin,
         )
+
+    def look_at(self, head: Head, dialect: Dialect) -> Guest:
+        """Who asks for a connection of this dialect, and whether they may stay."""
+        host = self.proxies.client(head.host, head.headers.get("x-forwarded-for", ""))
+        origin = self.origins.stranger(head.host, head.headers)
+        peer = f"[{host}]:{head.port}" if ":" in host else f"{host}:{head.port}"
+        return Guest(peer, origin, self._objection(dialect, origin, host))
 
     def _encoding(self, spoken: Spoken, deflate_bits: int) -> Encoding:
         key = (spoken.dialect.name, deflate_bits)

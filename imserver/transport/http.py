@@ -26,6 +26,7 @@ from imserver.transport.poller import NO_SOCKET
 
 if TYPE_CHECKING:
     from imserver.transport.front import Front
+    from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -243,6 +244,9 @@ class HttpConnection:
             return None
         fast = front.fast.get((parsed.method, target))
         if fast is None:
+            if front.streams is not None and front.streams.serves(parsed.method, target):
+                self._stream(front.streams, parsed, target)
+                return None
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
         began = perf_counter()
@@ -276,10 +280,7 @@ class HttpConnection:
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
         """Decide on an upgrade request and carry it out; what follows the head are frames already."""
         front = self._front
-        host, port = self.address[0], self.address[1]
-        query = parsed.url.partition(b"?")[2].decode("latin-1")
-        head = Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, front.ws_dialect)
-        decision = front.gate.decide(head)
+        decision = front.gate.decide(self._head(parsed, path))
         if isinstance(decision, Refusal):
             front.metrics.handshakes_refused += 1
             self.refuse(decision.problem, decision.headers)
@@ -299,6 +300,20 @@ class HttpConnection:
         front.parked.discard(self)
         sock, self.sock = self.sock, NO_SOCKET
         front.admitted(sock, decision, rest)
+
+    def _head(self, parsed: ParsedHead, path: str) -> Head:
+        """The request as the gate knows requests."""
+        host, port = self.address[0], self.address[1]
+        query = parsed.url.partition(b"?")[2].decode("latin-1")
+        bare = self._front.ws_dialect
+        return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare)
+
+    def _stream(self, streams: Streams, parsed: ParsedHead, path: str) -> None:
+        """Let a stream have the socket."""
+        before = self.take_outbox()
+        self._front.parked.discard(self)
+        sock, self.sock = self.sock, NO_SOCKET
+        streams.adopt(sock, self._head(parsed, path), before)
 
     def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
         """Answer with a problem body and end the connection."""

@@ -29,7 +29,8 @@ from imserver.transport.handover import (
     OneRequestHandler,
     Reader,
 )
-from imserver.transport.head import BadHead, parse_head
+from imserver.transport.head import BadHead, ParsedHead, parse_head
+from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -59,12 +60,17 @@ def head_of(environ: Mapping[str, Any]) -> Head:
     )
 
 
+def _detached(old: Any) -> _socket.socket:
+    """The socket behind gevent's, which has none from now on."""
+    sock = _socket.socket(old.family, old.type, old.proto, old.detach())
+    sock.setblocking(False)
+    return sock
+
+
 def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     """Take the socket of an upgraded connection away from its handler: (socket, bytes read too far)."""
     rest = bytes(handler.rfile.unread) if isinstance(handler.rfile, Reader) else _buffered(handler)
-    old = handler.socket
-    sock = _socket.socket(old.family, old.type, old.proto, old.detach())
-    sock.setblocking(False)
+    sock = _detached(handler.socket)
     handler.websocket.closed = True
     handler.websocket.stream = None
     return sock, rest
@@ -136,6 +142,8 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if not raw:
             return False
         head = parse_head(raw)
+        if self._streamed(head):
+            return False
         body = Body(head, server.body_bytes)
         if head.chunked or head.length:
             if "expect" in head.headers and not body.too_large:
@@ -147,6 +155,19 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
                 return False
         elif head.absolute:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
+        return True
+
+    def _streamed(self, head: ParsedHead) -> bool:
+        """Let a stream have the socket, if one is asked for."""
+        server = self.server
+        path, _, query = head.url.decode("latin-1").partition("?")
+        if server.streams is None or head.chunked or head.length or "upgrade" in head.headers:
+            return False
+        if not server.streams.serves(head.method, path):
+            return False
+        host, port = self.client_address[0], self.client_address[1]
+        asked = Head(head.method, path, head.version, host, port, head.headers, query)
+        server.streams.adopt(_detached(self.socket), asked)
         return True
 
     def _end(self, data: bytes) -> None:
@@ -227,8 +248,10 @@ class Door(WSGIServer):
         body_bytes: int,
         handshake_seconds: float,
         keepalive_seconds: float,
+        streams: Streams | None = None,
     ) -> None:
         super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
+        self.streams = streams
         self.fast = fast
         self.header_bytes = header_bytes
         self.body_bytes = body_bytes
