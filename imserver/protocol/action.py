@@ -113,6 +113,7 @@ class ActionDialect:
     any_origin = False
     pinged = False
     personal = True
+    message_bytes = 0
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // 1_000_000)

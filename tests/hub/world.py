@@ -1,6 +1,6 @@
 """A node's inside without its doors: hub, fan-out, sessions and dispatch over real sockets."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import json
@@ -12,9 +12,16 @@ from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
+from imserver.services.connection_ids import ConnectionIds
+from imserver.services.connections import LocalConnections
+from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
+from imserver.services.local_rooms import LocalRooms
+from imserver.services.pushing import LocalPushes
+from imserver.services.questions import Questions
 from imserver.services.sessions import Sessions
+from imserver.services.talks import Talks
 from imserver.transport.connection import Connection
 from tests.transport.rig import Client, Rig, until
 
@@ -25,13 +32,15 @@ POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
 class World(Rig):
     """Everything between the sockets and the HTTP API. One app for each login policy.
 
-    ``allowed`` are the tokens that log in; None: anybody does.
+    ``allowed`` are the tokens that log in; None: anybody does. ``stored`` are the stored members of rooms by
+    app.
     """
 
     def __init__(
         self,
         *,
         policies: Mapping[str, str] = POLICIES,
+        stored: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
         notice_members: int = 1000,
         heartbeat_seconds: float = 360,
         login_seconds: float = 0,
@@ -47,15 +56,30 @@ class World(Rig):
         self.allowed: set[str] | None = None
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, self._may_login)
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self._add_rooms()
+        pushes = LocalPushes(Dedupe(1000, 60, shared=True), self.delivery, self.metrics)
+        members = stored or {}
+        self.talks = Talks(
+            self.hub, self.sessions, self.rooms, pushes, lambda app: members.get(app, {}), notice_members
+        )
+        self.talks.add_to(self.dispatcher)
         self.sweep = Sweep(
             self.carrier, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
         )
+
+    def _add_rooms(self) -> None:
+        ids = ConnectionIds(b"s" * 32, 1)
+        self.connections = LocalConnections(self.hub, self.fanout, ids, Questions(), lambda: "node")
+        self.rooms = LocalRooms(self.hub, self.fanout, self.metrics, self.connections, ids.birth)
+        self.connections.rooms = self.rooms
+        self.hub.on_forgotten = self.rooms.leave_all
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
         return self.allowed is None or token in self.allowed
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
+        self.rooms.ended(connection)
         self.sessions.ended(connection, code)
 
     def connect(  # type: ignore[override]

@@ -21,7 +21,6 @@ from msgspec import json
 from imserver import errors
 from imserver.model import BadFrame, Command, Event, Login, Reply, Request
 from imserver.protocol.dialect import Dialect
-from imserver.services.dispatch import Dispatcher
 from imserver.transport.connection import OPEN
 from tests.hub.world import POLICIES, World
 from tests.integration.raw import BINARY, TEXT, frame
@@ -135,7 +134,7 @@ class DialectContract:
             assert world.delivery.to_user("102", "ann", event) == 1
             client.probe()
             found = [one for one in client.frames if one.opcode in (TEXT, BINARY)]
-            assert found[-1].payload == self.told(event)
+            assert self.told(event) in [one.payload for one in found]
             assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
 
 
@@ -149,6 +148,11 @@ class CommandContract(DialectContract):
     samples: Mapping[type[Command], bytes]
     app = "101"
 
+    @property
+    def login(self) -> bytes:
+        """The sample of a login, of whichever kind."""
+        return next(payload for kind, payload in self.samples.items() if issubclass(kind, Login))
+
     # --- decoding -------------------------------------------------------------------------------------------
 
     def test_its_samples_become_their_commands(self) -> None:
@@ -158,13 +162,13 @@ class CommandContract(DialectContract):
             self.check(request)
 
     def test_a_login_says_who_in_which_app(self) -> None:
-        command = self.dialect.decode(self.samples[Login]).command
+        command = self.dialect.decode(self.login).command
         assert isinstance(command, Login)
         assert (command.app, command.user) == (self.app, "ann")
 
     def test_every_command_it_knows_has_a_rule(self) -> None:
-        rules = Dispatcher(None, None).rules  # type: ignore[arg-type]
-        assert set(self.samples) <= set(rules)
+        with World() as world:
+            assert set(self.samples) <= set(world.dispatcher.rules)
 
     @held
     @given(seed=st.integers(0, 2**32), hits=st.integers(1, 5))
@@ -187,7 +191,7 @@ class CommandContract(DialectContract):
     def test_a_server_takes_its_requests_in_either_kind_of_frames(self, opcode: int) -> None:
         with World(policies={**POLICIES, self.app: "newest"}) as world:
             connection, client = world.connect(dialect=self.dialect)
-            client.send(frame(opcode, self.samples[Login]))
+            client.send(frame(opcode, self.login))
             client.probe()
             assert world.hub.is_online(self.app, "ann")
             assert connection.last_seen > 0
@@ -196,6 +200,6 @@ class CommandContract(DialectContract):
         with World(policies={**POLICIES, self.app: "newest"}) as world:
             _, client = world.connect(dialect=self.dialect)
             client.send(frame(BINARY, b"\xff\x00nonsense"))
-            client.send(frame(BINARY, self.samples[Login]))
+            client.send(frame(BINARY, self.login))
             client.probe()
             assert world.hub.is_online(self.app, "ann")

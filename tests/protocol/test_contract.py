@@ -1,6 +1,7 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
-from imserver.model import Event, Heartbeat, Login, Ping
+from imserver.model import Event, Heartbeat, Login, Ping, Say, TalkLogin
+from imserver.protocol.action import ActionDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.registry import BY_NAME, DIALECTS
@@ -18,6 +19,18 @@ class TestCmd(CommandContract):
         Login: b'{"seq":"1","cmd":"login","data":{"userID":"ann","appID":101}}',
         Heartbeat: b'{"seq":"2","cmd":"heartbeat","data":{}}',
         Ping: b'{"seq":"3","cmd":"ping"}',
+    }
+
+
+class TestAction(CommandContract):
+    """One user talks to one other, or to a room."""
+
+    dialect = ActionDialect()
+    app = "action:1"
+    samples = {  # noqa: RUF012
+        TalkLogin: b'{"seq":"1","action":"login","data":{"userId":"ann","appId":1,"groupsId":"5"}}',
+        Heartbeat: b'{"seq":"2","action":"heartbeat","data":{}}',
+        Say: b'{"seq":"3","action":"sendmsg","data":{"msgType":"text","message":"hi"}}',
     }
 
 
