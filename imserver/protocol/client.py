@@ -5,7 +5,6 @@ A client is given an id and listens; whatever it sends is read and ignored. Its 
 
 from __future__ import annotations
 
-from itertools import count
 from random import getrandbits
 from typing import Final
 
@@ -22,11 +21,13 @@ NOTICES: Final = {
     "offline": (CODE_OFFLINE, "客户端下线"),
 }
 """Notices to a group: kind of the event → the frame's ``code`` and ``msg``."""
-NO_SYSTEM: Final = '{"messageId":"","sendUserId":"","code":-1001,"msg":"系统ID不能为空","data":[]}'.encode()
-"""The one frame that a client gets who names no system."""
-
-_ID_MASK: Final = 2**64 - 1
+CODE_NO_SYSTEM: Final = -1001
 _encode = msgspec.json.Encoder().encode
+
+
+def message_id() -> str:
+    """An id for the frames of one push: 16 hexadecimal digits, by chance."""
+    return f"{getrandbits(64):016x}"
 
 
 def welcome(client_id: str) -> bytes:
@@ -35,8 +36,14 @@ def welcome(client_id: str) -> bytes:
 
 
 def refusal(code: int, text: str) -> bytes:
-    """The one frame that a client gets who may not stay, in the form of :data:`NO_SYSTEM`."""
+    """The one frame that a client gets who may not stay."""
     return b'{"messageId":"","sendUserId":"","code":%d,"msg":%b,"data":[]}' % (code, _encode(text))
+
+
+NO_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID不能为空")
+"""It names no system."""
+BAD_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID无效")
+"""No system can have the name that it gives."""
 
 
 class ClientDialect:
@@ -49,13 +56,6 @@ class ClientDialect:
     message_bytes = MAX_FRAME_BYTES
     pinged = True
     personal = False
-
-    def __init__(self) -> None:
-        self._numbers = count(getrandbits(64))
-
-    def message_id(self) -> str:
-        """An id for the frames of one push: 16 hexadecimal digits."""
-        return f"{next(self._numbers) & _ID_MASK:016x}"
 
     def decode(self, payload: bytes) -> Request:
         """Nothing is a request here, and nothing is answered."""
@@ -76,7 +76,7 @@ class ClientDialect:
         else:
             return None
         return b'{"messageId":%b,"sendUserId":%b,"code":%d,"msg":%b,"data":%b}' % (
-            _encode(event.id or self.message_id()),
+            _encode(event.id or message_id()),
             _encode(event.sender),
             code,
             _encode(note),

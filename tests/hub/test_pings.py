@@ -1,0 +1,144 @@
+"""Pings to clients without a heartbeat: everybody has a turn, the silent are closed, nobody else is."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.hub import pings as module
+from imserver.hub.pings import SLOTS, Pings
+from imserver.protocol.client import ClientDialect
+from imserver.protocol.cmd import CmdDialect
+from imserver.transport.connection import OPEN
+from tests.hub.world import World
+from tests.integration.raw import PING, PONG, frame, text
+from tests.transport.rig import POLLERS, Client, until
+
+CLIENT = ClientDialect()
+PERIOD_SECONDS = 0.1
+SILENT_SECONDS = 0.3
+
+
+@pytest.fixture
+def spawned() -> Any:
+    """Greenlets that end with the test."""
+    greenlets: list[gevent.Greenlet[..., Any]] = []
+    yield greenlets
+    gevent.killall(greenlets)
+
+
+def pinging(world: World, silent_seconds: float = SILENT_SECONDS) -> Pings:
+    return Pings(world.poller, world.metrics, PERIOD_SECONDS, silent_seconds)
+
+
+def pings_of(client: Client) -> int:
+    """How many pings have come so far."""
+    return sum(found.opcode == PING for found in client.read())
+
+
+def answered(client: Client) -> int:
+    """Answer the pings that have come; how many there were."""
+    count = pings_of(client)
+    client.frames = [found for found in client.frames if found.opcode != PING]
+    for _ in range(count):
+        client.send(frame(PONG, b""))
+    return count
+
+
+@pytest.mark.parametrize("poller", POLLERS)
+def test_every_client_is_pinged_once_in_a_period(poller: Any) -> None:
+    with World(poller=poller) as world:
+        clients = [world.connect(dialect=CLIENT)[1] for _ in range(60)]
+        pings = pinging(world)
+        for slot in range(SLOTS):
+            pings.step(slot)
+        until(lambda: all(pings_of(client) for client in clients))
+        assert [pings_of(client) for client in clients] == [1] * 60
+
+
+def test_pings_are_spread_over_the_period() -> None:
+    with World() as world:
+        clients = [world.connect(dialect=CLIENT)[1] for _ in range(60)]
+        pings = pinging(world)
+        reached = []
+        for slot in range(SLOTS):
+            before = sum(map(pings_of, clients))
+            pings.step(slot)
+            gevent.sleep(0.01)
+            reached.append(sum(map(pings_of, clients)) - before)
+        assert sum(reached) == 60
+        # Each connection of the test has two descriptors, so half of the slots may be empty for a stretch.
+        assert max(reached) <= 60 // SLOTS + 3
+
+
+def test_clients_of_dialects_with_a_heartbeat_are_not_pinged() -> None:
+    with World() as world:
+        _, heartbeats = world.connect(dialect=CmdDialect())
+        _, listens = world.connect(dialect=CLIENT)
+        pings = pinging(world)
+        for slot in range(SLOTS):
+            pings.step(slot)
+        until(lambda: pings_of(listens))
+        assert not pings_of(heartbeats)
+
+
+def test_who_answers_stays_and_who_does_not_is_closed_with_4001(spawned: list[Any]) -> None:
+    with World() as world:
+        dead, _ = world.connect(dialect=CLIENT)
+        live, client = world.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(world).run))
+        until(lambda: (answered(client), dead.state != OPEN)[1])
+        assert dict(world.ended) == {dead: 4001}
+        assert world.metrics.swept == 1
+        assert live.state == OPEN
+
+
+def test_nobody_is_closed_before_the_time_is_over(spawned: list[Any]) -> None:
+    with World() as world:
+        connection, client = world.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(world).run))
+        until(lambda: pings_of(client) == 3)
+        assert connection.state == OPEN
+        until(lambda: connection.state != OPEN)
+        assert pings_of(client) == 3
+
+
+def test_whatever_a_client_sends_is_a_sign_of_life(spawned: list[Any]) -> None:
+    with World() as world:
+        connection, client = world.connect(dialect=CLIENT)
+        spawned.append(gevent.spawn(pinging(world).run))
+        for seen in range(1, 8):
+            until(lambda seen=seen: pings_of(client) >= seen)
+            client.send(text("hello"))
+        assert connection.state == OPEN
+
+
+def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> None:
+    with World(heartbeat_seconds=10, login_seconds=10, ping_seconds=0.01, pong_seconds=0.02) as world:
+        listens, client = world.connect(dialect=CLIENT)
+        beats, _ = world.connect(dialect=CmdDialect())
+        for connection in (listens, beats):
+            connection.last_seen -= 400
+        world.sweep.sweep()
+        assert (listens.state == OPEN, beats.state == OPEN) == (True, False)
+        spawned.append(gevent.spawn(world.sweep.run_pings))
+        live, other = world.connect(dialect=CmdDialect())
+        until(lambda: pings_of(other))
+        until(lambda: live.state != OPEN)
+        assert listens.state == OPEN
+        assert not pings_of(client)
+
+
+def test_a_large_slot_gives_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_BATCH", 2)
+    with World() as world:
+        connections = [world.connect(dialect=CLIENT)[0] for _ in range(120)]
+        turns: list[float] = []
+        monkeypatch.setattr(module, "gevent", SimpleNamespace(sleep=turns.append))
+        slots: dict[int, int] = {}
+        for connection in connections:
+            slots[connection.fd % SLOTS] = slots.get(connection.fd % SLOTS, 0) + 1
+        slot = max(slots, key=slots.__getitem__)
+        pinging(world).step(slot)
+        assert len(turns) == slots[slot] // 2 > 0
