@@ -21,16 +21,17 @@ WORDS: Final[dict[str, dict[str, Any]]] = {
         "request": "请求",
         "refusals": "可能的错误",
         "required": "必填",
+        "optional": "可缺省",
         "default": "默认",
         "scope": "权限",
         "temporary": "可重试",
-        "copy": "复制",
+        "copy_it": "复制",
         "copied": "已复制",
-        "document": "OpenAPI 3.1 文档(JSON)",
-        "key_needed": "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`;密钥由 "
-        "`imserver key create` 创建,或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
-        "key_demo": "服务器处于演示模式:还没有任何密钥,因此无需密钥即可调用。有了密钥之后使用请求头 "
-        "`Authorization: Bearer <密钥>`,示例中的 `$KEY` 代表它。",
+        "document": "OpenAPI 3.1 文档（JSON）",
+        "key_needed": "需要密钥的接口使用请求头 `Authorization: Bearer <密钥>`；密钥由 "
+        "`imserver key create` 创建，或写在配置的 `api.keys` 里。示例中的 `$KEY` 代表它。",
+        "key_demo": "服务器处于演示模式：还没有任何密钥，因此无需密钥即可调用。有了密钥之后使用请求头 "
+        "`Authorization: Bearer <密钥>`，示例中的 `$KEY` 代表它。",
         "bounds": {
             "minimum": "≥ {}",
             "exclusiveMinimum": "> {}",
@@ -65,10 +66,11 @@ WORDS: Final[dict[str, dict[str, Any]]] = {
         "request": "Request",
         "refusals": "Possible refusals",
         "required": "required",
+        "optional": "may be missing",
         "default": "default",
         "scope": "scope",
         "temporary": "temporary",
-        "copy": "Copy",
+        "copy_it": "Copy",
         "copied": "Copied",
         "document": "OpenAPI 3.1 document (JSON)",
         "key_needed": "Where a key is needed it comes as `Authorization: Bearer <key>`. Keys are made by "
