@@ -30,8 +30,8 @@ from imserver.services.delivery import Delivery
 from imserver.services.order import Arrivals
 from imserver.services.questions import Alive, Kick, Names, Questions, encode
 from imserver.services.removals import LocalRemovals
-from imserver.services.sessions import Authorise
 from imserver.services.strays import Strays
+from imserver.services.verdict import Admits
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ class Cluster:
         delivery: Delivery,
         dedupe: Dedupe,
         metrics: Metrics,
-        authorise: Authorise,
+        logins: Admits,
     ) -> None:
         self._config = config
         self._hub = hub
@@ -77,7 +77,7 @@ class Cluster:
             hub,
             fanout,
             metrics,
-            authorise,
+            logins,
             self.registry,
             self.courier,
             self.rpc,

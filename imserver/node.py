@@ -38,15 +38,21 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
 from imserver.services.local_rooms import LocalRooms
+from imserver.services.logins import Logins
+from imserver.services.outgoing import Outgoing
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import Questions, State
 from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.rooms import Rooms
+from imserver.services.rules import objection
 from imserver.services.sessions import Sessions
 from imserver.services.talks import Talks
+from imserver.services.tenants import Tenants
+from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
+from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import OPEN, Carrier, Connection
 from imserver.transport.gate import Gate, Opened, host_of
@@ -73,6 +79,8 @@ _LOADED_LATE = (
     "gevent.resolver.thread",
     "gevent.threadpool",
 )
+_WEBHOOK_SECONDS = 2.0
+"""Time for back ends to be told of the last events."""
 _LAST_REQUESTS_SECONDS = 2.0
 """Time for requests that were under way when the drain began."""
 
@@ -144,12 +152,17 @@ class Node:
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
         self.questions = Questions()
         self.ids = ConnectionIds(secret, new_birth())
+        self.store = Store(config.storage, config.server.data_dir)
+        self.tenants = Tenants(config, self.store, self.hub, objection)
+        self._make_logins(secret)
         self._choose_services(secret)
         self.hub.on_forgotten = self.rooms.leave_all
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.talks = self._make_talks()
         self.gate = self._make_gate()
+        self.logins.origins = self.gate.origins
+        self.logins.prepare()
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -164,6 +177,23 @@ class Node:
             config, self.carrier, self.gate, self.metrics, self.api, self.application, self.request_log
         )
 
+    def _make_logins(self, secret: bytes) -> None:
+        """Who may log in, and what back ends are told and asked."""
+        self.webhooks = Webhooks(
+            Outgoing(),
+            lambda connection: self.connections.id_of(connection),
+            lambda: self.registry.lease.node,
+        )
+        self.logins = Logins(
+            self.tenants,
+            self.auth.may_login,
+            self.webhooks,
+            secret,
+            self.carrier.connections,
+            self.metrics,
+        )
+        self.tenants.on_change.append(self.logins.changed)
+
     def _choose_services(self, secret: bytes) -> None:
         """What asks only this node, or what asks the others too."""
         self.sessions: Sessions
@@ -176,7 +206,7 @@ class Node:
         if not self.config.clustered:
             # It asks its own hub who is here; the registry tells operators of the one node that lives.
             self.registry = MemoryRegistry()
-            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.auth.may_login)
+            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.presence = LocalPresence(self.hub)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
             self.removals = LocalRemovals(self.hub, self.sessions)
@@ -195,7 +225,7 @@ class Node:
             self.delivery,
             self.dedupe,
             self.metrics,
-            self.auth.may_login,
+            self.logins,
         )
         self.cluster = cluster
         self.registry = cluster.registry
@@ -329,6 +359,7 @@ class Node:
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
         self.rooms.ended(connection)
         self.connections.ended(connection)
+        self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
 
     def _tick(self) -> None:
@@ -345,6 +376,7 @@ class Node:
                 self.cluster.sessions.count_elsewhere()
             self.flusher.expire()
             self.carrier.expire()
+            self.logins.expire()
             self.doors.expire()
             self.metrics.slow_readers = self.flusher.slow_readers
             self.metrics.outbox_bytes_now = self.flusher.budget.total
@@ -371,6 +403,7 @@ class Node:
         self._wait_while(lambda: bool(self.carrier.connections), self.config.websocket.close_seconds + 1)
         for connection in tuple(self.carrier.connections):
             connection.lost()
+        self.webhooks.stop(_WEBHOOK_SECONDS)
         self.doors.close()
         if self.cluster is not None:
             self.cluster.stop()
@@ -409,6 +442,8 @@ class Node:
     def reload(self, config: Config) -> None:
         """Take over keys, origins and limits (SIGHUP); everything else needs a restart. Drops nobody."""
         self.auth.reload(config)
+        self.tenants.reload(config)
+        self.logins.reload()
         self.api.reload(config)
         limits = config.limits
         self.gate.set_policy(

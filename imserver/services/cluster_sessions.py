@@ -19,7 +19,8 @@ from imserver.model import Event, Login
 from imserver.services.courier import Courier, Notice, Replaced
 from imserver.services.departures import Departures
 from imserver.services.questions import Alive, Kick, encode, read
-from imserver.services.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Authorise, Sessions, say
+from imserver.services.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
+from imserver.services.verdict import Admits
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -38,14 +39,14 @@ class ClusterSessions(Sessions):
         hub: Hub,
         fanout: Fanout,
         metrics: Metrics,
-        authorise: Authorise,
+        logins: Admits,
         registry: Registry,
         courier: Courier,
         rpc: Rpc,
         require_registry: bool,
         rpc_seconds: float = 1.0,
     ) -> None:
-        super().__init__(hub, fanout, metrics, authorise)
+        super().__init__(hub, fanout, metrics, logins)
         self._registry = registry
         self._courier = courier
         self._rpc = rpc

@@ -72,6 +72,7 @@ class Logins:
         metrics: Metrics,
     ) -> None:
         self._get = tenants.get
+        self.resolve = tenants.resolve
         self._tenants = tenants
         self._page_login = page_login
         self._webhooks = webhooks
@@ -187,7 +188,7 @@ class Logins:
 
     # --- after a login --------------------------------------------------------------------------------------
 
-    def began(self, connection: Connection, verdict: Verdict, dialect: str = "") -> None:
+    def began(self, connection: Connection, verdict: Verdict) -> None:
         """The login that ``verdict`` was about has made ``connection`` a session, or renewed it.
 
         Its app, user and device are set. Never switches.
@@ -283,13 +284,6 @@ class Logins:
     def _take(self, rule: Rule) -> Rule:
         known = self._rules.get(rule.name)
         self._rules[rule.name] = rule
-        for key in rule.keys:
-            if key.weak and (known is None or key not in known.keys):
-                log.warning(
-                    "apps.%s.jwt: the secret of HS256%s has less than 32 bytes: who has a token can guess it",
-                    rule.name,
-                    f" named {key.kid}" if key.kid else "",
-                )
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
             for connection in self._connections:
                 if connection.app == rule.name:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import monotonic
 
 import gevent
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
+from imserver.services.verdict import Admits, Verdict
 from imserver.transport.connection import OPEN, Connection
 
 ENTER_TEXT = "哈喽~"
@@ -21,9 +22,6 @@ ALIVE_SECONDS = 3
 _LOOKS = 30
 MAX_BANS = 100_000
 """Bans kept at once; beyond it the oldest leaves first."""
-
-Authorise = Callable[[str, str, str], bool]
-"""(app, user, token) → whether that user may log in with that token."""
 
 
 def say(connection: Connection, code: int) -> None:
@@ -39,26 +37,36 @@ def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
 class Sessions:
     """Owner of the bans. Everything else it changes through the hub."""
 
-    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, authorise: Authorise) -> None:
+    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Admits) -> None:
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
-        self._authorise = authorise
+        self._logins = logins
         self._bans: dict[tuple[str, str], float] = {}
 
-    def login(self, connection: Connection, login: Login, again: bool = False) -> int:
+    def login(
+        self, connection: Connection, login: Login, again: bool = False, verdict: Verdict | None = None
+    ) -> int:
         """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
 
         ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
-        When it returns ``REPLY_OK`` the user is reachable on this connection.
+        ``verdict``: what :class:`Logins` has said already. When it returns ``REPLY_OK`` the user is reachable
+        on this connection.
         """
         app = self._hub.apps.get(login.app)
         if app is None:
-            return self._refused(errors.REPLY_UNAUTHORIZED)
+            login = replace(login, app=self._logins.resolve(login.app))
+            app = self._hub.apps.get(login.app)
+            if app is None:
+                return self._refused(errors.REPLY_UNAUTHORIZED)
         if connection.user is not None and not again:
-            return self._refused(errors.REPLY_FAILED)
-        if not self._authorise(login.app, login.user, login.token):
-            return self._refused(errors.REPLY_UNAUTHORIZED)
+            return self._renew(connection, login)
+        if verdict is None:
+            verdict = self._check(connection, login)
+        if not verdict.ok:
+            if verdict.final:
+                say(connection, verdict.close)
+            return self._refused(verdict.code)
         if self._is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
@@ -79,10 +87,29 @@ class Sessions:
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
             return self._refused(code)
+        self._logins.began(connection, verdict)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
                 say(rival, errors.CLOSE_REPLACED)
         return code
+
+    def _check(self, connection: Connection, login: Login) -> Verdict:
+        dialect = connection.encoding.dialect.name
+        return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
+
+    def _renew(self, connection: Connection, login: Login) -> int:
+        """Another login on a connection that has logged in: it may only bring its session a new token."""
+        same = (connection.app, connection.user) == (login.app, login.user)
+        if not (same and self._logins.holds_token(connection)):
+            return self._refused(errors.REPLY_FAILED)
+        verdict = self._check(connection, login)
+        if not verdict.ok:
+            return self._refused(verdict.code)
+        if connection.state != OPEN:
+            return self._refused(errors.REPLY_FAILED)
+        self._logins.began(connection, verdict)
+        self.heartbeat(connection)
+        return errors.REPLY_OK
 
     def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
         """End the session of a connection that lives on. It may switch.

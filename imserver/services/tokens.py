@@ -24,7 +24,7 @@ MAX_TOKEN_CHARACTERS: Final = 8192
 """A longer token is not looked at."""
 MIN_RSA_BITS: Final = 2048
 MIN_SECRET_BYTES: Final = 32
-"""A shorter secret of HS256 can be guessed by who has a token (RFC 7518, section 3.2)."""
+"""Whoever has a token can guess a shorter secret of HS256 (RFC 7518, section 3.2)."""
 SKEW_SECONDS: Final = 30
 """How far the back end's clock may be ahead of ours in ``nbf``."""
 MAX_EXPIRES_AT: Final = 2**40
@@ -60,8 +60,6 @@ class Key(Struct, frozen=True):
     algorithm: str
     kid: str
     verifier: Any
-    weak: bool = False
-    """It is shorter than its algorithm wants."""
 
 
 _decode = msgspec.json.Decoder(_Payload).decode
@@ -122,7 +120,11 @@ def _load_key(row: JwtSettings, text: str) -> Key:
         if "-----BEGIN" in text:
             raise BadKey("HS256 needs a secret, and this is a PEM key: name its own algorithm")
         encoded = text.encode()
-        return Key(row.algorithm, row.kid, encoded, len(encoded) < MIN_SECRET_BYTES)
+        if len(encoded) < MIN_SECRET_BYTES:
+            raise BadKey(
+                f"a secret of HS256 needs at least {MIN_SECRET_BYTES} bytes, this one has {len(encoded)}"
+            )
+        return Key(row.algorithm, row.kid, encoded)
     try:
         verifier: Any = _library().get_algorithm_by_name(row.algorithm).prepare_key(text)
     except Exception as error:  # whatever the cryptography behind it raises of text that is no key

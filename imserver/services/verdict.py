@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from msgspec import Struct
 
 from imserver import errors
 
+if TYPE_CHECKING:
+    from imserver.transport.connection import Connection
 
 class Verdict(Struct, frozen=True, gc=False):
     """Whether a login may happen. Compare with :attr:`ok`.
@@ -54,3 +56,21 @@ class Visitor(Struct, frozen=True):
 
     peer: str
     origin: str = ""
+
+
+class Admits(Protocol):
+    """What decides about logins; :class:`imserver.services.logins.Logins` does."""
+
+    def resolve(self, app: str) -> str:
+        """The app that stands for this name. Never switches."""
+
+    def check(
+        self, app: str, user: str, token: str, dialect: str, connection: Comer, device: str = ""
+    ) -> Verdict:
+        """Whether ``user`` may log in now. It may switch."""
+
+    def began(self, connection: Connection, verdict: Verdict) -> None:
+        """The login has made the connection a session, or renewed it. Never switches."""
+
+    def holds_token(self, connection: Connection) -> bool:
+        """Whether the session ends with a token, so that a new login may renew it."""

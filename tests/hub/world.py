@@ -23,6 +23,7 @@ from imserver.services.questions import Questions
 from imserver.services.sessions import Sessions
 from imserver.services.talks import Talks
 from imserver.transport.connection import Connection
+from tests.services.admitting import Admitting
 from tests.transport.rig import Client, Rig, until
 
 CMD = CmdDialect()
@@ -54,7 +55,7 @@ class World(Rig):
         self.fanout = Fanout(self.flusher, self.metrics, notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
-        self.sessions = Sessions(self.hub, self.fanout, self.metrics, self._may_login)
+        self.sessions = Sessions(self.hub, self.fanout, self.metrics, Admitting(self._may_login))
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self._add_rooms()
         pushes = LocalPushes(Dedupe(1000, 60, shared=True), self.delivery, self.metrics)

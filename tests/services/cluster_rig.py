@@ -26,6 +26,7 @@ from imserver.services.questions import Alive, Kick, Names, Questions
 from imserver.services.strays import Strays
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
+from tests.services.admitting import Admitting
 from tests.transport.rig import Client, turn, until
 
 NEWEST, MULTI, SINGLE, REFUSE = "101", "102", "103", "104"
@@ -262,7 +263,7 @@ class ClusterWorld(World):
             self.hub,
             self.fanout,
             self.metrics,
-            self._may_login,
+            Admitting(self._may_login),
             self.registry,  # type: ignore[arg-type]
             self.courier,
             self.rpc,  # type: ignore[arg-type]
