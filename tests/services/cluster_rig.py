@@ -189,7 +189,8 @@ class FakeRegistry:
                 del self.book.ids[claim.key]
 
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
-        done: bool | None = self._ask("ban", lambda: self.book.banned.add((app, user)) or True)
+        change = self.book.banned.add if seconds > 0 else self.book.banned.discard
+        done: bool | None = self._ask("ban", lambda: change((app, user)) or True)
         return done
 
 
