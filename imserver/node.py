@@ -32,16 +32,20 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.report import Report
+from imserver.services.clients import Clients
 from imserver.services.connection_ids import ConnectionIds, new_birth
 from imserver.services.connections import Connections, LocalConnections
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
+from imserver.services.holding import Holding
+from imserver.services.idempotency import Ids
 from imserver.services.local_rooms import LocalRooms
 from imserver.services.logins import Logins
 from imserver.services.outgoing import Outgoing
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
+from imserver.services.publishing import Publishing
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import Questions, State
 from imserver.services.removals import LocalRemovals, Removals
@@ -157,12 +161,17 @@ class Node:
         self._make_logins(secret)
         self._choose_services(secret)
         self.hub.on_forgotten = self.rooms.leave_all
+        self._make_publishing()
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.talks = self._make_talks()
+        self.clients = self._make_clients()
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
         self.logins.prepare()
+        self.store.on_changes.append(self.auth.learn)
+        self.tenants.on_change.append(self._secrets_end_demo)
+        self.auth.on_closed = self._demo_ended
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -176,6 +185,19 @@ class Node:
         self.doors = Doors(
             config, self.carrier, self.gate, self.metrics, self.api, self.application, self.request_log
         )
+
+    def open_storage(self) -> None:
+        """Learn what is kept, apps and keys. Raises StartError, also if nothing keeps strangers out."""
+        self.store.start()
+        refuse_open_demo(self.config, self.auth.closed)
+
+    def _secrets_end_demo(self, tenant: Tenant) -> None:
+        if tenant.jwt and tenant.stored:
+            self.auth.close()
+
+    def _demo_ended(self) -> None:
+        log.info("demo mode is over: requests need a key")
+        self._keep_limits(self.config)
 
     def _make_logins(self, secret: bytes) -> None:
         """Who may log in, and what back ends are told and asked."""
@@ -253,6 +275,28 @@ class Node:
         self.opened["action"] = talks.opened
         return talks
 
+    def _make_clients(self) -> Clients:
+        clients = Clients(
+            self.hub,
+            self.ids,
+            self.rooms,
+            self.connections,
+            self.questions,
+            self.tenants,
+            self.logins,
+            self.metrics,
+            self.config.hub.notice_members,
+        )
+        self.opened["client"] = clients.opened
+        return clients
+
+    def _make_publishing(self) -> None:
+        """What sends to targets of all kinds, and what it keeps for later."""
+        limits = self.config.limits
+        self.holding = Holding(self.pushes, self.presence, limits.held_pushes, limits.held_bytes)
+        self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.holding)
+        self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
+
     def _max_rooms(self, app: str) -> int:
         tenant = self.config.apps.get(app)
         return 0 if tenant is None else tenant.max_rooms
@@ -307,6 +351,8 @@ class Node:
         except StartError:
             for sock in sockets.values():
                 sock.close()
+            if hasattr(self, "store"):
+                self.store.close()
             self.data.stop()
             raise
         self.doors.open(sockets)
@@ -342,6 +388,7 @@ class Node:
         )
         self._greenlets.append(gevent.spawn(pings.run))
         self._greenlets.append(gevent.spawn(self._tick))
+        self._greenlets.append(gevent.spawn(self.holding.run))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -361,6 +408,7 @@ class Node:
         self.connections.ended(connection)
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
+        self.clients.ended(connection)
 
     def _tick(self) -> None:
         """Greenlet: what is looked at once a second, and how late the second came (the loop's lag)."""

@@ -83,6 +83,8 @@ class LimitSettings(Struct, frozen=True):
     http_requests: Amount = 256
     keepalive_seconds: Duration = 75.0
     batch_targets: Amount = 10000
+    held_pushes: Count = 10000
+    held_bytes: Count = 33554432
     registered_apps: Count = 100000
 
 
@@ -176,12 +178,13 @@ class KeySettings(Struct, frozen=True):
 
 
 class ApiSettings(Struct, frozen=True):
-    """Section ``api``: keys, de-duplication of pushes, tokens of the pages."""
+    """Section ``api``: keys and their rate, de-duplication of pushes, tokens of the pages."""
 
     keys: tuple[KeySettings, ...] = ()
     dedupe_ids: Amount = 1000000
     dedupe_seconds: Duration = 43200.0
     page_token_seconds: Duration = 3600.0
+    requests_per_second: Seconds = 0.0
 
 
 class DrainSettings(Struct, frozen=True):

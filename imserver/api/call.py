@@ -9,14 +9,20 @@ from typing import Any, Protocol
 from msgspec import Struct
 
 from imserver.api.form import parse_pairs
+from imserver.api.rates import Rates
 from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
 from imserver.auth import Auth, Caller
 from imserver.config import Config
+from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
+from imserver.services.clients import Clients
 from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
+from imserver.services.holding import Holding
+from imserver.services.idempotency import Ids
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
+from imserver.services.publishing import Publishing
 from imserver.services.pushing import Pushes
 from imserver.services.removals import Removals
 from imserver.services.rooms import Rooms
@@ -58,11 +64,21 @@ class Services(Protocol):
     @property
     def removals(self) -> Removals: ...
     @property
+    def clients(self) -> Clients: ...
+    @property
     def connections(self) -> Connections: ...
     @property
     def rooms(self) -> Rooms: ...
     @property
     def tenants(self) -> Tenants: ...
+    @property
+    def hub(self) -> Hub: ...
+    @property
+    def publishing(self) -> Publishing: ...
+    @property
+    def request_ids(self) -> Ids: ...
+    @property
+    def holding(self) -> Holding: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
@@ -85,11 +101,16 @@ class Api:
         self.dedupe = services.dedupe
         self.auth = services.auth
         self.metrics = services.metrics
+        self.rates = Rates(services.config.api.requests_per_second)
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:
         """Take over what of the configuration the API keeps to."""
         self.dedupe.shared = config.demo
+        if self.rates.per_second != config.api.requests_per_second:
+            self.rates.set(config.api.requests_per_second)
+        holding = self.services.holding
+        holding.limit_pushes, holding.limit_bytes = config.limits.held_pushes, config.limits.held_bytes
         self.apps = frozenset(name for name in config.apps if app_number(name) == name)
         self.batch_targets = config.limits.batch_targets
         self.body_bytes = config.limits.body_bytes

@@ -13,18 +13,20 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.api import action, metrics, operate, presence, push
+from imserver.api import action, client, metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
-from imserver.api.route import Route
-from imserver.api.style import PROBLEM, Problem
+from imserver.api.route import ANY_KEY, Route
+from imserver.api.style import CLIENT, PROBLEM, Problem
 from imserver.api.v1 import table
 from imserver.auth import ANYBODY, Caller
 from imserver.errors import (
     HTTP_BAD_REQUEST,
     HTTP_BODY_TOO_LARGE,
+    HTTP_FORBIDDEN,
     HTTP_INTERNAL_ERROR,
+    HTTP_METHOD_NOT_ALLOWED,
     HTTP_STORAGE_UNAVAILABLE,
     HTTP_UNAUTHORIZED,
     StorageUnavailable,
@@ -47,7 +49,7 @@ CMD_ROUTES: Final = (
     Route("GET", "/metrics", "admin", metrics.metrics, style=PROBLEM),
 )
 
-ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + action.ROUTES + table.ROUTES
+ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + client.ROUTES + action.ROUTES + table.ROUTES
 """All of them, in families."""
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}
@@ -63,15 +65,30 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
     HEAD and OPTIONS are answered too; the caller leaves out the body of an answer to HEAD. Never raises: what
     goes wrong inside is logged, and refused as the row's style does it. May switch to another greenlet.
     """
-    try:
-        if request.method == "OPTIONS":
-            return PREFLIGHT
-        caller = ANYBODY
-        headers = request.headers
-        if route.scope and not api.auth.demo:
-            caller = api.auth.caller(headers.get("authorization", ""))
-            if route.scope not in caller.scopes and not (route.page and caller.user):
+    if request.method == "OPTIONS":
+        if route.style is CLIENT:
+            return route.style.refuse(HTTP_METHOD_NOT_ALLOWED, request)
+        return PREFLIGHT
+    caller = ANYBODY
+    if route.scope and not api.auth.demo:
+        caller = api.auth.caller(request.headers.get("authorization", ""))
+        if route.scope not in caller.scopes and not (route.page and caller.user):
+            if not caller.key:
                 return route.style.refuse(HTTP_UNAUTHORIZED, request)
+            if route.scope != ANY_KEY:
+                return route.style.refuse(HTTP_FORBIDDEN, request)
+    finished = _carry_out(api, route, request, caller)
+    if api.rates.per_second and route.limited:
+        left = api.rates.headers(caller, request.host)
+        return replace(finished, headers=finished.headers + left)
+    return finished
+
+
+def _carry_out(api: Api, route: Route, request: FastRequest, caller: Caller) -> Answer:
+    """Answer a request of a caller who may make it."""
+    try:
+        if route.limited:
+            api.rates.require(caller, request.host)
         if request.too_large or len(request.body) > api.body_bytes:
             return route.style.refuse(HTTP_BODY_TOO_LARGE, request)
         if route.raw:
@@ -81,7 +98,7 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
             app = route.app_of(api, params) if route.app_of else app_named(api, params.get("appid", ""))
             call = Call(params, app, caller, b"", None, request)
         else:
-            call = _read_body(api, caller, headers.get("content-type", ""), request)
+            call = _read_body(api, caller, request.headers.get("content-type", ""), request)
         if caller.apps is not None and (call.app or caller.user):
             require_app(call)
         return route.function(api, call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Annotated, Final, Protocol
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.model import Event
 from imserver.services.holding import Holding
@@ -21,17 +21,17 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Whom a push is for: a ``user`` (on one ``device`` if it is named), a ``connection`` by its id, a
     ``room``, or ``all`` users of the app."""
 
-    user: Name | None = None
-    device: Annotated[str, Meta(max_length=512)] | None = None
-    connection: Name | None = None
-    room: Name | None = None
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    room: Name | UnsetType = UNSET
     all: bool = False
 
     def __post_init__(self) -> None:
-        kinds = (self.user is not None) + (self.connection is not None) + (self.room is not None) + self.all
-        if kinds != 1:
+        kinds = (self.user, self.connection, self.room)
+        if sum(kind is not UNSET for kind in kinds) + self.all != 1:
             raise ValueError("A target has one of `user`, `connection`, `room`, and `all` that is true")
-        if self.device is not None and self.user is None:
+        if self.device is not UNSET and self.user is UNSET:
             raise ValueError("`device` goes with `user`")
 
 
@@ -76,7 +76,7 @@ class Publishing:
         outcomes: list[Outcome] = []
         users: list[str] = []
         for target in targets:
-            if target.user is not None and target.device is None:
+            if target.user is not UNSET and target.device is UNSET:
                 users.append(target.user)
                 continue
             if users:
@@ -88,11 +88,12 @@ class Publishing:
     def _to_target(
         self, app: str, target: Target, event: Event, except_users: tuple[str, ...], ttl_seconds: float
     ) -> list[Outcome]:
-        if target.user is not None:
-            return self.to_users(app, [target.user], event, ttl_seconds, target.device)
-        if target.connection is not None:
+        if target.user is not UNSET:
+            device = None if target.device is UNSET else target.device
+            return self.to_users(app, [target.user], event, ttl_seconds, device)
+        if target.connection is not UNSET:
             return self._connections.push_each(app, [target.connection], event)
-        if target.room is not None:
+        if target.room is not UNSET:
             return [self._rooms.publish(app, target.room, event, except_users)]
         return [self._pushes.spread(app, event, except_users)]
 

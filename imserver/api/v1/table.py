@@ -13,7 +13,8 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM
-from imserver.api.v1 import apps, operate, presence, rooms
+from imserver.api.v1 import apps, operate, presence, push, rooms
+from imserver.api.v1.batch import batch_of
 from imserver.api.v1.openapi import document
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import reply
@@ -48,7 +49,16 @@ class Document(Struct):
 def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
     """A route for each operation; it reads query and body itself."""
     return tuple(
-        Route(row.method, row.path, row.scope, row.function, row.hot, raw=True, style=PROBLEM)
+        Route(
+            row.method,
+            row.path,
+            row.scope,
+            row.function,
+            row.hot,
+            raw=True,
+            style=PROBLEM,
+            limited=row.scope != "",
+        )
         for row in operations
     )
 
@@ -66,13 +76,14 @@ _DOCUMENT: Final = (
     ),
 )
 
-OPERATIONS: Final[tuple[Operation, ...]] = (
+_SINGLE: Final = (
+    *push.OPERATIONS,
     *presence.OPERATIONS,
     *rooms.OPERATIONS,
     *operate.OPERATIONS,
     *apps.OPERATIONS,
-    *_DOCUMENT,
 )
+OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *_DOCUMENT)
 """What :func:`imserver.api.routes.answer` answers."""
 DOCUMENTED: Final[tuple[Operation, ...]] = OPERATIONS
 """The same, and what is answered elsewhere: streams and WebSockets."""

@@ -1,0 +1,80 @@
+"""How many requests a key may make in a second, and the headers that say how many are left.
+
+Each key has a bucket of ``api.requests_per_second`` tokens that fills up again at that rate; in demo mode
+each client address has one. A request takes one token, a batch one for each command.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+from imserver.api.style import Problem
+from imserver.auth import Caller
+from imserver.errors import HTTP_TOO_MANY_REQUESTS
+
+MAX_BUCKETS: Final = 10_000
+"""Buckets that are kept; beyond it the one that was used longest ago is as full as a new one."""
+
+
+class Rates:
+    """Owner of the buckets of one node. ``per_second`` 0: no limit, and no headers."""
+
+    def __init__(self, per_second: float, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self.refused = 0
+        self.set(per_second)
+
+    def set(self, per_second: float) -> None:
+        """Change the limit; all buckets are full then."""
+        self.per_second = per_second
+        self._most = max(per_second, 1.0)
+        self._buckets: dict[str, tuple[float, float]] = {}
+
+    def take(self, caller: Caller, host: str) -> bool:
+        """Take a token; False if there is none. With no limit there always is one."""
+        if not self.per_second:
+            return True
+        now = self._clock()
+        name = caller.key or host
+        left = self._left(name, now)
+        taken = left >= 1.0
+        self._put(name, left - taken, now)
+        self.refused += not taken
+        return taken
+
+    def _put(self, name: str, left: float, now: float) -> None:
+        self._buckets.pop(name, None)
+        self._buckets[name] = (left, now)
+        if len(self._buckets) > MAX_BUCKETS:
+            del self._buckets[next(iter(self._buckets))]
+
+    def require(self, caller: Caller, host: str) -> None:
+        """Take a token, or refuse. Raises :class:`Problem`."""
+        if not self.take(caller, host):
+            missing = 1.0 - self._left(caller.key or host, self._clock())
+            seconds = math.ceil(max(missing, 0.0) / self.per_second)
+            raise Problem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
+
+    def charge(self, caller: Caller, host: str, tokens: int) -> None:
+        """Take tokens whether they are there or not; those that are missing have to fill up first."""
+        if self.per_second and tokens:
+            now = self._clock()
+            self._put(caller.key or host, self._left(caller.key or host, now) - tokens, now)
+
+    def headers(self, caller: Caller, host: str) -> tuple[tuple[str, str], ...]:
+        """How many requests are left to whom."""
+        if not self.per_second:
+            return ()
+        left = self._left(caller.key or host, self._clock())
+        return (
+            ("RateLimit-Limit", str(int(self._most))),
+            ("RateLimit-Remaining", str(max(int(left), 0))),
+            ("RateLimit-Reset", str(math.ceil((self._most - left) / self.per_second))),
+        )
+
+    def _left(self, name: str, now: float) -> float:
+        left, since = self._buckets.get(name, (self._most, now))
+        return min(self._most, left + (now - since) * self.per_second)

@@ -1,0 +1,173 @@
+"""What a back end says when it sends: the message and its targets, in the long form and the short ones."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Annotated, Any, Final
+
+import msgspec
+from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
+
+from imserver import errors
+from imserver.api.call import Api
+from imserver.api.style import Problem
+from imserver.model import Event
+from imserver.services.publishing import Name, Target
+
+MAX_ID_CHARACTERS: Final = 128
+MAX_TTL_SECONDS: Final = 86_400
+
+_decode_any = msgspec.json.Decoder().decode
+_decode_text = msgspec.json.Decoder(str).decode
+
+AppName = Annotated[str, Meta(min_length=1, max_length=191, description="The app.", examples=["101"])]
+Text = Annotated[str, Meta(description="The words, where the message is text.")]
+Data = Annotated[Raw, Meta(description="Any JSON value, where the message is no text.")]
+Kind = Annotated[
+    str,
+    Meta(min_length=1, max_length=64, description="What the message is: your own word, or `text`."),
+]
+Code = Annotated[int, Meta(ge=-(2**31), lt=2**31, description="The `code` that the client dialect shows.")]
+Note = Annotated[str, Meta(max_length=512, description="The `msg` that the client dialect shows.")]
+TargetField = Annotated[
+    Target,
+    Meta(
+        extra_json_schema={
+            "oneOf": [
+                {"required": ["user"]},
+                {"required": ["connection"]},
+                {"required": ["room"]},
+                {"required": ["all"], "properties": {"all": {"const": True}}},
+            ]
+        }
+    ),
+]
+
+
+class Message(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What is said: ``text``, or ``data`` of any JSON with a ``type`` that your clients know."""
+
+    type: Kind = "text"
+    text: Text | UnsetType = UNSET
+    data: Data | UnsetType = UNSET
+    code: Code = 0
+    note: Note = ""
+
+
+class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A message and whom it is for.
+
+    Targets are given by ``targets``, or, where there is one kind, by ``user`` (with ``device``), ``users``,
+    ``connection``, ``room`` or ``all``. The message is given by ``message``, or by ``text`` or ``data``.
+    """
+
+    app: AppName
+    targets: Annotated[list[TargetField], Meta(min_length=1)] | UnsetType = UNSET
+    user: Name | UnsetType = UNSET
+    device: Annotated[str, Meta(max_length=512, description="With `user`: on this device.")] | UnsetType = (
+        UNSET
+    )
+    users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
+    connection: Name | UnsetType = UNSET
+    room: Name | UnsetType = UNSET
+    all: bool = False
+    message: Message | str | UnsetType = UNSET
+    type: Kind = "text"
+    text: Text | UnsetType = UNSET
+    data: Data | UnsetType = UNSET
+    code: Code = 0
+    note: Note = ""
+    sender: Annotated[str, Meta(max_length=512, description="Who says it, as clients show it.")] = ""
+    id: Annotated[
+        str,
+        Meta(
+            max_length=MAX_ID_CHARACTERS,
+            description="The message's id. It is shown to clients; a request that comes again under the same "
+            "id is not carried out again. The header Idempotency-Key does the same unseen.",
+        ),
+    ] = ""
+    ttl_seconds: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=MAX_TTL_SECONDS,
+            description="How long a push for an absent user is held in case they log in.",
+        ),
+    ] = 0
+    except_users: Annotated[list[str], Meta(description="Users whom rooms and `all` do not tell.")] = field(
+        default_factory=list
+    )
+    store: Annotated[bool, Meta(description="Refused: this server stores no messages.")] = False
+
+
+def size(push: PushRequest) -> int:
+    """How many targets a push has."""
+    if push.targets is not UNSET:
+        return len(push.targets)
+    return 1 if push.users is UNSET else len(push.users)
+
+
+def targets_of(push: PushRequest) -> list[Target]:
+    """The targets of a push, however they were given."""
+    if push.targets is not UNSET:
+        return push.targets
+    if push.users is not UNSET:
+        return [Target(user=user) for user in push.users]
+    return [
+        Target(user=push.user, device=push.device, connection=push.connection, room=push.room, all=push.all)
+    ]
+
+
+def check(api: Api, push: PushRequest) -> None:
+    """Refuse what cannot be carried out. Raises :class:`Problem`."""
+    kinds = (push.targets, push.user, push.users, push.connection, push.room)
+    if 5 - kinds.count(UNSET) + push.all != 1:
+        raise Problem(
+            errors.HTTP_INVALID_REQUEST,
+            "Give one of `targets`, `user`, `users`, `connection`, `room`, and `all` that is true",
+        )
+    if push.device is not UNSET and push.user is UNSET:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
+    if size(push) > api.batch_targets or len(push.except_users) > api.batch_targets:
+        raise Problem(errors.HTTP_TOO_MANY_TARGETS)
+    if push.store:
+        raise Problem(errors.HTTP_STORE_UNAVAILABLE)
+
+
+def event_of(api: Api, push: PushRequest) -> Event:
+    """What the receivers of a push are told. Raises :class:`Problem`."""
+    said = _said(push)
+    if (said.text is UNSET) == (said.data is UNSET):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
+    text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
+    if len(text) + len(data) + len(push.id) + len(push.sender) > api.push_characters:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
+    return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
+
+
+def _said(push: PushRequest) -> PushRequest | Message:
+    """Where the message stands."""
+    message = push.message
+    short = push.text is not UNSET or push.data is not UNSET
+    if short == (message is not UNSET):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+    if message is UNSET:
+        return push
+    if isinstance(message, str):
+        return Message(push.type, message, UNSET, push.code, push.note)
+    if push.type != "text" or push.code or push.note:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`type`, `code` and `note` belong into `message`")
+    return message
+
+
+def _payload(raw: Any) -> tuple[str, bytes]:
+    """Data as (text, JSON on one line): a string is text."""
+    data = bytes(raw)
+    try:
+        if data[:1] == b'"':
+            return _decode_text(data), b""
+        # What was skipped over so far is read once, so that nobody is sent what is no JSON.
+        _decode_any(data)
+        return "", msgspec.json.format(data, indent=-1)
+    except (ValueError, RecursionError) as error:
+        raise Problem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
