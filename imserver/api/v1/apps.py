@@ -266,7 +266,12 @@ def _shown(tenant: Tenant) -> AppShown:
         tenant.origin_policy,
         list(tenant.api_allow_from),
         [TokenKeyShown(key.algorithm, key.kid) for key in tenant.jwt],
-        WebhookShown(webhook.url, list(webhook.events), webhook.authorise_url, bool(webhook.secret)),
+        WebhookShown(
+            webhook.url,
+            list(webhook.events),
+            webhook.authorise_url,
+            bool(webhook.secret or webhook.secret_file),
+        ),
         tenant.max_connections,
         tenant.messages_per_second,
         tenant.max_rooms,

@@ -64,6 +64,7 @@ def document(
     paths: dict[str, dict[str, Any]] = {}
     for row in rows:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row, references, schemas, demo)
+    tags = {row.tag for row in rows}
     used = {name for row in rows for name in _queries(row)}
     return {
         "openapi": "3.1.0",
@@ -75,7 +76,7 @@ def document(
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": text} for name, text in TAGS.items()],
+        "tags": [{"name": name, "description": text} for name, text in TAGS.items() if name in tags],
         "paths": paths,
         "components": {
             "schemas": {name: schema for name, schema in schemas.items() if name not in used},
