@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A client of imserver's `cmd` dialect for browsers and Node: one ES module without dependencies.
+ * Clients of imserver's `cmd` and `action` dialects for browsers and Node: one ES module without dependencies.
  *
  *     import { ImClient } from "./imserver.js";
  *
@@ -29,6 +29,13 @@ const LASTING_REFUSALS = new Set([CODE.BAD_PARAMETER, CODE.BAD_USER, CODE.UNAUTH
 /** What the server tells unasked. */
 const EVENTS = new Set(["enter", "exit", "msg"]);
 
+/**
+ * What the `action` dialect calls what is told unasked.
+ *
+ * @type {Record<string, string>}
+ */
+const TOLD = { enter: "welcome", sendmsg: "said", exit: "left" };
+
 const ABNORMAL_CLOSE = 1006;
 const ERROR_GRACE_MS = 50;
 
@@ -56,7 +63,21 @@ const ERROR_GRACE_MS = 50;
  * @property {string} id         the message's id (`msgID`), or digits made by the server
  */
 
-/** @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange }} Events */
+/**
+ * @typedef {object} Said        what `welcome`, `said` and `left` carry
+ * @property {string} from       who wrote or left
+ * @property {string} to         who is told
+ * @property {string} type       `text`, `image`, `video`, `voice`
+ * @property {string} text       the words, or the address of what is not text
+ * @property {string} id         the message's id
+ * @property {number} at         milliseconds since 1970
+ */
+
+/**
+ * `failed` is a frame with another code than 200, which the server sends unasked.
+ *
+ * @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange, welcome: Said, said: Said, left: Said, failed: Said, other: Said }} Events
+ */
 
 /**
  * @typedef {object} Answer      the `response` of one request
@@ -82,6 +103,16 @@ const ERROR_GRACE_MS = 50;
  * @property {typeof globalThis.fetch} [fetch]          default: the global one
  * @property {() => number} [random]      in [0, 1); default `Math.random`
  */
+
+/** @typedef {Required<Omit<Options, "token">>} Settled */
+
+/**
+ * @typedef {object} Talk
+ * @property {string} [peer]  the user to talk to
+ * @property {string} [room]  the room to talk in
+ */
+
+/** @typedef {Options & Talk} TalkOptions */
 
 /** A request that failed; `code` is an answer code, an HTTP status, or 0 when there was no answer at all. */
 export class ImError extends Error {
@@ -130,10 +161,15 @@ export function newId() {
   return `${Date.now()}-${String(Math.floor(Math.random() * 1e6)).padStart(6, "0")}`;
 }
 
-/** One user of one app on one connection that is renewed for as long as it is wanted. */
-export class ImClient {
-  /** @type {Required<Omit<Options, "token">>} */
+/**
+ * A connection that is renewed for as long as it is wanted: what the clients of all dialects share. A client says
+ * what its dialect calls things, what it logs in with, and which frames tell something unasked.
+ */
+class Link {
+  /** @type {Settled} */
   #options;
+  /** What a frame calls the name of its command. */
+  #key;
   /** @type {WebSocket | null} */
   #socket = null;
   /** @type {Map<string, { cmd: string, settle: (answer: Answer | ImError) => void }>} */
@@ -151,25 +187,37 @@ export class ImClient {
   #attempt = 0;
   #onlineSince = 0;
 
-  /** @param {Options} options */
-  constructor(options) {
+  /**
+   * @param {Settled} options
+   * @param {string} token
+   * @param {string} key  what a frame calls the name of its command
+   */
+  constructor(options, token, key) {
     /** @type {string} sent at the next login and with the next HTTP call; may be changed at any time */
-    this.token = options.token ?? "";
-    this.#options = {
-      httpUrl: globalThis.location?.origin ?? "",
-      device: "",
-      heartbeatMs: 30_000,
-      timeoutMs: 10_000,
-      retryBaseMs: 1_000,
-      retryCapMs: 30_000,
-      stableMs: 10_000,
-      WebSocket: globalThis.WebSocket,
-      fetch: (...call) => globalThis.fetch(...call),
-      random: Math.random,
-      ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
-      ...{ url: options.url, app: options.app, user: options.user },
-    };
-    this.#options.httpUrl = this.#options.httpUrl.replace(/\/+$/, "");
+    this.token = token;
+    this.#options = options;
+    this.#key = key;
+  }
+
+  /**
+   * What the dialect logs in with.
+   *
+   * @protected
+   * @returns {object}
+   */
+  loginData() {
+    throw new Error("each dialect has its own");
+  }
+
+  /**
+   * What a frame tells unasked: the kind of event and what it carries.
+   *
+   * @protected
+   * @param {any} frame
+   * @returns {[string, object] | null}  null: it answers a request
+   */
+  eventIn(frame) {
+    throw new Error(`each dialect has its own: ${frame}`);
   }
 
   get app() {
@@ -230,13 +278,13 @@ export class ImClient {
    *
    * @param {string} cmd
    * @param {object} [data]
+   * @param {string} [seq]  the request's id
    * @returns {Promise<Answer>} whatever its code; rejected with {@link ImError} code 0 when no answer came
    */
-  request(cmd, data) {
+  request(cmd, data, seq = newId()) {
     const socket = this.#socket;
     if (!socket || socket.readyState !== 1) return Promise.reject(new ImError(0, "not connected"));
     return new Promise((resolve, reject) => {
-      const seq = newId();
       const timer = setTimeout(() => settle(new ImError(0, `no answer to ${cmd}`)), this.#options.timeoutMs);
       const settle = (/** @type {Answer | ImError} */ answer) => {
         clearTimeout(timer);
@@ -245,45 +293,8 @@ export class ImClient {
         else resolve(answer);
       };
       this.#pending.set(seq, { cmd, settle });
-      socket.send(JSON.stringify({ seq, cmd, data }));
+      socket.send(JSON.stringify({ seq, [this.#key]: cmd, data }));
     });
-  }
-
-  /** @returns {Promise<{ userCount: number, userList: string[] }>} who is online in this app */
-  userList() {
-    return this.#http("GET", "/user/list", { appID: String(this.app) });
-  }
-
-  /**
-   * @param {string} user
-   * @returns {Promise<boolean>} whether that user of this app is online
-   */
-  async online(user) {
-    return (await this.#http("GET", "/user/online", { appID: String(this.app), userID: user })).online;
-  }
-
-  /**
-   * Sends a text to one user of this app. A repeated `id` is accepted and delivers nothing, so that a message whose
-   * answer was lost may be sent again with the same id.
-   *
-   * @param {string} user
-   * @param {string} text
-   * @param {string} [id]
-   * @returns {Promise<{ sendResults?: boolean }>} `sendResults` false: not online; missing: `id` was known already
-   */
-  sendMessage(user, text, id = newId()) {
-    return this.#http("POST", "/user/sendMessage", { appID: String(this.app), userID: user, msgID: id, message: text });
-  }
-
-  /**
-   * Sends a text in this user's name to all others of this app. About `id`: see {@link ImClient#sendMessage}.
-   *
-   * @param {string} text
-   * @param {string} [id]
-   * @returns {Promise<{ sendResults?: boolean }>}
-   */
-  sendMessageAll(text, id = newId()) {
-    return this.#http("POST", "/user/sendMessageAll", { appID: String(this.app), userID: this.user, msgID: id, message: text });
   }
 
   #open() {
@@ -312,12 +323,10 @@ export class ImClient {
   /** @param {(code: number, reason: string) => void} lost */
   async #login(lost) {
     clearTimeout(this.#timer);
-    const { app, user, device } = this.#options;
-    const data = { userID: user, appID: app, ...(this.token && { serviceToken: this.token }), ...(device && { device }) };
     /** @type {Answer} */
     let answer;
     try {
-      answer = await this.request("login", data);
+      answer = await this.request("login", this.loginData());
     } catch (error) {
       return lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
@@ -353,13 +362,11 @@ export class ImClient {
     } catch {
       return; // the bare text that answers a broken request; ours are not broken
     }
-    const { seq, cmd, response } = frame ?? {};
-    if (EVENTS.has(cmd)) {
-      const { from = "", msg = "" } = response?.data ?? {};
-      this.#emit(cmd, { from: String(from), text: String(msg), id: String(seq) });
-    } else if (response && this.#pending.get(seq)?.cmd === cmd) {
-      this.#pending.get(seq)?.settle(response);
-    }
+    const event = this.eventIn(frame);
+    if (event) return this.#emit(/** @type {any} */ (event[0]), /** @type {any} */ (event[1]));
+    const { seq, response } = frame ?? {};
+    if (!response || this.#pending.get(seq)?.cmd !== frame[this.#key]) return;
+    this.#pending.get(seq)?.settle({ ...response, codeMsg: response.codeMsg ?? response.msg ?? "" });
   }
 
   /**
@@ -428,6 +435,73 @@ export class ImClient {
       }
     }
   }
+}
+
+/** A client of the `cmd` dialect: one user of one app. */
+export class ImClient extends Link {
+  /** @type {Settled} */
+  #options;
+
+  /** @param {Options} options */
+  constructor(options) {
+    const settled = settle(options);
+    super(settled, options.token ?? "", "cmd");
+    this.#options = settled;
+  }
+
+  /** @override */
+  loginData() {
+    const { app, user, device } = this.#options;
+    return { userID: user, appID: app, ...(this.token && { serviceToken: this.token }), ...(device && { device }) };
+  }
+
+  /**
+   * @override
+   * @param {any} frame
+   * @returns {[string, Push] | null}
+   */
+  eventIn(frame) {
+    if (!EVENTS.has(frame?.cmd)) return null;
+    const { from = "", msg = "" } = frame.response?.data ?? {};
+    return [frame.cmd, { from: String(from), text: String(msg), id: String(frame.seq) }];
+  }
+
+  /** @returns {Promise<{ userCount: number, userList: string[] }>} who is online in this app */
+  userList() {
+    return this.#http("GET", "/user/list", { appID: String(this.app) });
+  }
+
+  /**
+   * @param {string} user
+   * @returns {Promise<boolean>} whether that user of this app is online
+   */
+  async online(user) {
+    return (await this.#http("GET", "/user/online", { appID: String(this.app), userID: user })).online;
+  }
+
+  /**
+   * Sends a text to one user of this app. A repeated `id` is accepted and delivers nothing, so that a message whose
+   * answer was lost may be sent again with the same id.
+   *
+   * @param {string} user
+   * @param {string} text
+   * @param {string} [id]
+   * @returns {Promise<{ sendResults?: boolean }>} `sendResults` false: not online; missing: `id` was known already
+   */
+  sendMessage(user, text, id = newId()) {
+    return this.#http("POST", "/user/sendMessage", { appID: String(this.app), userID: user, msgID: id, message: text });
+  }
+
+  /**
+   * Sends a text in this user's name to all others of this app. About `id`: see {@link ImClient#sendMessage}.
+   *
+   * @param {string} text
+   * @param {string} [id]
+   * @returns {Promise<{ sendResults?: boolean }>}
+   */
+  sendMessageAll(text, id = newId()) {
+    return this.#http("POST", "/user/sendMessageAll", { appID: String(this.app), userID: this.user, msgID: id, message: text });
+  }
 
   /**
    * @param {"GET" | "POST"} method
@@ -456,6 +530,83 @@ export class ImClient {
     if (answer.code !== CODE.OK) throw new ImError(answer.code ?? 0, answer.msg ?? "");
     return answer.data;
   }
+}
+
+/**
+ * A client of the `action` dialect: a user who talks to one other, or to all in a room.
+ *
+ *     const client = new TalkClient({ url: "ws://127.0.0.1:8089/ws", app: 1, user: "1", peer: "2" });
+ *     client.on("said", ({ from, text }) => console.log(from, text));
+ *     await client.connect();
+ *     await client.say("hello");
+ */
+export class TalkClient extends Link {
+  #talk;
+
+  /** @param {TalkOptions} options  `url` is the address without its query */
+  constructor(options) {
+    const { peer = "0", room = "0" } = options;
+    const asked = new URLSearchParams({ uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }) });
+    const settled = settle({ ...options, url: `${options.url}?${asked}&appname=${options.app}` });
+    super(settled, options.token ?? "", "action");
+    this.#talk = { userId: options.user, appId: options.app, toUid: peer, groupsId: room };
+  }
+
+  /**
+   * Says something to whom this client talks to.
+   *
+   * @param {string} text         the words, or the address of what is not text
+   * @param {string} [type]       `text`, `image`, `video` or `voice`
+   * @param {string} [id]         the message's id
+   * @returns {Promise<void>} settled when the server has taken it; whether anybody hears it is not told
+   */
+  async say(text, type = "text", id = newId()) {
+    const answer = await this.request("sendmsg", { msgType: type, message: text, ...this.#talk }, id);
+    if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
+  }
+
+  /** @override */
+  loginData() {
+    return { ...this.#talk, ...(this.token && { token: this.token }) };
+  }
+
+  /**
+   * @override
+   * @param {any} frame
+   * @returns {[string, Said] | null}
+   */
+  eventIn(frame) {
+    if (!frame || frame.response || typeof frame.code !== "number") return null;
+    const { action, msgId, msgType, content, from, to, msgTimestamp } = frame.data ?? {};
+    const said = {
+      from: String(from ?? ""), to: String(to ?? ""), type: String(msgType ?? ""), text: String(content ?? frame.msg ?? ""),
+      id: String(msgId ?? ""), at: Number(msgTimestamp) * 1000 || Date.now(),
+    };
+    return [frame.code === CODE.OK ? TOLD[action] ?? "other" : "failed", said];
+  }
+}
+
+/**
+ * @param {Options} options
+ * @returns {Settled} with all defaults
+ */
+function settle(options) {
+  const settled = {
+    httpUrl: globalThis.location?.origin ?? "",
+    device: "",
+    heartbeatMs: 30_000,
+    timeoutMs: 10_000,
+    retryBaseMs: 1_000,
+    retryCapMs: 30_000,
+    stableMs: 10_000,
+    WebSocket: globalThis.WebSocket,
+    fetch: (/** @type {Parameters<typeof globalThis.fetch>} */ ...call) => globalThis.fetch(...call),
+    random: Math.random,
+    ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
+    ...{ url: options.url, app: options.app, user: options.user },
+  };
+  settled.httpUrl = settled.httpUrl.replace(/\/+$/, "");
+  return settled;
 }
 
 /** @returns {{ resolve: () => void, reject: (error: ImError) => void, promise: Promise<void> }} */
