@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver import __version__, errors
+from imserver.api.route import ANY_KEY
 from imserver.api.v1.operation import JSON, Header, Operation
 from imserver.errors import HttpProblem
 
@@ -38,8 +39,9 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Reset", "Seconds until all of them are there again.", "integer", 1),
 )
 _ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
-_KEYED: Final = (errors.HTTP_UNAUTHORIZED,)
-_WITH_BODY: Final = (errors.HTTP_BODY_TOO_LARGE,)
+_KEYED: Final = (errors.HTTP_UNAUTHORIZED, errors.HTTP_TOO_MANY_REQUESTS)
+_SCOPED: Final = (errors.HTTP_FORBIDDEN,)
+_WITH_BODY: Final = (errors.HTTP_INVALID_REQUEST, errors.HTTP_BODY_TOO_LARGE, errors.HTTP_UNKNOWN_ENCODING)
 
 
 class Problem(Struct):
@@ -136,7 +138,8 @@ def _queries(row: Operation) -> tuple[str, ...]:
 def _operation(
     row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
 ) -> dict[str, Any]:
-    needed: list[dict[str, list[str]]] = [{"key": [row.scope]}] if row.scope else []
+    scopes = [] if row.scope == ANY_KEY else [row.scope]
+    needed = [{"key": scopes}] if row.scope else []
     described: dict[str, Any] = {
         "operationId": operation_id(row),
         "tags": [row.tag],
@@ -214,7 +217,7 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """Every refusal that a route may answer with."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.scope:
-        common += [*_KEYED, errors.HTTP_TOO_MANY_REQUESTS]
+        common += [*_KEYED, *(() if row.scope == ANY_KEY else _SCOPED)]
     return tuple(dict.fromkeys((*row.problems, *common)))
 
 

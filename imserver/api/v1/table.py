@@ -70,7 +70,7 @@ _DOCUMENT: Final = (
         "",
         openapi,
         "document",
-        "This interface as an OpenAPI 3.1 document.",
+        "This interface as an OpenAPI 3.1 document",
         "A page that people read is at `/api/v1/docs`.",
         answer=Document,
     ),
