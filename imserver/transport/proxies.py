@@ -6,7 +6,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 
-def _address(host: str) -> IPv4Address | IPv6Address:
+def address_of(host: str) -> IPv4Address | IPv6Address:
     """The address that ``host`` writes; an IPv4 address in IPv6 clothes is the IPv4 one."""
     address = ip_address(host.partition("%")[0])
     mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
@@ -25,7 +25,7 @@ class TrustedProxies:
 
     def _trusts(self, host: str) -> bool:
         try:
-            address = _address(host)
+            address = address_of(host)
         except ValueError:
             return False
         return any(address in network for network in self._networks)
@@ -50,6 +50,6 @@ class TrustedProxies:
 def is_loopback(host: str) -> bool:
     """Whether ``host`` is an address of this machine's loopback network."""
     try:
-        return _address(host).is_loopback
+        return address_of(host).is_loopback
     except ValueError:
         return False
