@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
+from collections.abc import Callable
 from time import time
 
 from imserver.cluster.address import own_address
@@ -19,12 +20,24 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
+from imserver.services.cluster_connections import ClusterConnections
 from imserver.services.cluster_presence import ClusterPresence, names_here
 from imserver.services.cluster_pushes import ClusterPushes
 from imserver.services.cluster_removals import ClusterRemovals
+from imserver.services.cluster_rooms import ClusterRooms
 from imserver.services.cluster_sessions import ClusterSessions
 from imserver.services.connection_ids import ConnectionIds
-from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
+from imserver.services.courier import (
+    Courier,
+    Item,
+    Notice,
+    Replaced,
+    ToApp,
+    ToConnection,
+    ToRoom,
+    ToUser,
+    Unsettled,
+)
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.order import Arrivals
@@ -53,6 +66,7 @@ class Cluster:
         dedupe: Dedupe,
         metrics: Metrics,
         logins: Admits,
+        max_rooms: Callable[[str], int],
     ) -> None:
         self._config = config
         self._hub = hub
@@ -99,9 +113,33 @@ class Cluster:
             self.rpc,
             config.cluster.rpc_seconds,
         )
+        seconds = config.cluster.rpc_seconds
+        self.connections = ClusterConnections(
+            hub,
+            fanout,
+            ids,
+            questions,
+            lambda: self.registry.lease.node,
+            self.registry,
+            self.courier,
+            self.rpc,
+            seconds,
+        )
+        self.connections.rooms = self.rooms = ClusterRooms(
+            hub,
+            fanout,
+            metrics,
+            self.connections,
+            ids.birth,
+            max_rooms,
+            self.registry,
+            self.courier,
+            self.rpc,
+            seconds,
+        )
         self.strays = Strays(self.registry, self.courier, delivery, self.sessions, self.arrivals)
         self.registry.sessions = self.sessions.registered_sessions
-        self.registry.on_restore = self.sessions.restore
+        self.registry.on_restore = self._restore
         self.registry.on_replaced = self.sessions.replaced
         self.registry.on_leases = self._leases_changed
 
@@ -118,6 +156,8 @@ class Cluster:
         questions.add("alive", Alive, self.sessions.is_alive)
         questions.add("hello", Lease, self._hello)
         self.removals.add_to(questions)
+        self.rooms.add_to(questions)
+        self.connections.add_to(questions)
         host = config.cluster.bind or self.address()
         rpc_port = config.app.rpc_port
         self.rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
@@ -140,6 +180,7 @@ class Cluster:
         )
         self._leases_changed()
         self.sessions.start()
+        self.rooms.registrar.start()
         self._greet(lease)
 
     def address(self) -> str:
@@ -165,6 +206,10 @@ class Cluster:
         self.rpc.epoch = self.courier.own_epoch
         self.rpc.update(self.registry.leases())
 
+    def _restore(self, everything: bool) -> None:
+        self.rooms.registrar.hurry()
+        self.sessions.restore(everything)
+
     # --- being told -----------------------------------------------------------------------------------------
 
     def _received(self, source: int, items: list[bytes]) -> None:
@@ -174,6 +219,12 @@ class Cluster:
         """Carry out what another node has sent."""
         if isinstance(item, ToUser):
             self.strays.deliver(item)
+        elif isinstance(item, ToRoom):
+            self.rooms.received(item)
+        elif isinstance(item, ToConnection):
+            self.connections.received(item)
+        elif isinstance(item, Unsettled):
+            self.rooms.heard_unsettled(item.epoch)
         elif isinstance(item, ToApp):
             self._delivery.to_app(item.app, item.event, item.except_user, item.except_users)
         elif isinstance(item, Notice):
@@ -189,6 +240,7 @@ class Cluster:
     def stop(self) -> None:
         """Leave: what waits is sent, departures are told, the lease is given back."""
         clean = self.sessions.flush(_FLUSH_SECONDS)
+        clean = self.rooms.registrar.stop(_FLUSH_SECONDS) and clean
         self.sessions.stop()
         self.registry.stop(clean)
         self.rpc.stop()

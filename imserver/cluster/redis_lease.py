@@ -130,7 +130,7 @@ class LeaseKeeper:
             self.past = (*self.past, self.lease.epoch)
         self._until, self._done = 0.0, ()
         self.book.forget()
-        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again)
+        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again or self.lease.unsettled)
         data, began = _encode(lease), clock()
         arguments = (lease.node, lease.host, lease.fingerprint, int(self._lease_seconds * 1000), data)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))

@@ -7,7 +7,7 @@ were sent, or not at all (``cluster.forward`` counts what is lost).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
@@ -61,7 +61,32 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
     session_id: int
 
 
-Item = ToUser | ToApp | Notice | Replaced
+class ToRoom(Struct, frozen=True, gc=False, tag="m", array_like=True):
+    """Deliver to the members of a room but these users, and but the connection of this id."""
+
+    app: str
+    room: str
+    event: Event
+    except_users: tuple[str, ...] = ()
+    except_connection: str = ""
+
+
+class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
+    """Deliver to one connection, or close it with ``code`` if there is no event."""
+
+    app: str
+    connection: str
+    event: Event | None = None
+    code: int = 0
+
+
+class Unsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
+    """The registry may not know of all rooms of this life of the sender: let it have what you publish."""
+
+    epoch: int
+
+
+Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Item).decode
@@ -94,6 +119,12 @@ class Courier:
         """Send to one life of a node. False if it is known that it will not arrive."""
         lease = self._registry.leases().get(epoch)
         return lease is not None and self._rpc.send(lease, _encode(item))
+
+    def to_lives(self, epochs: Iterable[int], item: Item) -> int:
+        """Send to several lives of nodes; to how many of them it is on its way."""
+        data = _encode(item)
+        leases = self._registry.leases()
+        return sum(epoch in leases and self._rpc.send(leases[epoch], data) for epoch in epochs)
 
     def to_all(self, item: Item) -> int:
         """Send to all other live nodes; returns how many are known not to get it."""

@@ -19,7 +19,6 @@ from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.pushing import YIELD_TARGETS, Outcome
 from imserver.services.rooms import (
-    MAX_NAME_BYTES,
     MAX_ROOMS_OF_A_CONNECTION,
     Member,
     MemberPage,
@@ -28,6 +27,7 @@ from imserver.services.rooms import (
     RoomCount,
     RoomPage,
     RoomRefused,
+    check_name,
 )
 from imserver.transport.connection import Connection
 
@@ -93,9 +93,7 @@ class LocalRooms:
         return self.membership.join(known, room, connection)
 
     def _check(self, app: App, room: str, connection: Connection) -> None:
-        size = len(room.encode("utf-8", "surrogatepass"))
-        if not 0 < size <= MAX_NAME_BYTES:
-            raise RoomRefused(f"the name of a room has 1 to {MAX_NAME_BYTES} bytes, this one has {size}")
+        check_name(room)
         held = rooms_of(connection)
         if len(held) >= MAX_ROOMS_OF_A_CONNECTION and room not in {r.name for r in held}:
             raise RoomRefused(f"the connection is in {MAX_ROOMS_OF_A_CONNECTION} rooms already", full=True)

@@ -30,6 +30,13 @@ class RoomRefused(ImserverError):
         self.full = full
 
 
+def check_name(room: str) -> None:
+    """Raise :class:`RoomRefused` if no room can have this name."""
+    size = len(room.encode("utf-8", "surrogatepass"))
+    if not 0 < size <= MAX_NAME_BYTES:
+        raise RoomRefused(f"the name of a room has 1 to {MAX_NAME_BYTES} bytes, this one has {size}")
+
+
 class Publication(Struct, frozen=True, gc=False):
     """What is told to a room: to all its members but the connections of ``except_users``, and but
     ``except_connection`` (an object of this node, or an id from anywhere)."""
