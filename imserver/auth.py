@@ -1,9 +1,11 @@
 """Who may call the HTTP API, and the tokens with which pages call it.
 
-A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``) and held in memory as
-SHA-256 digests only; a request's key is looked up by its digest, so the cost does not grow with the number of
-keys, and how long a look-up takes tells nothing of a key. Without any key the node is in demo mode: everybody
-may do everything, and the first request that seems to come from elsewhere is answered with a loud warning.
+A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``), or made at run time and
+kept (``imserver key create``). In memory they are SHA-256 digests only; a request's key is looked up by its
+digest, so the cost does not grow with the number of keys, and how long a look-up takes tells nothing of a
+key. Without any key the node is in demo mode: everybody may do everything, and the first request that seems to
+come from elsewhere is answered with a loud warning. Once a key has been kept demo mode is over for good: that
+the last one is revoked must not open the server to everybody.
 
 A page token is made by the server for the person at a page: it names an app and a user, is valid for
 ``api.page_token_seconds`` and signed with a key derived from the node's secret.
@@ -16,12 +18,14 @@ import hmac
 import ipaddress
 import logging
 import math
+from collections.abc import Callable
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 from msgspec import Struct
 
 from imserver.config import Config
 from imserver.lifecycle import derive_key
+from imserver.storage.contract import Changes
 
 log = logging.getLogger(__name__)
 
@@ -63,23 +67,47 @@ class Auth:
 
     def __init__(self, config: Config, secret: bytes) -> None:
         self._signer = URLSafeTimedSerializer(derive_key(secret, "page tokens"), salt="page")
+        self._configured: dict[bytes, tuple[bytes, Caller]] = {}
+        self._stored: dict[bytes, tuple[bytes, Caller]] = {}
+        self.closed = False
+        """Something that is kept, a key or an app's secret, has ended demo mode."""
+        self.on_closed: Callable[[], object] = lambda: None
+        """Called when that happens. Must not switch."""
         self.watching = False
         """True while a stranger's request would still be worth a warning; the doors look before they ask."""
         self.reload(config)
 
     def reload(self, config: Config) -> None:
         """Take the keys of ``config`` in place of those known so far."""
-        self.demo = config.demo
+        self.demo = config.demo and not self.closed
         self._page_token_seconds = math.ceil(config.api.page_token_seconds)
         self._own_hosts = frozenset({"localhost", config.server.host.lower()})
-        self._keys = {
-            (digest := _digest(row.key.encode())): (
-                digest,
-                Caller(_scopes(row.scopes), frozenset(row.apps) or None),
-            )
-            for row in config.api.keys
-        }
+        self._configured = {}
+        for row in config.api.keys:
+            digest = _digest(row.key.encode())
+            self._configured[digest] = _known(digest, row.scopes, row.apps, f"config:{digest.hex()[:8]}")
+        self._keys = self._stored | self._configured
         self.watching = self.demo
+
+    def learn(self, changes: Changes) -> None:
+        """Take over keys that were made or revoked."""
+        for row in changes.keys:
+            digest = bytes.fromhex(row.digest)
+            if row.revoked:
+                self._stored.pop(digest, None)
+            else:
+                self._stored[digest] = _known(digest, row.scopes, row.apps, row.id)
+        if changes.keys:
+            self._keys = self._stored | self._configured
+            self.close()
+
+    def close(self) -> None:
+        """End demo mode for good: something is kept that strangers are to be kept from."""
+        if not self.closed:
+            self.closed = True
+            was_open, self.demo, self.watching = self.demo, False, False
+            if was_open:
+                self.on_closed()
 
     def caller(self, authorization: str) -> Caller:
         """The caller that an Authorization header names; :data:`NOBODY` if it is missing or wrong.
@@ -143,8 +171,8 @@ class Auth:
         how = "through a proxy" if forwarded else f"for the host {host[:100]!r}"
         log.warning(
             "DEMO MODE IS OPEN TO OTHERS: a request came %s, and no API key exists, so anybody who can reach "
-            "this server may log in as anyone and push to everyone. To close it, configure a key, as in "
-            "api: {keys: [{key: <a long random text>, scopes: [push, read, admin]}]}, and send SIGHUP",
+            "this server may log in as anyone and push to everyone. To close it, make a key: "
+            "imserver key create --scope admin",
             how,
         )
 
@@ -157,6 +185,11 @@ class Auth:
             return not ipaddress.ip_address(name).is_loopback
         except ValueError:
             return True
+
+
+def _known(digest: bytes, scopes: tuple[str, ...], apps: tuple[str, ...], key: str) -> tuple[bytes, Caller]:
+    """How a key is remembered."""
+    return digest, Caller(_scopes(scopes), frozenset(apps) or None, key=key)
 
 
 def _scopes(named: tuple[str, ...]) -> frozenset[str]:

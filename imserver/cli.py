@@ -133,12 +133,12 @@ def check_config(path: str | None, defaults: bool) -> None:
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
-    from imserver import parent, serving  # as for serve
+    from imserver import exposure, parent  # as for serve
 
     try:
         settings = config.load(path)
         parent.check(settings)
-        serving.refuse_open_demo(settings)
+        exposure.refuse_open_demo(settings)
     except errors.StartError as error:
         _fail(error)
     for warning in settings.warnings:

@@ -17,6 +17,8 @@ from gevent.hub import get_hub
 from imserver import errors
 from imserver.api.call import Api
 from imserver.api.metrics import render
+from imserver.api.v1.events import PATH as EVENTS_PATH
+from imserver.api.v1.events import Events
 from imserver.auth import Auth
 from imserver.cluster.address import node_name
 from imserver.cluster.contract import Lease, Registry
@@ -24,6 +26,7 @@ from imserver.cluster.memory import MemoryRegistry
 from imserver.config import Config
 from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
+from imserver.exposure import refuse_open_demo
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.hub.pings import Pings
@@ -32,6 +35,7 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.report import Report
+from imserver.services.allow_lists import AllowLists
 from imserver.services.clients import Clients
 from imserver.services.connection_ids import ConnectionIds, new_birth
 from imserver.services.connections import Connections, LocalConnections
@@ -52,8 +56,9 @@ from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.rooms import Rooms
 from imserver.services.rules import objection
 from imserver.services.sessions import Sessions
+from imserver.services.streams import EventStreams
 from imserver.services.talks import Talks
-from imserver.services.tenants import Tenants
+from imserver.services.tenants import Tenant, Tenants
 from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
 from imserver.storage.store import Store
@@ -62,6 +67,7 @@ from imserver.transport.connection import OPEN, Carrier, Connection
 from imserver.transport.gate import Gate, Opened, host_of
 from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
+from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
     from imserver.clustering import Cluster
@@ -105,11 +111,14 @@ class Node:
         listeners: Mapping[str, socket.socket] | None = None,
     ) -> None:
         self.config = config
+        self._reread = config
+        """The same as it was read last."""
         self._inherited = listeners
         self.request_log = request_log
         self.started_at = time()
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
+        self.store = Store(config.storage, config.server.data_dir)
         self._create_application = create_application
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._listeners = listeners
@@ -153,10 +162,9 @@ class Node:
         self.hub = Hub(policies, self.carrier.connections)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=config.demo)
+        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.auth.demo)
         self.questions = Questions()
         self.ids = ConnectionIds(secret, new_birth())
-        self.store = Store(config.storage, config.server.data_dir)
         self.tenants = Tenants(config, self.store, self.hub, objection)
         self._make_logins(secret)
         self._choose_services(secret)
@@ -169,9 +177,6 @@ class Node:
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
         self.logins.prepare()
-        self.store.on_changes.append(self.auth.learn)
-        self.tenants.on_change.append(self._secrets_end_demo)
-        self.auth.on_closed = self._demo_ended
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -181,23 +186,35 @@ class Node:
             config.websocket.pong_seconds,
         )
         self.api = Api(self)
+        self.streams = self._make_streams()
         self.application = self._create_application(self)
         self.doors = Doors(
-            config, self.carrier, self.gate, self.metrics, self.api, self.application, self.request_log
+            config,
+            self.carrier,
+            self.gate,
+            self.metrics,
+            self.api,
+            self.application,
+            self.request_log,
+            self.streams,
         )
+        self._open_store()
 
-    def open_storage(self) -> None:
-        """Learn what is kept, apps and keys. Raises StartError, also if nothing keeps strangers out."""
+    def _open_store(self) -> None:
+        """Learn what is kept: apps, and keys. Raises StartError."""
+
+        def secrets_end_demo(tenant: Tenant) -> None:
+            if tenant.jwt and tenant.stored:
+                self.auth.close()
+
+        def demo_ended() -> None:
+            log.info("demo mode is over: requests need a key")
+            self._keep_limits()
+
+        self.store.on_changes.append(self.auth.learn)
+        self.tenants.on_change.append(secrets_end_demo)
+        self.auth.on_closed = demo_ended
         self.store.start()
-        refuse_open_demo(self.config, self.auth.closed)
-
-    def _secrets_end_demo(self, tenant: Tenant) -> None:
-        if tenant.jwt and tenant.stored:
-            self.auth.close()
-
-    def _demo_ended(self) -> None:
-        log.info("demo mode is over: requests need a key")
-        self._keep_limits(self.config)
 
     def _make_logins(self, secret: bytes) -> None:
         """Who may log in, and what back ends are told and asked."""
@@ -214,7 +231,9 @@ class Node:
             self.carrier.connections,
             self.metrics,
         )
-        self.tenants.on_change.append(self.logins.changed)
+        self.allowed = AllowLists()
+        self.allowed.learn(self.tenants.all())
+        self.tenants.on_change += [self.logins.changed, self.allowed.changed]
 
     def _choose_services(self, secret: bytes) -> None:
         """What asks only this node, or what asks the others too."""
@@ -248,12 +267,13 @@ class Node:
             self.dedupe,
             self.metrics,
             self.logins,
+            self._max_rooms,
         )
         self.cluster = cluster
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
         self.removals = cluster.removals
-        self.rooms, self.connections = self._local_rooms()
+        self.rooms, self.connections = cluster.rooms, cluster.connections
 
     def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
         connections = LocalConnections(
@@ -298,8 +318,12 @@ class Node:
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
 
     def _max_rooms(self, app: str) -> int:
-        tenant = self.config.apps.get(app)
+        tenant = self.tenants.get(app)
         return 0 if tenant is None else tenant.max_rooms
+
+    def _make_streams(self) -> Streams:
+        events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))
+        return Streams(self.carrier, self.gate, self.metrics, {EVENTS_PATH: events.open}, events.refuse)
 
     def _make_overview(self) -> Overview:
         def own_state(asked: State) -> dict[str, Any]:
@@ -334,7 +358,7 @@ class Node:
             config.websocket.deflate,
             self.max_connections,
             config.limits.max_connections_per_address,
-            _any_origin(config),
+            self._any_origin(config),
             config.server.origins,
         )
 
@@ -345,14 +369,14 @@ class Node:
         sockets = self._listeners or bind_all(self.config)
         try:
             self.prepare()
+            refuse_open_demo(self.config, self.auth.closed)
             self.doors.announce(sockets)
             self.http_port, self.ws_port = self.doors.ports["http"], self.doors.ports["websocket"]
             self.join()
         except StartError:
             for sock in sockets.values():
                 sock.close()
-            if hasattr(self, "store"):
-                self.store.close()
+            self.store.close()
             self.data.stop()
             raise
         self.doors.open(sockets)
@@ -388,6 +412,7 @@ class Node:
         )
         self._greenlets.append(gevent.spawn(pings.run))
         self._greenlets.append(gevent.spawn(self._tick))
+        self._greenlets.append(gevent.spawn(self.store.run))
         self._greenlets.append(gevent.spawn(self.holding.run))
         gc.collect()
         gc.freeze()
@@ -431,7 +456,9 @@ class Node:
 
     def _report(self) -> None:
         """Tell the registry how this node is."""
-        self.registry.report(len(self.carrier.connections), self.report.counts(), self.draining)
+        unsettled = self.cluster is not None and self.cluster.rooms.registrar.unsettled()
+        connections, counts = len(self.carrier.connections), self.report.counts()
+        self.registry.report(connections, counts, self.draining, unsettled)
 
     # --- stopping -------------------------------------------------------------------------------------------
 
@@ -461,6 +488,7 @@ class Node:
         self._unwatch_collector()
         self.poller.close()
         self.request_log.flush()
+        self.store.close()
         self.data.stop()
         self._stopped.set()
 
@@ -489,23 +517,32 @@ class Node:
 
     def reload(self, config: Config) -> None:
         """Take over keys, origins and limits (SIGHUP); everything else needs a restart. Drops nobody."""
+        self._reread = config
         self.auth.reload(config)
         self.tenants.reload(config)
+        self.allowed.learn(self.tenants.all())
         self.logins.reload()
-        self.api.reload(config)
-        limits = config.limits
-        self.gate.set_policy(
-            limits.max_connections or self.max_connections,
-            limits.max_connections_per_address,
-            _any_origin(config),
-            config.server.origins,
-        )
+        self._keep_limits()
         # Those that are closing have been counted out.
         self.gate.recount(host_of(c.peer) for c in self.carrier.connections if c.state == OPEN)
 
+    def _keep_limits(self) -> None:
+        config = self._reread
+        self.api.reload(config)
+        self.gate.set_policy(
+            config.limits.max_connections or self.max_connections,
+            config.limits.max_connections_per_address,
+            self._any_origin(config),
+            config.server.origins,
+        )
+
+    def _any_origin(self, config: Config) -> bool:
+        policy = config.server.origin_policy
+        return policy == "any" or (policy == "" and self.auth.demo)
+
     def ready(self) -> bool:
         """Whether this node can do its work."""
-        return self._ready and self.registry.healthy()
+        return self._ready and self.registry.healthy() and self.store.healthy()
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """What ``/system/state`` tells of this node; see :meth:`imserver.report.Report.state`."""
@@ -528,7 +565,3 @@ def load_modules(config: Config) -> None:
         names.append("imserver.transport.upgrade")
     for name in names:
         importlib.import_module(name)
-
-
-def _any_origin(config: Config) -> bool:
-    return config.server.origin_policy == "any" or (config.server.origin_policy == "" and config.demo)

@@ -1,7 +1,6 @@
 """Runs one node in the foreground: banner, signals, drain, exit."""
 
 import gc
-import ipaddress
 import json
 import logging
 import os
@@ -18,6 +17,7 @@ from imserver import __version__
 from imserver.app import create_app
 from imserver.config import Config, ConfigError
 from imserver.errors import StartError
+from imserver.exposure import refuse_open_demo
 from imserver.logs import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 
@@ -33,7 +33,7 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     Raises :class:`StartError`, one clear line, if the server cannot start.
     """
     refuse_open_demo(config)
-    serve(config, read_config, lambda node: announce(banner(config, node.addresses)))
+    serve(config, read_config, lambda node: announce(banner(config, node.addresses, node.auth.demo)))
 
 
 def serve(
@@ -73,8 +73,8 @@ def serve(
         logs.close()
 
 
-def banner(config: Config, addresses: Mapping[str, str], **more: str) -> str:
-    """What a server says when it serves: where, with what, and ``more``."""
+def banner(config: Config, addresses: Mapping[str, str], demo: bool, **more: str) -> str:
+    """What a server says when it serves: where, with what, whether in demo mode, and ``more``."""
     lines = {
         **addresses,
         "door": config.server.door,
@@ -86,36 +86,9 @@ def banner(config: Config, addresses: Mapping[str, str], **more: str) -> str:
         f"imserver {__version__}, pid {os.getpid()}",
         *(f"  {name:<10} {line}" for name, line in lines.items()),
     ]
-    if config.demo:
+    if demo:
         text.append(f"  {_DEMO_NOTE}")
     return "\n".join(text)
-
-
-def refuse_open_demo(config: Config) -> None:
-    """Raise StartError if strangers could reach a server on which anybody may push."""
-    server = config.server
-    if not config.demo or server.insecure:
-        return
-    hosts = {"server.host": server.host}
-    hosts |= {f"server.extra_listen[{n}].host": row.host for n, row in enumerate(server.extra_listen)}
-    for name, host in hosts.items():
-        if host and not _is_loopback(host):
-            raise StartError(
-                f"{name} {host} is beyond loopback and no API key exists, so strangers could push: "
-                "set api.keys, or start with --insecure"
-            )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        pass  # a name
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise StartError(f"server.host {host} cannot be resolved: {error.strerror}") from None
-    return all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_loopback for *_, address in found)
 
 
 class _Signals:
@@ -169,7 +142,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config)
+            refuse_open_demo(config, self._node.auth.closed)
         except (ConfigError, StartError) as error:
             _log.error("settings stay as they are: %s", error)
             return

@@ -176,7 +176,7 @@ def test_more_connections_than_files_is_one_clear_line(tmp_path: Path) -> None:
 def test_demo_mode_beyond_loopback_is_refused(host: str) -> None:
     assert refused("serve", "--host", host) == (
         f"server.host {host} is beyond loopback and no API key exists, so strangers could push: "
-        "set api.keys, or start with --insecure"
+        "make one (imserver key create), set api.keys, or start with --insecure"
     )
 
 

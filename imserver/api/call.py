@@ -15,11 +15,13 @@ from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
+from imserver.services.allow_lists import AllowLists
 from imserver.services.clients import Clients
 from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
+from imserver.services.logins import Logins
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.publishing import Publishing
@@ -28,6 +30,7 @@ from imserver.services.removals import Removals
 from imserver.services.rooms import Rooms
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
+from imserver.services.webhooks import Webhooks
 from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
@@ -79,6 +82,12 @@ class Services(Protocol):
     def request_ids(self) -> Ids: ...
     @property
     def holding(self) -> Holding: ...
+    @property
+    def logins(self) -> Logins: ...
+    @property
+    def webhooks(self) -> Webhooks: ...
+    @property
+    def allowed(self) -> AllowLists: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
@@ -106,12 +115,11 @@ class Api:
 
     def reload(self, config: Config) -> None:
         """Take over what of the configuration the API keeps to."""
-        self.dedupe.shared = config.demo
+        self.dedupe.shared = self.auth.demo
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
         holding = self.services.holding
         holding.limit_pushes, holding.limit_bytes = config.limits.held_pushes, config.limits.held_bytes
-        self.apps = frozenset(name for name in config.apps if app_number(name) == name)
         self.batch_targets = config.limits.batch_targets
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)
@@ -149,10 +157,12 @@ def app_number(text: str) -> str:
 
 def app_named(api: Api, app_id: str) -> str:
     """The app that an ``appID`` names: its number in decimal; ``""`` for 0 and for what is no number."""
-    if app_id in api.apps:
-        return app_id
+    tenants = api.services.tenants
+    tenant = tenants.get(app_id)
+    if tenant is not None and app_id.isdecimal():
+        return tenant.same_as or app_id
     name = app_number(app_id)
-    return "" if name == "0" else name
+    return "" if name == "0" else tenants.resolve(name)
 
 
 def app_from_json(api: Api, app_id: object) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from imserver.api.call import Api, Call
+from imserver.api.call import Api, Call, app_number
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.cursor import read_cursor
 from imserver.api.reply import BAD_PARAMETER, Answer, Refused, success
@@ -60,4 +60,9 @@ def user_online_batch(api: Api, call: Call) -> Answer:
 
 def _apps(api: Api, call: Call) -> list[str]:
     """The app that is asked about, or all that the caller reaches."""
-    return [call.app] if call.app else [app for app in api.apps if call.caller.reaches(app)]
+    return [call.app] if call.app else [app for app in _numbered(api) if call.caller.reaches(app)]
+
+
+def _numbered(api: Api) -> list[str]:
+    """The apps that an ``appID`` can name."""
+    return [tenant.name for tenant in api.services.tenants.all() if app_number(tenant.name) == tenant.name]

@@ -10,6 +10,7 @@ from typing import Final
 from imserver import doors
 from imserver.config import Config
 from imserver.errors import StartError
+from imserver.exposure import keys_may_be_kept, refuse_open_demo
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import Logs, open_logs
 from imserver.node import load_modules
@@ -18,7 +19,7 @@ from imserver.parent.children import Children
 from imserver.parent.inbox import DRAIN, PASSED_ON, ROLL, Inbox
 from imserver.parent.rolling import Rolling
 from imserver.parent.slot import Slot
-from imserver.serving import banner, has_terminal, refuse_open_demo
+from imserver.serving import banner, has_terminal
 
 _log = logging.getLogger("imserver.parent")
 
@@ -171,7 +172,9 @@ class Parent:
 
     def _announce_all(self) -> None:
         names = [slot.name for slot in self._slots]
-        self._print(banner(self._config, self._addresses, nodes=f"{len(names)}: {names[0]} to {names[-1]}"))
+        demo = self._config.demo and not keys_may_be_kept(self._config)
+        nodes = f"{len(names)}: {names[0]} to {names[-1]}"
+        self._print(banner(self._config, self._addresses, demo, nodes=nodes))
         _log.info("%d nodes serve at %s", len(names), ", ".join(self._addresses.values()))
 
     def _say(self, level: int, text: str) -> None:
