@@ -22,6 +22,7 @@ from imserver.api.reply import (
     Refused,
     success,
 )
+from imserver.model import Event
 from imserver.services.pushing import Outcome, Target
 
 _ANSWERS: Final = {
@@ -39,7 +40,10 @@ def send_message(api: Api, call: Call) -> Answer:
     target = Target(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
     if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
         return BAD_PARAMETER
-    return _ANSWERS[api.pushes.to_user(call.app, target)]
+    outcome = api.pushes.to_user(call.app, target)
+    if outcome is Outcome.NOT_SENT:
+        _tell_absent(api, call.app, target.user, target.msg_id, target.text)
+    return _ANSWERS[outcome]
 
 
 def send_message_all(api: Api, call: Call) -> Answer:
@@ -52,7 +56,17 @@ def send_message_all(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     if call.caller.user and call.caller.user != sender:
         return UNAUTHORIZED
-    return _ANSWERS[api.pushes.to_app(call.app, sender, msg_id, message)]
+    outcome = api.pushes.to_app(call.app, sender, msg_id, message)
+    if call.caller.user and outcome in (Outcome.SENT, Outcome.PARTLY):
+        # A page's user said it, not a back end.
+        facts = {"message": msg_id, "to": "all", "type": "text", "text": message}
+        api.services.webhooks.message(call.app, sender, facts)
+    return _ANSWERS[outcome]
+
+
+def _tell_absent(api: Api, app: str, user: str, msg_id: str, text: str) -> None:
+    if user:
+        api.services.webhooks.absent(app, user, Event("msg", "", text, msg_id))
 
 
 # --- many at once -------------------------------------------------------------------------------------------
@@ -127,14 +141,25 @@ def _send_each(api: Api, app: str, targets: Sequence[Target]) -> Answer:
     for target in targets:
         if len(target.text) + len(target.msg_id) > longest:
             target.user = ""  # what is too long is sent to nobody
-    return _answer_each(users, api.pushes.to_each(app, targets))
+    outcomes = api.pushes.to_each(app, targets)
+    if api.services.webhooks.wants(app, "absent"):
+        for target, outcome in zip(targets, outcomes, strict=True):
+            if outcome is Outcome.NOT_SENT:
+                _tell_absent(api, app, target.user, target.msg_id, target.text)
+    return _answer_each(users, outcomes)
 
 
 def _send_one_to_many(api: Api, app: str, users: Sequence[str], msg_id: str, message: str) -> Answer:
     if len(message) + len(msg_id) > api.push_characters:
         raise Refused(BAD_PARAMETER)
     outcomes = api.pushes.to_many(app, users, msg_id, message)
-    return REPEATED if outcomes is None else _answer_each(users, outcomes)
+    if outcomes is None:
+        return REPEATED
+    if api.services.webhooks.wants(app, "absent"):
+        for user, outcome in zip(users, outcomes, strict=True):
+            if outcome is Outcome.NOT_SENT:
+                _tell_absent(api, app, user, msg_id, message)
+    return _answer_each(users, outcomes)
 
 
 def _answer_each(users: Sequence[str], outcomes: Sequence[Outcome]) -> Answer:

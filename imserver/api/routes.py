@@ -16,11 +16,12 @@ from msgspec.structs import replace
 from imserver.api import action, client, metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
+from imserver.api.guests import guest
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
 from imserver.api.route import ANY_KEY, Route
 from imserver.api.style import CLIENT, PROBLEM, Problem
 from imserver.api.v1 import table
-from imserver.auth import ANYBODY, Caller
+from imserver.auth import ANYBODY, NOBODY, Caller
 from imserver.errors import (
     HTTP_BAD_REQUEST,
     HTTP_BODY_TOO_LARGE,
@@ -72,6 +73,8 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
     caller = ANYBODY
     if route.scope and not api.auth.demo:
         caller = api.auth.caller(request.headers.get("authorization", ""))
+        if caller is NOBODY:
+            caller = guest(api, route, request)
         if route.scope not in caller.scopes and not (route.page and caller.user):
             if not caller.key:
                 return route.style.refuse(HTTP_UNAUTHORIZED, request)

@@ -17,7 +17,7 @@ from imserver.metrics import Metrics
 from imserver.services.authorise import Asked
 from imserver.services.expiry import Expiry
 from imserver.services.rules import Rule, Secrets, load_secrets
-from imserver.services.tokens import BadKey, BadToken, read_token
+from imserver.services.tokens import BadKey, BadToken, app_named_by, read_token
 from imserver.services.verdict import (
     ALLOWED,
     APP_FULL,
@@ -145,16 +145,16 @@ class Logins:
             raise BadToken("the token is for another app")
         return Verdict(expires_at=claims.expires_at, user=claims.user)
 
-    def user_of(self, app: str, token: str) -> str:
-        """The user whom a session token of this app names; ``""`` if it is none. For the pages."""
-        tenant = self._get(app)
-        rule = None if tenant is None else self._rule(tenant)
-        if rule is None or not rule.keys:
-            return ""
+    def holder(self, token: str) -> tuple[str, str] | None:
+        """The app and the user that a session token is good for at this moment; None: it is none."""
+        tenant = self._get(self.resolve(app_named_by(token)))
+        if tenant is None or not tenant.jwt:
+            return None
+        rule = self._rule(tenant)
         try:
-            return self._read_token(rule, "", token).user
+            return (rule.name, self._read_token(rule, "", token).user) if rule.keys else None
         except BadToken:
-            return ""
+            return None
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login in this app needs a session token."""

@@ -6,6 +6,7 @@ PyJWT, and the cryptography behind it, is loaded when the first app has keys.
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -153,6 +154,18 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
     if claims.nbf > now + SKEW_SECONDS:
         raise BadToken("the token is not valid yet")
     return Claims(claims.sub, str(claims.app), int(min(expires_at, MAX_EXPIRES_AT)))
+
+
+def app_named_by(token: str) -> str:
+    """The app that ``token`` says it is for, which is to be proved yet; ``""`` if this is no token."""
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        return ""
+    try:
+        payload = urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4))
+        return str(_decode_payload(payload).app)
+    except (BadToken, ValueError):
+        return ""
 
 
 def _decode_payload(payload: bytes) -> _Payload:

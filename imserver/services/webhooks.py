@@ -58,6 +58,11 @@ class Webhooks:
         else:
             queue.receiver = receiver
 
+    def wants(self, app: str, event: str) -> bool:
+        """Whether the app's back end wants to be told of such events."""
+        queue = self._queues.get(app)
+        return queue is not None and event in queue.receiver.events
+
     # --- what happens ---------------------------------------------------------------------------------------
 
     def began(self, connection: Connection) -> None:
