@@ -20,6 +20,7 @@ from werkzeug.exceptions import HTTPException
 from imserver import errors
 from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.reply import HEADER_LIST
+from imserver.api.stream_view import create_stream_view
 from imserver.api.style import CMD, PROBLEM
 from imserver.api.views import ROUTED_PATHS, STYLES, as_request, create_api, to_response
 from imserver.doors import LISTENER_KEY
@@ -57,6 +58,7 @@ def create_app(node: Node) -> Flask:
     app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
     app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(create_api(node.api))
+    app.register_blueprint(create_stream_view(node.streams))
     app.register_blueprint(create_pages(node))
     _Requests(node).register(app)
     for path in sorted(WEBSOCKET_PATHS):

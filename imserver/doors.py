@@ -23,6 +23,7 @@ from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate
 from imserver.transport.handover import HandOver
 from imserver.transport.listener import Listener, bind, text_of
+from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +86,7 @@ class Doors:
         api: Api,
         application: Application,
         request_log: RequestLog,
+        streams: Streams,
     ) -> None:
         self._config = config
         self._carrier = carrier
@@ -93,6 +95,7 @@ class Doors:
         self._api = api
         self._application = application
         self._request_log = request_log
+        self._streams = streams
         self._ws_dialects = {name: row.ws_dialect for name, row in listeners_of(config).items()}
         self._listeners: list[Listener] = []
         self._fronts: list[Front] = []
@@ -131,6 +134,7 @@ class Doors:
             self._request_log.add if self._config.log.requests else None,
             self.admit,
             self._ws_dialects[name],
+            self._streams_at(name),
         )
         self._fronts.append(front)
         loop = get_hub().loop
@@ -153,9 +157,14 @@ class Doors:
             limits.body_bytes,
             limits.handshake_seconds,
             limits.keepalive_seconds,
+            self._streams_at(name),
         )
         door.start()
         self._wsgi_doors.append(door)
+
+    def _streams_at(self, name: str) -> Streams | None:
+        """The WebSocket port serves what belongs to dialects, and nothing else."""
+        return None if name == "websocket" else self._streams
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
         """Both doors bring an upgraded socket here."""

@@ -173,6 +173,16 @@ HTTP_ORIGIN_REFUSED: Final = HttpProblem(403, "origin_refused", "This origin is 
 HTTP_FORBIDDEN: Final = HttpProblem(
     403, "forbidden", "The key does not allow this, or not in this app.", False
 )
+HTTP_TOKEN_INVALID: Final = HttpProblem(
+    401, "token_invalid", "The session token is missing, wrong or expired.", False
+)
+HTTP_NOT_ALLOWED: Final = HttpProblem(
+    403, "not_allowed", "The app does not allow this user, this origin or this way to connect.", False
+)
+HTTP_BANNED: Final = HttpProblem(403, "banned", "The user is banned for a time.", False)
+HTTP_ALREADY_ONLINE: Final = HttpProblem(
+    409, "already_online", "The user is online on another connection.", False
+)
 HTTP_UNKNOWN_APP: Final = HttpProblem(404, "unknown_app", "There is no app of this name.", False)
 HTTP_UNKNOWN_CONNECTION: Final = HttpProblem(
     404, "unknown_connection", "No connection of this app has this id.", False
@@ -225,7 +235,11 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_STORE_UNAVAILABLE,
         HTTP_NOT_AN_UPGRADE,
         HTTP_UNAUTHORIZED,
+        HTTP_TOKEN_INVALID,
         HTTP_FORBIDDEN,
+        HTTP_NOT_ALLOWED,
+        HTTP_BANNED,
+        HTTP_ALREADY_ONLINE,
         HTTP_ORIGIN_REFUSED,
         HTTP_UNKNOWN_APP,
         HTTP_UNKNOWN_CONNECTION,

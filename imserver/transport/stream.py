@@ -87,6 +87,13 @@ class Stream(Connection):
             self._end(code)
             self.send_frame(last)
 
+    def refuse(self, response: bytes, code: int) -> None:
+        """Answer the request with a whole response instead of a stream; ``code`` is for the counters."""
+        if self.state == OPEN:
+            self.about = None
+            self._end(code)
+            self.send_frame(response)
+
     def abandon(self, code: int) -> None:
         """Drop what waits and end the stream. The peer has ``websocket.close_seconds`` to read why."""
         backlog = self.outbox
@@ -125,14 +132,14 @@ class Streams:
         self._carrier = carrier
         self._gate = gate
         self._metrics = metrics
-        self._paths = paths
+        self.paths = paths
         self._refuse = refuse
         self._waiting = StreamEncoding(SseDialect(""))
         """Of streams that have not begun."""
 
     def serves(self, method: str, path: str) -> bool:
         """Whether a request is for a stream."""
-        return path in self._paths and method == "GET"
+        return path in self.paths and method == "GET"
 
     def adopt(self, sock: _socket.socket, head: Head, before: bytes = b"") -> None:
         """Make a stream of the non-blocking socket of a request; ``before`` is still to be written to it.
@@ -156,7 +163,7 @@ class Streams:
         self._metrics.streams += 1
         stream.reading = True
         try:
-            self._paths[head.path](stream, head)
+            self.paths[head.path](stream, head)
         except Exception:
             log.exception("opening a stream failed", extra={"connection": stream.peer})
             stream.close(errors.CLOSE_INTERNAL_ERROR, errors.CLOSE[errors.CLOSE_INTERNAL_ERROR].name)

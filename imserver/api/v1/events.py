@@ -1,0 +1,200 @@
+"""``GET /api/v1/events``: an event stream, for who cannot have a WebSocket."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, NoReturn
+
+from msgspec import Meta, Struct
+
+from imserver import errors
+from imserver.api.call import Call
+from imserver.api.fast import FORWARDING_HEADERS
+from imserver.api.form import BadBody
+from imserver.api.reply import HEADER_LIST, Answer, header_block
+from imserver.api.style import PROBLEM, Problem
+from imserver.api.v1 import field
+from imserver.api.v1.operation import Header, Operation
+from imserver.api.v1.query import read_query
+from imserver.auth import ANYBODY, Caller
+from imserver.services.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
+from imserver.services.streams import EventStreams, Nobody, Wish
+from imserver.transport import problems
+from imserver.transport.fast import FastRequest
+from imserver.transport.gate import Head, host_of
+from imserver.transport.stream import Stream
+
+PATH: Final = "/api/v1/events"
+
+_TEXT: Final = "text/event-stream"
+_STATUS_OF: Final = {
+    errors.CLOSE_TOKEN_INVALID: errors.HTTP_TOKEN_INVALID,
+    errors.CLOSE_NOT_ALLOWED: errors.HTTP_NOT_ALLOWED,
+    errors.CLOSE_BANNED: errors.HTTP_BANNED,
+    errors.CLOSE_KICKED: errors.HTTP_BANNED,
+    errors.CLOSE_REFUSED: errors.HTTP_ALREADY_ONLINE,
+    errors.CLOSE_REPLACED: errors.HTTP_ALREADY_ONLINE,
+    errors.CLOSE_NODE_FULL: errors.HTTP_NODE_FULL,
+    errors.CLOSE_INTERNAL_ERROR: errors.HTTP_INTERNAL_ERROR,
+}
+"""How HTTP says what a WebSocket's close code says; any other: ``not_ready``."""
+_RETRY_AFTER: Final = ("Retry-After", "2")
+
+
+class EventsQuery(Struct, forbid_unknown_fields=True):
+    """Whose events."""
+
+    app: field.App
+    user: Annotated[
+        str, Meta(max_length=255, description="Who listens; may be left out if the token names them.")
+    ] = ""
+    token: Annotated[
+        str,
+        Meta(
+            description="The session token of the user, where the app demands one, if it does not come as "
+            "`Authorization: Bearer`. It is kept out of the log."
+        ),
+    ] = ""
+    device: Annotated[str, Meta(max_length=64, description="What the device calls itself.")] = ""
+    rooms: Annotated[
+        str,
+        Meta(
+            description="Rooms to join, separated by commas. Outside demo mode this takes an API key with "
+            "the scope `read` as `Authorization: Bearer`; otherwise your back end joins connections to rooms."
+        ),
+    ] = ""
+    with_id: Annotated[
+        bool, Meta(description="Tell the id of the connection in `ready`, for your back end to push to.")
+    ] = False
+
+
+class Events:
+    """Opens streams. Stateless; ``services`` is the node."""
+
+    def __init__(self, services: Any, streams: EventStreams) -> None:
+        self._services = services
+        self._streams = streams
+
+    def open(self, stream: Stream, head: Head) -> None:
+        """Begin the stream that a request asks for, or refuse it. It may switch."""
+        request = _request(head, host_of(stream.peer))
+        self._watch(head)
+        try:
+            self._streams.open(stream, self._wish(request), lambda: _head(request))
+        except Nobody:
+            problem = Problem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
+            stream.refuse(_refusal(request, problem), errors.CLOSE_POLICY)
+        except BadBody:
+            problem = Problem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
+            stream.refuse(_refusal(request, problem), errors.CLOSE_POLICY)
+        except Problem as refused:
+            stream.refuse(_refusal(request, refused), errors.CLOSE_POLICY)
+        except errors.StorageUnavailable:
+            problem = Problem(errors.HTTP_STORAGE_UNAVAILABLE, headers=(_RETRY_AFTER,))
+            stream.refuse(_refusal(request, problem), errors.CLOSE_INTERNAL_ERROR)
+
+    def refuse(self, head: Head, code: int) -> bytes:
+        """The response to a request whose stream is closed before it has begun."""
+        problem = _STATUS_OF.get(code, errors.HTTP_NOT_READY)
+        headers = (_RETRY_AFTER,) if problem.temporary else ()
+        return _refusal(_request(head, head.host), Problem(problem, headers=headers))
+
+    def _watch(self, head: Head) -> None:
+        auth = self._services.auth
+        if auth.watching:
+            forwarded = any(name in head.headers for name in FORWARDING_HEADERS)
+            auth.look_at(head.headers.get("host", ""), forwarded)
+
+    def _wish(self, request: FastRequest) -> Wish:
+        """What a request asks for. Raises :class:`Problem`, and StorageUnavailable. It may switch."""
+        query = read_query(Call({}, "", ANYBODY, request=request), EventsQuery)
+        services = self._services
+        app: str = services.tenants.resolve(query.app)
+        if services.tenants.find(app) is None:
+            raise Problem(errors.HTTP_UNKNOWN_APP)
+        bearer = _bearer(request)
+        caller: Caller = services.auth.caller(f"Bearer {bearer}")
+        is_key = bool(caller.key)
+        rooms = tuple(dict.fromkeys(name for name in query.rooms.split(",") if name))
+        if rooms and not services.auth.demo and not ("read" in caller.scopes and caller.reaches(app)):
+            raise Problem(errors.HTTP_FORBIDDEN, "To join rooms here takes an API key with the scope read")
+        if len(rooms) > MAX_ROOMS_OF_A_CONNECTION:
+            raise Problem(errors.HTTP_INVALID_REQUEST, f"More than {MAX_ROOMS_OF_A_CONNECTION} rooms")
+        if any(len(name.encode()) > MAX_NAME_BYTES for name in rooms):
+            raise Problem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
+        token = query.token or ("" if is_key else bearer)
+        return Wish(app, query.user, token, query.device, rooms, query.with_id)
+
+
+def _bearer(request: FastRequest) -> str:
+    kind, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip() if kind.lower() == "bearer" else ""
+
+
+def _request(head: Head, host: str) -> FastRequest:
+    return FastRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
+
+
+def _head(request: FastRequest) -> bytes:
+    """The head of a stream."""
+    kept = tuple((name, value) for name, value in HEADER_LIST if name != "Content-Type")
+    headers = (
+        ("Content-Type", f"{_TEXT}; charset=utf-8"),
+        ("Cache-Control", "no-store, no-transform"),
+        # nginx would keep the events to itself until it has 4 KB of them.
+        ("X-Accel-Buffering", "no"),
+        ("X-Request-Id", request.id),
+        *kept,
+        ("Connection", "close"),
+    )
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    return problems.status_line(200) + f"{lines}\r\n".encode("latin-1")
+
+
+def _refusal(request: FastRequest, problem: Problem) -> bytes:
+    answer: Answer = PROBLEM.refuse(problem.problem, request, problem.detail)
+    lines = header_block(answer)
+    lines += "".join(f"{name}: {value}\r\n" for name, value in problem.headers).encode("latin-1")
+    return problems.head(answer.status, lines, len(answer.body), keep=False) + answer.body
+
+
+def _elsewhere(*_: object) -> NoReturn:
+    raise NotImplementedError("a stream takes its socket over; see imserver.transport.stream")
+
+
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        PATH,
+        "",
+        _elsewhere,
+        "events",
+        "Receive events without a WebSocket",
+        "Server-sent events (`EventSource` of browsers): a session of `user` that only receives. Login "
+        "policy, bans, limits and tokens are those of the app, as on a WebSocket.\n\n"
+        "The first event is named `ready`: from then on whatever is pushed to the user arrives, each as one "
+        "event without a name whose data is a line of JSON. A comment comes every 25 s. If the server ends "
+        "the stream, the last event is named `end` and tells a close code and whether to come back. Nothing "
+        "is kept for who is away: `Last-Event-ID` is accepted, and `resumed` is always `false`.",
+        query=EventsQuery,
+        problems=(
+            errors.HTTP_INVALID_REQUEST,
+            errors.HTTP_TOKEN_INVALID,
+            errors.HTTP_NOT_ALLOWED,
+            errors.HTTP_FORBIDDEN,
+            errors.HTTP_BANNED,
+            errors.HTTP_UNKNOWN_APP,
+            errors.HTTP_ALREADY_ONLINE,
+            errors.HTTP_NODE_FULL,
+            errors.HTTP_NOT_READY,
+        ),
+        headers=(Header("Last-Event-ID", "Sent by browsers that come back; of no effect so far."),),
+        example_query={"app": "101", "user": "u1"},
+        example_answer=(
+            'retry: 3000\nevent: ready\ndata: {"event":"ready","app":"101","user":"u1","device":"",'
+            '"rooms":[],"resumed":false}\n\n'
+            'data: {"event":"msg","app":"101","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
+        ),
+        content_type=_TEXT,
+        hot=False,
+    ),
+)
