@@ -10,6 +10,7 @@ from imserver.bench.generator import Generator, pack_opening
 
 WINDOW = 256
 COME_SECONDS = 900.0
+HARVEST_SECONDS = 0.2
 
 
 def crowd_of(generator: Generator) -> Crowd:
@@ -74,7 +75,8 @@ def expect(generator: Generator, broadcasts: int, seconds: float) -> dict[str, A
         wanted = broadcasts * crowd.open_now
         if crowd.received.total >= wanted:
             break
-        generator.loop.turn(0.2)
+        crowd.harvest(HARVEST_SECONDS)
+        generator.loop.turn(0)
         generator.progress(crowd.received.total, wanted)
     return facts(crowd)
 
