@@ -37,6 +37,7 @@ from imserver.services.clients import BadSystem, Label
 from imserver.services.connections import Joined, Left
 from imserver.services.pushing import Outcome
 from imserver.services.rooms import RoomRefused
+from imserver.services.tenants import TooManyTenants
 
 LIST_MEMBERS: Final = 10_000
 """Most clients in one answer of ``/api/get_online_list``."""
@@ -54,6 +55,7 @@ FAILED: Final = client_refusal("系统错误")
 """A node that is needed does not answer: try again."""
 BAD_GROUP: Final = client_refusal("GroupName无效")
 TOO_MANY_GROUPS: Final = client_refusal("分组数量已达上限")
+TOO_MANY_SYSTEMS: Final = client_refusal("系统数量已达上限")
 TOO_MANY_CLIENTS: Final = client_refusal("ClientIds数量超过上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
@@ -251,6 +253,8 @@ def register(api: Api, call: Call) -> Answer:
         made = api.services.clients.register(_required(system, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
+    except TooManyTenants:
+        return TOO_MANY_SYSTEMS
     return DONE if made else TAKEN
 
 

@@ -67,7 +67,8 @@ class _View:
 
     def __call__(self) -> Response:
         try:
-            body = request.get_data(cache=False, parse_form_data=False) if request.method != "GET" else b""
+            reads = self._route.raw or request.method != "GET"
+            body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
             return to_response(self._route.style.refuse(HTTP_BAD_REQUEST, as_request()))
         return to_response(answer(self._api, self._route, as_request(body)))

@@ -7,7 +7,6 @@ registry: an id tells where its client is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from time import time
 from typing import Final, Protocol
 
@@ -21,10 +20,11 @@ from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.services.connection_ids import ConnectionIds
 from imserver.services.connections import NAMED_BY_ID, Connections, Joined, Left
-from imserver.services.logins import Verdict
 from imserver.services.questions import Questions
 from imserver.services.rooms import Rooms
 from imserver.services.sessions import say
+from imserver.services.tenants import valid_name
+from imserver.services.verdict import Verdict
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Head
 
@@ -59,6 +59,11 @@ class Unbind(Struct, frozen=True, array_like=True):
     group: str
 
 
+def _is_name(system: str) -> bool:
+    """Whether a system may be called so: a header has to carry it, which loses blanks at its ends."""
+    return system == system.strip() and valid_name(SYSTEM_PREFIX + system)
+
+
 class Directory(Protocol):
     """Knows the systems; :class:`imserver.services.tenants.Tenants` does."""
 
@@ -90,8 +95,7 @@ class Admits(Protocol):
 class Clients:
     """Begins clients, and tells groups who comes and goes. Owner of the labels (``Connection.about``).
 
-    ``valid_name`` says whether an app may be called so. Groups with more than ``notice_members`` members are
-    told nothing of who comes and goes.
+    Groups with more than ``notice_members`` members are told nothing of who comes and goes.
     """
 
     def __init__(
@@ -104,7 +108,6 @@ class Clients:
         directory: Directory,
         logins: Admits,
         metrics: Metrics,
-        valid_name: Callable[[str], bool],
         notice_members: int,
     ) -> None:
         self._hub = hub
@@ -114,7 +117,6 @@ class Clients:
         self._directory = directory
         self._logins = logins
         self._metrics = metrics
-        self._valid_name = valid_name
         self._notice_members = notice_members
         rooms.on_left.append(self._left)
         connections.on_join.append(self._joined)
@@ -132,10 +134,10 @@ class Clients:
         if not system:
             self._refuse(connection, NO_SYSTEM, errors.CLOSE_NOT_ALLOWED)
             return
-        app = self._directory.resolve(SYSTEM_PREFIX + system)
-        if not self._valid_name(SYSTEM_PREFIX + system):
+        if not _is_name(system):
             self._refuse(connection, BAD_SYSTEM, errors.CLOSE_NOT_ALLOWED)
             return
+        app = self.app_of(system)
         if self._directory.get(app) is None:
             self._begin(app, connection, guest=True)
             return
@@ -174,10 +176,9 @@ class Clients:
 
         Raises :class:`BadSystem` for what cannot be its name. May switch.
         """
-        name = SYSTEM_PREFIX + system
-        if not self._valid_name(name):
+        if not _is_name(system):
             raise BadSystem(system)
-        return self._directory.register(name)
+        return self._directory.register(SYSTEM_PREFIX + system)
 
     def app_of(self, system: str) -> str:
         """The app in which the clients of a system are, registered or not."""

@@ -1,0 +1,500 @@
+"""The client dialect over the wire: connecting, being pushed to, groups and their notices."""
+
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .client import (
+    OFFLINE,
+    ONLINE,
+    Listener,
+    api,
+    bind,
+    done,
+    groups_of,
+    is_online,
+    listening,
+    new_system,
+    online_list,
+    send_to_client,
+    send_to_group,
+    ws_path,
+)
+from .cmd import fresh, good
+from .cmd import get as get_cmd
+from .raw import BINARY, PING, TEXT, Raw, close, frame, open_socket, text
+from .setting import Launch
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
+NO_SYSTEM = next(row["frame"] for row in VECTORS["openings"] if not row["client_id"])
+
+
+@pytest.fixture
+def system(server: Server) -> str:
+    """A registered system of this test alone."""
+    return new_system(server.http)
+
+
+# --- connecting ---------------------------------------------------------------------------------------------
+
+
+def test_the_first_frame_gives_an_id_that_is_like_no_other(server: Server, system: str) -> None:
+    with ExitStack() as stack:
+        ids = [stack.enter_context(listening(server.ws, system)).id for _ in range(20)]
+        assert len(set(ids)) == 20
+        # Nothing in an id tells which node gave it, or which came first.
+        assert len({one[:6] for one in ids}) == 20
+        assert len({one[-6:] for one in ids}) == 20
+
+
+def test_it_answers_on_both_ports(server: Server, system: str) -> None:
+    with listening(server.http, system) as one:
+        send_to_client(server.ws, system, one.id, "over the other port")
+        assert one.told()["data"] == "over the other port"
+
+
+@pytest.mark.parametrize("path", ["/ws?systemId=", "/ws?systemId", "/ws?token=x&systemId="])
+def test_who_names_no_system_is_told_so_and_closed(server: Server, path: str) -> None:
+    with open_socket(server.ws, path) as one:
+        assert one.message().text == NO_SYSTEM
+        one.closed(4505)
+
+
+@pytest.mark.parametrize("system", ["%20shop", "shop%20", "sh%00op", "x" * 300])
+def test_a_name_that_no_system_can_have_is_refused(server: Server, system: str) -> None:
+    with open_socket(server.ws, f"/ws?systemId={system}") as one:
+        found = one.message().json
+        assert (found["code"], found["msg"], found["data"]) == (-1001, "系统ID无效", [])
+        one.closed(4505)
+
+
+def test_a_system_need_not_be_registered_to_connect_but_to_be_driven(server: Server) -> None:
+    system = fresh("later")
+    with listening(server.ws, system) as one:
+        answer = api(server.http, "send_to_client", {"clientId": one.id, "data": "x"}, system)
+        assert answer.json == {"code": -1, "msg": "系统ID无效", "data": []}
+        assert done(server.http, "register", "", systemId=system) == []
+        send_to_client(server.http, system, one.id, "now")
+        assert one.told()["data"] == "now"
+
+
+def test_a_system_may_have_any_name_in_the_query_and_in_the_header(server: Server) -> None:
+    system = fresh("商店 & Söhne?")
+    assert done(server.http, "register", "", systemId=system) == []
+    with listening(server.ws, system) as one:
+        send_to_client(server.http, system, one.id, "你好")
+        assert one.told()["data"] == "你好"
+
+
+@pytest.mark.parametrize("origin", ["https://shop.example.com", "null", "http://127.0.0.1:1"])
+def test_pages_of_any_host_may_connect(server: Server, system: str, origin: str) -> None:
+    with open_socket(server.ws, ws_path(system), more=[("Origin", origin)]) as one:
+        assert one.message().json["code"] == 0
+
+
+def test_a_client_is_reachable_as_soon_as_it_knows_its_id(server: Server, system: str) -> None:
+    for number in range(100):
+        with listening(server.ws, system) as one:
+            send_to_client(server.http, system, one.id, str(number))
+            assert one.told()["data"] == str(number)
+
+
+# --- what clients send --------------------------------------------------------------------------------------
+
+
+def test_whatever_a_client_sends_is_read_and_not_answered(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for payload in ("hello", "", '{"seq":"1","cmd":"ping"}', "x" * 8192):
+            one.send(text(payload), frame(BINARY, payload))
+        one.quiet()
+        send_to_client(server.http, system, one.id)
+        assert one.told()["data"] == "hello"
+
+
+def test_a_frame_above_8192_bytes_ends_the_connection(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        one.send(text("x" * 8193))
+        one.closed(1009)
+
+
+# --- one client ---------------------------------------------------------------------------------------------
+
+
+def test_a_push_arrives_as_it_was_given(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        message_id = send_to_client(server.http, system, one.id, "hello", sendUserId="7", code=200, msg="m")
+        expected = f'{{"messageId":"{message_id}","sendUserId":"7","code":200,"msg":"m","data":"hello"}}'
+        found = one.message()
+        assert (found.opcode, found.text) == (TEXT, expected)
+
+
+def test_what_is_not_given_is_empty_or_zero(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        done(server.http, "send_to_client", system, clientId=one.id)
+        found = one.told()
+        assert (found["sendUserId"], found["code"], found["msg"], found["data"]) == ("", 0, "", "")
+
+
+@pytest.mark.parametrize(
+    "data", ["", "你好 <b>&\"'\\", [1, "zwei", None], {"a": {"b": [1.5, True]}}, [], {}, "x" * 20_000]
+)
+def test_data_arrives_as_it_was_sent(server: Server, system: str, data: Any) -> None:
+    with listening(server.ws, system) as one:
+        send_to_client(server.http, system, one.id, data)
+        assert one.told()["data"] == data
+
+
+def test_pushes_to_one_client_keep_the_order_of_the_calls(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for number in range(300):
+            if number % 3:
+                send_to_client(server.http, system, one.id, str(number))
+            else:
+                done(server.http, "send_to_clients", system, clientIds=["x", one.id], data=str(number))
+        assert [one.told()["data"] for _ in range(300)] == [str(number) for number in range(300)]
+
+
+def test_several_clients_get_the_same_message_each_once(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        ids = [one.id, "unknown", two.id]
+        assert done(server.http, "send_to_clients", system, clientIds=ids, data="x", code=5) == []
+        first, second = one.told(), two.told()
+        assert first == second
+        assert (first["data"], first["code"]) == ("x", 5)
+        one.quiet()
+        two.quiet()
+
+
+def test_a_closed_client_gets_what_was_sent_before_and_is_gone(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for number in range(50):
+            send_to_client(server.http, system, one.id, str(number))
+        assert done(server.http, "close_client", system, clientId=one.id) == {}
+        assert [one.told()["data"] for _ in range(50)] == [str(number) for number in range(50)]
+        one.closed_by_server(4502)
+        assert not is_online(server.http, system, one.id)
+        # It is unknown now, which is no error anywhere.
+        send_to_client(server.http, system, one.id)
+        assert done(server.http, "close_client", system, clientId=one.id) == {}
+
+
+def test_everybody_in_a_system_is_told_and_nobody_else(server: Server, system: str) -> None:
+    other = new_system(server.http)
+    with (
+        listening(server.ws, system) as one,
+        listening(server.ws, system) as two,
+        listening(server.ws, other) as stranger,
+    ):
+        answer = done(server.http, "send_to_system", system, sendUserId="7", data="all", code=1, msg="m")
+        for each in (one, two):
+            found = each.told()
+            assert found["messageId"] == answer["messageId"]
+            assert (found["sendUserId"], found["data"], found["code"], found["msg"]) == ("7", "all", 1, "m")
+        stranger.quiet()
+
+
+def test_who_is_online_and_who_is_not(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        assert is_online(server.http, system, one.id)
+    eventually(lambda: not is_online(server.http, system, one.id))
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_told_who_comes_and_the_newcomer_too(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        bind(server.http, system, one, "g", "7", "vip")
+        assert one.notice() == (ONLINE, one.id, "7", "vip")
+        bind(server.http, system, two, "g", "8")
+        for each in (one, two):
+            assert each.notice() == (ONLINE, two.id, "8", "")
+        assert online_list(server.http, system, "g") == [one.id, two.id]
+
+
+def vanish(one: Listener) -> None:
+    one.reset()
+
+
+def hang_up(one: Listener) -> None:
+    one.leave()
+
+
+def say_goodbye(one: Listener) -> None:
+    one.send(close(1000))
+
+
+def close_with_a_code_of_its_own(one: Listener) -> None:
+    one.send(close(3001))
+
+
+def send_too_much(one: Listener) -> None:
+    one.send(text("x" * 9000))
+
+
+def break_the_protocol(one: Listener) -> None:
+    one.send(frame(11, b""))
+
+
+@pytest.mark.parametrize(
+    "leave", [vanish, hang_up, say_goodbye, close_with_a_code_of_its_own, send_too_much, break_the_protocol]
+)
+def test_a_group_is_told_at_once_who_has_gone_in_whatever_way(
+    server: Server, system: str, leave: Callable[[Listener], None]
+) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        bind(server.http, system, one, "g")
+        bind(server.http, system, two, "g", "8", "x")
+        assert [one.notice()[0], one.notice()[0], two.notice()[0]] == [ONLINE] * 3
+        began = monotonic()
+        leave(two)
+        assert one.notice() == (OFFLINE, two.id, "8", "x")
+        assert monotonic() - began < 2
+        assert online_list(server.http, system, "g") == [one.id]
+        one.quiet()
+
+
+def test_every_group_of_a_client_is_told_once_that_it_has_gone(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        for group in ("g", "h"):
+            bind(server.http, system, one, group)
+        for group in ("g", "h", "alone"):
+            bind(server.http, system, two, group)
+        for _ in range(4):
+            one.notice()
+        assert groups_of(server.http, system, two.id) == ["g", "h", "alone"]
+        two.leave()
+        assert [one.notice() for _ in range(2)] == [(OFFLINE, two.id, "", "")] * 2
+        one.quiet()
+        eventually(lambda: not online_list(server.http, system, "alone"))
+
+
+def test_a_client_in_no_group_leaves_without_a_word(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        bind(server.http, system, one, "g")
+        one.notice()
+        two.leave()
+        eventually(lambda: not is_online(server.http, system, two.id))
+        one.quiet()
+
+
+def test_binding_again_changes_who_it_is_without_a_word(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        bind(server.http, system, one, "g")
+        bind(server.http, system, two, "g", "8", "x")
+        bind(server.http, system, two, "g", "9", "y")
+        assert [one.notice(), one.notice()] == [(ONLINE, one.id, "", ""), (ONLINE, two.id, "8", "x")]
+        one.quiet()
+        assert online_list(server.http, system, "g") == [one.id, two.id]
+        # They are the client's, not the group's.
+        bind(server.http, system, one, "h")
+        bind(server.http, system, two, "h", "10", "z")
+        assert [one.notice()[1:], one.notice()[1:]] == [(one.id, "", ""), (two.id, "10", "z")]
+        two.leave()
+        assert [one.notice() for _ in range(2)] == [(OFFLINE, two.id, "10", "z")] * 2
+
+
+def test_all_members_of_a_group_get_what_is_sent_to_it(server: Server, system: str) -> None:
+    with ExitStack() as stack:
+        members = [stack.enter_context(listening(server.ws, system)) for _ in range(5)]
+        outsider = stack.enter_context(listening(server.ws, system))
+        for number, member in enumerate(members):
+            bind(server.http, system, member, "g", str(number))
+        sent = send_to_group(server.http, system, "g", "x", sendUserId="0", code=200, msg="m")
+        for number, member in enumerate(members):
+            for _ in range(5 - number):
+                member.notice()
+            found = member.told()
+            assert found["messageId"] == sent
+            assert (found["sendUserId"], found["code"], found["msg"], found["data"]) == ("0", 200, "m", "x")
+        outsider.quiet()
+
+
+def test_messages_to_a_group_keep_the_order_of_the_calls(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        bind(server.http, system, one, "g")
+        one.notice()
+        for number in range(200):
+            send_to_group(server.http, system, "g", str(number))
+        assert [one.told()["data"] for _ in range(200)] == [str(number) for number in range(200)]
+
+
+def test_who_is_unbound_hears_nothing_more_and_the_others_hear_that(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, listening(server.ws, system) as two:
+        bind(server.http, system, one, "g")
+        bind(server.http, system, two, "g", "8", "x")
+        two.notice()
+        for _ in range(2):
+            one.notice()
+        for _ in range(2):
+            done(server.http, "unbind_from_group", system, clientId=two.id, groupName="g")
+        assert one.notice() == (OFFLINE, two.id, "8", "x")
+        send_to_group(server.http, system, "g")
+        assert one.told()["data"] == "hello"
+        one.quiet()
+        two.quiet()
+        assert online_list(server.http, system, "g") == [one.id]
+        assert groups_of(server.http, system, two.id) == []
+        two.leave()
+        eventually(lambda: not is_online(server.http, system, two.id))
+        one.quiet()
+
+
+def test_the_list_is_in_the_order_of_joining_whatever_happens_between(server: Server, system: str) -> None:
+    with ExitStack() as stack:
+        members = [stack.enter_context(listening(server.ws, system)) for _ in range(30)]
+        for member in members:
+            bind(server.http, system, member, "g")
+        bind(server.http, system, members[3], "g")
+        assert online_list(server.http, system, "g") == [member.id for member in members]
+        members[0].leave()
+        done(server.http, "unbind_from_group", system, clientId=members[5].id, groupName="g")
+        bind(server.http, system, members[5], "g")
+        expected = [member.id for member in (*members[1:5], *members[6:], members[5])]
+        eventually(lambda: online_list(server.http, system, "g") == expected)
+
+
+def test_a_group_of_many_is_listed_whole(server: Server, system: str) -> None:
+    with ExitStack() as stack:
+        members = [stack.enter_context(listening(server.ws, system)) for _ in range(1100)]
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(lambda member: bind(server.http, system, member, "g"), members))
+        found = online_list(server.http, system, "g")
+        assert len(found) == 1100
+        assert set(found) == {member.id for member in members}
+
+
+def test_group_names_may_be_any_text_but_have_an_end(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for group in ("组 & 1", "a/b?c", "x" * 255):
+            bind(server.http, system, one, group)
+            assert one.notice()[0] == ONLINE
+            assert online_list(server.http, system, group) == [one.id]
+        answer = api(server.http, "bind_to_group", {"clientId": one.id, "groupName": "x" * 256}, system)
+        assert answer.json == {"code": -1, "msg": "GroupName无效", "data": []}
+
+
+def test_what_is_said_of_a_client_has_an_end(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        fields = {"clientId": one.id, "groupName": "g", "userId": "7", "extend": "x" * 8192}
+        answer = api(server.http, "bind_to_group", fields, system)
+        assert answer.json == {"code": -1, "msg": "消息过长", "data": []}
+        bind(server.http, system, one, "g", "7", "x" * 8191)
+        assert one.notice() == (ONLINE, one.id, "7", "x" * 8191)
+
+
+# --- pings --------------------------------------------------------------------------------------------------
+
+
+def test_a_client_is_pinged_and_closed_only_when_it_is_silent(launch: Launch, door: str) -> None:
+    seconds = {"client_ping_seconds": 0.4, "client_silent_seconds": 1.2, "close_seconds": 1}
+    server = launch(door, websocket=seconds)
+    system = new_system(server.http)
+    with listening(server.ws, system) as live, listening(server.ws, system) as dead:
+        bind(server.http, system, live, "g")
+        bind(server.http, system, dead, "g", "8")
+        assert [live.notice()[0], live.notice()[0], dead.notice()[0]] == [ONLINE] * 3
+        began = monotonic()
+        # Waiting for the notice, it answers the pings; the other one reads nothing.
+        assert live.notice() == (OFFLINE, dead.id, "8", "")
+        assert 1.0 < monotonic() - began < 4
+        pings = 0
+        while (found := dead.frame()).opcode == PING:
+            pings += 1
+        assert found.close_code == 4001
+        assert pings >= 3
+        assert is_online(server.http, system, live.id)
+
+
+def test_the_ping_comes_within_25_seconds_by_default(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        began = monotonic()
+        assert one.frame(27).opcode == PING
+        assert monotonic() - began <= 26
+
+
+# --- limits and ends ----------------------------------------------------------------------------------------
+
+
+def test_a_large_group_is_not_told_of_members_any_more(launch: Launch, door: str) -> None:
+    server = launch(door, hub={"notice_members": 2})
+    system = new_system(server.http)
+    with ExitStack() as stack:
+        members = [stack.enter_context(listening(server.ws, system)) for _ in range(3)]
+        for member in members:
+            bind(server.http, system, member, "g")
+        assert [members[0].notice()[1], members[0].notice()[1]] == [members[0].id, members[1].id]
+        members[0].quiet()
+        send_to_group(server.http, system, "g")
+        assert members[2].told()["data"] == "hello"
+        members[2].leave()
+        assert members[0].told()["data"] == "hello"
+        assert members[0].notice() == (OFFLINE, members[2].id, "", "")
+
+
+def test_systems_survive_a_restart_and_their_clients_do_not(launch: Launch, door: str) -> None:
+    from tests.support import Server as Process
+
+    server = launch(door)
+    system = new_system(server.http)
+    with listening(server.ws, system) as one:
+        server.stop()
+        assert b"\x03\xe9" in one.rest(), "1001: the server goes"
+    again = Process(server.folder, door=door)
+    try:
+        answer = api(again.http, "register", {"systemId": system})
+        assert answer.json["msg"] == "该系统ID已被注册"
+        assert not is_online(again.http, system, one.id)
+        with listening(again.ws, system) as two:
+            assert two.id != one.id
+            send_to_client(again.http, system, two.id)
+            assert two.told()["data"] == "hello"
+    finally:
+        again.stop()
+    again.check()
+
+
+def test_of_systems_that_nobody_registered_nothing_is_left(server: Server) -> None:
+    def apps() -> set[str]:
+        return set(good(get_cmd(server.http, "/system/state", detail="true"))["apps"])
+
+    system = fresh("guest")
+    with listening(server.ws, system):
+        assert f"system:{system}" in apps()
+    eventually(lambda: f"system:{system}" not in apps())
+
+
+def test_a_plain_request_to_the_path_is_400(server: Server) -> None:
+    with Raw(server.ws) as raw:
+        raw.send(b"GET /ws?systemId=x HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert raw.response().status == 400
+
+
+def test_a_slow_client_hurts_nobody_and_is_closed(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"outbox_bytes": 65536})
+    system = new_system(server.http)
+    with listening(server.ws, system) as live, Listener(server.ws, receive_buffer_bytes=4096) as slow:
+        slow.open(system)
+        bind(server.http, system, live, "g")
+        bind(server.http, system, slow, "g", "8")
+        assert [live.notice()[0], live.notice()[0]] == [ONLINE] * 2
+        gone = False
+        for number in range(2000):
+            send_to_group(server.http, system, "g", f"{number} " + "x" * 8000)
+            found = live.told()
+            if found["code"] == OFFLINE:
+                gone = True
+                found = live.told()
+            assert found["data"].startswith(f"{number} ")
+            if gone:
+                break
+        assert gone
+        slow.rest(20)
