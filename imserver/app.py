@@ -18,7 +18,6 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
-from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.reply import HEADER_LIST
 from imserver.api.stream_view import create_stream_view
 from imserver.api.style import CMD, PROBLEM
@@ -28,7 +27,7 @@ from imserver.logs import request_id
 from imserver.node import Node
 from imserver.pages import create_pages
 from imserver.transport.gate import WEBSOCKET_PATHS
-from imserver.transport.proxies import TrustedProxies
+from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies
 
 log = logging.getLogger(__name__)
 

@@ -7,9 +7,7 @@ from imserver.api.reply import header_block
 from imserver.api.route import Route
 from imserver.api.routes import HOT, answer
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
-
-FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
-"""Headers that only a proxy sends."""
+from imserver.transport.proxies import FORWARDING_HEADERS
 
 
 def fast_routes(api: Api) -> FastRoutes:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
+FORWARDING_HEADERS = ("x-forwarded-for", "forwarded", "x-forwarded-host", "x-real-ip", "via")
+"""Headers that only a proxy sends."""
+
 
 def address_of(host: str) -> IPv4Address | IPv6Address:
     """The address that ``host`` writes; an IPv4 address in IPv6 clothes is the IPv4 one."""

@@ -165,7 +165,8 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return False
         if not server.streams.serves(head.method, path):
             return False
-        host, port = self.client_address[0], self.client_address[1]
+        address: Any = self.client_address
+        host, port = address[0], address[1]
         asked = Head(head.method, path, head.version, host, port, head.headers, query)
         server.streams.adopt(_detached(self.socket), asked)
         return True

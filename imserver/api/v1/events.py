@@ -8,9 +8,8 @@ from msgspec import Meta, Struct
 
 from imserver import errors
 from imserver.api.call import Call
-from imserver.api.fast import FORWARDING_HEADERS
 from imserver.api.form import BadBody
-from imserver.api.reply import HEADER_LIST, Answer, header_block
+from imserver.api.reply import header_block
 from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1 import field
 from imserver.api.v1.operation import Header, Operation
@@ -21,6 +20,7 @@ from imserver.services.streams import EventStreams, Nobody, Wish
 from imserver.transport import problems
 from imserver.transport.fast import FastRequest
 from imserver.transport.gate import Head, host_of
+from imserver.transport.proxies import FORWARDING_HEADERS
 from imserver.transport.stream import Stream
 
 PATH: Final = "/api/v1/events"
@@ -38,6 +38,16 @@ _STATUS_OF: Final = {
 }
 """How HTTP says what a WebSocket's close code says; any other: ``not_ready``."""
 _RETRY_AFTER: Final = ("Retry-After", "2")
+_HEADERS: Final = (
+    ("Content-Type", f"{_TEXT}; charset=utf-8"),
+    ("Cache-Control", "no-store, no-transform"),
+    # nginx would keep events to itself until it has 4 KB of them.
+    ("X-Accel-Buffering", "no"),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Access-Control-Allow-Origin", "*"),
+    ("Connection", "close"),
+)
+"""Of every stream."""
 
 
 class EventsQuery(Struct, forbid_unknown_fields=True):
@@ -79,24 +89,43 @@ class Events:
         request = _request(head, host_of(stream.peer))
         self._watch(head)
         try:
-            self._streams.open(stream, self._wish(request), lambda: _head(request))
+            self._streams.open(stream, self._wish(request), lambda: self._begin(request))
         except Nobody:
             problem = Problem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
-            stream.refuse(_refusal(request, problem), errors.CLOSE_POLICY)
+            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except BadBody:
             problem = Problem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
-            stream.refuse(_refusal(request, problem), errors.CLOSE_POLICY)
+            stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except Problem as refused:
-            stream.refuse(_refusal(request, refused), errors.CLOSE_POLICY)
+            stream.refuse(self._refused(request, refused), errors.CLOSE_POLICY)
         except errors.StorageUnavailable:
-            problem = Problem(errors.HTTP_STORAGE_UNAVAILABLE, headers=(_RETRY_AFTER,))
-            stream.refuse(_refusal(request, problem), errors.CLOSE_INTERNAL_ERROR)
+            problem = Problem(errors.HTTP_STORAGE_UNAVAILABLE)
+            stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
 
     def refuse(self, head: Head, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun."""
-        problem = _STATUS_OF.get(code, errors.HTTP_NOT_READY)
-        headers = (_RETRY_AFTER,) if problem.temporary else ()
-        return _refusal(_request(head, head.host), Problem(problem, headers=headers))
+        problem = Problem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
+        return self._refused(_request(head, head.host), problem)
+
+    def _begin(self, request: FastRequest) -> bytes:
+        """The head of a stream."""
+        self._log(request, 200, 0)
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (*_HEADERS, ("X-Request-Id", request.id)))
+        return problems.status_line(200) + f"{lines}\r\n".encode("latin-1")
+
+    def _refused(self, request: FastRequest, problem: Problem) -> bytes:
+        """A whole response with a problem body."""
+        answer = PROBLEM.refuse(problem.problem, request, problem.detail)
+        headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
+        lines = header_block(answer)
+        lines += "".join(f"{name}: {value}\r\n" for name, value in headers).encode("latin-1")
+        self._log(request, answer.status, len(answer.body))
+        return problems.head(answer.status, lines, len(answer.body), keep=False) + answer.body
+
+    def _log(self, request: FastRequest, status: int, size: int) -> None:
+        # A stream has no end yet, so there is no time that it took.
+        log = self._services.request_log
+        log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
 
     def _watch(self, head: Head) -> None:
         auth = self._services.auth
@@ -132,29 +161,6 @@ def _bearer(request: FastRequest) -> str:
 
 def _request(head: Head, host: str) -> FastRequest:
     return FastRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
-
-
-def _head(request: FastRequest) -> bytes:
-    """The head of a stream."""
-    kept = tuple((name, value) for name, value in HEADER_LIST if name != "Content-Type")
-    headers = (
-        ("Content-Type", f"{_TEXT}; charset=utf-8"),
-        ("Cache-Control", "no-store, no-transform"),
-        # nginx would keep the events to itself until it has 4 KB of them.
-        ("X-Accel-Buffering", "no"),
-        ("X-Request-Id", request.id),
-        *kept,
-        ("Connection", "close"),
-    )
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
-    return problems.status_line(200) + f"{lines}\r\n".encode("latin-1")
-
-
-def _refusal(request: FastRequest, problem: Problem) -> bytes:
-    answer: Answer = PROBLEM.refuse(problem.problem, request, problem.detail)
-    lines = header_block(answer)
-    lines += "".join(f"{name}: {value}\r\n" for name, value in problem.headers).encode("latin-1")
-    return problems.head(answer.status, lines, len(answer.body), keep=False) + answer.body
 
 
 def _elsewhere(*_: object) -> NoReturn:

@@ -13,7 +13,7 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM
-from imserver.api.v1 import apps, operate, presence, push, rooms
+from imserver.api.v1 import apps, events, operate, presence, push, rooms
 from imserver.api.v1.batch import batch_of
 from imserver.api.v1.openapi import document
 from imserver.api.v1.operation import Operation
@@ -83,8 +83,8 @@ _SINGLE: Final = (
     *operate.OPERATIONS,
     *apps.OPERATIONS,
 )
-OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *_DOCUMENT)
+OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *publisher.OPERATIONS, *_DOCUMENT)
 """What :func:`imserver.api.routes.answer` answers."""
-DOCUMENTED: Final[tuple[Operation, ...]] = OPERATIONS
+DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.OPERATIONS)
 """The same, and what is answered elsewhere: streams and WebSockets."""
 ROUTES: Final = routes_of(OPERATIONS)
