@@ -2,6 +2,7 @@
 /** The chat page: puts the parts together. */
 
 import { CODE, ImClient, ImError } from "../sdk/imserver.js";
+import { websocketUrl, withScheme } from "./address.js";
 import { Composer } from "./composer.js";
 import { ConnectionView } from "./connection.js";
 import { ChatLog } from "./log.js";
@@ -34,7 +35,6 @@ const sitting = new Sitting(page, tabStorage());
 const log = new ChatLog(
   element("log", HTMLElement), element("latest", HTMLButtonElement), element("latest-text", HTMLElement), words, page.language,
 );
-const secure = location.protocol === "https:";
 
 /** @type {ImClient} */
 let client;
@@ -42,20 +42,6 @@ let client;
 let composer;
 let unread = 0;
 const title = document.title;
-
-/** The page knows itself under another host when a proxy hid the port; then the socket is where the page is. */
-function websocketUrl() {
-  const moved = page.seenHost && page.seenHost !== location.host;
-  return withScheme(moved ? `//${location.host}/acc` : page.websocketUrl, secure ? "wss:" : "ws:");
-}
-
-/**
- * @param {string} url
- * @param {string} scheme
- */
-function withScheme(url, scheme) {
-  return url.startsWith("//") ? scheme + url : url;
-}
 
 /** @param {import("./sitting.js").Entry} entry */
 function tell(entry) {
@@ -115,7 +101,7 @@ function start() {
   element("me-avatar", HTMLElement).replaceWith(face);
 
   client = new ImClient({
-    url: websocketUrl(),
+    url: websocketUrl(page, "/acc"),
     httpUrl: page.httpUrl ? withScheme(page.httpUrl, location.protocol) : location.origin,
     app: page.app,
     user: sitting.user,

@@ -15,6 +15,12 @@ const GROUP_MS = 5 * 60_000;
 const NEAR_BOTTOM_PX = 80;
 const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f\p{Extended_Pictographic}]*){1,3}$/u;
 
+/**
+ * @typedef {object} Ways
+ * @property {(entry: Entry) => string} [nameOf]                  what another one's messages are headed by
+ * @property {(entry: Entry) => HTMLElement | null} [contentOf]   a bubble's content, where it is not the text
+ */
+
 export class ChatLog {
   /** @type {Entry[]} */
   #waiting = [];
@@ -31,8 +37,11 @@ export class ChatLog {
    * @param {HTMLElement} latestText
    * @param {Record<string, string>} words
    * @param {string} language
+   * @param {Ways} [ways]  how lines differ from those of the chat rooms
    */
-  constructor(root, latest, latestText, words, language) {
+  constructor(root, latest, latestText, words, language, ways = {}) {
+    this.nameOf = ways.nameOf ?? ((entry) => entry.from);
+    this.contentOf = ways.contentOf ?? (() => null);
     this.root = root;
     this.latest = latest;
     this.latestText = latestText;
@@ -87,6 +96,17 @@ export class ChatLog {
     else this.#offerLatest();
   }
 
+  /**
+   * Takes a message back that did not leave.
+   *
+   * @param {string} id
+   */
+  takeBack(id) {
+    this.#waiting = this.#waiting.filter((entry) => entry.id !== id);
+    this.root.querySelector(`[data-id="${CSS.escape(id)}"]`)?.remove();
+    this.#previous = null;
+  }
+
   /** Goes to the newest line. */
   toLatest() {
     this.#scroll();
@@ -133,6 +153,7 @@ export class ChatLog {
     this.#previous = entry;
     if (entry.kind !== previous?.kind) this.#row = { count: 0, line: null };
     if (entry.kind === "reconnected") return make("p", "divider", this.words.reconnected);
+    if (entry.kind === "note") return make("p", "notice", entry.text);
     if (entry.kind === "enter" || entry.kind === "exit") return this.#notice(entry);
     const follows = previous?.kind === entry.kind && previous.from === entry.from && entry.at - previous.at < GROUP_MS;
     return this.#message(entry, follows);
@@ -171,7 +192,7 @@ export class ChatLog {
    */
   #message(entry, follows) {
     const own = entry.kind === "own";
-    const from = make("p", "from", make("bdi", "", own ? this.words.you : entry.from));
+    const from = make("p", "from", make("bdi", "", own ? this.words.you : this.nameOf(entry)));
     if (!own && entry.from === this.self) from.append(make("span", "tag", this.words.for_you));
     const at = new Date(entry.at);
     const time = make("time", "", this.clock.format(at));
@@ -179,9 +200,14 @@ export class ChatLog {
     const bubble = make("div", LONE_EMOJI.test(entry.text) ? "bubble lone-emoji" : "bubble");
     bubble.dir = "auto";
     const words = make("div", "words", from, make("div", "bubble-row", bubble, time));
-    const more = fillBubble(bubble, cut(entry.text, MAX_TEXT), this.words);
+    const content = this.contentOf(entry);
+    const more = content ? null : fillBubble(bubble, cut(entry.text, MAX_TEXT), this.words);
+    if (content) bubble.append(content);
     if (more) words.append(more);
-    return make("div", `line${own ? " own" : ""}${follows ? " follows" : ""}`, ...(own ? [] : [avatar(entry.from)]), words);
+    const classes = `line${own ? " own" : ""}${follows ? " follows" : ""}`;
+    const line = make("div", classes, ...(own ? [] : [avatar(entry.from)]), words);
+    if (entry.id) line.dataset.id = entry.id;
+    return line;
   }
 }
 

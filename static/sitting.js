@@ -19,15 +19,17 @@ export const CROWD = 3;
 
 /**
  * @typedef {object} Entry
- * @property {"msg" | "own" | "enter" | "exit" | "reconnected"} kind
+ * @property {"msg" | "own" | "enter" | "exit" | "reconnected" | "note"} kind
  * @property {string} from
  * @property {string} text
  * @property {number} at  milliseconds since 1970
+ * @property {string} [type]  of the message, where it is not words
+ * @property {string} [id]    of the message
  */
 
 /** @typedef {{ user: string, token: string, until: number, left: boolean, entries: Entry[] }} Saved */
 
-/** @typedef {{ app: number, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Pass */
+/** @typedef {{ app: number | string, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Pass */
 
 /**
  * Whether this notice is one of many in a row, of which only the first and the last are worth their place.

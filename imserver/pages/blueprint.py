@@ -6,7 +6,7 @@ JSON block. Every answer carries a Content-Security-Policy that allows our own f
 
 import mimetypes
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from flask import (
     Blueprint,
@@ -14,7 +14,6 @@ from flask import (
     abort,
     jsonify,
     redirect,
-    render_template,
     request,
     send_from_directory,
     url_for,
@@ -30,19 +29,19 @@ from imserver.errors import HTTP_UNAUTHORIZED
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
 from imserver.pages.reference import Reference
+from imserver.pages.rendering import language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
-from imserver.pages.text import TEXT, choose_language
+from imserver.pages.talk import TalkPages, is_asked_for
+from imserver.services.talks import Talks
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_")
 """Beginnings of the keys of what only operators' pages say."""
+_OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_")
+"""Those of what the chat page does not say."""
 _FALLBACK_ROOM: Final = "101"
 
-_POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {connect}; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "same-origin",
@@ -67,6 +66,8 @@ class Host(Member, Protocol):
     def auth(self) -> _Tokens: ...
     @property
     def api(self) -> Api: ...
+    @property
+    def talks(self) -> Talks: ...
 
 
 def create_pages(node: Host) -> Blueprint:
@@ -78,10 +79,13 @@ def create_pages(node: Host) -> Blueprint:
         mimetypes.add_type(kind, suffix)  # what the machine says of .js is not to be relied on
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
     seen = Seen(node)
-    chat, gateway = _Chat(node, seen), Gateway(node, seen)
-    reference = Reference(lambda: json.decode(described(node.api)), seen, _render)
+    chat, talk, gateway = _Chat(node, seen), TalkPages(node, seen), Gateway(node, seen)
+    reference = Reference(lambda: json.decode(described(node.api)), seen, render)
     pages.add_url_rule("/", view_func=_start, methods=["GET"])
-    pages.add_url_rule("/home/index", "home", chat.page, methods=["GET"])
+    pages.add_url_rule(
+        "/home/index", "home", lambda: talk.peer() if is_asked_for() else chat.page(), methods=["GET"]
+    )
+    pages.add_url_rule("/home/room", "room", talk.room, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule("/api/v1/docs", "reference", reference.page, methods=["GET"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
@@ -110,10 +114,10 @@ class _Chat:
     def page(self) -> AnyResponse:
         """``GET /home/index?appID=``: the room's page, with a name and a token made for the newcomer."""
         addresses = self._seen.addresses()
-        room = _parameter("appid")
+        room = parameter("appid")
         if room not in self._rooms:
             room = self._rooms[0]
-        language, words = _language()
+        language, words = language_of_visitor()
         name = self._names.pick(room, self._node.hub.is_online)
         data = {
             "app": int(room),
@@ -126,15 +130,15 @@ class _Chat:
             "seenHost": addresses.seen_host,
             "noticeMembers": self._node.config.hub.notice_members,
             "language": words["html_lang"],
-            "text": {key: text for key, text in words.items() if not key.startswith(_BOARD_TEXTS)},
+            "text": {key: text for key, text in words.items() if not key.startswith(_OTHER_TEXTS)},
         }
-        answer = _render("home.html", language, words, data=data, room=room, rooms=self._rooms)
-        answer.headers["Content-Security-Policy"] = _POLICY.format(connect=" ".join(addresses.sources))
+        answer = render("home.html", language, words, data=data, room=room, rooms=self._rooms)
+        answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources))
         return answer
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
-        app, user = _parameter("appid"), _parameter("userid")
+        app, user = parameter("appid"), parameter("userid")
         _, _, token = request.headers.get("Authorization", "").partition(" ")
         if not token.startswith(PAGE_TOKEN_PREFIX) or not self._node.auth.may_login(app, user, token):
             abort(HTTP_UNAUTHORIZED.status)
@@ -161,14 +165,14 @@ def cluster() -> AnyResponse:
 
 def _board(name: str, state_url: str) -> AnyResponse:
     """An operators' page: one without data, whose script reads the state with the key that it is given."""
-    language, words = _language()
+    language, words = language_of_visitor()
     data = {
         "stateUrl": state_url,
         "seconds": _STATUS_SECONDS,
         "language": words["html_lang"],
         "text": {key: text for key, text in words.items() if key.startswith((*_BOARD_TEXTS, "no_answer"))},
     }
-    return _render(f"{name}.html", language, words, data=data, here=name)
+    return render(f"{name}.html", language, words, data=data, here=name)
 
 
 def static(name: str) -> AnyResponse:
@@ -190,33 +194,8 @@ def _file(folder: Path, name: str) -> Response:
     return answer
 
 
-def _render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
-    other = next(each for each in TEXT if each != language)
-    answer = Response(render_template(template, text=words, other_language=other, asked=_asked(), **values))
-    answer.headers["Cache-Control"] = "no-store"
-    answer.headers["Vary"] = "Accept-Language"
-    return answer
-
-
-def _language() -> tuple[str, dict[str, str]]:
-    language = choose_language(_asked(), request.accept_languages)
-    return language, TEXT[language]
-
-
-def _asked() -> str:
-    return _parameter("lang")
-
-
-def _parameter(name: str) -> str:
-    """A parameter of query or form, its name in any letter case; ``""`` when it is missing."""
-    for key, value in request.values.items():
-        if key.lower() == name:
-            return value
-    return ""
-
-
 def _protect(answer: Response) -> Response:
     for name, value in _HEADERS.items():
         answer.headers.setdefault(name, value)
-    answer.headers.setdefault("Content-Security-Policy", _POLICY.format(connect="'self'"))
+    answer.headers.setdefault("Content-Security-Policy", policy("'self'"))
     return answer

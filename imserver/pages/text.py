@@ -100,6 +100,32 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "refused_4505": ("此处不允许进入这个聊天室", "This room cannot be entered from here"),
     "refused_other": ("服务器结束了连接", "The server ended the connection"),
     "code": ("代码 {code}", "code {code}"),
+    # --- the pages of two who talk, and of a room
+    "talk_title": ("与用户 {peer} 聊天", "Talk with user {peer}"),
+    "talk_title_nobody": ("聊天", "Talk"),
+    "talk_room_title": ("欢迎进入聊天室", "Welcome to the chat room"),
+    "talk_room": ("测试{room}群", "Test group {room}"),
+    "talk_places": ("会话", "Talks"),
+    "talk_user": ("用户 {user}", "User {user}"),
+    "talk_nobody": ("没有用户", "No user"),
+    "talk_peer_name": ("用户:", "User:"),
+    "talk_member_name": ("用户{user}：", "User {user}:"),
+    "talk_in": ("登录成功", "Logged in"),
+    "talk_failed": ("发送失败", "Sending failed"),
+    "talk_over": ("Connection Closed.", "Connection Closed."),
+    "talk_left": ("用户{user}已经离开", "User {user} has left"),
+    "talk_send_failed": (
+        "发送失败：{reason}。再按一次发送重试。",
+        "Not sent: {reason}. Press send to try again.",
+    ),
+    "talk_image": ("图片", "Image"),
+    "talk_video": ("视频", "Video"),
+    "talk_voice": ("语音", "Voice message"),
+    "talk_from": ("来自 {host}", "from {host}"),
+    "talk_alone_hint": (
+        "说的话只送到此刻在线的人，不会保存。",
+        "What you say reaches who is online now; nothing is kept.",
+    ),
     # --- the status page
     "status_title": ("运行状态", "Status"),
     "status_intro": (
