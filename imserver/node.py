@@ -19,6 +19,7 @@ from imserver.api.call import Api
 from imserver.api.metrics import render
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
+from imserver.api.v1.publisher import Publisher
 from imserver.auth import Auth
 from imserver.cluster.address import node_name
 from imserver.cluster.contract import Lease, Registry
@@ -36,6 +37,7 @@ from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.report import Report
 from imserver.services.allow_lists import AllowLists
+from imserver.services.attendance import Attendance
 from imserver.services.clients import Clients
 from imserver.services.connection_ids import ConnectionIds, new_birth
 from imserver.services.connections import Connections, LocalConnections
@@ -185,7 +187,7 @@ class Node:
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
         )
-        self.api = Api(self)
+        self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
         self.application = self._create_application(self)
         self.doors = Doors(
@@ -248,10 +250,11 @@ class Node:
             # It asks its own hub who is here; the registry tells operators of the one node that lives.
             self.registry = MemoryRegistry()
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
-            self.presence = LocalPresence(self.hub)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
             self.removals = LocalRemovals(self.hub, self.sessions)
             self.rooms, self.connections = self._local_rooms()
+            attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
+            self.presence = LocalPresence(self.hub, attendance)
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
         from imserver.clustering import Cluster
@@ -316,6 +319,7 @@ class Node:
         self.holding = Holding(self.pushes, self.presence, limits.held_pushes, limits.held_bytes)
         self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.holding)
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
+        self.publisher = Publisher(limits.body_bytes)
 
     def _max_rooms(self, app: str) -> int:
         tenant = self.tenants.get(app)
@@ -353,7 +357,10 @@ class Node:
     def _make_gate(self) -> Gate:
         config = self.config
         return Gate(
-            paths_of(config, self.dispatcher.serve, self.opened),
+            {
+                **paths_of(config, self.dispatcher.serve, self.opened),
+                self.publisher.path: self.publisher.choose,
+            },
             TrustedProxies(config.server.trusted_proxies),
             config.websocket.deflate,
             self.max_connections,

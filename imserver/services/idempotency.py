@@ -13,6 +13,7 @@ from typing import Final
 
 import gevent
 from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver.cluster.contract import Claim, Registry
 from imserver.errors import ImserverError
@@ -51,6 +52,13 @@ class First(Struct, frozen=True, gc=False):
     until: float
 
 
+class Waiting(Struct, frozen=True):
+    """Another request holds the id at this moment."""
+
+
+WAITING: Final = Waiting()
+
+
 class Ids:
     """Owner of the first outcomes. ``registry`` is that of a cluster, None on a node that is alone."""
 
@@ -79,6 +87,53 @@ class Ids:
             if not mine:
                 self._dedupe.settle(key, claim is not None)
         return Ticket(name, digest, key, claim) if mine else None
+
+    def begin_each(
+        self, app: str, asked: Sequence[tuple[str, int]]
+    ) -> list[Ticket | First | IdReused | Waiting | None]:
+        """The same for many ids (each with a digest) at the cost of one question to the registry.
+
+        None may be named twice. What another request holds at this moment is not waited for: ask for that one
+        by itself, when nothing of this is held any more.
+        """
+        begun: list[Ticket | First | IdReused | Waiting | None] = []
+        mine: list[int] = []
+        for index, (request_id, digest) in enumerate(asked):
+            name = f"v1:{app}:{request_id}"
+            if self._dedupe.is_claimed("", name):
+                begun.append(WAITING)
+                continue
+            key = self._dedupe.claim("", name)
+            if key is not None:
+                mine.append(index)
+                begun.append(Ticket(name, digest, key))
+                continue
+            try:
+                begun.append(self._first(name, digest))
+            except IdReused as reused:
+                begun.append(reused)
+        if self._registry is not None and mine:
+            self._claim_each(begun, mine)
+        return begun
+
+    def _claim_each(self, begun: list[Ticket | First | IdReused | Waiting | None], mine: list[int]) -> None:
+        """Claim in the cluster what nobody claims on this node."""
+        tickets = [ticket for index in mine if isinstance(ticket := begun[index], Ticket)]
+        claims = None
+        try:
+            assert self._registry is not None
+            claims = self._registry.claim([ticket.name for ticket in tickets])
+        except BaseException:
+            for ticket in tickets:
+                self._dedupe.settle(ticket.key, False)
+            raise
+        for index, ticket, claim in zip(mine, tickets, claims or (), strict=False):
+            if claim.state == "mine":
+                begun[index] = replace(ticket, claim=claim)
+            else:
+                repeated = claim.state == "repeat"
+                self._dedupe.settle(ticket.key, repeated)
+                begun[index] = None if repeated else WAITING
 
     def end(self, ticket: Ticket, outcomes: Sequence[Outcome]) -> None:
         """The request was carried out; with no outcomes, or none that was accepted, its id is free again."""

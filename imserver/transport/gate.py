@@ -73,8 +73,9 @@ class Spoken(Struct, frozen=True):
     opened: Opened | None = None
 
 
-Choose = Callable[[Head], Spoken | None]
-"""Where several dialects share a path: which one a request means (None: none that is spoken here)."""
+Choose = Callable[[Head], Spoken | errors.HttpProblem | None]
+"""Where several dialects share a path: which one a request means (None: none that is spoken here), or why it
+is refused."""
 
 
 class Refusal(Struct, frozen=True):
@@ -182,6 +183,8 @@ class Gate:
         spoken = found if found is None or isinstance(found, Spoken) else found(head)
         if spoken is None:
             return Refusal(errors.HTTP_NOT_FOUND)
+        if isinstance(spoken, errors.HttpProblem):
+            return Refusal(spoken)
         if head.method != "GET" or _has_body(headers):
             return Refusal(errors.HTTP_BAD_REQUEST)
         if head.version != "1.1":

@@ -24,6 +24,7 @@ from imserver.api.v1.message import (
     Text,
 )
 from imserver.api.v1.operation import Header, Operation
+from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.sending import PushAnswer, Sent, send
 from imserver.api.v1.wire import read, reply
 from imserver.services.publishing import Name
@@ -88,6 +89,14 @@ REPLAYED: Final = Header(
     "Idempotent-Replayed", "`true`: the request came before; this is what was done then.", example="true"
 )
 
+SENDING_PROBLEMS: Final = (
+    *APP_PROBLEMS,
+    errors.HTTP_TOO_MANY_TARGETS,
+    errors.HTTP_STORE_UNAVAILABLE,
+    errors.HTTP_ID_REUSED,
+)
+"""What may be wrong with whatever sends."""
+
 OPERATIONS: Final = (
     Operation(
         "POST",
@@ -101,13 +110,7 @@ OPERATIONS: Final = (
         "what became of each target.",
         body=PushRequest,
         answer=PushAnswer,
-        problems=(
-            errors.HTTP_INVALID_REQUEST,
-            errors.HTTP_TOO_MANY_TARGETS,
-            errors.HTTP_STORE_UNAVAILABLE,
-            errors.HTTP_UNKNOWN_APP,
-            errors.HTTP_ID_REUSED,
-        ),
+        problems=SENDING_PROBLEMS,
         headers=(IDEMPOTENCY_KEY,),
         answer_headers=(REPLAYED,),
         example_body={"app": "101", "user": "ann", "text": "your order has been sent"},
@@ -124,13 +127,7 @@ OPERATIONS: Final = (
         "Delivers a message to the members of a room: a push with the room as its only target.",
         body=RoomPublishRequest,
         answer=PushAnswer,
-        problems=(
-            errors.HTTP_INVALID_REQUEST,
-            errors.HTTP_TOO_MANY_TARGETS,
-            errors.HTTP_STORE_UNAVAILABLE,
-            errors.HTTP_UNKNOWN_APP,
-            errors.HTTP_ID_REUSED,
-        ),
+        problems=SENDING_PROBLEMS,
         headers=(IDEMPOTENCY_KEY,),
         answer_headers=(REPLAYED,),
         example_body={"app": "101", "room": "lobby", "sender": "ann", "text": "hello"},

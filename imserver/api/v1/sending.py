@@ -5,6 +5,7 @@ One way in for all that send: ``/api/v1/push``, ``/api/v1/rooms/publish``, batch
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
@@ -16,7 +17,7 @@ from imserver.api.style import Problem
 from imserver.api.v1.message import PushRequest, check, event_of, size, targets_of
 from imserver.api.v1.wire import app_of
 from imserver.model import Event
-from imserver.services.idempotency import First, IdReused
+from imserver.services.idempotency import First, IdReused, Ticket, Waiting
 from imserver.services.publishing import Target
 from imserver.services.pushing import Outcome
 
@@ -67,6 +68,11 @@ class Sent(Struct, gc=False):
     replayed: bool = False
 
     @property
+    def all_sent(self) -> bool:
+        """Whether every target has it."""
+        return self.outcomes.count(Outcome.SENT) == len(self.outcomes)
+
+    @property
     def count(self) -> int:
         """How many targets have it."""
         return self.outcomes.count(Outcome.SENT) + self.outcomes.count(Outcome.PARTLY)
@@ -92,31 +98,40 @@ class Sent(Struct, gc=False):
         return b'"sent":%d,"results":%b' % (self.count, _encode(results))
 
 
-def send(api: Api, call: Call, push: PushRequest, key: str = "", more: str = "") -> Sent:
+def send(api: Api, call: Call, push: PushRequest, key: str = "") -> Sent:
     """Carry out a push, once for each ``key`` (or, without one, its id). May switch.
 
-    ``more`` belongs to what a key stands for. Raises :class:`Problem`.
+    Raises :class:`Problem`.
     """
     app = app_of(api, call, push.app)
     event = event_of(api, push)
     check(api, push)
-    key = key or push.id
+    return _send_checked(api, app, push, event, key or push.id)
+
+
+def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str) -> Sent:
     if not key:
         return Sent(push, publish(api, app, push, event))
+    ids = api.services.request_ids
     try:
-        begun = api.services.request_ids.begin(app, key, hash((_encode(push), more)))
+        begun = ids.begin(app, key, digest_of(push))
     except IdReused:
         raise Problem(errors.HTTP_ID_REUSED) from None
-    if begun is None:
-        return Sent(push, [Outcome.REPEATED] * size(push), True)
-    if isinstance(begun, First):
-        return Sent(push, [Outcome(number) for number in begun.outcomes], True)
-    outcomes: list[Outcome] = []
-    try:
-        outcomes = publish(api, app, push, event)
-    finally:
-        api.services.request_ids.end(begun, outcomes)
-    return Sent(push, outcomes)
+    if isinstance(begun, Ticket):
+        outcomes: list[Outcome] = []
+        try:
+            outcomes = publish(api, app, push, event)
+        finally:
+            ids.end(begun, outcomes)
+        return Sent(push, outcomes)
+    repeated = _repeated(push, begun)
+    assert isinstance(repeated, Sent)
+    return repeated
+
+
+def digest_of(push: PushRequest) -> int:
+    """What tells a push from another one under the same id."""
+    return hash(_encode(push))
 
 
 def publish(api: Api, app: str, push: PushRequest, event: Event) -> list[Outcome]:
@@ -128,3 +143,93 @@ def publish(api: Api, app: str, push: PushRequest, event: Event) -> list[Outcome
         device = None if push.device is UNSET else push.device
         return publishing.to_users(app, [push.user], event, push.ttl_seconds, device)
     return publishing.to_targets(app, targets_of(push), event, tuple(push.except_users), push.ttl_seconds)
+
+
+# --- many pushes at once ------------------------------------------------------------------------------------
+
+
+class _Ready(Struct, gc=False):
+    """A push to one user that waits for others of its run."""
+
+    index: int
+    push: PushRequest
+    user: str
+    event: Event
+
+
+def send_each(api: Api, call: Call, pushes: Sequence[PushRequest]) -> list[Sent | Problem]:
+    """Carry out many pushes in their order; one that is refused stops no other. May switch.
+
+    Neighbours that are for one user each, in one app, are served together: with one question to the registry.
+    """
+    results: list[Sent | Problem] = []
+    run: list[_Ready] = []
+    run_app, run_ids = "", set[str]()
+    for push in pushes:
+        try:
+            app = app_of(api, call, push.app)
+            event = event_of(api, push)
+            check(api, push)
+            plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+            if run and (not plain or app != run_app or push.id in run_ids):
+                _send_run(api, run_app, run, results)
+                run, run_ids = [], set()
+            if plain:
+                results.append(_NOT_YET)
+                run.append(_Ready(len(results) - 1, push, str(push.user), event))
+                run_app = app
+                if push.id:
+                    run_ids.add(push.id)
+            else:
+                results.append(_send_checked(api, app, push, event, push.id))
+        except Problem as problem:
+            results.append(problem)
+    if run:
+        _send_run(api, run_app, run, results)
+    return results
+
+
+_NOT_YET: Final = Problem(errors.HTTP_INTERNAL_ERROR)
+
+
+def _send_run(api: Api, app: str, run: list[_Ready], results: list[Sent | Problem]) -> None:
+    """Carry out a run of pushes to one user each."""
+    tickets: dict[int, Ticket] = {}
+    named = [ready for ready in run if ready.push.id]
+    ids = api.services.request_ids
+    alone: list[_Ready] = []
+    if named:
+        asked = [(ready.push.id, digest_of(ready.push)) for ready in named]
+        for ready, begun in zip(named, ids.begin_each(app, asked), strict=True):
+            if isinstance(begun, Ticket):
+                tickets[ready.index] = begun
+            elif isinstance(begun, Waiting):
+                alone.append(ready)
+            else:
+                results[ready.index] = _repeated(ready.push, begun)
+    mine = [ready for ready in run if not ready.push.id or ready.index in tickets]
+    outcomes: list[Outcome] = []
+    try:
+        outcomes = api.services.publishing.to_each(
+            app, [ready.user for ready in mine], [ready.event for ready in mine]
+        )
+        for ready, outcome in zip(mine, outcomes, strict=True):
+            results[ready.index] = Sent(ready.push, [outcome])
+    finally:
+        if tickets:
+            became = dict(zip([ready.index for ready in mine], outcomes, strict=False))
+            for index, ticket in tickets.items():
+                ids.end(ticket, [became[index]] if index in became else [])
+    for ready in alone:
+        try:
+            results[ready.index] = _send_checked(api, app, ready.push, ready.event, ready.push.id)
+        except Problem as problem:
+            results[ready.index] = problem
+
+
+def _repeated(push: PushRequest, begun: First | IdReused | None) -> Sent | Problem:
+    if isinstance(begun, IdReused):
+        return Problem(errors.HTTP_ID_REUSED)
+    if begun is None:
+        return Sent(push, [Outcome.REPEATED] * size(push), True)
+    return Sent(push, [Outcome(number) for number in begun.outcomes], True)

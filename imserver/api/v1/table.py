@@ -13,7 +13,7 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM
-from imserver.api.v1 import apps, events, operate, presence, push, rooms
+from imserver.api.v1 import apps, events, operate, presence, publisher, push, rooms
 from imserver.api.v1.batch import batch_of
 from imserver.api.v1.openapi import document
 from imserver.api.v1.operation import Operation

@@ -1,0 +1,223 @@
+"""``/api/v1/publisher``: a WebSocket over which a back end pushes all day, any number of pushes under way.
+
+A message is ``{"seq": …, "publish": {a push}}`` or ``{"seq": …, "ping": {}}``; each is answered, in order.
+What was read together is served together, so that nodes and Redis are asked once for many pushes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from typing import Annotated, Any, Final
+
+import gevent
+import msgspec
+from gevent.event import Event as Signal
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer
+from imserver.api.style import Problem
+from imserver.api.v1.message import PushRequest
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.push import SENDING_PROBLEMS
+from imserver.api.v1.sending import Result, Sent, send_each
+from imserver.api.v1.wire import decode
+from imserver.auth import Caller
+from imserver.errors import HttpProblem
+from imserver.protocol.publisher import PublisherDialect
+from imserver.transport.connection import OPEN, Connection
+from imserver.transport.gate import Head, Spoken, host_of
+
+log = logging.getLogger(__name__)
+
+BATCH: Final = 256
+"""Commands that are served together, and served at all before other connections have their turn."""
+MAX_WAITING: Final = 4 * BATCH
+"""Commands of one connection that may wait; while so many do nothing more is read from it."""
+Seq = Annotated[int, Meta(ge=-(2**53), le=2**53)] | Annotated[str, Meta(max_length=128)]
+
+
+class PublisherCommand(Struct, forbid_unknown_fields=True):
+    """One message to the server. ``seq`` is yours, and comes back in the answer."""
+
+    seq: Seq = 0
+    publish: PushRequest | UnsetType = UNSET
+    ping: dict[str, Any] | UnsetType = UNSET
+
+
+class Refusal(Struct):
+    """Why a command was not carried out."""
+
+    code: str
+    message: str
+    temporary: bool
+
+
+class PublisherAnswer(Struct, omit_defaults=True):
+    """The answer to one command: ``sent``, and the ``results`` of targets that it was not sent to; or
+    ``pong``; or ``error``."""
+
+    seq: Seq
+    sent: int | UnsetType = UNSET
+    results: list[Result] | UnsetType = UNSET
+    pong: dict[str, Any] | UnsetType = UNSET
+    error: Refusal | UnsetType = UNSET
+
+
+class _Numbered(Struct):
+    seq: Seq = 0
+
+
+_command_of = msgspec.json.Decoder(PublisherCommand)
+_number_of = msgspec.json.Decoder(_Numbered)
+_encode = msgspec.json.Encoder().encode
+
+
+class _Line:
+    """What a publisher connection has under way. Owner: :class:`Publisher`."""
+
+    __slots__ = ("authorization", "room", "running", "waiting")
+
+    def __init__(self, authorization: str) -> None:
+        self.authorization = authorization
+        self.waiting: deque[bytes] = deque()
+        self.running = False
+        self.room: Signal | None = None
+        """Set when there is room again, if anybody waits for it."""
+
+
+class Publisher:
+    """Serves publisher connections. Owner of nothing but what hangs at them. ``api`` is set by the node."""
+
+    api: Api
+    path = PublisherDialect.path
+
+    def __init__(self, message_bytes: int) -> None:
+        self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
+
+    def choose(self, head: Head) -> Spoken | HttpProblem:
+        """What the gate asks: whether whoever comes may publish."""
+        authorization = head.headers.get("authorization", "")
+        caller = self.api.auth.caller(authorization)
+        if "push" in caller.scopes:
+            return self._spoken
+        return errors.HTTP_FORBIDDEN if caller.key else errors.HTTP_UNAUTHORIZED
+
+    def opened(self, connection: Connection, head: Head) -> None:
+        """A connection begins."""
+        connection.about = _Line(head.headers.get("authorization", ""))
+
+    def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
+        """Take one message. Waits while too many of this connection do."""
+        line: _Line = connection.about
+        line.waiting.append(payload)
+        if not line.running:
+            line.running = True
+            gevent.spawn(self._run, connection, line)
+        elif len(line.waiting) >= MAX_WAITING:
+            line.room = line.room or Signal()
+            line.room.wait()
+
+    def _run(self, connection: Connection, line: _Line) -> None:
+        """Greenlet: serve what waits, until nothing does. It begins when all that was read has been taken."""
+        waiting = line.waiting
+        try:
+            while waiting:
+                some = [waiting.popleft() for _ in range(min(len(waiting), BATCH))]
+                answers = self._serve_each(connection, line, some)
+                if answers and connection.state == OPEN:
+                    frame = connection.encoding.frame
+                    connection.send_frame(b"".join([frame(answer) for answer in answers]))
+                room, line.room = line.room, None
+                if room is not None:
+                    room.set()
+                if waiting:
+                    gevent.sleep(0)
+        except Exception:
+            log.exception("publishing failed", extra={"connection": connection.peer})
+            waiting.clear()
+            code = errors.CLOSE_INTERNAL_ERROR
+            connection.close(code, errors.CLOSE[code].name)
+        finally:
+            line.running = False
+            if line.room is not None:
+                line.room.set()
+
+    def _serve_each(self, connection: Connection, line: _Line, payloads: list[bytes]) -> list[bytes]:
+        """Carry out commands; their answers, in order."""
+        api = self.api
+        caller = api.auth.caller(line.authorization)
+        if "push" not in caller.scopes:
+            line.waiting.clear()
+            connection.close(errors.CLOSE_TOKEN_INVALID, errors.CLOSE[errors.CLOSE_TOKEN_INVALID].name)
+            return []
+        commands = [self._read(payload, caller, connection) for payload in payloads]
+        pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
+        sent = iter(send_each(api, Call({}, "", caller), [push for push in pushes if push is not UNSET]))
+        answers = []
+        for command in commands:
+            if isinstance(command, bytes):
+                answers.append(command)
+            elif command.publish is UNSET:
+                answers.append(b'{"seq":%b,"pong":{}}' % _encode(command.seq))
+            else:
+                answers.append(_answer(command.seq, next(sent)))
+        return answers
+
+    def _read(self, payload: bytes, caller: Caller, connection: Connection) -> PublisherCommand | bytes:
+        """One command, or what is answered to what is none."""
+        try:
+            command = decode(_command_of, payload)
+            if (command.publish is UNSET) == (command.ping is UNSET):
+                raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
+            self.api.rates.require(caller, host_of(connection.peer))
+        except Problem as problem:
+            return _refused(_seq_of(payload), problem)
+        return command
+
+
+def _seq_of(payload: bytes) -> Seq | None:
+    """The ``seq`` of a message that is no command, if it has one."""
+    try:
+        return _number_of.decode(payload).seq
+    except (ValueError, RecursionError):
+        return None
+
+
+def _answer(seq: Seq, sent: Sent | Problem) -> bytes:
+    if isinstance(sent, Problem):
+        return _refused(seq, sent)
+    if sent.all_sent:
+        return b'{"seq":%b,"sent":%d}' % (_encode(seq), len(sent.outcomes))
+    return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
+
+
+def _refused(seq: Seq | None, problem: Problem) -> bytes:
+    row = problem.problem
+    refusal = Refusal(row.code, problem.detail or row.message, row.temporary)
+    return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
+
+
+def publisher(_api: Api, _call: Call) -> Answer:
+    """``GET /api/v1/publisher`` without an upgrade."""
+    raise Problem(errors.HTTP_NOT_AN_UPGRADE)
+
+
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        PublisherDialect.path,
+        "push",
+        publisher,
+        "push",
+        "A connection to publish over",
+        "A WebSocket for back ends that push all day. Each message is a command, "
+        '`{"seq": 1, "publish": {…the body of a push…}}`; any number may be under way. Each is answered, in '
+        'order: `{"seq": 1, "sent": 1}` when all its targets have it, with `results` of those that have not, '
+        'or with `error`. `{"seq": 2, "ping": {}}` is answered with `{"seq": 2, "pong": {}}`.',
+        status=101,
+        problems=(errors.HTTP_NOT_AN_UPGRADE, *SENDING_PROBLEMS),
+    ),
+)
