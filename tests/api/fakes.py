@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Collection
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -15,12 +16,16 @@ from imserver.cluster.contract import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
+from imserver.services.attendance import Attendance
+from imserver.services.allow_lists import AllowLists
 from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
 from imserver.services.pushing import LocalPushes
+from imserver.services.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.fast import FastRequest
+from tests.services.back_end import BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
 FORM = "application/x-www-form-urlencoded"
@@ -81,7 +86,7 @@ class FakeNode:
         self.metrics = Metrics()
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
-        self.presence = LocalPresence(self)
+        self.presence = LocalPresence(self, Attendance(self, self, lambda: OWN_LEASE.node))  # type: ignore[arg-type]
         self.peers = FakePeers()
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
@@ -91,6 +96,13 @@ class FakeNode:
             self.peers,
         )
         self.pushes = LocalPushes(self.dedupe, self, self.metrics)
+        self.back_end = BackEnd()
+        self.webhooks = Webhooks(self.back_end, lambda _: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
+        self.allowed = AllowLists()
+        self.session_tokens: dict[str, tuple[str, str]] = {}
+        """Session token → app and user."""
+        self.logins = SimpleNamespace(holder=self.session_tokens.get)
+        self.holding = SimpleNamespace(reload=lambda *_: None)
         self.is_ready = True
         self.silent: list[str] = []
         """Nodes that do not answer."""
@@ -106,14 +118,16 @@ class FakeNode:
     def is_online(self, app: str, user: str) -> bool:
         return user in self.users.get(app, [])
 
-    def to_user(self, app: str, user: str, event: Event) -> int:
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
         self.on_delivery()
         if not self.is_online(app, user):
             return 0
         self.delivered.append((app, user, event))
         return 1
 
-    def to_app(self, app: str, event: Event, except_user: str = "") -> int:
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
+    ) -> int:
         self.on_delivery()
         receivers = [user for user in self.users.get(app, []) if user != except_user]
         self.delivered.extend((app, user, event) for user in receivers)
