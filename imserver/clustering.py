@@ -20,8 +20,9 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
+from imserver.services.attendance import Attendance
 from imserver.services.cluster_connections import ClusterConnections
-from imserver.services.cluster_presence import ClusterPresence, names_here
+from imserver.services.cluster_presence import ClusterPresence
 from imserver.services.cluster_pushes import ClusterPushes
 from imserver.services.cluster_removals import ClusterRemovals
 from imserver.services.cluster_rooms import ClusterRooms
@@ -41,7 +42,7 @@ from imserver.services.courier import (
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.order import Arrivals
-from imserver.services.questions import Alive, Kick, Names, Questions, encode
+from imserver.services.questions import Alive, Kick, Questions, encode
 from imserver.services.removals import LocalRemovals
 from imserver.services.strays import Strays
 from imserver.services.verdict import Admits
@@ -103,9 +104,6 @@ class Cluster:
         self.pushes = ClusterPushes(
             self.registry, self.courier, hub, delivery, dedupe, metrics, self.arrivals
         )
-        self.presence = ClusterPresence(
-            self.registry, self.courier, self.rpc, hub, config.cluster.rpc_seconds
-        )
         self.removals = ClusterRemovals(
             LocalRemovals(hub, self.sessions),
             self.registry,
@@ -114,12 +112,16 @@ class Cluster:
             config.cluster.rpc_seconds,
         )
         seconds = config.cluster.rpc_seconds
+
+        def node() -> str:
+            return self.registry.lease.node
+
         self.connections = ClusterConnections(
             hub,
             fanout,
             ids,
             questions,
-            lambda: self.registry.lease.node,
+            node,
             self.registry,
             self.courier,
             self.rpc,
@@ -137,6 +139,15 @@ class Cluster:
             self.rpc,
             seconds,
         )
+        self.presence = ClusterPresence(
+            self.registry,
+            self.courier,
+            self.rpc,
+            hub,
+            seconds,
+            Attendance(hub, self.connections, node),
+            self.connections.node_of,
+        )
         self.strays = Strays(self.registry, self.courier, delivery, self.sessions, self.arrivals)
         self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self._restore
@@ -151,7 +162,7 @@ class Cluster:
         """
         config = self._config
         questions = self.questions
-        questions.add("names", Names, lambda asked: names_here(self._hub, asked))
+        self.presence.add_to(questions)
         questions.add("kick", Kick, self.sessions.kick_here)
         questions.add("alive", Alive, self.sessions.is_alive)
         questions.add("hello", Lease, self._hello)

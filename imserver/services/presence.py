@@ -7,6 +7,8 @@ from typing import Protocol
 
 from msgspec import Struct
 
+from imserver.services.attendance import Attendance, Counts, Sought, Whereabouts, count_up
+
 
 class Page(Struct, frozen=True):
     """Some users of an app. ``total`` counts all of them; ``missing`` names nodes that did not answer.
@@ -35,6 +37,12 @@ class Presence(Protocol):
         Else up to ``limit`` users in the order of names, beginning behind the name ``after``.
         """
 
+    def sessions(self, app: str, users: Sequence[str]) -> Whereabouts:
+        """The addressed sessions of each user, wherever they are."""
+
+    def counts(self, apps: Sequence[str]) -> Counts:
+        """How many users, sessions and rooms there are of each app."""
+
 
 class Known(Protocol):
     """Who is online on this node; the hub answers."""
@@ -57,8 +65,9 @@ def cut(names: list[str], after: str | None, limit: int, missing: tuple[str, ...
 class LocalPresence:
     """Presence of a node that is alone."""
 
-    def __init__(self, hub: Known) -> None:
+    def __init__(self, hub: Known, attendance: Attendance) -> None:
         self._hub = hub
+        self._attendance = attendance
         self.is_online = hub.is_online
         """See :meth:`Presence.is_online`."""
 
@@ -69,3 +78,12 @@ class LocalPresence:
     def page(self, app: str, after: str | None, limit: int) -> Page:
         """See :class:`Presence`."""
         return cut(self._hub.user_names(app), after, limit)
+
+    def sessions(self, app: str, users: Sequence[str]) -> Whereabouts:
+        """See :class:`Presence`."""
+        return Whereabouts(self._attendance.sessions(Sought(app, users)))
+
+    def counts(self, apps: Sequence[str]) -> Counts:
+        """See :class:`Presence`."""
+        tallies = self._attendance.tallies(apps)
+        return Counts({app: count_up([tally]) for app, tally in zip(apps, tallies, strict=True)})
