@@ -81,6 +81,7 @@ class World(Rig):
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
         self.rooms.ended(connection)
+        self.connections.ended(connection)
         self.sessions.ended(connection, code)
 
     def connect(  # type: ignore[override]

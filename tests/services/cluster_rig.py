@@ -13,16 +13,31 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
-from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, Session
+from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, RoomEntry, Session
+from imserver.cluster.forward import PeerUnavailable
 from imserver.model import Event
-from imserver.services.cluster_presence import ClusterPresence, names_here
+from imserver.services.attendance import Attendance
+from imserver.services.cluster_connections import ClusterConnections
+from imserver.services.cluster_presence import ClusterPresence
 from imserver.services.cluster_pushes import ClusterPushes
+from imserver.services.cluster_rooms import ClusterRooms
 from imserver.services.cluster_sessions import ClusterSessions
-from imserver.services.courier import Courier, Item, Notice, Replaced, ToApp, ToUser
+from imserver.services.connection_ids import ConnectionIds
+from imserver.services.courier import (
+    Courier,
+    Item,
+    Notice,
+    Replaced,
+    ToApp,
+    ToConnection,
+    ToRoom,
+    ToUser,
+    Unsettled,
+)
 from imserver.services.dedupe import Dedupe
 from imserver.services.dispatch import Dispatcher
 from imserver.services.order import Arrivals
-from imserver.services.questions import Alive, Kick, Names, Questions
+from imserver.services.questions import Alive, Kick, Questions
 from imserver.services.strays import Strays
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
@@ -39,6 +54,8 @@ class Book:
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
         self.places: dict[tuple[str, str], list[Place]] = {}
+        self.rooms: dict[tuple[str, str], dict[int, int]] = {}
+        """Room → epoch → members."""
         self.banned: set[tuple[str, str]] = set()
         self.ids: dict[str, str] = {}
         """Message id → the token of who claims it; ``"1"``: accepted."""
@@ -50,9 +67,15 @@ class Book:
     def live(self, app: str, user: str) -> list[Place]:
         return [place for place in self.places.get((app, user), ()) if place.epoch in self.leases]
 
+    def where(self, app: str, room: str) -> dict[int, int]:
+        """The live nodes with members in a room."""
+        nodes = self.rooms.get((app, room), {})
+        return {epoch: members for epoch, members in nodes.items() if epoch in self.leases}
+
     def flush(self) -> None:
         """Forget all, as a Redis that was restarted without its data."""
         self.places.clear()
+        self.rooms.clear()
         self.banned.clear()
         self.ids.clear()
         self.life += 1
@@ -176,6 +199,29 @@ class FakeRegistry:
         answer: tuple[tuple[Place, ...], Claim] | None = self._ask("find_and_claim", do)
         return answer
 
+    def life(self) -> int:
+        return self.book.life
+
+    def enter_rooms(self, entries: Sequence[RoomEntry]) -> bool | None:
+        def do() -> bool:
+            for entry in entries:
+                nodes = self.book.rooms.setdefault((entry.app, entry.room), {})
+                nodes.pop(self.lease.epoch, None)
+                if entry.members:
+                    nodes[self.lease.epoch] = entry.members
+            return True
+
+        done: bool | None = self._ask("enter_rooms", do)
+        return done
+
+    def find_rooms(self, app: str, rooms: Sequence[str]) -> list[dict[int, int]] | None:
+        def do() -> list[dict[int, int]]:
+            unsettled = {epoch: 0 for epoch, lease in self.book.leases.items() if lease.unsettled}
+            return [unsettled | self.book.where(app, room) for room in rooms]
+
+        found: list[dict[int, int]] | None = self._ask("find_rooms", do)
+        return found
+
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
         claims: list[Claim] | None = self._ask("claim", lambda: [self.book.claim(key) for key in keys])
         return claims
@@ -225,15 +271,21 @@ class FakeRpc:
         for epoch, item in held:
             self._deliver(epoch, item)
 
-    def ask(self, lease: Lease, kind: str, body: bytes) -> bytes | None:
+    def _ask(self, lease: Lease, kind: str, body: bytes) -> bytes | None:
         if lease.epoch in self.cut or lease.epoch not in self._cluster.nodes:
             return None
         return self._cluster.nodes[lease.epoch].questions.answer(kind, body)
 
+    def ask(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+        answer = self._ask(lease, kind, body)
+        if answer is None:
+            raise PeerUnavailable(lease.node, "cut")
+        return answer
+
     def ask_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        asked = {lease.node: gevent.spawn(self.ask, lease, kind, body) for lease in leases}
+        asked = {lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases}
         gevent.joinall(list(asked.values()))
         heard = {node: greenlet.get() for node, greenlet in asked.items()}
         answers = {node: answer for node, answer in heard.items() if answer is not None}
@@ -252,13 +304,13 @@ class ClusterWorld(World):
         shared_ids: bool = True,
         **options: Any,
     ) -> None:
-        super().__init__(**options)
         self.epoch = epoch
-        self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch))
+        self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch))
         self.rpc = FakeRpc(cluster, epoch)
         self.questions = Questions()
         self.courier = Courier(self.registry, self.rpc)  # type: ignore[arg-type]
         self.courier.apply = self._apply
+        super().__init__(**options)
         self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
         self.sessions: ClusterSessions = ClusterSessions(
             self.hub,
@@ -283,17 +335,65 @@ class ClusterWorld(World):
             self.arrivals,
         )
         self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions, self.arrivals)  # type: ignore[arg-type]
-        self.presence = ClusterPresence(self.registry, self.courier, self.rpc, self.hub, 1.0)  # type: ignore[arg-type]
-        self.questions.add("names", Names, lambda asked: names_here(self.hub, asked))
+        attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
+        self.presence = ClusterPresence(
+            self.registry,  # type: ignore[arg-type]
+            self.courier,
+            self.rpc,  # type: ignore[arg-type]
+            self.hub,
+            1.0,
+            attendance,
+            self.connections.node_of,
+        )
+        self.presence.add_to(self.questions)
+        self.rooms.add_to(self.questions)
+        self.connections.add_to(self.questions)
         self.questions.add("kick", Kick, self.sessions.kick_here)
         self.questions.add("alive", Alive, self.sessions.is_alive)
         self.sessions.start()
+        self.rooms.registrar.start()
+
+    def _add_rooms(self) -> None:
+        ids = ConnectionIds(b"s" * 32, self.epoch)
+        self.connections: ClusterConnections = ClusterConnections(
+            self.hub,
+            self.fanout,
+            ids,
+            self.questions,
+            lambda: self.registry.lease.node,
+            self.registry,  # type: ignore[arg-type]
+            self.courier,
+            self.rpc,  # type: ignore[arg-type]
+            1.0,
+        )
+        self.rooms: ClusterRooms = ClusterRooms(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            self.connections,
+            ids.birth,
+            lambda app: self.max_rooms,
+            self.registry,  # type: ignore[arg-type]
+            self.courier,
+            self.rpc,  # type: ignore[arg-type]
+            1.0,
+        )
+        self.connections.rooms = self.rooms
+        self.hub.on_forgotten = self.rooms.leave_all
+
+    max_rooms = 0
 
     def _apply(self, item: Item) -> None:
         if isinstance(item, ToUser):
             self.strays.deliver(item)
         elif isinstance(item, ToApp):
-            self.delivery.to_app(item.app, item.event, item.except_user)
+            self.delivery.to_app(item.app, item.event, item.except_user, item.except_users)
+        elif isinstance(item, ToRoom):
+            self.rooms.received(item)
+        elif isinstance(item, ToConnection):
+            self.connections.received(item)
+        elif isinstance(item, Unsettled):
+            self.rooms.heard_unsettled(item.epoch)
         elif isinstance(item, Notice):
             self.fanout.notice(self.hub.apps[item.app], item.event)
         elif isinstance(item, Replaced):
@@ -337,6 +437,7 @@ class Several:
         turn()
         for node in self.nodes.values():
             node.sessions.stop()
+            node.rooms.registrar.stop(0)
 
     def __getitem__(self, epoch: int) -> ClusterWorld:
         return self.nodes[epoch]
