@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlencode
 
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from msgspec import Struct
 from werkzeug.wrappers import Response
 
-from imserver.pages.reference_text import CHINESE, WORDS
+from imserver.pages.reference_text import WORDS, chinese
 from imserver.pages.seen import Seen
 from imserver.pages.text import TEXT, choose_language
 
@@ -93,7 +93,7 @@ class Reference:
         """The page in the visitor's language."""
         asked = request.args.get("lang", "")
         language = choose_language(asked, request.accept_languages)
-        chinese = CHINESE if language == "zh" else {}
+        other = chinese() if language == "zh" else {}
         document = self._document()
         operations = [self._shown(document, *each) for each in operations_of(document)]
         return self._render(
@@ -111,7 +111,7 @@ class Reference:
             ],
             info=document["info"],
             demo=any({} in each["security"] for _, _, each in operations_of(document)),
-            told=lambda text: marked(chinese.get(text, text)),
+            told=lambda text: marked([other.get(part, part) for part in text.split("\n\n")]),
         )
 
     def _shown(self, document: Document, path: str, method: str, operation: Document) -> Shown:
@@ -248,9 +248,6 @@ def _shape_of(schema: Document) -> str:
     return ""
 
 
-def marked(text: str) -> Markup:
-    """A text with its words in backticks as code, and its paragraphs apart."""
-    paragraphs = [
-        _CODE.sub(r"<code>\1</code>", str(escape(" ".join(part.split())))) for part in text.split("\n\n")
-    ]
-    return Markup("<br><br>".join(paragraphs))
+def marked(paragraphs: Sequence[str]) -> Markup:
+    """Texts with their words in backticks as code, one below the other."""
+    return Markup("<br>".join(_CODE.sub(r"<code>\1</code>", str(escape(each))) for each in paragraphs))

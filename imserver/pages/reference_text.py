@@ -1,9 +1,13 @@
 """What the reference of the HTTP interface says in Chinese: its own words, and those of the document.
 
-The document itself is in English; :data:`CHINESE` is its translation, text by text.
+The document itself is in English; ``templates/reference.zh.json`` translates it, text by text.
 """
 
+import json
+from functools import lru_cache
 from typing import Any, Final
+
+from imserver import assets
 
 #: language -> the page's own words
 WORDS: Final[dict[str, dict[str, Any]]] = {
@@ -99,5 +103,9 @@ WORDS: Final[dict[str, dict[str, Any]]] = {
     },
 }
 
-#: text of the document -> the same in Chinese
-CHINESE: Final[dict[str, str]] = {}
+
+@lru_cache(maxsize=1)
+def chinese() -> dict[str, str]:
+    """Text of the document, paragraph by paragraph → the same in Chinese."""
+    found: dict[str, str] = json.loads((assets.TEMPLATES / "reference.zh.json").read_text(encoding="utf-8"))
+    return found

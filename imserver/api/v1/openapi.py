@@ -74,7 +74,7 @@ def document(
             "title": "imserver",
             "version": __version__,
             "summary": "Push to connected users, see who is online, run rooms.",
-            "description": inspect.cleandoc(_DESCRIPTION),
+            "description": _markdown(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },
         "servers": [{"url": "/"}],
@@ -128,7 +128,9 @@ def _told(schema: Any, numbers: Mapping[str, int]) -> Any:
 
 
 def _markdown(text: str) -> str:
-    return inspect.cleandoc(text).replace("``", "`")
+    """A docstring as Markdown, each paragraph on one line."""
+    paragraphs = inspect.cleandoc(text).replace("``", "`").split("\n\n")
+    return "\n\n".join(" ".join(each.split()) for each in paragraphs)
 
 
 def _queries(row: Operation) -> tuple[str, ...]:
@@ -191,7 +193,7 @@ def _header(header: Header, where: str = "") -> dict[str, Any]:
 def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
     headers = _answer_headers(row)
     good: dict[str, Any] = {"description": HTTPStatus(row.status).phrase, "headers": headers}
-    content: dict[str, Any] = {} if row.answer is None else {"schema": references[row.answer]}
+    content: dict[str, Any] = {"schema": {"type": "string"} if row.answer is None else references[row.answer]}
     if row.example_answer is not None:
         content["examples"] = {"example": {"value": row.example_answer}}
     if row.status != HTTPStatus.SWITCHING_PROTOCOLS:

@@ -1,0 +1,124 @@
+"""The OpenAPI document: valid, complete, and its examples are what it says they are."""
+
+import json
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from imserver.api.route import ANY_KEY
+from imserver.api.routes import ROUTES
+from imserver.api.style import PROBLEM
+from imserver.api.v1.openapi import document, operation_id, problems_of
+from imserver.api.v1.operation import JSON, Operation
+from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from imserver.errors import HTTP_PROBLEMS
+from imserver.pages.reference_text import WORDS, chinese
+
+LIMITS = {"limits.batch_targets": 123}
+DOCUMENT = document(DOCUMENTED, LIMITS)
+IDS = [operation_id(row) for row in DOCUMENTED]
+
+
+def described(row: Operation) -> Any:
+    return DOCUMENT["paths"][row.path][row.method.lower()]
+
+
+def check(schema: Any, value: Any) -> None:
+    """Fail unless the value is what the schema says, whose references are those of the document."""
+    whole = {**schema, "components": DOCUMENT["components"]}
+    Draft202012Validator(whole).validate(value)
+
+
+def texts_of(node: Any, key: str = "") -> set[str]:
+    """Every text in the document that the page shows."""
+    if isinstance(node, dict):
+        return set().union(*(texts_of(value, name) for name, value in node.items() if name != "examples"))
+    if isinstance(node, list):
+        return set().union(*(texts_of(value) for value in node))
+    shown = key in ("description", "summary") and isinstance(node, str) and node
+    return {node} if shown else set()
+
+
+def test_it_is_a_valid_document_of_openapi_3_1() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    OpenAPIV31SpecValidator(json.loads(json.dumps(DOCUMENT))).validate()
+
+
+def test_every_route_is_told_with_its_scope_and_no_other() -> None:
+    routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
+    assert all(row.style is PROBLEM for row in routed.values())
+    told = {(row.method, row.path): row.scope for row in OPERATIONS}
+    assert told == {where: row.scope for where, row in routed.items()}
+    for row in DOCUMENTED:
+        scopes = [] if row.scope == ANY_KEY else [row.scope]
+        assert described(row)["security"] == ([{"key": scopes}] if row.scope else []), row.path
+
+
+def test_in_demo_mode_no_key_is_demanded() -> None:
+    demo = document(DOCUMENTED, LIMITS, demo=True)
+    row = next(row for row in DOCUMENTED if row.scope)
+    assert demo["paths"][row.path][row.method.lower()]["security"] == [{"key": [row.scope]}, {}]
+
+
+def test_every_operation_has_a_name_of_its_own_and_a_chapter() -> None:
+    assert len(set(IDS)) == len(IDS)
+    chapters = [tag["name"] for tag in DOCUMENT["tags"]]
+    assert {row.tag for row in DOCUMENTED} == set(chapters)
+    for words in WORDS.values():
+        assert set(chapters) <= set(words["chapters"])
+
+
+@pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
+def test_every_example_is_what_its_schema_says(row: Operation) -> None:
+    told = described(row)
+    if row.body is not None:
+        content = told["requestBody"]["content"][JSON]
+        check(content["schema"], content["examples"]["example"]["value"])
+    answered = told["responses"][str(row.status)]
+    if row.example_answer is not None:
+        content = answered["content"][row.content_type]
+        check(content["schema"], content["examples"]["example"]["value"])
+    for parameter in told["parameters"]:
+        if "example" in parameter:
+            check(parameter["schema"], parameter["example"])
+
+
+@pytest.mark.parametrize("row", [row for row in DOCUMENTED if row.scope], ids=operation_id)
+def test_every_operation_has_examples_of_what_it_needs(row: Operation) -> None:
+    assert row.body is None or row.example_body is not None
+    parameters = described(row)["parameters"]
+    assert all("example" in each for each in parameters if each["required"])
+    assert row.content_type != JSON or row.status != 200 or row.example_answer is not None
+
+
+@pytest.mark.parametrize("row", DOCUMENTED, ids=IDS)
+def test_every_refusal_is_told_under_its_status(row: Operation) -> None:
+    responses = described(row)["responses"]
+    for problem in problems_of(row):
+        assert HTTP_PROBLEMS[problem.code] is problem
+        content = responses[str(problem.status)]["content"][JSON]
+        example = content["examples"][problem.code]["value"]
+        check(content["schema"], example)
+        assert (example["code"], example["temporary"]) == (problem.code, problem.temporary)
+    assert not row.scope or {"401", "429"} <= set(responses)
+
+
+def test_limits_of_this_server_stand_in_the_schemas() -> None:
+    users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
+    assert users["maxItems"] == 123
+    assert "limits.batch_targets" not in json.dumps(DOCUMENT["components"]["schemas"])
+
+
+def test_texts_are_markdown() -> None:
+    assert not [text for text in texts_of(DOCUMENT) if "``" in text or ":class:" in text]
+
+
+def test_every_text_is_there_in_chinese_and_none_too_many() -> None:
+    told = texts_of(DOCUMENT)
+    problems = {problem.message for row in DOCUMENTED for problem in problems_of(row)}
+    joined = {answer["description"] for row in DOCUMENTED for answer in described(row)["responses"].values()}
+    phrases = {part for text in told - joined | problems for part in text.split("\n\n")}
+    assert sorted(phrases - set(chinese())) == []
+    assert sorted(set(chinese()) - phrases) == []
