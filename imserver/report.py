@@ -46,7 +46,8 @@ class Report:
         connections = node.hub.connections()
         apps = {name: len(app.users) for name, app in node.hub.apps.items()}
         manager: dict[str, Any] = {
-            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in node.flusher.dirty),
+            "chanBroadcastLen": sum(isinstance(writer, Connection) for writer in node.flusher.dirty)
+            + len(node.flusher.bulk),
             "chanLoginLen": 0,
             "chanRegisterLen": len(node.poller.ready),
             "chanUnregisterLen": len(node.carrier.closing),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from time import monotonic
 from typing import Any, Protocol
 
+import gevent
 from msgspec import Struct
 
 from imserver.api.form import parse_pairs
@@ -35,12 +37,24 @@ from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 
+_BROADCAST_SECONDS = 60.0
+_LOOK_SECONDS = 0.005
+
 
 class Kicking(Protocol):
     """How the API ends sessions; :class:`imserver.services.sessions.Sessions` does it."""
 
     def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
         """Close a user's connections: how many there were, and the nodes that did not answer."""
+
+
+class Broadcasts(Protocol):
+    """What is known of broadcasts that are being written; the node's flusher."""
+
+    @property
+    def bulk_filled(self) -> int: ...
+
+    def drained(self, since: int) -> bool: ...
 
 
 class Services(Protocol):
@@ -60,6 +74,8 @@ class Services(Protocol):
     def auth(self) -> Auth: ...
     @property
     def metrics(self) -> Metrics: ...
+    @property
+    def flusher(self) -> Broadcasts: ...
     @property
     def overview(self) -> Overview: ...
     @property
@@ -124,6 +140,16 @@ class Api:
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)
         """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+
+
+def wait_for_broadcast(api: Api, since: int) -> None:
+    """Return when what broadcasts have put into outboxes since then is mostly written.
+
+    So whoever sends to very many learns of it when they have it, and cannot send faster than that.
+    """
+    deadline = monotonic() + _BROADCAST_SECONDS
+    while not api.services.flusher.drained(since) and monotonic() < deadline:
+        gevent.sleep(_LOOK_SECONDS)
 
 
 class Call(Struct):

@@ -14,7 +14,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from imserver.api import action, client, metrics, operate, presence, push
-from imserver.api.call import Api, Call, app_from_json, app_named, require_app
+from imserver.api.call import Api, Call, app_from_json, app_named, require_app, wait_for_broadcast
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.guests import guest
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
@@ -80,7 +80,10 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
                 return route.style.refuse(HTTP_UNAUTHORIZED, request)
             if route.scope != ANY_KEY:
                 return route.style.refuse(HTTP_FORBIDDEN, request)
+    filled = api.services.flusher.bulk_filled
     finished = _carry_out(api, route, request, caller)
+    if api.services.flusher.bulk_filled != filled:
+        wait_for_broadcast(api, filled)
     if api.rates.per_second and route.limited:
         left = api.rates.headers(caller, request.host)
         return replace(finished, headers=finished.headers + left)

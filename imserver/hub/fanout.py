@@ -15,7 +15,7 @@ from imserver.hub.rooms import Room
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.transport.connection import Connection, Encoding
-from imserver.transport.outbox import Flusher
+from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
 Made = bytes | Callable[[str], bytes]
 """An event as a frame (``b""``: the dialect has no word for it), or what makes the frame for a receiver."""
@@ -136,7 +136,8 @@ class Fanout:
 
     def _fill(self, connections, skipped, frames, event) -> int:  # type: ignore[no-untyped-def]
         """The inner loop of every broadcast: about 50 ns a connection."""
-        dirty = self._flusher.dirty
+        many = len(connections) > BULK_CONNECTIONS
+        dirty = self._flusher.bulk if many else self._flusher.dirty
         encoding: Encoding | None = None
         frame: Made = b""
         personal: Callable[[str], bytes] | None = None
@@ -161,6 +162,8 @@ class Fanout:
                 outbox.append(frame)
         if len(dirty) > before:
             self._flusher.schedule()
+            if many:
+                self._flusher.bulk_filled += len(dirty) - before
         return len(connections) - (skipped is not None)
 
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 CLOSED = 3
 """The last of a connection's states (``transport.connection``)."""
+BULK_CONNECTIONS = 1024
+"""A broadcast to more connections than this is written piece by piece, beside everything else."""
 SEND_BYTES = 65536
 """Most bytes that one ``send`` carries."""
 
@@ -159,8 +161,8 @@ class Flusher:
     """Writes outboxes: all that one turn of the loop has filled, a few hundred connections at a time.
 
     ``enqueue`` is called from anywhere; the flush runs in the hub's greenlet, never blocks and never
-    switches. Between two batches the loop looks at its sockets, so that a broadcast to everybody does not
-    delay a heartbeat.
+    switches. Between two batches the loop looks at its sockets; and what is sent to very many takes half of
+    each batch while anything else waits. So a broadcast to everybody delays neither a heartbeat nor a push.
     """
 
     def __init__(
@@ -175,6 +177,12 @@ class Flusher:
         self.slow_readers = 0
         self.dirty: list[Writer] = []
         """Connections whose outbox was filled in this turn. Fan-out appends here itself."""
+        self.bulk: list[Writer] = []
+        """The same, filled by a broadcast to more than :data:`BULK_CONNECTIONS`."""
+        self.bulk_filled = 0
+        """How many have ever been put there."""
+        self._begin = 0
+        """Index of the first in bulk that is not written yet."""
         self._scheduled = False
         self._grown: set[Writer] = set()
         self._timer = loop.timer(0.0)
@@ -191,6 +199,16 @@ class Flusher:
                 self.schedule()
         else:
             outbox.append(frame)
+            if self.bulk and not (self.dirty and self.dirty[-1] is connection):
+                # A broadcast to many waits in this outbox, too: both leave now.
+                self.dirty.append(connection)
+
+    def drained(self, since: int) -> bool:
+        """Whether what was filled by broadcasts since ``bulk_filled`` was ``since`` is mostly written.
+
+        Whoever sends to very many should wait for that before it sends more.
+        """
+        return self.bulk_filled == since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
 
     def schedule(self) -> None:
         """Have the dirty outboxes written at the end of this turn."""
@@ -208,10 +226,8 @@ class Flusher:
             self._write_batch()
 
     def _write_batch(self) -> None:
-        dirty = self.dirty
-        batch = dirty[: self._batch]
-        del dirty[: self._batch]
-        if dirty:
+        batch = self._next_batch()
+        if self.dirty or self.bulk:
             # A callback would run again before the loop looks at its sockets; a timer runs after.
             self._scheduled = True
             self._timer.start(self._flush)
@@ -243,6 +259,19 @@ class Flusher:
                 self._stall(connection, [data[sent:]], partial=True)
             elif connection.state > 0:
                 connection.flushed()
+
+    def _next_batch(self) -> list[Writer]:
+        size, dirty, bulk = self._batch, self.dirty, self.bulk
+        batch = dirty[:size]
+        del dirty[:size]
+        if bulk:
+            end = self._begin + max(size - len(batch), size // 2)
+            batch += bulk[self._begin : end]
+            self._begin = end
+            if end >= len(bulk):
+                bulk.clear()
+                self._begin = 0
+        return batch
 
     def _stall(self, connection: Writer, chunks: list[bytes], partial: bool = False) -> None:
         """Write ``chunks`` piece by piece; what the kernel does not take becomes the backlog."""

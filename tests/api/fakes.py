@@ -16,8 +16,8 @@ from imserver.cluster.contract import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.attendance import Attendance
 from imserver.services.allow_lists import AllowLists
+from imserver.services.attendance import Attendance
 from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
@@ -84,6 +84,7 @@ class FakeNode:
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.auth = Auth(self.config, SECRET)
         self.metrics = Metrics()
+        self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
         self.presence = LocalPresence(self, Attendance(self, self, lambda: OWN_LEASE.node))  # type: ignore[arg-type]

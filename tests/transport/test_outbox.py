@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
-from imserver.transport.outbox import SEND_BYTES, Backlog
+from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
 from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
 
 SMALL = 4096
@@ -126,6 +126,63 @@ def test_a_broadcast_to_many_lets_the_loop_look_at_its_sockets_in_between() -> N
         assert written[0] < 100, "served before everybody was written to"
         until(lambda: written_so_far() == 100)
         assert live.state == OPEN
+
+
+def broadcast(rig: Rig, connections: list[Connection], payload: bytes) -> None:
+    """What fan-out does for an app with very many users."""
+    flusher = rig.flusher
+    for connection in connections:
+        if connection.outbox is None:
+            connection.outbox = []
+            flusher.bulk.append(connection)
+        assert isinstance(connection.outbox, list)
+        connection.outbox.append(connection.encoding.frame(payload))
+    flusher.bulk_filled += len(connections)
+    flusher.schedule()
+
+
+def test_what_is_sent_to_one_goes_before_a_broadcast_that_waits_and_behind_it_in_its_own_outbox() -> None:
+    with Rig(batch=4) as rig:
+        several = [rig.connect() for _ in range(40)]
+        lone, lone_client = rig.connect()
+        broadcast(rig, [connection for connection, _ in several], b"to all")
+        last, last_client = several[-1]
+        last.send(b"to one")
+        lone.send(b"to another")
+        turn()
+        assert lone_client.payloads() == [b"to another"]
+        assert last_client.payloads() == [b"to all", b"to one"]
+        assert rig.flusher.bulk, "most of the broadcast still waits"
+        for _, client in several[:-1]:
+            client.expect(1)
+            assert client.payloads() == [b"to all"]
+        assert not rig.flusher.bulk
+
+
+def test_a_broadcast_goes_on_while_single_ones_never_cease() -> None:
+    with Rig(batch=4) as rig:
+        several = [rig.connect() for _ in range(40)]
+        busy, _ = rig.connect()
+        broadcast(rig, [connection for connection, _ in several], b"to all")
+        for _ in range(40):
+            busy.send(b"more")
+            look()
+        assert not rig.flusher.bulk
+        for _, client in several:
+            assert client.payloads() == [b"to all"]
+
+
+def test_a_broadcast_counts_as_drained_when_few_of_it_wait() -> None:
+    with Rig() as rig:
+        connection, _ = rig.connect()
+        before = rig.flusher.bulk_filled
+        assert rig.flusher.drained(before)
+        rig.flusher.bulk += [connection] * (BULK_CONNECTIONS + 1)
+        rig.flusher.bulk_filled += BULK_CONNECTIONS + 1
+        assert not rig.flusher.drained(before)
+        assert rig.flusher.drained(rig.flusher.bulk_filled), "nothing was sent to many since then"
+        rig.flusher.schedule()
+        until(lambda: rig.flusher.drained(before))
 
 
 def test_notices_are_put_in_when_the_turn_ends_and_leave_with_the_rest(rig: Rig) -> None:
