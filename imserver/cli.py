@@ -15,7 +15,9 @@ from imserver import __version__, assets, config, errors
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
-    "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes.")
+    "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
+    "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
+    "key": ("imserver.commands.key", "key", "Make, list and revoke API keys."),
 }
 
 _STATUS_SECONDS: Final = 10

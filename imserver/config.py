@@ -86,11 +86,8 @@ def dump(config: Config) -> str:
     del document["warnings"]
     hidden = [(key, "key") for key in document["api"]["keys"]]
     for app in document["apps"].values():
-        hidden += [(row, "key") for row in app["jwt"]]
-        hidden.append((app["webhook"], "secret"))
-    for mapping, name in hidden:
-        if mapping[name]:
-            mapping[name] = _HIDDEN
+        hidden += _secrets_of(app)
+    _hide(hidden)
     if config.redis.password:
         document["redis"]["password"] = _HIDDEN
     for section in ("redis", "storage"):
@@ -98,6 +95,31 @@ def dump(config: Config) -> str:
         document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
     text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
     return text
+
+
+def dump_app(settings: TenantSettings) -> str:
+    """The settings of an app as YAML; keys and secrets are hidden."""
+    plain = msgspec.to_builtins(settings, builtin_types=())
+    document = {name: plain[name] for name in TenantSettings.__struct_fields__}
+    _hide(_secrets_of(document))
+    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    return text
+
+
+def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
+    """Where secrets stand in the settings of an app: mapping and name."""
+    return [*((row, "key") for row in app["jwt"]), (app["webhook"], "secret")]
+
+
+def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
+    for mapping, name in places:
+        if mapping[name]:
+            mapping[name] = _HIDDEN
+
+
+def read_value(text: str, where: str) -> Any:
+    """A value as the configuration file has it. Raises ConfigError."""
+    return _read_yaml(text, where)
 
 
 # --- the file -----------------------------------------------------------------------------------------------

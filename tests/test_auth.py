@@ -135,7 +135,7 @@ def test_the_first_request_from_elsewhere_is_warned_of_once(
     assert not auth.watching
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert "api: {keys:" in record.getMessage()
+    assert "imserver key create" in record.getMessage()
 
 
 def test_with_keys_there_is_nothing_to_warn_of(auth: Auth, caplog: pytest.LogCaptureFixture) -> None:

@@ -175,6 +175,9 @@ class Tenants:
             check_tenant(settings, where)
         except ConfigError as error:
             raise BadTenant(str(error)) from None
+        if settings.webhook.secret_file or any(row.key_file for row in settings.jwt):
+            # They would read any file for whoever may change apps, and other nodes may not have it.
+            raise BadTenant(f"{where}: files of keys and secrets can be named in the configuration only")
         if wrong := self._objection(name, settings) or self._aliasing(name, settings.same_as):
             raise BadTenant(f"{where}: {wrong}")
         if len(msgspec.json.encode({**before, **given})) > SETTINGS_BYTES:

@@ -1,0 +1,95 @@
+"""``imserver app``: the tenants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import click
+import msgspec
+
+from imserver import config
+from imserver.commands.kept import fail, opened, settings_options, table
+
+
+@click.group()
+def app() -> None:
+    """Make, list, show and change apps (tenants). Running servers know within two seconds.
+
+    Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
+    in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
+    """
+
+
+@app.command()
+@settings_options
+@click.argument("name")
+@click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
+def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
+    """Make an app."""
+    with opened(path, data_dir) as (_, _, tenants):
+        if not tenants.register(name, **_fields(settings, {})):
+            fail(f"there is an app {name} already")
+    click.echo(f"app {name} is there")
+
+
+@app.command("list")
+@settings_options
+def list_apps(path: str | None, data_dir: str | None) -> None:
+    """List all apps."""
+    with opened(path, data_dir) as (_, _, tenants):
+        rows = [
+            (
+                each.name,
+                "configuration" if each.configured else "database",
+                each.policy,
+                each.same_as,
+            )
+            for each in tenants.all()
+        ]
+    click.echo(table(("name", "stands in", "login policy", "same as"), rows))
+
+
+@app.command()
+@settings_options
+@click.argument("name")
+def show(path: str | None, data_dir: str | None, name: str) -> None:
+    """Print an app's settings as YAML; secrets are hidden."""
+    with opened(path, data_dir) as (_, _, tenants):
+        tenant = tenants.get(name)
+    if tenant is None:
+        fail(f"there is no app {name}")
+    click.echo(config.dump_app(tenant), nl=False)
+
+
+@app.command("set")
+@settings_options
+@click.option("--unset", multiple=True, metavar="SETTING", help="Give a setting its default; repeatable.")
+@click.argument("name")
+@click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
+def change(
+    path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
+) -> None:
+    """Change settings of an app that does not stand in the configuration, and print what it has then."""
+    with opened(path, data_dir) as (_, _, tenants):
+        before = tenants.get(name)
+        plain = {} if before is None else msgspec.to_builtins(before)
+        tenant = tenants.change(name, _fields(settings, plain), unset)
+    click.echo(config.dump_app(tenant), nl=False)
+
+
+def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    """What was written as ``setting=value``; ``webhook.url=…`` changes one field of what was there before."""
+    fields: dict[str, Any] = {}
+    for each in written:
+        name, equals, value = each.partition("=")
+        if not equals:
+            fail(f"{each}: expected SETTING=VALUE")
+        name, _, inner = name.partition(".")
+        read = config.read_value(value, name)
+        if not inner:
+            fields[name] = read
+        else:
+            whole = fields.get(name, before.get(name))
+            fields[name] = {**(whole if isinstance(whole, dict) else {}), inner: read}
+    return fields

@@ -1,0 +1,72 @@
+"""What the commands have in common: the store of the settings, and one line for what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+from imserver import config
+from imserver.config import Config
+from imserver.errors import StartError, StorageUnavailable
+from imserver.services import rules
+from imserver.services.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
+from imserver.storage.store import Store
+
+Command = TypeVar("Command", bound=Any)
+
+
+def settings_options(command: Command) -> Command:
+    """Options by which a command finds what the server keeps; see :func:`opened`."""
+    command = click.option("--data-dir", metavar="DIR", help="Folder for what the server keeps.")(command)
+    return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
+
+
+@contextmanager
+def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Store, Tenants]]:
+    """The settings, and what is kept under them.
+
+    What goes wrong inside is said in one line, and ends the command with status 1.
+    """
+    # What a server would log is said here.
+    logging.getLogger("imserver").addHandler(logging.NullHandler())
+    store: Store | None = None
+    try:
+        settings = config.load(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+        store = Store(settings.storage, settings.server.data_dir, threaded=False)
+        tenants = Tenants(settings, store, objection=rules.objection)
+        store.start()
+        yield settings, store, tenants
+    except UnknownTenant as error:
+        fail(f"there is no app {error}")
+    except (StartError, StorageUnavailable, BadTenant, TooManyTenants) as error:
+        fail(error)
+    finally:
+        if store is not None:
+            store.close()
+
+
+def fail(error: object) -> NoReturn:
+    """Say what went wrong, and end."""
+    click.echo(f"imserver: {error}", err=True)
+    sys.exit(1)
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Columns for people."""
+    lines = [head, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def day(seconds: int) -> str:
+    """A time for people; nothing for 0."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M") if seconds else ""

@@ -1,0 +1,94 @@
+"""``imserver key``: the keys with which back ends call the HTTP API."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from typing import Final
+
+import click
+
+from imserver.commands.kept import day, fail, opened, settings_options, table
+from imserver.storage.contract import KeyRow
+
+PREFIX: Final = "imk_"
+"""What keys begin with, so that people, and tools that look for leaked secrets, know one when they see it."""
+NOTE_CHARACTERS: Final = 200
+
+_SECRET_BYTES: Final = 32
+_ID_BYTES: Final = 6
+
+
+@click.group()
+def key() -> None:
+    """Make, list and revoke API keys. Running servers know within two seconds."""
+
+
+@key.command()
+@settings_options
+@click.option(
+    "--scope",
+    "scopes",
+    type=click.Choice(["push", "read", "admin"]),
+    multiple=True,
+    required=True,
+    help="What it may do; repeat it for more. admin may do everything.",
+)
+@click.option("--app", "apps", multiple=True, metavar="NAME", help="App that it is bound to; repeatable.")
+@click.option("--note", default="", help="What it is for.")
+def create(
+    path: str | None, data_dir: str | None, scopes: tuple[str, ...], apps: tuple[str, ...], note: str
+) -> None:
+    """Make a key and print it, once: only its digest is kept."""
+    if len(note) > NOTE_CHARACTERS:
+        fail(f"--note: at most {NOTE_CHARACTERS} characters")
+    secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
+    with opened(path, data_dir) as (_, store, tenants):
+        for name in apps:
+            if tenants.get(name) is None:
+                fail(f"--app {name}: there is no such app")
+        bound = dict.fromkeys(map(tenants.resolve, apps))
+        row = KeyRow(secrets.token_hex(_ID_BYTES), _digest(secret), scopes, tuple(bound), note)
+        store.add_key(row)
+    click.echo(f"The id of this key is {row.id}. Keep the key: it is not shown again.", err=True)
+    click.echo(secret)
+
+
+@key.command("list")
+@settings_options
+def list_keys(path: str | None, data_dir: str | None) -> None:
+    """List all keys: those of the configuration and those made here, revoked ones too."""
+    with opened(path, data_dir) as (settings, store, _):
+        rows = store.keys()
+    body = [
+        (f"config:{_digest(each.key)[:8]}", ",".join(each.scopes), ",".join(each.apps) or "all", "", "", "")
+        for each in settings.api.keys
+    ]
+    body += [
+        (
+            row.id,
+            ",".join(row.scopes),
+            ",".join(row.apps) or "all",
+            day(row.created),
+            day(row.revoked),
+            row.note,
+        )
+        for row in rows
+    ]
+    click.echo(table(("id", "scopes", "apps", "created", "revoked", "note"), body))
+
+
+@key.command()
+@settings_options
+@click.argument("name", metavar="ID")
+def revoke(path: str | None, data_dir: str | None, name: str) -> None:
+    """Put the key of this id out of force, for good."""
+    with opened(path, data_dir) as (_, store, _):
+        revoked = store.revoke_key(name) if store.place.exists else None
+    if revoked is None:
+        fail(f"there is no key of the id {name}")
+    click.echo("revoked" if revoked else "was revoked before")
+
+
+def _digest(secret: str) -> str:
+    return hashlib.sha256(secret.encode()).hexdigest()
