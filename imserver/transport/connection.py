@@ -145,7 +145,7 @@ class Connection:
         self.last_seen = now
         self.state = OPEN
         self.outbox: list[bytes] | Backlog | None = None
-        self.parser: frames.MessageParser | None = None
+        self.parser: frames.MessageParser | frames.Rest | None = None
         self.reading = False
         self.masked = False
         self.interest = 0
@@ -170,7 +170,9 @@ class Connection:
     def on_readable(self) -> None:
         """Read once and serve what is whole. Called by a reader; may switch if a command blocks."""
         try:
-            data = self.sock.recv(SMALL_RECEIVE_BYTES if self.parser is None else RECEIVE_BYTES)
+            data = self.sock.recv(
+                RECEIVE_BYTES if type(self.parser) is frames.MessageParser else SMALL_RECEIVE_BYTES
+            )
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
@@ -185,9 +187,14 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Serve bytes that have been read from the client."""
-        if self.parser is not None:
-            self._parse(data)
-            return
+        parser = self.parser
+        if parser is not None:
+            if type(parser) is not frames.Rest:
+                self._parse(data)
+                return
+            data = parser.data + data
+            self.parser = None
+            self.carrier.flusher.budget.set(self, self.held_bytes())
         size = len(data)
         start = 0
         serve = self.encoding.serve
@@ -215,14 +222,21 @@ class Connection:
                 return
             start = end
         if start < size:
-            encoding = self.encoding
-            self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
-            self._parse(data[start:] if start else data)
+            self._keep(data[start:] if start else data)
+
+    def _keep(self, data: bytes) -> None:
+        """What is left is no whole small frame."""
+        encoding = self.encoding
+        if frames.begins_small(data, encoding.limit_bytes):
+            self.parser = frames.Rest(data)
+            self._hold()
+            return
+        self.parser = frames.MessageParser(encoding.limit_bytes, bool(encoding.deflate_bits))
+        self._parse(data)
 
     def _parse(self, data: bytes) -> None:
         parser = self.parser
-        assert parser is not None
-        budget = self.carrier.flusher.budget
+        assert isinstance(parser, frames.MessageParser)
         try:
             for message in parser.feed(data):
                 self._take(message)
@@ -233,10 +247,15 @@ class Connection:
         if self.state != OPEN or parser.idle:
             self.parser = None
             parser.close()
-        if self.parser is not None or self in budget.held:
-            budget.set(self, self.held_bytes())
-            if budget.total > budget.limit:
-                self.carrier.flusher.schedule()
+        if self.parser is not None or self in self.carrier.flusher.budget.held:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Count what is held of something unfinished against the node's budget."""
+        budget = self.carrier.flusher.budget
+        budget.set(self, self.held_bytes())
+        if budget.total > budget.limit:
+            self.carrier.flusher.schedule()
 
     def _take(self, message: frames.Message) -> None:
         opcode = message.opcode

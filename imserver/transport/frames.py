@@ -20,6 +20,8 @@ from websockets.streams import StreamReader
 from imserver import errors
 
 SMALL_BYTES = 125
+REST_BYTES = 4096
+"""Longest frame whose beginning is kept unread: it is read anew with each piece of it that comes."""
 _MEMORY_LEVEL = 5
 """Of zlib: a compressor lives for one message, and 64 KiB of memory are made ready faster than 256."""
 _TEXT_HEADS = tuple(bytes((0x81, size)) for size in range(SMALL_BYTES + 1))
@@ -84,6 +86,34 @@ class Message:
     def __init__(self, opcode: int, data: bytes) -> None:
         self.opcode = opcode
         self.data = data
+
+
+class Rest:
+    """The beginning of a small frame, kept as it came until the rest of it has come too."""
+
+    __slots__ = ("data",)
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes kept."""
+        return len(self.data)
+
+    def close(self) -> None:
+        """Nothing is to be let go."""
+
+
+def begins_small(data: bytes, limit: int) -> bool:
+    """Whether ``data`` is the beginning of a masked whole text frame of at most :data:`REST_BYTES`."""
+    size = len(data)
+    if data[0] != 0x81 or size == 1:
+        return data[0] == 0x81
+    length = data[1] - 128
+    if length == 126 and size >= 4:
+        length = data[2] << 8 | data[3]
+    return 0 <= length <= min(limit, REST_BYTES) and data[1] != 0xFF
 
 
 class MessageParser:
