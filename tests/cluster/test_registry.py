@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import gevent
 import pytest
 
-from imserver.cluster.contract import POLICIES, Begun, Lease, Place, Registry, Session
+from imserver.cluster.contract import POLICIES, Begun, Lease, Place, Registry, RoomEntry, Session
 from imserver.cluster.memory import MemoryRegistry
 from imserver.cluster.redis_registry import RedisRegistry
 
@@ -367,6 +367,85 @@ def test_the_id_of_a_push_to_nobody_stays_free(registry: Registry) -> None:
         assert (places, claim.state) == ((), "mine")
         registry.settle(claim, True)
     assert state(registry, "m1") == "mine"
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+
+def enter(registry: Registry, room: str = "lobby", members: int = 1, app: str = "101") -> None:
+    assert registry.enter_rooms([RoomEntry(app, room, members)]) is True
+
+
+def members_of(registry: Registry, room: str = "lobby", app: str = "101") -> int | None:
+    """How many members this node has in a room; None: it is not found there."""
+    found = registry.find_rooms(app, [room])
+    assert found is not None
+    [nodes] = found
+    assert nodes.keys() <= {registry.lease.epoch}
+    return nodes.get(registry.lease.epoch)
+
+
+def test_a_room_is_found_where_it_has_members(registry: Registry) -> None:
+    assert members_of(registry) is None
+    enter(registry)
+    assert members_of(registry) == 1
+    assert members_of(registry, "garden") is None
+
+
+def test_a_room_has_as_many_members_as_were_told_last(registry: Registry) -> None:
+    for members in (1, 20, 3):
+        enter(registry, members=members)
+        assert members_of(registry) == members
+
+
+def test_a_room_without_members_is_not_found(registry: Registry) -> None:
+    enter(registry)
+    enter(registry, members=0)
+    assert members_of(registry) is None
+    enter(registry, members=0)
+    assert members_of(registry) is None
+
+
+def test_the_same_room_in_two_apps_is_two_rooms(registry: Registry) -> None:
+    enter(registry, app="101", members=1)
+    enter(registry, app="102", members=2)
+    assert (members_of(registry, app="101"), members_of(registry, app="102")) == (1, 2)
+    enter(registry, app="101", members=0)
+    assert (members_of(registry, app="101"), members_of(registry, app="102")) == (None, 2)
+
+
+@pytest.mark.parametrize("room", AWKWARD)
+def test_any_name_of_a_room_is_only_a_name(registry: Registry, room: str) -> None:
+    enter(registry, room, 2)
+    enter(registry, "lobby", 3)
+    assert (members_of(registry, room), members_of(registry, "lobby")) == (2, 3)
+    enter(registry, room, 0)
+    assert (members_of(registry, room), members_of(registry, "lobby")) == (None, 3)
+
+
+@pytest.mark.parametrize("app", AWKWARD)
+def test_any_name_of_an_app_has_its_own_rooms(registry: Registry, app: str) -> None:
+    enter(registry, "lobby", 2, app=app)
+    enter(registry, "lobby", 3)
+    assert (members_of(registry, app=app), members_of(registry)) == (2, 3)
+
+
+def test_many_rooms_are_told_and_found_in_order(registry: Registry) -> None:
+    assert registry.enter_rooms([RoomEntry("101", f"r{n}", n) for n in range(1201)]) is True
+    found = registry.find_rooms("101", [f"r{n}" for n in range(1201)])
+    assert found is not None
+    assert [sum(nodes.values()) for nodes in found] == list(range(1201))
+
+
+def test_a_life_of_the_registry_begins_with_the_node(registry: Registry) -> None:
+    assert registry.life() > 0
+
+
+def test_a_node_that_is_not_settled_says_so_in_its_lease(registry: Registry) -> None:
+    registry.report(0, {}, unsettled=True)
+    until(lambda: registry.leases()[registry.lease.epoch].unsettled)
+    registry.report(0, {}, unsettled=False)
+    until(lambda: not registry.leases()[registry.lease.epoch].unsettled)
 
 
 # --- bans ---------------------------------------------------------------------------------------------------
