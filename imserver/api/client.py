@@ -258,23 +258,23 @@ def register(api: Api, call: Call) -> Answer:
     return DONE if made else TAKEN
 
 
-def _row(path: str, scope: str, kind: type[B], function: Callable[[Api, str, B], Answer], hot: bool) -> Route:
-    return Route("POST", path, "", _Driven(scope, kind, function), hot=hot, raw=True, style=CLIENT)
+def _row(path: str, scope: str, kind: type[B], function: Callable[[Api, str, B], Answer]) -> Route:
+    return Route("POST", path, "", _Driven(scope, kind, function), hot=True, raw=True, style=CLIENT)
 
 
 ROUTES: Final = (
     *(
-        Route(method, "/api/register", "", register, raw=True, style=CLIENT)
+        Route(method, "/api/register", "", register, hot=True, raw=True, style=CLIENT)
         for method in ("POST", "GET", "PUT", "PATCH", "DELETE")
     ),
-    _row("/api/send_to_client", "push", PushToClient, send_to_client, hot=True),
-    _row("/api/send_to_clients", "push", PushToClients, send_to_clients, hot=True),
-    _row("/api/send_to_group", "push", PushToGroup, send_to_group, hot=True),
-    _row("/api/send_to_system", "push", Push, send_to_system, hot=True),
-    _row("/api/bind_to_group", "push", Binding, bind_to_group, hot=True),
-    _row("/api/unbind_from_group", "push", Membership, unbind_from_group, hot=True),
-    _row("/api/get_online_list", "read", Group, get_online_list, hot=True),
-    _row("/api/get_client_groups", "read", Client, get_client_groups, hot=True),
-    _row("/api/is_online", "read", Client, is_online, hot=True),
-    _row("/api/close_client", "push", Client, close_client, hot=True),
+    _row("/api/send_to_client", "push", PushToClient, send_to_client),
+    _row("/api/send_to_clients", "push", PushToClients, send_to_clients),
+    _row("/api/send_to_group", "push", PushToGroup, send_to_group),
+    _row("/api/send_to_system", "push", Push, send_to_system),
+    _row("/api/bind_to_group", "push", Binding, bind_to_group),
+    _row("/api/unbind_from_group", "push", Membership, unbind_from_group),
+    _row("/api/get_online_list", "read", Group, get_online_list),
+    _row("/api/get_client_groups", "read", Client, get_client_groups),
+    _row("/api/is_online", "read", Client, is_online),
+    _row("/api/close_client", "push", Client, close_client),
 )

@@ -1,0 +1,453 @@
+"""The routes of the client dialect: every answer, every refusal and their order, with and without keys."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.api.client import ROUTES
+from tests.support import Server, eventually, run_cli
+
+from .client import (
+    NO_SYSTEM,
+    UNKNOWN_SYSTEM,
+    Listener,
+    api,
+    api_request,
+    check_message_id,
+    done,
+    listening,
+    new_system,
+    online_list,
+    refused,
+    send_to_client,
+)
+from .cmd import fresh
+from .raw import Raw, Response, ask, request
+from .setting import Launch
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
+PATHS = sorted({row.path.removeprefix("/api/") for row in ROUTES})
+DRIVEN = [path for path in PATHS if path != "register"]
+WHOLE: dict[str, Any] = {"clientId": "x", "clientIds": ["x"], "groupName": "g"}
+"""A body that every route but register takes: unknown keys are ignored."""
+SEND = ("push", "read", "admin")
+
+
+@pytest.fixture(scope="module")
+def vectors(launch: Launch, door: str) -> Server:
+    """A server of its own: the samples name the system that they register."""
+    return launch(door)
+
+
+@pytest.fixture
+def system(server: Server) -> str:
+    return new_system(server.http)
+
+
+# --- samples ------------------------------------------------------------------------------------------------
+
+
+def test_the_samples_are_answered_as_by_the_original(vectors: Server) -> None:
+    wrong = []
+    for row in VECTORS["answers"]:
+        answer = api(vectors.http, row["path"].removeprefix("/api/"), row["body"].encode(), row["system"])
+        if answer.status == 200:
+            assert answer.header("content-type") == "application/json; charset=utf-8", row["name"]
+        body = answer.body.decode()
+        if "<id>" in row["answer"]:
+            found = answer.json["data"]["messageId"]
+            check_message_id(found)
+            body = body.replace(found, "<id>")
+        if (answer.status, body) != (row["status"], row["answer"]):
+            wrong.append((row["name"], answer.status, body))
+    assert not wrong
+
+
+def test_the_samples_know_every_route() -> None:
+    assert {row["path"].removeprefix("/api/") for row in VECTORS["answers"]} == set(PATHS)
+
+
+# --- the order of the checks --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE", "PATCH", "OPTIONS", "HEAD"])
+@pytest.mark.parametrize("path", DRIVEN)
+def test_only_post_drives_clients(server: Server, path: str, method: str) -> None:
+    answer = ask(server.http, api_request(path, b"", None, method=method))
+    assert (answer.status, answer.body) == (405, b"")
+
+
+@pytest.mark.parametrize("path", DRIVEN)
+def test_the_system_is_asked_for_before_anything_is_read(server: Server, path: str) -> None:
+    for body in (b"", b"no JSON", {}, {"clientId": 7}):
+        for system in (None, ""):
+            assert api(server.http, path, body, system).body.decode() == NO_SYSTEM
+        assert api(server.http, path, body, fresh("nobody")).body.decode() == UNKNOWN_SYSTEM
+
+
+@pytest.mark.parametrize("path", DRIVEN)
+@pytest.mark.parametrize(
+    "body", [b"", b"no JSON", b"[]", b"7", b"null", b'"x"', b"{", b'{"a":1}{}', b"\xff{}"]
+)
+def test_what_is_no_json_object_is_400_without_a_body(
+    server: Server, system: str, path: str, body: bytes
+) -> None:
+    answer = api(server.http, path, body, system)
+    assert (answer.status, answer.body) == (400, b"")
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("value", [7, True, 1.5, [7], {"x": 1}])
+def test_a_field_of_a_wrong_type_is_400_without_a_body(
+    server: Server, system: str, path: str, value: Any
+) -> None:
+    names = {"register": ["systemId"], "send_to_system": ["msg"]}.get(path, list(WHOLE))
+    answers = [api(server.http, path, {**WHOLE, name: value}, system) for name in names]
+    # What a route does not know is ignored, whatever it is.
+    assert {answer.status for answer in answers} <= {200, 400}
+    assert [answer.body for answer in answers if answer.status == 400]
+    assert not any(answer.body for answer in answers if answer.status == 400)
+
+
+@pytest.mark.parametrize("field", ["sendUserId", "msg"])
+@pytest.mark.parametrize("path", ["send_to_client", "send_to_clients", "send_to_group", "send_to_system"])
+def test_texts_are_texts_and_codes_are_whole_numbers(
+    server: Server, system: str, path: str, field: str
+) -> None:
+    for more in ({field: 7}, {field: ["x"]}, {"code": "1"}, {"code": 1.5}, {"code": True}, {"code": 2**63}):
+        answer = api(server.http, path, {**WHOLE, **more}, system)
+        assert (answer.status, answer.body) == (400, b""), more
+    for more in ({field: None}, {"code": -(2**63)}, {"code": 2**63 - 1}, {"code": None}):
+        assert api(server.http, path, {**WHOLE, **more}, system).json["code"] == 0, more
+
+
+@pytest.mark.parametrize(
+    ("path", "missing"),
+    [
+        ("send_to_client", ["clientId"]),
+        ("send_to_clients", ["clientIds"]),
+        ("send_to_group", ["groupName"]),
+        ("bind_to_group", ["clientId", "groupName"]),
+        ("unbind_from_group", ["clientId", "groupName"]),
+        ("get_online_list", ["groupName"]),
+        ("get_client_groups", ["clientId"]),
+        ("close_client", ["clientId"]),
+        ("is_online", ["clientId"]),
+    ],
+)
+def test_the_first_field_that_is_missing_is_named(
+    server: Server, system: str, path: str, missing: list[str]
+) -> None:
+    body = dict(WHOLE)
+    for name in reversed(missing):
+        for without in (None, "") if name != "clientIds" else (None,):
+            answer = api(server.http, path, {**body, name: without}, system)
+            assert refused(answer) == f"{name[0].upper()}{name[1:]}为必填字段"
+        del body[name]
+        assert refused(api(server.http, path, body, system)) == f"{name[0].upper()}{name[1:]}为必填字段"
+
+
+def test_keys_and_the_header_may_be_spelt_in_any_letter_case(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for header in ("SystemId", "systemid", "SYSTEMID", "Systemid"):
+            body = {"CLIENTID": one.id, "Data": header, "SENDuserid": "7", "other": [None]}
+            answer = api(server.http, "send_to_client", body, system, header=header)
+            assert answer.json["code"] == 0
+            found = one.told()
+            assert (found["data"], found["sendUserId"]) == (header, "7")
+
+
+def test_the_content_type_does_not_matter(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        for kind in (
+            "",
+            "application/json",
+            "text/plain",
+            "application/x-www-form-urlencoded",
+            "multipart/x",
+        ):
+            body = json.dumps({"clientId": one.id, "data": kind}).encode()
+            headers = [("SystemId", system), *([("Content-Type", kind)] if kind else [])]
+            answer = ask(
+                server.http, request("/api/send_to_client", method="POST", headers=headers, body=body)
+            )
+            assert answer.json["code"] == 0
+            assert one.told()["data"] == kind
+
+
+def test_a_body_may_come_in_chunks(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one, Raw(server.http) as raw:
+        body = json.dumps({"clientId": one.id, "data": "in chunks"}).encode()
+        head = [("SystemId", system), ("Transfer-Encoding", "chunked")]
+        raw.send(request("/api/send_to_client", method="POST", headers=head))
+        raw.dribble(b"".join(b"1\r\n%c\r\n" % byte for byte in body) + b"0\r\n\r\n", 64)
+        assert raw.response().json["code"] == 0
+        assert one.told()["data"] == "in chunks"
+
+
+def test_a_body_above_the_limit_is_400_without_a_body(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"body_bytes": 2000})
+    system = new_system(server.http)
+    for path in PATHS:
+        answer = api(server.http, path, {**WHOLE, "systemId": "s", "data": "x" * 2000}, system)
+        assert (answer.status, answer.body) == (400, b""), path
+    assert api(server.http, "send_to_client", {**WHOLE, "data": "x" * 1500}, system).json["code"] == 0
+
+
+def test_a_message_that_no_client_could_get_is_refused(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"outbox_bytes": 8000})
+    system = new_system(server.http)
+    for path in ("send_to_client", "send_to_clients", "send_to_group", "send_to_system"):
+        assert refused(api(server.http, path, {**WHOLE, "data": "x" * 1001}, system)) == "消息过长"
+        assert api(server.http, path, {**WHOLE, "data": "x" * 1000}, system).json["code"] == 0
+
+
+def test_more_clients_than_a_batch_may_have_are_refused(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"batch_targets": 3})
+    system = new_system(server.http)
+    assert api(server.http, "send_to_clients", {"clientIds": ["x"] * 3}, system).json["code"] == 0
+    assert refused(api(server.http, "send_to_clients", {"clientIds": ["x"] * 4}, system)) == (
+        "ClientIds数量超过上限"
+    )
+
+
+def test_a_null_among_the_clients_is_nobody(server: Server, system: str) -> None:
+    with listening(server.ws, system) as one:
+        assert done(server.http, "send_to_clients", system, clientIds=[None, "", one.id], data="x") == []
+        assert one.told()["data"] == "x"
+
+
+@pytest.mark.parametrize(
+    "client_id",
+    ["", "x", "85eU3wnS03u+yaOUyi9k6DhIMxDRPcKiw2N9wzZxgJM=", "系统", "A" * 38, "\x00", "../x", "1" * 9999],
+)
+def test_no_id_is_an_error(server: Server, system: str, client_id: str) -> None:
+    for path in ("send_to_client", "bind_to_group", "unbind_from_group", "close_client", "get_client_groups"):
+        answer = api(server.http, path, {"clientId": client_id, "groupName": "g"}, system)
+        assert answer.status == 200
+        assert answer.json["code"] == (0 if client_id else -1)
+    assert online_list(server.http, system, "g") == []
+
+
+# --- register -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["POST", "GET", "PUT", "PATCH", "DELETE"])
+def test_register_takes_any_method_and_needs_a_body(server: Server, method: str) -> None:
+    empty = ask(server.http, api_request("register", b"", None, method=method))
+    assert (empty.status, empty.body) == (400, b"")
+    system = {"systemId": fresh("shop")}
+    answer = ask(server.http, api_request("register", system, None, method=method))
+    assert answer.json == {"code": 0, "msg": "success", "data": []}
+    again = ask(server.http, api_request("register", system, None, method=method))
+    assert refused(again) == "该系统ID已被注册"
+
+
+@pytest.mark.parametrize("name", [" ", " x", "x ", "x\n", "x" * 200, "\x00"])
+def test_a_name_that_no_system_can_have_is_refused(server: Server, name: str) -> None:
+    assert refused(api(server.http, "register", {"systemId": name})) == "系统ID无效"
+
+
+def test_of_many_registrations_at_one_moment_one_succeeds(server: Server) -> None:
+    system = fresh("shop")
+    raws = [Raw(server.http) for _ in range(20)]
+    for raw in raws:
+        raw.send(api_request("register", {"systemId": system}))
+    answers = [raw.response().json["code"] for raw in raws]
+    for raw in raws:
+        raw.leave()
+    assert sorted(answers) == [-1] * 19 + [0]
+
+
+def test_more_systems_than_the_limit_are_refused(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"registered_apps": 2})
+    for _ in range(2):
+        new_system(server.http)
+    assert refused(api(server.http, "register", {"systemId": fresh()})) == "系统数量已达上限"
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+PUSH, READ, ADMIN, ELSEWHERE = (f"a-{name}-key-of-this-test" for name in ("push", "read", "admin", "foreign"))
+NEEDS = {
+    "register": "admin",
+    "get_online_list": "read",
+    "get_client_groups": "read",
+    "is_online": "read",
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(launch: Launch, door: str) -> Server:
+    """A server that is not in demo mode. It is asked through a proxy, which says who asks."""
+    keys = [
+        {"key": PUSH, "scopes": ["push"], "apps": ["system:shop"]},
+        {"key": READ, "scopes": ["read"], "apps": ["system:shop"]},
+        {"key": ADMIN, "scopes": ["admin"]},
+        {"key": ELSEWHERE, "scopes": ["push", "read"], "apps": ["system:other"]},
+    ]
+    apps = {"system:shop": {}, "system:other": {}, "system:listed": {"api_allow_from": ["192.0.2.0/24"]}}
+    return launch(door, api={"keys": keys}, apps=apps)
+
+
+def asked(server: Server, path: str, system: str | None, key: str = "", host: str = "") -> Response:
+    """One call, by a client at ``host``."""
+    body = {**WHOLE, "systemId": fresh("new")}
+    data = api_request(path, body, system, key=key)
+    if host:
+        data = data.replace(b"\r\n", b"\r\nX-Forwarded-For: %b\r\n" % host.encode(), 1)
+    return ask(server.http, data)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_with_keys_a_caller_needs_one_that_allows_what_they_ask(guarded: Server, path: str) -> None:
+    needs = NEEDS.get(path, "push")
+    for key, scope in ((PUSH, "push"), (READ, "read"), (ADMIN, "admin")):
+        answer = asked(guarded, path, "shop", key)
+        if scope in (needs, "admin"):
+            assert answer.json["code"] == 0, (key, answer)
+        else:
+            assert refused(answer) == "未授权"
+    for key in ("", "wrong", ELSEWHERE):
+        assert refused(asked(guarded, path, "shop", key)) == "未授权"
+
+
+def test_without_a_key_nobody_learns_which_systems_there_are(guarded: Server) -> None:
+    known = asked(guarded, "is_online", "shop")
+    unknown = asked(guarded, "is_online", "nobody")
+    assert known.body == unknown.body
+    assert refused(known) == "未授权"
+    assert refused(asked(guarded, "is_online", "nobody", ADMIN)) == "系统ID无效"
+    assert refused(asked(guarded, "is_online", None)) == "系统ID不能为空"
+
+
+def test_a_registration_without_a_key_is_not_even_read(guarded: Server) -> None:
+    for body in (b"", b"x", {}, {"systemId": "shop"}, {"systemId": ""}):
+        assert refused(api(guarded.http, "register", body)) == "未授权"
+        assert refused(api(guarded.http, "register", body, key=PUSH)) == "未授权"
+
+
+@pytest.mark.parametrize("path", DRIVEN)
+def test_a_back_end_without_a_key_drives_its_system_from_an_address_of_its_list(
+    guarded: Server, path: str
+) -> None:
+    assert asked(guarded, path, "listed", host="192.0.2.7").json["code"] == 0
+    assert refused(asked(guarded, path, "listed", host="198.51.100.7")) == "未授权"
+    assert refused(asked(guarded, path, "shop", host="192.0.2.7")) == "未授权"
+
+
+def test_an_address_list_does_not_register_systems(guarded: Server) -> None:
+    assert refused(asked(guarded, "register", "listed", host="192.0.2.7")) == "未授权"
+
+
+def test_clients_connect_without_a_key(guarded: Server) -> None:
+    with listening(guarded.ws, "shop") as one:
+        assert done(guarded.http, "send_to_client", "shop", PUSH, clientId=one.id, data="x")
+        assert one.told()["data"] == "x"
+
+
+# --- apps with rules ----------------------------------------------------------------------------------------
+
+SECRET = "a secret of forty characters for this test"
+
+
+def token(user: str, app: str, seconds: float = 60) -> str:
+    """A session token."""
+    import time
+
+    import jwt
+
+    return str(jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds}, SECRET, "HS256"))
+
+
+@pytest.fixture(scope="module")
+def strict(launch: Launch, door: str) -> Server:
+    """Systems with session tokens, with few connections, with origins, and for another dialect."""
+    apps = {
+        "system:tokens": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
+        "system:two": {"max_connections": 2},
+        "system:pages": {"origins": ["https://shop.example.com"]},
+        "system:cmd": {"dialects": ["cmd"]},
+        "system:alias": {"same_as": "system:two"},
+    }
+    return launch(door, apps=apps, api={"keys": [{"key": ADMIN, "scopes": ["admin"]}]})
+
+
+def opening(server: Server, path: str, **options: Any) -> tuple[int, int | None]:
+    """The code of the first frame, and of the close behind it if the client may not stay."""
+    with Listener(server.ws) as one:
+        one.upgrade(path, **options)
+        code = int(one.message().json["code"])
+        return code, one.frame().close_code if code else None
+
+
+def test_a_system_with_session_tokens_lets_their_owners_in(strict: Server) -> None:
+    with listening(strict.ws, "tokens", token=token("ann", "system:tokens")) as one:
+        done(strict.http, "send_to_client", "tokens", ADMIN, clientId=one.id, data="x")
+        assert one.told()["data"] == "x"
+    for bad in ("", "x", token("ann", "system:two"), token("ann", "system:tokens", -60)):
+        assert opening(strict, f"/ws?systemId=tokens&token={bad}") == (-1003, 4504)
+
+
+def test_the_user_of_a_token_is_named_in_notices(strict: Server) -> None:
+    with listening(strict.ws, "tokens", token=token("ann", "system:tokens")) as one:
+        # Whoever joins by another way than bind keeps the name.
+        fields = {"app": "system:tokens", "room": "g", "connections": [one.id]}
+        body = json.dumps(fields).encode()
+        head = [("Authorization", f"Bearer {ADMIN}"), ("Content-Type", "application/json")]
+        answer = ask(strict.http, request("/api/v1/rooms/join", method="POST", headers=head, body=body))
+        assert answer.status == 200, answer
+        assert one.notice()[1:] == (one.id, "ann", "")
+
+
+def test_a_session_ends_with_its_token(strict: Server) -> None:
+    with listening(strict.ws, "tokens", token=token("ann", "system:tokens", 2.5)) as one:
+        one.closed_by_server(4504)
+
+
+def test_a_full_system_takes_nobody_more_under_any_of_its_names(strict: Server) -> None:
+    with listening(strict.ws, "two") as one, listening(strict.ws, "alias") as two:
+        assert opening(strict, "/ws?systemId=two") == (-1009, 4005)
+        assert opening(strict, "/ws?systemId=alias") == (-1009, 4005)
+        done(strict.http, "send_to_system", "alias", ADMIN, data="both")
+        assert [one.told()["data"], two.told()["data"]] == ["both"] * 2
+    eventually(lambda: opening(strict, "/ws?systemId=two") == (0, None))
+
+
+def test_pages_of_other_hosts_may_connect_only_where_no_list_of_hosts_is_kept(strict: Server) -> None:
+    foreign = [("Origin", "https://evil.example.com")]
+    assert opening(strict, "/ws?systemId=pages", more=foreign) == (-1003, 4505)
+    assert opening(strict, "/ws?systemId=pages", more=[("Origin", "https://shop.example.com")]) == (0, None)
+    assert opening(strict, "/ws?systemId=two", more=foreign) == (0, None)
+
+
+def test_a_system_for_another_dialect_takes_no_clients(strict: Server) -> None:
+    assert opening(strict, "/ws?systemId=cmd") == (-1003, 4505)
+
+
+def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(launch: Launch, door: str) -> None:
+    server = launch(door)
+    system = new_system(server.http)
+    config = str(server.config_file)
+    made = run_cli("key", "create", "--config", config, "--scope", "push", "--app", f"system:{system}")
+    assert made.returncode == 0, made
+    key = next(word for word in made.stdout.split() if word.startswith("imk_"))
+    eventually(lambda: api(server.http, "is_online", WHOLE, system).json["msg"] == "未授权", 10)
+    with listening(server.ws, system) as one:
+        answer = api(server.http, "send_to_client", {"clientId": one.id, "data": "x"}, system, key=key)
+        assert answer.json["code"] == 0
+        assert one.told()["data"] == "x"
+
+
+def test_the_hot_routes_and_flask_answer_the_same(server: Server, system: str) -> None:
+    """A hot route comes to Flask where the request target is spelt in absolute form."""
+    with listening(server.ws, system) as one:
+        fields = {"clientId": one.id, "data": "x"}
+        hot = api_request("send_to_client", fields, system)
+        for data in (hot, hot.replace(b"POST /api", b"POST http://127.0.0.1/api", 1)):
+            answer = ask(server.http, data)
+            assert list(answer.json) == ["code", "msg", "data"]
+            assert one.told()["messageId"] == answer.json["data"]["messageId"]
+    assert send_to_client(server.http, system, "x")
