@@ -1,4 +1,4 @@
-"""A back end that is told and asked, made of a list: what :class:`imserver.services.outgoing.Outgoing` reaches."""
+"""A back end that is told and asked, in this process: what stands behind `Outgoing`."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
