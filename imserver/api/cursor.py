@@ -10,6 +10,10 @@ def cursor(name: str) -> str:
     return base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
 
 
-def read_cursor(text: str) -> str:
-    """The name that :func:`cursor` was made of. Raises ValueError if it is none."""
-    return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True).decode()
+def read_cursor(text: str, errors: str = "strict") -> str:
+    """The name that :func:`cursor` was made of. Raises ValueError if it is none.
+
+    ``errors`` as in :meth:`bytes.decode`: with ``"replace"`` whatever is base64 stands for some name.
+    """
+    content = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    return content.decode(errors=errors)

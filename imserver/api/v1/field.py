@@ -26,7 +26,13 @@ RoomName = Annotated[
 ConnectionId = Annotated[
     str, Meta(min_length=1, description="The id of a connection, as presence and rooms tell it.")
 ]
-Cursor = Annotated[str, Meta(description="Where to go on: `next` of the page before.")]
+Cursor = Annotated[
+    str,
+    Meta(
+        pattern="^([A-Za-z0-9_-]{4})*([A-Za-z0-9_-]{2,3})?$",
+        description="Where to go on: `next` of the page before.",
+    ),
+]
 Next = Annotated[str, Meta(description="The `cursor` of the page that follows; empty at the end.")]
 Limit = Annotated[int, Meta(ge=1, le=PAGE_LIMIT, description="Most entries of this page.")]
 Device = Annotated[str, Meta(description="The name that the device gave itself; empty if it gave none.")]

@@ -100,6 +100,44 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     store: Annotated[bool, Meta(description="Refused: this server stores no messages.")] = False
 
 
+MESSAGE_RULES: Final = {
+    "oneOf": [{"required": ["message"]}, {"required": ["text"]}, {"required": ["data"]}],
+    "anyOf": [
+        {"properties": {"message": {"type": "string"}}},
+        {
+            "properties": {
+                "message": {
+                    "type": "object",
+                    "oneOf": [{"required": ["text"]}, {"required": ["data"]}],
+                },
+                "type": {"const": "text"},
+                "code": {"const": 0},
+                "note": {"const": ""},
+            }
+        },
+    ],
+    "properties": {"store": {"const": False}},
+}
+"""What :func:`event_of` demands of a message, as JSON Schema."""
+PUSH_RULES: Final = {
+    "allOf": [
+        MESSAGE_RULES,
+        {
+            "oneOf": [
+                {"required": ["targets"]},
+                {"required": ["user"]},
+                {"required": ["users"]},
+                {"required": ["connection"]},
+                {"required": ["room"]},
+                {"required": ["all"], "properties": {"all": {"const": True}}},
+            ]
+        },
+    ],
+    "dependentRequired": {"device": ["user"]},
+}
+"""What :func:`check` demands besides."""
+
+
 def size(push: PushRequest) -> int:
     """How many targets a push has."""
     if push.targets is not UNSET:

@@ -152,7 +152,7 @@ def _operation(
         "responses": _responses(row, references),
     }
     if row.body is not None:
-        content: dict[str, Any] = {"schema": references[row.body]}
+        content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
         if row.example_body is not None:
             content["examples"] = {"example": {"value": row.example_body}}
         described["requestBody"] = {"required": True, "content": {JSON: content}}

@@ -31,7 +31,8 @@ class Operation(Struct, frozen=True):
 
     ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
     the one that the body of an answer of ``status`` is made of (None: there is none of them, or the document
-    cannot tell its shape). The examples are what goes over the wire, as Python's JSON has it. ``problems``
+    cannot tell its shape); ``rules`` is what the function demands of a body besides, as JSON Schema. The
+    examples are what goes over the wire, as Python's JSON has it. ``problems``
     and the headers are those that are this route's own: what every route has is said once, in
     :mod:`imserver.api.v1.openapi`.
     """
@@ -50,6 +51,7 @@ class Operation(Struct, frozen=True):
     problems: tuple[HttpProblem, ...] = ()
     headers: tuple[Header, ...] = ()
     answer_headers: tuple[Header, ...] = ()
+    rules: dict[str, Any] = {}
     example_query: dict[str, Any] | None = None
     example_body: Any = None
     example_answer: Any = None

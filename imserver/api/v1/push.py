@@ -14,6 +14,8 @@ from imserver.api.reply import Answer
 from imserver.api.style import Problem
 from imserver.api.v1.message import (
     MAX_ID_CHARACTERS,
+    MESSAGE_RULES,
+    PUSH_RULES,
     AppName,
     Code,
     Data,
@@ -113,6 +115,7 @@ OPERATIONS: Final = (
         problems=SENDING_PROBLEMS,
         headers=(IDEMPOTENCY_KEY,),
         answer_headers=(REPLAYED,),
+        rules=PUSH_RULES,
         example_body={"app": "101", "user": "ann", "text": "your order has been sent"},
         example_answer={"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]},
         hot=True,
@@ -130,6 +133,7 @@ OPERATIONS: Final = (
         problems=SENDING_PROBLEMS,
         headers=(IDEMPOTENCY_KEY,),
         answer_headers=(REPLAYED,),
+        rules=MESSAGE_RULES,
         example_body={"app": "101", "room": "lobby", "sender": "ann", "text": "hello"},
         example_answer={"sent": 1, "results": [{"target": {"room": "lobby"}, "status": "sent"}]},
         hot=True,

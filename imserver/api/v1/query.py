@@ -29,10 +29,8 @@ def read_query(call: Call, kind: type[T]) -> T:
 
 
 def after(cursor: str) -> str | None:
-    """The name behind which a page begins; None for the first page. Raises :class:`Problem`."""
-    if not cursor:
-        return None
-    try:
-        return read_cursor(cursor)
-    except ValueError:
-        raise Problem(HTTP_INVALID_REQUEST, "This `cursor` is not one that a page gave as `next`") from None
+    """The name behind which a page begins; None for the first page.
+
+    A cursor that no page has given, but could have, stands for some place in the list.
+    """
+    return read_cursor(cursor, "replace") if cursor else None

@@ -22,6 +22,9 @@ GZIP_BYTES: Final = 1024
 _GZIP_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
 
+_A_FLOAT: Final = "got `float`"
+_EXACT: Final = 2**53  # up to here every whole number is a float of its own
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -44,7 +47,22 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryvie
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
-        raise Problem(errors.HTTP_INVALID_REQUEST, str(error)) from None
+        text = str(error)
+    if _A_FLOAT in text:
+        # Some languages write 1.0 for 1, and for JSON Schema it is an integer.
+        try:
+            return decoder.decode(_encode(_decode_whole(body)))
+        except (ValueError, RecursionError) as error:
+            text = str(error)
+    raise Problem(errors.HTTP_INVALID_REQUEST, text)
+
+
+def _whole(text: str) -> int | float:
+    number = float(text)
+    return int(number) if number.is_integer() and abs(number) < _EXACT else number
+
+
+_decode_whole = msgspec.json.Decoder(float_hook=_whole).decode
 
 
 def inflate(body: bytes, limit: int) -> bytes:
