@@ -41,11 +41,13 @@ from imserver.services.courier import (
 )
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
+from imserver.services.one_database import OneDatabase
 from imserver.services.order import Arrivals
 from imserver.services.questions import Alive, Kick, Questions, encode
 from imserver.services.removals import LocalRemovals
 from imserver.services.strays import Strays
 from imserver.services.verdict import Admits
+from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Cluster:
         self,
         config: Config,
         secret: bytes,
+        store: Store,
         questions: Questions,
         ids: ConnectionIds,
         hub: Hub,
@@ -70,6 +73,7 @@ class Cluster:
         max_rooms: Callable[[str], int],
     ) -> None:
         self._config = config
+        self._store = store
         self._hub = hub
         self._fanout = fanout
         self._delivery = delivery
@@ -111,6 +115,7 @@ class Cluster:
             self.rpc,
             config.cluster.rpc_seconds,
         )
+        self.database = OneDatabase(store, self.registry)
         seconds = config.cluster.rpc_seconds
 
         def node() -> str:
@@ -185,6 +190,7 @@ class Cluster:
                 started_at=time(),
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
+                database=self._store.id,
                 birth=self._ids.birth,
                 clients=f"{address}:{port}",
             )

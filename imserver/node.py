@@ -262,6 +262,7 @@ class Node:
         cluster = Cluster(
             self.config,
             secret,
+            self.store,
             self.questions,
             self.ids,
             self.hub,
@@ -454,6 +455,7 @@ class Node:
             self._report()
             if self.cluster is not None:
                 self.cluster.sessions.count_elsewhere()
+                self.cluster.database.check()
             self.flusher.expire()
             self.carrier.expire()
             self.logins.expire()
@@ -549,7 +551,8 @@ class Node:
 
     def ready(self) -> bool:
         """Whether this node can do its work."""
-        return self._ready and self.registry.healthy() and self.store.healthy()
+        one = self.cluster is None or not self.cluster.database.wrong
+        return self._ready and self.registry.healthy() and self.store.healthy() and one
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         """What ``/system/state`` tells of this node; see :meth:`imserver.report.Report.state`."""

@@ -50,6 +50,8 @@ class Lease(Struct, frozen=True):
     """``ip:port`` of where its clients connect, as operators read it; ``""``: not told."""
     unsettled: bool = False
     """Its rooms are not all in the registry: whoever publishes to any sends to this node too."""
+    database: str = ""
+    """The id of the database in which it keeps apps and keys; ``""``: it keeps none yet."""
 
 
 class Session(Struct, gc=False, eq=False):
@@ -221,6 +223,10 @@ class Registry(Protocol):
         unsettled: bool = False,
     ) -> None:
         """What the others shall know of this node; travels with the next renewal. Never switches."""
+        ...
+
+    def keeps(self, database: str) -> None:
+        """The others shall know, soon, in which database this node keeps things. Never switches."""
         ...
 
     def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun | None:

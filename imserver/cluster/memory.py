@@ -99,6 +99,12 @@ class MemoryRegistry:
         )
         self._leases = {EPOCH: self.lease}
 
+    def keeps(self, database: str) -> None:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        self.lease = msgspec.structs.replace(self.lease, database=database)
+        if self._leases:
+            self._leases = {EPOCH: self.lease}
+
     # --- sessions -------------------------------------------------------------------------------------------
 
     def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun:

@@ -132,7 +132,8 @@ class LeaseKeeper:
         self.book.forget()
         lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again or self.lease.unsettled)
         data, began = _encode(lease), clock()
-        arguments = (lease.node, lease.host, lease.fingerprint, int(self._lease_seconds * 1000), data)
+        milliseconds, database = int(self._lease_seconds * 1000), lease.database
+        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database)
         reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
         if reply[0] != b"ok":
             raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
@@ -156,6 +157,11 @@ class LeaseKeeper:
             unsettled=unsettled,
         )
         return urgent
+
+    def keeps(self, database: str) -> None:
+        """The next renewal, at once, shall tell which database this node has. Never switches."""
+        self._renewed_at = -math.inf
+        self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def look(self) -> bool:
         """Look into Redis, and renew the lease if it is time to. True if other lives are live now. Switches.
@@ -245,6 +251,11 @@ def _refusal(reason: bytes, other: str, lease: Lease) -> str:
         return (
             f"the cluster has another secret than this node (its node {other} was asked): give all nodes the "
             "same server.secret_file, or the same server.data_dir"
+        )
+    if reason == b"database":
+        return (
+            f"the cluster keeps its apps and keys in another database than this node (its node {other} was "
+            "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir"
         )
     return (
         f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "

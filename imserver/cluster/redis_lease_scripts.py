@@ -32,13 +32,15 @@ for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do bur
 JOIN: Final = script(
     _EXPIRE
     + """
--- ARGV: node, host, fingerprint, milliseconds of the lease, lease.
--- Returns 'ok', epoch | 'fingerprint', a node that has another | 'address', whose machine has it.
+-- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database.
+-- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
+-- | 'address', whose machine has it.
 local lives = redis.call('HGETALL', KEYS[2])
 local twins = {}
 for k = 1, #lives, 2 do
   local other = cjson.decode(lives[k + 1])
   if other.fingerprint ~= ARGV[3] then return {'fingerprint', other.node} end
+  if (other.database or '') ~= '' and other.database ~= ARGV[6] then return {'database', other.node} end
   if other.node == ARGV[1] then
     if other.host ~= ARGV[2] then return {'address', other.host} end
     twins[#twins + 1] = lives[k]

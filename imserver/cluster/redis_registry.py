@@ -173,6 +173,12 @@ class RedisRegistry:
         if self._keeper.report(connections, counts, draining, unsettled):
             self._watch.hurry()
 
+    def keeps(self, database: str) -> None:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        self._keeper.keeps(database)
+        if self._keeper.lease.epoch:
+            self._watch.hurry()
+
     def _leases_changed(self) -> None:
         gevent.spawn(self.on_leases)
 

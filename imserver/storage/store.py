@@ -47,7 +47,7 @@ class Store:
         self._looks_ended = 0
         self._look_failed: StorageUnavailable | None = None
         self.allows: Callable[[str], str] = lambda _id: ""
-        """(id of a database) → why this node must not use it; ``""``: it may."""
+        """(id of a database, ``""`` of one to be made) → why this node must not use it; ``""``: it may."""
         self.on_open: Callable[[str], object] = lambda _id: None
         """Called with the id of the database when it is open."""
         self.on_changes: list[Callable[[Changes], object]] = []
@@ -98,11 +98,13 @@ class Store:
                 # SQLAlchemy and a driver: 20 MB that a node with nothing to keep need not have.
                 from imserver.storage.database import Database
 
+                if not self.place.exists and (objection := self.allows("")):
+                    raise StartError(f"storage: {objection}")
                 database = Database(self.place, self._settings, self._threaded)
                 try:
                     database.open()
                     if objection := self.allows(database.id):
-                        raise StartError(f"storage: {self.place.shown}: {objection}")
+                        raise StartError(f"storage: {objection}")
                 except BaseException:
                     database.close()
                     raise

@@ -93,6 +93,23 @@ def test_a_node_with_another_secret_does_not_join(server: RedisServer, start_nod
         start_node(server, 2, lease={"fingerprint": "f2"})
 
 
+@pytest.mark.parametrize("own", ["d2", ""])
+def test_a_node_with_another_database_or_none_does_not_join(
+    server: RedisServer, start_node: StartNode, own: str
+) -> None:
+    start_node(server, 1, lease={"database": "d1"})
+    with pytest.raises(StartError, match=r"another database than this node .*127\.0\.0\.1:9002.*storage\.url"):
+        start_node(server, 2, lease={"database": own})
+
+
+def test_a_node_with_a_database_joins_those_that_have_none_yet(
+    server: RedisServer, start_node: StartNode
+) -> None:
+    start_node(server, 1)
+    first = start_node(server, 2, lease={"database": "d1"})
+    assert start_node(server, 3, lease={"database": "d1"}).lease.epoch > first.lease.epoch
+
+
 def test_an_address_that_a_live_node_of_another_machine_has_is_refused(
     server: RedisServer, start_node: StartNode
 ) -> None:

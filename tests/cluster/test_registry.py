@@ -86,6 +86,11 @@ def test_what_a_node_reports_is_seen_in_its_lease(registry: Registry) -> None:
     until(told)
 
 
+def test_the_database_in_which_a_node_keeps_things_is_seen_in_its_lease(registry: Registry) -> None:
+    registry.keeps("d1")
+    until(lambda: registry.leases()[registry.lease.epoch].database == "d1")
+
+
 def test_a_stopped_node_is_not_healthy(registry: Registry) -> None:
     registry.stop()
     assert not registry.healthy()
