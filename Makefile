@@ -8,7 +8,7 @@ RUN := $(VENV)/bin/python
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test style types coverage faults bench smoke million autobahn wheel lock clean
+.PHONY: help serve test style types coverage faults schema bench smoke million autobahn wheel lock clean
 
 help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
@@ -21,6 +21,9 @@ test: $(VENV)/dev  ## run all tests
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
 	$(RUN) -m pytest -p no:cacheprovider tests/faults $(ARGS)
+
+schema: $(VENV)/dev  ## ask a server 10,000 questions a door that are made of its OpenAPI document (minutes)
+	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider tests/schema $(ARGS)
 
 style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff check .

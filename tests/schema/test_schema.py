@@ -1,0 +1,61 @@
+"""A tester that reads the OpenAPI document asks the running server whatever the document allows, and what it
+does not: no answer may be one that the document does not tell, and none a failure.
+
+``make schema`` asks 10,000 questions a door, the suite about 1,700.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.integration.cmd import logged_in
+from tests.support import DOORS, clean_environment
+
+KEY = "a key of the schema-driven tester, which may do everything"
+CONFIG = Path(__file__).with_name("schemathesis.toml")
+EXAMPLES = int(os.environ.get("SCHEMA_EXAMPLES", "5"))
+"""Questions that are made up for an operation, besides those that go through its limits one by one."""
+STREAMS = ("/api/v1/events", "/api/v1/publisher")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60 + 20 * EXAMPLES)]
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_the_server_answers_as_its_document_says(
+    door: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(
+        door=door, config={"api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]}}
+    )
+    excluded = [word for path in STREAMS for word in ("--exclude-path", path)]
+    with logged_in(server.ws, "ann", 101), logged_in(server.ws, "bob", 101):
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                "--config-file",
+                str(CONFIG),
+                "run",
+                f"{server.http_url}/api/v1/openapi.json",
+                "--header",
+                f"Authorization: Bearer {KEY}",
+                "--max-examples",
+                str(EXAMPLES),
+                "--no-color",
+                *excluded,
+            ],
+            cwd=tmp_path,
+            env=clean_environment(NO_PROXY="*", no_proxy="*"),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-20_000:] + done.stderr
+    generated = re.search(r"(\d+) generated", done.stdout)
+    assert generated, done.stdout
+    print(generated[0], "by", door)
+    assert int(generated[1]) >= max(EXAMPLES * 15, 500)
