@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
@@ -16,9 +16,7 @@ from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.errors import HTTP_TOO_MANY_TARGETS
-
-if TYPE_CHECKING:
-    from imserver.services.presence import Where
+from imserver.services.presence import Where
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
