@@ -205,6 +205,40 @@ _OWN = {
     "slow_readers": "Connections closed because they did not read",
 }
 
+_BACK_ENDS = (
+    Metric(
+        "imserver_logins_denied_total",
+        "counter",
+        "Logins that the rules of an app refused, by reason",
+        attrgetter("metrics.denials"),
+        "reason",
+    ),
+    Metric(
+        "imserver_webhook_waiting",
+        "gauge",
+        "Events that wait to be told to back ends",
+        attrgetter("webhooks.tally.waiting"),
+    ),
+    Metric(
+        "imserver_webhook_waiting_bytes",
+        "gauge",
+        "Bytes of these events",
+        attrgetter("webhooks.tally.waiting_bytes"),
+    ),
+)
+
+_WEBHOOKS = {
+    "delivered": "Events that back ends have taken",
+    "failures": "Requests with events that failed and are repeated",
+    "dropped": "Events that no back end was told of",
+}
+
+_AUTHORISE = {
+    "asked": "Logins about which back ends were asked",
+    "refused": "Logins that they refused",
+    "undecided": "Logins refused because the back end did not say in time",
+}
+
 _MESSAGE_IDS = {
     "repeats": "Pushes with a message id that was accepted before, on this node",
     "evicted": "Message ids forgotten before their time, for want of room",
@@ -299,6 +333,9 @@ METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
     *_counters("imserver", "metrics", _OWN),
+    *_BACK_ENDS,
+    *_counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
+    *_counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
     *_counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
     *_CLUSTER,
     *_counters("imserver_registry", "cluster.registry.counters", _REGISTRY),

@@ -40,12 +40,13 @@ class AnyNode:
         self.carrier = SimpleNamespace(connections={1, 2, 3})
         self.gate = SimpleNamespace(limit=100)
         apps = {
-            "101": SimpleNamespace(users={"ann": 1, "bob": [2, 3]}, several=1),
-            '7"\n\\': SimpleNamespace(users={}, several=0),
+            "101": SimpleNamespace(name="101", users={"ann": 1, "bob": [2, 3]}, several=1),
+            '7"\n\\': SimpleNamespace(name='7"\n\\', users={}, several=0),
         }
-        self.hub = SimpleNamespace(apps=apps)
+        self.hub = SimpleNamespace(apps=apps, registered=apps.values)
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
         self.dedupe = FakeNode().dedupe
+        self.webhooks = FakeNode().webhooks
         registry = SimpleNamespace(counters=Counters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2})
         self.cluster = (
             SimpleNamespace(
