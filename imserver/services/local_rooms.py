@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from heapq import nsmallest
 from itertools import islice
+from math import isfinite
 from typing import Final, Protocol
 
 import gevent
@@ -252,6 +253,7 @@ def read_cursor(text: str) -> tuple[float, int]:
     """The place that :func:`cursor` wrote; before all members if it is no such text."""
     joined, _, birth = text.partition("-")
     try:
-        return float(joined), int(birth, 16)
+        place = float(joined), int(birth, 16)
     except ValueError:
         return 0.0, 0
+    return place if isfinite(place[0]) else (0.0, 0)
