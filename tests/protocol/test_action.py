@@ -1,0 +1,140 @@
+"""The action dialect frame by frame: what is read, and the exact bytes of what is told."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver import errors
+from imserver.model import BadFrame, Event, Heartbeat, Reply, Say, TalkLogin
+from imserver.protocol.action import MAX_ROOM_BYTES, ActionDialect
+from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
+
+VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").read_text(encoding="utf-8"))
+
+action = ActionDialect()
+relaxed = settings(deadline=None)
+
+
+def login(**data: Any) -> Any:
+    """The command of a login with this data, or the code of its refusal."""
+    request = action.decode(json.dumps({"seq": "1", "action": "login", "data": data}).encode())
+    return request.command or request.code
+
+
+def say(**data: Any) -> Any:
+    """The command of a message with this data, or the code of its refusal."""
+    request = action.decode(json.dumps({"seq": "7", "action": "sendmsg", "data": data}).encode())
+    return request.command or request.code
+
+
+def alike(found: bytes, wanted: str) -> bool:
+    """Whether the bytes are the wanted ones; ``<digits>`` stands for any."""
+    pattern = re.escape(wanted).replace(re.escape("<digits>"), "[0-9]+")
+    return re.fullmatch(pattern, found.decode()) is not None
+
+
+# --- what is read -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
+def test_a_sample_is_read_as_its_answer_says(row: dict[str, Any]) -> None:
+    if row["answer"] == BAD_FRAME_REPLY.decode():
+        with pytest.raises(BadFrame) as bad:
+            action.decode(row["send"].encode())
+        assert bad.value.reply == BAD_FRAME_REPLY
+        return
+    request = action.decode(row["send"].encode())
+    wanted = json.loads(row["answer"])
+    code = wanted["response"]["code"]
+    if request.command is None:
+        assert action.encode_reply(request, Reply(request.code)).decode() == row["answer"]
+    else:
+        # What needs no session, or an app that there is, may be refused by others.
+        assert code in (errors.REPLY_OK, errors.REPLY_NOT_LOGGED_IN, errors.REPLY_UNAUTHORIZED)
+        assert action.encode_reply(request, Reply(code)).decode() == row["answer"]
+
+
+def test_a_login_names_the_peer_or_the_room() -> None:
+    assert login(userId="1", appId=1, toUid="2", groupsId="0") == TalkLogin("action:1", "1", peer="2")
+    assert login(userId="1", appId=2, toUid="0", groupsId="5") == TalkLogin("action:2", "1", room="5")
+    assert login(userId="1", appId=1, toUid="2", token="t") == TalkLogin("action:1", "1", "t", peer="2")
+
+
+def test_a_login_without_a_room_is_in_none() -> None:
+    for data in ({}, {"groupsId": ""}, {"groupsId": "0"}, {"groupsId": None}):
+        assert login(userId="1", appId=1, **data) == TalkLogin("action:1", "1")
+
+
+@pytest.mark.parametrize("peer", ["null", "", "x" * (MAX_USER_BYTES + 1), "一二三四五六七"])
+def test_a_peer_that_nobody_can_be_is_nobody(peer: str) -> None:
+    assert login(userId="1", appId=1, toUid=peer, groupsId="0") == TalkLogin("action:1", "1")
+
+
+def test_the_length_of_a_room_is_that_of_its_bytes() -> None:
+    room = "群" * (MAX_ROOM_BYTES // 3)
+    assert login(userId="1", appId=1, groupsId=room) == TalkLogin("action:1", "1", room=room)
+    assert login(userId="1", appId=1, groupsId=room + "群") == errors.REPLY_BAD_PARAMETER
+
+
+def test_a_message_has_the_id_of_its_request() -> None:
+    assert say(msgType="voice", message="x") == Say("voice", "x", "7")
+    assert say(MsgType="voice", MESSAGE="x", more=1) == Say("voice", "x", "7")
+
+
+def test_whom_a_message_names_is_not_looked_at() -> None:
+    assert say(msgType="text", message="x", userId="9", appId=2, toUid="8", groupsId="7") == Say(
+        "text", "x", "7"
+    )
+
+
+@relaxed
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=60))
+def test_words_come_out_as_they_went_in(words: str) -> None:
+    command = say(msgType=words, message=words)
+    assert command == Say(words, words, "7")
+    before, behind = action.encode_for(Event("msg", words, words, words, words)) or (b"", b"")
+    data = json.loads(before + b'"2"' + behind)["data"]
+    assert {data[key] for key in ("msgId", "msgType", "content", "from")} == {words} or not words
+
+
+def test_lone_surrogates_are_replaced() -> None:
+    frame = b'{"seq":"1","action":"sendmsg","data":{"msgType":"text","message":"\\ud800"}}'
+    assert action.decode(frame).command == Say("text", "\ufffd", "1")
+
+
+def test_a_heartbeat_is_one_whatever_it_says() -> None:
+    assert isinstance(action.decode(b'{"action":"heartbeat","data":{"userId":"x"}}').command, Heartbeat)
+
+
+# --- what is told -------------------------------------------------------------------------------------------
+
+
+def test_the_server_speaks_first() -> None:
+    assert alike(action.greet(), VECTORS["opening"])
+
+
+@pytest.mark.parametrize("row", VECTORS["pushes"], ids=lambda row: row["name"])
+def test_an_event_is_told_in_the_bytes_of_its_sample(row: dict[str, Any]) -> None:
+    event = dict(row["event"])
+    event["data"] = event.get("data", "").encode()
+    halves = action.encode_for(Event(**event))
+    if row["frame"] is None:
+        assert halves is None
+        return
+    assert halves is not None
+    assert alike(json.dumps(row["receiver"]).encode().join(halves), row["frame"])
+
+
+def test_the_receiver_is_the_only_thing_that_differs() -> None:
+    event = Event("msg", "1", "hi", "7", time=5)
+    assert action.encode_event(event) == b'""'.join(action.encode_for(event) or ())
+
+
+def test_what_has_no_time_has_that_of_now() -> None:
+    _, behind = action.encode_for(Event("msg", "1", "hi", "7")) or (b"", b"")
+    assert re.fullmatch(rb',"msgTimestamp":"[1-9][0-9]{9}"\}\}', behind)
