@@ -328,7 +328,14 @@ class Node:
 
     def _make_streams(self) -> Streams:
         events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))
-        return Streams(self.carrier, self.gate, self.metrics, {EVENTS_PATH: events.open}, events.refuse)
+        return Streams(
+            self.carrier,
+            self.gate,
+            self.metrics,
+            {EVENTS_PATH: events.open},
+            events.refuse,
+            self.config.websocket.client_silent_seconds,
+        )
 
     def _make_overview(self) -> Overview:
         def own_state(asked: State) -> dict[str, Any]:

@@ -18,6 +18,8 @@ NAME: Final = "sse"
 COMMENT: Final = b":\n\n"
 """Says nothing, and keeps the connection from being idle."""
 
+_BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
+
 _encode = msgspec.json.Encoder().encode
 
 
@@ -45,7 +47,11 @@ class SseDialect:
 
     def encode_event(self, event: Event) -> bytes | None:
         """The event as it stands in the stream."""
-        return b"data: %b\n\n" % to_json(self.app, event)
+        line = to_json(self.app, event)
+        if b"\n" in line or b"\r" in line:
+            # A payload as it was given, laid out for people: a line's end would end the event.
+            line = line.translate(_BLANKS)
+        return b"data: %b\n\n" % line
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Never asked: no event names its receiver."""

@@ -27,8 +27,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _RECEIVE_BYTES: Final = 4096
-_SILENT_MILLISECONDS: Final = 75_000
-"""How long the peer's kernel may leave what was sent unacknowledged: a stream has no other sign of life."""
+_LONGEST_SECONDS: Final = 86400.0
 
 Refuse = Callable[[int], bytes]
 """A close code → the whole HTTP response that says so."""
@@ -119,6 +118,8 @@ class Streams:
     """Takes over the sockets of requests for streams, from both doors.
 
     ``paths`` maps a path to what opens a stream there, ``refuse`` makes a response of (request, close code).
+    ``silent_seconds``: how long the peer's kernel may leave what was sent unacknowledged, for a stream has no
+    other sign of life.
     """
 
     def __init__(
@@ -128,12 +129,14 @@ class Streams:
         metrics: Metrics,
         paths: Mapping[str, Open],
         refuse: Callable[[Head, int], bytes],
+        silent_seconds: float,
     ) -> None:
         self._carrier = carrier
         self._gate = gate
         self._metrics = metrics
         self.paths = paths
         self._refuse = refuse
+        self._silent_milliseconds = int(min(silent_seconds, _LONGEST_SECONDS) * 1000)
         self._waiting = StreamEncoding(SseDialect(""))
         """Of streams that have not begun."""
 
@@ -159,7 +162,7 @@ class Streams:
         if guest.close_code:
             stream.close(guest.close_code)
             return
-        _notice_silence(sock)
+        _notice_silence(sock, self._silent_milliseconds)
         self._metrics.streams += 1
         stream.reading = True
         try:
@@ -173,8 +176,8 @@ class Streams:
                 carrier.poller.unmask(stream)
 
 
-def _notice_silence(sock: _socket.socket) -> None:
+def _notice_silence(sock: _socket.socket, milliseconds: int) -> None:
     """Have the kernel end a connection whose peer has silently gone, where it can (Linux)."""
     option = getattr(_socket, "TCP_USER_TIMEOUT", None)
     if option is not None and sock.family != getattr(_socket, "AF_UNIX", None):
-        sock.setsockopt(_socket.IPPROTO_TCP, option, _SILENT_MILLISECONDS)
+        sock.setsockopt(_socket.IPPROTO_TCP, option, milliseconds)

@@ -1,0 +1,102 @@
+"""A listener of event streams on the raw client; parsed strictly (HTML standard, section 9.2)."""
+
+import contextlib
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Self
+from urllib.parse import urlencode
+
+from .raw import PATIENCE_SECONDS, Address, Raw, Response, request
+
+PATH = "/api/v1/events"
+_BLOCK = re.compile(
+    rb"(?:retry: (?P<retry>\d+)\n)?(?:event: (?P<name>\w+)\n)?data: (?P<data>[^\r\n]*)\n\n", re.ASCII
+)
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One event: its name (``""``: none), its data as JSON, the pause before coming back if it says so."""
+
+    name: str
+    data: Any
+    retry: int | None = None
+
+
+class Listener(Raw):
+    """A connection that asks for a stream. ``comments`` counts the comments that have come."""
+
+    def __init__(self, address: Address, **options: Any) -> None:
+        super().__init__(address, **options)
+        self.comments = 0
+        self.head: Response | None = None
+
+    def listen(
+        self,
+        headers: Iterable[tuple[str, str]] = (),
+        protocol: str = "HTTP/1.1",
+        before: bytes = b"",
+        **query: Any,
+    ) -> Self:
+        """Ask for a stream, and check that it is one."""
+        self.send(before + request(f"{PATH}?{urlencode(query)}", headers=headers, protocol=protocol))
+        if before:
+            assert self.response().status == 200
+        return self.begun()
+
+    def begun(self) -> Self:
+        """The head of the answer, and the event ``ready``."""
+        head = self.head = self.response(to_head=True)
+        assert head.status == 200, head
+        assert head.header("content-type") == "text/event-stream; charset=utf-8"
+        assert head.header("content-length") is None
+        self.ready = self.event("ready")
+        return self
+
+    def event(self, name: str = "", seconds: float = PATIENCE_SECONDS) -> Heard:
+        """The next event, which must have this name."""
+        deadline = time.monotonic() + seconds
+        while (block := self._until(b"\n\n", deadline)) == b":\n\n":
+            self.comments += 1
+        found = _BLOCK.fullmatch(block)
+        assert found is not None, f"no event: {block!r}"
+        heard = Heard(
+            (found["name"] or b"").decode(),
+            json.loads(found["data"]),
+            int(found["retry"]) if found["retry"] else None,
+        )
+        assert heard.name == name, heard
+        return heard
+
+    def message(self, seconds: float = PATIENCE_SECONDS) -> Any:
+        """The data of the next push; who comes and goes is passed over."""
+        while (heard := self.event(seconds=seconds)).data["event"] != "msg":
+            pass
+        return heard.data
+
+
+@contextlib.contextmanager
+def listening(address: Address, app: str | int, user: str, **options: Any) -> Iterator[Listener]:
+    """A stream that is ready."""
+    with Listener(address) as one:
+        yield one.listen(app=app, user=user, **options)
+
+
+def ask_for(address: Address, headers: Iterable[tuple[str, str]] = (), **query: Any) -> Response:
+    """The answer to a request for a stream that has to be refused; the connection must end behind it."""
+    with Raw(address) as one:
+        answer = one.ask(request(f"{PATH}?{urlencode(query)}", headers=headers))
+        assert answer.status != 200, answer
+        one.ended()
+    return answer
+
+
+def end_of(one: Listener) -> Any:
+    """Everything up to the end of a stream: the data of the last event, which must be named ``end``."""
+    *_, last = [block for block in one.rest().split(b"\n\n") if block]
+    name, _, data = last.partition(b"\n")
+    assert name == b"event: end", last
+    return json.loads(data.removeprefix(b"data: "))

@@ -1,0 +1,375 @@
+"""Event streams against real servers, by both doors: what they bring, when they are refused, how they end."""
+
+import contextlib
+import json
+import socket
+import threading
+import time
+from typing import Any
+
+import jwt
+import pytest
+
+from imserver import errors
+from tests.support import Server, eventually
+
+from .cmd import get, good, is_online, json_request, logged_in, post, send_message, send_to_all, users
+from .raw import PATIENCE_SECONDS, ask, request
+from .setting import Launch
+from .sse import PATH, Listener, ask_for, end_of, listening
+
+JSON = [("Content-Type", "application/json")]
+SECRET = "0123456789abcdef0123456789abcdef"
+KEYS = [
+    {"key": "all", "scopes": ["admin"]},
+    {"key": "reader", "scopes": ["read"], "apps": ["101"]},
+    {"key": "pusher", "scopes": ["push"], "apps": ["101"]},
+]
+
+
+@pytest.fixture(scope="module")
+def closed(launch: Launch, door: str) -> Server:
+    """A server that asks for keys and tokens."""
+    return launch(
+        door,
+        api={"keys": KEYS},
+        apps={
+            "101": {},
+            "signed": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
+            "sockets": {"dialects": ["cmd"]},
+            "small": {"max_connections": 1},
+            "shut": {"login_policy": "refuse"},
+        },
+        websocket={"close_seconds": 1},
+    )
+
+
+def bearer(key: str) -> list[tuple[str, str]]:
+    return [("Authorization", f"Bearer {key}")]
+
+
+def token(user: str, seconds: int = 60, app: str = "signed") -> str:
+    return jwt.encode({"sub": user, "app": app, "exp": int(time.time()) + seconds}, SECRET, "HS256")
+
+
+def publish(server: Server, app: int, room: str, text: str) -> Any:
+    """A push to a room by the HTTP interface."""
+    answer = ask(server.http, json_request("/api/v1/push", {"app": str(app), "room": room, "text": text}))
+    assert answer.status == 200, answer
+    return answer.json
+
+
+# --- what a stream brings -----------------------------------------------------------------------------------
+
+
+def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: int) -> None:
+    with listening(server.http, app, "ann", device="tablet") as ann:
+        assert ann.ready.data == {
+            "event": "ready",
+            "app": str(app),
+            "user": "ann",
+            "device": "tablet",
+            "rooms": [],
+            "resumed": False,
+        }
+        assert 1000 <= (ann.ready.retry or 0) <= 5000
+        assert ann.head is not None
+        assert ann.head.header("cache-control") == "no-store, no-transform"
+        assert ann.head.header("x-accel-buffering") == "no"
+        assert ann.head.header("access-control-allow-origin") == "*"
+        assert is_online(server.http, "ann", app)
+        assert send_message(server.http, app, "ann", "hello", "m-1") == {"sendResults": True}
+        assert ann.message() == {
+            "event": "msg",
+            "app": str(app),
+            "id": "m-1",
+            "sender": "ann",
+            "type": "text",
+            "text": "hello",
+        }
+
+
+def test_pushes_of_every_kind_arrive_in_their_order(server: Server, app: int) -> None:
+    with listening(server.http, app, "ann", rooms="tea,coffee") as ann:
+        assert ann.ready.data["rooms"] == ["tea", "coffee"]
+        for number in range(20):
+            send_message(server.http, app, "ann", f"to ann {number}")
+            send_to_all(server.http, app, "boss", f"to all {number}")
+            publish(server, app, "coffee", f"to the room {number}")
+        heard = [ann.message()["text"] for _ in range(60)]
+    assert heard == [f"{what} {n}" for n in range(20) for what in ("to ann", "to all", "to the room")]
+
+
+def test_any_text_and_any_payload_is_one_event(server: Server, app: int) -> None:
+    awkward = 'a\nb\r\nc\rd\n\ndata: x\n\n: \u2028"\\ 哈喽 \U0001f600'
+    with listening(server.http, app, "ann") as ann:
+        send_message(server.http, app, "ann", awkward)
+        assert ann.message()["text"] == awkward
+        laid_out = b'{"app":"%d","user":"ann","type":"order","data":{\n  "n": [\r\n 1,\r 2]\n}}' % app
+        sent = ask(
+            server.http,
+            request("/api/v1/push", method="POST", headers=JSON, body=laid_out),
+        )
+        assert sent.json["sent"] == 1, sent
+        heard = ann.message()
+    assert (heard["type"], heard["data"]) == ("order", {"n": [1, 2]})
+
+
+def test_who_comes_and_goes_is_told_as_on_a_websocket(server: Server, app: int) -> None:
+    with listening(server.http, app, "ann") as ann, logged_in(server.ws, "bob", app) as bob:
+        assert ann.event().data == {"event": "enter", "app": str(app), "user": "bob"}
+        with listening(server.http, app, "eve"):
+            assert ann.event().data["user"] == "eve"
+            assert bob.push("enter").json["response"]["data"]["from"] == "eve"
+            assert users(server.http, app) == ["ann", "bob", "eve"]
+        assert bob.push("exit").json["response"]["data"]["from"] == "eve"
+        assert ann.event().data == {"event": "exit", "app": str(app), "user": "eve"}
+    eventually(lambda: users(server.http, app) == [])
+
+
+def test_the_connection_can_be_pushed_to_and_put_into_rooms_by_its_id(server: Server, app: int) -> None:
+    with listening(server.http, app, "ann", with_id="true") as ann:
+        connection = ann.ready.data["connection"]
+        joined = ask(
+            server.http,
+            json_request("/api/v1/rooms/join", {"app": str(app), "room": "r", "connections": [connection]}),
+        )
+        assert joined.status == 200, joined
+        publish(server, app, "r", "to the room")
+        assert ann.message()["text"] == "to the room"
+        pushed = json_request("/api/v1/push", {"app": str(app), "connection": connection, "text": "to you"})
+        assert ask(server.http, pushed).json["sent"] == 1
+        assert ann.message()["text"] == "to you"
+
+
+def test_what_an_older_stream_missed_is_not_resumed_and_said_so(server: Server, app: int) -> None:
+    with Listener(server.http) as one:
+        one.listen(headers=[("Last-Event-ID", "7")], app=app, user="ann")
+        assert one.ready.data["resumed"] is False
+
+
+def test_a_stream_may_follow_other_requests_on_its_connection(server: Server, app: int) -> None:
+    with Listener(server.http) as one:
+        one.listen(before=request("/health"), app=app, user="ann")
+        send_message(server.http, app, "ann", "hello")
+        assert one.message()["text"] == "hello"
+
+
+def test_http_1_0_is_enough_and_what_the_client_sends_is_dropped(server: Server, app: int) -> None:
+    with Listener(server.http) as one:
+        one.listen(protocol="HTTP/1.0", app=app, user="ann")
+        one.send(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+        send_message(server.http, app, "ann", "hello")
+        assert one.message()["text"] == "hello"
+
+
+def test_under_newest_a_later_login_anywhere_is_the_one_that_is_addressed(server: Server) -> None:
+    with listening(server.http, 101, "newest-ann") as older, logged_in(server.ws, "newest-ann", 101) as newer:
+        send_message(server.http, 101, "newest-ann", "to the newer")
+        assert newer.push("msg").json["response"]["data"]["msg"] == "to the newer"
+        with listening(server.http, 101, "newest-ann") as newest:
+            send_message(server.http, 101, "newest-ann", "to the newest")
+            assert newest.message()["text"] == "to the newest"
+            newer.no_push("msg")
+        older.leave()
+
+
+def test_idle_streams_get_comments(launch: Launch, door: str) -> None:
+    server = launch(door, websocket={"client_ping_seconds": 0.2, "client_silent_seconds": 0.6})
+    with listening(server.http, 101, "ann") as ann:
+        eventually(lambda: _comments(ann) >= 3, 5)
+        send_message(server.http, 101, "ann", "still here")
+        assert ann.message()["text"] == "still here"
+
+
+def _comments(one: Listener) -> int:
+    """Comments that wait to be read, at most what has come so far."""
+    one.sock.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        one.waiting += one.sock.recv(4096)
+    one.sock.settimeout(PATIENCE_SECONDS)
+    return one.waiting.count(b":\n\n")
+
+
+# --- how it ends --------------------------------------------------------------------------------------------
+
+
+def test_a_client_that_leaves_is_gone_at_once(server: Server, app: int) -> None:
+    with logged_in(server.ws, "bob", app) as bob:
+        with listening(server.http, app, "ann"):
+            assert bob.push("enter").json["response"]["data"]["from"] == "ann"
+        assert bob.push("exit").json["response"]["data"]["from"] == "ann"
+        with listening(server.http, app, "eve") as eve:
+            eve.reset()
+        assert [bob.push().json["cmd"] for _ in range(2)] == ["enter", "exit"]
+
+
+def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, app: int) -> None:
+    with listening(server.http, app, "ann") as ann:
+        good(post(server.http, "/user/kick", appID=app, userID="ann"))
+        assert end_of(ann) == {"code": errors.CLOSE_KICKED, "reason": "kicked", "reconnect": False}
+    assert not is_online(server.http, "ann", app)
+
+
+def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, door: str) -> None:
+    server = launch(door, drain={"close_seconds": 0.1})
+    with contextlib.ExitStack() as stack:
+        streams = [stack.enter_context(listening(server.http, 101, f"u{number}")) for number in range(20)]
+        stopping = threading.Thread(target=server.stop)
+        stopping.start()
+        ends = [end_of(one) for one in streams]
+        stopping.join()
+    assert ends == [{"code": 1001, "reason": "going away", "reconnect": True}] * 20
+    assert server.process.returncode == 0
+
+
+def test_a_stream_that_is_not_read_is_cut_and_hurts_nobody_else(launch: Launch, door: str) -> None:
+    server = launch(
+        door, limits={"outbox_bytes": 500_000, "outbox_seconds": 1}, websocket={"close_seconds": 1}
+    )
+    big = "x" * 60_000
+    with (
+        Listener(server.http, receive_buffer_bytes=4096) as slow,
+        logged_in(server.ws, "quick", 101) as quick,
+    ):
+        slow.listen(app=101, user="slow")
+        for number in range(2000):
+            if not send_message(server.http, 101, "slow", big)["sendResults"]:
+                break
+            assert number < 500, "so much cannot wait in the kernel alone"
+        assert quick.push("exit").json["response"]["data"]["from"] == "slow"
+        # What was sent is whole events; the end may have been written behind them.
+        blocks = slow.rest().split(b"\n\n")
+        assert all(json.loads(block.removeprefix(b"data: "))["text"] == big for block in blocks[:-2])
+        eventually(lambda: _state(server)["metrics"]["slow_readers"] == 1)
+
+
+def _state(server: Server) -> Any:
+    return good(get(server.http, "/system/state", detail="true"))
+
+
+# --- when it is refused -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("query", "status", "code"),
+    [
+        ({"app": "101"}, 400, "invalid_request"),
+        ({"user": "ann"}, 400, "invalid_request"),
+        ({"app": "101", "user": "ann", "colour": "red"}, 400, "invalid_request"),
+        ({"app": "101", "user": "a" * 256}, 400, "invalid_request"),
+        ({"app": "101", "user": "ann", "with_id": "perhaps"}, 400, "invalid_request"),
+        ({"app": "101", "user": "ann", "rooms": "r" * 256}, 400, "invalid_request"),
+        ({"app": "nowhere", "user": "ann"}, 404, "unknown_app"),
+    ],
+)
+def test_a_request_that_asks_for_nothing_sensible_is_refused(
+    server: Server, query: dict[str, str], status: int, code: str
+) -> None:
+    answer = ask_for(server.http, **query)
+    assert (answer.status, answer.json["code"]) == (status, code)
+    assert answer.json["request_id"] == answer.header("x-request-id")
+    assert answer.header("access-control-allow-origin") == "*"
+
+
+def test_other_methods_and_the_websocket_port_have_no_streams(server: Server) -> None:
+    assert ask(server.http, request(f"{PATH}?app=101&user=ann", method="POST")).status == 405
+    assert ask(server.ws, request(f"{PATH}?app=101&user=ann")).status == 404
+
+
+def test_a_full_app_and_one_for_other_dialects_refuse(closed: Server) -> None:
+    with listening(closed.http, "small", "ann") as ann:
+        answer = ask_for(closed.http, app="small", user="bob")
+        assert (answer.status, answer.json["code"], answer.json["temporary"]) == (503, "node_full", True)
+        assert answer.header("retry-after") == "2"
+        ann.leave()
+    with Listener(closed.http) as one:
+        one.send(request(f"{PATH}?app=sockets&user=ann"))
+        assert one.response().status == 403
+
+
+def test_where_a_user_is_online_and_newer_logins_are_refused_a_stream_is_too(closed: Server) -> None:
+    with listening(closed.http, "shut", "ann"):
+        answer = ask_for(closed.http, app="shut", user="ann")
+        assert (answer.status, answer.json["code"]) == (409, "already_online")
+
+
+def test_a_banned_user_gets_no_stream(closed: Server) -> None:
+    kick = request(
+        "/user/kick",
+        method="POST",
+        headers=[*bearer("all"), ("Content-Type", "application/x-www-form-urlencoded")],
+        body=b"appID=101&userID=bad&banSeconds=60",
+    )
+    good(ask(closed.http, kick))
+    answer = ask_for(closed.http, app="101", user="bad")
+    assert (answer.status, answer.json["code"]) == (403, "banned")
+
+
+def test_a_token_says_who_listens_and_ends_the_stream_with_itself(closed: Server) -> None:
+    for headers, more in (([], {"token": token("ann")}), (bearer(token("ann")), {})):
+        with listening(closed.http, "signed", "", headers=headers, **more) as ann:
+            assert ann.ready.data["user"] == "ann"
+    with Listener(closed.http) as brief:
+        brief.listen(app="signed", token=token("brief", seconds=2))
+        assert end_of(brief) == {
+            "code": errors.CLOSE_TOKEN_INVALID,
+            "reason": "token invalid",
+            "reconnect": False,
+        }
+
+
+@pytest.mark.parametrize("wrong", ["", "nonsense", "other user", "other app", "expired"])
+def test_a_wrong_token_is_401(closed: Server, wrong: str) -> None:
+    given = {
+        "other user": token("bob"),
+        "other app": token("ann", app="101"),
+        "expired": token("ann", seconds=-60),
+    }.get(wrong, wrong)
+    answer = ask_for(closed.http, app="signed", user="ann", token=given)
+    assert (answer.status, answer.json["code"]) == (401, "token_invalid")
+    assert given not in closed.log_text or not given, "tokens are kept out of the log"
+
+
+def test_rooms_are_joined_by_who_has_a_key_that_reads(closed: Server) -> None:
+    with listening(closed.http, "101", "ann", headers=bearer("reader"), rooms="tea") as ann:
+        assert ann.ready.data["rooms"] == ["tea"]
+    for headers in ([], bearer("pusher"), bearer("wrong")):
+        answer = ask_for(closed.http, headers, app="101", user="ann", rooms="tea")
+        assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    answer = ask_for(closed.http, bearer("reader"), app="signed", user="ann", rooms="tea")
+    assert answer.status == 403
+
+
+def test_strangers_pages_are_refused_outside_demo_mode(closed: Server) -> None:
+    answer = ask_for(closed.http, [("Origin", "https://evil.example")], app="101", user="ann")
+    assert (answer.status, answer.json["code"]) == (403, "not_allowed")
+    with listening(closed.http, "101", "ann", headers=[("Origin", "http://127.0.0.1:1")]):
+        pass
+
+
+def test_a_full_node_refuses_and_a_stream_counts_as_a_connection(launch: Launch, door: str) -> None:
+    server = launch(door, limits={"max_connections": 2})
+    with listening(server.http, 101, "ann"), logged_in(server.ws, "bob", 101):
+        answer = ask_for(server.http, app="101", user="eve")
+        assert (answer.status, answer.json["code"]) == (503, "node_full")
+    eventually(lambda: users(server.http, 101) == [])
+    with listening(server.http, 101, "eve"):
+        assert good(get(server.http, "/system/state"))["managerInfo"]["clientsLen"] == 1
+
+
+def test_a_request_is_logged_without_what_it_asked_for(launch: Launch, door: str) -> None:
+    server = launch(door)
+    with listening(server.http, 101, "ann", token="hush"):
+        eventually(lambda: f"GET {PATH} 200" in server.log_text)
+    assert "hush" not in server.log_text
+
+
+def test_hundreds_that_come_and_go_leave_nothing(server: Server, app: int) -> None:
+    for _ in range(300):
+        with socket.create_connection(server.http) as sock:
+            sock.sendall(request(f"{PATH}?app={app}&user=ann"))
+    eventually(lambda: users(server.http, app) == [])
+    with listening(server.http, app, "ann") as ann:
+        send_message(server.http, app, "ann", "hello")
+        assert ann.message()["text"] == "hello"
