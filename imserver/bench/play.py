@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from imserver.bench import echo, fanout, floor, handshake, idle, push, storm
+from imserver.bench import echo, fanout, floor, handshake, idle, publish, push, storm
 from imserver.bench.crew import Crew, Progress
 from imserver.bench.figures import faults, fold
 from imserver.bench.loop import BenchError
 from imserver.bench.machine import machine
 from imserver.bench.peer import Target
 from imserver.bench.stage import Cores, Figures, Stage
+
+OWN_KEY = "a-key-for-measuring-only"
+KEYS = "[{key: %s, scopes: [push, read, admin]}]"
+"""Keys of a server of our own, as its settings have them."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("fanout", fanout.FanoutOptions, fanout.run),
         Scenario("echo", echo.EchoOptions, echo.run),
         Scenario("push", push.PushOptions, push.run),
+        Scenario("publish", publish.PublishOptions, publish.run),
         Scenario("handshake", handshake.HandshakeOptions, handshake.run),
         Scenario("storm", storm.StormOptions, storm.run),
     )
@@ -76,6 +81,8 @@ def play(
     scenario: Scenario, options: Any, place: Place, runs: int, watcher: Watcher, title: str = ""
 ) -> dict[str, Any]:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
+    if getattr(options, "keyed", False) and not place.key:
+        place = replace(place, key=OWN_KEY)
     each: list[Figures] = []
     processes = 0
     for number in range(runs):
@@ -121,7 +128,13 @@ def set_stage(scenario: Scenario, place: Place, crew: Crew, progress: Progress) 
             raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
         return Stage(place.target(), place.pids, crew, progress)
     (keeper,) = crew.hire(1)
-    keeper.ask("serve", log=place.log, arguments=list(place.arguments), cores=cores.server)
+    keeper.ask(
+        "serve",
+        log=place.log,
+        arguments=list(place.arguments),
+        cores=cores.server,
+        environment={"IMSERVER_API_KEYS": KEYS % place.key} if place.key else {},
+    )
     (own,) = crew.gather([keeper])
     target = Target("127.0.0.1", own["ws_port"], "/acc", "127.0.0.1", own["http_port"], place.app, place.key)
     return Stage(target, (own["pid"],), crew, progress, cores)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ from imserver.bench.latency import STAMP_DIGITS, Latency, stamp_us
 from imserver.bench.loop import BenchError
 from imserver.bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
 from imserver.bench.tally import Tally
+
+PUSH_PATH = "/api/v1/push"
 
 
 class UserPushes:
@@ -80,22 +83,85 @@ class UserPushes:
             self.refused.update(range(number, number + self.size))
             self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
 
+    def number_of(self, target: int) -> int:
+        """Return the number that the message to target ``target`` carries."""
+        return target
+
     def shortfall(self, tally: Tally) -> tuple[int, int]:
         """Return how many accepted messages did not arrive, and how many arrived twice or changed."""
-        count = len(self.users)
-        wanted = [[0, 0] for _ in self.users]
-        for user, entry in enumerate(wanted):
-            numbers = range(user, self.pushed, count)
-            entry[:] = len(numbers), sum(numbers)
-        for number in self.refused:
-            wanted[number % count][0] -= 1
-            wanted[number % count][1] -= number
-        lost = wrong = 0
-        for peer, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
-            lost += max(0, frames - peer.frames)
-            wrong += max(0, peer.frames - frames)
-            wrong += peer.frames == frames and peer.checksum != checksum
-        return lost, wrong
+        return shortfall_of(tally, len(self.users), self.pushed, self.refused, self.number_of)
+
+
+def shortfall_of(
+    tally: Tally,
+    users: int,
+    pushed: int,
+    refused: set[int],
+    number_of: Callable[[int], int] = lambda target: target,
+) -> tuple[int, int]:
+    """Return how many of the accepted of ``pushed`` messages did not arrive, and how many arrived twice or
+    changed. Target ``n`` is user ``n`` modulo ``users``; ``number_of(n)`` is the number of its message."""
+    wanted = [[0, 0] for _ in range(users)]
+    for target in range(pushed):
+        if target not in refused:
+            entry = wanted[target % users]
+            entry[0] += 1
+            entry[1] += number_of(target)
+    lost = wrong = 0
+    for peer, (frames, checksum) in zip(tally.receivers, wanted, strict=True):
+        lost += max(0, frames - peer.frames)
+        wrong += max(0, peer.frames - frames)
+        wrong += peer.frames == frames and peer.checksum != checksum
+    return lost, wrong
+
+
+class V1Pushes(UserPushes):
+    """The same by ``/api/v1/push``: a request in bulk is one message to many users."""
+
+    def _forms(self, tag: str) -> list[bytes]:
+        templates = []
+        for user in self.users:
+            body = b'{"app":"%d","user":"%b","id":"%b%%07d","text":"%%010d%b"}' % (
+                self.target.app,
+                user,
+                tag.encode(),
+                self.padding,
+            )
+            head = request_head(self.target, PUSH_PATH, JSON, len(body % (0, 0)))
+            templates.append(head.replace(b"%", b"%%") + body)
+        return templates
+
+    def _items(self, tag: str) -> list[bytes]:
+        self._tag = tag.encode()
+        return [b'"%b"' % user for user in self.users]
+
+    def push(self, lane: Lane) -> None:
+        if not self._bulk:
+            super().push(lane)
+            return
+        first = self.pushed
+        self.pushed += self.size
+        self.requests += 1
+        users, count = self._templates, len(self.users)
+        named = b",".join([users[number % count] for number in range(first, self.pushed)])
+        body = b'{"app":"%d","users":[%b],"id":"%b%07d","text":"%010d%b"}' % (
+            self.target.app,
+            named,
+            self._tag,
+            first,
+            stamp_us(),
+            self.padding,
+        )
+        self.lanes.send(lane, (first,), request_head(self.target, PUSH_PATH, JSON, len(body)) + body)
+
+    def _answer(self, number: int, micros: int, status: int, body: bytes) -> None:
+        self.latency.add(micros)
+        if not body.startswith(b'{"sent":%d,' % self.size):
+            self.refused.update(range(number, number + self.size))
+            self.first_refusal = self.first_refusal or f"{status} {body[:200]!r}"
+
+    def number_of(self, target: int) -> int:
+        return target - target % self.size
 
 
 def _flat_out(run: UserPushes, end: float, generator: Generator) -> None:
@@ -122,11 +188,18 @@ def _paced(run: UserPushes, rate: float, end: float, generator: Generator) -> No
 
 
 def push_and_receive(
-    generator: Generator, tag: str, seconds: float, clients: int, bulk: int, text_bytes: int, rate: float = 0
+    generator: Generator,
+    tag: str,
+    seconds: float,
+    clients: int,
+    bulk: int,
+    text_bytes: int,
+    rate: float = 0,
+    v1: bool = False,
 ) -> dict[str, Any]:
     """Task: push for ``seconds`` over ``clients`` connections, at a ``rate``, or (0) one in flight each."""
     tally = Tally(generator.swarm, tag, every=True)
-    run = UserPushes(generator, tag, clients, bulk, text_bytes)
+    run = (V1Pushes if v1 else UserPushes)(generator, tag, clients, bulk, text_bytes)
     begin = time.monotonic()
     if rate:
         _paced(run, rate, begin + seconds, generator)
@@ -173,6 +246,8 @@ class PushOptions:
     )
     text_bytes: int = parameter(20, "Bytes of the message text.", least=STAMP_DIGITS, most=60_000)
     rate: float = parameter(0.0, "Requests a second; 0 is flat out.", least=0, most=100_000)
+    v1: bool = parameter(False, "Push by /api/v1/push; in bulk that is one message to many users.")
+    keyed: bool = parameter(False, "Start a server that asks for API keys, and push with one.")
 
 
 def run(stage: Stage, options: PushOptions) -> Figures:
@@ -195,6 +270,7 @@ def measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: floa
             bulk=options.bulk,
             text_bytes=options.text_bytes,
             rate=options.rate,
+            v1=options.v1,
         )
     span.note([answer])
     if not answer["received"]:

@@ -12,6 +12,7 @@ from imserver.bench.floor import FloorOptions
 from imserver.bench.handshake import HandshakeOptions
 from imserver.bench.idle import IdleOptions
 from imserver.bench.play import SCENARIOS, Place, Watcher, play
+from imserver.bench.publish import PublishOptions
 from imserver.bench.push import PushOptions
 from imserver.bench.storm import StormOptions
 
@@ -103,6 +104,36 @@ ALL: tuple[Row, ...] = (
         PushOptions(bulk=1000),
         (us(6.6), per_second("targets", 150_000), NO_LOSS),
     ),
+    Row(
+        "/api/v1/push to one user, with a key",
+        "push",
+        PushOptions(v1=True, keyed=True),
+        (us(30), per_second("requests", 20_000), NO_LOSS),
+    ),
+    Row(
+        "/api/v1/push at 1,000 requests/s",
+        "push",
+        PushOptions(v1=True, keyed=True, rate=1000),
+        (Bar("answer_p99_ms", 5), Bar("p99_ms", 5), NO_LOSS),
+    ),
+    Row(
+        "/api/v1/push in bulk, each frame alone",
+        "push",
+        PushOptions(v1=True, keyed=True, bulk=1000, clients=1),
+        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+    ),
+    Row(
+        "/api/v1/push in bulk, frames sharing a send",
+        "push",
+        PushOptions(v1=True, keyed=True, bulk=1000),
+        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+    ),
+    Row(
+        "publisher connection",
+        "publish",
+        PublishOptions(keyed=True),
+        (us(25), per_second("publishes", 40_000), NO_LOSS),
+    ),
     Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),
     Row("handshake with login", "handshake", HandshakeOptions(login=True), (us(80), Bar("errors", 0))),
     Row(
@@ -127,6 +158,9 @@ SMOKE: tuple[Row, ...] = (
     Row("heartbeat", "echo", EchoOptions(connections=100, seconds=0.5, heartbeat=True)),
     Row("push to one user", "push", PushOptions(users=100, seconds=0.5)),
     Row("push to users in bulk", "push", PushOptions(users=100, bulk=100, seconds=0.5)),
+    Row("/api/v1/push to one user", "push", PushOptions(users=100, seconds=0.5, v1=True)),
+    Row("/api/v1/push in bulk", "push", PushOptions(users=100, bulk=100, seconds=0.5, v1=True)),
+    Row("publisher connection", "publish", PublishOptions(users=100, seconds=0.5)),
     Row("handshake", "handshake", HandshakeOptions(connections=500)),
     Row("handshake with login", "handshake", HandshakeOptions(connections=500, login=True, members=0)),
     Row("1,000 drop and come back", "storm", StormOptions(clients=1000, bystanders=50)),
