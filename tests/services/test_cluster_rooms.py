@@ -1,0 +1,571 @@
+"""Rooms and connections of several nodes: who is reached from where, in which order, whatever the registry says."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver import errors
+from imserver.model import Event
+from imserver.services.connections import Joined, Left
+from imserver.services.courier import ToConnection, ToRoom
+from imserver.services.pushing import Outcome
+from imserver.services.questions import Alive
+from imserver.services.registrar import TELL_SECONDS
+from imserver.services.rooms import Publication, RoomRefused
+from tests.hub.test_rooms import texts
+from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several
+from tests.transport.rig import Client, turn, until
+
+HELLO = Event("msg", "eve", "hello", "7")
+LOBBY = "lobby"
+
+
+def event(text: str) -> Event:
+    return Event("msg", "eve", text, "7")
+
+
+@pytest.fixture
+def nodes() -> Iterator[Several]:
+    with Several(3) as several:
+        yield several
+
+
+def joined(node: ClusterWorld, user: str, *rooms: str, app: str = MULTI) -> Client:
+    """A session in these rooms."""
+    connection, client = node.login(app, user)
+    for room in rooms:
+        assert node.rooms.join(app, room, connection)
+    return client
+
+
+def known(nodes: Several, room: str = LOBBY, app: str = MULTI) -> dict[int, int]:
+    """What the registry says of a room."""
+    return nodes.book.where(app, room)
+
+
+def items(node: ClusterWorld) -> int:
+    """How much a node has sent to others so far."""
+    return len(node.rpc.sent)
+
+
+# --- publishing ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("publisher", [1, 2, 3])
+def test_members_are_reached_from_any_node(nodes: Several, publisher: int) -> None:
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    other = joined(nodes[2], "cid", "garden")
+    texts(a, b, other)
+    assert nodes[publisher].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a, b, other) == [["hello"], ["hello"], []]
+
+
+def test_only_nodes_with_members_are_sent_anything(nodes: Several) -> None:
+    a = joined(nodes[1], "ann", LOBBY)
+    b = joined(nodes[2], "bob", LOBBY)
+    sent = items(nodes[1])
+    texts(a, b)
+    nodes[1].rooms.publish(MULTI, LOBBY, HELLO)
+    assert [epoch for epoch, _ in nodes[1].rpc.sent[sent:]] == [2]
+
+
+def test_a_room_without_members_gets_nothing_sent(nodes: Several) -> None:
+    sent = items(nodes[1])
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].rooms.publish("nowhere", LOBBY, HELLO) == Outcome.NOT_SENT
+    assert items(nodes[1]) == sent
+
+
+def test_a_publish_asks_the_registry_once_and_many_do_too(nodes: Several) -> None:
+    joined(nodes[2], "bob", LOBBY, "garden")
+    registry = nodes[1].registry
+    registry.asked.clear()
+    nodes[1].rooms.publish(MULTI, LOBBY, HELLO)
+    assert registry.asked == ["find_rooms"]
+    registry.asked.clear()
+    rooms = [LOBBY, "garden", "attic"]
+    outcomes = nodes[1].rooms.publish_each(MULTI, [Publication(rooms[n % 3], HELLO) for n in range(90)])
+    assert registry.asked == ["find_rooms"]
+    assert outcomes == [Outcome.SENT, Outcome.SENT, Outcome.NOT_SENT] * 30
+
+
+def test_a_node_that_is_alone_asks_nobody() -> None:
+    with Several(1) as nodes:
+        a = joined(nodes[1], "ann", LOBBY)
+        texts(a)
+        nodes[1].registry.asked.clear()
+        assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert nodes[1].registry.asked == []
+        assert texts(a) == [["hello"]]
+
+
+def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -> None:
+    connections, clients = [], []
+    for epoch, user in ((1, "ann"), (2, "bob"), (2, "cid"), (3, "ann")):
+        connection, client = nodes[epoch].login(MULTI, user)
+        nodes[epoch].rooms.join(MULTI, LOBBY, connection)
+        connections.append(connection)
+        clients.append(client)
+    texts(*clients)
+    nodes[3].rooms.publish(MULTI, LOBBY, HELLO, ("ann", "cid"))
+    assert texts(*clients) == [[], ["hello"], [], []]
+    nodes[3].rooms.publish(MULTI, LOBBY, HELLO, (), nodes[2].connections.id_of(connections[1]))
+    assert texts(*clients) == [["hello"], [], ["hello"], ["hello"]]
+    nodes[1].rooms.publish(MULTI, LOBBY, HELLO, (), connections[0])
+    assert texts(*clients) == [[], ["hello"], ["hello"], ["hello"]]
+
+
+def test_a_node_that_does_not_get_it_is_told_of(nodes: Several) -> None:
+    a = joined(nodes[1], "ann", LOBBY)
+    joined(nodes[2], "bob", LOBBY)
+    joined(nodes[3], "cid", "garden")
+    texts(a)
+    nodes[1].rpc.cut = {2, 3}
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.PARTLY
+    assert nodes[1].rooms.publish(MULTI, "garden", HELLO) == Outcome.FAILED
+    assert texts(a) == [["hello"]]
+
+
+# --- order --------------------------------------------------------------------------------------------------
+
+
+def test_what_many_publish_on_one_node_arrives_in_the_order_of_the_calls(nodes: Several) -> None:
+    """Even where the registry answers some of them at once and others late, or not at all."""
+    here, there = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    texts(here, there)
+    registry = nodes[1].registry
+    registry.hold()
+    under_way = []
+    for number in range(30):
+        under_way.append(gevent.spawn(nodes[1].rooms.publish, MULTI, LOBBY, event(str(number))))
+        turn()
+        if number == 10:
+            registry.away = True
+        elif number == 20:
+            registry.away = False
+    registry.release()
+    gevent.joinall(under_way, timeout=5)
+    expected = [str(number) for number in range(30)]
+    assert texts(here, there) == [expected, expected]
+    assert nodes[1].rooms._turns == {}
+
+
+def test_who_gives_up_holds_up_nobody(nodes: Several) -> None:
+    there = joined(nodes[2], "bob", LOBBY)
+    texts(there)
+    nodes[1].registry.hold()
+    first = gevent.spawn(nodes[1].rooms.publish, MULTI, LOBBY, event("first"))
+    second = gevent.spawn(nodes[1].rooms.publish, MULTI, LOBBY, event("second"))
+    turn()
+    first.kill()
+    nodes[1].registry.release()
+    second.join(5)
+    assert texts(there) == [["second"]]
+    assert nodes[1].rooms._turns == {}
+
+
+# --- joining ------------------------------------------------------------------------------------------------
+
+
+def test_a_join_is_not_answered_before_the_registry_knows(nodes: Several) -> None:
+    connection, client = nodes[2].login(MULTI, "bob")
+    texts(client)
+    nodes[2].registry.hold()
+    joining = gevent.spawn(nodes[2].rooms.join, MULTI, LOBBY, connection)
+    turn()
+    turn()
+    assert not joining.ready()
+    nodes[2].registry.release()
+    assert joining.get(timeout=5) is True
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_who_joins_while_the_first_waits_waits_too_and_asks_nothing(nodes: Several) -> None:
+    connections = [nodes[2].login(MULTI, f"u{number}")[0] for number in range(5)]
+    registry = nodes[2].registry
+    registry.asked.clear()
+    registry.hold()
+    joining = [gevent.spawn(nodes[2].rooms.join, MULTI, LOBBY, c) for c in connections]
+    turn()
+    turn()
+    assert not any(greenlet.ready() for greenlet in joining)
+    registry.release()
+    gevent.joinall(joining, timeout=5)
+    assert registry.asked == ["enter_rooms"]
+
+
+def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
+    joined(nodes[2], "ann", LOBBY)
+    nodes[2].registry.asked.clear()
+    for number in range(9):
+        joined(nodes[2], f"u{number}", LOBBY)
+    assert "enter_rooms" not in nodes[2].registry.asked
+    until(lambda: known(nodes) == {2: 10}, TELL_SECONDS + 2)
+    assert nodes[1].rooms.count(MULTI, LOBBY) == 10
+
+
+def test_a_room_that_is_left_is_forgotten_soon(nodes: Several) -> None:
+    clients = [joined(nodes[2], user, LOBBY) for user in ("ann", "bob")]
+    for client in clients:
+        client.hang_up()
+    until(lambda: known(nodes) == {}, TELL_SECONDS + 2)
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.NOT_SENT
+
+
+def test_who_comes_back_to_a_room_that_is_being_forgotten_is_reached(nodes: Several) -> None:
+    """The last member leaves, the registry is told, and somebody joins before it has answered."""
+    connection, client = nodes[2].login(MULTI, "bob")
+    node = nodes[2]
+    node.rooms.join(MULTI, LOBBY, connection)
+    node.rooms.leave(MULTI, LOBBY, connection)
+    texts(client)
+    node.registry.hold()
+    telling = gevent.spawn(node.rooms.registrar._tell_changes)
+    turn()
+    joining = gevent.spawn(node.rooms.join, MULTI, LOBBY, connection)
+    turn()
+    node.registry.release()
+    gevent.joinall([telling, joining], timeout=5)
+    for _ in range(2):
+        assert known(nodes) == {2: 1}
+        assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+        assert texts(client) == [["hello"]]
+        node.rooms.registrar._tell_changes()
+
+
+def test_who_leaves_while_the_registry_is_told_of_the_join_does_not_spoil_the_next_join(
+    nodes: Several,
+) -> None:
+    connection, client = nodes[2].login(MULTI, "bob")
+    node = nodes[2]
+    texts(client)
+    node.registry.hold()
+    joining = gevent.spawn(node.rooms.join, MULTI, LOBBY, connection)
+    turn()
+    node.rooms.leave(MULTI, LOBBY, connection)
+    telling = gevent.spawn(node.rooms.registrar._tell_changes)
+    turn()
+    node.registry.release()
+    gevent.joinall([telling, joining], timeout=5)
+    node.rooms.registrar._tell_changes()
+    assert known(nodes) == {}
+    assert node.rooms.join(MULTI, LOBBY, connection)
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_replaced_session_is_in_no_room_on_its_old_node(nodes: Several) -> None:
+    old = joined(nodes[1], "ann", LOBBY, app=NEWEST)
+    new = joined(nodes[2], "ann", LOBBY, app=NEWEST)
+    texts(old, new)
+    nodes[3].rooms.publish(NEWEST, LOBBY, HELLO)
+    assert texts(old, new) == [[], ["hello"]]
+    until(lambda: known(nodes, app=NEWEST) == {2: 1}, TELL_SECONDS + 2)
+
+
+MOVES = st.lists(
+    st.tuples(st.integers(0, 5), st.sampled_from(["join", "leave", "publish", "tell"])), max_size=25
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(moves=MOVES)
+def test_whoever_is_in_the_room_is_told_exactly_once_whatever_happened_before(
+    moves: list[tuple[int, str]],
+) -> None:
+    with Several(3) as nodes:
+        people = [nodes[1 + n % 3].login(MULTI, f"u{n}") for n in range(6)]
+        clients = [client for _, client in people]
+        inside: set[int] = set()
+        texts(*clients)
+        for who, move in moves:
+            node, (connection, _) = nodes[1 + who % 3], people[who]
+            if move == "join":
+                assert node.rooms.join(MULTI, LOBBY, connection) is (who not in inside)
+                inside.add(who)
+            elif move == "leave":
+                assert node.rooms.leave(MULTI, LOBBY, connection) is (who in inside)
+                inside.discard(who)
+            elif move == "tell":
+                node.rooms.registrar._tell_changes()
+            else:
+                outcome = node.rooms.publish(MULTI, LOBBY, HELLO)
+                assert outcome == Outcome.SENT or not inside
+                assert texts(*clients) == [["hello"] if n in inside else [] for n in range(6)]
+
+
+# --- without the registry -----------------------------------------------------------------------------------
+
+
+def test_while_the_registry_is_away_rooms_go_on_and_all_live_nodes_are_sent_to(nodes: Several) -> None:
+    early = joined(nodes[1], "ann", LOBBY)
+    for node in nodes.nodes.values():
+        node.registry.away = True
+    late = joined(nodes[2], "bob", LOBBY)
+    texts(early, late)
+    for epoch in (1, 2, 3):
+        assert nodes[epoch].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(early, late) == [["hello"] * 3, ["hello"] * 3]
+
+
+def test_a_room_that_one_node_could_not_tell_of_is_reached_by_nodes_that_can_ask(nodes: Several) -> None:
+    nodes[2].registry.away = True
+    client = joined(nodes[2], "bob", LOBBY)
+    texts(client)
+    assert known(nodes) == {}
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+    nodes[2].registry.away = False
+    until(lambda: known(nodes) == {2: 1}, TELL_SECONDS + 2)
+
+
+def test_a_join_whose_answer_was_lost_is_told_again(nodes: Several) -> None:
+    nodes[2].registry.deaf = True
+    client = joined(nodes[2], "bob", LOBBY)
+    nodes[2].registry.deaf = False
+    client.hang_up()
+    until(lambda: known(nodes) == {}, TELL_SECONDS + 2)
+
+
+def test_after_a_flush_every_room_is_told_again(nodes: Several) -> None:
+    clients = [joined(nodes[n], f"u{n}", LOBBY, f"room{n}") for n in (1, 2, 3)]
+    texts(*clients)
+    nodes.book.flush()
+    assert all(node.rooms.registrar.unsettled() for node in nodes.nodes.values())
+    until(lambda: known(nodes) == {1: 1, 2: 1, 3: 1}, 5)
+    until(lambda: all(not node.rooms.registrar.unsettled() for node in nodes.nodes.values()), 5)
+    assert [known(nodes, f"room{n}") for n in (1, 2, 3)] == [{1: 1}, {2: 1}, {3: 1}]
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(*clients) == [["hello"]] * 3
+
+
+def test_who_finds_itself_forgotten_sends_to_all(nodes: Several) -> None:
+    """The registry has lost its memory, and no node has noticed yet."""
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    texts(a, b)
+    nodes.book.rooms.clear()
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a, b) == [["hello"], ["hello"]]
+
+
+def test_a_node_under_a_new_epoch_tells_of_its_rooms_again(nodes: Several) -> None:
+    client = joined(nodes[2], "bob", LOBBY)
+    texts(client)
+    node = nodes.nodes.pop(2)
+    nodes.nodes[12] = node
+    node.take_new_epoch(12)
+    until(lambda: known(nodes) == {12: 1}, 5)
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_killed_nodes_members_are_gone_and_nobody_is_told(nodes: Several) -> None:
+    a, b = joined(nodes[1], "ann", LOBBY), joined(nodes[2], "bob", LOBBY)
+    heard: list[str] = []
+    for node in nodes.nodes.values():
+        node.rooms.on_left.append(lambda connection, _: heard.append(connection.user or ""))
+    texts(a, b)
+    del nodes.book.leases[2]
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert [member.user for member in nodes[1].rooms.members(MULTI, LOBBY).members] == ["ann"]
+    assert nodes[1].rooms.count(MULTI, LOBBY) == 1
+    assert texts(a) == [["hello"]]
+    assert heard == []
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+
+def test_members_of_all_nodes_stand_in_the_order_of_joining(nodes: Several) -> None:
+    order = []
+    for number in range(20):
+        epoch = 1 + number * 7 % 3
+        joined(nodes[epoch], f"u{number:02}", LOBBY)
+        order.append(f"u{number:02}")
+    for node in nodes.nodes.values():
+        seen, after, pages = [], "", 0
+        while pages == 0 or after:
+            page = node.rooms.members(MULTI, LOBBY, after, 6)
+            assert (page.total, page.missing) == (20, ())
+            seen += [member.user for member in page.members]
+            after, pages = page.next, pages + 1
+        assert (seen, pages) == (order, 4)
+
+
+def test_rooms_of_all_nodes_are_listed_with_all_their_members(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY, "attic")
+    joined(nodes[2], "bob", LOBBY)
+    joined(nodes[3], "cid", "garden")
+    page = nodes[2].rooms.page(MULTI)
+    assert [(each.room, each.members) for each in page.rooms] == [("attic", 1), ("garden", 1), (LOBBY, 2)]
+    assert (page.total, page.more, page.missing) == (3, False, ())
+    first = nodes[2].rooms.page(MULTI, limit=2)
+    assert ([each.room for each in first.rooms], first.more) == (["attic", "garden"], True)
+    rest = nodes[2].rooms.page(MULTI, "garden", 2)
+    assert [(each.room, each.members) for each in rest.rooms] == [(LOBBY, 2)]
+
+
+def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY)
+    joined(nodes[2], "bob", LOBBY)
+    nodes[1].rpc.cut = {2}
+    members = nodes[1].rooms.members(MULTI, LOBBY)
+    assert ([member.user for member in members.members], members.missing) == (["ann"], ("127.0.0.1:9002",))
+    assert nodes[1].rooms.page(MULTI).missing == ("127.0.0.1:9002",)
+
+
+def test_where_users_are_is_told_by_every_node(nodes: Several) -> None:
+    connection, _ = nodes[1].login(MULTI, "ann", "phone")
+    nodes[2].login(MULTI, "ann", "desk")
+    nodes[3].login(MULTI, "bob")
+    for node in nodes.nodes.values():
+        found = node.presence.sessions(MULTI, ["ann", "nobody", "bob", ""])
+        assert found.missing == ()
+        ann, nobody, bob, empty = found.sessions
+        assert (nobody, empty) == ([], [])
+        assert sorted((each.device, each.node) for each in ann) == [
+            ("desk", "127.0.0.1:9002"),
+            ("phone", "127.0.0.1:9001"),
+        ]
+        assert [(each.device, each.dialect, each.node) for each in bob] == [("", "cmd", "127.0.0.1:9003")]
+        [phone] = [each for each in ann if each.device == "phone"]
+        assert (phone.connection, phone.since) == (nodes[1].connections.id_of(connection), connection.since)
+
+
+def test_counts_add_up_and_a_room_on_two_nodes_is_one(nodes: Several) -> None:
+    joined(nodes[1], "ann", LOBBY, "attic")
+    joined(nodes[2], "bob", LOBBY)
+    nodes[2].login(MULTI, "bob")
+    counted = nodes[3].presence.counts([MULTI, NEWEST, "nowhere"])
+    assert counted.missing == ()
+    found = counted.apps[MULTI]
+    assert (found.users, found.sessions, found.rooms) == (2, 3, 2)
+    assert [counted.apps[app].users for app in (NEWEST, "nowhere")] == [0, 0]
+    nodes[3].rpc.cut = {2}
+    assert nodes[3].presence.counts([MULTI]).missing == ("127.0.0.1:9002",)
+
+
+# --- connections --------------------------------------------------------------------------------------------
+
+
+def test_a_connection_is_pushed_to_from_any_node(nodes: Several) -> None:
+    (ann, a), (_, b) = (nodes[2].login(MULTI, "ann") for _ in range(2))
+    made = nodes[2].connections.id_of(ann)
+    texts(a, b)
+    for epoch in (1, 2, 3):
+        assert nodes[epoch].connections.push(MULTI, made, HELLO) == Outcome.SENT
+    assert texts(a, b) == [["hello"] * 3, []]
+    assert nodes[1].connections.push_each(MULTI, [made, "no id"], HELLO) == [Outcome.SENT, Outcome.NOT_SENT]
+    assert texts(a, b) == [["hello"], []]
+
+
+def test_a_connection_of_another_app_is_not_reached(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(ann)
+    texts(a)
+    for epoch in (1, 2):
+        nodes[epoch].connections.push(NEWEST, made, HELLO)
+        nodes[epoch].connections.close(NEWEST, made, errors.CLOSE_KICKED)
+        assert nodes[epoch].connections.join(NEWEST, made, LOBBY) == Joined.UNKNOWN
+        assert nodes[epoch].connections.about(NEWEST, [made]) == [None]
+    assert texts(a) == [[]]
+    assert nodes[2].connections.unreached == 1
+
+
+def test_a_node_that_is_gone_or_cut_off_is_not_pushed_to(nodes: Several) -> None:
+    ann, _ = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(ann)
+    nodes[1].rpc.cut = {2}
+    assert nodes[1].connections.push(MULTI, made, HELLO) == Outcome.FAILED
+    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.FAILED
+    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.FAILED
+    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.FAILED
+    assert nodes[1].connections.about(MULTI, [made]) == [None]
+    nodes.book.leases = {epoch: lease for epoch, lease in nodes.book.leases.items() if epoch != 2}
+    assert nodes[1].connections.push(MULTI, made, HELLO) == Outcome.NOT_SENT
+    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.UNKNOWN
+
+
+def test_a_connection_is_closed_behind_what_another_node_pushed_to_it(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(ann)
+    texts(a)
+    nodes[1].rpc.holding = True
+    nodes[1].connections.push(MULTI, made, HELLO)
+    assert nodes[1].connections.close(MULTI, made, errors.CLOSE_KICKED) == Outcome.SENT
+    nodes[1].rpc.release()
+    assert a.close_code() == errors.CLOSE_KICKED
+    assert any(b"hello" in frame.payload for frame in a.frames)
+
+
+def test_connections_join_rooms_from_any_node_and_are_reached_at_once(nodes: Several) -> None:
+    ann, a = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(ann)
+    heard: list[tuple[str, bytes, bool]] = []
+    nodes[2].connections.on_join.append(lambda _, room, about, new: heard.append((room, about, new)))
+    texts(a)
+    assert nodes[1].connections.join(MULTI, made, LOBBY, b"first") == Joined.JOINED
+    assert nodes[3].rooms.publish(MULTI, LOBBY, HELLO) == Outcome.SENT
+    assert texts(a) == [["hello"]]
+    assert nodes[3].connections.join(MULTI, made, LOBBY, b"again") == Joined.MEMBER
+    assert heard == [(LOBBY, b"first", True), (LOBBY, b"again", False)]
+    assert nodes[1].connections.rooms_of(MULTI, made) == [LOBBY]
+    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.LEFT
+    assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.ABSENT
+    with pytest.raises(RoomRefused):
+        nodes[1].connections.join(MULTI, made, "")
+
+
+def test_a_full_app_is_full_from_any_node(nodes: Several) -> None:
+    ann, _ = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(ann)
+    nodes[2].max_rooms = 1
+    assert nodes[1].connections.join(MULTI, made, LOBBY) == Joined.JOINED
+    assert nodes[1].connections.join(MULTI, made, "garden") == Joined.FULL
+
+
+def test_what_is_known_of_connections_is_told_in_the_order_asked(nodes: Several) -> None:
+    made = []
+    for epoch, user in ((1, "ann"), (2, "bob"), (3, "cid"), (2, "dan")):
+        connection, _ = nodes[epoch].login(MULTI, user)
+        made.append(nodes[epoch].connections.id_of(connection))
+    found = nodes[1].connections.about(MULTI, [made[3], "no id", *made])
+    assert [each and (each.user, each.node) for each in found] == [
+        ("dan", "127.0.0.1:9002"),
+        None,
+        ("ann", "127.0.0.1:9001"),
+        ("bob", "127.0.0.1:9002"),
+        ("cid", "127.0.0.1:9003"),
+        ("dan", "127.0.0.1:9002"),
+    ]
+
+
+def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
+    connection, _ = nodes[2].login(MULTI, "ann")
+    made = nodes[2].connections.id_of(connection)
+    for epoch, node in nodes.nodes.items():
+        node.questions.add("alive", Alive, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
+    for node in nodes.nodes.values():
+        assert node.connections.ask(made, "alive", Alive(MULTI, "ann", 7), int) == 207
+    assert nodes[1].connections.ask(made, "alive", Alive(MULTI, "ann", 7), str) is None
+    assert nodes[1].connections.ask("no id", "alive", Alive(MULTI, "ann", 7), int) is None
+
+
+# --- on the wire --------------------------------------------------------------------------------------------
+
+
+def test_items_for_rooms_and_connections_that_are_not_here_cost_nothing(nodes: Several) -> None:
+    courier, peer = nodes[1].courier, nodes[2]
+    client = joined(peer, "bob", LOBBY)
+    texts(client)
+    for app in (MULTI, NEWEST, "nowhere"):
+        courier.to_life(2, ToRoom(app, "no such room", HELLO))
+        courier.to_life(2, ToConnection(app, "no such id", HELLO))
+        courier.to_life(2, ToConnection(app, "no such id", None, 4502))
+    assert texts(client) == [[]]
+    assert peer.connections.unreached == 3
+    assert peer.courier.unreadable == 0
