@@ -1,0 +1,84 @@
+"""Rates of keys: so many requests a second, told in headers, each key for itself."""
+
+import pytest
+
+from imserver.api import rates as module
+from imserver.api.rates import Rates
+from imserver.api.style import Problem
+from imserver.auth import ANYBODY, Caller
+
+ONE, TWO = Caller(frozenset({"push"}), key="one"), Caller(frozenset({"push"}), key="two")
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def told(rates: Rates, caller: Caller = ONE, host: str = "h") -> list[str]:
+    """Limit, what remains, and seconds until all is there again."""
+    return [value for _, value in rates.headers(caller, host)]
+
+
+def test_a_burst_of_a_second_is_allowed_and_fills_up_again() -> None:
+    clock = Clock()
+    rates = Rates(3, clock)
+    assert [rates.take(ONE, "h") for _ in range(4)] == [True, True, True, False]
+    assert told(rates) == ["3", "0", "1"]
+    clock.now += 0.34
+    assert [rates.take(ONE, "h") for _ in range(2)] == [True, False]
+    clock.now += 100
+    assert told(rates) == ["3", "3", "0"]
+    assert rates.refused == 2
+
+
+def test_each_key_has_its_own_and_without_keys_each_address() -> None:
+    rates = Rates(1, Clock())
+    assert rates.take(ONE, "h")
+    assert rates.take(TWO, "h")
+    assert not rates.take(ONE, "another")
+    assert rates.take(ANYBODY, "h")
+    assert rates.take(ANYBODY, "another")
+    assert not rates.take(ANYBODY, "h")
+
+
+def test_without_a_limit_there_are_no_headers() -> None:
+    rates = Rates(0)
+    rates.require(ONE, "h")
+    rates.charge(ONE, "h", 1000)
+    assert told(rates) == []
+
+
+def test_a_refusal_says_when_to_come_again() -> None:
+    clock = Clock()
+    rates = Rates(0.25, clock)
+    rates.require(ONE, "h")
+    with pytest.raises(Problem) as refused:
+        rates.require(ONE, "h")
+    assert refused.value.problem.status == 429
+    assert refused.value.headers == (("Retry-After", "4"),)
+    clock.now += 4
+    rates.require(ONE, "h")
+
+
+def test_what_is_charged_may_be_more_than_there_is_and_has_to_be_paid_back() -> None:
+    clock = Clock()
+    rates = Rates(10, clock)
+    rates.charge(ONE, "h", 30)
+    assert told(rates) == ["10", "0", "3"]
+    clock.now += 2.05
+    assert not rates.take(ONE, "h")
+    clock.now += 0.1
+    assert rates.take(ONE, "h")
+
+
+def test_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_BUCKETS", 10)
+    rates = Rates(1, Clock())
+    for number in range(100):
+        rates.take(ANYBODY, f"host {number}")
+    assert len(rates._buckets) == 10
+    assert not rates.take(ANYBODY, "host 99")
+    assert rates.take(ANYBODY, "host 0")

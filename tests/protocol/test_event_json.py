@@ -1,0 +1,60 @@
+"""Events as JSON: what each kind shows, on one line."""
+
+import json
+
+import pytest
+
+from imserver.model import Event
+from imserver.protocol.event_json import to_json
+
+SAMPLES = [
+    (
+        Event("msg", "shop", "hi", "o-1", time=7),
+        {
+            "event": "msg",
+            "app": "101",
+            "id": "o-1",
+            "sender": "shop",
+            "type": "text",
+            "text": "hi",
+            "time": 7,
+        },
+    ),
+    (
+        Event("msg", "", "", "", "order", b'{"n":1}'),
+        {"event": "msg", "app": "101", "id": "", "sender": "", "type": "order", "data": {"n": 1}},
+    ),
+    (
+        Event("msg", "7", "x", code=-3, note="m"),
+        {
+            "event": "msg",
+            "app": "101",
+            "id": "",
+            "sender": "7",
+            "type": "text",
+            "text": "x",
+            "code": -3,
+            "note": "m",
+        },
+    ),
+    (Event("enter", "马远", "哈喽~", time=9), {"event": "enter", "app": "101", "user": "马远", "time": 9}),
+    (Event("exit", "a", ""), {"event": "exit", "app": "101", "user": "a"}),
+    (
+        Event("online", "", "", data=b'{"clientId":"c"}'),
+        {"event": "online", "app": "101", "data": {"clientId": "c"}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("event", "shown"), SAMPLES, ids=[event.kind for event, _ in SAMPLES])
+def test_an_event_is_one_object(event: Event, shown: dict[str, object]) -> None:
+    text = to_json("101", event)
+    assert json.loads(text) == shown
+    assert list(json.loads(text)) == list(shown)
+
+
+def test_it_stands_on_one_line_whatever_was_said() -> None:
+    text = to_json("a\nb", Event("msg", "x\r", "two\nlines\u2028", "i\n"))
+    assert b"\n" not in text
+    assert b"\r" not in text
+    assert json.loads(text)["text"] == "two\nlines\u2028"
