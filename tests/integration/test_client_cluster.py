@@ -1,0 +1,389 @@
+"""Clients across nodes: whatever node is asked, it drives the clients of all."""
+
+import itertools
+import json
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import pytest
+
+from imserver.api.client import ROUTES
+from tests.support import eventually
+
+from .client import (
+    OFFLINE,
+    ONLINE,
+    Listener,
+    api,
+    api_request,
+    bind,
+    done,
+    groups_of,
+    is_online,
+    listening,
+    new_system,
+    online_list,
+    send_to_client,
+    send_to_group,
+)
+from .clusters import Nodes, nodes_of
+from .cmd import fresh
+from .raw import ask, request
+
+PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
+"""Which node is asked, and which has the client."""
+across = pytest.mark.parametrize(("asked", "there"), PAIRS_OF_NODES)
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes, one a door, that most tests share."""
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 2) as two:
+        yield two
+
+
+@pytest.fixture
+def system(nodes: Nodes) -> str:
+    """A system of this test alone, registered at the first node."""
+    return new_system(nodes.http[0])
+
+
+@contextmanager
+def clients(nodes: Nodes, system: str, *places: int) -> Iterator[list[Listener]]:
+    """Clients of a system, one at each of these nodes."""
+    with ExitStack() as stack:
+        yield [stack.enter_context(listening(nodes.ws[place], system)) for place in places]
+
+
+# --- systems ------------------------------------------------------------------------------------------------
+
+
+def test_a_system_registered_at_one_node_is_known_at_the_other_at_once(nodes: Nodes) -> None:
+    for first, second in ((0, 1), (1, 0)):
+        system = new_system(nodes.http[first])
+        assert online_list(nodes.http[second], system, "g") == []
+        answer = api(nodes.http[second], "register", {"systemId": system})
+        assert answer.json["msg"] == "该系统ID已被注册"
+
+
+def test_of_registrations_at_one_moment_on_two_nodes_one_succeeds(nodes: Nodes) -> None:
+    for _ in range(5):
+        data = api_request("register", {"systemId": fresh("race")})
+        with ThreadPoolExecutor(16) as pool:
+            answers = pool.map(ask, itertools.islice(itertools.cycle(nodes.http), 16), [data] * 16)
+            assert sorted(answer.json["code"] for answer in answers) == [-1] * 15 + [0]
+
+
+# --- one client ---------------------------------------------------------------------------------------------
+
+
+@across
+def test_a_client_is_told_what_any_node_was_asked_to_tell(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    with clients(nodes, system, there) as (one,):
+        sent = send_to_client(
+            nodes.http[asked], system, one.id, {"n": 1}, sendUserId="7", code=2**40, msg="m"
+        )
+        assert one.told() == {
+            "messageId": sent,
+            "sendUserId": "7",
+            "code": 2**40,
+            "msg": "m",
+            "data": {"n": 1},
+        }
+
+
+@across
+def test_pushes_keep_the_order_of_the_calls(nodes: Nodes, system: str, asked: int, there: int) -> None:
+    with clients(nodes, system, there) as (one,):
+        bind(nodes.http[asked], system, one, "g")
+        one.notice()
+        for number in range(150):
+            if number % 3 == 0:
+                send_to_client(nodes.http[asked], system, one.id, str(number))
+            elif number % 3 == 1:
+                send_to_group(nodes.http[asked], system, "g", str(number))
+            else:
+                done(nodes.http[asked], "send_to_clients", system, clientIds=[one.id], data=str(number))
+        assert [one.told()["data"] for _ in range(150)] == [str(number) for number in range(150)]
+
+
+def test_clients_on_several_nodes_get_the_same_message_each_once(nodes: Nodes, system: str) -> None:
+    with clients(nodes, system, 0, 1, 0, 1) as some:
+        ids = [one.id for one in some]
+        for http in nodes.http:
+            assert done(http, "send_to_clients", system, clientIds=[*ids, "x"], data="x") == []
+            found = [one.told() for one in some]
+            assert len({found_one["messageId"] for found_one in found}) == 1
+            sent = done(http, "send_to_system", system, data="y")["messageId"]
+            assert {one.told()["messageId"] for one in some} == {sent}
+        for one in some:
+            one.quiet()
+
+
+@across
+def test_a_client_is_closed_behind_all_that_it_was_told(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    with clients(nodes, system, there) as (one,):
+        assert is_online(nodes.http[asked], system, one.id)
+        for number in range(50):
+            send_to_client(nodes.http[asked], system, one.id, str(number))
+        assert done(nodes.http[asked], "close_client", system, clientId=one.id) == {}
+        assert [one.told()["data"] for _ in range(50)] == [str(number) for number in range(50)]
+        one.closed_by_server(4502)
+        eventually(lambda: not is_online(nodes.http[asked], system, one.id))
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+@across
+def test_a_client_is_bound_at_any_node_and_can_be_told_as_soon_as_that_is_answered(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    for number in range(20):
+        with clients(nodes, system, there) as (one,):
+            group = f"g{number}"
+            bind(nodes.http[asked], system, one, group, "7", "vip")
+            send_to_group(nodes.http[asked], system, group, "x")
+            send_to_group(nodes.http[1 - asked], system, group, "x")
+            assert one.notice() == (ONLINE, one.id, "7", "vip")
+            assert [one.told()["data"] for _ in range(2)] == ["x", "x"]
+            assert groups_of(nodes.http[asked], system, one.id) == [group]
+
+
+def test_members_on_all_nodes_hear_who_comes_and_goes(nodes: Nodes, system: str) -> None:
+    with clients(nodes, system, 0, 1, 1) as (one, two, three):
+        bind(nodes.http[1], system, one, "g", "1")
+        assert one.notice() == (ONLINE, one.id, "1", "")
+        bind(nodes.http[0], system, two, "g", "2")
+        for each in (one, two):
+            assert each.notice() == (ONLINE, two.id, "2", "")
+        bind(nodes.http[0], system, three, "g", "3")
+        for each in (one, two, three):
+            assert each.notice() == (ONLINE, three.id, "3", "")
+        bind(nodes.http[1], system, three, "g", "33", "new")
+        three.leave()
+        for each in (one, two):
+            assert each.notice() == (OFFLINE, three.id, "33", "new")
+        one.leave()
+        assert two.notice() == (OFFLINE, one.id, "1", "")
+        two.quiet()
+
+
+def test_the_list_is_in_the_order_of_joining_over_all_nodes(nodes: Nodes, system: str) -> None:
+    places = [0, 1, 1, 0, 0, 1] * 3
+    with clients(nodes, system, *places) as some:
+        for number, one in enumerate(some):
+            bind(nodes.http[number % 2], system, one, "g")
+        expected = [one.id for one in some]
+        for http in nodes.http:
+            assert online_list(http, system, "g") == expected
+
+
+@across
+def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, there: int) -> None:
+    with clients(nodes, system, there, 0, 1) as (one, two, three):
+        for number, each in enumerate((two, three, one)):
+            bind(nodes.http[0], system, each, "g", str(number))
+        for each, count in ((two, 3), (three, 2), (one, 1)):
+            for _ in range(count):
+                each.notice()
+        for _ in range(2):
+            done(nodes.http[asked], "unbind_from_group", system, clientId=one.id, groupName="g")
+        for each in (two, three):
+            assert each.notice() == (OFFLINE, one.id, "2", "")
+        assert online_list(nodes.http[asked], system, "g") == [two.id, three.id]
+        send_to_group(nodes.http[asked], system, "g", "x")
+        assert two.told()["data"] == three.told()["data"] == "x"
+        one.quiet()
+
+
+def test_a_group_is_told_everything_in_the_order_of_the_calls(nodes: Nodes, system: str) -> None:
+    with clients(nodes, system, 0, 1) as some:
+        for one in some:
+            bind(nodes.http[0], system, one, "g")
+        some[0].notice()
+        for one in some:
+            one.notice()
+        for number in range(200):
+            send_to_group(nodes.http[0], system, "g", str(number))
+        for one in some:
+            assert [one.told()["data"] for _ in range(200)] == [str(number) for number in range(200)]
+
+
+# --- isolation ----------------------------------------------------------------------------------------------
+
+DRIVEN = sorted({row.path.removeprefix("/api/") for row in ROUTES} - {"register"})
+
+
+@across
+@pytest.mark.parametrize("path", DRIVEN)
+def test_no_route_reaches_into_another_system(
+    nodes: Nodes, system: str, path: str, asked: int, there: int
+) -> None:
+    other = new_system(nodes.http[0])
+    with clients(nodes, system, there, 1 - there) as (one, two), clients(nodes, other, asked) as (own,):
+        for each in (one, two):
+            bind(nodes.http[0], system, each, "g", "7", "secret")
+        bind(nodes.http[0], other, own, "g")
+        for each, count in ((one, 2), (two, 1), (own, 1)):
+            for _ in range(count):
+                each.notice()
+        body = {
+            "clientId": one.id,
+            "clientIds": [one.id, two.id],
+            "groupName": "g",
+            "userId": "0",
+            "data": "x",
+        }
+        answer = api(nodes.http[asked], path, body, other)
+        assert answer.json["code"] == 0
+        for secret in (one.id, two.id, "secret"):
+            assert secret not in answer.body.decode()
+        assert answer.json["data"] in (
+            [],
+            {},
+            {"online": False},
+            {"count": 0, "list": []},
+            {"count": 1, "list": [own.id]},
+            {"messageId": (answer.json["data"] or {}).get("messageId") if path != "send_to_clients" else ""},
+        )
+        # Nothing has come, nothing has changed; and what is asked in its own system still works.
+        sent = send_to_group(nodes.http[asked], system, "g", "mine")
+        for each in (one, two):
+            assert each.told()["messageId"] == sent
+            each.quiet()
+        assert online_list(nodes.http[asked], system, "g") == [one.id, two.id]
+        assert groups_of(nodes.http[asked], system, one.id) == ["g"]
+        one.leave()
+        assert two.notice() == (OFFLINE, one.id, "7", "secret")
+
+
+@across
+def test_no_route_of_the_newer_api_reaches_into_another_system(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    other = new_system(nodes.http[0])
+
+    def post(path: str, **body: Any) -> Any:
+        data = json.dumps({"app": f"system:{other}", **body}).encode()
+        head = [("Content-Type", "application/json")]
+        answer = ask(nodes.http[asked], request(f"/api/v1/{path}", method="POST", headers=head, body=data))
+        assert answer.status == 200, answer
+        return answer.json
+
+    with clients(nodes, system, there) as (one,):
+        bind(nodes.http[0], system, one, "g")
+        one.notice()
+        assert [row["status"] for row in post("push", room="g", text="x")["results"]] == ["absent"]
+        # An id names a node, which is handed the push and drops it.
+        post("push", targets=[{"connection": one.id}, {"user": one.id}], text="x")
+        post("push", all=True, text="x")
+        post("rooms/publish", room="g", text="x")
+        post("rooms/join", room="mine", connections=[one.id])
+        post("rooms/leave", room="g", connections=[one.id])
+        post("disconnect", connections=[one.id])
+        post("disconnect", users=[one.id])
+        one.quiet()
+        assert online_list(nodes.http[asked], system, "g") == [one.id]
+        for path in ("users", "rooms", f"presence?user={one.id}", "rooms/members?room=g"):
+            mark = "&" if "?" in path else "?"
+            answer = ask(nodes.http[asked], request(f"/api/v1/{path}{mark}app=system:{other}"))
+            assert answer.status == 200, answer
+            body = answer.body.decode().replace(f'"user":"{one.id}"', "")
+            assert one.id not in body
+
+
+@across
+def test_the_newer_api_reaches_clients_by_their_ids(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    with clients(nodes, system, there) as (one,):
+        targets = [{"connection": one.id}, {"user": one.id}, {"all": True}]
+        fields = {"app": f"system:{system}", "targets": targets}
+        message = {"type": "order", "data": {"n": 1}, "code": 7, "note": "new"}
+        data = json.dumps({**fields, "message": message, "sender": "shop"}).encode()
+        head = [("Content-Type", "application/json")]
+        answer = ask(nodes.http[asked], request("/api/v1/push", method="POST", headers=head, body=data))
+        assert [row["status"] for row in answer.json["results"]] == ["sent"] * 3, answer
+        for _ in targets:
+            found = one.message().json
+            assert list(found) == ["messageId", "sendUserId", "code", "msg", "data"]
+            assert [found[name] for name in ("sendUserId", "code", "msg", "data")] == [
+                "shop",
+                7,
+                "new",
+                {"n": 1},
+            ]
+        one.quiet()
+
+
+# --- nodes that go ------------------------------------------------------------------------------------------
+
+
+def test_a_node_that_stops_tells_the_groups_of_its_clients(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("stop"), 2) as nodes:
+        system = new_system(nodes.http[0])
+        with clients(nodes, system, 0, 1, 1) as (one, two, three):
+            for each in (one, two, three):
+                bind(nodes.http[0], system, each, "g")
+            for _ in range(3):
+                one.notice()
+            nodes.servers[1].stop()
+            assert {one.notice()[:2] for _ in range(2)} == {(OFFLINE, two.id), (OFFLINE, three.id)}
+            one.quiet()
+            assert online_list(nodes.http[0], system, "g") == [one.id]
+
+
+def test_of_a_killed_node_nobody_hears_and_its_clients_are_unknown(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    lease = {"lease_seconds": 2, "renew_seconds": 0.5}
+    with nodes_of(tmp_path_factory.mktemp("kill"), 2, cluster={**lease, "advertise": "127.0.0.1"}) as nodes:
+        system = new_system(nodes.http[0])
+        with clients(nodes, system, 0, 1) as (one, two):
+            for each in (one, two):
+                bind(nodes.http[0], system, each, "g")
+            for _ in range(2):
+                one.notice()
+            nodes.servers[1].process.send_signal(signal.SIGKILL)
+            nodes.servers[1].process.wait()
+            bound = {"clientId": two.id, "groupName": "g"}
+            eventually(lambda: api(nodes.http[0], "bind_to_group", bound, system).json["code"] == 0, 15)
+            assert online_list(nodes.http[0], system, "g") == [one.id]
+            # No client can have these ids any more, which is no error anywhere.
+            for path in DRIVEN:
+                body = {"clientId": two.id, "clientIds": [two.id], "groupName": "h", "data": "x"}
+                if path not in ("send_to_system", "send_to_group"):
+                    assert api(nodes.http[0], path, body, system).json["code"] == 0, path
+            one.quiet()
+            # Neither after another process has taken its place: ids name the process.
+            nodes.start()
+            nodes.wait_until_met()
+            with clients(nodes, system, 2) as (three,):
+                assert three.id != two.id
+                send_to_client(nodes.http[0], system, two.id)
+                done(nodes.http[0], "close_client", system, clientId=two.id)
+                send_to_client(nodes.http[0], system, three.id, "new")
+                assert three.told()["data"] == "new"
+
+
+def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("silent"), 2) as nodes:
+        system = new_system(nodes.http[0])
+        with clients(nodes, system, 1) as (one,):
+            nodes.servers[1].process.send_signal(signal.SIGSTOP)
+            try:
+                for path in ("bind_to_group", "unbind_from_group"):
+                    fields = {"clientId": one.id, "groupName": "g"}
+                    answer = api(nodes.http[0], path, fields, system)
+                    assert answer.json == {"code": -1, "msg": "系统错误", "data": []}, path
+            finally:
+                nodes.servers[1].process.send_signal(signal.SIGCONT)
+            eventually(lambda: is_online(nodes.http[0], system, one.id))
