@@ -7,6 +7,7 @@ each client address has one. A request takes one token, a batch one for each com
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable
 from time import monotonic
 from typing import Final
@@ -31,7 +32,7 @@ class Rates:
         """Change the limit; all buckets are full then."""
         self.per_second = per_second
         self._most = max(per_second, 1.0)
-        self._buckets: dict[str, tuple[float, float]] = {}
+        self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
     def take(self, caller: Caller, host: str) -> bool:
         """Take a token; False if there is none. With no limit there always is one."""
@@ -46,10 +47,10 @@ class Rates:
         return taken
 
     def _put(self, name: str, left: float, now: float) -> None:
-        self._buckets.pop(name, None)
         self._buckets[name] = (left, now)
+        self._buckets.move_to_end(name)
         if len(self._buckets) > MAX_BUCKETS:
-            del self._buckets[next(iter(self._buckets))]
+            self._buckets.popitem(last=False)
 
     def require(self, caller: Caller, host: str) -> None:
         """Take a token, or refuse. Raises :class:`Problem`."""

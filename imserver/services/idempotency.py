@@ -7,6 +7,7 @@ other nodes know only that it was accepted.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -65,7 +66,7 @@ class Ids:
     def __init__(self, dedupe: Dedupe, registry: Registry | None = None) -> None:
         self._dedupe = dedupe
         self._registry = registry
-        self._firsts: dict[str, First] = {}
+        self._firsts: OrderedDict[str, First] = OrderedDict()
         self._bytes = 0
 
     def begin(self, app: str, request_id: str, digest: int) -> Ticket | First | None:
