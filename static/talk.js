@@ -86,7 +86,9 @@ client.on("said", ({ from, text, type, id, at }) => {
   tell(entry);
   sitting.remember(entry);
 });
-client.on("left", ({ from }) => note(fill(words.talk_left, { user: from })));
+client.on("left", ({ from }) => {
+  if (inRoom) note(fill(words.talk_left, { user: from })); // who belongs to a room hears of it wherever they talk
+});
 client.on("failed", () => note(words.talk_failed));
 
 let online = false;
