@@ -26,14 +26,14 @@ _FRAME = re.compile(r"(\w+) ([→←]) (.*)")
 
 
 class Shell:
-    """Runs the commands of one block. The addresses in PORTS are those of the servers."""
+    """Runs the commands of one block, which know ``variables``. The addresses in PORTS are the servers'."""
 
-    def __init__(self, folder: Path, *servers: Server) -> None:
+    def __init__(self, folder: Path, *servers: Server, **variables: str) -> None:
         require("curl")
         (folder / ".curlrc").write_text(
             'silent\nshow-error\nmax-time = 10\nnoproxy = "*"\n', encoding="utf-8"
         )
-        self._environment = {**os.environ, "CURL_HOME": str(folder)}
+        self._environment = {**os.environ, "CURL_HOME": str(folder), **variables}
         self._servers = servers
         self._assigned: list[str] = []
 
@@ -41,7 +41,7 @@ class Shell:
         """What the command prints. An assignment holds for the commands that follow."""
         if _ASSIGNMENT.match(command):
             self._assigned.append(command)
-        script = "\n".join([*self._assigned, at_server(command, *self._servers)])
+        script = at_server("\n".join([*self._assigned, command]), *self._servers)
         done = subprocess.run(
             ["bash", "-c", script],
             capture_output=True,
@@ -62,9 +62,9 @@ def at_server(words: str, *servers: Server) -> str:
     return words
 
 
-def play_session(block: Block, folder: Path, *servers: Server) -> None:
+def play_session(block: Block, folder: Path, *servers: Server, **variables: str) -> None:
     """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
-    shell = Shell(folder, *servers)
+    shell = Shell(folder, *servers, **variables)
     for command, output in exchanges(block.text):
         _compare(block, command, shell.run(command), at_server(output, *servers))
 
@@ -129,6 +129,15 @@ def _expect(block: Block, speaker: Speaker, words: str) -> None:
     assert found.opcode != CLOSE, f"{block}: {words}\nfound {found}"
     wanted = _NUMBERED.sub('"seq":"#"', words)
     assert _NUMBERED.sub('"seq":"#"', found.text) == wanted, f"{block}: says {words}\nfound {found.text}"
+
+
+@contextmanager
+def browser_of(server: Server, system: str) -> Iterator[str]:
+    """A time in which a client of a system is connected; its clientId."""
+    with Speaker(server.ws) as browser:
+        browser.upgrade(f"/ws?systemId={system}")
+        client_id: str = browser.message().json["data"]["clientId"]
+        yield client_id
 
 
 @contextmanager

@@ -18,16 +18,17 @@ from imserver.cli import main
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
-from tests.docs.play import APP, at_server, exchanges, play_frames, play_session, present
+from tests.docs.play import APP, at_server, browser_of, exchanges, play_frames, play_session, present
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import Speaker, fresh, get, logged_in, post
 from tests.parent.family import Family
-from tests.support import ROOT, Server, eventually
+from tests.support import DOORS, ROOT, Server, eventually
 from tests.tools import require
 
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if not block.words]
-KEYED = [block for block in SESSIONS if "keys" in block.words]
+KEYED = [block for block in SESSIONS if block.words == ("keys",)]
+DRIVEN = [block for block in SESSIONS if "client" in block.words]
 SHARED = [block for block in SESSIONS if "cluster" in block.words]
 FORKED = [block for block in SESSIONS if "processes" in block.words]
 FRAMES = [block for page in PAGES for block in blocks(page, "text") if "frames" in block.words]
@@ -41,12 +42,12 @@ COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
-    sessions = (*OPEN, *KEYED, *SHARED, *FORKED)
+    sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED)
     known = {id_of(block) for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS)}
     examined = ("console", "json", "yaml", "js", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
     assert not left
-    assert all((OPEN, KEYED, SHARED, FORKED, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS))
+    assert all((OPEN, KEYED, DRIVEN, SHARED, FORKED, TRANSCRIPTS, ACROSS, JSON, YAML, SCRIPTS, COMMANDS))
 
 
 def id_of(block: Block) -> tuple[Path, int]:
@@ -75,6 +76,16 @@ def test_a_shell_session_with_keys_prints_what_it_says(
     server = start_server(config=nearest(block, "keys:"))
     with present(server):
         play_session(block, tmp_path, server)
+
+
+@pytest.mark.parametrize("door", DOORS)
+@pytest.mark.parametrize("block", DRIVEN, ids=str)
+def test_a_shell_session_with_a_client_of_a_system_prints_what_it_says(
+    block: Block, door: str, start_server: StartServer, tmp_path: Path
+) -> None:
+    server = start_server(config=nearest(block, "keys:") if "keys" in block.words else {}, door=door)
+    with browser_of(server, "shop") as client:
+        play_session(block, tmp_path, server, CLIENT=client)
 
 
 def nearest(block: Block, word: str) -> Any:

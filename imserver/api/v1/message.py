@@ -38,7 +38,8 @@ TargetField = Annotated[
                 {"required": ["connection"]},
                 {"required": ["room"]},
                 {"required": ["all"], "properties": {"all": {"const": True}}},
-            ]
+            ],
+            "dependentRequired": {"device": ["user"]},
         }
     ),
 ]
