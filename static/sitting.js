@@ -29,7 +29,12 @@ export const CROWD = 3;
 
 /** @typedef {{ user: string, token: string, until: number, left: boolean, entries: Entry[] }} Saved */
 
-/** @typedef {{ app: number | string, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Pass */
+/**
+ * What the server gave the page. Without a tokenUrl the token came with the page's address: it says who one is, and
+ * the server renews it for nobody.
+ *
+ * @typedef {{ app: number | string, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Pass
+ */
 
 /**
  * Whether this notice is one of many in a row, of which only the first and the last are worth their place.
@@ -108,6 +113,7 @@ export class Sitting {
    * @returns {Promise<boolean>} whether it did
    */
   async renew() {
+    if (!this.pass.tokenUrl) return false;
     const response = await fetch(this.pass.tokenUrl, {
       method: "POST",
       body: new URLSearchParams({ appID: String(this.pass.app), userID: this.user }),
@@ -127,9 +133,13 @@ export class Sitting {
       /** @type {Saved} */
       const saved = JSON.parse(this.storage?.getItem(this.key) ?? "null");
       if (!saved?.left || saved.until < Date.now() + 5_000 || !Array.isArray(saved.entries)) return;
-      this.user = String(saved.user);
-      this.token = String(saved.token);
-      this.until = saved.until;
+      if (this.pass.tokenUrl) {
+        this.user = String(saved.user);
+        this.token = String(saved.token);
+        this.until = saved.until;
+      } else if (saved.user !== this.user) {
+        return;
+      }
       this.entries = saved.entries;
       this.resumed = true;
     } catch {

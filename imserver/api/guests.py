@@ -29,5 +29,5 @@ def guest(api: Api, route: Route, request: FastRequest) -> Caller:
     if route.page and kind.lower() == "bearer":
         holder = api.services.logins.holder(token.strip())
         if holder is not None:
-            return Caller(_PAGE, frozenset({holder[0]}), holder[1])
+            return Caller(_PAGE, frozenset({holder.app}), holder.user)
     return NOBODY

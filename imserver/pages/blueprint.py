@@ -6,7 +6,8 @@ JSON block. Every answer carries a Content-Security-Policy that allows our own f
 
 import mimetypes
 from pathlib import Path
-from typing import Final, Protocol
+from time import time
+from typing import Any, Final, Protocol
 
 from flask import (
     Blueprint,
@@ -25,14 +26,16 @@ from imserver import assets
 from imserver.api import Api
 from imserver.api.v1.table import described
 from imserver.auth import PAGE_TOKEN_PREFIX
-from imserver.errors import HTTP_UNAUTHORIZED
+from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
 from imserver.pages.reference import Reference
 from imserver.pages.rendering import language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.pages.talk import TalkPages, is_asked_for
+from imserver.services.logins import Logins
 from imserver.services.talks import Talks
+from imserver.services.tenants import Tenants
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
@@ -68,6 +71,10 @@ class Host(Member, Protocol):
     def api(self) -> Api: ...
     @property
     def talks(self) -> Talks: ...
+    @property
+    def logins(self) -> Logins: ...
+    @property
+    def tenants(self) -> Tenants: ...
 
 
 def create_pages(node: Host) -> Blueprint:
@@ -118,13 +125,9 @@ class _Chat:
         if room not in self._rooms:
             room = self._rooms[0]
         language, words = language_of_visitor()
-        name = self._names.pick(room, self._node.hub.is_online)
         data = {
             "app": int(room),
-            "user": name,
-            "token": self._node.auth.page_token(room, name),
-            "tokenSeconds": self._node.config.api.page_token_seconds,
-            "tokenUrl": url_for("pages.token"),
+            **self._pass(room),
             "websocketUrl": addresses.websocket,
             "httpUrl": addresses.http,
             "seenHost": addresses.seen_host,
@@ -136,11 +139,33 @@ class _Chat:
         answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources))
         return answer
 
+    def _pass(self, room: str) -> dict[str, Any]:
+        """Who the visitor is, and the token that shows it.
+
+        Where the app wants session tokens the address has to bring one (``token=``), which nobody renews.
+        """
+        node = self._node
+        if not node.logins.wants_tokens(node.tenants.resolve(room)):
+            name = self._names.pick(room, node.hub.is_online)
+            return {
+                "user": name,
+                "token": node.auth.page_token(room, name),
+                "tokenSeconds": node.config.api.page_token_seconds,
+                "tokenUrl": url_for("pages.token"),
+            }
+        token = parameter("token")
+        holder = node.logins.holder(token)
+        if holder is None or holder.app != node.tenants.resolve(room):
+            abort(HTTP_TOKEN_INVALID.status)
+        seconds = max(holder.expires_at - time(), 0)
+        return {"user": holder.user, "token": token, "tokenSeconds": seconds, "tokenUrl": ""}
+
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
         app, user = parameter("appid"), parameter("userid")
         _, _, token = request.headers.get("Authorization", "").partition(" ")
-        if not token.startswith(PAGE_TOKEN_PREFIX) or not self._node.auth.may_login(app, user, token):
+        known = token.startswith(PAGE_TOKEN_PREFIX) and self._node.auth.may_login(app, user, token)
+        if not known or self._node.logins.wants_tokens(self._node.tenants.resolve(app)):
             abort(HTTP_UNAUTHORIZED.status)
         answer = jsonify(
             token=self._node.auth.page_token(app, user), seconds=self._node.config.api.page_token_seconds

@@ -17,7 +17,7 @@ from imserver.metrics import Metrics
 from imserver.services.authorise import Asked
 from imserver.services.expiry import Expiry
 from imserver.services.rules import Rule, Secrets, load_secrets
-from imserver.services.tokens import BadKey, BadToken, app_named_by, read_token
+from imserver.services.tokens import BadKey, BadToken, Claims, app_named_by, read_token
 from imserver.services.verdict import (
     ALLOWED,
     APP_FULL,
@@ -99,9 +99,7 @@ class Logins:
         tenant = self._get(app)
         if tenant is None:
             return UNKNOWN_APP
-        rule = self._rules.get(app)
-        if rule is None or rule.tenant is not tenant:
-            rule = self._compile(tenant)
+        rule = self._rule(tenant)
         if rule.plain and not connection.origin:
             return ALLOWED if self._page_login(app, user, token) else self._denied("token", BAD_TOKEN)
         return self._check_all(rule, user, token, dialect, connection, device)
@@ -145,16 +143,19 @@ class Logins:
             raise BadToken("the token is for another app")
         return Verdict(expires_at=claims.expires_at, user=claims.user)
 
-    def holder(self, token: str) -> tuple[str, str] | None:
-        """The app and the user that a session token is good for at this moment; None: it is none."""
+    def holder(self, token: str) -> Claims | None:
+        """What a session token is good for at this moment; None: it is none."""
         tenant = self._get(self.resolve(app_named_by(token)))
         if tenant is None or not tenant.jwt:
             return None
         rule = self._rule(tenant)
+        if not rule.keys:
+            return None
         try:
-            return (rule.name, self._read_token(rule, "", token).user) if rule.keys else None
+            verdict = self._read_token(rule, "", token)
         except BadToken:
             return None
+        return Claims(verdict.user, rule.name, verdict.expires_at)
 
     def wants_tokens(self, app: str) -> bool:
         """Whether a login in this app needs a session token."""

@@ -22,6 +22,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
 from imserver.services.pushing import LocalPushes
+from imserver.services.tokens import Claims
 from imserver.services.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.fast import FastRequest
@@ -100,8 +101,8 @@ class FakeNode:
         self.back_end = BackEnd()
         self.webhooks = Webhooks(self.back_end, lambda _: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
         self.allowed = AllowLists()
-        self.session_tokens: dict[str, tuple[str, str]] = {}
-        """Session token → app and user."""
+        self.session_tokens: dict[str, Claims] = {}
+        """Session token → what it is good for."""
         self.logins = SimpleNamespace(holder=self.session_tokens.get)
         self.holding = SimpleNamespace(reload=lambda *_: None)
         self.is_ready = True

@@ -15,7 +15,8 @@ from msgspec.structs import replace
 from imserver.auth import Auth
 from imserver.config import ConfigError
 from imserver.pages import create_pages
-from imserver.settings import ApiSettings, AppSettings, Config, TenantSettings
+from imserver.services.tokens import Claims
+from imserver.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "
@@ -30,9 +31,16 @@ class FakeNode:
         self.config = config
         self.auth = Auth(config, b"s" * 32)
         self.online: set[tuple[str, str]] = set()
+        self.tokens: dict[str, Claims] = {}
+        """Session token → what it is good for."""
+        self.logins = SimpleNamespace(wants_tokens=self._wants_tokens, holder=self.tokens.get)
+        self.tenants = SimpleNamespace(resolve=lambda app: app)
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
         self.http_port, self.ws_port = 8080, 8089
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
+
+    def _wants_tokens(self, app: str) -> bool:
+        return app in self.config.apps and bool(self.config.apps[app].jwt)
 
 
 def client_of(config: Config) -> FlaskClient:
@@ -87,6 +95,25 @@ def test_name_and_token_belong_together(client: FlaskClient) -> None:
     assert auth.may_login("102", data["user"], data["token"])
     assert not auth.may_login("101", data["user"], data["token"])
     assert not auth.may_login("102", "somebody", data["token"])
+
+
+def test_an_app_that_wants_session_tokens_makes_nobody_one() -> None:
+    config = Config(apps={"101": TenantSettings(jwt=(JwtSettings(),)), "102": TenantSettings()})
+    node = FakeNode(config)
+    app = Flask("test", static_folder=None)
+    app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
+    with app.test_client() as client:
+        node.tokens = {"good": Claims("ann", "101", 2**40), "other": Claims("ann", "102", 2**40)}
+        node.logins.holder = node.tokens.get
+        data = page_data(open_home(client, "?appID=101&token=good").text)
+        assert (data["user"], data["token"], data["tokenUrl"]) == ("ann", "good", "")
+        assert data["tokenSeconds"] > 0
+        for query in ("?appID=101", "?appID=101&token=bad", "?appID=101&token=other"):
+            assert open_home(client, query).status_code == 401
+        assert page_data(open_home(client, "?appID=102").text)["tokenUrl"]
+        made = node.auth.page_token("101", "ann")
+        form, bearer = {"appID": "101", "userID": "ann"}, {"Authorization": f"Bearer {made}"}
+        assert client.post("/home/token", data=form, headers=bearer).status_code == 401
 
 
 def test_the_rooms_are_the_numbered_apps_of_the_configuration() -> None:

@@ -73,7 +73,9 @@ def test_a_token_may_name_an_app_by_its_other_name() -> None:
 
 def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
     with LoginRig({"101": TenantSettings(jwt=JWT), "102": PLAIN}) as rig:
-        assert rig.logins.holder(token_for("ann")) == ("101", "ann")
+        holder = rig.logins.holder(token_for("ann"))
+        assert holder is not None
+        assert (holder.app, holder.user) == ("101", "ann")
         for stranger in ("", "x", "a.b.c", token_for("ann", "102"), token_for("ann", key=OTHER_SECRET)):
             assert rig.logins.holder(stranger) is None
         assert rig.logins.wants_tokens("101")

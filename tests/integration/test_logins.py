@@ -1,0 +1,350 @@
+"""Logins of every dialect, by both doors: session tokens, their end, whose pages, how many."""
+
+import base64
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any
+
+import jwt
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from tests.support import Server, eventually
+
+from . import client, sse
+from .action import login_data, talker
+from .cmd import Speaker, fresh, get, speaker
+from .raw import Raw, ask, request, text
+from .setting import Launch
+
+SECRET = "a secret that is long enough to be one"
+NEW_SECRET = "the secret that comes after it, as long"
+KEY = "the key of the back end"
+ADMIN = [("Authorization", f"Bearer {KEY}")]
+PRIVATE = ed25519.Ed25519PrivateKey.generate()
+PUBLIC = (
+    PRIVATE.public_key()
+    .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    .decode()
+)
+
+
+def settings(**more: Any) -> dict[str, Any]:
+    """Four apps, one a dialect, that want tokens, and some without."""
+    wanting = {"jwt": [{"algorithm": "HS256", "key": SECRET}]}
+    return {
+        "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
+        "apps": {
+            "101": wanting,
+            "102": {},
+            "103": {"origins": ["https://shop.example"], "dialects": ["cmd"]},
+            "104": {"max_connections": 2, "messages_per_second": 20},
+            "action:1": wanting,
+            "system:shop": wanting,
+            **more,
+        },
+        "websocket": {"close_seconds": 1},
+    }
+
+
+@pytest.fixture(scope="module")
+def house(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    one = Server(tmp_path_factory.mktemp(f"logins-{door}"), config=settings(), door=door)
+    yield one
+    one.stop()
+    one.check()
+
+
+def token(user: str, app: str = "101", seconds: float = 60, key: Any = SECRET, **headers: Any) -> str:
+    algorithm = "HS256" if isinstance(key, str) else "EdDSA"
+    claims = {"sub": user, "app": app, "exp": time.time() + seconds}
+    return jwt.encode(claims, key, algorithm, headers=headers or None)
+
+
+# --- in every dialect ---------------------------------------------------------------------------------------
+
+
+@contextmanager
+def by_cmd(server: Server, user: str, proof: str) -> Iterator[Any]:
+    with speaker(server.ws) as one:
+        code, _, _ = one.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": proof})
+        yield one if code == 200 else code
+
+
+@contextmanager
+def by_action(server: Server, user: str, proof: str) -> Iterator[Any]:
+    with talker(server.ws) as one:
+        code, _ = one.ask_action("login", {**login_data(user), "token": proof})
+        yield one if code == 200 else code
+
+
+@contextmanager
+def by_client(server: Server, _user: str, proof: str) -> Iterator[Any]:
+    with client.Listener(server.ws) as one:
+        one.upgrade(client.ws_path("shop", token=proof))
+        first = one.message()
+        yield one if first.json["code"] == 0 else one.frame().close_code
+
+
+@contextmanager
+def by_stream(server: Server, user: str, proof: str) -> Iterator[Any]:
+    try:
+        with sse.Listener(server.http) as one:
+            yield one.listen(app="101", user=user, token=proof)
+    except AssertionError:
+        answer = sse.ask_for(server.http, app="101", user=user, token=proof)
+        assert answer.json["code"] == "token_invalid"
+        yield answer.status
+
+
+Way = Callable[[Server, str, str], AbstractContextManager[Any]]
+DIALECTS: dict[str, tuple[Way, str, int]] = {
+    "cmd": (by_cmd, "101", 1003),
+    "action": (by_action, "action:1", 1003),
+    "client": (by_client, "system:shop", 4504),
+    "sse": (by_stream, "101", 401),
+}
+"""How one logs in, to which app, and what tells of a refusal."""
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+def test_a_token_is_what_a_login_needs(house: Server, dialect: str) -> None:
+    way, app, refused = DIALECTS[dialect]
+    user = fresh()
+    with way(house, user, token(user, app)) as one:
+        assert not isinstance(one, int), one
+    for proof in (
+        "",
+        "nonsense",
+        token(user, app, -1),
+        token(user, app, key=NEW_SECRET),
+        token(user, "102"),
+        token("", app),
+    ):
+        with way(house, user, proof) as one:
+            assert one == refused, proof
+
+
+@pytest.mark.parametrize("dialect", [name for name in DIALECTS if name != "client"])
+def test_a_token_is_good_for_its_user_only(house: Server, dialect: str) -> None:
+    way, app, refused = DIALECTS[dialect]
+    with way(house, fresh(), token(fresh(), app)) as one:
+        assert one == refused
+
+
+@pytest.mark.parametrize("dialect", ["cmd", "action", "client"])
+def test_a_session_ends_with_its_token(house: Server, dialect: str) -> None:
+    way, app, _ = DIALECTS[dialect]
+    user = fresh()
+    began = time.time()
+    with way(house, user, token(user, app, 2)) as one:
+        while (found := one.frame()).opcode != 8:
+            pass
+        assert (found.close_code, found.close_reason) == (4504, "token invalid")
+        assert 1 <= time.time() - began <= 4.5
+
+
+def test_a_stream_ends_with_its_token(house: Server) -> None:
+    user = fresh()
+    began = time.time()
+    with by_stream(house, user, token(user, seconds=2)) as one:
+        assert sse.end_of(one)["code"] == 4504
+        assert 1 <= time.time() - began <= 4.5
+
+
+def test_who_names_nobody_in_a_stream_is_whom_the_token_names(house: Server) -> None:
+    user = fresh()
+    with sse.Listener(house.http) as one:
+        one.listen(app="101", token=token(user))
+        online = ask(house.http, request(f"/user/online?appID=101&userID={user}", headers=ADMIN)).json
+        assert online["data"]["online"] is True
+
+
+def test_a_token_stands_in_no_log(house: Server) -> None:
+    user = fresh()
+    proof = token(user, "system:shop")
+    with by_client(house, user, proof) as one:
+        assert not isinstance(one, int)
+    with by_stream(house, user, token(user)) as one:
+        assert not isinstance(one, int)
+    signature = proof.rpartition(".")[2]
+    assert signature not in house.log_text
+    assert "eyJ" not in house.log_text, "no token at all begins in the log"
+
+
+# --- a new login renews -------------------------------------------------------------------------------------
+
+
+def test_a_new_login_with_a_new_token_keeps_the_session_alive(house: Server) -> None:
+    user = fresh()
+    with speaker(house.ws) as one:
+        login = {"userID": user, "appID": 101}
+        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=2)})[0] == 200
+        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=-1)})[0] == 1003
+        assert one.ask_cmd("login", {**login, "serviceToken": token(user, seconds=60)})[0] == 200
+        other = fresh()
+        stranger = {"userID": other, "appID": 101, "serviceToken": token(other)}
+        assert one.ask_cmd("login", stranger)[0] == 1009, "it may not become somebody else's"
+        with speaker(house.ws) as clock:
+            clock.login(user, 102)
+            deadline = time.monotonic() + 3.2
+            while time.monotonic() < deadline:
+                clock.ask_cmd("ping")
+        assert one.ask_cmd("heartbeat")[0] == 200
+
+
+def test_without_tokens_a_connection_logs_in_once(house: Server) -> None:
+    user = fresh()
+    with speaker(house.ws) as one:
+        one.login(user, 102)
+        assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
+
+
+def test_an_action_session_that_logs_in_anew_lives_as_long_as_its_last_token(house: Server) -> None:
+    user = fresh()
+    with talker(house.ws) as one:
+        data = login_data(user)
+        assert one.ask_action("login", {**data, "token": token(user, "action:1", 60)})[0] == 200
+        assert one.ask_action("login", {**data, "token": token(user, "action:1", 2)})[0] == 200
+        while (found := one.frame()).opcode != 8:
+            pass
+        assert found.close_code == 4504
+
+
+# --- pages and keys -----------------------------------------------------------------------------------------
+
+
+def test_a_session_token_is_what_a_page_may_call_the_api_with_in_its_own_name(house: Server) -> None:
+    user = fresh()
+    bearer = [("Authorization", f"Bearer {token(user)}")]
+
+    def call(path: str) -> int:
+        return int(ask(house.http, request(path, headers=bearer)).json["code"])
+
+    def send(sender: str, app: int = 101) -> int:
+        kind = ("Content-Type", "application/x-www-form-urlencoded")
+        body = f"appID={app}&userID={sender}&msgID={fresh()}&message=hi".encode()
+        path = "/user/sendMessageAll"
+        return int(
+            ask(house.http, request(path, method="POST", headers=[*bearer, kind], body=body)).json["code"]
+        )
+
+    assert call("/user/list?appID=101") == 200
+    assert call("/user/list?appID=102") == 1003
+    assert call("/user/online?appID=101&userID=x") == 1003
+    assert send(user) == 200
+    assert send(fresh()) == 1003
+    assert send(user, 102) == 1003
+
+
+def test_keys_are_changed_while_everybody_stays(launch: Launch, door: str) -> None:
+    one = launch(door, **settings())
+    user = fresh()
+    with speaker(one.ws) as session:
+        session.ask_cmd("login", {"userID": user, "appID": 101, "serviceToken": token(user)})
+        changed = settings(
+            **{
+                "101": {
+                    "jwt": [
+                        {"algorithm": "HS256", "key": NEW_SECRET, "kid": "new"},
+                        {"algorithm": "EdDSA", "key": PUBLIC, "kid": "newest"},
+                    ]
+                }
+            }
+        )
+        one.configure(changed)
+        os.kill(one.pid, signal.SIGHUP)
+
+        def works(proof: str) -> bool:
+            with by_cmd(one, user, proof) as found:
+                return isinstance(found, Speaker)
+
+        eventually(lambda: works(token(user, key=NEW_SECRET, kid="new")))
+        assert works(token(user, key=PRIVATE, kid="newest"))
+        assert not works(token(user))
+        assert not works(token(user, key=NEW_SECRET, kid="newest"))
+        assert session.ask_cmd("heartbeat")[0] == 200, "who is in stays"
+
+
+# --- whose pages, how many ----------------------------------------------------------------------------------
+
+
+def test_an_app_s_own_origins_hold_at_its_login(house: Server) -> None:
+    for origin, code in ((None, 200), ("https://shop.example", 200), ("http://127.0.0.1:1234", 200)):
+        headers = [("Origin", origin)] if origin else []
+        with speaker(house.ws, more=headers) as one:
+            assert one.ask_cmd("login", {"userID": fresh(), "appID": 103})[0] == code
+    with speaker(house.ws, more=[("Origin", "https://shop.example")]) as one:
+        one.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 102}})))
+        one.closed(4505)
+    with Raw(house.ws) as one:
+        one.upgrade("/acc", more=[("Origin", "https://evil.example")])
+        one.closed(4505)
+
+
+def test_a_dialect_that_an_app_does_not_allow_is_refused(house: Server) -> None:
+    assert sse.ask_for(house.http, app="103", user=fresh()).status == 403
+
+
+def test_an_app_that_is_full_closes_the_next_with_4005(house: Server) -> None:
+    with speaker(house.ws) as one, speaker(house.ws) as two, speaker(house.ws) as three:
+        one.login(fresh(), 104)
+        two.login(fresh(), 104)
+        three.send(text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": fresh(), "appID": 104}})))
+        three.closed(4005)
+        one.leave()
+        two.ask_cmd("ping")
+
+        def fits() -> bool:
+            with speaker(house.ws) as four:
+                four.send(
+                    text(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "x", "appID": 104}}))
+                )
+                return four.frame().opcode == 1
+
+        eventually(fits)
+
+
+def test_a_connection_above_the_rate_of_its_app_is_closed(house: Server) -> None:
+    with speaker(house.ws) as one:
+        one.login(fresh(), 104)
+        one.send(*[text('{"seq":"1","cmd":"ping"}')] * 100)
+        while (found := one.frame()).opcode != 8:
+            pass
+        assert found.close_code == 4003
+
+
+def test_the_address_list_of_an_app_stands_for_a_key(launch: Launch, door: str) -> None:
+    apps = {"101": {"api_allow_from": ["127.0.0.0/8"]}, "102": {"api_allow_from": ["192.0.2.0/24"]}}
+    one = launch(door, **{**settings(), "apps": apps})
+
+    def code(path: str, **headers: str) -> int:
+        answer = ask(one.http, request(path, headers=list(headers.items())))
+        return int(answer.json["code"]) if answer.status == 200 else answer.status
+
+    assert code("/user/list?appID=101") == 200
+    assert code("/user/list?appID=102") == 1003
+    assert code("/user/list?appID=102", **{"X-Forwarded-For": "192.0.2.7"}) == 200
+    assert code("/user/list?appID=101", **{"X-Forwarded-For": "192.0.2.7"}) == 1003
+    assert code("/user/list?appID=101", Authorization="Bearer wrong") == 1003, "a wrong key is no key"
+    assert code("/user/list?appID=102", Authorization=f"Bearer {KEY}") == 200
+    assert code("/api/v1/users?app=101") == 401, "the new routes want a key"
+    assert get(one.http, "/metrics").status == 401
+    kick = request(
+        "/user/kick", method="POST", headers=[("Content-Type", "application/json")], body=b'{"appID":101}'
+    )
+    assert ask(one.http, kick).json["code"] == 1003, "nor does it make anybody an admin"
+
+
+def test_what_a_token_says_is_looked_at_only_when_it_is_signed(house: Server) -> None:
+    user = fresh()
+    header, payload, signature = token(user).split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    forged = base64.urlsafe_b64encode(json.dumps({**claims, "exp": 2**31}).encode()).rstrip(b"=").decode()
+    with by_cmd(house, user, f"{header}.{forged}.{signature}") as one:
+        assert one == 1003
