@@ -1,0 +1,248 @@
+"""The pages of the action dialect in real browsers."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+from websockets.sync.client import ClientConnection, connect
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.support import Server, eventually
+
+pytestmark = [pytest.mark.timeout(120)]
+
+HOSTILE = "<script>window.pwned=1</script><img src=x onerror=window.pwned=1>{{7*7}}&amp;"
+PHONE = (375, 740)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests that leave it as it is."""
+    server = Server(tmp_path_factory.mktemp("server"))
+    yield server
+    server.stop()
+    server.check()
+
+
+def peer_page(server: Server, **query: Any) -> str:
+    return f"{server.http_url}/home/index?{urlencode(query)}"
+
+
+def room_page(server: Server, **query: Any) -> str:
+    return f"{server.http_url}/home/room?{urlencode(query)}"
+
+
+def in_service(page: Page) -> Page:
+    """Wait until the page has logged in."""
+    eventually(lambda: page.state == "online", what="the page is connected")
+    eventually(lambda: "登录成功" in page.notices, what="the page says so")
+    return page
+
+
+@contextmanager
+def user(server: Server, name: str, to: str = "0", room: str = "0") -> Iterator[ClientConnection]:
+    """A user without a browser."""
+    address = f"ws://{server.ws.host}:{server.ws.port}/ws?{urlencode({'uid': name})}"
+    with connect(address, proxy=None, ping_interval=None) as socket:
+        socket.recv(10)
+        data = {"userId": name, "appId": 1, "toUid": to, "groupsId": room}
+        socket.send(json.dumps({"seq": "1", "action": "login", "data": data}))
+        assert json.loads(socket.recv(10))["response"]["code"] == 200
+        yield socket
+
+
+def say(socket: ClientConnection, message: str, kind: str = "text") -> None:
+    data = {"msgType": kind, "message": message}
+    socket.send(json.dumps({"seq": "2", "action": "sendmsg", "data": data}))
+
+
+@pytest.mark.parametrize("door", ["front", "wsgi"])
+def test_two_pages_talk_one_to_one(pair: Pair, start_server: StartServer, door: str) -> None:
+    server = start_server(door=door)
+    first = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+    second = in_service(pair[1].open(peer_page(server, uid=2, to_uid=1)))
+    assert first.find("#send").text == "发送"
+    first.say("你好")
+    second.has_received("用户:", "你好")
+    eventually(lambda: first.own == ["你好"], what="the own bubble")
+    assert first.find("#message").get_attribute("value") == ""
+    second.find("#message").send_keys("by the button")
+    second.find("#send").click()
+    first.has_received("用户:", "by the button")
+    assert first.own == ["你好"]
+    assert second.own == ["by the button"]
+    assert first.notices == second.notices == ["登录成功"]
+
+
+def test_pages_talk_in_a_room_each_word_shown_once(pair: Pair, server: Server) -> None:
+    first = in_service(pair[0].open(room_page(server, uid=1)))
+    second = in_service(pair[1].open(room_page(server, uid=2, groups_id=1)))
+    assert first.texts("h1") == ["欢迎进入聊天室"]
+    assert first.texts(".rooms a") == ["测试1群"]
+    with user(server, "3", room="1") as third:
+        first.say("大家好")
+        second.has_received("用户1：", "大家好")
+        eventually(lambda: first.own == ["大家好"], what="the own copy came back")
+        say(third, "我也在")
+        for page in (first, second):
+            page.has_received("用户3：", "我也在")
+        second.say("two\nlines")
+        first.has_received("用户2：", "two\nlines")
+        assert second.own == ["two\nlines"]
+    for page in (first, second):
+        page.has_notice("用户3已经离开")
+    assert first.received == [("用户3：", "我也在"), ("用户2：", "two\nlines")]
+
+
+def test_a_room_of_another_name_is_shown_beside_the_stored_ones(pair: Pair, server: Server) -> None:
+    page = in_service(pair[0].open(room_page(server, uid="ann", groups_id="7")))
+    assert page.texts(".rooms a") == ["测试1群", "测试7群"]
+    assert page.texts(".rooms [aria-current]") == ["测试7群"]
+    page.find(".rooms a").click()
+    in_service(page)
+    assert page.texts(".rooms [aria-current]") == ["测试1群"]
+    with user(server, "bob", room="7") as bob:
+        say(bob, "unheard")
+        bob.recv(10)
+        page.say("heard by none of room 7")
+        eventually(lambda: page.own, what="the own bubble")
+    assert page.received == []
+
+
+def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> None:
+    for address in (peer_page(server, to_uid=2), peer_page(server, uid="x" * 20, to_uid=2)):
+        page = pair[0].open(address)
+        eventually(lambda page=page: page.state == "refused", what="the page gives up")
+        assert page.notices == []
+        assert "1002" in page.texts("#banner-text")[0]
+
+
+def test_a_page_without_a_peer_talks_to_nobody(pair: Pair, server: Server) -> None:
+    page = in_service(pair[0].open(peer_page(server, uid=5)))
+    assert page.texts("h1") == ["聊天"]
+    page.say("anybody?")
+    eventually(lambda: page.own == ["anybody?"], what="the own bubble")
+    assert not page.shown("#note")
+
+
+def test_hostile_names_and_texts_are_shown_as_text(pair: Pair, server: Server) -> None:
+    name = "<img src=x onerror>"
+    page = in_service(pair[0].open(room_page(server, uid='"><b>x', groups_id=HOSTILE)))
+    with user(server, name, room=HOSTILE) as other:
+        say(other, HOSTILE)
+        page.has_received(f"用户{name}：", HOSTILE)
+        say(other, HOSTILE, "image")
+        eventually(lambda: len(page.received) == 2, what="the second message")
+    page.has_notice(name)
+    assert page.run("return window.pwned") is None
+    assert page.run("return document.querySelectorAll('main b, main i, main img, .rooms b').length") == 0
+
+
+def test_media_of_our_own_are_shown_and_others_are_links(pair: Pair, server: Server) -> None:
+    pair.expects("404")
+    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+    with user(server, "2", to="1") as other:
+        for kind, text in (
+            ("image", "/static/favicon.svg"),
+            ("image", f"{server.http_url}/static/none.png"),
+            ("video", "https://example.com/a.mp4"),
+            ("voice", "javascript:alert(1)"),
+            ("image", "//example.com/a.png"),
+        ):
+            say(other, text, kind)
+        eventually(lambda: len(page.received) == 5, what="all have come")
+    eventually(lambda: len(page.texts(".attachment")) == 2, what="what cannot be shown is a link")
+    assert page.texts(".attachment") == [
+        f"图片来自 {server.http.host}:{server.http.port}",
+        "视频来自 example.com",
+    ]
+    assert page.find(".bubble img").get_attribute("src") == f"{server.http_url}/static/favicon.svg"
+    link = page.find(".attachment[href^='https']")
+    assert (link.get_attribute("target"), link.get_attribute("rel")) == (
+        "_blank",
+        "noopener noreferrer nofollow",
+    )
+    assert [text for _, text in page.received[3:]] == ["javascript:alert(1)", "//example.com/a.png"]
+
+
+def test_the_end_of_the_connection_is_said_and_the_page_comes_back(
+    pair: Pair, start_server: StartServer
+) -> None:
+    pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
+    server = start_server()
+    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+    server.stop()
+    eventually(lambda: page.notices == ["登录成功", "Connection Closed."], what="the page says so")
+    page.say("too early")
+    assert page.own == []
+    ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
+    again = start_server(config={"app": ports}, folder=server.folder)
+    eventually(lambda: page.state == "online", 30, what="the page is back")
+    assert page.notices == ["登录成功", "Connection Closed.", "登录成功"]
+    with user(again, "2", to="1") as other:
+        say(other, "after")
+        page.has_received("用户:", "after")
+
+
+def test_what_the_server_refuses_is_taken_back_and_said(pair: Pair, start_server: StartServer) -> None:
+    server = start_server(config={"limits": {"message_bytes": 300}})
+    pair.expects("WebSocket connection to")
+    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+    page.find("#message").send_keys("x" * 400)
+    page.find("#send").click()
+    eventually(lambda: page.shown("#note"), what="the page says so")
+    assert page.texts("#note")[0].startswith("发送失败")
+    assert page.own == []
+    assert page.find("#message").get_attribute("value") == "x" * 400
+
+
+def test_a_frame_with_another_code_is_a_failure(pair: Pair, server: Server) -> None:
+    catch = (
+        "const Real = WebSocket; window.WebSocket = class extends Real {"
+        " constructor(...given) { super(...given); window.socket = this; } };"
+    )
+    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2), script=catch))
+    page.run("window.socket.onmessage({ data: JSON.stringify({ code: 1004, msg: 'no', data: null }) })")
+    page.has_notice("发送失败")
+
+
+def test_a_page_that_is_loaded_again_shows_what_was_said(pair: Pair, server: Server) -> None:
+    page = in_service(pair[0].open(peer_page(server, uid=1, to_uid=2)))
+    page.say("kept by the tab")
+    eventually(lambda: page.own, what="the own bubble")
+    page.driver.refresh()
+    in_service(page)
+    assert page.own == ["kept by the tab"]
+    page.driver.get(peer_page(server, uid=1, to_uid=3))
+    in_service(page)
+    assert page.own == []
+
+
+def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, server: Server) -> None:
+    page = in_service(pair[0].open(room_page(server, uid=1), languages="en"))
+    assert page.find("#send").text == "发送"
+    page.find(".language").click()
+    eventually(lambda: page.state == "online", what="the page is connected")
+    assert page.texts("h1") == ["Welcome to the chat room"]
+    assert page.find("#send").text == "Send"
+    assert page.find(".rooms a").get_attribute("href").endswith("/home/room?uid=1&groups_id=1&lang=en")
+
+
+@pytest.mark.parametrize("size", [PHONE, (320, 560), (900, 700), (1280, 800)])
+def test_no_window_is_too_small(pair: Pair, server: Server, size: tuple[int, int]) -> None:
+    long = "很长的名字"
+    for address in (
+        peer_page(server, uid="user-of-19-bytes-xx", to_uid="x" * 300),
+        room_page(server, uid=long, groups_id=long * 10),
+    ):
+        page = in_service(pair[0].open(address, size=size))
+        page.say("w" * 500)
+        eventually(lambda page=page: page.own, what="the own bubble")
+        assert page.overflow <= 0
+        for selector in ("h1", "#send", "#message", ".who", ".language"):
+            assert page.shown(selector), selector
