@@ -23,17 +23,23 @@ NODES = ("127.0.0.1:8080", "127.0.0.1:8089", "127.0.0.1:8081", "127.0.0.1:8090")
 class Nginx:
     """nginx in the foreground with all its files in ``folder``; listens at ``address``.
 
-    ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers.
+    ``text`` is its configuration, in which the addresses ``nodes`` stand for the two servers: the ports of
+    their usual listeners, or for ``ports``.
     """
 
     def __init__(
-        self, folder: Path, servers: Sequence[Server], text: str = "", nodes: Sequence[str] = NODES
+        self,
+        folder: Path,
+        servers: Sequence[Server],
+        text: str = "",
+        nodes: Sequence[str] = NODES,
+        ports: Sequence[int] = (),
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.address: Address = free.getsockname()
         self.folder = folder
         text = text or CONFIG.read_text(encoding="utf-8")
-        ports = [port for server in servers for port in (server.http.port, server.ws.port)]
+        ports = ports or [port for server in servers for port in (server.http.port, server.ws.port)]
         for written, port in zip(nodes, ports, strict=True):
             text = replaced(text, f"server {written} ", f"server 127.0.0.1:{port} ")
         file = folder / "nginx.conf"

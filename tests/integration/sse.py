@@ -33,6 +33,7 @@ class Listener(Raw):
         super().__init__(address, **options)
         self.comments = 0
         self.head: Response | None = None
+        self._chunks: bytearray | None = None
 
     def listen(
         self,
@@ -53,8 +54,32 @@ class Listener(Raw):
         assert head.status == 200, head
         assert head.header("content-type") == "text/event-stream; charset=utf-8"
         assert head.header("content-length") is None
+        if head.header("transfer-encoding") == "chunked":  # by a proxy
+            self._chunks, self.waiting = self.waiting, bytearray()
+            self._join_chunks()
         self.ready = self.event("ready")
         return self
+
+    def _more(self, deadline: float) -> bool:
+        if self._chunks is None:
+            return super()._more(deadline)
+        plain, self.waiting = self.waiting, self._chunks
+        try:
+            return super()._more(deadline)
+        finally:
+            self._chunks, self.waiting = self.waiting, plain
+            self._join_chunks()
+
+    def _join_chunks(self) -> None:
+        """Take the chunks that are whole."""
+        chunks = self._chunks
+        assert chunks is not None
+        while (end := chunks.find(b"\r\n")) >= 0:
+            size = int(chunks[:end], 16)
+            if len(chunks) < end + 4 + size:
+                break
+            self.waiting += chunks[end + 2 : end + 2 + size]
+            del chunks[: end + 4 + size]
 
     def event(self, name: str = "", seconds: float = PATIENCE_SECONDS) -> Heard:
         """The next event, which must have this name."""
