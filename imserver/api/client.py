@@ -113,7 +113,7 @@ class _Driven(Generic[B]):
     """
 
     def __init__(self, scope: str, kind: type[B], function: Callable[[Api, str, B], Answer]) -> None:
-        self._scope = scope
+        self.scope = scope
         self._reader = Reader(kind)
         self._function = function
 
@@ -121,7 +121,7 @@ class _Driven(Generic[B]):
         clients = api.services.clients
         system = _system_of(call)
         app = clients.app_of(system)
-        _authorise(api, call, self._scope, SYSTEM_PREFIX + system, app)
+        _authorise(api, call, self.scope, SYSTEM_PREFIX + system, app)
         if not clients.is_registered(system):
             return UNKNOWN_SYSTEM
         return self._function(api, app, self._reader.read(call.body))
@@ -258,23 +258,25 @@ def register(api: Api, call: Call) -> Answer:
     return DONE if made else TAKEN
 
 
-def _row(path: str, scope: str, kind: type[B], function: Callable[[Api, str, B], Answer]) -> Route:
-    return Route("POST", path, "", _Driven(scope, kind, function), hot=True, raw=True, style=CLIENT)
-
+_ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
+_DRIVEN: Final[dict[str, _Driven[Any]]] = {
+    "/api/send_to_client": _Driven("push", PushToClient, send_to_client),
+    "/api/send_to_clients": _Driven("push", PushToClients, send_to_clients),
+    "/api/send_to_group": _Driven("push", PushToGroup, send_to_group),
+    "/api/send_to_system": _Driven("push", Push, send_to_system),
+    "/api/bind_to_group": _Driven("push", Binding, bind_to_group),
+    "/api/unbind_from_group": _Driven("push", Membership, unbind_from_group),
+    "/api/get_online_list": _Driven("read", Group, get_online_list),
+    "/api/get_client_groups": _Driven("read", Client, get_client_groups),
+    "/api/is_online": _Driven("read", Client, is_online),
+    "/api/close_client": _Driven("push", Client, close_client),
+}
 
 ROUTES: Final = (
-    *(
-        Route(method, "/api/register", "", register, hot=True, raw=True, style=CLIENT)
-        for method in ("POST", "GET", "PUT", "PATCH", "DELETE")
-    ),
-    _row("/api/send_to_client", "push", PushToClient, send_to_client),
-    _row("/api/send_to_clients", "push", PushToClients, send_to_clients),
-    _row("/api/send_to_group", "push", PushToGroup, send_to_group),
-    _row("/api/send_to_system", "push", Push, send_to_system),
-    _row("/api/bind_to_group", "push", Binding, bind_to_group),
-    _row("/api/unbind_from_group", "push", Membership, unbind_from_group),
-    _row("/api/get_online_list", "read", Group, get_online_list),
-    _row("/api/get_client_groups", "read", Client, get_client_groups),
-    _row("/api/is_online", "read", Client, is_online),
-    _row("/api/close_client", "push", Client, close_client),
+    *(Route(method, "/api/register", "", register, hot=True, raw=True, style=CLIENT) for method in _ANY),
+    *(Route("POST", path, "", row, hot=True, raw=True, style=CLIENT) for path, row in _DRIVEN.items()),
 )
+"""Their scope is ``""``: who may ask depends on the system, so they look themselves."""
+
+SCOPES: Final = {"/api/register": "admin", **{path: row.scope for path, row in _DRIVEN.items()}}
+"""What a key has to allow, by path."""

@@ -25,6 +25,8 @@ class Listener(Raw):
     """A connection that has been given its id. Pings are answered while it waits for frames."""
 
     id = ""
+    over = False
+    """It has been closed by the server."""
 
     def open(self, system: str, **query: str) -> "Listener":
         """Shake hands and read the id."""
