@@ -29,7 +29,7 @@ CLAIM_SECONDS: Final = 10.0
 """How long a repeat waits for the outcome of the same request on another node."""
 _LOOK_SECONDS: Final = 0.05
 _ENTRY_BYTES: Final = 150
-_ACCEPTED: Final = (Outcome.SENT, Outcome.PARTLY, Outcome.HELD)
+_ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD})
 
 
 class IdReused(ImserverError):
@@ -138,7 +138,7 @@ class Ids:
 
     def end(self, ticket: Ticket, outcomes: Sequence[Outcome]) -> None:
         """The request was carried out; with no outcomes, or none that was accepted, its id is free again."""
-        accepted = any(outcome in _ACCEPTED for outcome in outcomes)
+        accepted = not _ACCEPTED.isdisjoint(outcomes)
         if accepted:
             self._remember(ticket, bytes(outcomes))
         self._dedupe.settle(ticket.key, accepted)
@@ -166,10 +166,11 @@ class Ids:
         return first
 
     def _remember(self, ticket: Ticket, outcomes: bytes) -> None:
-        self._forget(ticket.name)
-        firsts = self._firsts
-        firsts[ticket.name] = First(ticket.digest, outcomes, monotonic() + FIRST_SECONDS)
-        self._bytes += _ENTRY_BYTES + len(ticket.name) + len(outcomes)
+        firsts, name = self._firsts, ticket.name
+        if name in firsts:
+            self._forget(name)
+        firsts[name] = First(ticket.digest, outcomes, monotonic() + FIRST_SECONDS)
+        self._bytes += _ENTRY_BYTES + len(name) + len(outcomes)
         while len(firsts) > MAX_FIRSTS or self._bytes > MAX_FIRST_BYTES:
             self._forget(next(iter(firsts)))
 

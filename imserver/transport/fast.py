@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from secrets import token_hex
+from random import getrandbits
 
 from msgspec import Struct
 
@@ -35,7 +35,8 @@ class FastRequest(Struct):
     def id(self) -> str:
         """The id by which log and answers name this request."""
         if not self.given_id:
-            self.given_id = request_id(self.headers.get("x-request-id", "")) or token_hex(8)
+            given = self.headers.get("x-request-id", "")
+            self.given_id = (given and request_id(given)) or f"{getrandbits(64):016x}"
         return self.given_id
 
 

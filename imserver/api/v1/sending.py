@@ -26,6 +26,14 @@ STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "
 """Outcome → what results say of it."""
 
 
+_OF_ONE: Final = tuple(
+    b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
+    % (outcome in (Outcome.SENT, Outcome.PARTLY), STATUSES[outcome].encode())
+    for outcome in sorted(Outcome)
+)
+"""The answer to a push to one user, by its outcome."""
+
+
 class Result(Struct, gc=False):
     """What became of one target."""
 
@@ -82,8 +90,8 @@ class Sent(Struct, gc=False):
         push, outcomes, spared = self.push, self.outcomes, Outcome.SENT if only_missed else None
         results: list[Any]
         if push.user is not UNSET and push.device is UNSET:
-            results = [_UserResult(_User(push.user), STATUSES[outcomes[0]])]
-        elif push.users is not UNSET:
+            return _OF_ONE[outcomes[0]] % _encode(push.user)
+        if push.users is not UNSET:
             results = [
                 _UserResult(_User(user), STATUSES[outcome])
                 for user, outcome in zip(push.users, outcomes, strict=True)
