@@ -295,6 +295,7 @@ class Node:
 
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
+        talks.on_said = self.webhooks.message
         talks.add_to(self.dispatcher)
         self.opened["action"] = talks.opened
         return talks
@@ -319,6 +320,7 @@ class Node:
         limits = self.config.limits
         self.holding = Holding(self.pushes, self.presence, limits.held_pushes, limits.held_bytes)
         self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.holding)
+        self.publishing.on_absent = self.webhooks.absent
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
         self.publisher = Publisher(limits.body_bytes)
 
