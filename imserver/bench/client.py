@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
+from imserver.bench.dialects import LOGIN_ANSWER
 from imserver.bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
 from imserver.bench.loop import READ, WRITE, Loop
 from imserver.bench.peer import DIALLING, LOGGING_IN, OPEN, UPGRADING, Opening, Peer, Target
@@ -49,7 +50,7 @@ class Swarm:
         self._opening = Opening()
         self._again: deque[int] = deque()
         self._login: Callable[[int], bytes] | None = None
-        self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", target.ws_path)
+        self._upgrade = b""
         self._retry = False
         self._busy = 0
 
@@ -64,12 +65,16 @@ class Swarm:
         seconds: float,
         retry: bool = False,
         progress: Callable[[int, int], None] | None = None,
+        path: str = "",
     ) -> Opening:
         """Open one connection for each of ``numbers``, at most ``window`` under way at once, in ``seconds``.
 
         ``login(number)`` gives the login frame, sent after the upgrade; None leaves the connection at that.
         With ``retry`` a connection that fails is tried again until the time is over (each failure counted).
+        ``path`` is asked for in place of the target's.
         """
+        target = self.target
+        self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", path or target.ws_path)
         opening = self._opening = Opening()
         self._login, self._retry, self._busy = login, retry, 0
         waiting = self._again = deque(numbers)
@@ -163,11 +168,11 @@ class Swarm:
         peer.rest = data[used:]
         for opcode, start, stop in found:
             payload = data[start:stop]
-            if opcode == CLOSE or (b'"cmd":"login"' in payload and b'"code":200' not in payload):
+            if opcode == CLOSE or (LOGIN_ANSWER in payload and b'"code":200' not in payload):
                 self._drop(peer)
                 self._failed(peer.number, f"login refused: {payload[:120]!r}")
                 return
-            if b'"cmd":"login"' in payload:
+            if LOGIN_ANSWER in payload:
                 self._opened(peer)
 
     def _opened(self, peer: Peer) -> None:

@@ -7,10 +7,11 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 from imserver.bench.client import Swarm
-from imserver.bench.frames import login_frame, user_name
+from imserver.bench.dialects import OPENERS
 from imserver.bench.loop import BenchError, Loop
 from imserver.bench.peer import Opening, Target
 
@@ -86,16 +87,18 @@ def open_connections(
     window: int = OPEN_WINDOW,
     seconds: float = 60,
     retry: bool = False,
+    dialect: str = "cmd",
 ) -> dict[str, Any]:
     """Task: open ``count`` connections, as users ``first`` and following."""
-    app = generator.target.app
+    opener = OPENERS[dialect]
     opening = generator.swarm.open(
         range(first, first + count),
-        (lambda number: login_frame(app, user_name(number))) if login else None,
+        partial(opener.login, generator.target.app) if login and opener.login else None,
         window=window,
         seconds=seconds,
         retry=retry,
         progress=generator.progress,
+        path=opener.path,
     )
     return pack_opening(opening)
 

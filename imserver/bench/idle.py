@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from imserver.bench.stage import MOST_CONNECTIONS, Figures, Stage, parameter, seconds_parameter
+from imserver.bench.dialects import OPENERS
+from imserver.bench.stage import (
+    MOST_CONNECTIONS,
+    Figures,
+    Stage,
+    choice_parameter,
+    parameter,
+    seconds_parameter,
+)
 
 WARM_UP_CONNECTIONS = 500
 CONNECTIONS_A_PROCESS = 5000
@@ -17,17 +25,20 @@ class IdleOptions:
     connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
     seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
     login: bool = parameter(True, "Log in (or only connect).")
+    dialect: str = choice_parameter("cmd", "What the connections speak.", OPENERS)
 
 
 def run(stage: Stage, options: IdleOptions) -> Figures:
     """Measure RSS a connection, against the server after 500 connections that came and went, and idle CPU."""
     empty = stage.rss_bytes()
     hands = stage.hire(-(-options.connections // CONNECTIONS_A_PROCESS))
-    stage.open(hands, min(WARM_UP_CONNECTIONS, options.connections), login=options.login)
+    stage.open(
+        hands, min(WARM_UP_CONNECTIONS, options.connections), login=options.login, dialect=options.dialect
+    )
     stage.ask(hands, "close")
     stage.rest()
     before = stage.rss_bytes()
-    stage.open(hands, options.connections, login=options.login)
+    stage.open(hands, options.connections, login=options.login, dialect=options.dialect)
     stage.rest()
     after = stage.rss_bytes()
     with stage.measured() as span:

@@ -157,7 +157,9 @@ def command_line(scenario: Scenario, options: Any, runs: int) -> str:
         value = getattr(options, entry.name)
         if value != entry.default:
             words.append("--" + entry.name.replace("_", "-"))
-            if not isinstance(value, bool):
+            if isinstance(value, str):
+                words.append(value)
+            elif not isinstance(value, bool):
                 words.append(f"{value:g}")
     if runs > 1:
         words += ["--runs", str(runs)]

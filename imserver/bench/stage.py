@@ -33,6 +33,11 @@ def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) 
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
+def choice_parameter(default: str, help: str, choices: Iterable[str]) -> Any:
+    """Declare a parameter that is one of several words."""
+    return field(default=default, metadata={"help": help, "choices": tuple(choices)})
+
+
 def seconds_parameter(default: float, help: str) -> Any:
     """Declare how long something is measured."""
     return parameter(default, f"{help}, in seconds.", least=0.05, most=MOST_SECONDS)
@@ -139,7 +144,13 @@ class Stage:
         return self.gather(hands)
 
     def open(
-        self, hands: Sequence[Hand], count: int, *, first: int = 0, login: bool = True
+        self,
+        hands: Sequence[Hand],
+        count: int,
+        *,
+        first: int = 0,
+        login: bool = True,
+        dialect: str = "cmd",
     ) -> list[tuple[int, int]]:
         """Open ``count`` connections, split over ``hands``, and wait until all is quiet.
 
@@ -149,7 +160,7 @@ class Stage:
         for place, hand in enumerate(hands):
             share = count // len(hands) + (place < count % len(hands))
             shares.append((first, share))
-            hand.ask("open", first=first, count=share, login=login)
+            hand.ask("open", first=first, count=share, login=login, dialect=dialect)
             first += share
         answers = self.gather(hands)
         opened = sum(answer["opened"] for answer in answers)

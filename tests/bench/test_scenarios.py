@@ -25,6 +25,14 @@ def test_idle(place: tuple[str, ...]) -> None:
     assert not report["server"]["own"]
 
 
+@pytest.mark.parametrize("dialect", ["client", "action"])
+def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: str) -> None:
+    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", dialect, *place)
+    assert report["figures"]["connections"] == 50
+    assert report["figures"]["dropped"] == 0
+    assert report["command"].endswith(f"--dialect {dialect}")
+
+
 @pytest.mark.parametrize("way", [(), ("--rate", "50"), ("--one-per-send",)])
 def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
