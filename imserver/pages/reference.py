@@ -118,7 +118,7 @@ class Reference:
         parameters = [(each["in"], _parameter(each)) for each in operation["parameters"]]
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         status, good = next(iter(operation["responses"].items()))
-        answered = next(iter(good.get("content", {}).values()), {})
+        answered: Document = next(iter(good.get("content", {}).values()), {})
         return Shown(
             operation["operationId"],
             operation["tags"][0],

@@ -1,0 +1,278 @@
+"""Presence, rooms, disconnect and ban by ``/api/v1``, on both doors."""
+
+import time
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .cmd import command, fresh, logged_in, speaker
+from .raw import CLOSE
+from .v1 import call, good, refused, sessions_of
+
+UNKNOWN_ID = "A" * 38
+
+
+# --- presence -----------------------------------------------------------------------------------------------
+
+
+def test_presence_tells_where_a_user_is_and_since_when(server: Server, app: int) -> None:
+    user = fresh()
+    before = int(time.time())
+    assert sessions_of(server.http, app, user) == []
+    with logged_in(server.ws, user, app, device="phone"), logged_in(server.ws, user, app):
+        answer = good(server.http, "presence", app=app, user=user)
+        assert (answer["online_count"], answer["missing_nodes"]) == (1, [])
+        (shown,) = answer["users"]
+        assert (shown["user"], shown["online"]) == (user, True)
+        phone, other = shown["sessions"]
+        assert list(phone) == ["connection", "device", "dialect", "since", "node"]
+        assert [phone["device"], other["device"]] == ["phone", ""]
+        assert phone["dialect"] == "cmd"
+        assert before - 1 <= phone["since"] <= time.time(), "kept by the second, for all logins of one"
+        assert phone["connection"] != other["connection"]
+        assert sessions_of(server.http, app, user)[0] == phone, "an id holds as long as its connection"
+    eventually(lambda: sessions_of(server.http, app, user) == [], what="the end")
+
+
+def test_presence_of_many_keeps_their_order(server: Server, app: int) -> None:
+    ann, bob = fresh(), fresh()
+    with logged_in(server.ws, ann, app), logged_in(server.ws, bob, app):
+        asked = {"app": str(app), "users": [bob, "nobody", ann, bob]}
+        assert good(server.http, "presence", asked) == {
+            "online_count": 3,
+            "users": [
+                {"user": bob, "online": True},
+                {"user": "nobody", "online": False},
+                {"user": ann, "online": True},
+                {"user": bob, "online": True},
+            ],
+            "missing_nodes": [],
+        }
+        told = good(server.http, "presence", {**asked, "sessions": True})
+        assert [len(each["sessions"]) for each in told["users"]] == [1, 0, 1, 1]
+    assert good(server.http, "presence", {"app": str(app), "users": []})["users"] == []
+
+
+def test_users_are_listed_page_by_page(server: Server, app: int) -> None:
+    names = sorted(fresh("马") for _ in range(5))
+    speakers = [logged_in(server.ws, name, app) for name in names]
+    for each in speakers:
+        each.__enter__()
+    listed: list[str] = []
+    cursor = ""
+    while True:
+        page = good(server.http, "users", app=app, limit=2, cursor=cursor)
+        assert (page["count"], page["missing_nodes"]) == (5, [])
+        listed += page["users"]
+        cursor = page["next"]
+        if not cursor:
+            break
+    assert listed == names
+    assert good(server.http, "users", app=app)["users"] == names
+    counts = good(server.http, "counts", app=app)
+    assert counts["apps"] == [{"app": str(app), "users": 5, "sessions": 5, "rooms": 0}]
+    for each in speakers:
+        each.__exit__(None, None, None)
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+
+def test_connections_and_users_join_and_leave_a_room(server: Server, app: int) -> None:
+    ann, bob = fresh(), fresh()
+    with logged_in(server.ws, ann, app), logged_in(server.ws, bob, app), logged_in(server.ws, bob, app):
+        (connection,) = (each["connection"] for each in sessions_of(server.http, app, ann))
+        change = {
+            "app": str(app),
+            "room": "茶",
+            "connections": [connection, UNKNOWN_ID],
+            "users": [bob, "nobody"],
+        }
+        joined = good(server.http, "rooms/join", change)
+        assert joined["joined"] == 3
+        assert [(each["status"], each.get("user")) for each in joined["results"]] == [
+            ("joined", None),
+            ("unknown", None),
+            ("joined", bob),
+            ("joined", bob),
+            ("unknown", "nobody"),
+        ]
+        again = good(server.http, "rooms/join", change)
+        assert (again["joined"], again["results"][0]["status"]) == (0, "member")
+
+        first = good(server.http, "rooms/members", app=app, room="茶", limit=2)
+        assert (first["count"], first["members"][0]["connection"]) == (3, connection)
+        rest = good(server.http, "rooms/members", app=app, room="茶", limit=2, cursor=first["next"])
+        assert rest["next"] == ""
+        members = first["members"] + rest["members"]
+        assert [each["user"] for each in members] == [ann, bob, bob]
+        assert [each["joined_at"] for each in members] == sorted(each["joined_at"] for each in members)
+
+        shown = good(server.http, "connections/show", app=app, connection=connection)
+        assert (shown["user"], shown["rooms"], shown["dialect"]) == (ann, ["茶"], "cmd")
+        assert shown["peer"].startswith("127.0.0.1:")
+
+        left = good(server.http, "rooms/leave", {"app": str(app), "room": "茶", "users": [bob]})
+        assert (left["left"], {each["status"] for each in left["results"]}) == (2, {"left"})
+        gone = good(server.http, "rooms/leave", {"app": str(app), "room": "茶", "users": [bob]})
+        assert {each["status"] for each in gone["results"]} == {"absent"}
+        assert good(server.http, "rooms/members", app=app, room="茶")["count"] == 1
+    eventually(lambda: good(server.http, "rooms", app=app)["rooms"] == [], what="the room is gone")
+
+
+def test_rooms_are_listed_page_by_page(server: Server, app: int) -> None:
+    user = fresh()
+    with logged_in(server.ws, user, app):
+        for room in ("c", "a", "b"):
+            good(server.http, "rooms/join", {"app": str(app), "room": room, "users": [user]})
+        first = good(server.http, "rooms", app=app, limit=2)
+        assert first["rooms"] == [{"room": "a", "members": 1}, {"room": "b", "members": 1}]
+        second = good(server.http, "rooms", app=app, limit=2, cursor=first["next"])
+        assert (second["rooms"], second["next"]) == ([{"room": "c", "members": 1}], "")
+        assert good(server.http, "counts", app=app)["apps"][0]["rooms"] == 3
+
+
+def test_a_room_has_a_name_of_at_most_255_bytes(server: Server, app: int) -> None:
+    user = fresh()
+    with logged_in(server.ws, user, app):
+        change = {"app": str(app), "room": "茶" * 86, "users": [user]}
+        status, code, message = refused(server.http, "rooms/join", change)
+        assert (status, code) == (400, "invalid_request")
+        assert "255 bytes" in message
+        good(server.http, "rooms/join", {**change, "room": "茶" * 85})
+
+
+def test_nothing_crosses_from_one_app_to_another(server: Server, app: int) -> None:
+    user = fresh()
+    other = 101
+    with logged_in(server.ws, user, app) as ann:
+        (session,) = sessions_of(server.http, app, user)
+        connection = session["connection"]
+        assert sessions_of(server.http, other, user) == []
+        assert refused(server.http, "connections/show", app=other, connection=connection)[1] == (
+            "unknown_connection"
+        )
+        change = {"app": str(other), "room": "r", "connections": [connection]}
+        assert good(server.http, "rooms/join", change)["results"][0]["status"] == "unknown"
+        closing = {"app": str(other), "users": [user], "connections": [connection]}
+        assert good(server.http, "disconnect", closing)["closed"] == 0
+        ann.no_push()
+
+
+# --- disconnect and ban -------------------------------------------------------------------------------------
+
+
+def test_a_disconnect_ends_sessions_of_users_and_single_connections(server: Server, app: int) -> None:
+    ann, bob = fresh(), fresh()
+    with logged_in(server.ws, ann, app) as one, logged_in(server.ws, bob, app) as two:
+        (session,) = sessions_of(server.http, app, bob)
+        asked = {
+            "app": str(app),
+            "users": [ann, "nobody"],
+            "connections": [session["connection"], UNKNOWN_ID],
+        }
+        assert good(server.http, "disconnect", asked) == {
+            "closed": 2,
+            "users": [{"user": ann, "closed": 1}, {"user": "nobody", "closed": 0}],
+            "connections": [
+                {"connection": session["connection"], "closed": 1},
+                {"connection": UNKNOWN_ID, "closed": 0},
+            ],
+            "missing_nodes": [],
+        }
+        assert [close_code(one), close_code(two)] == [4502, 4502]
+    with logged_in(server.ws, ann, app):
+        pass
+
+
+def test_a_disconnect_may_be_of_one_device(server: Server, app: int) -> None:
+    user = fresh()
+    with logged_in(server.ws, user, app, device="web") as web, logged_in(server.ws, user, app) as nameless:
+        asked = {"app": str(app), "users": [user], "device": "web"}
+        assert good(server.http, "disconnect", asked)["closed"] == 1
+        assert close_code(web) == 4502
+        assert nameless.ask_cmd("ping")[2] == "pong"
+        assert good(server.http, "disconnect", {**asked, "device": ""})["closed"] == 1
+        assert close_code(nameless) == 4502
+
+
+def test_a_ban_keeps_a_user_out_until_it_is_lifted(server: Server, app: int) -> None:
+    user = fresh()
+    with logged_in(server.ws, user, app) as ann:
+        answer = good(server.http, "ban", {"app": str(app), "users": [user], "seconds": 3600})
+        assert answer == {
+            "closed": 1,
+            "users": [{"user": user, "closed": 1}],
+            "lasting": True,
+            "missing_nodes": [],
+        }
+        assert close_code(ann) == 4503
+    with speaker(server.ws) as ann:
+        ann.send(command("login", {"userID": user, "appID": app}))
+        assert close_code(ann) == 4503
+    assert good(server.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
+    with logged_in(server.ws, user, app):
+        pass
+
+
+def close_code(speaker: Any) -> int | None:
+    """The code of the close frame that comes next, notices of others left out."""
+    while (found := speaker.frame()).opcode != CLOSE:
+        pass
+    code: int | None = found.close_code
+    return code
+
+
+# --- refusals -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "query"),
+    [
+        ("presence", None, {"app": "101"}),
+        ("presence", None, {"app": "101", "user": ""}),
+        ("presence", None, {"app": "101", "user": "a", "usr": "b"}),
+        ("users", None, {"app": "101", "limit": 0}),
+        ("users", None, {"app": "101", "limit": 10001}),
+        ("users", None, {"app": "101", "limit": "many"}),
+        ("users", None, {"app": "101", "cursor": "?"}),
+        ("rooms/members", None, {"app": "101"}),
+        ("presence", {"app": "101"}, {}),
+        ("presence", {"app": 101, "users": []}, {}),
+        ("presence", {"app": "101", "users": [""]}, {}),
+        ("presence", {"app": "101", "users": ["a"], "more": 1}, {}),
+        ("presence", [], {}),
+        ("presence", b"{", {}),
+        ("presence", b"\xff", {}),
+        ("presence", b"", {}),
+        ("rooms/join", {"app": "101", "room": ""}, {}),
+        ("ban", {"app": "101", "users": ["a"], "seconds": 0}, {}),
+        ("ban", {"app": "101", "users": ["a"], "seconds": 31622401}, {}),
+        ("disconnect", {"app": "101", "users": ["a"] * 1001}, {}),
+    ],
+)
+def test_what_is_malformed_is_refused_with_400(server: Server, route: str, body: Any, query: Any) -> None:
+    status, code, message = refused(server.http, route, body, **query)
+    assert (status, code) == (400, "invalid_request")
+    assert message
+
+
+def test_a_parameter_may_be_given_once(server: Server) -> None:
+    status, code, message = refused(server.http, "presence?app=101&app=102&user=a")
+    assert (status, code, message) == (400, "invalid_request", "The parameter `app` is given twice")
+
+
+@pytest.mark.parametrize("route", ["presence", "users", "counts", "rooms"])
+def test_an_unknown_app_is_404(server: Server, route: str) -> None:
+    query = {"user": "a"} if route == "presence" else {}
+    assert refused(server.http, route, app="no such app", **query)[:2] == (404, "unknown_app")
+
+
+@pytest.mark.parametrize(("route", "allowed"), [("users", "GET"), ("ban", "POST")])
+def test_another_method_is_405_and_says_which(server: Server, route: str, allowed: str) -> None:
+    response = call(server.http, route, {} if allowed == "GET" else None)
+    assert response.status == 405
+    assert response.json["code"] == "method_not_allowed"
+    assert allowed in (response.header("Allow") or "")

@@ -1,0 +1,43 @@
+"""``/api/v1`` as a back end calls it, and what its answers must be."""
+
+import json
+from typing import Any
+from urllib.parse import urlencode
+
+from .raw import Address, Response, ask, request
+
+PREFIX = "/api/v1/"
+
+
+def call(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Response:
+    """GET a route with a query, or POST ``body`` to it."""
+    headers = [("Authorization", f"Bearer {key}")] if key else []
+    path = f"{PREFIX}{route}?{urlencode(query)}" if query else PREFIX + route
+    if body is None:
+        return ask(address, request(path, headers=headers))
+    data = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
+    return ask(address, request(path, method="POST", headers=headers, body=data))
+
+
+def good(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Any:
+    """The body of an answer that must be a success."""
+    response = call(address, route, body, key=key, **query)
+    assert response.status in (200, 201), response
+    assert response.header("X-Request-Id")
+    return response.json
+
+
+def refused(address: Address, route: str, body: Any = None, *, key: str = "", **query: Any) -> Any:
+    """(status, code, message) of an answer that must be a problem, whose shape is checked."""
+    response = call(address, route, body, key=key, **query)
+    assert response.status >= 400, response
+    problem = response.json
+    assert list(problem) == ["code", "message", "temporary", "request_id"]
+    assert response.header("X-Request-Id") == problem["request_id"]
+    return response.status, problem["code"], problem["message"]
+
+
+def sessions_of(address: Address, app: int, user: str) -> list[Any]:
+    """The sessions of a user, as presence tells them."""
+    found: list[Any] = good(address, "presence", app=app, user=user)["users"][0]["sessions"]
+    return found
