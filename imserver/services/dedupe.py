@@ -64,7 +64,7 @@ class Dedupe:
         """Claim an id for delivery: the key to :meth:`settle` it with, or None if it was accepted before."""
         if not msg_id:
             return UNTRACKED
-        key = self._key(app, msg_id)
+        key = self.key(app, msg_id)
         if key in self._pending:
             self._wait_for_outcome(key)
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
@@ -75,9 +75,10 @@ class Dedupe:
 
     def is_claimed(self, app: str, msg_id: str) -> bool:
         """Whether :meth:`claim` would wait for another claim now."""
-        return msg_id != "" and self._key(app, msg_id) in self._pending
+        return msg_id != "" and self.key(app, msg_id) in self._pending
 
-    def _key(self, app: str, msg_id: str) -> int:
+    def key(self, app: str, msg_id: str) -> int:
+        """What an id is claimed and remembered as."""
         return (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
 
     def settle(self, key: int, accepted: bool) -> None:

@@ -7,7 +7,6 @@ other nodes know only that it was accepted.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from time import monotonic
 from typing import Final
@@ -23,12 +22,12 @@ from imserver.services.pushing import Outcome
 
 MAX_FIRSTS: Final = 50_000
 MAX_FIRST_BYTES: Final = 16 << 20
-"""Requests whose outcomes are remembered at most, and the bytes that these may take."""
-FIRST_SECONDS: Final = 3600.0
+"""Requests whose outcomes are remembered: at least so many of the last ones, as far as they fit."""
 CLAIM_SECONDS: Final = 10.0
 """How long a repeat waits for the outcome of the same request on another node."""
 _LOOK_SECONDS: Final = 0.05
 _ENTRY_BYTES: Final = 150
+_DIGEST_BYTES: Final = 8
 _ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD})
 
 
@@ -48,9 +47,7 @@ class Ticket(Struct, frozen=True, gc=False):
 class First(Struct, frozen=True, gc=False):
     """What became of a request when it came first: an :class:`Outcome` a byte."""
 
-    digest: int
     outcomes: bytes
-    until: float
 
 
 class Waiting(Struct, frozen=True):
@@ -61,12 +58,17 @@ WAITING: Final = Waiting()
 
 
 class Ids:
-    """Owner of the first outcomes. ``registry`` is that of a cluster, None on a node that is alone."""
+    """Owner of the first outcomes. ``registry`` is that of a cluster, None on a node that is alone.
+
+    They are kept in two generations: when the younger one is full it becomes the older one, which is dropped.
+    What is kept of a request is its digest and its outcomes, under the key that it has among claimed ids.
+    """
 
     def __init__(self, dedupe: Dedupe, registry: Registry | None = None) -> None:
         self._dedupe = dedupe
         self._registry = registry
-        self._firsts: OrderedDict[str, First] = OrderedDict()
+        self._firsts: dict[int, bytes] = {}
+        self._older: dict[int, bytes] = {}
         self._bytes = 0
 
     def begin(self, app: str, request_id: str, digest: int) -> Ticket | First | None:
@@ -78,7 +80,7 @@ class Ids:
         name = f"v1:{app}:{request_id}"
         key = self._dedupe.claim("", name)
         if key is None:
-            return self._first(name, digest)
+            return self._first(self._dedupe.key("", name), digest)
         claim: Claim | None = None
         mine = False
         try:
@@ -110,7 +112,7 @@ class Ids:
                 begun.append(Ticket(name, digest, key))
                 continue
             try:
-                begun.append(self._first(name, digest))
+                begun.append(self._first(self._dedupe.key("", name), digest))
             except IdReused as reused:
                 begun.append(reused)
         if self._registry is not None and mine:
@@ -140,7 +142,7 @@ class Ids:
         """The request was carried out; with no outcomes, or none that was accepted, its id is free again."""
         accepted = not _ACCEPTED.isdisjoint(outcomes)
         if accepted:
-            self._remember(ticket, bytes(outcomes))
+            self._remember(ticket.key, ticket.digest, outcomes)
         self._dedupe.settle(ticket.key, accepted)
         if ticket.claim is not None and self._registry is not None:
             self._registry.settle(ticket.claim, accepted)
@@ -157,24 +159,20 @@ class Ids:
             gevent.sleep(_LOOK_SECONDS)
         return None
 
-    def _first(self, name: str, digest: int) -> First | None:
-        first = self._firsts.get(name)
-        if first is None or first.until < monotonic():
+    def _first(self, key: int, digest: int) -> First | None:
+        kept = self._firsts.get(key) or self._older.get(key)
+        if kept is None:
             return None
-        if first.digest != digest:
-            raise IdReused(name)
-        return first
+        if kept[:_DIGEST_BYTES] != _digest_bytes(digest):
+            raise IdReused
+        return First(kept[_DIGEST_BYTES:])
 
-    def _remember(self, ticket: Ticket, outcomes: bytes) -> None:
-        firsts, name = self._firsts, ticket.name
-        if name in firsts:
-            self._forget(name)
-        firsts[name] = First(ticket.digest, outcomes, monotonic() + FIRST_SECONDS)
-        self._bytes += _ENTRY_BYTES + len(name) + len(outcomes)
-        while len(firsts) > MAX_FIRSTS or self._bytes > MAX_FIRST_BYTES:
-            self._forget(next(iter(firsts)))
+    def _remember(self, key: int, digest: int, outcomes: Sequence[Outcome]) -> None:
+        kept = self._firsts[key] = _digest_bytes(digest) + bytes(outcomes)
+        self._bytes += _ENTRY_BYTES + len(kept)
+        if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
+            self._older, self._firsts, self._bytes = self._firsts, {}, 0
 
-    def _forget(self, name: str) -> None:
-        first = self._firsts.pop(name, None)
-        if first is not None:
-            self._bytes -= _ENTRY_BYTES + len(name) + len(first.outcomes)
+
+def _digest_bytes(digest: int) -> bytes:
+    return digest.to_bytes(_DIGEST_BYTES, "big", signed=True)

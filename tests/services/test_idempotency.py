@@ -110,21 +110,23 @@ def test_a_repeat_that_comes_meanwhile_waits_for_the_outcome() -> None:
 def test_first_outcomes_leave_when_there_are_too_many_and_the_id_stays_used(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(idempotency, "MAX_FIRSTS", 2)
+    monkeypatch.setattr(idempotency, "MAX_FIRSTS", 3)
     ids = alone()
-    for name in "abc":
+    for name in "abcdefgh":
         accept(ids, name, SENT)
+    known = [isinstance(ids.begin("101", name, 1), First) for name in "abcdefgh"]
+    assert known == [False] * 3 + [True] * 5
     assert ids.begin("101", "a", 1) is None
-    assert isinstance(ids.begin("101", "b", 1), First)
 
 
 def test_first_outcomes_leave_when_they_take_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(idempotency, "MAX_FIRST_BYTES", 2000)
     ids = alone()
     accept(ids, "small", SENT)
-    accept(ids, "large", *[SENT] * 1700)
+    for name in ("large", "larger"):
+        accept(ids, name, *[SENT] * 1900)
     assert ids.begin("101", "small", 1) is None
-    assert isinstance(ids.begin("101", "large", 1), First)
+    assert isinstance(ids.begin("101", "larger", 1), First)
 
 
 def test_another_node_knows_only_that_it_was_accepted() -> None:

@@ -84,7 +84,7 @@ def key_of(call: Call) -> str:
 IDEMPOTENCY_KEY: Final = Header(
     "Idempotency-Key",
     "A request that comes again under the same key is not carried out again: the same server process gives "
-    "the first answer again, another one says `repeated`. Kept for an hour, or until too many others came.",
+    "the first answer again (of the last 50,000 at least), another one says `repeated`.",
     example="order-4711",
 )
 REPLAYED: Final = Header(
