@@ -44,12 +44,7 @@ class _View:
         host = request.remote_addr or ""
         query = asked.query.decode("latin-1")
         self._streams.adopt(plain, Head("GET", asked.path, "1.1", host, port, asked.headers, query))
-        head = b""
-        while _END_OF_HEAD not in head:
-            data = theirs.recv(_RECEIVE_BYTES)
-            if not data:
-                raise ConnectionError("a stream ended without an answer")
-            head += data
+        head = _read_head(theirs)
         head, _, rest = head.partition(_END_OF_HEAD)
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
@@ -61,8 +56,21 @@ class _View:
         return response
 
 
+def _read_head(sock: socket.socket) -> bytes:
+    """What the stream has answered so far: its whole head at least."""
+    head = b""
+    while _END_OF_HEAD not in head:
+        data = sock.recv(_RECEIVE_BYTES)
+        if not data:
+            sock.close()
+            raise ConnectionError("a stream ended without an answer")
+        head += data
+    return head
+
+
 def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
     with sock:
-        while rest:
+        if rest:
             yield rest
-            rest = sock.recv(_RECEIVE_BYTES)
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data

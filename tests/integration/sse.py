@@ -34,6 +34,7 @@ class Listener(Raw):
         self.comments = 0
         self.head: Response | None = None
         self._chunks: bytearray | None = None
+        self._last_chunk = False
 
     def listen(
         self,
@@ -63,6 +64,8 @@ class Listener(Raw):
     def _more(self, deadline: float) -> bool:
         if self._chunks is None:
             return super()._more(deadline)
+        if self._last_chunk:
+            return False
         plain, self.waiting = self.waiting, self._chunks
         try:
             return super()._more(deadline)
@@ -78,6 +81,7 @@ class Listener(Raw):
             size = int(chunks[:end], 16)
             if len(chunks) < end + 4 + size:
                 break
+            self._last_chunk = size == 0
             self.waiting += chunks[end + 2 : end + 2 + size]
             del chunks[: end + 4 + size]
 

@@ -11,9 +11,11 @@ import pytest
 
 from tests.support import STOP_SECONDS, clean_environment, eventually
 
-from .cmd import Speaker, get, good, is_online, logged_in, send_message, send_to_all, users
+from .cmd import Speaker, get, good, is_online, logged_in, post, send_message, send_to_all, users
 from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
 from .setting import ECHO_PATH
+from .sse import end_of
+from .sse import listening as stream
 
 WORKER = "geventwebsocket.gunicorn.workers.GeventWebSocketWorker"
 
@@ -125,3 +127,15 @@ def test_two_hundred_connections_come_and_go(gunicorn: Address) -> None:
     for one in found[1::2]:
         one.reset()
     eventually(lambda: users(gunicorn, 102) == [], 5, "all are gone")
+
+
+def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> None:
+    with stream(gunicorn, 101, "listener") as one:
+        for number in range(3):
+            assert send_message(gunicorn, 101, "listener", str(number)) == {"sendResults": True}
+            assert one.message()["text"] == str(number)
+        assert get(gunicorn, "/user/online", appID=101, userID="listener").json["data"]["online"] is True
+        good(post(gunicorn, "/user/kick", appID=101, userID="listener"))
+        assert end_of(one)["code"] == 4502
+    refused = get(gunicorn, "/api/v1/events", app="nowhere", user="ann")
+    assert (refused.status, refused.json["code"]) == (404, "unknown_app")

@@ -1,0 +1,160 @@
+"""Extra listeners: ports beside the usual two, with one process and with several, by both doors."""
+
+import re
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.parent.family import Family
+from tests.support import Address, Server, eventually, run_cli
+
+from .client import Listener, done, listening, new_system
+from .cmd import get, good, is_online, logged_in, send_message
+from .raw import Raw, ask, handshake, request
+from .setting import Launch
+from .sse import listening as stream
+
+EXTRA = re.compile(r"^  extra (\d+) +http://([0-9.]+):(\d+), ws://\2:\3/ws$", re.MULTILINE)
+
+
+def extra(server: Server) -> list[Address]:
+    """The extra listeners that the banner names."""
+    found = EXTRA.findall(server.output)
+    assert [int(number) for number, *_ in found] == list(range(1, len(found) + 1))
+    return [Address(host, int(port)) for _, host, port in found]
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, door: str) -> Server:
+    """Two extra listeners: one for bare clients of the client dialect, one on another address."""
+    rows = [{"port": 0, "ws_dialect": "client"}, {"port": 0, "host": "127.0.0.2"}]
+    return launch(door, server={"door": door, "extra_listen": rows})
+
+
+def test_the_banner_names_them_and_each_has_an_address_of_its_own(server: Server) -> None:
+    first, second = extra(server)
+    assert (first.host, second.host) == ("127.0.0.1", "127.0.0.2")
+    assert len({first.port, second.port, server.http.port, server.ws.port}) == 4
+
+
+def test_they_serve_all_that_the_usual_two_do(server: Server) -> None:
+    for address in extra(server):
+        assert ask(address, request("/health")).status == 200
+        assert get(address, "/home/index", appID=101).status == 200
+        assert ask(address, request("/metrics")).status == 200
+        with logged_in(address, "ann", 101) as ann:
+            assert send_message(address, 101, "ann", "hello") == {"sendResults": True}
+            assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
+        with stream(address, 101, "eve"):
+            assert is_online(server.http, "eve", 101)
+
+
+def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
+    fixed, free = extra(server)
+    with Listener(fixed) as one:
+        first = one.upgrade("/ws").message().json
+    assert (first["code"], first["msg"]) == (-1001, "系统ID不能为空")
+    for address in (free, server.ws, server.http):
+        with Raw(address) as raw:
+            assert raw.ask(handshake("/ws")).status == 404
+
+
+def test_a_query_names_its_dialect_on_every_listener(server: Server) -> None:
+    system = new_system(server.http)
+    for address in (*extra(server), server.ws, server.http):
+        with listening(address, system) as client:
+            assert done(address, "is_online", system, clientId=client.id) == {"online": True}
+
+
+def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server) -> None:
+    address = extra(server)[0]
+    page = ask(address, request("/home/index?appID=101", host=f"127.0.0.1:{address.port}"))
+    assert f"127.0.0.1:{address.port}/acc" in page.body.decode()
+
+
+def test_a_drain_closes_them_too(launch: Launch, door: str) -> None:
+    server = launch(door, server={"door": door, "extra_listen": [{"port": 0}]})
+    (address,) = extra(server)
+    with logged_in(address, "ann", 101) as ann:
+        server.stop()
+        assert ann.frame().close_code == 1001
+    with socket.socket() as late:
+        assert late.connect_ex(address) != 0
+
+
+def test_a_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
+    port = extra(server)[0].port
+    said = run_cli(
+        "serve",
+        IMSERVER_APP_HTTP_PORT="0",
+        IMSERVER_APP_WEBSOCKET_PORT="0",
+        IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
+        IMSERVER_SERVER_EXTRA_LISTEN=f"[{{port: {port}}}]",
+    )
+    assert said.returncode == 1
+    assert said.stderr == f"imserver: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "problem"),
+    [
+        ("[{port: 8080}]", "port 8080 is given twice"),
+        ("[{port: 7800}, {port: 7800}]", "port 7800 is given twice"),
+        ("[{host: 127.0.0.1}]", "server.extra_listen[0]"),
+        ("[{port: 7800, ws_dialect: morse}]", "expected one of"),
+        ("[{port: 7800, colour: red}]", "unknown key"),
+        ("[{port: 7800, host: 0.0.0.0}]", "server.extra_listen[0].host 0.0.0.0 is beyond loopback"),
+        ("[{port: 7800, host: no.such.host.invalid}]", "no.such.host.invalid cannot be resolved"),
+    ],
+)
+def test_what_cannot_be_listened_on_ends_the_start(tmp_path: Path, rows: str, problem: str) -> None:
+    said = run_cli(
+        "serve",
+        IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"),
+        IMSERVER_SERVER_EXTRA_LISTEN=rows,
+    )
+    assert said.returncode == 1
+    assert problem in said.stderr
+    assert said.stderr.count("\n") == 1
+
+
+def test_the_nodes_of_one_parent_share_them(tmp_path: Path, redis_url: str) -> None:
+    rows = [{"port": 0, "ws_dialect": "client"}]
+    family = Family(tmp_path, redis_url, 3, config={"server": {"extra_listen": rows}})
+    try:
+        (address,) = extra(family)
+        system = new_system(address)
+        with ExitStack() as stack:
+            clients = [stack.enter_context(listening(address, system)) for _ in range(30)]
+            for client in clients:
+                assert done(address, "send_to_client", system, clientId=client.id, data=client.id)
+                assert client.told()["data"] == client.id
+            held = eventually(lambda: _held(family, 30))
+            assert len(held) == 3
+            assert min(held) > 0, "the kernel has dealt them out"
+    finally:
+        family.stop()
+    family.check()
+
+
+def _held(family: Family, total: int) -> list[int] | None:
+    """Connections of each node, once they add up."""
+    state = good(get(family.http, "/system/state", cluster="true"))
+    counts = [node["managerInfo"]["clientsLen"] for node in state["nodes"].values()]
+    return counts if sum(counts) == total else None
+
+
+def test_a_private_port_may_not_be_an_extra_one(tmp_path: Path) -> None:
+    said = run_cli(
+        "check-config",
+        IMSERVER_SERVER_PROCESSES="2",
+        IMSERVER_REDIS_URL="redis://127.0.0.1:1",
+        IMSERVER_SERVER_EXTRA_LISTEN="[{port: 9003}]",
+        IMSERVER_SERVER_DATA_DIR=str(tmp_path),
+    )
+    assert said.returncode == 1
+    assert said.stderr == (
+        "imserver: app.rpc_port 9001: 2 nodes need the ports up to 9004, and server.extra_listen[0] is 9003\n"
+    )
