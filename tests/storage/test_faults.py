@@ -1,0 +1,142 @@
+"""A database that goes away, stands still or comes back; one that nobody can reach or read."""
+
+import time
+from pathlib import Path
+
+import gevent
+import pytest
+
+from imserver.errors import StartError, StorageUnavailable
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+
+from .conftest import OpenStore
+from .servers import DatabaseServer
+
+
+def test_a_server_that_was_killed_is_a_temporary_error_and_is_found_again(
+    own_database: DatabaseServer, open_store: OpenStore
+) -> None:
+    store = open_store(own_database.new_url(), seconds=2)
+    assert store.add_app("before", {})
+    own_database.kill()
+    with pytest.raises(StorageUnavailable):
+        store.add_app("while away", {})
+    assert not store.healthy()
+    own_database.start()
+    assert store.add_app("after", {})
+    assert store.healthy()
+    assert not store.add_app("before", {})
+
+
+def test_a_server_that_stands_still_costs_no_more_than_the_time_set(
+    own_database: DatabaseServer, open_store: OpenStore
+) -> None:
+    store = open_store(own_database.new_url(), seconds=0.5)
+    own_database.pause()
+    began = time.monotonic()
+    with pytest.raises(StorageUnavailable):
+        store.look()
+    assert time.monotonic() - began < 3
+    own_database.resume()
+    assert store.add_app("105", {})
+    assert store.healthy()
+
+
+def test_many_who_ask_a_server_that_stands_still_wait_together(
+    own_database: DatabaseServer, open_store: OpenStore
+) -> None:
+    store = open_store(own_database.new_url(), seconds=1)
+    own_database.pause()
+
+    def ask() -> float:
+        began = time.monotonic()
+        with pytest.raises(StorageUnavailable):
+            store.look()
+        return time.monotonic() - began
+
+    asking = [gevent.spawn(ask) for _ in range(20)]
+    waited = [one.get() for one in asking]
+    own_database.resume()
+    assert max(waited) < 4
+
+
+def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
+    own_database: DatabaseServer, open_store: OpenStore
+) -> None:
+    store = open_store(own_database.new_url(), seconds=0.5, pool_size=1)
+    assert store.add_app("a", {})
+    own_database.pause()
+    with pytest.raises(StorageUnavailable):
+        store.keys()
+    own_database.resume()
+    for _ in range(5):
+        assert not store.add_app("a", {})
+        assert store.keys() == ()
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://nobody@127.0.0.1:1/none",
+        "mysql://nobody@127.0.0.1:1/none",
+        "postgresql://nobody:p%40ss@127.0.0.1:1/none?bad=option",
+        "sqlite:////proc/nowhere/some.db",
+    ],
+)
+def test_a_database_that_cannot_be_reached_is_one_clear_line_at_the_start(url: str) -> None:
+    store = Store(StorageSettings(url, seconds=1), "")
+    with pytest.raises(StartError) as caught:
+        store.start()
+    said = str(caught.value)
+    assert said.startswith("storage: ")
+    assert "\n" not in said
+    assert "p%40ss" not in said
+    store.close()
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "imserver.db"
+    file.write_bytes(b"this is somebody's diary" * 100)
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    with pytest.raises(StartError, match="not a database"):
+        store.start()
+    store.close()
+    assert file.read_bytes().startswith(b"this is somebody's diary")
+
+
+def test_a_writer_that_is_killed_leaves_the_others_a_whole_database(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    import os
+    import signal
+    import subprocess
+    import sys
+
+    from tests.support import clean_environment, eventually
+
+    code = """
+import sys
+from imserver.storage.store import Store
+from imserver.settings import StorageSettings
+store = Store(StorageSettings(), sys.argv[1], threaded=False)
+for number in range(100000):
+    store.add_app(f"{sys.argv[2]}-{number}", {})
+    print(number, flush=True)
+"""
+    for turn in range(3):
+        writer = subprocess.Popen(
+            [sys.executable, "-c", code, str(tmp_path), str(turn)],
+            stdout=subprocess.PIPE,
+            env=clean_environment(),
+        )
+        assert writer.stdout is not None
+        for _ in range(20):
+            last = int(writer.stdout.readline())
+        os.kill(writer.pid, signal.SIGKILL)
+        writer.wait()
+        writer.stdout.close()
+        store = open_store()
+        assert not store.add_app(f"{turn}-{last}", {}), "what was confirmed is there"
+        assert store.add_app(f"{turn} after", {})
+        eventually(store.healthy)

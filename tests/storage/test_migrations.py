@@ -1,0 +1,106 @@
+"""Migrations: the tables are those of the code, by one node at a time, and a newer release's are left alone."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+from imserver.settings import StorageSettings
+from imserver.storage import migrate
+from imserver.storage.engines import make_engine
+from imserver.storage.migrations import HEAD
+from imserver.storage.place import place_of
+from imserver.storage.store import Store
+from imserver.storage.tables import metadata
+
+from .conftest import OpenStore
+from .servers import MariaDB, Postgres
+
+
+def engine_of(url: str):
+    settings = StorageSettings(url)
+    return make_engine(place_of(settings, ""), settings)
+
+
+def test_the_steps_make_the_tables_that_the_code_declares(url: str, open_store: OpenStore) -> None:
+    open_store(url)
+    with engine_of(url).connect() as connection:
+        context = MigrationContext.configure(connection, opts={"compare_server_default": True})
+        assert compare_metadata(context, metadata) == []
+
+
+def test_the_newest_step_is_the_one_that_the_code_names() -> None:
+    assert ScriptDirectory(str(migrate.FOLDER)).get_heads() == [HEAD]
+
+
+def test_every_step_is_named_after_its_number() -> None:
+    """So that a node can tell the steps it knows from a newer release's without loading Alembic."""
+    script = ScriptDirectory(str(migrate.FOLDER))
+    for step in script.walk_revisions():
+        assert Path(step.path).name.partition("_")[0] == step.revision
+
+
+def test_nodes_that_start_at_once_migrate_once(url: str) -> None:
+    gate = threading.Barrier(5)
+
+    def start(_number: int) -> str:
+        store = Store(StorageSettings(url, seconds=30), "", threaded=False)
+        gate.wait()
+        store.start()
+        try:
+            return store.id
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        assert len(set(pool.map(start, range(5)))) == 1
+
+
+def test_a_step_that_was_begun_before_a_crash_is_finished(url: str, open_store: OpenStore) -> None:
+    """MySQL keeps tables that an unfinished step has made; elsewhere nothing of it is left."""
+    if not url.startswith("mysql"):
+        pytest.skip("nothing of an unfinished step is left")
+    first = open_store(url)
+    with engine_of(url).begin() as connection:
+        connection.exec_driver_sql("DROP TABLE alembic_version")
+        connection.exec_driver_sql("DROP TABLE api_key")
+    first.close()
+    again = open_store(url)
+    assert again.add_app("105", {})
+    assert again.keys() == ()
+
+
+def test_a_database_of_a_newer_release_is_used_as_it_is(
+    url: str, open_store: OpenStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    open_store(url).close()
+    with engine_of(url).begin() as connection:
+        connection.exec_driver_sql("ALTER TABLE app ADD COLUMN later INTEGER")
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    again = open_store(url)
+    assert "newer release" in caplog.text
+    assert again.add_app("105", {})
+
+
+def test_what_the_server_may_lose_is_warned_of(caplog: pytest.LogCaptureFixture, database_servers) -> None:
+    for kind, statement in (
+        (Postgres, "ALTER DATABASE {} SET synchronous_commit = off"),
+        (MariaDB, "SET GLOBAL innodb_flush_log_at_trx_commit = 2"),
+    ):
+        server = database_servers.setdefault(kind.engine, None) or kind()
+        database_servers[kind.engine] = server
+        url = server.new_url()
+        server.execute(statement.format(url.rpartition("/")[2]))
+        store = Store(StorageSettings(url), "", threaded=False)
+        caplog.clear()
+        try:
+            store.start()
+            assert "may lose what it has confirmed" in caplog.text
+        finally:
+            store.close()
+            if kind is MariaDB:
+                server.execute("SET GLOBAL innodb_flush_log_at_trx_commit = 1")

@@ -1,0 +1,172 @@
+"""What is kept, on every engine: SQLite, PostgreSQL and MariaDB."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imserver.settings import StorageSettings
+from imserver.storage.contract import Changes, KeyRow
+from imserver.storage.store import Store
+
+from .conftest import OpenStore
+
+KEY = KeyRow("4f1d", "ab" * 32, ("push", "read"), ("101", "系统"), "the shop's")
+
+
+class News:
+    """What a store has told."""
+
+    def __init__(self, store: Store) -> None:
+        self.told: list[Changes] = []
+        store.on_changes.append(self.told.append)
+
+    @property
+    def apps(self) -> list[tuple[str, dict[str, object]]]:
+        return [(row.name, row.settings) for changes in self.told for row in changes.apps]
+
+    @property
+    def keys(self) -> list[KeyRow]:
+        return [row for changes in self.told for row in changes.keys]
+
+
+def test_an_app_is_kept_and_told(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    assert store.add_app("system:商店", {"max_rooms": 3, "origins": ["example.org"]})
+    assert news.apps == [("system:商店", {"max_rooms": 3, "origins": ["example.org"]})]
+
+
+def test_what_is_kept_outlives_the_process(url: str, open_store: OpenStore) -> None:
+    first = open_store(url)
+    first.add_app("105", {})
+    first.add_key(KEY)
+    first.close()
+    again = Store(StorageSettings(url), "")
+    news = News(again)
+    again.start()
+    assert news.apps == [("105", {})]
+    assert [row.digest for row in news.keys] == [KEY.digest]
+    again.close()
+
+
+@pytest.mark.parametrize("other", ["Shop", "shop ", "shöp", "shop\u0301", "ｓｈｏｐ", "sho"])
+def test_a_name_is_compared_byte_by_byte(url: str, open_store: OpenStore, other: str) -> None:
+    store = open_store(url)
+    assert store.add_app("shop", {})
+    assert store.add_app(other, {})
+    assert not store.add_app("shop", {})
+    assert not store.add_app(other, {})
+
+
+def test_of_many_who_make_the_same_app_at_once_one_does(url: str, open_store: OpenStore) -> None:
+    stores = [open_store(url, seconds=30) for _ in range(6)]
+    gate = threading.Barrier(len(stores))
+
+    def register(store: Store) -> bool:
+        gate.wait()
+        return store.add_app("system:one", {})
+
+    with ThreadPoolExecutor(len(stores)) as pool:
+        assert sorted(pool.map(register, stores)) == [False] * 5 + [True]
+
+
+def test_nobody_misses_what_others_keep_at_the_same_time(url: str, open_store: OpenStore) -> None:
+    """Versions are given in the order of the commits, so a look that saw one has seen all before it."""
+    writers = [open_store(url, seconds=30) for _ in range(4)]
+    reader = open_store(url, seconds=30)
+    news = News(reader)
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        for index in range(25):
+            writers[number].add_app(f"app {number}-{index}", {})
+
+    def read() -> None:
+        while not stop.is_set():
+            reader.look()
+
+    with ThreadPoolExecutor(5) as pool:
+        looking = pool.submit(read)
+        list(pool.map(write, range(4)))
+        stop.set()
+        looking.result()
+    reader.look()
+    names = [name for name, _ in news.apps]
+    assert len(names) == len(set(names)) == 100
+
+
+def test_changes_are_merged_and_seen_elsewhere(url: str, open_store: OpenStore) -> None:
+    one, other = open_store(url), open_store(url)
+    one.add_app("105", {"max_rooms": 1, "max_connections": 2})
+    news = News(other)
+    other.look()
+    assert one.change_app("105", {"max_rooms": 5}, ("max_connections",))
+    assert not one.change_app("106", {"max_rooms": 5})
+    other.look()
+    other.look()
+    assert news.apps == [("105", {"max_rooms": 1, "max_connections": 2}), ("105", {"max_rooms": 5})]
+
+
+def test_a_key_is_kept_and_revoked_once(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    news = News(store)
+    kept = store.add_key(KEY)
+    assert (kept.scopes, kept.apps, kept.note, kept.revoked) == (KEY.scopes, KEY.apps, KEY.note, 0)
+    assert kept.created > 0
+    assert [store.revoke_key(KEY.id), store.revoke_key(KEY.id), store.revoke_key("none")] == [
+        True,
+        False,
+        None,
+    ]
+    assert [bool(row.revoked) for row in news.keys] == [False, True]
+    assert [row.id for row in store.keys()] == [KEY.id]
+
+
+def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: OpenStore) -> None:
+    first, second = open_store(url), open_store(url)
+    assert len(first.id) == 32
+    assert first.id == second.id
+    other = open_store(f"sqlite:///{first.place.file or '/tmp'}.other") if first.place.file else open_store()
+    other.add_app("105", {})
+    assert other.id != first.id
+
+
+# --- lazily -------------------------------------------------------------------------------------------------
+
+
+def test_nothing_is_made_before_there_is_something_to_keep(open_store: OpenStore, tmp_path) -> None:
+    store = open_store()
+    store.look()
+    assert store.keys() == ()
+    assert (store.id, store.healthy(), list(tmp_path.iterdir())) == ("", True, [])
+    assert store.add_app("105", {})
+    assert (tmp_path / "imserver.db").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_another_process_has_made_is_found(open_store: OpenStore) -> None:
+    early, late = open_store(), open_store()
+    news = News(early)
+    late.add_app("105", {})
+    early.look()
+    assert news.apps == [("105", {})]
+    assert early.id == late.id
+
+
+def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_path) -> None:
+    open_store(f"sqlite:///{tmp_path}/deep/er/some.db")
+    assert (tmp_path / "deep" / "er" / "some.db").exists()
+
+
+def test_a_database_that_is_not_allowed_is_neither_made_nor_used(open_store: OpenStore, tmp_path) -> None:
+    from imserver.errors import StorageUnavailable
+
+    store = open_store()
+    store.allows = lambda database: "" if database else "no"
+    with pytest.raises(StorageUnavailable, match="no"):
+        store.add_app("105", {})
+    assert not store.healthy()
+    assert list(tmp_path.iterdir()) == []
+    store.allows = lambda database: ""
+    assert store.add_app("105", {})
+    assert store.healthy()

@@ -1,0 +1,118 @@
+"""Where the work on a database is done: nothing that it waits for holds up the loop."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import clean_environment
+
+from .servers import KINDS, DatabaseServer
+
+# In a process of its own, patched as a server is. Prints the longest time for which the loop stood still, in ms.
+BEATING = """
+from gevent import monkey; monkey.patch_all()
+import sys, time, gevent
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+url, folder, slow = sys.argv[1:]
+store = Store(StorageSettings(url, seconds=10), folder)
+store.add_app("105", {})
+late = []
+def beat():
+    while True:
+        began = time.monotonic()
+        gevent.sleep(0.01)
+        late.append(time.monotonic() - began - 0.01)
+gevent.spawn(beat)
+gevent.sleep(0.05)
+late.clear()
+began = time.monotonic()
+store._opened().read(lambda connection: connection.exec_driver_sql(slow).all())
+took = time.monotonic() - began
+print(f"{took * 1000:.0f} {max(late) * 1000:.0f} {len(late)}")
+store.close()
+"""
+SLOW = {
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) SELECT count(*) FROM n",
+    "postgresql": "SELECT pg_sleep(0.7)",
+    "mysql": "SELECT SLEEP(0.7)",
+}
+
+
+def run(code: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.parametrize("engine", SLOW)
+def test_a_slow_query_does_not_hold_up_the_loop(
+    engine: str, database_servers: dict[str, DatabaseServer], tmp_path: Path
+) -> None:
+    url = ""
+    if engine != "sqlite":
+        if engine not in database_servers:
+            database_servers[engine] = KINDS[engine]()
+        url = database_servers[engine].new_url()
+    took, late, beats = map(int, run(BEATING, url, str(tmp_path), SLOW[engine]).split())
+    assert took >= 300, "slow enough to be noticed"
+    assert late < 150
+    assert beats > 15
+
+
+UNPATCHED = """
+import psycopg
+from gevent import monkey; monkey.patch_all()
+from imserver.errors import StartError
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+try:
+    Store(StorageSettings("postgresql://x@127.0.0.1:1/x"), "").start()
+except StartError as error:
+    print(error)
+"""
+
+
+def test_a_driver_that_would_block_the_loop_is_refused() -> None:
+    assert "imported before gevent patched" in run(UNPATCHED)
+
+
+FIRST_USE = """
+from gevent import monkey; monkey.patch_all()
+import sys, gevent
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+store = Store(StorageSettings(), sys.argv[1])
+made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
+print(sum(one.get(timeout=20) for one in made))
+store.close()
+"""
+
+
+def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path) -> None:
+    assert run(FIRST_USE, str(tmp_path)) == "10\n"
+
+
+WAITS_ALONE = """
+from gevent import monkey; monkey.patch_all()
+import sys
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+store = Store(StorageSettings(), sys.argv[1])
+print(store.add_app("105", {}), store.keys())
+store.close()
+"""
+
+
+def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
+    assert run(WAITS_ALONE, str(tmp_path)) == "True ()\n"
