@@ -1,5 +1,6 @@
 """A back end of an app: takes what it is told, answers what it is asked, and remembers both."""
 
+import contextlib
 import json
 import threading
 import time
@@ -38,9 +39,7 @@ class Receiver:
     """
 
     def __init__(self) -> None:
-        self.posts: list[Post] = []
-        self.reply: Callable[[Post], Answer | None] = lambda _: (200, b"")
-        self.connections = 0
+        self.forget()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
@@ -55,6 +54,15 @@ class Receiver:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+    def forget(self) -> None:
+        """As if it were new; connections to it stay."""
+        self.posts: list[Post] = []
+        self.reply: Callable[[Post], Answer | None] = lambda _: (200, b"")
+        self.connections = 0
+        """How many came."""
+        self.drip_seconds = 0.0
+        """Pause between two bytes of an answer's body."""
 
     @property
     def url(self) -> str:
@@ -96,6 +104,10 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             super().setup()
 
         def do_POST(self) -> None:
+            with contextlib.suppress(OSError):  # who waits no longer hangs up
+                self._serve()
+
+        def _serve(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
             headers = {name.lower(): value for name, value in self.headers.items()}
             post = Post(self.path, headers, body, time.monotonic())
@@ -110,7 +122,12 @@ def _handler(receiver: Receiver) -> type[BaseHTTPRequestHandler]:
             for name, value in more.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            for start in range(len(content)) if receiver.drip_seconds else ():
+                self.wfile.write(content[start : start + 1])
+                self.wfile.flush()
+                time.sleep(receiver.drip_seconds)
+            if not receiver.drip_seconds:
+                self.wfile.write(content)
 
         def log_message(self, *_: Any) -> None:
             pass

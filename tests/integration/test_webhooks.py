@@ -1,0 +1,286 @@
+"""Webhooks and a real back end: what it is told, signed and repeated; what it is asked before a login."""
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .action import talking
+from .client import listening
+from .cmd import command, fresh, logged_in, send_message, speaker
+from .raw import ask, request
+from .receiver import SECRET, Post, Receiver
+from .setting import Launch, stop
+
+
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    with Receiver() as one:
+        yield one
+
+
+def hooked(launch: Launch, door: str, receiver: Receiver, **more: Any) -> Server:
+    """A server whose apps tell the receiver of everything."""
+    webhook = {"webhook": receiver.settings}
+    apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
+    return launch(door, apps=apps, websocket={"close_seconds": 1})
+
+
+class Asking(NamedTuple):
+    """A server that asks a back end about logins in app 101, and that back end."""
+
+    server: Server
+    receiver: Receiver
+
+
+@pytest.fixture(scope="module")
+def asking_server(door: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asking]:
+    with Receiver() as receiver:
+        config = {"apps": {"101": {"webhook": receiver.asked}, "102": {}}, "websocket": {"close_seconds": 1}}
+        server = Server(tmp_path_factory.mktemp(f"asking-{door}"), config=config, door=door)
+        yield Asking(server, receiver)
+        stop(server)
+
+
+@pytest.fixture
+def asking(asking_server: Asking) -> Asking:
+    asking_server.receiver.forget()
+    return asking_server
+
+
+def is_signed(post: Post) -> bool:
+    """Whether the server has written this, and within the last minute."""
+    parts = dict(part.split("=", 1) for part in post.headers["imserver-signature"].split(","))
+    signed = hmac.new(SECRET.encode(), f"{parts['t']}.".encode() + post.body, hashlib.sha256).hexdigest()
+    return hmac.compare_digest(parts["v1"], signed) and abs(time.time() - int(parts["t"])) < 60
+
+
+# --- being told ---------------------------------------------------------------------------------------------
+
+
+def test_all_that_happens_is_told_in_its_order_and_signed(
+    launch: Launch, door: str, receiver: Receiver
+) -> None:
+    one = hooked(launch, door, receiver)
+    user = fresh()
+    with logged_in(one.ws, user, 101, device="phone"):
+        send_message(one.http, 101, user, "hi")
+        missed = fresh()
+        send_message(one.http, 101, missed, "hello", "m-1")
+        kind = ("Content-Type", "application/json")
+        push = {"app": "101", "user": missed, "message": {"type": "order", "data": {"n": 1}}, "id": "m-2"}
+        body = json.dumps(push).encode()
+        answer = ask(one.http, request("/api/v1/push", method="POST", headers=[kind], body=body))
+        assert answer.status == 200, answer
+    events = receiver.wait_for(5)
+    assert [event["event"] for event in events] == ["connect", "login", "absent", "absent", "disconnect"]
+    connect, login, first, second, disconnect = events
+    for event in (connect, login, disconnect):
+        assert (event["app"], event["user"], event["device"], event["dialect"], event["address"]) == (
+            "101",
+            user,
+            "phone",
+            "cmd",
+            "127.0.0.1",
+        )
+    assert connect["connection"] == login["connection"] == disconnect["connection"]
+    assert disconnect["code"] in (1006, 1000, 1001)
+    assert (first["user"], first["message"], first["type"], first["text"]) == (missed, "m-1", "text", "hello")
+    assert (second["user"], second["message"], second["type"], second["data"]) == (
+        missed,
+        "m-2",
+        "order",
+        {"n": 1},
+    )
+    assert all(abs(event["time"] - time.time()) < 60 for event in events)
+    assert len({event["id"] for event in events}) == 5
+    for post in receiver.posts:
+        assert is_signed(post)
+        assert post.headers["content-type"] == "application/json"
+        assert post.headers["user-agent"].startswith("imserver/")
+        assert len(post.headers["imserver-delivery"]) == 32
+    assert receiver.connections == 1, "the connection is used again"
+
+
+def test_what_clients_of_other_dialects_do_is_told_too(launch: Launch, door: str, receiver: Receiver) -> None:
+    one = hooked(launch, door, receiver)
+    with talking(one.ws, "1", to="2") as talker:
+        talker.say("你好")
+    with talking(one.ws, "1", room="7") as talker:
+        talker.say("http://x/y.png", "image")
+    receiver.wait_for(8)
+    said = receiver.events("message")
+    common = {"app": "action:1", "sender": "1"}
+    assert [
+        {k: v for k, v in event.items() if k not in ("id", "time", "node", "event")} for event in said
+    ] == [
+        {**common, "to": "2", "type": "text", "text": "你好"},
+        {**common, "room": "7", "type": "image", "text": "http://x/y.png"},
+    ]
+    with listening(one.ws, "shop") as client:
+        found = eventually(lambda: [e for e in receiver.events("connect") if e["app"] == "system:shop"])
+        assert found[0]["connection"] == found[0]["user"] == client.id
+    eventually(lambda: [e for e in receiver.events("disconnect") if e["app"] == "system:shop"])
+    assert not [e for e in receiver.events("login") if e["app"] == "system:shop"], "nobody logs in there"
+
+
+def test_what_a_back_end_does_not_take_is_told_again_until_it_does(
+    launch: Launch, door: str, receiver: Receiver
+) -> None:
+    one = hooked(launch, door, receiver)
+    answers: list[Any] = [(503, b""), None, (302, b"", {"Location": "/elsewhere"})]
+    receiver.reply = lambda _: answers.pop(0) if answers else (200, b"")
+    user = fresh()
+    with logged_in(one.ws, user, 101):
+        pass
+    assert [event["event"] for event in receiver.wait_for(3)] == ["connect", "login", "disconnect"]
+    eventually(lambda: len(receiver.posts) >= 4)
+    first = receiver.posts[0]
+    again = receiver.posts[1:4]
+    assert {post.body for post in again} == {first.body}
+    assert {post.headers["imserver-delivery"] for post in again} == {first.headers["imserver-delivery"]}
+    assert all(is_signed(post) for post in receiver.posts)
+    assert {post.path for post in receiver.posts} == {"/events"}, "it does not go where it is sent to"
+    assert again[1].time - again[0].time > 0.2, "with a pause"
+    assert "webhook of 101" in one.log_text
+    metrics = ask(one.http, request("/metrics")).body.decode()
+    assert 'imserver_webhook_failures_total{node="' in metrics
+
+
+def test_a_back_end_that_is_away_keeps_up_nobody(launch: Launch, door: str, receiver: Receiver) -> None:
+    url = receiver.url
+    hook = {"webhook": {"url": url.replace(url.rpartition(":")[2], "1"), "secret": SECRET}}
+    one = hooked(launch, door, receiver, **{"103": hook})
+    began = time.monotonic()
+    for _ in range(50):
+        with logged_in(one.ws, fresh(), 103) as session:
+            session.ask_cmd("ping")
+    assert time.monotonic() - began < 5
+    with logged_in(one.ws, fresh(), 101):
+        receiver.wait_for(2)
+
+
+def test_the_last_events_are_told_before_the_end(launch: Launch, door: str, receiver: Receiver) -> None:
+    one = hooked(launch, door, receiver)
+    user = fresh()
+    with logged_in(one.ws, user, 101):
+        receiver.wait_for(2)
+        one.stop()
+    (end,) = receiver.wait_for(1, "disconnect")
+    assert (end["user"], end["code"]) == (user, 1001)
+    assert "dropped" not in one.log_text
+
+
+def test_events_that_nobody_takes_are_lost_at_the_end_and_the_log_says_how_many(
+    launch: Launch, door: str, receiver: Receiver
+) -> None:
+    one = hooked(launch, door, receiver)
+    receiver.reply = lambda _: (500, b"")
+    with logged_in(one.ws, fresh(), 101):
+        eventually(lambda: receiver.posts)
+        began = time.monotonic()
+        one.stop()
+    assert time.monotonic() - began < 6
+    assert "events were dropped: the node stops" in one.log_text
+
+
+# --- being asked --------------------------------------------------------------------------------------------
+
+
+def login(server: Server, app: int = 101, **data: Any) -> tuple[int, float]:
+    """The code of a login, and the seconds it took."""
+    with speaker(server.ws) as one:
+        began = time.monotonic()
+        code = one.ask_cmd("login", {"userID": fresh(), "appID": app, **data})[0]
+        return code, time.monotonic() - began
+
+
+def test_a_back_end_decides_about_logins(asking: Asking) -> None:
+    one, receiver = asking
+    receiver.reply = lambda post: (
+        200,
+        b'{"allow":%b}' % (b"true" if post.json["token"] == "good" else b"false"),
+    )
+    assert login(one, serviceToken="good")[0] == 200
+    assert login(one, serviceToken="bad")[0] == 1003
+    post = receiver.posts[0]
+    assert is_signed(post)
+    assert post.path == "/authorise"
+    expected = ("event", "app", "time", "node", "user", "device", "dialect", "token", "address")
+    assert set(post.json) == set(expected)
+    assert receiver.connections <= 1, "the connection is used again"
+
+
+@pytest.mark.parametrize("fault", ["slow", "dripping", "broken", "error", "endless", "redirect", "nonsense"])
+def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(asking: Asking, fault: str) -> None:
+    one, receiver = asking
+    said = one.log_text.count("authorise_url of 101")
+
+    def reply(_post: Post) -> Any:
+        if fault == "slow":
+            time.sleep(3)
+        return {
+            "broken": None,
+            "error": (500, b'{"allow":true}'),
+            "endless": (200, b'{"allow":true}' + b" " * 100_000),
+            "redirect": (307, b'{"allow":true}', {"Location": f"{receiver.url}/other"}),
+            "nonsense": (200, b"yes"),
+        }.get(fault, (200, b'{"allow":true}'))
+
+    receiver.reply = reply
+    if fault == "dripping":
+        receiver.drip_seconds = 0.3
+    with ThreadPoolExecutor(1) as pool, speaker(one.ws) as other:
+        waiting = pool.submit(login, one)
+        other.login(fresh(), 102)
+        while not waiting.done():
+            began = time.monotonic()
+            other.ask_cmd("ping")
+            assert time.monotonic() - began < 0.5, "somebody else had to wait"
+        code, seconds = waiting.result()
+    assert code == 1004
+    assert seconds < 2.7
+    if fault in ("slow", "dripping"):
+        assert seconds > 1.9, "it has two seconds"
+    assert one.log_text.count("authorise_url of 101") == said + 1
+    assert {post.path for post in receiver.posts} == {"/authorise"}
+
+
+def test_logins_are_asked_about_side_by_side(asking: Asking) -> None:
+    one, receiver = asking
+
+    def reply(_post: Post) -> Any:
+        time.sleep(0.3)
+        return 200, b'{"allow":true}'
+
+    receiver.reply = reply
+    with ThreadPoolExecutor(20) as pool:
+        began = time.monotonic()
+        assert {code for code, _ in pool.map(lambda _: login(one), range(20))} == {200}
+        assert time.monotonic() - began < 2.5, "one after the other would take six seconds"
+
+
+def test_a_client_that_leaves_while_its_back_end_thinks_is_gone(asking: Asking) -> None:
+    one, receiver = asking
+    user = fresh()
+
+    def reply(_post: Post) -> Any:
+        time.sleep(0.5)
+        return 200, b'{"allow":true}'
+
+    receiver.reply = reply
+    with speaker(one.ws) as early:
+        early.send(command("login", {"userID": user, "appID": 101}))
+        eventually(lambda: receiver.posts)
+        early.reset()
+    with logged_in(one.ws, fresh(), 101) as late:
+        assert late.ask_cmd("heartbeat")[0] == 200
+    online = ask(one.http, request(f"/user/online?appID=101&userID={user}")).json
+    assert online["data"]["online"] is False
