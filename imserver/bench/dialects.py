@@ -15,8 +15,8 @@ SYSTEM = "bench"
 
 @dataclass(frozen=True)
 class Opener:
-    """``path`` with its query (``""``: the target's own); ``login`` makes of app and number the frame that logs
-    a user in, None where whoever connects is a client already.
+    """``path`` with its query (``""``: the target's own); ``login`` makes of app and number the frame that
+    logs a user in, None where whoever connects is a client already.
     """
 
     path: str = ""
