@@ -105,6 +105,7 @@ class FakeNode:
         """Session token → what it is good for."""
         self.logins = SimpleNamespace(holder=self.session_tokens.get)
         self.holding = SimpleNamespace(reload=lambda *_: None)
+        self.streams = SimpleNamespace(paths=())
         self.is_ready = True
         self.silent: list[str] = []
         """Nodes that do not answer."""
