@@ -1,0 +1,63 @@
+"""What the documents say of the action dialect: transcripts are played, tables compared with the code."""
+
+import re
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from imserver.protocol.action import ACTIONS, PUSHED
+from tests.conftest import StartServer
+from tests.docs.markdown import PAGES, Block, blocks, table_with
+from tests.docs.play import Shell, matches
+from tests.integration.action import Talker
+from tests.integration.raw import close, text
+from tests.support import ROOT
+
+PROTOCOL = ROOT / "docs" / "protocol.md"
+TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if "talks" in block.words]
+_LINE = re.compile(r"(\w+) ([→←]) (.*)")
+
+
+@pytest.mark.parametrize("block", TRANSCRIPTS, ids=str)
+def test_a_transcript_of_talks_is_what_goes_over_the_wire(
+    block: Block, start_server: StartServer, tmp_path: Path
+) -> None:
+    """``$ …`` runs; ``ann → GET …`` connects, ``ann → close …`` ends, ``ann ← …`` is what she gets."""
+    server = start_server()
+    talkers: dict[str, Talker] = {}
+    lines = iter(block.text.splitlines())
+    with ExitStack() as stack:
+        for line in lines:
+            if line.startswith("$ "):
+                found = Shell(tmp_path, server).run(line[2:])
+                assert matches(found, next(lines)), f"{block}: {line}\nfound {found}"
+                continue
+            named = _LINE.fullmatch(line)
+            assert named, f"{block}: {line}"
+            name, way, words = named.groups()
+            if words.startswith("GET "):
+                talkers[name] = stack.enter_context(Talker(server.ws)).upgrade(words.removeprefix("GET "))
+            elif words.startswith("close "):
+                talkers.pop(name).send(close(int(words.split()[1])))
+            elif way == "→":
+                talkers[name].send(text(words))
+            else:
+                found = talkers[name].message().text
+                assert matches(found, words), f"{block}: {line}\nfound {found}"
+        for one in talkers.values():
+            one.quiet()
+
+
+def test_there_are_such_transcripts() -> None:
+    assert TRANSCRIPTS
+
+
+def test_the_actions_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "action", "data", "")
+    assert [row["action"] for row in rows] == list(ACTIONS)
+
+
+def test_the_pushes_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "action", "when", "who gets it", "content", "msgId")
+    assert {row["action"] for row in rows} == set(PUSHED.values())
