@@ -1,0 +1,173 @@
+"""``/api/v1`` on two nodes that share a Redis: whatever is asked of one holds for both."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .clusters import Nodes, app_with, name_of, nodes_of
+from .cmd import command, fresh, logged_in, speaker
+from .raw import CLOSE
+from .v1 import good, refused, sessions_of
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with nodes_of(tmp_path_factory.mktemp("v1"), 2) as two:
+        yield two
+
+
+@pytest.fixture(params=[0, 1], ids=["front", "wsgi"])
+def asked(request: pytest.FixtureRequest, nodes: Nodes) -> Server:
+    """The node that is asked: each in turn."""
+    server: Server = nodes.servers[request.param]
+    return server
+
+
+def close_code(speaker: object) -> int | None:
+    """The code of the close frame that comes next, notices of others left out."""
+    while (found := speaker.frame()).opcode != CLOSE:  # type: ignore[attr-defined]
+        pass
+    code: int | None = found.close_code
+    return code
+
+
+def test_presence_tells_sessions_of_both(nodes: Nodes, asked: Server) -> None:
+    app, user = app_with("multi"), fresh()
+    first, second = nodes.servers
+    with logged_in(first.ws, user, app, device="one"), logged_in(second.ws, user, app, device="two"):
+        found = eventually(
+            lambda: len(them := sessions_of(asked.http, app, user)) == 2 and them, what="both are known"
+        )
+        assert sorted((each["device"], each["node"]) for each in found) == [
+            ("one", name_of(first)),
+            ("two", name_of(second)),
+        ]
+        for session in found:
+            shown = good(asked.http, "connections/show", app=app, connection=session["connection"])
+            assert (shown["user"], shown["device"], shown["node"]) == (
+                user,
+                session["device"],
+                session["node"],
+            )
+        counts = good(asked.http, "counts", app=app)["apps"][0]
+        assert (counts["sessions"], counts["rooms"]) == (2, 0)
+        asked_both = {"app": str(app), "users": [user, "nobody"]}
+        assert [each["online"] for each in good(asked.http, "presence", asked_both)["users"]] == [True, False]
+
+
+def test_users_of_both_are_listed_page_by_page(nodes: Nodes, asked: Server) -> None:
+    app = app_with("multi")
+    names = sorted(fresh() for _ in range(4))
+    first, second = nodes.servers
+    speakers = [logged_in((first, second)[i % 2].ws, name, app) for i, name in enumerate(names)]
+    for each in speakers:
+        each.__enter__()
+    page = good(asked.http, "users", app=app, limit=3)
+    rest = good(asked.http, "users", app=app, limit=3, cursor=page["next"])
+    assert (page["users"] + rest["users"], rest["next"]) == (names, "")
+    assert page["count"] == 4
+    for each in speakers:
+        each.__exit__(None, None, None)
+
+
+def test_a_room_has_members_on_both(nodes: Nodes, asked: Server) -> None:
+    app, ann, bob = app_with("multi"), fresh(), fresh()
+    first, second = nodes.servers
+    with logged_in(first.ws, ann, app), logged_in(second.ws, bob, app):
+        joined = good(asked.http, "rooms/join", {"app": str(app), "room": "r", "users": [ann, bob]})
+        assert [each["status"] for each in joined["results"]] == ["joined", "joined"]
+        listed = good(asked.http, "rooms/members", app=app, room="r")
+        assert [each["user"] for each in listed["members"]] == [ann, bob], "in the order of joining"
+        (room,) = good(asked.http, "rooms", app=app)["rooms"]
+        assert room == {"room": "r", "members": 2}
+        connection = listed["members"][1]["connection"]
+        change = {"app": str(app), "room": "r", "connections": [connection]}
+        assert good(asked.http, "rooms/leave", change)["left"] == 1
+        assert [each["user"] for each in good(asked.http, "rooms/members", app=app, room="r")["members"]] == [
+            ann
+        ]
+
+
+def test_a_disconnect_reaches_both(nodes: Nodes, asked: Server) -> None:
+    app, user = app_with("multi"), fresh()
+    first, second = nodes.servers
+    with logged_in(first.ws, user, app) as one, logged_in(second.ws, user, app) as two:
+        answer = good(asked.http, "disconnect", {"app": str(app), "users": [user]})
+        assert (answer["closed"], answer["missing_nodes"]) == (2, [])
+        assert [close_code(one), close_code(two)] == [4502, 4502]
+
+
+def test_a_single_connection_is_ended_from_either(nodes: Nodes, asked: Server) -> None:
+    app, ann, bob = app_with("multi"), fresh(), fresh()
+    first, second = nodes.servers
+    with logged_in(first.ws, ann, app) as one, logged_in(second.ws, bob, app) as two:
+        ids = [sessions_of(asked.http, app, user)[0]["connection"] for user in (ann, bob)]
+        assert good(asked.http, "disconnect", {"app": str(app), "connections": ids})["closed"] == 2
+        assert [close_code(one), close_code(two)] == [4502, 4502]
+
+
+def test_a_ban_holds_on_both_until_it_is_lifted(nodes: Nodes, asked: Server) -> None:
+    app, user = app_with("multi"), fresh()
+    ban = {"app": str(app), "users": [user], "seconds": 3600}
+    with logged_in(nodes.servers[0].ws, user, app) as ann:
+        answer = good(asked.http, "ban", ban)
+        assert (answer["closed"], answer["lasting"]) == (1, True)
+        assert close_code(ann) == 4503
+    for server in nodes.servers:
+        with speaker(server.ws) as ann:
+            ann.send(command("login", {"userID": user, "appID": app}))
+            assert close_code(ann) == 4503
+    assert good(asked.http, "unban", {"app": str(app), "users": [user]}) == {"missing_nodes": []}
+    for server in nodes.servers:
+        with logged_in(server.ws, user, app):
+            pass
+
+
+def test_an_app_that_is_created_on_one_is_there_on_the_other(nodes: Nodes) -> None:
+    first, second = nodes.servers
+    good(first.http, "apps/create", {"app": "777", "settings": {"max_rooms": 3}})
+    assert good(second.http, "apps/show", app="777")["max_rooms"] == 3, "who is asked looks"
+    good(second.http, "apps/set", {"app": "777", "settings": {"max_rooms": 4}})
+    eventually(
+        lambda: good(first.http, "apps/show", app="777")["max_rooms"] == 4, what="the change has come round"
+    )
+    with logged_in(second.ws, "ann", 777):
+        assert good(first.http, "presence", app="777", user="ann")["online_count"] == 1
+    assert refused(second.http, "apps/create", {"app": "777"})[:2] == (409, "app_exists")
+
+
+def test_a_node_that_is_gone_is_named(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("gone"), 2) as nodes:
+        first, second = nodes.servers
+        app, user = app_with("multi"), fresh()
+        with logged_in(first.ws, user, app):
+            name = name_of(second)
+            second.process.kill()
+            second.process.wait()
+            assert good(first.http, "users", app=app) == {
+                "count": 1,
+                "users": [user],
+                "next": "",
+                "missing_nodes": [name],
+            }
+            assert good(first.http, "counts", app=app)["missing_nodes"] == [name]
+            assert good(first.http, "rooms", app=app)["missing_nodes"] == [name]
+            answer = good(first.http, "disconnect", {"app": str(app), "users": [user]})
+            assert (answer["closed"], answer["missing_nodes"]) == (1, [name])
+
+
+def test_while_redis_is_away_a_ban_does_not_last_and_cannot_be_lifted(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    with nodes_of(tmp_path_factory.mktemp("away"), 1) as nodes:
+        (server,) = nodes.servers
+        app, user = app_with("multi"), fresh()
+        with logged_in(server.ws, user, app) as ann:
+            nodes.redis.kill()
+            answer = good(server.http, "ban", {"app": str(app), "users": [user], "seconds": 60})
+            assert (answer["closed"], answer["lasting"]) == (1, False)
+            assert close_code(ann) == 4503
+        status, code, _ = refused(server.http, "unban", {"app": str(app), "users": [user]})
+        assert (status, code) == (503, "registry_unavailable")
