@@ -18,6 +18,7 @@ _LAZY: Final = {
     "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
     "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "key": ("imserver.commands.key", "key", "Make, list and revoke API keys."),
+    "token": ("imserver.commands.token", "token", "Make session tokens of users."),
 }
 
 _STATUS_SECONDS: Final = 10

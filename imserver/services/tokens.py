@@ -156,6 +156,20 @@ def read_token(token: str, keys: Sequence[Key], now: float) -> Claims:
     return Claims(claims.sub, str(claims.app), int(min(expires_at, MAX_EXPIRES_AT)))
 
 
+def make_token(user: str, app: str, expires_at: int, row: JwtSettings, key: str) -> str:
+    """A token as a back end makes it. ``key``: the secret of HS256, else the private key as PEM.
+
+    Raises :class:`BadKey`.
+    """
+    jws = _library()
+    headers = {"typ": "JWT", **({"kid": row.kid} if row.kid else {})}
+    payload = msgspec.json.encode({"sub": user, "app": app, "exp": expires_at})
+    try:
+        return jws.encode(payload, key, row.algorithm, headers)
+    except Exception as error:  # whatever the cryptography behind it raises of what cannot sign
+        raise BadKey(f"no key that signs {row.algorithm}: {error}") from None
+
+
 def app_named_by(token: str) -> str:
     """The app that ``token`` says it is for, which is to be proved yet; ``""`` if this is no token."""
     parts = token.split(".")

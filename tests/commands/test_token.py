@@ -1,0 +1,107 @@
+"""`imserver token`: what it makes lets a user in; what it cannot make it says in one line."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+import yaml
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
+
+from tests.conftest import StartServer
+from tests.integration.cmd import speaker
+from tests.support import run_cli
+
+SECRET = "a secret that is long enough to be one"
+OTHER = "another secret, which is as long as that"
+
+
+def settings(folder: Path, *rows: dict[str, Any], **more: Any) -> str:
+    """A configuration file whose app 101 has these keys."""
+    file = folder / "settings.yaml"
+    apps = {"101": {"jwt": list(rows)}, "102": {}, "7": {"same_as": "101"}}
+    (folder / "data").mkdir(exist_ok=True)
+    file.write_text(yaml.safe_dump({"apps": apps, "server": {"data_dir": str(folder / "data")}, **more}))
+    return str(file)
+
+
+def create(file: str, *arguments: str) -> str:
+    done = run_cli("token", "create", "-c", file, "--app", "101", "--user", "ann", *arguments)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def failure(*arguments: str) -> str:
+    """The one line that a command says that fails."""
+    done = run_cli("token", *arguments)
+    assert (done.returncode, done.stdout) == (1, ""), done
+    assert done.stderr.startswith("imserver: "), done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def test_a_token_is_for_the_user_the_app_and_the_time(tmp_path: Path) -> None:
+    file = settings(tmp_path, {"key": SECRET})
+    claims = jwt.decode(create(file, "--seconds", "90"), SECRET, ["HS256"])
+    assert (claims["sub"], claims["app"]) == ("ann", "101")
+    assert abs(claims["exp"] - time.time() - 90) < 30
+    other = run_cli("token", "create", "-c", file, "--app", "7", "--user", "ann")
+    assert jwt.decode(other.stdout.strip(), SECRET, ["HS256"])["app"] == "101"
+
+
+def test_a_key_is_chosen_by_its_name_and_the_token_names_it(tmp_path: Path) -> None:
+    file = settings(tmp_path, {"key": SECRET, "kid": "old"}, {"key": OTHER, "kid": "new"})
+    for kid, secret in (("old", SECRET), ("new", OTHER)):
+        made = create(file, "--kid", kid)
+        assert jwt.get_unverified_header(made)["kid"] == kid
+        assert jwt.decode(made, secret, ["HS256"])["sub"] == "ann"
+    assert jwt.get_unverified_header(create(file))["kid"] == "old"
+
+
+def test_a_private_key_signs_where_the_app_has_the_public_one(tmp_path: Path) -> None:
+    private = ed25519.Ed25519PrivateKey.generate()
+    file_of_key = tmp_path / "private.pem"
+    file_of_key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    public = private.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    file = settings(tmp_path, {"algorithm": "EdDSA", "key": public.decode()})
+    made = create(file, "--key-file", str(file_of_key))
+    assert jwt.decode(made, private.public_key(), ["EdDSA"])["sub"] == "ann"
+    assert "private" in failure("create", "-c", file, "--app", "101", "--user", "ann")
+
+
+def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
+    tmp_path: Path, start_server: StartServer
+) -> None:
+    server = start_server(config={"apps": {"101": {"jwt": [{}]}}}, folder=tmp_path / "server")
+    made = create(str(server.config_file))
+    with speaker(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": "ann", "appID": 101})[0] == 1003
+        assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": made})[0] == 200
+    shown = run_cli("token", "secret", "-c", str(server.config_file), "--app", "101").stdout.strip()
+    assert jwt.decode(made, shown, ["HS256"])["sub"] == "ann"
+
+
+@pytest.mark.parametrize(
+    ("row", "arguments", "why"),
+    [
+        ({"key": SECRET}, ["create", "--app", "102", "--user", "ann"], "no key for session tokens"),
+        ({"key": SECRET}, ["create", "--app", "9", "--user", "ann"], "no app 9"),
+        ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--kid", "x"], "kid x"),
+        ({"key": "short"}, ["create", "--app", "101", "--user", "ann"], "32 bytes"),
+        ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--key-file", "/no/file"], "/no/file"),
+        ({"key": SECRET}, ["secret", "--app", "101"], "without a key"),
+        ({"key_file": "/no/file"}, ["create", "--app", "101", "--user", "ann"], "/no/file"),
+    ],
+)
+def test_what_cannot_be_made_is_said_in_one_line(
+    tmp_path: Path, row: dict[str, Any], arguments: list[str], why: str
+) -> None:
+    assert why in failure(arguments[0], "-c", settings(tmp_path, row), *arguments[1:])
