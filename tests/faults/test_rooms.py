@@ -1,0 +1,157 @@
+"""Rooms when Redis or a node fails: what goes on, what is reached afterwards, and what nobody is told."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from tests.integration.clusters import Launch, Nodes
+from tests.integration.cmd import Speaker, get, logged_in
+from tests.integration.test_rooms_cluster import join, nothing, publish, texts
+from tests.integration.v1 import good
+from tests.support import Server, eventually
+
+from .test_nodes import QUICK
+
+pytestmark = pytest.mark.timeout(120)
+
+APP = 102
+SETTLE_SECONDS = 20.0
+
+
+@pytest.fixture(params=["default", "quick"])
+def nodes(request: pytest.FixtureRequest, cluster: Launch) -> Nodes:
+    """Two nodes, whose leases outlive what is done here, or do not."""
+    apps = {str(APP): {"login_policy": "multi"}}
+    return cluster(2, apps=apps, cluster=QUICK if request.param == "quick" else {})
+
+
+@pytest.fixture
+def stack() -> Iterator[ExitStack]:
+    with ExitStack() as one:
+        yield one
+
+
+def enter(stack: ExitStack, server: Server, user: str) -> Speaker:
+    return stack.enter_context(logged_in(server.ws, user, APP))
+
+
+def hear(server: Server, room: str, text: str, *people: Speaker, **more: Any) -> None:
+    """Publish at one node: each of these people is told."""
+    publish(server.http, APP, room, text)
+    for one in people:
+        assert texts(one, 1) == [text]
+
+
+def all_hear(nodes: Nodes, room: str, word: str, *people: Speaker) -> None:
+    """Whatever is published at any node reaches each of these people once."""
+    for number, server in enumerate(nodes.running):
+        hear(server, room, f"{word} {number}", *people)
+    nothing(*people)
+
+
+def ready(nodes: Nodes) -> None:
+    for server in nodes.running:
+        eventually(lambda server=server: get(server.http, "/ready").status == 200, SETTLE_SECONDS, "ready")
+
+
+def not_ready(nodes: Nodes) -> None:
+    for server in nodes.running:
+        eventually(lambda server=server: get(server.http, "/ready").status == 503, 5, "not ready")
+
+
+def everybody_is_known(nodes: Nodes, room: str, *users: str) -> None:
+    """Every node tells exactly these members, and waits for nobody any more."""
+
+    def told(server: Server) -> bool:
+        found = good(server.http, "rooms/members", app=APP, room=room)
+        names = sorted(each["user"] for each in found["members"])
+        return names == sorted(users) and not found["missing_nodes"]
+
+    for server in nodes.running:
+        eventually(lambda server=server: told(server), SETTLE_SECONDS, "the members")
+
+
+def recorded(nodes: Nodes, room: str) -> int:
+    """How many nodes the records name for a room; dead lives included."""
+    with nodes.redis.client() as redis:
+        found = [redis.hget(key, room) for key in redis.scan_iter("imserver:rooms:*", 1000)]
+    return sum(len(value.split(",")) for value in found if value)
+
+
+def test_rooms_go_on_without_redis_and_are_told_to_the_one_that_comes_back_empty(
+    nodes: Nodes, stack: ExitStack
+) -> None:
+    one, two = nodes.servers
+    ann, bob = enter(stack, one, "ann"), enter(stack, two, "bob")
+    join(two.http, APP, "lobby", "ann", "bob")
+    all_hear(nodes, "lobby", "before", ann, bob)
+
+    nodes.redis.kill()
+    not_ready(nodes)
+    all_hear(nodes, "lobby", "meanwhile", ann, bob)
+    cid = enter(stack, two, "cid")
+    assert join(two.http, APP, "late", "cid") == ["joined"]
+    all_hear(nodes, "late", "joined meanwhile", cid)
+
+    nodes.redis.start()
+    ready(nodes)
+    everybody_is_known(nodes, "lobby", "ann", "bob")
+    everybody_is_known(nodes, "late", "cid")
+    eventually(lambda: (recorded(nodes, "lobby"), recorded(nodes, "late")) == (2, 1), SETTLE_SECONDS)
+    all_hear(nodes, "lobby", "after", ann, bob)
+    all_hear(nodes, "late", "after", cid)
+
+
+def test_a_flush_loses_no_room(nodes: Nodes, stack: ExitStack) -> None:
+    one, two = nodes.servers
+    ann, bob = enter(stack, one, "ann"), enter(stack, two, "bob")
+    join(one.http, APP, "lobby", "ann", "bob")
+    join(one.http, APP, "garden", "bob")
+    with nodes.redis.client() as redis:
+        redis.flushall()
+    eventually(lambda: (recorded(nodes, "lobby"), recorded(nodes, "garden")) == (2, 1), SETTLE_SECONDS)
+    nodes.wait_until_met()
+    all_hear(nodes, "lobby", "after", ann, bob)
+    all_hear(nodes, "garden", "after", bob)
+
+
+def test_a_redis_that_stands_still_holds_up_no_publish_for_long(nodes: Nodes, stack: ExitStack) -> None:
+    one, two = nodes.servers
+    ann, bob = enter(stack, one, "ann"), enter(stack, two, "bob")
+    join(one.http, APP, "lobby", "ann", "bob")
+    nodes.redis.pause()
+    try:
+        began = time.monotonic()
+        all_hear(nodes, "lobby", "meanwhile", ann, bob)
+        assert time.monotonic() - began < 2.5
+    finally:
+        nodes.redis.resume()
+    ready(nodes)
+    all_hear(nodes, "lobby", "after", ann, bob)
+
+
+def test_a_killed_nodes_members_are_gone_and_nobody_is_told(nodes: Nodes, stack: ExitStack) -> None:
+    one, two = nodes.servers
+    ann, bob = enter(stack, one, "ann"), enter(stack, two, "bob")
+    join(one.http, APP, "lobby", "ann", "bob")
+    all_hear(nodes, "lobby", "before", ann, bob)
+    two.process.kill()
+    two.process.wait()
+    hear(one, "lobby", "meanwhile", ann)
+    everybody_is_known(nodes, "lobby", "ann")
+    eventually(lambda: recorded(nodes, "lobby") == 1, 60, "what the dead node left is cleared away")
+    hear(one, "lobby", "after", ann)
+    nothing(ann)
+
+
+def test_a_node_that_stops_leaves_no_record_of_its_rooms(nodes: Nodes, stack: ExitStack) -> None:
+    one, two = nodes.servers
+    enter(stack, one, "ann")
+    with logged_in(two.ws, "bob", APP):
+        join(one.http, APP, "lobby", "ann", "bob")
+        join(one.http, APP, "garden", "bob")
+        two.stop()
+    assert (recorded(nodes, "lobby"), recorded(nodes, "garden")) == (1, 0)
