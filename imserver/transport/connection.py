@@ -226,6 +226,8 @@ class Connection:
 
     def _keep(self, data: bytes) -> None:
         """What is left is no whole small frame."""
+        if frames.is_pong(data):
+            return
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
             self.parser = frames.Rest(data)

@@ -105,6 +105,15 @@ class Rest:
         """Nothing is to be let go."""
 
 
+def is_pong(data: bytes) -> bool:
+    """Whether this is one whole pong of a client and nothing else, which says that it lives and no more.
+
+    Nearly all frames of clients that only listen are pongs; a parser for each would cost forty times this.
+    """
+    # Final, no reserved bits; then masked, at most 125 bytes, all there (RFC 6455 sections 5.2 and 5.5).
+    return data[0] == 0x8A and 6 <= len(data) <= 6 + SMALL_BYTES and data[1] == 0x80 + len(data) - 6
+
+
 def begins_small(data: bytes, limit: int) -> bool:
     """Whether ``data`` is the beginning of a masked whole text frame of at most :data:`REST_BYTES`."""
     size = len(data)

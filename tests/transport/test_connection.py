@@ -195,6 +195,34 @@ def test_a_pong_nobody_asked_for_is_nothing(rig: Rig) -> None:
     assert connection.state == OPEN
 
 
+@pytest.mark.parametrize("size", [0, 1, 124, 125])
+@pytest.mark.parametrize("cut", [0, 1, 2, 5, 6])
+def test_pongs_of_any_size_are_nothing_however_they_come(rig: Rig, size: int, cut: int) -> None:
+    connection, client = rig.connect()
+    pong = frame(PONG, b"x" * size)
+    client.send(pong[:cut])
+    look()
+    client.send(pong[cut:] + pong)
+    client.probe()
+    assert len(client.frames) == 1
+    assert (connection.state, connection.parser) == (OPEN, None)
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        frame(PONG, b"x" * 126),
+        frame(PONG, b"x", mask=None),
+        frame(PONG, b"x", fin=False),
+        frame(PONG, b"x", rsv=4),
+    ],
+)
+def test_a_broken_pong_is_a_breach_of_the_protocol(rig: Rig, broken: bytes) -> None:
+    _, client = rig.connect()
+    client.send(broken)
+    assert client.close_code() == 1002
+
+
 def test_whatever_is_read_is_a_sign_of_life(rig: Rig) -> None:
     connection, client = rig.connect()
     connection.ping()
