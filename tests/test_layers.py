@@ -33,8 +33,11 @@ LAYERS = (
     ("errors", "assets", "clock", "__init__"),
 )
 
-# The load tool stands beside the server: it uses the bottom of it, and only the command line loads it.
+# The load tool and the client stand beside the server: they use the bottom of it; only the command line loads
+# the tool, and the server knows nothing of the client.
 BESIDE = "bench"
+CLIENT = "client"
+CLIENT_MAY_USE = {"__init__", "errors"}
 BENCH_MAY_USE = {"__init__", "protocol", "errors", "model"}
 # The private channel has no outside: its two ends are measured from within.
 RPC_END = "bench/rpc_end.py"
@@ -50,14 +53,14 @@ DOORS = {
     "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
-    "websockets": ("transport/",),
+    "websockets": ("transport/", "client/"),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
     "pymysql": ("storage/",),
     "jwt": ("services/tokens.py",),
     "cryptography": ("services/tokens.py", "services/connection_ids.py"),
-    "urllib3": ("services/outgoing.py",),
+    "urllib3": ("services/outgoing.py", "client/"),
     "gunicorn": (),
 }
 
@@ -90,19 +93,19 @@ def own_layer(name: str) -> str | None:
     if first != "imserver":
         return None
     layer = rest.partition(".")[0]
-    return layer if layer in HEIGHT or layer == BESIDE else "__init__"
+    return layer if layer in HEIGHT or layer in (BESIDE, CLIENT) else "__init__"
 
 
 def test_imports_run_one_way() -> None:
     wrong = []
     for module in modules():
         layer = layer_of(module)
-        if layer == BESIDE:
+        if layer in (BESIDE, CLIENT):
             continue
         assert layer in HEIGHT, f"{module.relative_to(ROOT)} stands in no layer"
         for name, line in imported(module):
             used = own_layer(name)
-            if used == BESIDE or (used is not None and HEIGHT[used] > HEIGHT[layer]):
+            if used in (BESIDE, CLIENT) or (used is not None and HEIGHT[used] > HEIGHT[layer]):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 
@@ -115,6 +118,17 @@ def test_the_load_tool_uses_only_the_bottom_of_the_server() -> None:
         for name, line in imported(module)
         if own_layer(name) not in {None, BESIDE, *BENCH_MAY_USE}
         and not (module.relative_to(PACKAGE).as_posix() == RPC_END and own_layer(name) == "cluster")
+    ]
+    assert wrong == []
+
+
+def test_the_client_uses_only_the_table_of_errors_of_the_server() -> None:
+    wrong = [
+        f"{module.relative_to(ROOT)}:{line} imports {name}"
+        for module in modules()
+        if layer_of(module) == CLIENT
+        for name, line in imported(module)
+        if own_layer(name) not in {None, CLIENT, *CLIENT_MAY_USE}
     ]
     assert wrong == []
 
@@ -147,7 +161,8 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "imserver.bench"]
+    "name",
+    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "imserver.bench", "imserver.client"],
 )
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"

@@ -1,0 +1,248 @@
+"""A client session for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from imserver.client.backoff import Backoff, may_return
+from imserver.client.errors import ClientError, Closed, LoginRefused, NotConnected
+from imserver.client.sync import (
+    ANSWER_SECONDS,
+    CONNECTING,
+    ENDED,
+    IDLE,
+    MAX_WAITING,
+    ONLINE,
+    WAITING,
+)
+from imserver.client.wire import HEARTBEAT_SECONDS, LASTING_REFUSALS, Push, Reply, Wire
+
+log = logging.getLogger(__name__)
+
+Token = str | Callable[[], str | Awaitable[str]]
+
+
+class AsyncClient:
+    """See :class:`~imserver.client.Client`: the same for asyncio, in one task. ``token`` may be a coroutine
+    function."""
+
+    def __init__(
+        self,
+        url: str,
+        app: str,
+        user: str,
+        token: Token = "",
+        *,
+        device: str = "",
+        on_state: Callable[[str], None] | None = None,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+        backoff: Backoff | None = None,
+    ) -> None:
+        self._url = url
+        self._app = app
+        self._user = user
+        self._token = token
+        self._device = device
+        self._on_state = on_state
+        self._heartbeat_seconds = heartbeat_seconds
+        self._backoff = backoff or Backoff()
+        self._wire = Wire()
+        self._pushes: asyncio.Queue[Push] = asyncio.Queue(MAX_WAITING)
+        self._asked: dict[str, asyncio.Future[Reply]] = {}
+        self._connection: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._settled = asyncio.Event()
+        self._closing = False
+        self._error: ClientError | None = None
+        self.state = IDLE
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def connect(self, timeout_seconds: float = ANSWER_SECONDS) -> None:
+        """Connect and log in; from then on the session stays. Raises as :meth:`Client.connect` does."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="imserver client")
+        try:
+            await asyncio.wait_for(self._settled.wait(), timeout_seconds)
+        except TimeoutError:
+            raise NotConnected(f"{self._url}: not logged in within {timeout_seconds:g} s") from None
+        if self._error is not None:
+            raise self._error
+
+    async def close(self) -> None:
+        """End the session."""
+        self._closing = True
+        if self._connection is not None:
+            await self._connection.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- using it -------------------------------------------------------------------------------------------
+
+    async def receive(self, timeout_seconds: float | None = None) -> Push | None:
+        """The next push; None if none came in time. Raises :class:`Closed` when the session is over."""
+        if not self._pushes.empty():
+            return self._pushes.get_nowait()
+        if self._task is None or self._task.done():
+            raise self._error or Closed(1000)
+        getting = asyncio.ensure_future(self._pushes.get())
+        done, _ = await asyncio.wait(
+            [getting, self._task], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+        )
+        if getting in done:
+            return getting.result()
+        getting.cancel()
+        if self._task in done:
+            raise self._error or Closed(1000)
+        return None
+
+    async def __aiter__(self) -> AsyncIterator[Push]:
+        """All pushes until we close the session. Raises :class:`Closed` if the server ended it for good."""
+        while True:
+            try:
+                push = await self.receive()
+            except Closed:
+                if self._closing:
+                    return
+                raise
+            assert push is not None
+            yield push
+
+    async def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
+        """Ask the server; its answer. Raises :class:`NotConnected` without one."""
+        connection = self._connection
+        if connection is None:
+            raise NotConnected("there is no connection at the moment")
+        seq, frame = self._wire.request(cmd, data)
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._asked[seq] = answer
+        try:
+            await connection.send(frame)
+            return await asyncio.wait_for(answer, timeout_seconds)
+        except (ConnectionClosed, TimeoutError) as error:
+            raise NotConnected(f"no answer: {error or 'too late'}") from error
+        finally:
+            self._asked.pop(seq, None)
+
+    async def ping(self) -> float:
+        """How long the server takes to answer, in seconds."""
+        begun = monotonic()
+        await self.request("ping")
+        return monotonic() - begun
+
+    # --- the task -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        try:
+            while not self._closing:
+                begun = monotonic()
+                code = await self._live()
+                if self._error is not None or self._closing:
+                    break
+                if not may_return(code):
+                    self._error = Closed(code)
+                    break
+                self._tell(WAITING)
+                await asyncio.sleep(self._backoff.pause(monotonic() - begun))
+        except Exception as error:
+            log.exception("the client failed")
+            self._error = ClientError(f"the client failed: {error}")
+        finally:
+            self._tell(ENDED)
+            self._settled.set()
+
+    async def _live(self) -> int:
+        """One connection from its handshake to its end; its close code (1006: lost, or never stood)."""
+        self._tell(CONNECTING)
+        try:
+            connection = await connect(
+                self._url, compression=None, open_timeout=ANSWER_SECONDS, max_size=None
+            )
+        except InvalidURI as error:
+            self._error = NotConnected(str(error))
+            return 1006
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            log.debug("%s: %s", self._url, error)
+            return 1006
+        async with connection:
+            self._connection = connection
+            try:
+                if await self._log_in(connection):
+                    self._tell(ONLINE)
+                    self._settled.set()
+                    await self._stay(connection)
+            except ConnectionClosed:
+                pass
+            finally:
+                self._connection = None
+                for answer in self._asked.values():
+                    if not answer.done():
+                        answer.set_exception(NotConnected("the connection was lost"))
+        code = connection.protocol.close_code
+        return code if code is not None else 1006
+
+    async def _log_in(self, connection: ClientConnection) -> bool:
+        token = self._token() if callable(self._token) else self._token
+        if inspect.isawaitable(token):
+            token = await token
+        seq, frame = self._wire.login(self._app, self._user, str(token), self._device)
+        await connection.send(frame)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                while True:
+                    read = self._wire.read(await connection.recv())
+                    if isinstance(read, Push):
+                        await self._pushes.put(read)
+                    elif read is not None and read.seq == seq:
+                        if not read.ok and read.code in LASTING_REFUSALS:
+                            self._error = LoginRefused(read.code, read.text)
+                        return read.ok
+        except TimeoutError:
+            return False
+
+    async def _stay(self, connection: ClientConnection) -> None:
+        beating = asyncio.create_task(self._beat(connection))
+        try:
+            while True:
+                read = self._wire.read(await connection.recv())
+                if isinstance(read, Push):
+                    await self._pushes.put(read)
+                elif read is not None:
+                    answer = self._asked.get(read.seq)
+                    if answer is not None and not answer.done():
+                        answer.set_result(read)
+        finally:
+            beating.cancel()
+
+    async def _beat(self, connection: ClientConnection) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_seconds)
+            try:
+                await connection.send(self._wire.request("heartbeat")[1])
+            except ConnectionClosed:
+                return
+
+    def _tell(self, state: str) -> None:
+        if state != self.state:
+            self.state = state
+            if self._on_state is not None:
+                self._on_state(state)

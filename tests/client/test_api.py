@@ -1,0 +1,233 @@
+"""The API from Python against a real server: sending, presence, rooms, sessions, apps, what goes wrong."""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import Future
+
+import pytest
+
+from imserver.client import (
+    Api,
+    AsyncApi,
+    AsyncClient,
+    AsyncPublisher,
+    Client,
+    NotConnected,
+    Publisher,
+    PushAnswer,
+    RequestRefused,
+)
+from tests.client.test_sessions import SECONDS, http, ws
+from tests.conftest import StartServer
+from tests.support import Server, clean_environment
+
+APP = "103"
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[Api]:
+    with Api(http(server)) as one:
+        yield one
+
+
+@pytest.fixture
+def ann(server: Server) -> Iterator[Client]:
+    with Client(ws(server), APP, "ann") as client:
+        yield client
+
+
+def texts(client: Client, count: int) -> list[str]:
+    """The words of the next pushes that are messages."""
+    found: list[str] = []
+    while len(found) < count:
+        push = client.receive(SECONDS)
+        assert push is not None, f"only {found} came"
+        if push.kind == "msg":
+            found.append(push.text)
+    return found
+
+
+# --- sending ------------------------------------------------------------------------------------------------
+
+
+def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Client) -> None:
+    (session,) = api.presence(APP, "ann").sessions
+    targets = [{"user": "ann"}, {"user": "nobody"}, {"connection": session.connection}, {"all": True}]
+    answer = api.push(APP, "hi", targets=targets)
+    assert [result.status for result in answer.results] == ["sent", "absent", "sent", "sent"]
+    assert answer.sent == 3
+    assert texts(ann, 3) == ["hi"] * 3
+
+
+def test_data_arrives_as_json(api: Api, ann: Client) -> None:
+    api.push(APP, data={"n": 1}, type="order", user="ann")
+    push = ann.receive(SECONDS)
+    assert push is not None
+    assert (push.type, push.json()) == ("order", {"n": 1})
+
+
+def test_an_id_is_accepted_once(api: Api, ann: Client) -> None:
+    first = api.push(APP, "once", user="ann", id="once-1")
+    assert api.push(APP, "once", user="ann", id="once-1") == first
+    api.push(APP, "last", user="ann")
+    assert texts(ann, 2) == ["once", "last"]
+
+
+def test_a_held_push_is_delivered_at_the_login(server: Server, api: Api) -> None:
+    assert api.push(APP, "welcome", user="late", ttl_seconds=30).results[0].status == "held"
+    with Client(ws(server), APP, "late") as client:
+        assert texts(client, 1) == ["welcome"]
+
+
+def test_a_batch_is_carried_out_in_order(api: Api, ann: Client) -> None:
+    results = api.batch(
+        [
+            ("push", {"app": APP, "user": "ann", "text": "one"}),
+            ("push", {"app": "nowhere", "user": "ann", "text": "two"}),
+            ("push", {"app": APP, "user": "ann", "text": "three"}),
+        ]
+    )
+    assert [result.status for result in results] == [200, 404, 200]
+    assert [result.ok for result in results] == [True, False, True]
+    assert texts(ann, 2) == ["one", "three"]
+
+
+# --- who is there -------------------------------------------------------------------------------------------
+
+
+def test_presence_tells_where_and_since_when(api: Api, ann: Client) -> None:
+    found = api.presence(APP, "ann")
+    assert found.online
+    assert found.sessions[0].dialect == "cmd"
+    assert found.sessions[0].since > 1_700_000_000
+    assert [each.online for each in api.presences(APP, ["ann", "nobody"])] == [True, False]
+    assert api.users(APP).count == 1
+    assert list(api.all_users(APP)) == ["ann"]
+    (counts,) = api.counts(APP)
+    assert (counts.users, counts.sessions) == (1, 1)
+
+
+def test_users_are_listed_page_by_page(server: Server, api: Api) -> None:
+    clients = [Client(ws(server), "104", f"u{number}") for number in range(5)]
+    try:
+        for client in clients:
+            client.connect()
+        page = api.users("104", limit=2)
+        assert page.users == ("u0", "u1")
+        assert api.users("104", page.next, 2).users == ("u2", "u3")
+    finally:
+        for client in clients:
+            client.close()
+
+
+# --- rooms, sessions, apps ----------------------------------------------------------------------------------
+
+
+def test_a_room_is_joined_published_to_and_left(api: Api, ann: Client) -> None:
+    assert api.join(APP, "blue", users=["ann"]) == 1
+    assert api.join(APP, "blue", users=["ann"]) == 0
+    assert [room.room for room in api.rooms(APP).rooms] == ["blue"]
+    assert [member.user for member in api.members(APP, "blue").members] == ["ann"]
+    assert api.publish(APP, "blue", "to the room").sent == 1
+    assert texts(ann, 1) == ["to the room"]
+    assert api.leave(APP, "blue", users=["ann"]) == 1
+    assert api.publish(APP, "blue", "to nobody").results[0].status == "absent"
+
+
+def test_a_banned_user_stays_out_until_the_ban_is_lifted(server: Server, api: Api, ann: Client) -> None:
+    assert api.ban(APP, ["ann"], 60) == 1
+    with pytest.raises(Exception, match=r"4503|refused"):
+        Client(ws(server), APP, "ann").connect()
+    api.unban(APP, ["ann"])
+    with Client(ws(server), APP, "ann") as again:
+        assert again.state == "online"
+
+
+def test_an_app_is_made_changed_and_used(server: Server, api: Api) -> None:
+    api.create_app("777", {"login_policy": "single"})
+    assert api.set_app("777", {"max_connections": 5}).max_connections == 5
+    assert next(app for app in api.apps() if app.app == "777").login_policy == "single"
+    with Client(ws(server), "777", "ann") as client:
+        assert api.push("777", "hi", user="ann").sent == 1
+        assert texts(client, 1) == ["hi"]
+
+
+# --- what goes wrong ----------------------------------------------------------------------------------------
+
+
+def test_a_refusal_tells_code_and_request(api: Api) -> None:
+    with pytest.raises(RequestRefused) as caught:
+        api.push("nowhere", "hi", user="ann")
+    error = caught.value
+    assert (error.status, error.code, error.temporary) == (404, "unknown_app", False)
+    assert error.request_id
+
+
+def test_a_wrong_key_is_refused(start_server: StartServer) -> None:
+    server = start_server(config={"api": {"keys": [{"key": "right" * 8, "scopes": ["push"]}]}})
+    with Api(http(server), "wrong") as api, pytest.raises(RequestRefused) as caught:
+        api.push("101", "hi", user="ann")
+    assert caught.value.status == 401
+    with pytest.raises(RequestRefused):
+        Publisher(http(server), "wrong")
+    with Publisher(http(server), "right" * 8) as publisher:
+        assert publisher.push("101", "hi", user="ann").results[0].status == "absent"
+
+
+def test_no_server_is_said_after_a_few_tries() -> None:
+    with Api("http://127.0.0.1:9", tries=2, timeout_seconds=1) as api, pytest.raises(NotConnected):
+        api.push("101", "hi", user="ann")
+
+
+# --- the publisher ------------------------------------------------------------------------------------------
+
+
+def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client) -> None:
+    with Publisher(http(server)) as publisher:
+        answers: list[Future[PushAnswer]] = [
+            publisher.publish(APP, str(number), user="ann") for number in range(500)
+        ]
+        assert all(answer.result(SECONDS).sent == 1 for answer in answers)
+        assert texts(ann, 500) == [str(number) for number in range(500)]
+        assert publisher.push(APP, "hi", user="nobody").results[0].status == "absent"
+        with pytest.raises(RequestRefused, match="unknown_app"):
+            publisher.push("nowhere", "hi", user="ann")
+
+
+# --- asyncio ------------------------------------------------------------------------------------------------
+
+
+def test_the_same_for_asyncio(server: Server) -> None:
+    async def talk() -> list[str]:
+        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
+            assert (await api.push("102", "one", user="bob")).sent == 1
+            async with AsyncPublisher(http(server)) as publisher:
+                assert (await publisher.push("102", "two", user="bob")).sent == 1
+            assert await bob.ping() > 0
+            found = []
+            async for push in bob:
+                found.append(push.text)
+                if len(found) == 2:
+                    await bob.close()
+            return found
+
+    assert asyncio.run(talk()) == ["one", "two"]
+
+
+def test_the_client_works_in_a_process_that_nothing_has_patched(server: Server) -> None:
+    code = f"""
+import asyncio, sys
+from imserver.client import AsyncApi, AsyncClient
+async def main():
+    async with AsyncClient("{ws(server)}", "102", "eve") as eve, AsyncApi("{http(server)}") as api:
+        await api.push("102", "hello", user="eve")
+        print((await eve.receive(10)).text)
+asyncio.run(main())
+print([name for name in sys.modules if name.startswith("gevent")])
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=clean_environment()
+    )
+    assert done.stdout.split("\n")[:2] == ["hello", "[]"], done.stderr
