@@ -1,0 +1,243 @@
+"""The publisher connection, on both doors: commands and answers in order, keys, bounds."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .cmd import Speaker, fresh, logged_in
+from .raw import (
+    BINARY,
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    Raw,
+    Response,
+    ask,
+    frame,
+    handshake,
+    open_socket,
+    request,
+    text,
+)
+from .setting import Launch
+from .v1 import call, good
+
+PATH = "/api/v1/publisher"
+
+
+def command(seq: Any, **publish: Any) -> bytes:
+    """A publish as a masked text frame."""
+    return text(json.dumps({"seq": seq, "publish": publish}))
+
+
+@contextlib.contextmanager
+def publisher(server: Server, key: str = "") -> Iterator[Raw]:
+    """A publisher connection."""
+    more = [("Authorization", f"Bearer {key}")] if key else []
+    with open_socket(server.http, PATH, more=more) as one:
+        yield one
+
+
+@pytest.fixture
+def ann(server: Server, app: int) -> Iterator[Speaker]:
+    """A session of `ann`."""
+    with logged_in(server.ws, "ann", app) as one:
+        yield one
+
+
+def texts(one: Speaker, count: int) -> list[str]:
+    """The words of the next messages that a client was pushed."""
+    return [one.push("msg").json["response"]["data"]["msg"] for _ in range(count)]
+
+
+def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
+    server: Server, app: int, ann: Speaker
+) -> None:
+    name = str(app)
+    with publisher(server) as one:
+        one.send(
+            command(1, app=name, user="ann", text="1"),
+            command("two", app=name, user="x", text="-"),
+            command(3, app=name, users=["ann", "x"], text="3"),
+            command(
+                4, app=name, targets=[{"all": True}, {"room": "r"}], message={"type": "o", "data": {"n": 4}}
+            ),
+            text('{"seq":5,"ping":{}}'),
+            command(6, app="nope", user="ann", text="-"),
+            command(7, app=name, user="ann", text="7", nick="-"),
+            text('{"seq":8}'),
+            text('{"seq":9,"ping":{},"publish":{"app":"1","user":"a","text":"-"}}'),
+            text('{"seq":[10],"ping":{}}'),
+            text("{"),
+            frame(BINARY, b'{"seq":11,"ping":{}}'),
+            command(12, app=name, user="ann", text="12", store=True),
+            command(13, app=name, user="ann", text="13"),
+        )
+        answers = [one.message().json for _ in range(14)]
+    assert answers[:5] == [
+        {"seq": 1, "sent": 1},
+        {"seq": "two", "sent": 0, "results": [{"target": {"user": "x"}, "status": "absent"}]},
+        {"seq": 3, "sent": 1, "results": [{"target": {"user": "x"}, "status": "absent"}]},
+        {"seq": 4, "sent": 1, "results": [{"target": {"room": "r"}, "status": "absent"}]},
+        {"seq": 5, "pong": {}},
+    ]
+    codes = [(answer["seq"], answer["error"]["code"]) for answer in answers[5:11]]
+    assert codes == [
+        (6, "unknown_app"),
+        (7, "invalid_request"),
+        (8, "invalid_request"),
+        (9, "invalid_request"),
+        (None, "invalid_request"),
+        (None, "invalid_request"),
+    ]
+    assert answers[5]["error"] == {
+        "code": "unknown_app",
+        "message": "There is no app of this name.",
+        "temporary": False,
+    }
+    assert answers[11] == {"seq": 11, "pong": {}}
+    assert answers[12]["error"]["code"] == "store_unavailable"
+    assert answers[13] == {"seq": 13, "sent": 1}
+    assert texts(ann, 4) == ["1", "3", '{"n":4}', "13"]
+
+
+def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, ann: Speaker) -> None:
+    count = 5000
+    frames = b"".join(
+        command(number, app=str(app), user="ann", text=f"{number:05d}", id=f"{app}-{number}")
+        for number in range(count)
+    )
+    with publisher(server) as one:
+        one.send(frames)
+        assert [one.message().json for _ in range(count)] == [{"seq": n, "sent": 1} for n in range(count)]
+    assert texts(ann, count) == [f"{number:05d}" for number in range(count)]
+
+
+def test_frames_may_arrive_in_any_pieces(server: Server, app: int, ann: Speaker) -> None:
+    with publisher(server) as one:
+        one.dribble(b"".join(command(n, app=str(app), user="ann", text=str(n)) for n in range(20)), 7)
+        assert [one.message().json for _ in range(20)] == [{"seq": n, "sent": 1} for n in range(20)]
+        one.dribble(command(20, app=str(app), user="ann", text="x" * 10_000), 1000)
+        assert one.message().json == {"seq": 20, "sent": 1}
+    assert texts(ann, 21) == [*map(str, range(20)), "x" * 10_000]
+
+
+def test_an_id_is_carried_out_once_whichever_way_it_comes(server: Server, app: int, ann: Speaker) -> None:
+    push = {"app": str(app), "user": "ann", "text": "once", "id": fresh("request")}
+    with publisher(server) as one:
+        one.send(*(command(number, **push) for number in range(3)), command(3, **{**push, "text": "-"}))
+        assert [one.message().json for _ in range(3)] == [{"seq": n, "sent": 1} for n in range(3)]
+        assert one.message().json["error"]["code"] == "id_reused"
+    again = call(server.http, "push", push)
+    assert again.json == {"sent": 1, "results": [{"target": {"user": "ann"}, "status": "sent"}]}
+    assert again.header("Idempotent-Replayed") == "true"
+    assert texts(ann, 1) == ["once"]
+    ann.no_push("msg")
+
+
+def test_pushes_that_are_held_are_said_to_be(server: Server, app: int) -> None:
+    user = fresh()
+    with publisher(server) as one:
+        one.send(command(1, app=str(app), user=user, text="later", ttl_seconds=60))
+        assert one.message().json == {
+            "seq": 1,
+            "sent": 0,
+            "results": [{"target": {"user": user}, "status": "held"}],
+        }
+    with logged_in(server.ws, user, app) as late:
+        assert texts(late, 1) == ["later"]
+
+
+def test_it_is_a_websocket_like_any_other(server: Server) -> None:
+    with publisher(server) as one:
+        one.send(frame(PING, b"there?"))
+        found = one.frame()
+        assert (found.opcode, found.payload) == (PONG, b"there?")
+        one.send(frame(CLOSE))
+        assert one.frame().opcode == CLOSE
+    with publisher(server) as one:
+        one.send(frame(TEXT, b"\xff"))
+        one.closed(1007)
+
+
+def test_what_is_too_big_ends_the_connection(door: str, launch: Launch) -> None:
+    small = launch(door, limits={"body_bytes": 1000})
+    with publisher(small) as one:
+        one.send(text(b"x" * 1001))
+        one.closed(1009)
+
+
+def test_without_an_upgrade_there_is_nothing(server: Server) -> None:
+    answer = ask(server.http, request(PATH))
+    assert (answer.status, answer.json["code"]) == (400, "not_an_upgrade")
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+KEYS = [
+    {"key": "pushes", "scopes": ["push"], "apps": [101]},
+    {"key": "reads", "scopes": ["read"]},
+]
+
+
+@pytest.fixture(scope="module")
+def keyed(door: str, launch: Launch) -> Server:
+    """A server with keys."""
+    return launch(door, api={"keys": KEYS})
+
+
+def knock(server: Server, key: str) -> Response:
+    """The answer to a handshake."""
+    more = [("Authorization", f"Bearer {key}")] if key else []
+    with Raw(server.http) as raw:
+        return raw.ask(handshake(PATH, more=more))
+
+
+def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
+    assert [knock(keyed, key).status for key in ("", "wrong", "reads", "pushes")] == [401, 401, 403, 101]
+    assert knock(keyed, "").json["code"] == "unauthorized"
+    assert knock(keyed, "reads").json["code"] == "forbidden"
+
+
+def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
+    with publisher(keyed, "pushes") as one:
+        one.send(command(1, app="102", user="x", text="-"), command(2, app="101", all=True, text="-"))
+        assert one.message().json["error"]["code"] == "forbidden"
+        assert one.message().json["seq"] == 2
+
+
+def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(door: str, launch: Launch) -> None:
+    server = launch(door, api={"keys": KEYS})
+    with publisher(server, "pushes") as one:
+        one.send(command(1, app="101", user="x", text="-"))
+        assert one.message().json["seq"] == 1
+        server.configure({"api": {"keys": KEYS[1:]}})
+        server.process.send_signal(1)
+        eventually(lambda: knock(server, "pushes").status == 401, what="the key is gone")
+        one.send(command(2, app="101", user="x", text="-"))
+        one.closed(4504)
+
+
+def test_commands_count_against_the_rate_of_their_key(door: str, launch: Launch) -> None:
+    server = launch(door, api={"keys": KEYS, "requests_per_second": 5})
+    with publisher(server, "pushes") as one:
+        one.send(*(command(number, app="101", user="x", text="-") for number in range(8)))
+        answers = [one.message().json for _ in range(8)]
+    refused = [answer["seq"] for answer in answers if "error" in answer]
+    assert refused == [5, 6, 7]
+    assert answers[7]["error"]["code"] == "too_many_requests"
+    assert answers[7]["error"]["temporary"]
+
+
+def test_publishers_are_no_users(server: Server, app: int) -> None:
+    with publisher(server) as one:
+        one.send(command(1, app=str(app), all=True, text="-"))
+        assert one.message().json["sent"] == 0
+        assert good(server.http, "counts", app=app)["apps"][0]["sessions"] == 0
+        one.quiet()
