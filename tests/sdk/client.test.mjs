@@ -3,7 +3,7 @@
 import assert from "node:assert/strict";
 import { beforeEach, describe, it, mock } from "node:test";
 
-import { fullJitter, ImClient, ImError, mayReconnect, newId } from "../../sdk/js/imserver.js";
+import { fullJitter, ImClient, ImError, mayReconnect, newId, TalkClient } from "../../sdk/js/imserver.js";
 
 /** What the client made, newest last. */
 let sockets = [];
@@ -426,5 +426,92 @@ describe("http", () => {
     await assert.rejects(withFetch({ code: 1003, msg: "未授权" }).client.userList(), code(1003));
     await assert.rejects(withFetch({ response: { ok: false, status: 502, statusText: "Bad Gateway" } }).client.userList(), code(502));
     await assert.rejects(withFetch(new TypeError("Failed to fetch")).client.userList(), code(0));
+  });
+});
+
+describe("a client of the action dialect", () => {
+  function makeTalk(options = {}) {
+    return new TalkClient({ url: "ws://im.test/ws", app: 1, user: "1", peer: "2", WebSocket: PaperSocket, random: () => 0.5, ...options });
+  }
+
+  function answer(code = 200, msg = "Success") {
+    const { seq, action } = last().sent.at(-1);
+    last().hear({ seq, action, response: { code, msg, data: null } });
+  }
+
+  async function begin(options) {
+    const client = makeTalk(options);
+    const connected = client.connect();
+    last().open();
+    last().hear({ code: 200, msg: "success", data: { action: "enter", content: "连接成功", from: "", to: "" } });
+    answer();
+    await connected;
+    return client;
+  }
+
+  it("logs in with its peer, and says so in the address", async () => {
+    const client = await begin({ token: "secret" });
+    assert.equal(last().url, "ws://im.test/ws?uid=1&to_uid=2&appname=1");
+    const { seq, ...request } = last().sent[0];
+    assert.match(seq, /^\d+-\d{6}$/);
+    assert.deepEqual(request, { action: "login", data: { userId: "1", appId: 1, toUid: "2", groupsId: "0", token: "secret" } });
+    assert.equal(client.state.state, "online");
+  });
+
+  it("logs in with its room", async () => {
+    await begin({ peer: undefined, room: "群 1" });
+    assert.equal(new URL(last().url).searchParams.get("groups_id"), "群 1");
+    assert.deepEqual(last().sent[0].data, { userId: "1", appId: 1, toUid: "0", groupsId: "群 1" });
+  });
+
+  it("refused with 1002 is refused for good", async () => {
+    const client = makeTalk({ user: "null" });
+    const connected = client.connect();
+    last().open();
+    answer(1002, "非法的用户Id");
+    await assert.rejects(connected, (error) => error instanceof ImError && error.code === 1002 && error.message === "非法的用户Id");
+    assert.equal(client.state.state, "refused");
+  });
+
+  it("says something, and says when it was not taken", async () => {
+    const client = await begin();
+    const said = client.say("你好", "text", "id-1");
+    assert.deepEqual(last().sent.at(-1), {
+      seq: "id-1", action: "sendmsg", data: { msgType: "text", message: "你好", userId: "1", appId: 1, toUid: "2", groupsId: "0" },
+    });
+    answer();
+    await said;
+    const refused = client.say("x");
+    answer(1001, "参数不合法");
+    await assert.rejects(refused, (error) => error.code === 1001 && error.message === "参数不合法");
+  });
+
+  it("tells what is said, who has left, and what failed", async () => {
+    const client = await begin();
+    const heard = [];
+    for (const kind of ["said", "left", "failed", "other"]) client.on(kind, ({ from, text, type, at }) => heard.push([kind, from, text, type, at]));
+    const data = { msgId: "7", msgType: "image", content: "/a.png", from: "2", to: "1", msgTimestamp: "1795156528" };
+    last().hear({ code: 200, msg: "success", data: { action: "sendmsg", ...data } });
+    last().hear({ code: 200, msg: "success", data: { action: "exit", ...data, msgType: "text", content: "用户已经离开" } });
+    last().hear({ code: 1004, msg: "系统错误", data: null });
+    last().hear({ code: 200, msg: "success", data: { action: "news" } });
+    last().hear("数据不合法");
+    last().hear("null");
+    assert.deepEqual(heard, [
+      ["said", "2", "/a.png", "image", 1_795_156_528_000],
+      ["left", "2", "用户已经离开", "text", 1_795_156_528_000],
+      ["failed", "", "系统错误", "", 1_000_000],
+      ["other", "", "success", "", 1_000_000],
+    ]);
+  });
+
+  it("beats, and comes back when it is lost", async () => {
+    const client = await begin();
+    mock.timers.tick(30_000);
+    assert.deepEqual(last().sent.at(-1).action, "heartbeat");
+    last().end(1006);
+    assert.equal(client.state.state, "waiting");
+    mock.timers.tick(1_000);
+    assert.equal(sockets.length, 2);
   });
 });

@@ -60,9 +60,10 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
 def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:
     readme = (SDK / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```js\n(.*?)^```$", readme, re.S | re.M)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     text = "\n".join(blocks).replace("http://127.0.0.1:8080/sdk/imserver.js", (SDK / "imserver.js").as_uri())
-    text = text.replace("ws://127.0.0.1:8089/acc", server.ws_url).replace(
+    text = text.replace("ws://127.0.0.1:8089/acc", server.ws_url)
+    text = text.replace("ws://127.0.0.1:8089/ws", server.ws_url.replace("/acc", "/ws")).replace(
         "http://127.0.0.1:8080", server.http_url
     )
     script = tmp_path / "example.mjs"
@@ -76,3 +77,5 @@ def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert "online 0 0" in done.stdout
+    assert "1 hello text" in done.stdout
+    assert "1 https://im.example.com/a.png image" in done.stdout
