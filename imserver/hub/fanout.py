@@ -149,7 +149,7 @@ class Fanout:
                 encoding = connection.encoding
                 known = frames.get(encoding)
                 frame = frames[encoding] = make(encoding, event) if known is None else known
-                personal = None if type(frame) is bytes else frame
+                personal = None if isinstance(frame, bytes) else frame
             if personal is not None:
                 frame = personal(connection.user)
             if not frame:
