@@ -11,6 +11,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Final, Protocol, TypeVar
 
 import gevent
@@ -57,8 +58,15 @@ class Here:
     """In the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float) -> T:
-        with gevent.Timeout(seconds, _Late):
-            return function()
+        deadline = monotonic() + seconds
+        try:
+            with gevent.Timeout(seconds, _Late):
+                return function()
+        except Exception:
+            # psycopg may stumble over its own state as it is interrupted, and say that instead.
+            if monotonic() >= deadline:
+                raise _Late from None
+            raise
 
     def close(self) -> None:
         """Nothing is kept."""

@@ -114,7 +114,8 @@ def assert_cooperative() -> None:
     """
     from psycopg import waiting
 
-    if monkey.is_module_patched("select") and waiting.wait is not waiting.wait_selector:
+    in_c = getattr(waiting, "wait_c", None)
+    if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
         raise StartError("psycopg was imported before gevent patched the standard library, and would block")
 
 

@@ -10,7 +10,7 @@ from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
 
-# In a process of its own, patched as a server is. Prints the longest time for which the loop stood still, in ms.
+# In a process of its own, patched as a server is. Prints for how long the query ran and the loop stood still.
 BEATING = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
@@ -35,7 +35,8 @@ print(f"{took * 1000:.0f} {max(late) * 1000:.0f} {len(late)}")
 store.close()
 """
 SLOW = {
-    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) SELECT count(*) FROM n",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 6000000) "
+    "SELECT count(*) FROM n",
     "postgresql": "SELECT pg_sleep(0.7)",
     "mysql": "SELECT SLEEP(0.7)",
 }
