@@ -1,0 +1,128 @@
+"""The pages of the action dialect, as an HTTP client meets them."""
+
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from imserver.pages import create_pages
+from imserver.settings import Config
+from tests.pages.test_routes import FakeNode, page_data
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; media-src 'self'; "
+    "connect-src 'self' ws://127.0.0.1:8089 wss://127.0.0.1:8089; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+
+
+@pytest.fixture
+def client() -> Iterator[FlaskClient]:
+    app = Flask("test", static_folder=None)
+    node: Any = FakeNode(Config())
+    node.talks = SimpleNamespace(rooms=lambda app: list(node.config.apps[app].room_members))
+    app.register_blueprint(create_pages(node))
+    with app.test_client() as client:
+        yield client
+
+
+def opened(client: FlaskClient, path: str, host: str = "127.0.0.1:8080", **headers: str) -> Any:
+    return client.get(path, headers={"Host": host, **headers})
+
+
+@pytest.mark.parametrize(
+    ("path", "user", "peer", "room"),
+    [
+        ("/home/index?uid=1&to_uid=2", "1", "2", "0"),
+        ("/home/index?uid=1&to_uid=2&groups_id=0", "1", "2", "0"),
+        ("/home/index?UID=1&To_Uid=2", "1", "2", "0"),
+        ("/home/index?uid=1", "1", "null", "0"),
+        ("/home/index?to_uid=2", "", "2", "0"),
+        ("/home/room?uid=1", "1", "0", "1"),
+        ("/home/room?uid=1&groups_id=9", "1", "0", "9"),
+        ("/home/room", "", "0", "1"),
+    ],
+)
+def test_the_address_says_who_talks_to_whom(
+    client: FlaskClient, path: str, user: str, peer: str, room: str
+) -> None:
+    data = page_data(opened(client, path).text)
+    assert (data["app"], data["user"], data["peer"], data["room"]) == (1, user, peer, room)
+    assert data["websocketUrl"] == "//127.0.0.1:8089/ws"
+
+
+@pytest.mark.parametrize("path", ["/home/index", "/home/index?appID=101", "/home/index?groups_id=1"])
+def test_without_a_user_the_page_is_that_of_the_chat_rooms(client: FlaskClient, path: str) -> None:
+    assert page_data(opened(client, path).text)["app"] == 101
+
+
+@pytest.mark.parametrize(("query", "app"), [("appId=2", 2), ("appname=2", 2), ("appId=3", 1), ("appId=x", 1)])
+def test_the_app_is_one_that_there_is(client: FlaskClient, query: str, app: int) -> None:
+    assert page_data(opened(client, f"/home/room?uid=1&{query}").text)["app"] == app
+
+
+def test_the_words_of_the_original_stand_in_the_pages(client: FlaskClient) -> None:
+    room, peer = (opened(client, f"/home/{name}?uid=1&to_uid=2").text for name in ("room", "index"))
+    assert "<h1>欢迎进入聊天室</h1>" in room
+    assert ">测试1群</a>" in room
+    for text in (room, peer):
+        assert "<span>发送</span>" in text
+        assert page_data(text)["text"]["talk_in"] == "登录成功"
+        assert page_data(text)["text"]["talk_over"] == "Connection Closed."
+
+
+def test_they_are_chinese_unless_the_address_says_otherwise(client: FlaskClient) -> None:
+    english = {"Accept-Language": "en"}
+    assert '<html lang="zh-Hans">' in opened(client, "/home/room?uid=1", **english).text
+    assert '<html lang="en">' in opened(client, "/home/room?uid=1&lang=en").text
+    assert '<html lang="zh-Hans">' in opened(client, "/home/room?uid=1&lang=xx", **english).text
+
+
+def test_headers_of_the_pages(client: FlaskClient) -> None:
+    for path in ("/home/room?uid=1", "/home/index?uid=1"):
+        headers = opened(client, path).headers
+        assert headers["Content-Security-Policy"] == POLICY
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["Referrer-Policy"] == "same-origin"
+        assert "Set-Cookie" not in headers
+
+
+def test_what_comes_from_the_address_is_escaped(client: FlaskClient) -> None:
+    hostile = "%3C/script%3E%3Cb%20id=x%3E%22'"
+    for path in (
+        f"/home/room?uid={hostile}&groups_id={hostile}",
+        f"/home/index?uid={hostile}&to_uid={hostile}",
+    ):
+        text = opened(client, f"{path}&token={hostile}").text
+        assert "<b id=x>" not in text
+        data = page_data(text)
+        assert data["user"] == data["token"] == "</script><b id=x>\"'"
+
+
+def test_the_pages_hold_no_inline_script_style_or_foreign_address(client: FlaskClient) -> None:
+    for path in ("/home/room?uid=1", "/home/index?uid=1&to_uid=2"):
+        text = opened(client, path).text
+        assert not re.search(r"<style|\sstyle=|\son\w+=|javascript:", text)
+        assert not re.search(r"<script(?! type=\"(application/json|module)\")", text)
+        assert not re.search(r"(?:src|href)=\"(?!/|#)", text)
+
+
+def test_links_keep_user_app_and_token(client: FlaskClient) -> None:
+    text = opened(client, "/home/index?uid=1&to_uid=2&appId=2&token=t").text
+    links = re.findall(r'href="(/home/(?:room|index)\?[^"]*)"', text)
+    assert links
+    assert all("uid=1" in link and "appId=2" in link and "token=t" in link for link in links)
+
+
+def test_behind_a_proxy_the_socket_is_where_the_page_is(client: FlaskClient) -> None:
+    data = page_data(opened(client, "/home/room?uid=1", host="ws.test").text)
+    assert (data["websocketUrl"], data["seenHost"]) == ("//ws.test/ws", "ws.test")
+
+
+@pytest.mark.parametrize("host", ["a;b", "a b"])
+def test_a_host_that_is_none_is_refused(client: FlaskClient, host: str) -> None:
+    assert opened(client, "/home/room?uid=1", host=host).status_code == 400
