@@ -61,7 +61,7 @@ class Unbind(Struct, frozen=True, array_like=True):
 
 def _is_name(system: str) -> bool:
     """Whether a system may be called so: a header has to carry it, which loses blanks at its ends."""
-    return system == system.strip() and valid_name(SYSTEM_PREFIX + system)
+    return system != "" and system == system.strip() and valid_name(SYSTEM_PREFIX + system)
 
 
 class Directory(Protocol):

@@ -12,6 +12,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
+from imserver.services.connections import NAMED_BY_ID
 from imserver.services.verdict import Admits, Verdict
 from imserver.transport.connection import OPEN, Connection
 
@@ -128,7 +129,10 @@ class Sessions:
         """A connection is over (the carrier's ``ended``)."""
         self._metrics.closed(code)
         user = connection.user
-        if self._hub.leave(connection) and user is not None and connection.app is not None:
+        gone = self._hub.leave(connection)
+        if connection.encoding.dialect.name == NAMED_BY_ID:
+            return  # nobody was told of its coming
+        if gone and user is not None and connection.app is not None:
             self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
 
     def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:

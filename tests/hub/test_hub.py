@@ -115,3 +115,32 @@ def test_the_hub_agrees_with_a_model_of_lists(policy: str, steps: list[tuple[str
         assert hub.user_count("101") == len(online)
         assert len(list(hub.sessions())) == sum(map(len, online.values()))
         assert app.several == sum(len(sessions) > 1 for sessions in online.values())
+
+
+def test_an_app_of_guests_goes_with_its_last_user_unless_it_was_registered_meanwhile() -> None:
+    hub, _ = make("newest")
+    guests = hub.open("system:shop", "multi", guest=True)
+    assert hub.open("system:shop", "multi", guest=True) is guests
+    assert guests not in hub.registered()
+    one, two = join(hub, guests, "a"), join(hub, guests, "b")
+    hub.leave(one)
+    hub.close_guest("system:shop")
+    assert hub.apps["system:shop"] is guests
+    hub.leave(two)
+    hub.close_guest("system:shop")
+    assert "system:shop" not in hub.apps
+    hub.close_guest("system:shop")
+    assert hub.leave(two) is False, "its app is gone"
+
+    registered = hub.open("system:shop", "multi", guest=True)
+    assert hub.open("system:shop", "multi") is registered
+    assert registered in hub.registered()
+    hub.close_guest("system:shop")
+    assert hub.apps["system:shop"] is registered
+
+
+def test_apps_that_are_configured_are_never_closed() -> None:
+    hub, app = make("newest")
+    assert hub.open("101", "multi", guest=True) is app
+    hub.close_guest("101")
+    assert hub.apps["101"] is app

@@ -17,13 +17,14 @@ from .client import (
     api_request,
     check_message_id,
     done,
+    is_online,
     listening,
     new_system,
     online_list,
     refused,
     send_to_client,
 )
-from .cmd import fresh
+from .cmd import fresh, logged_in
 from .raw import Raw, Response, ask, request
 from .setting import Launch
 
@@ -425,6 +426,17 @@ def test_pages_of_other_hosts_may_connect_only_where_no_list_of_hosts_is_kept(st
 
 def test_a_system_for_another_dialect_takes_no_clients(strict: Server) -> None:
     assert opening(strict, "/ws?systemId=cmd") == (-1003, 4505)
+
+
+def test_a_system_may_stand_for_an_app_of_another_dialect(launch: Launch, door: str) -> None:
+    server = launch(door, apps={"101": {}, "system:room": {"same_as": "101"}})
+    with logged_in(server.ws, "ann", 101) as ann, listening(server.ws, "room") as one:
+        done(server.http, "send_to_system", "room", sendUserId="shop", data="to all")
+        assert one.told()["data"] == "to all"
+        assert ann.push("msg").json["response"]["data"]["msg"] == "to all"
+        one.leave()
+        eventually(lambda: not is_online(server.http, "room", one.id))
+        ann.no_push()
 
 
 def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(launch: Launch, door: str) -> None:
