@@ -84,7 +84,7 @@ _CLOSE_ROWS: Final = (
     CloseRow(CLOSE_RATE_LIMIT, "rate limit", "more than limits.messages_per_second", True),
     CloseRow(CLOSE_ACK_TIMEOUT, "ack timeout", "deliveries stayed unacknowledged after a resend", True),
     CloseRow(
-        CLOSE_NODE_FULL, "node full", "a connection limit of the node or of the address is reached", True
+        CLOSE_NODE_FULL, "node full", "a connection limit of the node, of the address or of the app is reached", True
     ),
     # Ours: stay away.
     CloseRow(CLOSE_REPLACED, "replaced", "a newer login of the same user took over", False),
@@ -92,7 +92,7 @@ _CLOSE_ROWS: Final = (
     CloseRow(CLOSE_KICKED, "kicked", "the back end ended the session", False),
     CloseRow(CLOSE_BANNED, "banned", "the user is banned for a time", False),
     CloseRow(CLOSE_TOKEN_INVALID, "token invalid", "the token is wrong or has expired", False),
-    CloseRow(CLOSE_NOT_ALLOWED, "not allowed", "the origin or the app is not allowed", False),
+    CloseRow(CLOSE_NOT_ALLOWED, "not allowed", "the origin, the app or the login is not allowed", False),
 )
 
 #: code -> row
@@ -239,13 +239,13 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_FORBIDDEN,
         HTTP_NOT_ALLOWED,
         HTTP_BANNED,
-        HTTP_ALREADY_ONLINE,
         HTTP_ORIGIN_REFUSED,
         HTTP_UNKNOWN_APP,
         HTTP_UNKNOWN_CONNECTION,
         HTTP_NOT_FOUND,
         HTTP_METHOD_NOT_ALLOWED,
         HTTP_TIMEOUT,
+        HTTP_ALREADY_ONLINE,
         HTTP_APP_EXISTS,
         HTTP_APP_CONFIGURED,
         HTTP_TOO_MANY_APPS,
