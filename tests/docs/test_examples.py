@@ -38,12 +38,19 @@ JSON = [block for page in PAGES for block in blocks(page, "json")]
 YAML = [block for page in PAGES for block in blocks(page, "yaml")]
 SCRIPTS = [block for page in PAGES for block in blocks(page, "js")]
 COMMANDS = [block for page in PAGES for block in blocks(page, "sh")]
+PROGRAMS = [
+    block
+    for page in PAGES
+    for block in blocks(page, "python")
+    if set(block.words) & {"token", "verify", "receiver"}
+]
+"""What tests/docs/test_back_ends.py runs."""
 
 
 def test_no_example_is_left_out() -> None:
     """A block in a language, or with words, that nothing here knows would not be checked."""
     sessions = (*OPEN, *KEYED, *DRIVEN, *SHARED, *FORKED)
-    known = {id_of(block) for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS)}
+    known = {id_of(block) for block in (*sessions, *FRAMES, *JSON, *YAML, *SCRIPTS, *COMMANDS, *PROGRAMS)}
     examined = ("console", "json", "yaml", "js", "sh", "bash", "python", "javascript", "")
     left = [str(block) for page in PAGES for block in blocks(page, *examined) if id_of(block) not in known]
     assert not left

@@ -1,0 +1,149 @@
+"""The Python of docs/logins.md and docs/webhooks.md does what is said of it, against a real server."""
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import pytest
+
+from imserver.services.outgoing import signature
+from imserver.services.rules import EVENTS
+from tests.conftest import StartServer
+from tests.docs.markdown import Block, blocks, table_with
+from tests.integration.cmd import fresh, send_message, speaker
+from tests.integration.receiver import Post, Receiver
+from tests.support import DOORS, ROOT, eventually
+
+LOGINS = ROOT / "docs" / "logins.md"
+WEBHOOKS = ROOT / "docs" / "webhooks.md"
+SECRET = "replace-me: openssl rand -hex 32"
+
+
+def the_block(page: Path, language: str, word: str) -> Block:
+    """The only block of a page in this language with this word."""
+    (found,) = (block for block in blocks(page, language) if word in block.words)
+    return found
+
+
+def defined(page: Path, word: str) -> dict[str, Any]:
+    """What a Python block defines."""
+    names: dict[str, Any] = {"__name__": "example"}
+    exec(compile(the_block(page, "python", word).text, f"{page.name}:{word}", "exec"), names)
+    return names
+
+
+# --- tokens -------------------------------------------------------------------------------------------------
+
+
+def test_the_token_that_is_shown_lets_its_user_in(start_server: StartServer) -> None:
+    make = defined(LOGINS, "token")["session_token"]
+    server = start_server(config={"apps": {"101": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}}})
+    for proof, code in ((make("ann", "101", SECRET), 200), (make("bob", "101", SECRET), 1003), ("", 1003)):
+        with speaker(server.ws) as one:
+            assert one.ask_cmd("login", {"userID": "ann", "appID": 101, "serviceToken": proof})[0] == code
+    claims = jwt.decode(make("ann", "101", SECRET, 60), SECRET, ["HS256"])
+    assert abs(claims["exp"] - time.time() - 60) < 10
+
+
+# --- signatures ---------------------------------------------------------------------------------------------
+
+
+def test_the_signature_is_verified_as_it_is_shown() -> None:
+    verify = defined(WEBHOOKS, "verify")["is_from_imserver"]
+    body, now = b'{"events":[]}', int(time.time())
+    header = signature(SECRET.encode(), body, now)
+    assert verify(SECRET, header, body)
+    assert not verify("another secret", header, body)
+    assert not verify(SECRET, header, body + b" ")
+    assert not verify(SECRET, header.replace(str(now), str(now + 1)), body)
+    assert not verify(SECRET, signature(SECRET.encode(), body, now - 301), body)
+    for nonsense in ("", "t=1", "v1=x", "t=x,v1=x", "garbage", "=,="):
+        assert not verify(SECRET, nonsense, body)
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
+    start_server: StartServer, door: str
+) -> None:
+    verify = defined(WEBHOOKS, "verify")["is_from_imserver"]
+    shown = {
+        event["event"]: event for event in json.loads(the_block(WEBHOOKS, "json", "events").text)["events"]
+    }
+    question = json.loads(the_block(WEBHOOKS, "json", "question").text)
+    with Receiver() as receiver:
+
+        def reply(post: Post) -> tuple[int, bytes]:
+            assert verify(SECRET, post.headers["imserver-signature"], post.body)
+            return 200, b'{"allow":true}'
+
+        receiver.reply = reply
+        webhook = {**receiver.settings, "authorise_url": f"{receiver.url}/authorise", "secret": SECRET}
+        server = start_server(config={"apps": {"101": {"webhook": webhook}}}, door=door)
+        with speaker(server.ws) as one:
+            data = {"userID": "ann", "appID": 101, "device": "phone", "serviceToken": "s3ss10n"}
+            assert one.ask_cmd("login", data)[0] == 200
+            send_message(server.http, 101, "bob", "Your order has left", "order-17")
+            events = {event["event"]: event for event in receiver.wait_for(3)}
+        for name, example in shown.items():
+            assert list(events[name]) == list(example), name
+            for key in ("app", "user", "device", "dialect", "message", "sender", "type", "text"):
+                assert events[name].get(key) == example.get(key), key
+        (asked,) = (post.json for post in receiver.posts if post.path == "/authorise")
+        assert list(asked) == list(question)
+        assert {**asked, **dict.fromkeys(("time", "node", "address"))} == {
+            **question,
+            **dict.fromkeys(("time", "node", "address")),
+        }
+
+
+def test_every_event_stands_in_the_table() -> None:
+    assert {row["event"] for row in table_with(WEBHOOKS, "event", "when", "besides")} == EVENTS
+
+
+# --- the back end to begin with -----------------------------------------------------------------------------
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[tuple[int, Path]]:
+    """The program that is shown; its port, and the file that it prints into."""
+    program, printed = folder / "back_end.py", folder / "printed.txt"
+    program.write_text(the_block(WEBHOOKS, "python", "receiver").text, encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with printed.open("wb") as output:
+        process = subprocess.Popen([sys.executable, str(program), str(port)], stdout=output)
+    try:
+        eventually(lambda: _listens(port), what="the back end")
+        yield port, printed
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _listens(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port)).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_the_back_end_to_begin_with_is_told_and_decides(start_server: StartServer, tmp_path: Path) -> None:
+    with running(tmp_path) as (port, printed):
+        url = f"http://127.0.0.1:{port}"
+        webhook = {"url": f"{url}/events", "authorise_url": f"{url}/authorise", "secret": SECRET}
+        server = start_server(config={"apps": {"101": {"webhook": webhook}}})
+        user = fresh()
+        for proof, code in (("s3ss10n", 200), ("another", 1003)):
+            with speaker(server.ws) as one:
+                login = {"userID": user, "appID": 101, "serviceToken": proof}
+                assert one.ask_cmd("login", login)[0] == code
+        lines = [f"{event} {user}" for event in ("connect", "login", "disconnect")]
+        eventually(lambda: printed.read_text().splitlines() == lines, what=printed.read_text())
