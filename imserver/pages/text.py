@@ -165,6 +165,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "status_key_wrong": ("这个密钥不对，或没有 admin 权限。", "This key is wrong or lacks the admin scope."),
     "status_key_forget": ("忘记密钥", "Forget the key"),
     "status_chat": ("聊天页", "Chat page"),
+    "status_reference": ("HTTP 接口", "HTTP interface"),
     # --- the cluster page
     "cluster_title": ("集群", "Cluster"),
     "cluster_intro": (
