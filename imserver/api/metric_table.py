@@ -187,6 +187,31 @@ _CONNECTIONS = (
         lambda node: len(node.flusher.stalled),
     ),
     Metric("imserver_message_ids", "gauge", "Message ids remembered", lambda node: len(node.dedupe)),
+    Metric("imserver_held_pushes", "gauge", "Pushes held for absent users", attrgetter("holding.count")),
+    Metric(
+        "imserver_held_expired_total",
+        "counter",
+        "Pushes held whose user did not come in time",
+        attrgetter("holding.expired"),
+    ),
+    Metric(
+        "imserver_requests_over_rate_total",
+        "counter",
+        "Requests refused because their key had made too many",
+        attrgetter("api.rates.refused"),
+    ),
+    Metric(
+        "imserver_rooms",
+        "gauge",
+        "Rooms with members on the node",
+        attrgetter("rooms.membership.rooms"),
+    ),
+    Metric(
+        "imserver_room_members",
+        "gauge",
+        "Their members there; a connection in two rooms counts twice",
+        attrgetter("rooms.membership.members"),
+    ),
 )
 
 _OWN = {
@@ -284,6 +309,10 @@ _STRAYS = {
     "unreached": "Pushes accepted for a user of another node that reached nobody",
 }
 
+_BY_ID = {
+    "unreached": "Pushes by connection id that came from another node and reached nobody",
+}
+
 _CLUSTER = (
     Metric(
         "imserver_registry_up",
@@ -341,5 +370,6 @@ METRICS: Final = (
     *_counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *_counters("imserver_rpc", "cluster.rpc.counters", _RPC),
     *_counters("imserver_strays", "cluster.strays", _STRAYS),
+    *_counters("imserver_connections", "cluster.connections", _BY_ID),
 )
 """Every metric, in the order in which it is shown."""
