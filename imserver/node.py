@@ -290,7 +290,7 @@ class Node:
 
     def _make_talks(self) -> Talks:
         def stored(app: str) -> Mapping[str, Sequence[str]]:
-            tenant = self.config.apps.get(app)
+            tenant = self.tenants.get(app)
             return {} if tenant is None else tenant.room_members
 
         limit = self.config.hub.notice_members

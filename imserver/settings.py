@@ -246,7 +246,7 @@ class ClusterSettings(Struct, frozen=True):
 
 def _original_apps() -> dict[str, TenantSettings]:
     names = ("101", "102", "103", "104", "action:1", "action:2", "gochat")
-    rooms = {"1": ("1", "2")}
+    rooms: dict[str, tuple[str, ...]] = {"1": ("1", "2")}
     return {
         name: TenantSettings(room_members=rooms) if name.startswith("action:") else TenantSettings()
         for name in names

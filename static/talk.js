@@ -26,7 +26,8 @@ import { avatar, element, fill, pageData } from "./text.js";
 const DAY_SECONDS = 86_400;
 
 const page = /** @type {Page} */ (pageData());
-const words = { ...page.text, send_failed: page.text.talk_send_failed };
+const words = page.text;
+words.send_failed = words.talk_send_failed;
 const { user, peer, room } = page;
 const inRoom = room !== "0";
 const quiet = element("quiet-room", HTMLElement);

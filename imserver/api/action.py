@@ -20,15 +20,15 @@ FIRST_APP: Final = f"{APP_PREFIX}1"
 _encode = msgspec.json.Encoder().encode
 
 
-def _app_of(_api: Api, params: Mapping[str, str]) -> str:
+def _app_of(api: Api, params: Mapping[str, str]) -> str:
     number = app_number(params.get("appid", ""))
-    return f"{APP_PREFIX}{number}" if number else ""
+    return api.services.tenants.resolve(f"{APP_PREFIX}{number}") if number else ""
 
 
 def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     if "groupsid" not in params:
         return app_named(api, params.get("appid", ""))
-    return _app_of(api, params) or FIRST_APP
+    return _app_of(api, params) or api.services.tenants.resolve(FIRST_APP)
 
 
 def user_list(api: Api, call: Call) -> Answer:
@@ -49,7 +49,7 @@ def user_list(api: Api, call: Call) -> Answer:
 
 def groups_list(api: Api, call: Call) -> Answer:
     """``GET /user/groupslist``: the rooms of an app that have stored members."""
-    if call.app not in api.services.config.apps:
+    if api.services.tenants.get(call.app) is None:
         return _answer(REPLY_NO_APP, reply_text(REPLY_NO_APP), None)
     rooms = api.services.talks.rooms(call.app)
     return _answer(200, "Success", [{"ID": _id(room)} for room in rooms])

@@ -6,11 +6,11 @@ from typing import Final, Protocol
 
 from werkzeug.wrappers import Response
 
-from imserver.config import Config
 from imserver.pages.rendering import has_parameter, language_asked_for, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.services.talks import Talks
+from imserver.services.tenants import Tenants
 
 _FIRST_APP: Final = "1"
 _FIRST_ROOM: Final = "1"
@@ -25,10 +25,10 @@ _MORE_WORDS: Final = (
 
 
 class Speaking(Protocol):
-    """A node: its settings, and the rooms that it knows."""
+    """A node: the apps and rooms that it knows."""
 
     @property
-    def config(self) -> Config: ...
+    def tenants(self) -> Tenants: ...
     @property
     def talks(self) -> Talks: ...
 
@@ -61,7 +61,7 @@ class TalkPages:
         addresses = self._seen.addresses()
         language, words = language_asked_for()
         app = parameter("appid") or parameter("appname")
-        if f"{APP_PREFIX}{app}" not in self._node.config.apps:
+        if self._node.tenants.get(f"{APP_PREFIX}{app}") is None:
             app = _FIRST_APP
         user, token = parameter("uid"), parameter("token")
         data = {
@@ -78,7 +78,8 @@ class TalkPages:
             },
         }
         here = "" if room == NO_ROOM else room
-        rooms = dict.fromkeys([*self._node.talks.rooms(f"{APP_PREFIX}{app}"), *filter(None, [here])])
+        stored = self._node.talks.rooms(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
+        rooms = dict.fromkeys([*stored, here] if here else stored)
         shown = {"user": user, "peer": peer, "room": here, "rooms": list(rooms), "app": app, "token": token}
         answer = render("talk.html", language, words, data=data, **shown)
         connect = " ".join(addresses.sources)

@@ -24,6 +24,7 @@ POLICY = (
 def client() -> Iterator[FlaskClient]:
     app = Flask("test", static_folder=None)
     node: Any = FakeNode(Config())
+    node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
     node.talks = SimpleNamespace(rooms=lambda app: list(node.config.apps[app].room_members))
     app.register_blueprint(create_pages(node))
     with app.test_client() as client:

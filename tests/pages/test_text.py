@@ -12,8 +12,8 @@ TEMPLATE_SOURCES = [path.read_text() for path in TEMPLATES.glob("*.html")]
 SCRIPT_SOURCES = [path.read_text() for path in STATIC.glob("*.js")]
 #: methods of an element that is called ``words``
 ELEMENTS = {"append"}
-#: keys that are made from a code, a state or a unit where they are used
-MADE_UP = re.compile(r"(refused|state|unit)_\w+")
+#: keys that are made from a code, a state, a unit or a kind of message where they are used
+MADE_UP = re.compile(r"(refused|state|unit)_\w+|talk_(image|video|voice)")
 
 
 def test_every_text_is_there_in_every_language_with_the_same_blanks() -> None:
