@@ -12,7 +12,9 @@ from typing import Any, Final
 
 from imserver.api.call import Api, Call
 from imserver.api.metric_table import METRICS, Metric, Value
-from imserver.api.reply import UNAUTHORIZED, Answer
+from imserver.api.reply import Answer
+from imserver.api.style import Problem
+from imserver.errors import HTTP_FORBIDDEN
 from imserver.metrics import Histogram
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -23,7 +25,7 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 def metrics(api: Api, call: Call) -> Answer:
     """``GET /metrics``: admins of all apps only, for it tells of all apps."""
     if call.caller.apps is not None:
-        return UNAUTHORIZED
+        raise Problem(HTTP_FORBIDDEN)
     texts, missing = api.services.overview.metrics()
     return Answer(200, merge(texts, missing).encode(), CONTENT_TYPE)
 

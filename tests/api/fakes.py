@@ -22,6 +22,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence
 from imserver.services.pushing import LocalPushes
+from imserver.services.tenants import Tenants
 from imserver.services.tokens import Claims
 from imserver.services.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
@@ -82,6 +83,7 @@ class FakeNode:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
         self.sessions = self.hub = self
+        self.tenants = Tenants(self.config, SimpleNamespace(on_changes=[], look=lambda: None))  # type: ignore[arg-type]
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.auth = Auth(self.config, SECRET)
         self.metrics = Metrics()

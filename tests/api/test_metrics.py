@@ -47,6 +47,8 @@ class AnyNode:
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
         self.dedupe = FakeNode().dedupe
         self.webhooks = FakeNode().webhooks
+        self.holding = SimpleNamespace(count=4, expired=5)
+        self.api = SimpleNamespace(rates=SimpleNamespace(refused=6))
         registry = SimpleNamespace(counters=Counters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2})
         self.cluster = (
             SimpleNamespace(
@@ -231,7 +233,7 @@ def test_a_scrape_gets_all_nodes_of_the_machine_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 401), ("app-key", 401), ("admin-key", 200)]
+    ("key", "status"), [("", 401), ("wrong", 401), ("read-key", 403), ("app-key", 403), ("admin-key", 200)]
 )
 def test_outside_demo_mode_a_scrape_needs_an_admin_of_all_apps(key: str, status: int) -> None:
     assert scrape(FakeNode(KEYS), key).status_code == status
