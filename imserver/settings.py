@@ -142,7 +142,7 @@ class TenantSettings(Struct, frozen=True):
     """One entry of section ``apps``. ``login_policy`` ``""``: the usual one of that name."""
 
     login_policy: Literal["", "newest", "multi", "single", "refuse"] = ""
-    same_as: str = ""
+    same_as: Annotated[str, Meta(extra={"number": True})] = ""
     dialects: tuple[DialectName, ...] = ()
     origins: tuple[Text, ...] = ()
     origin_policy: OriginPolicy = ""
