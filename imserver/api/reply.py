@@ -22,7 +22,8 @@ HEADER_LIST: Final = (
         "Access-Control-Allow-Headers",
         "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
         "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
-        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, X-Request-Id",
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, X-Request-Id, "
+        "Last-Event-ID",
     ),
     (
         "Access-Control-Expose-Headers",

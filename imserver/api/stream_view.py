@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from flask import Blueprint, Response, request
+from werkzeug.exceptions import MethodNotAllowed
 
-from imserver.api.views import as_request
+from imserver.api.reply import PREFLIGHT
+from imserver.api.views import as_request, to_response
 from imserver.transport.gate import Head
 from imserver.transport.stream import Streams
 
@@ -25,7 +27,13 @@ def create_stream_view(streams: Streams) -> Blueprint:
     """The blueprint that answers every path of ``streams``."""
     blueprint = Blueprint("streams", __name__)
     for path in streams.paths:
-        blueprint.add_url_rule(path, view_func=_View(streams), endpoint=path.strip("/").replace("/", "_"))
+        blueprint.add_url_rule(
+            path,
+            endpoint=path.strip("/").replace("/", "_"),
+            view_func=_View(streams),
+            methods=["GET", "OPTIONS"],
+            provide_automatic_options=False,
+        )
     return blueprint
 
 
@@ -36,6 +44,10 @@ class _View:
         self._streams = streams
 
     def __call__(self) -> Response:
+        if request.method == "OPTIONS":  # of a page elsewhere that would send the token as a header
+            return to_response(PREFLIGHT)
+        if request.method != "GET":  # HEAD would begin a session for nobody
+            raise MethodNotAllowed(["GET"])
         ours, theirs = socket.socketpair()
         plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
         plain.setblocking(False)

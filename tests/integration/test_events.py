@@ -273,7 +273,13 @@ def test_a_request_that_asks_for_nothing_sensible_is_refused(
 
 
 def test_other_methods_and_the_websocket_port_have_no_streams(server: Server) -> None:
-    assert ask(server.http, request(f"{PATH}?app=101&user=ann", method="POST")).status == 405
+    for method in ("POST", "HEAD"):
+        assert ask(server.http, request(f"{PATH}?app=101&user=ann", method=method)).status == 405
+    may = ask(server.http, request(PATH, method="OPTIONS"))
+    assert may.status == 204
+    allowed = may.header("access-control-allow-headers") or ""
+    assert {"Authorization", "Last-Event-ID"} <= set(allowed.split(", "))
+    assert not users(server.http, 101)
     assert ask(server.ws, request(f"{PATH}?app=101&user=ann")).status == 404
 
 
