@@ -6,6 +6,7 @@ import pytest
 
 from tests.support import Server, eventually
 
+from .client import Listener, new_system
 from .clusters import Nodes, app_with, name_of, nodes_of
 from .cmd import command, fresh, logged_in, speaker
 from .raw import CLOSE
@@ -171,3 +172,26 @@ def test_while_redis_is_away_a_ban_does_not_last_and_cannot_be_lifted(
             assert close_code(ann) == 4503
         status, code, _ = refused(server.http, "unban", {"app": str(app), "users": [user]})
         assert (status, code) == (503, "registry_unavailable")
+
+
+def test_a_system_is_an_app_whose_users_are_its_clients(nodes: Nodes, asked: Server) -> None:
+    first, second = nodes.servers
+    system = new_system(first.http)
+    app = f"system:{system}"
+    with Listener(first.ws) as one, Listener(second.ws) as two:
+        one.open(system)
+        two.open(system)
+        ids = sorted((one.id, two.id))
+        assert good(asked.http, "users", app=app)["users"] == ids
+        for listener, server in ((one, first), (two, second)):
+            (session,) = sessions_of(asked.http, app, listener.id)
+            assert (session["connection"], session["dialect"]) == (listener.id, "client")
+            assert session["node"] == name_of(server)
+        many = good(asked.http, "presence", {"app": app, "users": [*ids, "nobody"]})
+        assert [each["online"] for each in many["users"]] == [True, True, False]
+        joined = good(asked.http, "rooms/join", {"app": app, "room": "r", "connections": ids})
+        assert joined["joined"] == 2
+        closed = good(asked.http, "disconnect", {"app": app, "users": [one.id], "connections": [two.id]})
+        assert closed["closed"] == 2
+        assert [close_code(one), close_code(two)] == [4502, 4502]
+    eventually(lambda: good(asked.http, "users", app=app)["users"] == [], what="both are gone")
