@@ -64,6 +64,32 @@ def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert figures["errors"] == 0
 
 
+@pytest.mark.parametrize("way", [(), ("--rate", "500")])
+def test_publish(place: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found("publish", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
+    assert figures["messages"] > 20
+    assert figures["publishes_per_second"] > 100
+    assert figures["lost"] == figures["refused"] == figures["doubled"] == 0
+    assert 0 < figures["ack_p50_ms"] <= figures["ack_p99_ms"]
+
+
+@pytest.mark.parametrize("way", [(), ("--bulk", "40")])
+def test_push_by_v1(place: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found("push", "--v1", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
+    assert figures["messages"] > 20
+    assert figures["lost"] == figures["refused"] == figures["doubled"] == 0
+    assert ("targets_per_second" in figures) == bool(way)
+
+
+@pytest.mark.parametrize("scenario", [("push", "--v1"), ("publish",)])
+def test_a_server_of_our_own_asks_for_keys_if_that_is_to_be_measured(
+    server: Server, scenario: tuple[str, ...]
+) -> None:
+    report = found(*scenario, "--keyed", "--users", "5", "--seconds", "0.1")
+    assert report["figures"]["messages"] > 5
+    assert report["figures"]["refused"] == 0
+
+
 @pytest.mark.parametrize("way", [(), ("--bulk", "40")])
 def test_push(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     figures = found("push", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
