@@ -19,28 +19,29 @@ class Expiry:
 
     def __init__(self, now: float) -> None:
         self._looked = int(now)
-        self._seconds: dict[Connection, int] = {}
+        self.ends: dict[Connection, int] = {}
+        """When each session ends that does; look, do not touch."""
         self._due: dict[int, set[Connection]] = {}
 
     def __len__(self) -> int:
-        return len(self._seconds)
+        return len(self.ends)
 
     def __contains__(self, connection: Connection) -> bool:
-        return connection in self._seconds
+        return connection in self.ends
 
     def keep(self, connection: Connection, expires_at: int) -> None:
         """End the session of ``connection`` at ``expires_at`` and at no other time; 0: never."""
-        if self._seconds:
+        if self.ends:
             self.forget(connection)
         if expires_at:
             # What is over already is noticed at the next look.
             second = max(expires_at, self._looked + 1)
-            self._seconds[connection] = second
+            self.ends[connection] = second
             self._due.setdefault(second, set()).add(connection)
 
     def forget(self, connection: Connection) -> None:
         """The session is over, or ends by itself no more."""
-        second = self._seconds.pop(connection, None)
+        second = self.ends.pop(connection, None)
         if second is not None:
             due = self._due[second]
             due.discard(connection)
@@ -59,7 +60,7 @@ class Expiry:
         closed = 0
         for each in due:
             for connection in self._due.pop(each):
-                del self._seconds[connection]
+                del self.ends[connection]
                 if connection.state == OPEN:
                     connection.close(_OVER.code, _OVER.name)
                     closed += 1

@@ -17,6 +17,7 @@ from imserver.metrics import Metrics
 from imserver.services.authorise import Asked
 from imserver.services.expiry import Expiry
 from imserver.services.rules import Rule, Secrets, load_secrets
+from imserver.services.seats import Seats
 from imserver.services.tokens import BadKey, BadToken, Claims, app_named_by, read_token
 from imserver.services.verdict import (
     ALLOWED,
@@ -31,7 +32,7 @@ from imserver.services.verdict import (
     Visitor,
 )
 from imserver.services.webhooks import Webhooks
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, Encoding
 from imserver.transport.origins import Origins
 
 if TYPE_CHECKING:
@@ -52,12 +53,12 @@ class Directory(Protocol):
         """All that are known."""
 
     def resolve(self, name: str) -> str:
-        """The app that stands for this name. Never switches."""
+        """The app that stands for this name."""
 
 
 class Logins:
-    """Owner of the compiled rules of the apps, of the count of connections of apps with a limit, and of the
-    times at which sessions end.
+    """Owner of the compiled rules of the apps, of the seats in those with a limit, and of the times at which
+    sessions end.
 
     ``page_login`` says of a page's token whether it is good for (app, user); it lets other tokens pass.
     """
@@ -80,9 +81,9 @@ class Logins:
         self._connections = connections
         self._metrics = metrics
         self._rules: dict[str, Rule] = {}
-        self._counted: dict[Connection, str] = {}
-        self._counts: dict[str, int] = {}
+        self._seats = Seats()
         self._expiry = Expiry(time())
+        self._ends = self._expiry.ends
         self.origins: Origins | None = None
         """The gate's, which is built later."""
 
@@ -96,12 +97,13 @@ class Logins:
         Waits for the back end, at most two seconds, where the app has an ``authorise_url``; switches nowhere
         else. If it is followed by a session, tell :meth:`began`.
         """
-        tenant = self._get(app)
-        if tenant is None:
+        rule = self._rules.get(app) or self._learn(app)
+        if rule is None:
             return UNKNOWN_APP
-        rule = self._rule(tenant)
         if rule.plain and not connection.origin:
-            return ALLOWED if self._page_login(app, user, token) else self._denied("token", BAD_TOKEN)
+            if not token or self._page_login(app, user, token):
+                return ALLOWED
+            return self._denied("token", BAD_TOKEN)
         return self._check_all(rule, user, token, dialect, connection, device)
 
     def _check_all(
@@ -119,14 +121,14 @@ class Logins:
         except BadToken as bad:
             log.debug("login of %s in %s refused: %s", user, app, bad, extra={"connection": comer.peer})
             return self._denied("token", BAD_TOKEN)
-        if self._is_full(rule, comer):
+        if self._seats.full(rule, comer):
             return self._denied("limit", APP_FULL)
         if rule.asked is not None:
             verdict = self._ask_back_end(rule.asked, verdict, user, token, dialect, comer, device)
-            if verdict.ok and self._is_full(rule, comer):
+            if verdict.ok and self._seats.full(rule, comer):
                 return self._denied("limit", APP_FULL)
         if verdict.ok and isinstance(comer, Connection):
-            self._count(rule, comer)
+            self._seats.take(rule, comer)
         return verdict
 
     def _read_token(self, rule: Rule, user: str, token: str) -> Verdict:
@@ -145,11 +147,9 @@ class Logins:
 
     def holder(self, token: str) -> Claims | None:
         """What a session token is good for at this moment; None: it is none."""
-        tenant = self._get(self.resolve(app_named_by(token)))
-        if tenant is None or not tenant.jwt:
-            return None
-        rule = self._rule(tenant)
-        if not rule.keys:
+        app = self.resolve(app_named_by(token))
+        rule = self._rules.get(app) or self._learn(app)
+        if rule is None or not rule.keys:
             return None
         try:
             verdict = self._read_token(rule, "", token)
@@ -185,7 +185,7 @@ class Logins:
 
     def holds_token(self, connection: Connection) -> bool:
         """Whether the session of ``connection`` ends with a token, so that a new login may renew it."""
-        return connection in self._expiry
+        return connection in self._ends
 
     # --- after a login --------------------------------------------------------------------------------------
 
@@ -194,50 +194,29 @@ class Logins:
 
         Its app, user and device are set. Never switches.
         """
-        if verdict.expires_at or self._expiry:
+        if verdict.expires_at or self._ends:
             self._expiry.keep(connection, verdict.expires_at)
         rule = self._rules.get(connection.app or "")
-        if rule is not None and not rule.plain:
-            self._count(rule, connection)
-            rule.limit(connection)
+        if rule is None or (
+            rule.quiet and not self._webhooks.known and type(connection.encoding) is Encoding
+        ):
+            return
+        self._seats.take(rule, connection)
+        rule.limit(connection)
         self._webhooks.began(connection)
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over, whether it was a session or not. Never switches."""
-        if self._expiry:
+        if self._ends:
             self._expiry.forget(connection)
-        if self._counted:
-            self._uncount(connection)
-        self._webhooks.ended(connection, code)
+        if self._seats.taken:
+            self._seats.leave(connection)
+        if self._webhooks.known:
+            self._webhooks.ended(connection, code)
 
     def expire(self) -> None:
         """End the sessions whose token has ended. Called once a second."""
         self._expiry.expire(time())
-
-    # --- limits ---------------------------------------------------------------------------------------------
-
-    def _is_full(self, rule: Rule, comer: Comer) -> bool:
-        limit = rule.tenant.max_connections
-        return (
-            limit > 0
-            and self._counts.get(rule.name, 0) >= limit
-            and not (isinstance(comer, Connection) and self._counted.get(comer) == rule.name)
-        )
-
-    def _count(self, rule: Rule, connection: Connection) -> None:
-        """Count a connection to its app from the moment it may log in, so that no crowd slips through."""
-        if self._counted:
-            self._uncount(connection)
-        if rule.tenant.max_connections:
-            self._counted[connection] = rule.name
-            self._counts[rule.name] = self._counts.get(rule.name, 0) + 1
-
-    def _uncount(self, connection: Connection) -> None:
-        app = self._counted.pop(connection, None)
-        if app is not None:
-            self._counts[app] -= 1
-            if not self._counts[app]:
-                del self._counts[app]
 
     # --- rules ----------------------------------------------------------------------------------------------
 
@@ -254,7 +233,7 @@ class Logins:
         self._tell_gate()
 
     def reload(self) -> None:
-        """Read keys again, those in files too (SIGHUP). Call it after the apps have been read again."""
+        """Read keys again, those in files too (SIGHUP), after the apps have been read again."""
         tenants = {tenant.name: tenant for tenant in self._tenants.all()}
         for name in self._rules.keys() - tenants.keys():
             self._webhooks.set(name, None)
@@ -268,9 +247,10 @@ class Logins:
         self._compile(tenant)
         self._tell_gate()
 
-    def _rule(self, tenant: Tenant) -> Rule:
-        rule = self._rules.get(tenant.name)
-        return rule if rule is not None and rule.tenant is tenant else self._compile(tenant)
+    def _learn(self, app: str) -> Rule | None:
+        """The rule of an app of which nothing has been told yet; None: there is no such app."""
+        tenant = self._get(app)
+        return None if tenant is None else self._compile(tenant)
 
     def _compile(self, tenant: Tenant) -> Rule:
         """The rule of an app. One whose keys cannot be used keeps those it had; without, nobody logs in."""
@@ -288,7 +268,7 @@ class Logins:
         if rule.tenant.max_connections and (known is None or not known.tenant.max_connections):
             for connection in self._connections:
                 if connection.app == rule.name:
-                    self._count(rule, connection)
+                    self._seats.take(rule, connection)
         self._webhooks.set(rule.name, rule.receiver)
         return rule
 

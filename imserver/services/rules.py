@@ -57,8 +57,9 @@ def _webhook_secret(webhook: WebhookSettings) -> bytes:
 class Rule:
     """What an app demands of who logs in. Owner of the encodings that keep its rate.
 
-    ``plain``: it demands nothing that a page's token would not show. ``broken``: it demands tokens, or the
-    consent of its back end, and lacks the keys for that. ``origins`` None: the node's own policy holds.
+    ``plain``: it demands nothing that a page's token would not show; ``quiet``: and tells nobody. ``broken``:
+    it demands tokens, or the consent of its back end, and lacks the keys for that. ``origins`` None: the
+    node's own policy holds.
     """
 
     __slots__ = (
@@ -71,6 +72,7 @@ class Rule:
         "name",
         "origins",
         "plain",
+        "quiet",
         "receiver",
         "secrets",
         "tenant",
@@ -104,6 +106,7 @@ class Rule:
             or tenant.messages_per_second
             or webhook.authorise_url
         )
+        self.quiet = self.plain and self.receiver is None
         self._encodings: dict[Encoding, LimitedEncoding] = {}
 
     def limit(self, connection: Connection) -> None:

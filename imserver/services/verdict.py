@@ -11,6 +11,7 @@ from imserver import errors
 if TYPE_CHECKING:
     from imserver.transport.connection import Connection
 
+
 class Verdict(Struct, frozen=True, gc=False):
     """Whether a login may happen. Compare with :attr:`ok`.
 

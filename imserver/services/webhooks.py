@@ -39,8 +39,8 @@ class Webhooks:
         self._connection_id = connection_id
         self._node = node
         self._queues: dict[str, WebhookQueue] = {}
-        self._known: dict[Connection, tuple[str, str]] = {}
-        """Connections whose begin was told: (app, id)."""
+        self.known: dict[Connection, tuple[str, str]] = {}
+        """Connections whose begin was told: (app, id). Look, do not touch."""
         self._numbers = count(1)
         self._origin = token_hex(6)
         self.tally = Tally()
@@ -68,27 +68,27 @@ class Webhooks:
     def began(self, connection: Connection) -> None:
         """A connection is a session now, or has logged in anew."""
         app = connection.app or ""
-        if self._known and connection in self._known and self._known[connection][0] != app:
+        if self.known and connection in self.known and self.known[connection][0] != app:
             self.ended(connection, errors.CLOSE_NORMAL)
         queue = self._queues.get(app)
         if queue is None:
             return
         dialect = connection.encoding.dialect.name
-        if connection not in self._known:
-            self._known[connection] = (app, self._connection_id(connection))
+        if connection not in self.known:
+            self.known[connection] = (app, self._connection_id(connection))
             self._tell(queue, "connect", self._facts(connection))
         if dialect not in _WITHOUT_LOGIN:
             self._tell(queue, "login", self._facts(connection))
 
     def ended(self, connection: Connection, code: int) -> None:
         """A connection is over."""
-        known = self._known.get(connection) if self._known else None
+        known = self.known.get(connection) if self.known else None
         if known is None:
             return
         queue = self._queues.get(known[0])
         if queue is not None:
             self._tell(queue, "disconnect", {**self._facts(connection), "code": code})
-        del self._known[connection]
+        del self.known[connection]
 
     def message(self, app: str, sender: str, facts: Mapping[str, Any]) -> None:
         """The user ``sender`` has sent a message; ``facts`` are its ``type``, ``text`` and to whom."""
@@ -113,7 +113,7 @@ class Webhooks:
             "user": connection.user,
             "device": connection.device,
             "dialect": connection.encoding.dialect.name,
-            "connection": self._known[connection][1],
+            "connection": self.known[connection][1],
             "address": host_of(connection.peer),
         }
 

@@ -225,6 +225,15 @@ def test_connections_of_one_app_share_an_encoding_and_lose_it_with_the_limit() -
         assert first.encoding is plain
 
 
+def test_who_moves_to_an_app_without_a_rate_has_none() -> None:
+    with LoginRig({"101": TenantSettings(messages_per_second=3), "102": PLAIN}) as rig:
+        connection = rig.comer()
+        plain = connection.encoding
+        rig.begin(connection, "ann", "101")
+        rig.begin(connection, "ann", "102")
+        assert connection.encoding is plain
+
+
 # --- keys that come and go ----------------------------------------------------------------------------------
 
 
@@ -277,6 +286,6 @@ def test_nothing_is_kept_of_connections_that_have_ended() -> None:
             connection = rig.comer()
             assert rig.begin(connection, "ann", token=token_for("ann")).ok
             connection.lost()
-        assert not rig.logins._counted
-        assert not rig.logins._counts
-        assert not len(rig.logins._expiry)
+        assert not rig.logins._seats.taken
+        assert not rig.logins._seats._counts
+        assert not rig.logins._ends

@@ -140,7 +140,7 @@ def test_other_apps_are_told_nothing_and_nothing_is_kept_of_them() -> None:
         assert not rig.webhooks.wants("102", "absent")
         assert rig.webhooks.wants("101", "absent")
         connection.lost()
-        assert not rig.webhooks._known
+        assert not rig.webhooks.known
         assert rig.webhooks.tally.waiting == 0
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
         rig.begin(connection, "ann")
         rig.change("101", TenantSettings())
         connection.lost()
-        assert not rig.webhooks._known
+        assert not rig.webhooks.known
 
 
 def test_a_webhook_may_come_change_and_go_at_run_time() -> None:
