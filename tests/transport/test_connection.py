@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from imserver.services.dispatch import echo
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
-from imserver.transport.frames import MessageParser
+from imserver.transport.frames import MessageParser, Rest
 from imserver.transport.outbox import Backlog
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.rig import Client, Rig, look, turn, until
@@ -519,6 +519,39 @@ def test_an_unfinished_frame_counts_against_the_nodes_budget_until_it_is_whole(r
     until(lambda: connection.state == CLOSED)
     assert rig.budget.total == 0
     assert not rig.budget.held
+
+
+@pytest.mark.parametrize("size", [10, 125, 126, 300, 4000])
+@pytest.mark.parametrize("cut", [1, 2, 3, 5, 7, 9, -1])
+def test_the_beginning_of_a_small_frame_is_kept_without_a_parser(rig: Rig, size: int, cut: int) -> None:
+    log = Log()
+    connection, _client = rig.connect(rig.encoding(log, 5000))
+    whole = text("a" * size)
+    connection.feed(whole + whole[:cut])
+    assert type(connection.parser) is Rest
+    assert rig.budget.total == connection.held_bytes() == len(whole[:cut])
+    connection.feed(whole[cut:] + whole)
+    assert log.payloads == [b"a" * size] * 3
+    assert_idle(connection)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        text("x" * 5000)[:8],
+        text("x" * 70_000)[:2],
+        frame(BINARY, b"xx")[:3],
+        frame(TEXT, b"xx", fin=False)[:3],
+        frame(PING, b"xx")[:3],
+        text("x" * 6)[:2],
+    ],
+    ids=["long", "very long", "binary", "fragment", "ping", "over the limit"],
+)
+def test_the_beginning_of_any_other_frame_is_parsed(rig: Rig, begun: bytes) -> None:
+    limit = 5 if begun == text("x" * 6)[:2] else 100_000
+    connection, _client = rig.connect(rig.encoding(Log(), limit))
+    connection.feed(begun)
+    assert type(connection.parser) is MessageParser or connection.state != OPEN
 
 
 @settings(deadline=None, max_examples=30)
