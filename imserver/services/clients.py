@@ -231,9 +231,9 @@ class Clients:
 
     def _tell(self, connection: Connection, group: str, kind: str) -> None:
         app = connection.app
-        if app is None or self._rooms.count(app, group) > self._notice_members:
+        if app is None:
             return
         label = connection.about or _NO_LABEL
         member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
         event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
-        self._rooms.publish(app, group, event)
+        self._rooms.publish(app, group, event, at_most=self._notice_members)

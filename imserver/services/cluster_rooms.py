@@ -15,7 +15,6 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.hub.rooms import rooms_of
 from imserver.metrics import Metrics
-from imserver.model import Event
 from imserver.services.courier import Courier, ToRoom
 from imserver.services.local_rooms import Here, KnowsIds, LocalRooms, page_of
 from imserver.services.pushing import YIELD_TARGETS, Outcome
@@ -86,17 +85,6 @@ class ClusterRooms(LocalRooms):
 
     # --- publishing -----------------------------------------------------------------------------------------
 
-    def publish(
-        self,
-        app: str,
-        room: str,
-        event: Event,
-        except_users: tuple[str, ...] = (),
-        except_connection: Connection | str | None = None,
-    ) -> Outcome:
-        """See :class:`imserver.services.rooms.Rooms`."""
-        return self.publish_each(app, (Publication(room, event, except_users, except_connection),))[0]
-
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
         """See :class:`imserver.services.rooms.Rooms`."""
         rooms = dict.fromkeys([each.room for each in publications])
@@ -135,6 +123,8 @@ class ClusterRooms(LocalRooms):
     def _send(self, app: str, what: Publication, nodes: dict[int, int] | None) -> Outcome:
         """Deliver here and send to ``nodes``; None: to all. Never switches."""
         own = self._courier.own_epoch
+        if not self._is_within(app, what, nodes or {}, own):
+            return Outcome.NOT_SENT
         reached = self.deliver(app, what)
         if nodes is not None and own not in nodes and reached and self.registrar.is_told(app, what.room):
             nodes = None  # The registry has forgotten us: others, too, perhaps.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 from math import isfinite
@@ -148,22 +148,31 @@ class LocalRooms:
         event: Event,
         except_users: tuple[str, ...] = (),
         except_connection: Connection | str | None = None,
+        at_most: int | None = None,
     ) -> Outcome:
         """See :class:`Rooms`."""
-        sent = self.deliver(app, Publication(room, event, except_users, except_connection)) > 0
-        self._metrics.pushes += sent
-        return Outcome.SENT if sent else Outcome.NOT_SENT
+        what = Publication(room, event, except_users, except_connection, at_most)
+        return self.publish_each(app, (what,))[0]
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
         """See :class:`Rooms`."""
         outcomes = []
         for number, each in enumerate(publications, 1):
-            sent = self.deliver(app, each) > 0
+            sent = self._is_within(app, each, {}) and self.deliver(app, each) > 0
             self._metrics.pushes += sent
             outcomes.append(Outcome.SENT if sent else Outcome.NOT_SENT)
             if not number % YIELD_TARGETS:
                 gevent.sleep(0)
         return outcomes
+
+    def _is_within(self, app: str, what: Publication, nodes: Mapping[int, int], own: int = 0) -> bool:
+        """Whether the room has few enough members, by ``nodes`` those on others than ``own``."""
+        if what.at_most is None:
+            return True
+        room = self._room(app, what.room)
+        here = 0 if room is None else len(room.members)
+        elsewhere = sum(members for epoch, members in nodes.items() if epoch != own)
+        return here + elsewhere <= what.at_most
 
     def deliver(self, app: str, what: Publication) -> int:
         """Tell the members on this node; how many connections were reached. Never switches."""

@@ -39,12 +39,17 @@ def check_name(room: str) -> None:
 
 class Publication(Struct, frozen=True, gc=False):
     """What is told to a room: to all its members but the connections of ``except_users``, and but
-    ``except_connection`` (an object of this node, or an id from anywhere)."""
+    ``except_connection`` (an object of this node, or an id from anywhere).
+
+    ``at_most``: nobody is told if there are more members than that (None: any number); those of other nodes
+    are counted as of about a second ago.
+    """
 
     room: str
     event: Event
     except_users: tuple[str, ...] = ()
     except_connection: Connection | str | None = None
+    at_most: int | None = None
 
 
 class Member(Struct, frozen=True, array_like=True):
@@ -121,6 +126,7 @@ class Rooms(Protocol):
         event: Event,
         except_users: tuple[str, ...] = (),
         except_connection: Connection | str | None = None,
+        at_most: int | None = None,
     ) -> Outcome:
         """Tell a room (:class:`Publication`). What one greenlet or many of a node publish to a room arrives
         in the order of the calls.

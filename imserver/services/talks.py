@@ -29,13 +29,6 @@ Said = Callable[[str, str, dict[str, str]], None]
 """(app, sender, what was said to whom); must not switch."""
 
 
-class Talk(Struct, frozen=True, gc=False):
-    """Whom a connection talks to, as its latest login says: those in ``room``, or the user ``peer``."""
-
-    peer: str
-    room: str
-
-
 class Audience(Struct, frozen=True):
     """Some of the users who belong to a room; ``next`` asks for those that follow (``""``: none do)."""
 
@@ -48,9 +41,10 @@ _FAILED = Reply(errors.REPLY_FAILED)
 
 
 class Talks:
-    """Carries out the commands of the action dialect. Owner of :class:`Talk` in ``Connection.about``.
+    """Carries out the commands of the action dialect. Owner of ``Connection.about`` of its connections.
 
-    A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
+    There stands whom a connection talks to, as its latest login says: the name of a room (one object for all
+    in it), the peer as UTF-8 bytes (16 bytes smaller than the text), or None for nobody. A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
     members a room is not told who leaves it.
     """
 
@@ -93,7 +87,7 @@ class Talks:
         code = self._sessions.login(connection, command, again=True)
         if code != errors.REPLY_OK:
             return Reply(code)
-        connection.about = Talk(command.peer, command.room)
+        connection.about = command.room or command.peer.encode() or None
         try:
             self._enter(connection, command.room)
         except RoomRefused as refused:
@@ -110,6 +104,9 @@ class Talks:
             if not self._is_addressed(connection):
                 return
             self._rooms.join(app, name, connection)
+        shared = self._hub.apps[app].rooms.get(room)
+        if shared is not None:
+            connection.about = shared.name
         if not self._is_addressed(connection):
             # A later login has come while the registry was asked.
             self._rooms.leave_all(connection)
@@ -126,26 +123,32 @@ class Talks:
     def say(self, connection: Connection, command: Command) -> Reply:
         """Pass on what is said; whether anybody hears it is not told. It may switch."""
         assert isinstance(command, Say)
-        app, user, talk = connection.app, connection.user, connection.about
-        if app is None or user is None or not isinstance(talk, Talk):
-            return _FAILED
+        app, user, about = connection.app, connection.user, connection.about
+        assert app is not None
+        assert user is not None
         event = Event("msg", user, command.text, command.id, command.type, time=int(time()))
-        if talk.room:
-            self._rooms.publish(app, talk.room, event)
-        elif talk.peer:
-            self._pushes.reach(app, [talk.peer], event)
-        to = {"room": talk.room} if talk.room else {"to": talk.peer}
+        if isinstance(about, str):
+            self._rooms.publish(app, about, event)
+            to = {"room": about}
+        elif about is not None:
+            peer = about.decode()
+            self._pushes.reach(app, [peer], event)
+            to = {"to": peer}
+        else:
+            to = {"to": ""}
         self.on_said(app, user, {**to, "type": command.type, "text": command.text})
         return _OK
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """A connection has ended that was in these rooms (the rooms' ``on_left``). It may switch."""
-        app, user, talk = connection.app, connection.user, connection.about
-        if app is None or user is None or not isinstance(talk, Talk) or talk.room not in rooms:
+        app, user, room = connection.app, connection.user, connection.about
+        if not isinstance(connection.encoding.dialect, ActionDialect) or room not in rooms:
             return
-        if self._rooms.count(app, talk.room) <= self._notice_members:
+        assert app is not None
+        assert user is not None
+        if self._rooms.count(app, room) <= self._notice_members:
             event = Event("left", user, LEFT_TEXT, time=int(time()))
-            self._rooms.publish(app, talk.room, event, except_users=(user,))
+            self._rooms.publish(app, room, event, except_users=(user,))
 
     # --- being asked ----------------------------------------------------------------------------------------
 

@@ -118,6 +118,17 @@ def test_users_and_a_connection_are_left_out_wherever_they_are(nodes: Several) -
     assert texts(*clients) == [[], ["hello"], ["hello"], ["hello"]]
 
 
+def test_members_of_other_nodes_count_when_there_may_be_so_many_only(nodes: Several) -> None:
+    clients = [joined(nodes[epoch], f"u{epoch}", LOBBY) for epoch in (1, 2, 3)]
+    texts(*clients)
+    for node in nodes.nodes.values():
+        node.registry.asked.clear()
+        assert node.rooms.publish(MULTI, LOBBY, HELLO, at_most=2) == Outcome.NOT_SENT
+        assert node.rooms.publish(MULTI, LOBBY, HELLO, at_most=3) == Outcome.SENT
+        assert node.registry.asked == ["find_rooms"] * 2
+    assert texts(*clients) == [["hello"] * 3] * 3
+
+
 def test_a_node_that_does_not_get_it_is_told_of(nodes: Several) -> None:
     a = joined(nodes[1], "ann", LOBBY)
     joined(nodes[2], "bob", LOBBY)

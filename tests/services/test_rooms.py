@@ -138,6 +138,17 @@ def test_users_and_the_publishers_connection_are_left_out(world: World, rooms: R
     assert texts(*clients) == [["hello"]] * 3
 
 
+def test_a_room_with_too_many_members_is_told_nothing(world: World, rooms: Rooms) -> None:
+    people = [world.login(MULTI, user) for user in ("ann", "bob")]
+    for connection, _ in people:
+        rooms.join(MULTI, "lobby", connection)
+    client = people[0][1]
+    texts(client)
+    told = {at_most: rooms.publish(MULTI, "lobby", HELLO, at_most=at_most) for at_most in (0, 1, 2, None)}
+    assert told == {0: Outcome.NOT_SENT, 1: Outcome.NOT_SENT, 2: Outcome.SENT, None: Outcome.SENT}
+    assert texts(client) == [["hello"] * 2]
+
+
 # --- being asked --------------------------------------------------------------------------------------------
 
 
