@@ -541,6 +541,7 @@ class Node:
         self.allowed.learn(self.tenants.all())
         self.logins.reload()
         self._keep_limits()
+        self.store.look_again()
         # Those that are closing have been counted out.
         self.gate.recount(host_of(c.peer) for c in self.carrier.connections if c.state == OPEN)
 
@@ -582,5 +583,9 @@ def load_modules(config: Config) -> None:
         names.append("imserver.clustering")
     if config.server.door == "wsgi":
         names.append("imserver.transport.upgrade")
+    if any(tenant.jwt for tenant in config.apps.values()):
+        names.append("jwt.api_jws")
+    if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):
+        names.append("urllib3")
     for name in names:
         importlib.import_module(name)

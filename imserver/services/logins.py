@@ -32,7 +32,7 @@ from imserver.services.verdict import (
     Visitor,
 )
 from imserver.services.webhooks import Webhooks
-from imserver.transport.connection import Connection, Encoding
+from imserver.transport.connection import OPEN, Connection, Encoding
 from imserver.transport.origins import Origins
 
 if TYPE_CHECKING:
@@ -127,7 +127,8 @@ class Logins:
             verdict = self._ask_back_end(rule.asked, verdict, user, token, dialect, comer, device)
             if verdict.ok and self._seats.full(rule, comer):
                 return self._denied("limit", APP_FULL)
-        if verdict.ok and isinstance(comer, Connection):
+        if verdict.ok and isinstance(comer, Connection) and comer.state == OPEN:
+            # It may have ended while its back end was asked.
             self._seats.take(rule, comer)
         return verdict
 
@@ -194,6 +195,8 @@ class Logins:
 
         Its app, user and device are set. Never switches.
         """
+        if connection.state != OPEN:
+            return
         if verdict.expires_at or self._ends:
             self._expiry.keep(connection, verdict.expires_at)
         rule = self._rules.get(connection.app or "")

@@ -305,6 +305,22 @@ def test_a_crowd_that_was_asked_about_does_not_slip_past_the_limit() -> None:
         assert sorted(login.value.ok for login in logins) == [False, False, False, True, True]
 
 
+def test_nothing_is_kept_of_who_has_gone_while_their_back_end_was_asked() -> None:
+    with LoginRig({"101": TenantSettings(webhook=ASK, max_connections=1)}) as rig:
+        rig.back_end.reply = lambda _: (200, b'{"allow":true,"expires_at":4000000000}')
+        rig.back_end.open.clear()
+        connection = rig.comer()
+        login = gevent.spawn(rig.begin, connection, "ann")
+        until(lambda: rig.back_end.busy)
+        connection.lost()
+        rig.back_end.open.set()
+        login.join(5)
+        assert not rig.logins._seats.taken
+        assert not rig.logins._ends
+        assert not rig.webhooks.known
+        assert rig.begin(rig.comer(), "bob").ok
+
+
 def test_the_settings_that_ask_are_told_apart_from_those_that_tell() -> None:
     both = WebhookSettings("http://tell/", "s", events=("login",), authorise_url="http://ask/")
     with LoginRig({"101": TenantSettings(webhook=both)}) as rig:
