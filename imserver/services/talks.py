@@ -44,7 +44,9 @@ class Talks:
     """Carries out the commands of the action dialect. Owner of ``Connection.about`` of its connections.
 
     There stands whom a connection talks to, as its latest login says: the name of a room (one object for all
-    in it), the peer as UTF-8 bytes (16 bytes smaller than the text), or None for nobody. A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
+    in it), the peer as UTF-8 bytes (16 bytes smaller than the text), or None for nobody.
+
+    A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
     members a room is not told who leaves it.
     """
 

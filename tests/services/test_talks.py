@@ -7,7 +7,6 @@ import pytest
 
 from imserver.protocol.action import ActionDialect
 from imserver.services import sessions
-from imserver.services.talks import Talk
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import World
 from tests.integration.raw import TEXT, frame
@@ -53,7 +52,7 @@ def test_a_later_login_of_one_connection_ends_the_former_session_under_any_polic
         assert login(client, "2", "ann", app, to="bob") == 200
         assert login(client, "3", "bob", app, to="ann") == 200
         assert world.hub.user_names(f"action:{app}") == ["bob"]
-        assert connection.about == Talk("ann", "")
+        assert connection.about == b"ann"
         assert world.rooms.rooms_of(connection) == ()
         assert world.rooms.membership.rooms == 0
         assert connection.state == OPEN
@@ -78,7 +77,7 @@ def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
         assert login(client, "1", "ann", 1, room="r") == 200
         assert ask(client, "login", "2", userId="eve", appId=1, token="wrong") == 1003
         assert login(client, "3", "eve", 9) == 1003
-        assert (connection.user, connection.about) == ("ann", Talk("", "r"))
+        assert (connection.user, connection.about) == ("ann", "r")
         assert world.rooms.rooms_of(connection) == ("r",)
 
 
