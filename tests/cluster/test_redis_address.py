@@ -8,7 +8,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.cluster.contract import Counters, Session
+from imserver.cluster.contract import Counters, RoomEntry, Session
 from imserver.cluster.redis_address import address_of
 from imserver.cluster.redis_wire import open_wire
 from imserver.errors import StartError
@@ -145,6 +145,11 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     found = b.find("101", [session.user for session in sessions])
     assert found is not None
     assert [place.id for places in found for place in places] == [session.id for session in sessions]
+    rooms = [f"room{i}" for i in range(50)]
+    assert a.enter_rooms([RoomEntry("101", room, 2) for room in rooms]) is True
+    assert b.find_rooms("101", rooms) == [{a.lease.epoch: 2}] * 50
+    assert a.enter_rooms([RoomEntry("101", room, 0) for room in rooms]) is True
+    assert b.find_rooms("101", rooms) == [{}] * 50
     newer = Session("101", "user0")
     begun = b.begin(newer)
     assert begun is not None
