@@ -124,7 +124,7 @@ class Doors:
         front = Front(
             self._carrier,
             self._gate,
-            fast_routes(self._api),
+            fast_routes(self._api, everywhere=name == "websocket"),
             HandOver(self._application, limits.http_requests, self.ports[name], environ),
             self._metrics,
             limits.header_bytes,
@@ -152,7 +152,7 @@ class Doors:
             self._gate,
             self.admit,
             self._refused,
-            fast_routes(self._api),
+            fast_routes(self._api, everywhere=name == "websocket"),
             limits.header_bytes,
             limits.body_bytes,
             limits.handshake_seconds,

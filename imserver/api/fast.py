@@ -10,9 +10,13 @@ from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 from imserver.transport.proxies import FORWARDING_HEADERS
 
 
-def fast_routes(api: Api) -> FastRoutes:
-    """Every hot row, by method and path as text."""
-    return {(row.method, row.path): _adapter(api, row) for row in HOT.values()}
+def fast_routes(api: Api, everywhere: bool = False) -> FastRoutes:
+    """Every hot row, by method and path as text; ``everywhere``: only those for WebSocket listeners, too."""
+    return {
+        (row.method, row.path): _adapter(api, row)
+        for row in HOT.values()
+        if row.style.everywhere or not everywhere
+    }
 
 
 class _adapter:  # a function with two fixed arguments; a closure costs more a call

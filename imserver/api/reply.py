@@ -22,12 +22,14 @@ HEADER_LIST: Final = (
         "Access-Control-Allow-Headers",
         "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
         "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
-        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, X-Request-Id, "
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, Idempotency-Key, "
+        "X-Request-Id, "
         "Last-Event-ID",
     ),
     (
         "Access-Control-Expose-Headers",
         "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
+        "Idempotent-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
         "X-Request-Id",
     ),
     ("Access-Control-Max-Age", "172800"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
+
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException
 
@@ -35,7 +37,8 @@ def create_api(api: Api) -> Blueprint:
 
 def to_response(finished: Answer) -> Response:
     """A finished answer as Flask sends it, with the headers of the API."""
-    response = Response(finished.body, finished.status)
+    # Given a number, werkzeug would write the reason in capitals.
+    response = Response(finished.body, f"{finished.status} {HTTPStatus(finished.status).phrase}")
     response.headers.clear()
     response.headers.extend(HEADER_LIST)
     if finished.content_type:
