@@ -1,5 +1,6 @@
 """Rooms when Redis or a node fails: what goes on, what is reached afterwards, and what nobody is told."""
 
+import signal
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -7,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.clusters import Launch, Nodes
+from tests.integration.clusters import Launch, Nodes, leases
 from tests.integration.cmd import Speaker, get, logged_in
 from tests.integration.test_rooms_cluster import join, nothing, publish, texts
 from tests.integration.v1 import good
@@ -145,6 +146,27 @@ def test_a_killed_nodes_members_are_gone_and_nobody_is_told(nodes: Nodes, stack:
     eventually(lambda: recorded(nodes, "lobby") == 1, 60, "what the dead node left is cleared away")
     hear(one, "lobby", "after", ann)
     nothing(ann)
+
+
+def test_a_node_that_stood_still_for_longer_than_its_lease_has_its_rooms_again(
+    cluster: Launch, stack: ExitStack
+) -> None:
+    nodes = cluster(2, apps={str(APP): {"login_policy": "multi"}}, cluster=QUICK)
+    one, two = nodes.servers
+    ann, bob = enter(stack, one, "ann"), enter(stack, two, "bob")
+    join(one.http, APP, "lobby", "ann", "bob")
+    join(one.http, APP, "garden", "bob")
+    two.process.send_signal(signal.SIGSTOP)
+    try:
+        eventually(lambda: len(leases(one)) == 1, 15, "its lease is over")
+        hear(one, "lobby", "meanwhile", ann)
+    finally:
+        two.process.send_signal(signal.SIGCONT)
+    nodes.wait_until_met()
+    ready(nodes)
+    everybody_is_known(nodes, "lobby", "ann", "bob")
+    all_hear(nodes, "lobby", "after", ann, bob)
+    all_hear(nodes, "garden", "after", bob)
 
 
 def test_a_node_that_stops_leaves_no_record_of_its_rooms(nodes: Nodes, stack: ExitStack) -> None:
