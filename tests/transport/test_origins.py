@@ -1,0 +1,77 @@
+"""Whose pages are strangers here, and which of them are let in."""
+
+import pytest
+
+from imserver.transport.origins import OPAQUE, Origins, host_name
+from imserver.transport.proxies import TrustedProxies
+
+PROXIES = TrustedProxies(("10.0.0.0/8",))
+
+
+def origins(any_origin: bool = False, *own: str) -> Origins:
+    return Origins(PROXIES, any_origin, own)
+
+
+@pytest.mark.parametrize(
+    ("origin", "host", "expected"),
+    [
+        (None, "im.example", ""),
+        ("https://im.example", "im.example", ""),
+        ("https://IM.example.:8443", "im.example:8089", ""),
+        ("http://127.0.0.1:8080", "127.0.0.1:8089", ""),
+        ("http://[::1]:8080", "[::1]:8089", ""),
+        ("https://shop.example", "im.example", "shop.example"),
+        ("https://im.example.evil.example", "im.example", "im.example.evil.example"),
+        ("null", "im.example", OPAQUE),
+        ("", "im.example", OPAQUE),
+        ("", "", OPAQUE),
+        ("file://", "im.example", OPAQUE),
+        ("https://[", "im.example", OPAQUE),
+        ("https://" + "x" * 300, "im.example", OPAQUE),
+    ],
+)
+def test_a_stranger_is_a_page_of_another_host(origin: str | None, host: str, expected: str) -> None:
+    headers = {"host": host} | ({} if origin is None else {"origin": origin})
+    assert origins().stranger("192.0.2.1", headers) == expected
+
+
+def test_a_trusted_proxy_says_what_host_it_was_asked_for() -> None:
+    headers = {"host": "10.0.0.5:8080", "origin": "https://im.example", "x-forwarded-host": "im.example, x"}
+    assert origins().stranger("10.0.0.1", headers) == ""
+    assert origins().stranger("192.0.2.1", headers) == "im.example"
+
+
+def test_the_name_of_a_host_is_kept_once_for_all_its_connections() -> None:
+    one = origins()
+    names = [one.stranger("192.0.2.1", {"host": "h", "origin": f"https://{'shop'}.example"}) for _ in "12"]
+    assert names[0] is names[1]
+
+
+def test_the_node_allows_its_own_those_it_names_or_all() -> None:
+    for dialect, expected in (("cmd", False), ("client", True), ("sse", False), ("unknown", False)):
+        assert origins().allows("shop.example", dialect) is expected, dialect
+    assert origins().allows("", "cmd")
+    assert origins(False, "https://shop.example:9").allows("shop.example", "cmd")
+    assert origins(True).allows("shop.example", "cmd")
+
+
+def test_the_gate_lets_in_whom_the_node_or_any_app_allows() -> None:
+    one = origins(False, "friend.example")
+    assert one.passes("", False)
+    assert one.passes("friend.example", False)
+    assert not one.passes("shop.example", False)
+    assert one.passes("shop.example", True), "the dialect allows it"
+    one.set_apps({"shop.example"}, False)
+    assert one.passes("shop.example", False)
+    assert not one.allows("shop.example", "cmd"), "the login still asks the app"
+    assert not one.passes("other.example", False)
+    one.set_apps(set(), True)
+    assert one.passes("other.example", False)
+    one.set_apps(set(), False)
+    one.set_policy(True, ())
+    assert one.passes("other.example", False)
+
+
+def test_a_host_name_is_read_from_headers_and_origins_alike() -> None:
+    assert host_name("im.example:8080") == host_name("https://im.example") == "im.example"
+    assert host_name("[::1]:8080") == host_name("http://[::1]") == "::1"
