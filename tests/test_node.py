@@ -206,7 +206,7 @@ def test_without_a_limit_there_is_room_for_what_open_files_allow(house: House) -
 
 def test_an_app_has_the_login_policy_that_it_is_given(house: House) -> None:
     node = house.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
-    assert {name: app.policy for name, app in node.hub.apps.items()} == {"7": "multi", "8": "newest"}
+    assert {name: app.policy for name, app in node.hub.apps.items()} == {"7": "multi", "8": "multi"}
 
 
 def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(house: House) -> None:
@@ -291,7 +291,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
     )
     assert manager["users"] == ["101_马远"]
     detailed = node.state(False, detail=True)
-    assert detailed["apps"] == {"101": 1, "102": 0, "103": 0, "104": 0}
+    assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
     assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)

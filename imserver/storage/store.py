@@ -78,12 +78,16 @@ class Store:
         """Greenlet: look for news, until it is killed."""
         while True:
             gevent.sleep(self._settings.look_seconds)
-            try:
-                self.look()
-            except StorageUnavailable as error:
-                log.debug("a look into the database failed: %s", error)
-            except Exception:
-                log.exception("a look into the database failed")
+            self.look_again()
+
+    def look_again(self) -> None:
+        """Look for news; what goes wrong is logged."""
+        try:
+            self.look()
+        except StorageUnavailable as error:
+            log.debug("a look into the database failed: %s", error)
+        except Exception:
+            log.exception("a look into the database failed")
 
     def close(self) -> None:
         """Give the database back; nothing may be asked any more."""
