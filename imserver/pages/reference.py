@@ -29,6 +29,10 @@ _BOUNDS: Final = (
     "maxItems",
     "pattern",
 )
+_UPGRADE: Final = (
+    "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
+    "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
+)
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 Document = Mapping[str, Any]
@@ -150,6 +154,10 @@ def operations_of(document: Document) -> Iterator[tuple[str, str, Document]]:
 def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     """A line for a shell that makes this request, with the examples of the document in it."""
     words = ["curl"]
+    if "101" in operation["responses"]:
+        words.append(_UPGRADE)
+    elif "text/event-stream" in operation["responses"].get("200", {}).get("content", {}):
+        words.append("-N")
     if any("key" in need for need in operation["security"]):
         words.append('-H "Authorization: Bearer $KEY"')
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
@@ -172,6 +180,8 @@ def _example(content: Document) -> Any:
 
 
 def _pretty(example: Any) -> str:
+    if isinstance(example, str):
+        return example
     return "" if example is None else json.dumps(example, ensure_ascii=False, indent=2)
 
 

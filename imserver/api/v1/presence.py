@@ -94,7 +94,9 @@ class AppCounts(Struct):
     app: str
     users: Annotated[int, Meta(description="Users who are online.")]
     sessions: Annotated[int, Meta(description="Sessions of theirs; a user may have several.")]
-    rooms: Annotated[int, Meta(description="Rooms with a member; one that spans nodes counts on each.")]
+    rooms: Annotated[
+        int, Meta(description="Rooms with a member; of very many, one that spans nodes counts on each.")
+    ]
 
 
 class CountsAnswer(Struct):
