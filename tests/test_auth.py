@@ -1,13 +1,16 @@
 """Keys, page tokens, and the warning of demo mode."""
 
+import hashlib
 import logging
 import time
+from typing import Any
 
 import pytest
 
 from imserver.auth import ANYBODY, NOBODY, PAGE_TOKEN_PREFIX, Auth
 from imserver.config import Config
 from imserver.settings import ApiSettings, KeySettings, ServerSettings
+from imserver.storage.contract import AppRow, Changes, KeyRow
 
 SECRET = b"0123456789abcdef0123456789abcdef"
 KEYED = Config(
@@ -142,3 +145,53 @@ def test_with_keys_there_is_nothing_to_warn_of(auth: Auth, caplog: pytest.LogCap
     assert not auth.watching
     auth.look_at("chat.example.org", forwarded=True)
     assert not caplog.records
+
+
+# --- keys that are kept ---------------------------------------------------------------------------------
+
+
+def kept(key: str, **more: Any) -> KeyRow:
+    return KeyRow(f"id of {key}", hashlib.sha256(key.encode()).hexdigest(), **{"scopes": ("push",), **more})
+
+
+def test_a_kept_key_ends_demo_mode_for_good() -> None:
+    auth = Auth(Config(), SECRET)
+    ended: list[bool] = []
+    auth.on_closed = lambda: ended.append(auth.demo)
+    auth.learn(Changes(1, keys=(kept("k", apps=("101",)),)))
+    assert ended == [False]
+    assert not auth.watching
+    assert auth.caller("") is NOBODY
+    caller = auth.caller("Bearer k")
+    assert (caller.scopes, caller.apps, caller.key) == ({"push"}, {"101"}, "id of k")
+    auth.learn(Changes(2, keys=(kept("k", revoked=5),)))
+    assert auth.caller("Bearer k") is NOBODY
+    auth.reload(Config())
+    assert not auth.demo
+    assert ended == [False]
+
+
+def test_only_revoked_keys_are_keys_too() -> None:
+    auth = Auth(Config(), SECRET)
+    auth.learn(Changes(1, keys=(kept("k", revoked=5),)))
+    assert not auth.demo
+
+
+def test_apps_alone_leave_demo_mode_as_it_is() -> None:
+    auth = Auth(Config(), SECRET)
+    auth.learn(Changes(1, apps=(AppRow("105", {}),)))
+    assert auth.caller("") is ANYBODY
+
+
+def test_kept_and_configured_keys_hold_side_by_side_and_survive_a_reload(auth: Auth) -> None:
+    auth.learn(Changes(1, keys=(kept("k"),)))
+    auth.reload(KEYED)
+    assert auth.caller("Bearer k").key == "id of k"
+    digest = hashlib.sha256(b"the key").hexdigest()
+    assert auth.caller("Bearer the key").key == f"config:{digest[:8]}"
+
+
+def test_a_key_that_is_revoked_but_configured_too_holds_as_configured(auth: Auth) -> None:
+    auth.learn(Changes(1, keys=(kept("the key"),)))
+    auth.learn(Changes(2, keys=(kept("the key", revoked=5),)))
+    assert auth.caller("Bearer the key").key.startswith("config:")
