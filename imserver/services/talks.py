@@ -148,9 +148,8 @@ class Talks:
             return
         assert app is not None
         assert user is not None
-        if self._rooms.count(app, room) <= self._notice_members:
-            event = Event("left", user, LEFT_TEXT, time=int(time()))
-            self._rooms.publish(app, room, event, except_users=(user,))
+        event = Event("left", user, LEFT_TEXT, time=int(time()))
+        self._rooms.publish(app, room, event, except_users=(user,), at_most=self._notice_members)
 
     # --- being asked ----------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.docs.play import APP, at_server, browser_of, exchanges, play_frames, play_session, present
+from tests.integration.action import talking
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import Speaker, fresh, get, logged_in, post
 from tests.parent.family import Family
@@ -110,7 +111,8 @@ def test_a_transcript_is_what_goes_over_the_wire(block: Block, server: Server, t
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes of one cluster."""
-    with nodes_of(tmp_path_factory.mktemp("nodes"), 2) as two:
+    apps = {name: {} for name in ("101", "102", "103", "104", "action:1")}
+    with nodes_of(tmp_path_factory.mktemp("nodes"), 2, apps=apps) as two:
         yield two
 
 
@@ -204,11 +206,15 @@ def test_the_keys_in_redis_are_those_that_are_shown(nodes: Nodes) -> None:
     rows = table_with(ROOT / "docs" / "protocol.md", "key", "type", "value", "lives for")
     shown = [re.sub(r"<\w+>", "*", key) for row in rows for key in keys_of(row["key"])]
     first = nodes.servers[0]
-    with logged_in(first.ws, "ann", APP), nodes.redis.client() as client:
+    with (
+        logged_in(first.ws, "ann", APP),
+        talking(first.ws, "ann", room="r"),
+        nodes.redis.client() as client,
+    ):
         post(first.http, "/user/sendMessage", appID=APP, userID="ann", msgID=fresh("r"), message="hi")
         found = set(client.keys())
     assert not [key for key in found if not any(fnmatchcase(key, pattern) for pattern in shown)]
-    for pattern in shown[:4]:
+    for pattern in shown[:6]:
         assert any(fnmatchcase(key, pattern) for key in found), pattern
 
 
