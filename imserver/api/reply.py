@@ -61,6 +61,9 @@ def header_block(answer: Answer) -> bytes:
     """The header lines of an answer, each ended by CRLF; Content-Length is not among them."""
     if not answer.content_type and not answer.headers:
         return HEADERS
+    if len(answer.headers) == 1 and not answer.content_type:  # a push
+        name, value = answer.headers[0]
+        return HEADERS + f"{name}: {value}\r\n".encode("latin-1")
     lines = "".join(f"{name}: {value}\r\n" for name, value in answer.headers).encode("latin-1")
     if not answer.content_type:
         return HEADERS + lines

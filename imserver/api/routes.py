@@ -93,7 +93,7 @@ def answer(api: Api, route: Route, request: FastRequest) -> Answer:
 def _carry_out(api: Api, route: Route, request: FastRequest, caller: Caller) -> Answer:
     """Answer a request of a caller who may make it."""
     try:
-        if route.limited:
+        if api.rates.per_second and route.limited:
             api.rates.require(caller, request.host)
         if request.too_large or len(request.body) > api.body_bytes:
             return route.style.refuse(HTTP_BODY_TOO_LARGE, request)
