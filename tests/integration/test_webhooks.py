@@ -3,12 +3,19 @@
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from tests.support import Server, eventually
 
@@ -251,6 +258,53 @@ def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(asking: A
         assert seconds > 1.9, "it has two seconds"
     assert one.log_text.count("authorise_url of 101") == said + 1
     assert {post.path for post in receiver.posts} == {"/authorise"}
+
+
+def test_a_back_end_that_cannot_show_who_it_is_is_told_and_asked_nothing(
+    launch: Launch, door: str, tmp_path: Path
+) -> None:
+    certificate, key = certificate_of_loopback(tmp_path)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(certificate, key)
+    with Receiver(tls) as receiver:
+        receiver.reply = lambda _: (200, b'{"allow":true}')
+        config = {"apps": {"101": {"webhook": receiver.asked}}}
+        one = launch(door, **config)
+        assert login(one)[0] == 1004
+        assert "certificate" in one.log_text
+        assert receiver.posts == []
+        trusting = Server(
+            tmp_path / "trusting", config=config, door=door, environment={"SSL_CERT_FILE": str(certificate)}
+        )
+        assert login(trusting)[0] == 200
+        stop(trusting)
+
+
+def certificate_of_loopback(folder: Path) -> tuple[Path, Path]:
+    """A certificate that has signed itself, and its key."""
+    private = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "back end")])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(private.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(private, hashes.SHA256())
+    )
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate, key
 
 
 def test_logins_are_asked_about_side_by_side(asking: Asking) -> None:
