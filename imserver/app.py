@@ -26,6 +26,7 @@ from imserver.doors import LISTENER_KEY
 from imserver.logs import request_id
 from imserver.node import Node
 from imserver.pages import create_pages
+from imserver.pages.compiled import OPTIONS
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies
 
@@ -53,6 +54,7 @@ _PROBLEMS = {
 def create_app(node: Node) -> Flask:
     """The WSGI application of a node: what the front does not answer itself, and all of the WSGI door."""
     app = Flask("imserver", static_folder=None, template_folder=None)
+    app.jinja_options = OPTIONS
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
     app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]

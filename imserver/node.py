@@ -35,6 +35,7 @@ from imserver.hub.sweep import Sweep
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
+from imserver.pages.compiled import precompile
 from imserver.report import Report
 from imserver.services.allow_lists import AllowLists
 from imserver.services.attendance import Attendance
@@ -574,9 +575,9 @@ class Node:
 
 
 def load_modules(config: Config) -> None:
-    """Import what a node of these settings comes to import while it runs; for a process that forks nodes.
+    """Load what a node of these settings comes to load while it runs; for a process that forks nodes.
 
-    None of these modules makes anything when it is imported.
+    None of these modules makes anything when it is imported: no loop, thread, socket or file.
     """
     names = list(_LOADED_LATE)
     if config.clustered:
@@ -589,3 +590,4 @@ def load_modules(config: Config) -> None:
         names.append("urllib3")
     for name in names:
         importlib.import_module(name)
+    precompile()
