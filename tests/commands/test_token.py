@@ -27,8 +27,8 @@ def settings(folder: Path, *rows: dict[str, Any], **more: Any) -> str:
     return str(file)
 
 
-def create(file: str, *arguments: str) -> str:
-    done = run_cli("token", "create", "-c", file, "--app", "101", "--user", "ann", *arguments)
+def create(file: str, *arguments: str, app: str = "101") -> str:
+    done = run_cli("token", "create", "-c", file, "--app", app, "--user", "ann", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout.strip()
 
