@@ -3,187 +3,34 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
-from imserver.api.v1 import field
+from imserver.api.v1.app import (
+    AppCreate,
+    AppQuery,
+    AppsAnswer,
+    AppSet,
+    AppSettingsGiven,
+    AppShown,
+    AppsQuery,
+    TokenKeyShown,
+    WebhookShown,
+)
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import read, reply
 from imserver.services.tenants import BadTenant, TooManyTenants, UnknownTenant
-from imserver.settings import DialectName, WebhookEvent
 
 if TYPE_CHECKING:
     from imserver.services.tenants import Tenant
-
-NewApp = Annotated[
-    str,
-    Meta(
-        min_length=1,
-        max_length=191,
-        description="The name of the app; a number if clients of the `cmd` dialect log in to it.",
-    ),
-]
-Policy = Literal["newest", "multi", "single", "refuse"]
-Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
-Address = Annotated[str, Meta(pattern=r"^https?://")]
-Setting = Literal[
-    "login_policy",
-    "same_as",
-    "dialects",
-    "origins",
-    "origin_policy",
-    "api_allow_from",
-    "jwt",
-    "webhook",
-    "max_connections",
-    "messages_per_second",
-    "max_rooms",
-    "room_members",
-]
-
-
-class TokenKey(Struct, forbid_unknown_fields=True):
-    """A key that session tokens of the app may be signed with."""
-
-    algorithm: Literal["HS256", "RS256", "EdDSA"]
-    key: Annotated[str, Meta(min_length=1, description="HS256: the secret. Else: the public key as PEM.")]
-    kid: Annotated[str, Meta(description="Its name in the header of a token, if there are several.")] = ""
-
-
-class Webhook(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Where the back end of the app is told what happens, and asked who may log in."""
-
-    url: Annotated[Address | UnsetType, Meta(description="Where events are posted to.")] = UNSET
-    secret: Annotated[str | UnsetType, Meta(description="What the posts are signed with.")] = UNSET
-    events: Annotated[list[WebhookEvent] | UnsetType, Meta(description="Which events.")] = UNSET
-    authorise_url: Annotated[
-        Address | UnsetType, Meta(description="Who is asked, at each login, whether it may happen.")
-    ] = UNSET
-
-
-class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """What may be set for an app. What is left out stays as it is; a new app has the default."""
-
-    login_policy: Annotated[
-        Policy | UnsetType, Meta(description="What counts when a user logs in more than once.")
-    ] = UNSET
-    same_as: Annotated[
-        field.App | UnsetType, Meta(description="The app that this name is another name of.")
-    ] = UNSET
-    dialects: Annotated[
-        list[DialectName] | UnsetType, Meta(description="Protocols that may log in; none: all.")
-    ] = UNSET
-    origins: Annotated[
-        list[str] | UnsetType,
-        Meta(description="Hosts whose pages may connect, besides the server's own."),
-    ] = UNSET
-    origin_policy: Annotated[
-        Literal["any", "same_host"] | UnsetType, Meta(description="Whose pages may connect.")
-    ] = UNSET
-    api_allow_from: Annotated[
-        list[str] | UnsetType,
-        Meta(
-            description="Addresses and networks that may use the `/api/…` routes of the client dialect "
-            "without a key."
-        ),
-    ] = UNSET
-    jwt: Annotated[
-        list[TokenKey] | UnsetType, Meta(description="With one or more, a login needs a session token.")
-    ] = UNSET
-    webhook: Webhook | UnsetType = UNSET
-    max_connections: Annotated[Number | UnsetType, Meta(description="Most sessions on a node; 0: any.")] = (
-        UNSET
-    )
-    messages_per_second: Annotated[
-        Annotated[float, Meta(ge=0, le=1_000_000)] | UnsetType,
-        Meta(description="Most frames of a connection in a second; 0: any."),
-    ] = UNSET
-    max_rooms: Annotated[Number | UnsetType, Meta(description="Most rooms on a node; 0: any.")] = UNSET
-    room_members: Annotated[
-        dict[field.RoomName, list[field.User]] | UnsetType,
-        Meta(description="Users who are put into a room when they log in, by room."),
-    ] = UNSET
-
-
-class AppCreate(Struct, forbid_unknown_fields=True):
-    """A new app."""
-
-    app: NewApp
-    settings: AppSettingsGiven = msgspec.field(default_factory=AppSettingsGiven)
-
-
-class AppSet(Struct, forbid_unknown_fields=True):
-    """A change of an app that was created at run time."""
-
-    app: field.App
-    settings: AppSettingsGiven = msgspec.field(default_factory=AppSettingsGiven)
-    unset: Annotated[list[Setting], Meta(description="Settings that have their default again.")] = []
-
-
-class AppQuery(Struct, forbid_unknown_fields=True):
-    """Which app."""
-
-    app: field.App
-
-
-class AppsQuery(Struct, forbid_unknown_fields=True):
-    """Which page of the list."""
-
-    cursor: field.Cursor = ""
-    limit: field.Limit = field.USUAL_PAGE
-
-
-class TokenKeyShown(Struct):
-    """A key of session tokens, without the key itself."""
-
-    algorithm: str
-    kid: str
-
-
-class WebhookShown(Struct):
-    """The webhook of an app, without its secret."""
-
-    url: str
-    events: list[str]
-    authorise_url: str
-    signed: Annotated[bool, Meta(description="Whether a secret is set.")]
-
-
-class AppShown(Struct):
-    """An app and what is set for it. Secrets are not shown."""
-
-    app: str
-    configured: Annotated[bool, Meta(description="It stands in the configuration, and is changed there.")]
-    login_policy: Policy
-    same_as: Annotated[str, Meta(description="The app that this is another name of; empty: it is its own.")]
-    dialects: list[str]
-    origins: list[str]
-    origin_policy: Annotated[str, Meta(description="Empty: as for the server as a whole.")]
-    api_allow_from: list[str]
-    jwt: list[TokenKeyShown]
-    webhook: WebhookShown
-    max_connections: int
-    messages_per_second: float
-    max_rooms: int
-    room_members: dict[str, list[str]]
-
-
-class AppsAnswer(Struct):
-    """Some of the apps that the key reaches, in the order of their names."""
-
-    count: Annotated[int, Meta(description="How many there are, on all pages together.")]
-    apps: list[AppShown]
-    next: field.Next
-
 
 _read_create: Final = msgspec.json.Decoder(AppCreate)
 _read_set: Final = msgspec.json.Decoder(AppSet)
