@@ -36,7 +36,7 @@ OPTIONS: Final[dict[str, Any]] = {**Flask.jinja_options, "bytecode_cache": _Code
 
 
 def precompile() -> None:
-    """Compile all templates, and read what the machine knows of types of files: before processes are forked."""
+    """Compile all templates, and read what the machine knows of types of files; for a process that forks."""
     mimetypes.init()
     app = Flask("imserver", static_folder=None, template_folder=str(assets.TEMPLATES))
     app.jinja_options = OPTIONS
