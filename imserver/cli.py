@@ -137,9 +137,11 @@ def check_config(path: str | None, defaults: bool) -> None:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
     from imserver import exposure, parent  # as for serve
+    from imserver.services import rules
 
     try:
         settings = config.load(path)
+        rules.check_keys(settings)
         parent.check(settings)
         exposure.refuse_open_demo(settings)
     except errors.StartError as error:

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from msgspec import Struct
 
+from imserver.errors import StartError
 from imserver.services.authorise import Asked
 from imserver.services.rate import LimitedEncoding
 from imserver.services.tokens import BadKey, Key, load_keys, read_key_file
 from imserver.services.webhook_queue import Receiver
-from imserver.settings import TenantSettings, WebhookEvent, WebhookSettings
+from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.origins import host_name
 
@@ -121,6 +122,13 @@ class Rule:
         if known is None:
             known = self._encodings[plain] = LimitedEncoding(plain, per_second)
         connection.encoding = known
+
+
+def check_keys(config: Config) -> None:
+    """Raise :class:`imserver.errors.StartError` if a key of an app in the configuration cannot be used."""
+    for name, settings in config.apps.items():
+        if wrong := objection(name, settings):
+            raise StartError(f"apps.{name}.{wrong}")
 
 
 def objection(name: str, settings: TenantSettings) -> str:
