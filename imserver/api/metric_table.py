@@ -82,6 +82,13 @@ _PROCESS = (
         "Whether the node can do its work, as /ready says",
         lambda node: int(node.ready()),
     ),
+    Metric(
+        "imserver_database_up",
+        "gauge",
+        "Whether the database answered last; absent while nothing is kept",
+        lambda node: int(node.store.healthy()) if node.store.id else None,
+    ),
+    Metric("imserver_apps", "gauge", "Apps that the node knows", lambda node: len(node.tenants.names())),
     Metric("process_start_time_seconds", "gauge", "When it was started (Unix)", lambda node: node.started_at),
     Metric(
         "process_cpu_seconds_total", "counter", "CPU time, user and system", lambda _: sum(os.times()[:2])

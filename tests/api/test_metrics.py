@@ -49,6 +49,9 @@ class AnyNode:
         self.webhooks = FakeNode().webhooks
         self.holding = SimpleNamespace(count=4, expired=5)
         self.api = SimpleNamespace(rates=SimpleNamespace(refused=6))
+        self.rooms = SimpleNamespace(membership=SimpleNamespace(rooms=2, members=3))
+        self.store = SimpleNamespace(id="d1", healthy=lambda: True)
+        self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
         registry = SimpleNamespace(counters=Counters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2})
         self.cluster = (
             SimpleNamespace(
@@ -56,6 +59,7 @@ class AnyNode:
                 rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
                 courier=SimpleNamespace(unreadable=0),
                 strays=SimpleNamespace(followed=0, unreached=0),
+                connections=SimpleNamespace(unreached=0),
             )
             if clustered
             else None
@@ -121,7 +125,7 @@ SHOWN_OTHERWISE = ("http_fast", "http_handed_over", "http_refused", "outbox_byte
 def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
     alone = described(render(AnyNode(clustered=False), "n"))
     assert alone == [
-        m.name for m in METRICS if not re.match("imserver_(registry|rpc|cluster|strays)_", m.name)
+        m.name for m in METRICS if not re.match("imserver_(registry|rpc|cluster|strays|connections_unreached)_", m.name)
     ]
     assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
 
