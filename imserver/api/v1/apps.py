@@ -23,7 +23,7 @@ from imserver.api.v1.app import (
     TokenKeyShown,
     WebhookShown,
 )
-from imserver.api.v1.operation import Operation
+from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import read, reply
@@ -181,6 +181,7 @@ OPERATIONS: Final = (
         body=AppCreate,
         answer=AppShown,
         status=201,
+        links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
         problems=(
             errors.HTTP_INVALID_REQUEST,
             errors.HTTP_FORBIDDEN,

@@ -198,6 +198,10 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
         content["examples"] = {"example": {"value": row.example_answer}}
     if row.status != HTTPStatus.SWITCHING_PROTOCOLS:
         good["content"] = {row.content_type: content}
+    if row.links:
+        good["links"] = {
+            link.name: {"operationId": link.operation, "parameters": link.parameters} for link in row.links
+        }
     by_status: dict[int, list[HttpProblem]] = {}
     for problem in problems_of(row):
         by_status.setdefault(problem.status, []).append(problem)

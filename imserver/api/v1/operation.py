@@ -26,6 +26,17 @@ class Header(Struct, frozen=True):
     example: Any = None
 
 
+class Link(Struct, frozen=True):
+    """What an answer is good for: the operation that is asked next, and where its parameters come from.
+
+    ``parameters`` are runtime expressions of OpenAPI, by the parameter's name.
+    """
+
+    name: str
+    operation: str
+    parameters: dict[str, str]
+
+
 class Operation(Struct, frozen=True):
     """One route. ``scope``: what a caller's key has to allow (``""``: no key needed).
 
@@ -51,6 +62,7 @@ class Operation(Struct, frozen=True):
     problems: tuple[HttpProblem, ...] = ()
     headers: tuple[Header, ...] = ()
     answer_headers: tuple[Header, ...] = ()
+    links: tuple[Link, ...] = ()
     rules: dict[str, Any] = {}
     example_query: dict[str, Any] | None = None
     example_body: Any = None

@@ -11,7 +11,7 @@ from imserver.api.call import Api, Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.v1 import field
-from imserver.api.v1.operation import Operation
+from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
@@ -169,6 +169,16 @@ OPERATIONS: Final = (
         query=PresenceQuery,
         answer=PresenceAnswer,
         problems=APP_PROBLEMS,
+        links=(
+            Link(
+                "connection",
+                "get_connections_show",
+                {
+                    "app": "$request.query.app",
+                    "connection": "$response.body#/users/0/sessions/0/connection",
+                },
+            ),
+        ),
         example_query={"app": "101", "user": "ann"},
         example_answer={
             "online_count": 1,
@@ -218,6 +228,18 @@ OPERATIONS: Final = (
         query=UsersQuery,
         answer=UsersAnswer,
         problems=APP_PROBLEMS,
+        links=(
+            Link(
+                "page",
+                "get_users",
+                {"app": "$request.query.app", "cursor": "$response.body#/next"},
+            ),
+            Link(
+                "user",
+                "get_presence",
+                {"app": "$request.query.app", "user": "$response.body#/users/0"},
+            ),
+        ),
         example_query={"app": "101", "limit": 1},
         example_answer={"count": 2, "users": ["ann"], "next": "YW5u", "missing_nodes": []},
     ),

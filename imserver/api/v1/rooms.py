@@ -11,7 +11,7 @@ from imserver.api.call import Api, Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
-from imserver.api.v1.operation import Operation
+from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.room import (
@@ -179,6 +179,13 @@ OPERATIONS: Final = (
         query=RoomsQuery,
         answer=RoomsAnswer,
         problems=APP_PROBLEMS,
+        links=(
+            Link(
+                "members",
+                "get_rooms_members",
+                {"app": "$request.query.app", "room": "$response.body#/rooms/0/room"},
+            ),
+        ),
         example_query={"app": "101"},
         example_answer={
             "count": 1,
@@ -198,6 +205,22 @@ OPERATIONS: Final = (
         query=MembersQuery,
         answer=MembersAnswer,
         problems=APP_PROBLEMS,
+        links=(
+            Link(
+                "page",
+                "get_rooms_members",
+                {
+                    "app": "$request.query.app",
+                    "room": "$request.query.room",
+                    "cursor": "$response.body#/next",
+                },
+            ),
+            Link(
+                "connection",
+                "get_connections_show",
+                {"app": "$request.query.app", "connection": "$response.body#/members/0/connection"},
+            ),
+        ),
         example_query={"app": "101", "room": "lobby"},
         example_answer={
             "count": 1,

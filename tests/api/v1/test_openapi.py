@@ -105,6 +105,18 @@ def test_every_refusal_is_told_under_its_status(row: Operation) -> None:
     assert not row.scope or {"401", "429"} <= set(responses)
 
 
+def test_links_name_operations_and_their_parameters() -> None:
+    known = {
+        operation["operationId"]: {parameter["name"] for parameter in operation["parameters"]}
+        for methods in DOCUMENT["paths"].values()
+        for operation in methods.values()
+    }
+    links = [link for row in DOCUMENTED for link in row.links]
+    assert links
+    for link in links:
+        assert set(link.parameters) <= known[link.operation]
+
+
 def test_limits_of_this_server_stand_in_the_schemas() -> None:
     users = DOCUMENT["components"]["schemas"]["PresenceRequest"]["properties"]["users"]
     assert users["maxItems"] == 123
