@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.model import Event
+from imserver.protocol.client import ClientDialect
 from imserver.services.connections import Joined, Left
 from imserver.services.courier import ToConnection, ToRoom
 from imserver.services.pushing import Outcome
@@ -590,3 +591,45 @@ def test_items_for_rooms_and_connections_that_are_not_here_cost_nothing(nodes: S
     assert texts(client) == [[]]
     assert peer.connections.unreached == 3
     assert peer.courier.unreadable == 0
+
+
+# --- users that are connections -----------------------------------------------------------------------------
+
+
+def browser(node: ClusterWorld, app: str = "system:shop") -> tuple[str, Client]:
+    """A connection of the client dialect, whose user is its own id."""
+    connection, client = node.connect(dialect=ClientDialect())
+    made = node.connections.ids.id_of(node.connections.ids.next_number())
+    node.hub.join(node.hub.open(app, "multi"), connection, made, "")
+    return made, client
+
+
+def test_users_of_the_client_dialect_are_found_by_their_ids(nodes: Several) -> None:
+    ann, _ = browser(nodes[1])
+    bob, _ = browser(nodes[2])
+    for node in nodes.nodes.values():
+        node.registry.asked.clear()
+        found = node.presence.sessions("system:shop", [bob, "nobody", ann])
+        assert [[(each.connection, each.node) for each in places] for places in found.sessions] == [
+            [(bob, "127.0.0.1:9002")],
+            [],
+            [(ann, "127.0.0.1:9001")],
+        ]
+        assert node.presence.are_online("system:shop", [ann, bob, "nobody", ""]) == [True, True, False, False]
+        assert node.presence.are_online("system:other", [ann, bob]) == [False, False]
+        assert node.registry.asked == []
+
+
+def test_browsers_join_and_are_told_wherever_they_are(nodes: Several) -> None:
+    ann, a = browser(nodes[1])
+    bob, b = browser(nodes[2])
+    for made in (ann, bob):
+        assert nodes[3].connections.join("system:shop", made, LOBBY) == Joined.JOINED
+    assert nodes[3].rooms.publish("system:shop", LOBBY, HELLO) == Outcome.SENT
+    assert nodes[3].connections.push("system:shop", bob, event("bob alone")) == Outcome.SENT
+    turn()
+    for client, words in ((a, [b"hello"]), (b, [b"hello", b"bob alone"])):
+        client.probe(b"settled")
+        payloads = client.payloads()
+        assert len(payloads) == len(words)
+        assert all(word in payload for word, payload in zip(words, payloads, strict=True))
