@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import jwt
 import pytest
 
 from tests.support import Server, eventually
@@ -490,6 +491,28 @@ def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, do
         for key, code in (("", 1003), ("k-other-key-for-tests", 1003), ("k-action-key-for-tests", 200)):
             answer = ask_with(server, path, key)
             assert answer.json["code"] == code, (path, key)
+
+
+def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Launch, door: str) -> None:
+    secret = "s" * 40
+    apps = {"action:1": {"jwt": [{"algorithm": "HS256", "key": secret}]}, "action:2": {}}
+    server = launch(door, apps=apps)
+
+    def token(user: str, app: str = "action:1", seconds: float = 60) -> str:
+        return jwt.encode({"sub": user, "app": app, "exp": time.time() + seconds}, secret, "HS256")
+
+    def login(one: Talker, user: str, given: str, app: int = 1) -> int:
+        return one.ask_action("login", {**login_data(user, app, room="r"), "token": given})[0]
+
+    with talker(server.ws) as one, talking(server.ws, "free", app=2):
+        for wrong in ("", "x", token("bob"), token("ann", "action:2"), token("ann", seconds=-1)):
+            assert login(one, "ann", wrong) == 1003
+        assert login(one, "ann", token("ann")) == 200
+        assert login(one, "bob", token("ann")) == 1003
+        one.say("still ann")
+        one.hears("ann", "still ann", "ann")
+        assert login(one, "bob", token("bob", seconds=1.5)) == 200
+        one.closed(4504, seconds=5)
 
 
 def ask_with(server: Server, path: str, key: str) -> Response:
