@@ -14,6 +14,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.cluster.complaint import Complaint
 from imserver.services.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Authoriser:
         self._outgoing = outgoing
         self._turns: dict[str, BoundedSemaphore] = {}
         self._waiting: Counter[str] = Counter()
+        self._complaints: dict[str, Complaint] = {}
         self.asked = 0
         self.refused = 0
         self.undecided = 0
@@ -74,16 +76,16 @@ class Authoriser:
         self.asked += 1
         answer = None
         if self._waiting[where.app] >= MAX_WAITING:
-            log.warning("authorise_url of %s: %d logins wait already", where.app, MAX_WAITING)
+            self._complain(where.app, f"{MAX_WAITING} logins wait already")
         else:
             self._waiting[where.app] += 1
             try:
                 with gevent.Timeout(ASK_SECONDS):
                     answer = self._ask(where, _encode(facts))
             except gevent.Timeout:
-                log.warning("authorise_url of %s: no answer within %g s", where.app, ASK_SECONDS)
+                self._complain(where.app, f"no answer within {ASK_SECONDS:g} s")
             except Unreachable as problem:
-                log.warning("authorise_url of %s: %s", where.app, problem)
+                self._complain(where.app, problem)
             finally:
                 self._waiting[where.app] -= 1
                 if not self._waiting[where.app]:
@@ -92,6 +94,13 @@ class Authoriser:
         self.undecided += answer is None
         self.refused += answer is not None and not answer.allow
         return answer
+
+    def _complain(self, app: str, problem: object) -> None:
+        """Say what is wrong with a back end: once, then once a minute."""
+        complaint = self._complaints.get(app)
+        if complaint is None:
+            complaint = self._complaints[app] = Complaint(log, "authorise_url of %s: %s")
+        complaint(app, problem)
 
     def _ask(self, where: Asked, body: bytes) -> Answer:
         turns = self._turns.setdefault(where.app, BoundedSemaphore(ASKED_AT_ONCE))
