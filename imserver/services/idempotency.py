@@ -81,6 +81,8 @@ class Ids:
         key = self._dedupe.claim("", name)
         if key is None:
             return self._first(self._dedupe.key("", name), digest)
+        if self._registry is None:
+            return Ticket(name, digest, key)
         claim: Claim | None = None
         mine = False
         try:
@@ -141,23 +143,27 @@ class Ids:
     def end(self, ticket: Ticket, outcomes: Sequence[Outcome]) -> None:
         """The request was carried out; with no outcomes, or none that was accepted, its id is free again."""
         accepted = not _ACCEPTED.isdisjoint(outcomes)
+        key = ticket.key
         if accepted:
-            self._remember(ticket.key, ticket.digest, outcomes)
-        self._dedupe.settle(ticket.key, accepted)
+            kept = self._firsts[key] = _digest_bytes(ticket.digest) + bytes(outcomes)
+            self._bytes += _ENTRY_BYTES + len(kept)
+            if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
+                self._older, self._firsts, self._bytes = self._firsts, {}, 0
+        self._dedupe.settle(key, accepted)
         if ticket.claim is not None and self._registry is not None:
             self._registry.settle(ticket.claim, accepted)
 
     def _claim(self, name: str) -> Claim | None:
         """Claim in the cluster, waiting for the outcome of whoever holds it; None: there is nobody to ask."""
         deadline = monotonic() + CLAIM_SECONDS
-        while self._registry is not None:
+        assert self._registry is not None
+        while True:
             claims = self._registry.claim([name])
             if claims is None:
                 return None
             if claims[0].state != "pending" or monotonic() > deadline:
                 return claims[0]
             gevent.sleep(_LOOK_SECONDS)
-        return None
 
     def _first(self, key: int, digest: int) -> First | None:
         kept = self._firsts.get(key) or self._older.get(key)
@@ -166,12 +172,6 @@ class Ids:
         if kept[:_DIGEST_BYTES] != _digest_bytes(digest):
             raise IdReused
         return First(kept[_DIGEST_BYTES:])
-
-    def _remember(self, key: int, digest: int, outcomes: Sequence[Outcome]) -> None:
-        kept = self._firsts[key] = _digest_bytes(digest) + bytes(outcomes)
-        self._bytes += _ENTRY_BYTES + len(kept)
-        if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
-            self._older, self._firsts, self._bytes = self._firsts, {}, 0
 
 
 def _digest_bytes(digest: int) -> bytes:

@@ -108,7 +108,8 @@ class Publishing:
         """Tell users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
-        self._let_held_go_first(app, users)
+        if self._holding.count:
+            self._let_held_go_first(app, users)
         outcomes = self._pushes.reach(app, users, event, device)
         if (ttl_seconds or self.on_absent is not None) and Outcome.NOT_SENT in outcomes:
             for index, outcome in enumerate(outcomes):
@@ -123,7 +124,8 @@ class Publishing:
                 self._connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
-        self._let_held_go_first(app, users)
+        if self._holding.count:
+            self._let_held_go_first(app, users)
         outcomes = self._pushes.reach_each(app, users, events)
         if self.on_absent is not None:
             for user, event, outcome in zip(users, events, outcomes, strict=True):
@@ -133,10 +135,9 @@ class Publishing:
 
     def _let_held_go_first(self, app: str, users: Sequence[str]) -> None:
         holding = self._holding
-        if holding.count:
-            for user in users:
-                if holding.waits_for(app, user):
-                    holding.deliver(app, user)
+        for user in users:
+            if holding.waits_for(app, user):
+                holding.deliver(app, user)
 
     def _miss(self, app: str, user: str, event: Event, ttl_seconds: float, device: str | None) -> Outcome:
         """A user is not there: say so, and hold what is for them."""

@@ -21,6 +21,17 @@ MAX_HEADERS = 100
 """Most header lines in a request."""
 
 
+_USUAL_NAMES = {
+    spelt.encode(): name
+    for name in (
+        *("accept", "accept-encoding", "authorization", "connection", "content-length", "content-type"),
+        *("host", "idempotency-key", "upgrade", "user-agent", "x-forwarded-for", "x-request-id"),
+    )
+    for spelt in (name, name.title())
+}
+"""Names as clients spell them; to know them is cheaper than to decode them."""
+
+
 class BadHead(Exception):
     """The head cannot be served; ``problem`` is what the client is told, ``args`` what the log is."""
 
@@ -54,7 +65,7 @@ class ParsedHead:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Called by the parser."""
-        key = name.decode("latin-1").lower()
+        key = _USUAL_NAMES.get(name) or name.decode("latin-1").lower()
         text = value.decode("latin-1").strip()
         known = self.headers.get(key)
         if known is not None and key == "host":
@@ -108,8 +119,11 @@ def parse_head(data: bytes) -> ParsedHead:
             parsed.absolute = True
             parsed.url = b"/" + rest.partition(b"/")[2]
     # The parser's own answer is gone once a message without a body is complete.
-    wishes = [wish.strip() for wish in headers.get("connection", "").lower().split(",")]
-    parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
+    if "connection" in headers:
+        wishes = [wish.strip() for wish in headers["connection"].lower().split(",")]
+        parsed.keep_alive = "close" not in wishes and (parsed.version == "1.1" or "keep-alive" in wishes)
+    else:
+        parsed.keep_alive = parsed.version == "1.1"
     if "content-length" in headers:
         parsed.length = int(headers["content-length"])
     if "transfer-encoding" in headers:
