@@ -12,7 +12,7 @@ from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.docs.play import Shell, matches
 from tests.integration.client import Listener
-from tests.integration.raw import CLOSE, PING
+from tests.integration.raw import CLOSE
 from tests.support import ROOT
 
 PROTOCOL = ROOT / "docs" / "protocol.md"
@@ -50,9 +50,7 @@ def test_a_transcript_of_clients_is_what_goes_over_the_wire(
 
 def heard(one: Listener) -> str:
     """What a listener gets next, as the documents write it; it remembers its id."""
-    found = one.frame()
-    while found.opcode == PING:
-        found = one.frame()
+    found = one.unasked()
     if found.opcode == CLOSE:
         one.over = True
         return f"close {found.close_code}"

@@ -39,14 +39,23 @@ class Listener(Raw):
         self.id = first.json["data"]["clientId"]
         return self
 
+    def unasked(self, seconds: float = PATIENCE_SECONDS) -> Frame:
+        """The next frame that is no ping."""
+        while (found := self.frame(seconds)).opcode == PING:
+            self.send(frame(PONG, found.payload))
+        return found
+
     def message(self, seconds: float = PATIENCE_SECONDS) -> Frame:
         """The next text frame."""
-        while True:
-            found = self.frame(seconds)
-            if found.opcode != PING:
-                assert found.opcode == TEXT, found
-                return found
-            self.send(frame(PONG, found.payload))
+        found = self.unasked(seconds)
+        assert found.opcode == TEXT, found
+        return found
+
+    def quiet(self) -> None:
+        """Nothing comes before the answer to a ping sent now, but the server's own pings."""
+        self.send(frame(PING, b"quiet?"))
+        found = self.unasked()
+        assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
 
     def told(self, seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """The next pushed frame, whose keys and id are checked."""
@@ -67,9 +76,7 @@ class Listener(Raw):
 
     def closed_by_server(self, *codes: int) -> None:
         """The next frame must be a close; nothing follows it."""
-        found = self.frame()
-        while found.opcode == PING:
-            found = self.frame()
+        found = self.unasked()
         assert found.opcode == CLOSE, found
         assert found.close_code in codes, found
         self.send(frame(CLOSE, found.payload))
