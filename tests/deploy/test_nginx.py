@@ -13,6 +13,7 @@ import yaml
 
 from imserver import assets
 from tests.conftest import StartServer
+from tests.integration.action import talking
 from tests.integration.cmd import form_request, fresh, get, logged_in, post, speaker
 from tests.integration.raw import Address, Ended, Raw, request
 from tests.support import Server, eventually
@@ -98,6 +99,14 @@ def test_a_client_is_told_where_it_came_from_when_it_asks_for_a_gateway(nginx: N
     with Raw(nginx.address) as client:
         answer = client.ask(request("/gateway", host=f"127.0.0.1:{nginx.address[1]}"))
     assert answer.json == {"url": f"ws://127.0.0.1:{nginx.address[1]}/acc"}
+
+
+def test_every_dialect_reaches_a_node(nginx: Nginx) -> None:
+    with logged_in(nginx.address, fresh("u"), 101) as one:
+        assert one.ask_cmd("heartbeat", {})[0] == 200
+    with talking(nginx.address, fresh("u"), room="r") as one:
+        one.say("hello")
+        assert one.told()["content"] == "hello"
 
 
 def test_metrics_are_not_shown_to_the_world(nginx: Nginx, servers: list[Server]) -> None:
