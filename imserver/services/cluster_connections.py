@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final, TypeVar
 
+import gevent
 import msgspec
 
 from imserver.cluster.contract import Lease, Registry
@@ -20,6 +21,11 @@ from imserver.services.pushing import Outcome
 from imserver.services.questions import Questions, encode
 from imserver.services.room_questions import About, JoinRoom, LeaveRoom
 from imserver.services.rooms import check_name
+
+T = TypeVar("T")
+
+ASKED_TOGETHER: Final = 100
+"""Connections of one node that are asked about in one question."""
 
 
 class ClusterConnections(LocalConnections):
@@ -50,9 +56,9 @@ class ClusterConnections(LocalConnections):
 
     def add_to(self, questions: Questions) -> None:
         """Answer what other nodes ask."""
-        join, leave, about = super().join, super().leave, super().about
-        questions.add("join", JoinRoom, lambda a: join(a.app, a.connection, a.room, a.about))
-        questions.add("leave", LeaveRoom, lambda a: leave(a.app, a.connection, a.room))
+        join, leave, about = super().join_each, super().leave_each, super().about
+        questions.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
+        questions.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
         questions.add("about", About, lambda a: about(a.app, a.connections))
 
     def received(self, item: ToConnection) -> None:
@@ -99,39 +105,75 @@ class ClusterConnections(LocalConnections):
 
     # --- asking ---------------------------------------------------------------------------------------------
 
-    def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
+    def join_each(
+        self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
+    ) -> list[Joined]:
         """See :class:`imserver.services.connections.Connections`."""
         check_name(room)
-        lease = self.node_of(connection_id)
-        if lease is None:
-            return super().join(app, connection_id, room, about)
-        asked = JoinRoom(app, connection_id, room, about)
-        return self._ask_node(lease, "join", asked, Joined, Joined.FAILED)  # type: ignore[no-any-return]
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.join_here(app, connection_id, room, about),
+            "join",
+            lambda ids: JoinRoom(app, ids, room, about),
+            Joined,
+            Joined.FAILED,
+        )
 
-    def leave(self, app: str, connection_id: str, room: str) -> Left:
+    def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
         """See :class:`imserver.services.connections.Connections`."""
-        lease = self.node_of(connection_id)
-        if lease is None:
-            return super().leave(app, connection_id, room)
-        asked = LeaveRoom(app, connection_id, room)
-        return self._ask_node(lease, "leave", asked, Left, Left.FAILED)  # type: ignore[no-any-return]
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.leave_here(app, connection_id, room),
+            "leave",
+            lambda ids: LeaveRoom(app, ids, room),
+            Left,
+            Left.FAILED,
+        )
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
         """See :class:`imserver.services.connections.Connections`."""
-        found: dict[str, ConnectionInfo | None] = {}
-        elsewhere: dict[str, list[str]] = {}
-        leases: dict[str, Lease] = {}
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.about_here(app, connection_id),
+            "about",
+            lambda ids: About(app, ids),
+            ConnectionInfo | None,
+            None,
+        )
+
+    def _of_each(
+        self,
+        connection_ids: Sequence[str],
+        here: Callable[[str], T],
+        kind: str,
+        question: Callable[[Sequence[str]], Any],
+        answer: Any,
+        silent: T,
+    ) -> list[T]:
+        """What became of each connection, in their order: those of this node by ``here``, those of others by
+        ``question``, :data:`ASKED_TOGETHER` at a time, all nodes at once; ``silent`` where a node is."""
+        found: dict[str, T] = {}
+        elsewhere: dict[int, list[str]] = {}
+        leases: dict[int, Lease] = {}
         for connection_id in dict.fromkeys(connection_ids):
             lease = self.node_of(connection_id)
-            if lease is None:
-                found[connection_id] = self.about_here(app, connection_id)
-            else:
-                leases[lease.node] = lease
-                elsewhere.setdefault(lease.node, []).append(connection_id)
-        for node, asked in elsewhere.items():
-            answer = self._ask_node(leases[node], "about", About(app, asked), list[ConnectionInfo | None], [])
-            found |= zip(asked, answer, strict=False)
-        return [found.get(connection_id) for connection_id in connection_ids]
+            if lease is not None:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(connection_id)
+
+        def ask(lease: Lease, ids: list[str]) -> None:
+            for first in range(0, len(ids), ASKED_TOGETHER):
+                part = ids[first : first + ASKED_TOGETHER]
+                answers = self._ask_node(lease, kind, question(part), list[answer], [])
+                found.update(zip(part, answers, strict=False))
+
+        asking = [gevent.spawn(ask, leases[epoch], ids) for epoch, ids in elsewhere.items()]
+        away = {connection_id for ids in elsewhere.values() for connection_id in ids}
+        for connection_id in connection_ids:
+            if connection_id not in away and connection_id not in found:
+                found[connection_id] = here(connection_id)
+        gevent.joinall(asking)
+        return [found.get(connection_id, silent) for connection_id in connection_ids]
 
     def ask(self, connection_id: str, kind: str, asked: Any, answer: Any) -> Any:
         """See :class:`imserver.services.connections.Connections`."""

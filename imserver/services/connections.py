@@ -20,7 +20,7 @@ from imserver.model import Event
 from imserver.services.connection_ids import ConnectionIds
 from imserver.services.pushing import Outcome
 from imserver.services.questions import Questions, encode
-from imserver.services.rooms import RoomRefused, Rooms
+from imserver.services.rooms import RoomRefused, Rooms, check_name
 from imserver.transport.connection import OPEN, Connection
 
 NAMED_BY_ID: Final = "client"
@@ -94,8 +94,16 @@ class Connections(Protocol):
     def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
         """See :meth:`imserver.services.rooms.Rooms.join`. Raises RoomRefused for a bad name only."""
 
+    def join_each(
+        self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
+    ) -> list[Joined]:
+        """The same for many, in their order, with one question to each node."""
+
     def leave(self, app: str, connection_id: str, room: str) -> Left:
         """Take it out of a room."""
+
+    def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
+        """The same for many, in their order, with one question to each node."""
 
     def rooms_of(self, app: str, connection_id: str) -> list[str] | None:
         """The names of its rooms in the order of joining; None: it is not there, or its node is silent."""
@@ -215,15 +223,25 @@ class LocalConnections:
 
     def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
         """See :class:`Connections`."""
+        return self.join_each(app, (connection_id,), room, about)[0]
+
+    def join_each(
+        self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
+    ) -> list[Joined]:
+        """See :class:`Connections`."""
+        check_name(room)
+        return [self.join_here(app, connection_id, room, about) for connection_id in connection_ids]
+
+    def join_here(self, app: str, connection_id: str, room: str, about: bytes) -> Joined:
+        """Let a connection join, if it is on this node."""
         connection = self.find(app, connection_id)
         if connection is None:
             return Joined.UNKNOWN
         try:
             new = self.rooms.join(app, room, connection)
-        except RoomRefused as refused:
-            if refused.full:
-                return Joined.FULL
-            raise
+        except RoomRefused:
+            # Its name is in order: there are too many rooms.
+            return Joined.FULL
         if room not in self.rooms.rooms_of(connection):
             return Joined.UNKNOWN
         for tell in self.on_join:
@@ -232,6 +250,14 @@ class LocalConnections:
 
     def leave(self, app: str, connection_id: str, room: str) -> Left:
         """See :class:`Connections`."""
+        return self.leave_each(app, (connection_id,), room)[0]
+
+    def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
+        """See :class:`Connections`."""
+        return [self.leave_here(app, connection_id, room) for connection_id in connection_ids]
+
+    def leave_here(self, app: str, connection_id: str, room: str) -> Left:
+        """Let a connection leave, if it is on this node. Never switches."""
         connection = self.find(app, connection_id)
         if connection is None:
             return Left.UNKNOWN

@@ -34,19 +34,19 @@ class HallsAnswer(Struct, frozen=True, array_like=True):
 
 
 class JoinRoom(Struct, frozen=True, array_like=True):
-    """Let a connection of yours join a room; answered with what became of it."""
+    """Let connections of yours join a room; answered with what became of each."""
 
     app: str
-    connection: str
+    connections: Sequence[str]
     room: str
     about: bytes = b""
 
 
 class LeaveRoom(Struct, frozen=True, array_like=True):
-    """Take a connection of yours out of a room; answered with what became of it."""
+    """Take connections of yours out of a room; answered with what became of each."""
 
     app: str
-    connection: str
+    connections: Sequence[str]
     room: str
 
 

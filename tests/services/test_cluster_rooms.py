@@ -8,8 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
+from imserver.cluster.contract import Lease
 from imserver.model import Event
 from imserver.protocol.client import ClientDialect
+from imserver.services.cluster_connections import ASKED_TOGETHER
 from imserver.services.connections import Joined, Left
 from imserver.services.courier import ToConnection, ToRoom
 from imserver.services.pushing import Outcome
@@ -540,6 +542,47 @@ def test_connections_join_rooms_from_any_node_and_are_reached_at_once(nodes: Sev
     assert nodes[1].connections.leave(MULTI, made, LOBBY) == Left.ABSENT
     with pytest.raises(RoomRefused):
         nodes[1].connections.join(MULTI, made, "")
+
+
+def test_many_connections_join_and_leave_with_one_question_to_each_node(
+    nodes: Several, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made, clients = [], []
+    for number in range(12):
+        node = nodes[1 + number % 3]
+        connection, client = node.login(MULTI, f"u{number}")
+        made.append(node.connections.id_of(connection))
+        clients.append(client)
+    asked: list[str] = []
+    ask = nodes[1].rpc.ask
+
+    def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+        asked.append(f"{kind} {lease.epoch}")
+        return ask(lease, kind, body, timeout)
+
+    monkeypatch.setattr(nodes[1].rpc, "ask", listening)
+    texts(*clients)
+    ids = [made[0], "no id", *made]
+    expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
+    assert nodes[1].connections.join_each(MULTI, ids, LOBBY) == expected
+    assert sorted(asked) == ["join 2", "join 3"]
+    nodes[1].rooms.publish(MULTI, LOBBY, HELLO)
+    assert texts(*clients) == [["hello"]] * 12
+    assert nodes[1].connections.join_each(MULTI, made, LOBBY) == [Joined.MEMBER] * 12
+    nodes[1].rpc.cut = {3}
+    left = nodes[1].connections.leave_each(MULTI, made, LOBBY)
+    assert left == [Left.LEFT, Left.LEFT, Left.FAILED] * 4
+    assert nodes[1].connections.join_each(MULTI, [], LOBBY) == []
+
+
+def test_more_connections_than_fit_into_a_question_are_asked_about_in_turns(nodes: Several) -> None:
+    made = []
+    for number in range(2 * ASKED_TOGETHER + 5):
+        connection, _ = nodes[2].login(MULTI, f"u{number}")
+        made.append(nodes[2].connections.id_of(connection))
+    assert nodes[1].connections.join_each(MULTI, made, LOBBY) == [Joined.JOINED] * len(made)
+    users = [info.user for info in nodes[1].connections.about(MULTI, made) if info is not None]
+    assert users == [f"u{number}" for number in range(len(made))]
 
 
 def test_a_full_app_is_full_from_any_node(nodes: Several) -> None:
