@@ -113,6 +113,12 @@ def test_the_console_script_finds_the_default_configuration(installed: Path, tmp
     assert manual == assets.DEFAULT_CONFIG.read_text(encoding="utf-8")
 
 
+def test_the_installed_package_can_make_its_database(installed: Path, tmp_path: Path) -> None:
+    """The steps that make the tables are looked for as files."""
+    run(installed / "imserver", "app", "create", "105", "--data-dir", "kept", folder=tmp_path)
+    assert "105" in run(installed / "imserver", "app", "list", "--data-dir", "kept", folder=tmp_path)
+
+
 def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, tmp_path: Path) -> None:
     server = Server(
         tmp_path / "elsewhere", command=(str(installed / "imserver"),), environment={"PYTHONPATH": ""}

@@ -15,7 +15,10 @@ Engine = Literal["sqlite", "postgresql", "mysql"]
 DEFAULT_FILE: Final = "imserver.db"
 """The SQLite file in the data folder, where nothing else is configured."""
 
-_DRIVERS: Final = {
+DRIVERS: Final[dict[Engine, str]] = {"sqlite": "sqlite3", "postgresql": "psycopg", "mysql": "pymysql"}
+"""The module that speaks to each kind of database."""
+
+_SCHEMES: Final = {
     "postgresql": "postgresql+psycopg",
     "postgres": "postgresql+psycopg",
     "mysql": "mysql+pymysql",
@@ -51,7 +54,7 @@ def place_of(settings: StorageSettings, data_dir: str) -> Place:
     if scheme == "sqlite":
         return _file(Path(rest[1:]), configured=True)
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
-    return Place(engine, f"{_DRIVERS[scheme]}://{rest}", None, True)
+    return Place(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)
 
 
 def _file(path: Path, configured: bool) -> Place:

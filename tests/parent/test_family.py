@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import eventually, merged
+from tests.integration.raw import ask
+from tests.support import eventually, merged, run_cli
 from tests.test_serving import in_terminal
 
 from .conftest import StartFamily
@@ -360,3 +361,28 @@ def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_fam
     assert family.log_text.count("the parent process is gone") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.http)
+
+
+def test_the_nodes_share_what_is_kept_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
+    family = start_family(processes=2, config={"storage": {"look_seconds": 0.1}})
+    data = family.folder / "data"
+    assert not (data / "imserver.db").exists()
+
+    def push(key: str = "") -> list[int]:
+        """The codes of pushes, each on a connection of its own: one of the nodes takes it."""
+        head = f"Authorization: Bearer {key}\r\n" if key else ""
+        form = "appID=101&userID=u&message=hi"
+        request = (
+            f"POST /user/sendMessage HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}"
+            f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n{form}"
+        )
+        return [ask(family.http, request.encode()).json["code"] for _ in range(8)]
+
+    assert push() == [200] * 8
+    made = run_cli("key", "create", "--scope", "push", "--config", str(family.config_file), seconds=30)
+    eventually(lambda: push() == [1003] * 8)
+    assert push(made.stdout.strip()) == [200] * 8
+    family.signal(signal.SIGURG)
+    first = family.pids
+    family.wait_until_replaced(*first)
+    assert push() == [1003] * 8
