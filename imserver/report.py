@@ -14,13 +14,13 @@ from imserver.metrics import resident_bytes
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
-    from imserver.node import Node
+    from imserver.parts import Parts
 
 
 class Report:
     """Reads the node's parts; owns nothing."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Parts) -> None:
         self._node = node
 
     def lease(self) -> Lease:

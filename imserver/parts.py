@@ -1,0 +1,334 @@
+"""The parts of a node, built from the configuration; nothing else knows all of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from time import time
+from typing import TYPE_CHECKING, Any
+
+from gevent.hub import get_hub
+
+from imserver.api.call import Api
+from imserver.api.metrics import render
+from imserver.api.v1.events import PATH as EVENTS_PATH
+from imserver.api.v1.events import Events
+from imserver.api.v1.publisher import Publisher
+from imserver.auth import Auth
+from imserver.cluster.contract import Lease, Registry
+from imserver.cluster.memory import MemoryRegistry
+from imserver.config import Config
+from imserver.doors import Doors
+from imserver.errors import StartError
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.hub.sweep import Sweep
+from imserver.lifecycle import DataDirectory, raise_file_limit
+from imserver.logs import RequestLog
+from imserver.metrics import Metrics
+from imserver.report import Report
+from imserver.services.allow_lists import AllowLists
+from imserver.services.attendance import Attendance
+from imserver.services.clients import Clients
+from imserver.services.connection_ids import ConnectionIds, new_birth
+from imserver.services.connections import Connections, LocalConnections
+from imserver.services.dedupe import Dedupe
+from imserver.services.delivery import Delivery
+from imserver.services.dispatch import Dispatcher
+from imserver.services.holding import Holding
+from imserver.services.idempotency import Ids
+from imserver.services.local_rooms import LocalRooms
+from imserver.services.logins import Logins
+from imserver.services.outgoing import Outgoing
+from imserver.services.overview import Overview
+from imserver.services.presence import LocalPresence, Presence
+from imserver.services.publishing import Publishing
+from imserver.services.pushing import LocalPushes, Pushes
+from imserver.services.questions import Questions, State
+from imserver.services.removals import LocalRemovals, Removals
+from imserver.services.rooms import Rooms
+from imserver.services.rules import objection
+from imserver.services.sessions import Sessions
+from imserver.services.streams import EventStreams
+from imserver.services.talks import Talks
+from imserver.services.tenants import Tenants
+from imserver.services.webhooks import Webhooks
+from imserver.speaking import paths_of
+from imserver.storage.store import Store
+from imserver.transport import poller
+from imserver.transport.connection import Carrier, Connection
+from imserver.transport.gate import Gate, Opened, host_of
+from imserver.transport.outbox import Budget, Flusher
+from imserver.transport.proxies import TrustedProxies
+from imserver.transport.stream import Streams
+
+if TYPE_CHECKING:
+    from imserver.clustering import Cluster
+
+log = logging.getLogger(__name__)
+
+_SPARE_FILES = 64
+"""Open files that are no connections: logs, listeners, requests."""
+_SPARE_FILES_OF_A_CLUSTER = 320
+"""The same with Redis and 60 other nodes, each of which takes three."""
+
+
+class Parts:
+    """Everything that a node is made of; parts are reached as attributes and own their state themselves."""
+
+    doors: Doors
+
+    def __init__(self, config: Config, request_log: RequestLog) -> None:
+        self.config = config
+        self.request_log = request_log
+        self.started_at = time()
+        self.metrics = Metrics()
+        self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
+        self.store = Store(config.storage, config.server.data_dir)
+        self.draining = False
+        self.report = Report(self)
+        self.opened: dict[str, Opened] = {}
+        """What dialects do when a connection begins, by their name."""
+        self.cluster: Cluster | None = None
+        """The other nodes; None on a node that is alone."""
+        self.http_port = config.app.http_port
+        self.ws_port = config.app.websocket_port
+
+    def build(self) -> None:
+        """Build all parts but the doors. Raises :class:`StartError` with one clear line if it cannot."""
+        config, limits = self.config, self.config.limits
+        self.max_connections = self._connection_limit(raise_file_limit())
+        self.data.start()
+        loop = get_hub().loop
+        secret = self.data.secret(config.server.secret_file)
+        self.auth = Auth(config, secret)
+        self.poller = poller.make(loop, config.hub.readers)
+        self.flusher = Flusher(
+            loop,
+            config.hub.flush_connections,
+            limits.outbox_bytes,
+            limits.outbox_seconds,
+            Budget(limits.node_outbox_bytes),
+        )
+        self.carrier = Carrier(self.poller, self.flusher, self._ended, config.websocket.close_seconds)
+        policies = {
+            name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
+        }
+        self.hub = Hub(policies, self.carrier.connections)
+        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
+        self.delivery = Delivery(self.hub, self.fanout)
+        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.auth.demo)
+        self.questions = Questions()
+        self.ids = ConnectionIds(secret, new_birth())
+        self.tenants = Tenants(config, self.store, self.hub, objection)
+        self._make_logins(secret)
+        self._choose_services(secret)
+        self.hub.on_forgotten = self.rooms.leave_all
+        self._make_publishing()
+        self.overview = self._make_overview()
+        self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.talks = self._make_talks()
+        self.clients = self._make_clients()
+        self.gate = self._make_gate()
+        self.logins.origins = self.gate.origins
+        self.logins.prepare()
+        self.sweep = Sweep(
+            self.carrier,
+            self.metrics,
+            config.websocket.heartbeat_seconds,
+            limits.login_seconds,
+            config.websocket.ping_seconds,
+            config.websocket.pong_seconds,
+        )
+        self.api = self.publisher.api = Api(self)
+        self.streams = self._make_streams()
+
+    def _make_logins(self, secret: bytes) -> None:
+        """Who may log in, and what back ends are told and asked."""
+        self.webhooks = Webhooks(
+            Outgoing(),
+            lambda connection: self.connections.id_of(connection),
+            lambda: self.registry.lease.node,
+        )
+        self.logins = Logins(
+            self.tenants,
+            self.auth.may_login,
+            self.webhooks,
+            secret,
+            self.carrier.connections,
+            self.metrics,
+        )
+        self.allowed = AllowLists()
+        self.allowed.learn(self.tenants.all())
+        self.tenants.on_change += [self.logins.changed, self.allowed.changed]
+
+    def _choose_services(self, secret: bytes) -> None:
+        """What asks only this node, or what asks the others too."""
+        self.sessions: Sessions
+        self.presence: Presence
+        self.pushes: Pushes
+        self.removals: Removals
+        self.registry: Registry
+        self.rooms: Rooms
+        self.connections: Connections
+        if not self.config.clustered:
+            # It asks its own hub who is here; the registry tells operators of the one node that lives.
+            self.registry = MemoryRegistry()
+            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
+            self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
+            self.removals = LocalRemovals(self.hub, self.sessions)
+            self.rooms, self.connections = self._local_rooms()
+            attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
+            self.presence = LocalPresence(self.hub, attendance)
+            return
+        # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
+        from imserver.clustering import Cluster
+
+        cluster = Cluster(
+            self.config,
+            secret,
+            self.store,
+            self.questions,
+            self.ids,
+            self.hub,
+            self.fanout,
+            self.delivery,
+            self.dedupe,
+            self.metrics,
+            self.logins,
+            self._max_rooms,
+        )
+        self.cluster = cluster
+        self.registry = cluster.registry
+        self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
+        self.removals = cluster.removals
+        self.rooms, self.connections = cluster.rooms, cluster.connections
+
+    def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
+        connections = LocalConnections(
+            self.hub, self.fanout, self.ids, self.questions, lambda: self.registry.lease.node
+        )
+        connections.rooms = rooms = LocalRooms(
+            self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms
+        )
+        return rooms, connections
+
+    def _make_talks(self) -> Talks:
+        def stored(app: str) -> Mapping[str, Sequence[str]]:
+            tenant = self.tenants.get(app)
+            return {} if tenant is None else tenant.room_members
+
+        limit = self.config.hub.notice_members
+        talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
+        talks.on_said = self.webhooks.message
+        talks.add_to(self.dispatcher)
+        self.opened["action"] = talks.opened
+        return talks
+
+    def _make_clients(self) -> Clients:
+        clients = Clients(
+            self.hub,
+            self.ids,
+            self.rooms,
+            self.connections,
+            self.questions,
+            self.tenants,
+            self.logins,
+            self.metrics,
+            self.config.hub.notice_members,
+        )
+        self.opened["client"] = clients.opened
+        return clients
+
+    def _make_publishing(self) -> None:
+        """What sends to targets of all kinds, and what it keeps for later."""
+        limits = self.config.limits
+        self.holding = Holding(self.pushes, self.presence, limits.held_pushes, limits.held_bytes)
+        self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.holding)
+        self.publishing.on_absent = self.webhooks.absent
+        self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
+        self.publisher = Publisher(limits.body_bytes)
+
+    def _max_rooms(self, app: str) -> int:
+        tenant = self.tenants.get(app)
+        return 0 if tenant is None else tenant.max_rooms
+
+    def _make_streams(self) -> Streams:
+        events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))
+        return Streams(
+            self.carrier,
+            self.gate,
+            self.metrics,
+            {EVENTS_PATH: events.open},
+            events.refuse,
+            self.config.websocket.client_silent_seconds,
+        )
+
+    def _make_overview(self) -> Overview:
+        def own_state(asked: State) -> dict[str, Any]:
+            return self.state(asked.debug, asked.detail)
+
+        def own_metrics() -> str:
+            return render(self, self.lease().node)
+
+        rpc = None if self.cluster is None else self.cluster.rpc
+        seconds = self.config.cluster.rpc_seconds
+        overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
+        overview.add_to(self.questions)
+        return overview
+
+    def _connection_limit(self, files: int) -> int:
+        wanted = self.config.limits.max_connections
+        if wanted > files:
+            raise StartError(
+                f"limits.max_connections {wanted} is above the {files} files that this process may open: "
+                "raise the limit (ulimit -n) or lower the setting"
+            )
+        log.info("this process may open %d files", files)
+        return wanted or max(
+            files - (_SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1
+        )
+
+    def _make_gate(self) -> Gate:
+        config = self.config
+        return Gate(
+            {
+                **paths_of(config, self.dispatcher.serve, self.opened),
+                self.publisher.path: self.publisher.choose,
+            },
+            TrustedProxies(config.server.trusted_proxies),
+            config.websocket.deflate,
+            self.max_connections,
+            config.limits.max_connections_per_address,
+            self._any_origin(config),
+            config.server.origins,
+        )
+
+    # --- being told and asked -------------------------------------------------------------------------------
+
+    def _ended(self, connection: Connection, code: int) -> None:
+        self.gate.left(host_of(connection.peer))
+        if log.isEnabledFor(logging.DEBUG):
+            who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
+            log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
+        self.rooms.ended(connection)
+        self.connections.ended(connection)
+        self.logins.ended(connection, code)
+        self.sessions.ended(connection, code)
+        self.clients.ended(connection)
+
+    def _any_origin(self, config: Config) -> bool:
+        policy = config.server.origin_policy
+        return policy == "any" or (policy == "" and self.auth.demo)
+
+    def ready(self) -> bool:
+        """Whether this node can do its work; whoever runs it knows."""
+        return False
+
+    def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
+        """What ``/system/state`` tells of this node; see :meth:`imserver.report.Report.state`."""
+        return self.report.state(debug, detail)
+
+    def lease(self) -> Lease:
+        """What this node says of itself, as of now."""
+        return self.report.lease()
