@@ -74,7 +74,7 @@ def test_what_the_dead_left_is_cleared_away(server: RedisServer, start_node: Sta
     enter(a, *rooms, app="system:shop:1")
     enter(b, "room0", members=7)
     vanish(a)
-    wait_until_buried(server)
+    wait_until_buried(server, a, b)
     with server.client() as client:
         left = [client.hgetall(key) for key in keys(server, "imserver:rooms:*")]
     assert left == [{"room0": f"{b.lease.epoch}.7"}]
