@@ -16,6 +16,8 @@ from imserver.settings import ClusterSettings
 from .conftest import StartNode
 from .redis_server import RedisServer, until
 
+LASTING = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=2.0)
+"""Leases that outlive the pauses of a busy machine."""
 RECORD_KEYS = [
     "accIp",
     "accPort",
@@ -98,7 +100,9 @@ def test_a_node_with_another_database_or_none_does_not_join(
     server: RedisServer, start_node: StartNode, own: str
 ) -> None:
     start_node(server, 1, lease={"database": "d1"})
-    with pytest.raises(StartError, match=r"another database than this node .*127\.0\.0\.1:9002.*storage\.url"):
+    with pytest.raises(
+        StartError, match=r"another database than this node .*127\.0\.0\.1:9002.*storage\.url"
+    ):
         start_node(server, 2, lease={"database": own})
 
 
@@ -398,7 +402,7 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 256)
     monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 256)
-    a, b, c = (start_node(server, number) for number in (1, 2, 3))
+    a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
         begin(a, user)
@@ -407,8 +411,8 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     moved = [begin(b, user) for user in users[:10]]
     vanish(a)
     with server.client() as client:
-        until(lambda: client.hlen("{imserver}:graves") == 1, seconds=3)
-        until(lambda: client.hlen("{imserver}:graves") == 0, seconds=5)
+        until(lambda: a.lease.epoch not in b.leases(), seconds=10)
+        until(lambda: client.hlen("{imserver}:graves") == 0, seconds=10)
         assert [record(server, user)["isLogoff"] for user in users] == [False] * 10 + [True] * 290
         assert record(server, "both")["isLogoff"] is False
         kept = {
@@ -429,11 +433,11 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 ) -> None:
     monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 64)
     monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 64)
-    a, b = start_node(server, 1), start_node(server, 2)
+    a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
     for i in range(200):
         begin(a, f"user{i}")
     vanish(a)
-    later = start_node(server, 1)
+    later = start_node(server, 1, LASTING)
 
     def log_in() -> None:
         for i in range(200):
@@ -442,7 +446,7 @@ def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
 
     greenlet = gevent.spawn(log_in)
     with server.client() as client:
-        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0, seconds=5)
+        until(lambda: greenlet.dead and client.hlen("{imserver}:graves") == 0, seconds=20)
     greenlet.get()
     assert [record(server, f"user{i}")["isLogoff"] for i in range(200)] == [False] * 200
     assert all(where(b, f"user{i}") for i in range(200))
