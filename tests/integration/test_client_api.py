@@ -232,6 +232,15 @@ def test_no_id_is_an_error(server: Server, system: str, client_id: str) -> None:
     assert online_list(server.http, system, "g") == []
 
 
+@pytest.mark.parametrize("group", ["x" * 10_000, "\x00", "组" * 100, " "])
+def test_no_name_of_a_group_breaks_a_call(server: Server, system: str, group: str) -> None:
+    for path in DRIVEN:
+        answer = api(server.http, path, {**WHOLE, "groupName": group}, system)
+        assert answer.status == 200
+        assert answer.json["code"] == 0 or answer.json["msg"] == "GroupName无效"
+        assert path != "get_online_list" or answer.json["data"] == {"count": 0, "list": []}
+
+
 # --- register -----------------------------------------------------------------------------------------------
 
 

@@ -388,3 +388,29 @@ def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPa
             finally:
                 nodes.servers[1].process.send_signal(signal.SIGCONT)
             eventually(lambda: is_online(nodes.http[0], system, one.id))
+
+
+def test_without_redis_clients_are_driven_as_before(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("redis"), 2) as nodes:
+        system = new_system(nodes.http[0])
+        with clients(nodes, system, 0, 1) as (one, two):
+            for each in (one, two):
+                bind(nodes.http[0], system, each, "g")
+            for each in (one, one, two):
+                each.notice()
+            nodes.redis.kill()
+            for http in nodes.http:
+                for each in (one, two):
+                    send_to_client(http, system, each.id, "x")
+                    assert each.told()["data"] == "x"
+                send_to_group(http, system, "g", "y")
+                assert one.told()["data"] == two.told()["data"] == "y"
+                assert online_list(http, system, "g") == [one.id, two.id]
+            bind(nodes.http[0], system, two, "new", "2")
+            assert two.notice() == (ONLINE, two.id, "2", "")
+            send_to_group(nodes.http[1], system, "new", "z")
+            assert two.told()["data"] == "z"
+            two.leave()
+            assert one.notice() == (OFFLINE, two.id, "2", "")
+            done(nodes.http[1], "close_client", system, clientId=one.id)
+            one.closed_by_server(4502)
