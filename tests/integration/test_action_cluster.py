@@ -149,7 +149,7 @@ def test_a_later_login_is_known_to_the_other_nodes(nodes: Nodes, room: str) -> N
         witness.say("the mover has left the room")
         witness.hears("w", "the mover has left the room", "w")
         one.nothing()
-        assert not online(nodes, mover)
+        eventually(lambda: not online(nodes, mover), what="the former is gone")
         assert online(nodes, moved)
         one.leave()
         eventually(lambda: not online(nodes, moved), what="who has moved has gone")

@@ -30,7 +30,7 @@ held = settings(deadline=None, suppress_health_check=[HealthCheck.differing_exec
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 codes = st.sampled_from([*errors.REPLY_TEXT, 7])
-kinds = st.sampled_from(["enter", "exit", "msg", "online", "offline"])
+kinds = st.sampled_from(["enter", "exit", "left", "msg", "online", "offline"])
 
 
 class DialectContract:
