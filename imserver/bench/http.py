@@ -58,6 +58,8 @@ class Lanes:
         self.on_answer = on_answer
         self.answered = 0
         self._usual = (0, b"")
+        self.usual_end = b""
+        """How all usual answers end, where they are equally long but not equal."""
         self.lanes: dict[int, Lane] = {}
         for _ in range(count):
             try:
@@ -111,7 +113,7 @@ class Lanes:
         now = time.monotonic_ns()
         at, size = 0, len(data)
         usual_size, usual_body = self._usual
-        if size == usual_size and data.endswith(usual_body) and data.startswith(OK):
+        if size == usual_size and data.endswith(self.usual_end or usual_body) and data.startswith(OK):
             number, sent = lane.waiting.popleft()
             lane.rest = b""
             self.answered += 1

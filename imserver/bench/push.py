@@ -118,6 +118,11 @@ def shortfall_of(
 class V1Pushes(UserPushes):
     """The same by ``/api/v1/push``: a request in bulk is one message to many users."""
 
+    def __init__(self, generator: Generator, tag: str, clients: int, bulk: int, text_bytes: int) -> None:
+        super().__init__(generator, tag, clients, bulk, text_bytes)
+        if not bulk:
+            self.lanes.usual_end = b'"},"status":"sent"}]}'
+
     def _forms(self, tag: str) -> list[bytes]:
         templates = []
         for user in self.users:
