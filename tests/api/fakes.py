@@ -83,6 +83,8 @@ class FakeNode:
         self.config = config or Config()
         self.users = {"101": ["马远", "黄帝"], "102": ["马远"], "103": [], "104": []}
         self.sessions = self.hub = self
+        self.apps: dict[str, Any] = {}
+        """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         self.tenants = Tenants(self.config, SimpleNamespace(on_changes=[], look=lambda: None))  # type: ignore[arg-type]
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.auth = Auth(self.config, SECRET)
@@ -105,7 +107,7 @@ class FakeNode:
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
-        self.logins = SimpleNamespace(holder=self.session_tokens.get)
+        self.logins = SimpleNamespace(wants_tokens=lambda _app: False, holder=self.session_tokens.get)
         self.holding = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths=())
         self.is_ready = True
