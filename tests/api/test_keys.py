@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from imserver.api import ROUTES
+from imserver.api.routes import CMD_ROUTES
 from imserver.api.style import CMD
 from imserver.settings import KeySettings
 
@@ -34,7 +35,7 @@ def ask(node: FakeNode, path: str, key: str, **params: Any) -> Any:
     return node.post(path, key=key, **params)
 
 
-KEYED = [row.path for row in ROUTES if row.scope and row.style is CMD]
+KEYED = [row.path for row in CMD_ROUTES if row.scope and row.style is CMD]
 
 
 @pytest.mark.parametrize("path", KEYED)
