@@ -95,7 +95,7 @@ def test_a_plain_request_to_a_websocket_path_gets_400_in_json(
 
 @pytest.mark.parametrize("port", PORTS)
 @pytest.mark.parametrize(
-    "path", ["/ws", "/ws?systemId=1", "/ws?uid=1", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"]
+    "path", ["/ws", "/ws?systemid=1", "/ws?UID=1", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"]
 )
 def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, path: str) -> None:
     answer = ask(getattr(server, port), handshake(path))
