@@ -3,9 +3,9 @@
 A back end sends ``Authorization: Bearer <key>``. Keys are configured (``api.keys``), or made at run time and
 kept (``imserver key create``). In memory they are SHA-256 digests only; a request's key is looked up by its
 digest, so the cost does not grow with the number of keys, and how long a look-up takes tells nothing of a
-key. Without any key the node is in demo mode: everybody may do everything, and the first request that seems to
-come from elsewhere is answered with a loud warning. Once a key has been kept demo mode is over for good: that
-the last one is revoked must not open the server to everybody.
+key. Without any key the node is in demo mode: everybody may do everything, and the first request that seems
+to come from elsewhere is answered with a loud warning. Once a key has been kept demo mode is over for good:
+that the last one is revoked must not open the server to everybody.
 
 A page token is made by the server for the person at a page: it names an app and a user, is valid for
 ``api.page_token_seconds`` and signed with a key derived from the node's secret.
@@ -85,7 +85,10 @@ class Auth:
         self._configured = {}
         for row in config.api.keys:
             digest = _digest(row.key.encode())
-            self._configured[digest] = _known(digest, row.scopes, row.apps, f"config:{digest.hex()[:8]}")
+            apps = tuple(
+                (config.apps[name].same_as or name) if name in config.apps else name for name in row.apps
+            )
+            self._configured[digest] = _known(digest, row.scopes, apps, f"config:{digest.hex()[:8]}")
         self._keys = self._stored | self._configured
         self.watching = self.demo
 

@@ -9,7 +9,7 @@ import pytest
 
 from imserver.auth import ANYBODY, NOBODY, PAGE_TOKEN_PREFIX, Auth
 from imserver.config import Config
-from imserver.settings import ApiSettings, KeySettings, ServerSettings
+from imserver.settings import ApiSettings, KeySettings, ServerSettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
 SECRET = b"0123456789abcdef0123456789abcdef"
@@ -195,3 +195,11 @@ def test_a_key_that_is_revoked_but_configured_too_holds_as_configured(auth: Auth
     auth.learn(Changes(1, keys=(kept("the key"),)))
     auth.learn(Changes(2, keys=(kept("the key", revoked=5),)))
     assert auth.caller("Bearer the key").key.startswith("config:")
+
+
+def test_a_key_bound_to_another_name_of_an_app_reaches_that_app() -> None:
+    config = Config(
+        api=ApiSettings(keys=(KeySettings("k", ("push",), ("106", "none")),)),
+        apps={"105": TenantSettings(), "106": TenantSettings(same_as="105")},
+    )
+    assert Auth(config, SECRET).caller("Bearer k").apps == {"105", "none"}

@@ -84,7 +84,7 @@ class Tenants:
         self._stored: dict[str, Tenant] = {}
         self._configured: dict[str, Tenant] = {}
         self.on_change: list[Callable[[Tenant], object]] = []
-        """Called with each app that is new or changed, after it counts; must neither switch nor fail."""
+        """Called with each app that is new or changed, after it counts; must not switch."""
         self.reload(config)
         store.on_changes.append(self._learn)
 
@@ -206,7 +206,10 @@ class Tenants:
             self._hub.open(tenant.name, tenant.policy)
             self._hub.set_policy(tenant.name, tenant.policy)
         for told in self.on_change:
-            told(tenant)
+            try:
+                told(tenant)
+            except Exception:  # one app that cannot be served is no reason to know less of the others
+                log.exception("the app %s could not be taken over", tenant.name)
 
 
 def _tenant(name: str, settings: TenantSettings, *, stored: bool = False, configured: bool = False) -> Tenant:

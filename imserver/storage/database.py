@@ -34,6 +34,8 @@ Work = Callable[[Connection], T]
 
 _OPEN_SECONDS: Final = 90.0
 """For opening, migrations included."""
+_CLOSE_SECONDS: Final = 1.0
+"""For what is under way when nobody may ask any more."""
 
 
 class _Late(BaseException):
@@ -50,8 +52,8 @@ class Runner(Protocol):
     def run(self, function: Callable[[], T], seconds: float) -> T:
         """Do it and return what it returns, or raise what it raises; :class:`_Late` after ``seconds``."""
 
-    def close(self) -> None:
-        """Take nothing more."""
+    def close(self) -> bool:
+        """Take nothing more; False if something is still being done, and cannot be stopped."""
 
 
 class Here:
@@ -68,8 +70,9 @@ class Here:
                 raise _Late from None
             raise
 
-    def close(self) -> None:
-        """Nothing is kept."""
+    def close(self) -> bool:
+        """Nothing goes on."""
+        return True
 
 
 class OwnThread:
@@ -98,8 +101,13 @@ class OwnThread:
             raise error
         return returned[0]
 
-    def close(self) -> None:
-        self._pool.kill()
+    def close(self) -> bool:
+        try:
+            with gevent.Timeout(_CLOSE_SECONDS, _Late):
+                self._pool.kill()
+        except _Late:
+            return False
+        return True
 
 
 class Database:
@@ -162,7 +170,11 @@ class Database:
 
     def close(self) -> None:
         """Give all connections back."""
-        self._runner.close()
+        if not self._runner.close():
+            log.warning(
+                "the database %s is left as it is: something is still being done there", self.place.shown
+            )
+            return
         self._engine.dispose()
         if self._lock >= 0:
             os.close(self._lock)

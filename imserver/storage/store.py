@@ -51,7 +51,7 @@ class Store:
         self.on_open: Callable[[str], object] = lambda _id: None
         """Called with the id of the database when it is open."""
         self.on_changes: list[Callable[[Changes], object]] = []
-        """Called with what is new to this node, its own changes included; must not fail."""
+        """Called with what is new to this node, its own changes included."""
 
     @property
     def id(self) -> str:
@@ -157,9 +157,12 @@ class Store:
         finally:
             self._looks_ended = self._looks_begun
         if changes.version != known:
-            for told in self.on_changes:
-                told(changes)
             self._version = changes.version
+            for told in self.on_changes:
+                try:
+                    told(changes)
+                except Exception:  # the others, and what comes next, are none the worse for it
+                    log.exception("what was read from the database could not be taken over")
 
     def _written(self, work: Callable[[Any], T]) -> T:
         value = self._opened().write(work)

@@ -136,6 +136,24 @@ def test_an_ordinary_server_makes_no_database(launch: Launch, door: str) -> None
     assert sorted(path.name for path in (server.folder / "data").iterdir()) == ["lock", "secret"]
 
 
+def test_a_file_that_somebody_has_locked_is_a_temporary_error_and_delays_no_end(
+    launch: Launch, door: str
+) -> None:
+    import fcntl
+    import time
+
+    server = launch(door, storage={"seconds": 0.5, **QUICK})
+    assert register(server, "shop")["code"] == 0
+    with (server.folder / "data" / "imserver.db.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert register(server, "other")["msg"] == "系统错误"
+        eventually(lambda: ready(server).status == 503)
+        assert push(server) == 200
+        began = time.monotonic()
+        server.stop()
+        assert time.monotonic() - began < 5
+
+
 # --- databases of their own ---------------------------------------------------------------------------------
 
 

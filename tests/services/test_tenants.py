@@ -258,3 +258,19 @@ def test_an_unknown_name_is_a_temporary_error_while_the_database_is_away(node: M
         one.tenants.find("unknown")
     assert one.tenants.find("own") is not None
     assert one.tenants.find("no name\n") is None
+
+
+def test_a_part_that_cannot_take_an_app_keeps_nobody_from_the_others(
+    node: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    one = node()
+
+    def fail(tenant: Tenant) -> None:
+        if tenant.name == "bad":
+            raise ValueError("no")
+
+    one.tenants.on_change.insert(0, fail)
+    assert one.tenants.register("bad")
+    assert one.tenants.register("good")
+    assert [tenant.name for tenant in one.heard] == ["bad", "good"]
+    assert "the app bad could not be taken over" in caplog.text
