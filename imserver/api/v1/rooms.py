@@ -34,6 +34,8 @@ from imserver.errors import HTTP_INVALID_REQUEST, HTTP_UNKNOWN_CONNECTION
 from imserver.services.connections import Joined, Left
 from imserver.services.rooms import RoomRefused
 
+Named = tuple[str | UnsetType, str | UnsetType]
+
 _read_change: Final = msgspec.json.Decoder(RoomChange)
 
 
@@ -41,48 +43,46 @@ def join(api: Api, call: Call) -> Answer:
     """``POST /api/v1/rooms/join``."""
     asked = read(api, call, _read_change)
     app = app_of(api, call, asked.app)
-    connections, missing = _named(api, app, asked)
-    results = []
+    named, missing = _named(api, app, asked)
     try:
-        for connection, user in connections:
-            if isinstance(connection, UnsetType):
-                results.append(JoinResult(Joined.UNKNOWN, user=user))
-            else:
-                joined = api.services.connections.join(app, connection, asked.room)
-                results.append(JoinResult(joined, connection, user))
+        joined = api.services.connections.join_each(app, _ids(named), asked.room)
     except RoomRefused as refused:
         raise Problem(HTTP_INVALID_REQUEST, str(refused)) from None
-    new = sum(result.status == Joined.JOINED for result in results)
-    return reply(call, JoinAnswer(new, results, missing))
+    outcomes = iter(joined)
+    results = [
+        JoinResult(next(outcomes) if connection is not UNSET else Joined.UNKNOWN, connection, user)
+        for connection, user in named
+    ]
+    return reply(call, JoinAnswer(joined.count(Joined.JOINED), results, missing))
 
 
 def leave(api: Api, call: Call) -> Answer:
     """``POST /api/v1/rooms/leave``."""
     asked = read(api, call, _read_change)
     app = app_of(api, call, asked.app)
-    connections, missing = _named(api, app, asked)
-    results = []
-    for connection, user in connections:
-        if isinstance(connection, UnsetType):
-            results.append(LeaveResult(Left.UNKNOWN, user=user))
-        else:
-            left = api.services.connections.leave(app, connection, asked.room)
-            results.append(LeaveResult(left, connection, user))
-    gone = sum(result.status == Left.LEFT for result in results)
-    return reply(call, LeaveAnswer(gone, results, missing))
+    named, missing = _named(api, app, asked)
+    left = api.services.connections.leave_each(app, _ids(named), asked.room)
+    outcomes = iter(left)
+    results = [
+        LeaveResult(next(outcomes) if connection is not UNSET else Left.UNKNOWN, connection, user)
+        for connection, user in named
+    ]
+    return reply(call, LeaveAnswer(left.count(Left.LEFT), results, missing))
 
 
-def _named(
-    api: Api, app: str, asked: RoomChange
-) -> tuple[list[tuple[str | UnsetType, str | UnsetType]], list[str]]:
+def _named(api: Api, app: str, asked: RoomChange) -> tuple[list[Named], list[str]]:
     """(connection, user) for all that is named, no connection for who is absent; and the silent nodes."""
-    named: list[tuple[str | UnsetType, str | UnsetType]] = [(each, UNSET) for each in asked.connections]
+    named: list[Named] = [(each, UNSET) for each in asked.connections]
     if not asked.users:
         return named, []
     found = api.presence.sessions(app, asked.users)
     for user, sessions in zip(asked.users, found.sessions, strict=True):
         named += [(session.connection, user) for session in sessions] or [(UNSET, user)]
     return named, list(found.missing)
+
+
+def _ids(named: list[Named]) -> list[str]:
+    return [connection for connection, _ in named if connection is not UNSET]
 
 
 def rooms(api: Api, call: Call) -> Answer:
