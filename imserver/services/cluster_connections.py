@@ -19,7 +19,7 @@ from imserver.services.connections import ConnectionInfo, Joined, Left, LocalCon
 from imserver.services.courier import Courier, ToConnection
 from imserver.services.pushing import Outcome
 from imserver.services.questions import Questions, encode
-from imserver.services.room_questions import About, JoinRoom, LeaveRoom
+from imserver.services.room_questions import About, Behind, JoinRoom, LeaveRoom
 from imserver.services.rooms import check_name
 
 T = TypeVar("T")
@@ -60,6 +60,7 @@ class ClusterConnections(LocalConnections):
         questions.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
         questions.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
         questions.add("about", About, lambda a: about(a.app, a.connections))
+        questions.add("behind", Behind, self._answer_behind)
 
     def received(self, item: ToConnection) -> None:
         """Another node has something for a connection of ours. Never switches."""
@@ -183,9 +184,18 @@ class ClusterConnections(LocalConnections):
         return self._ask_node(lease, kind, asked, answer, None)
 
     def _ask_node(self, lease: Lease, kind: str, asked: Any, answer: Any, silent: Any) -> Any:
-        """Ask a node; ``silent`` if it does not answer in time, or not what is expected."""
+        """Ask a node, behind all that it was sent before.
+
+        ``silent`` if it does not answer in time, or not what is expected.
+        """
+        fence = self._courier.fence(lease.epoch)
+        behind = Behind(self._courier.own_epoch, fence, kind, encode(asked))
         try:
-            body = self._rpc.ask(lease, kind, encode(asked), self._rpc_seconds)
-            return msgspec.msgpack.decode(body, type=answer)
+            body = self._rpc.ask(lease, "behind", encode(behind), self._rpc_seconds)
+            return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
         except (PeerUnavailable, ValueError):
             return silent
+
+    def _answer_behind(self, asked: Behind) -> bytes:
+        self._courier.wait_for(asked.origin, asked.fence)
+        return self._questions.answer(asked.kind, asked.body)

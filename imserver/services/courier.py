@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from time import monotonic
+from typing import Final
 
+import gevent
 import msgspec
 from msgspec import Struct
 
@@ -17,6 +21,11 @@ from imserver.cluster.rpc import Rpc
 from imserver.model import Event
 
 log = logging.getLogger(__name__)
+
+FENCE_SECONDS: Final = 0.25
+"""Longest wait for items that a question must not overtake; they may have got lost."""
+_LOOK_SECONDS: Final = 0.0005
+_MAX_PASSED: Final = 256
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
@@ -86,16 +95,23 @@ class Unsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
     epoch: int
 
 
-Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled
+class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
+    """Nothing to do: what was sent before it has arrived. See :meth:`Courier.fence`."""
+
+    number: int
+
+
+Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Item).decode
 
 
 class Courier:
-    """Sends items to other lives of nodes and hands out those that arrive. Stateless but for counters.
+    """Sends items to other lives of nodes and hands out those that arrive.
 
-    ``apply`` is called with each item that arrives, in order; it must not block for long.
+    ``apply`` is called with each item that arrives, in order; it must not block for long. Owner of the fences
+    that have arrived.
     """
 
     def __init__(self, registry: Registry, rpc: Rpc) -> None:
@@ -104,6 +120,9 @@ class Courier:
         self.apply: Callable[[Item], None] = lambda _item: None
         self.unreadable = 0
         """Items that no version of ours understands."""
+        self._fences = count(1)
+        self._passed: dict[int, int] = {}
+        """The last fence of each life."""
 
     @property
     def own_epoch(self) -> int:
@@ -134,6 +153,26 @@ class Courier:
         data = _encode(item)
         return sum(not self._rpc.send(lease, data) for lease in peers)
 
+    def fence(self, epoch: int) -> int:
+        """Mark what was sent to a life so far: a question to it that names the mark waits for that.
+
+        Items and questions go by different ways, so a question may otherwise overtake an item. 0: no mark.
+        """
+        number = next(self._fences)
+        return number if self.to_life(epoch, Fence(number)) else 0
+
+    def wait_for(self, source: int, number: int) -> None:
+        """Return when everything before a fence of the life ``source`` has been applied, or soon."""
+        deadline = monotonic() + FENCE_SECONDS
+        while self._passed.get(source, 0) < number and monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+
+    def _pass(self, source: int, number: int) -> None:
+        if source not in self._passed and len(self._passed) >= _MAX_PASSED:
+            live = self._registry.leases()
+            self._passed = {epoch: passed for epoch, passed in self._passed.items() if epoch in live}
+        self._passed[source] = number
+
     def received(self, source: int, items: Sequence[bytes]) -> None:
         """Items of another node have arrived (the RPC's ``received``). A bad one costs the others nothing."""
         for data in items:
@@ -142,6 +181,9 @@ class Courier:
             except (ValueError, RecursionError):
                 self.unreadable += 1
                 log.warning("an item of epoch %d cannot be read", source)
+                continue
+            if isinstance(item, Fence):
+                self._pass(source, item.number)
                 continue
             try:
                 self.apply(item)

@@ -55,3 +55,12 @@ class About(Struct, frozen=True, array_like=True):
 
     app: str
     connections: Sequence[str]
+
+
+class Behind(Struct, frozen=True, array_like=True):
+    """Answer another question, behind what the life ``origin`` has sent you before this ``fence``."""
+
+    origin: int
+    fence: int
+    kind: str
+    body: bytes

@@ -1,8 +1,10 @@
 """Rooms and connections of several nodes: who is reached from where, and in which order."""
 
 from collections.abc import Iterator
+from time import monotonic
 
 import gevent
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,12 +13,14 @@ from imserver import errors
 from imserver.cluster.contract import Lease
 from imserver.model import Event
 from imserver.protocol.client import ClientDialect
+from imserver.services import courier
 from imserver.services.cluster_connections import ASKED_TOGETHER
 from imserver.services.connections import Joined, Left
-from imserver.services.courier import ToConnection, ToRoom
+from imserver.services.courier import FENCE_SECONDS, Fence, ToConnection, ToRoom
 from imserver.services.pushing import Outcome
 from imserver.services.questions import Alive
 from imserver.services.registrar import TELL_SECONDS
+from imserver.services.room_questions import Behind
 from imserver.services.rooms import Publication, RoomRefused
 from tests.hub.test_rooms import texts
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several
@@ -557,7 +561,8 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(
     ask = nodes[1].rpc.ask
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
-        asked.append(f"{kind} {lease.epoch}")
+        assert kind == "behind"
+        asked.append(f"{msgspec.msgpack.decode(body, type=Behind).kind} {lease.epoch}")
         return ask(lease, kind, body, timeout)
 
     monkeypatch.setattr(nodes[1].rpc, "ask", listening)
@@ -676,3 +681,35 @@ def test_browsers_join_and_are_told_wherever_they_are(nodes: Several) -> None:
         payloads = client.payloads()
         assert len(payloads) == len(words)
         assert all(word in payload for word, payload in zip(words, payloads, strict=True))
+
+
+def test_whoever_leaves_gets_what_was_published_before(nodes: Several) -> None:
+    connection, client = nodes[2].login(MULTI, "ann")
+    name = nodes[2].connections.id_of(connection)
+    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
+    texts(client)
+    nodes[1].rpc.holding = True
+    assert nodes[1].rooms.publish(MULTI, LOBBY, HELLO) is Outcome.SENT
+    leaving = gevent.spawn(nodes[1].connections.leave, MULTI, name, LOBBY)
+    gevent.sleep(FENCE_SECONDS / 10)
+    assert not leaving.ready(), "the question waits for what was sent before it"
+    nodes[1].rpc.release()
+    assert leaving.get() is Left.LEFT
+    assert texts(client) == [["hello"]]
+
+
+def test_a_question_waits_only_so_long_for_what_has_got_lost(nodes: Several) -> None:
+    connection, _ = nodes[2].login(MULTI, "ann")
+    name = nodes[2].connections.id_of(connection)
+    nodes[1].rpc.holding = True
+    began = monotonic()
+    assert nodes[1].connections.join(MULTI, name, LOBBY) is Joined.JOINED
+    assert FENCE_SECONDS <= monotonic() - began < FENCE_SECONDS + 0.5
+
+
+def test_fences_of_lives_that_are_over_are_forgotten(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(courier, "_MAX_PASSED", 3)
+    fence = msgspec.msgpack.encode(Fence(7))
+    for epoch in (1, 101, 102, 103):
+        nodes[2].courier.received(epoch, [fence])
+    assert set(nodes[2].courier._passed) == {1, 103}
