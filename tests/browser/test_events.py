@@ -1,0 +1,109 @@
+"""Event streams as a browser reads them: EventSource, on a page of another origin."""
+
+import http.server
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import Page
+from tests.browser.conftest import Pair
+from tests.conftest import StartServer
+from tests.integration.cmd import post, send_message, send_to_all
+from tests.integration.sse import PATH
+from tests.support import DOORS, Server, eventually
+
+CLOSED = 2
+"""EventSource.CLOSED."""
+LISTEN = """
+window.heard = [];
+window.states = [];
+const source = (window.source = new EventSource(arguments[0]));
+source.onopen = () => window.states.push("open");
+source.onerror = () => window.states.push(source.readyState === 2 ? "given up" : "lost");
+source.onmessage = (event) => window.heard.push(JSON.parse(event.data).text || JSON.parse(event.data).event);
+source.addEventListener("ready", (event) => window.heard.push("ready"));
+source.addEventListener("end", (event) => {
+  window.heard.push("end " + JSON.parse(event.data).code);
+  if (!JSON.parse(event.data).reconnect) source.close();
+});
+"""
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path) -> Iterator[str]:
+    """The address of a page that is not the server's."""
+    page = '<!doctype html><title>elsewhere</title><link rel="icon" href="data:,">'
+    (tmp_path / "page.html").write_text(page, encoding="utf-8")
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments, directory=str(tmp_path))
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as site:
+        thread = threading.Thread(target=site.serve_forever)
+        thread.start()
+        yield f"http://localhost:{site.server_address[1]}/page.html"
+        site.shutdown()
+        thread.join()
+
+
+def heard(page: Page) -> list[str]:
+    return list(page.run("return window.heard"))
+
+
+def waits_for(page: Page, *wanted: str) -> None:
+    eventually(lambda: heard(page) == list(wanted), 20, f"{wanted}")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_page_hears_what_is_pushed_and_stays_away_when_it_is_kicked(
+    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+) -> None:
+    server: Server = start_server(door=door)
+    page = pair[0].open(elsewhere)
+    page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
+    waits_for(page, "ready")
+    send_message(server.http, 101, "ann", "你好\nann")
+    send_to_all(server.http, 101, "x", "all")
+    waits_for(page, "ready", "你好\nann", "all")
+    post(server.http, "/user/kick", appID=101, userID="ann")
+    waits_for(page, "ready", "你好\nann", "all", "end 4502")
+    assert page.run("return window.source.readyState") == CLOSED
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_page_comes_back_by_itself_when_the_server_was_restarted(
+    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+) -> None:
+    pair.expects("ERR_")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    server: Server = start_server(door=door, config={"app": {"http_port": port}})
+    page = pair[0].open(elsewhere)
+    page.run(LISTEN, f"{server.http_url}{PATH}?app=101&user=ann")
+    waits_for(page, "ready")
+    server.stop()
+    waits_for(page, "ready", "end 1001")
+    server = start_server(door=door, config={"app": {"http_port": port}})
+    waits_for(page, "ready", "end 1001", "ready")
+    send_message(server.http, 101, "ann", "again")
+    waits_for(page, "ready", "end 1001", "ready", "again")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_a_page_that_is_refused_does_not_try_again(
+    pair: Pair, start_server: StartServer, elsewhere: str, door: str
+) -> None:
+    server: Server = start_server(door=door)
+    pair.expects("404")
+    page = pair[0].open(elsewhere)
+    page.run(LISTEN, f"{server.http_url}{PATH}?app=nowhere&user=ann")
+    eventually(lambda: page.run("return window.states") == ["given up"])
+    assert heard(page) == []
