@@ -194,7 +194,8 @@ def test_members_and_rooms_are_listed_alike_by_every_node(nodes: Nodes, app: int
 def test_a_connection_that_ends_is_out_of_its_rooms_at_once(nodes: Nodes, app: int, room: str) -> None:
     with logged_in(nodes.ws[0], "ann", app) as ann:
         with logged_in(nodes.ws[1], "bob", app):
-            join(nodes.http[2], app, room, "ann", "bob")
+            for user in ("ann", "bob"):
+                join(nodes.http[2], app, room, user)
             assert members(nodes.http[0], app, room) == ["ann", "bob"]
         eventually(lambda: members(nodes.http[0], app, room) == ["ann"])
         publish(nodes.http[2], app, room, "hello")
