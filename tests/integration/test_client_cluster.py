@@ -31,7 +31,7 @@ from .client import (
 )
 from .clusters import Nodes, nodes_of
 from .cmd import fresh
-from .raw import ask, request
+from .raw import Raw, ask, request
 
 PAIRS_OF_NODES = [(0, 1), (1, 0), (0, 0)]
 """Which node is asked, and which has the client."""
@@ -203,6 +203,22 @@ def test_a_client_is_unbound_at_any_node(nodes: Nodes, system: str, asked: int, 
         send_to_group(nodes.http[asked], system, "g", "x")
         assert two.told()["data"] == three.told()["data"] == "x"
         one.quiet()
+
+
+@across
+def test_whoever_is_unbound_has_got_what_was_sent_before(
+    nodes: Nodes, system: str, asked: int, there: int
+) -> None:
+    with clients(nodes, system, there) as (one,), Raw(nodes.http[asked]) as raw:
+        send = api_request("send_to_group", {"groupName": "g", "data": "x"}, system)
+        unbind = api_request("unbind_from_group", {"clientId": one.id, "groupName": "g"}, system)
+        for _ in range(20):
+            bind(nodes.http[asked], system, one, "g")
+            raw.send(*[send] * 5, unbind, send)
+            assert [raw.response().json["code"] for _ in range(7)] == [0] * 7
+            assert one.notice()[0] == ONLINE
+            assert [one.told()["data"] for _ in range(5)] == ["x"] * 5
+            one.quiet()
 
 
 def test_a_group_is_told_everything_in_the_order_of_the_calls(nodes: Nodes, system: str) -> None:
