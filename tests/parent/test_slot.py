@@ -115,3 +115,14 @@ def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     assert used.server.host in ("127.0.0.1", "::1")
     assert used.cluster.advertise
     assert provision.reread(given, given, used) == (used, [])
+
+
+def test_extra_listeners_are_the_parents_too() -> None:
+    given = settings(server__extra_listen=[{"port": 7800}, {"port": 7801, "host": "localhost"}])
+    used = provision.located(given)
+    assert [row.host in ("127.0.0.1", "::1") for row in used.server.extra_listen] == [False, True]
+    assert used.server.extra_listen[0].host == "", "it goes with server.host"
+    assert provision.reread(given, given, used) == (used, [])
+    fresh, changed = provision.reread(settings(), given, used)
+    assert changed == ["server.extra_listen"]
+    assert fresh.server.extra_listen == used.server.extra_listen
