@@ -11,6 +11,8 @@ import pytest
 
 from tests.support import STOP_SECONDS, clean_environment, eventually
 
+from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
+from .client import listening as client
 from .cmd import Speaker, get, good, is_online, logged_in, post, send_message, send_to_all, users
 from .raw import PING, PONG, TEXT, Address, Frame, Raw, close, frame, handshake, open_socket, request, text
 from .setting import ECHO_PATH
@@ -75,6 +77,21 @@ def test_login_push_and_pages_work(gunicorn: Address) -> None:
     assert page.status == 200
     assert (page.header("content-type") or "").startswith("text/html")
     assert good(get(gunicorn, "/system/state"))["numCPU"] > 0
+
+
+def test_clients_of_a_system_are_driven(gunicorn: Address) -> None:
+    system = new_system(gunicorn)
+    with client(gunicorn, system) as one, client(gunicorn, system) as two:
+        bind(gunicorn, system, one, "g", "7", "vip")
+        assert one.notice() == (ONLINE, one.id, "7", "vip")
+        bind(gunicorn, system, two, "g")
+        assert one.notice()[:2] == two.notice()[:2] == (ONLINE, two.id)
+        send_to_client(gunicorn, system, one.id, "hi")
+        assert one.told()["data"] == "hi"
+        two.leave()
+        assert one.notice()[:2] == (OFFLINE, two.id)
+        assert api(gunicorn, "is_online", {"clientId": 7}, system).status == 400
+        assert api(gunicorn, "is_online", b"", system, method="GET").status == 405
 
 
 def test_the_rules_of_frames_hold(gunicorn: Address) -> None:
