@@ -2,9 +2,13 @@
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
+import gevent
 import pytest
 
+from imserver.errors import StorageUnavailable
 from imserver.settings import StorageSettings
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.store import Store
@@ -136,7 +140,7 @@ def test_every_database_has_an_id_of_its_own_that_stays(url: str, open_store: Op
 # --- lazily -------------------------------------------------------------------------------------------------
 
 
-def test_nothing_is_made_before_there_is_something_to_keep(open_store: OpenStore, tmp_path) -> None:
+def test_nothing_is_made_before_there_is_something_to_keep(open_store: OpenStore, tmp_path: Path) -> None:
     store = open_store()
     store.look()
     assert store.keys() == ()
@@ -154,14 +158,14 @@ def test_what_another_process_has_made_is_found(open_store: OpenStore) -> None:
     assert early.id == late.id
 
 
-def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_path) -> None:
+def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_path: Path) -> None:
     open_store(f"sqlite:///{tmp_path}/deep/er/some.db")
     assert (tmp_path / "deep" / "er" / "some.db").exists()
 
 
-def test_a_database_that_is_not_allowed_is_neither_made_nor_used(open_store: OpenStore, tmp_path) -> None:
-    from imserver.errors import StorageUnavailable
-
+def test_a_database_that_is_not_allowed_is_neither_made_nor_used(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
     store = open_store()
     store.allows = lambda database: "" if database else "no"
     with pytest.raises(StorageUnavailable, match="no"):
@@ -171,3 +175,35 @@ def test_a_database_that_is_not_allowed_is_neither_made_nor_used(open_store: Ope
     store.allows = lambda database: ""
     assert store.add_app("105", {})
     assert store.healthy()
+
+
+# --- looking ------------------------------------------------------------------------------------------------
+
+
+def test_many_who_look_at_once_share_two_looks_at_most(open_store: OpenStore) -> None:
+    """The one that is under way began too early for those who come later; the next serves all of them."""
+    store = open_store(threaded=True)
+    store.add_app("105", {})
+    looks: list[int] = []
+    read = store._opened().read
+
+    def counted(work: Any) -> Any:
+        looks.append(1)
+        return read(work)
+
+    store._opened().read = counted  # type: ignore[method-assign]
+    for greenlet in [gevent.spawn(store.look) for _ in range(100)]:
+        greenlet.get(timeout=10)
+    assert 1 <= len(looks) <= 2
+
+
+def test_who_looks_sees_what_was_kept_before(open_store: OpenStore) -> None:
+    one, other = open_store(threaded=True), open_store(threaded=True)
+    one.add_app("first", {})
+    news = News(other)
+    looking = [gevent.spawn(other.look) for _ in range(5)]
+    gevent.sleep(0)
+    one.add_app("second", {})
+    other.look()
+    assert {name for name, _ in news.apps} == {"first", "second"}
+    gevent.joinall(looking)
