@@ -10,7 +10,6 @@ from msgspec import inspect
 from imserver.errors import StartError
 from imserver.settings import Config
 
-
 T = TypeVar("T", bound=msgspec.Struct)
 
 

@@ -125,7 +125,9 @@ SHOWN_OTHERWISE = ("http_fast", "http_handed_over", "http_refused", "outbox_byte
 def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
     alone = described(render(AnyNode(clustered=False), "n"))
     assert alone == [
-        m.name for m in METRICS if not re.match("imserver_(registry|rpc|cluster|strays|connections_unreached)_", m.name)
+        m.name
+        for m in METRICS
+        if not re.match("imserver_(registry|rpc|cluster|strays|connections_unreached)_", m.name)
     ]
     assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
 
