@@ -92,14 +92,13 @@ client.on("left", ({ from }) => {
 });
 client.on("failed", () => note(words.talk_failed));
 
-let online = false;
+let over = false; // it is said once, however often the connection is tried again
 client.on("state", (change) => {
   view.show(change);
   composer.refresh();
-  const isOnline = change.state === "online";
-  if (isOnline) note(words.talk_in);
-  else if (online) note(words.talk_over);
-  online = isOnline;
+  if (change.state === "online") note(words.talk_in);
+  else if (change.state !== "connecting" && !over) note(words.talk_over);
+  if (change.state !== "connecting") over = change.state !== "online";
 });
 
 const view = new ConnectionView(words, { retry: () => client.retryNow(), enterAgain: () => location.reload() });

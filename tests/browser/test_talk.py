@@ -93,7 +93,7 @@ def test_pages_talk_in_a_room_each_word_shown_once(pair: Pair, server: Server) -
             page.has_received("用户3：", "我也在")
         second.say("two\nlines")
         first.has_received("用户2：", "two\nlines")
-        assert second.own == ["two\nlines"]
+        eventually(lambda: second.own == ["two\nlines"], what="the own copy came back")
     for page in (first, second):
         page.has_notice("用户3已经离开")
     assert first.received == [("用户3：", "我也在"), ("用户2：", "two\nlines")]
@@ -118,7 +118,7 @@ def test_a_login_that_is_refused_is_no_success(pair: Pair, server: Server) -> No
     for address in (peer_page(server, to_uid=2), peer_page(server, uid="x" * 20, to_uid=2)):
         page = pair[0].open(address)
         eventually(lambda page=page: page.state == "refused", what="the page gives up")
-        assert page.notices == []
+        eventually(lambda page=page: page.notices == ["Connection Closed."], what="the page says so")
         assert "1002" in page.texts("#banner-text")[0]
 
 
@@ -180,10 +180,13 @@ def test_the_end_of_the_connection_is_said_and_the_page_comes_back(
     eventually(lambda: page.notices == ["登录成功", "Connection Closed."], what="the page says so")
     page.say("too early")
     assert page.own == []
+    page.find("#banner-button").click()
+    eventually(lambda: page.state == "waiting", what="another try was in vain")
     ports = {"http_port": server.http.port, "websocket_port": server.ws.port}
     again = start_server(config={"app": ports}, folder=server.folder)
     eventually(lambda: page.state == "online", 30, what="the page is back")
-    assert page.notices == ["登录成功", "Connection Closed.", "登录成功"]
+    said = ["登录成功", "Connection Closed.", "登录成功"]
+    eventually(lambda: page.notices == said, what="the page says so, once each")
     with user(again, "2", to="1") as other:
         say(other, "after")
         page.has_received("用户:", "after")

@@ -143,7 +143,7 @@ def visitors(tmp_path_factory: pytest.TempPathFactory, nginx: Nginx) -> Iterator
 
 def online(page: Page) -> Page:
     eventually(lambda: page.state == "online", what="the page is connected")
-    assert page.notices == ["登录成功"]
+    eventually(lambda: page.notices == ["登录成功"], what="the page says so")
     return page
 
 
