@@ -38,6 +38,7 @@ _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _LOADED_LATE = (
+    "cryptography.hazmat.primitives.ciphers.aead",
     "encodings.ascii",
     "encodings.idna",
     "encodings.unicode_escape",
