@@ -1,6 +1,7 @@
 """``/api/v1`` on two nodes that share a Redis: whatever is asked of one holds for both."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 
@@ -62,15 +63,13 @@ def test_users_of_both_are_listed_page_by_page(nodes: Nodes, asked: Server) -> N
     app = app_with("multi")
     names = sorted(fresh() for _ in range(4))
     first, second = nodes.servers
-    speakers = [logged_in((first, second)[i % 2].ws, name, app) for i, name in enumerate(names)]
-    for each in speakers:
-        each.__enter__()
-    page = good(asked.http, "users", app=app, limit=3)
-    rest = good(asked.http, "users", app=app, limit=3, cursor=page["next"])
-    assert (page["users"] + rest["users"], rest["next"]) == (names, "")
-    assert page["count"] == 4
-    for each in speakers:
-        each.__exit__(None, None, None)
+    with ExitStack() as stack:
+        for number, name in enumerate(names):
+            stack.enter_context(logged_in((first, second)[number % 2].ws, name, app))
+        page = good(asked.http, "users", app=app, limit=3)
+        rest = good(asked.http, "users", app=app, limit=3, cursor=page["next"])
+        assert (page["users"] + rest["users"], rest["next"]) == (names, "")
+        assert page["count"] == 4
 
 
 def test_a_room_has_members_on_both(nodes: Nodes, asked: Server) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
 from imserver.api.v1.app import (
@@ -24,7 +22,7 @@ from imserver.api.v1.app import (
     WebhookShown,
 )
 from imserver.api.v1.operation import Link, Operation
-from imserver.api.v1.query import after, read_query
+from imserver.api.v1.query import page_of, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import read, reply
 from imserver.services.tenants import BadTenant, TooManyTenants, UnknownTenant
@@ -41,10 +39,8 @@ def list_apps(api: Api, call: Call) -> Answer:
     asked = read_query(call, AppsQuery)
     tenants = api.services.tenants
     names = [name for name in tenants.names() if call.caller.reaches(name)]
-    start = bisect_right(names, after(asked.cursor) or "")
-    page = names[start : start + asked.limit]
+    page, following = page_of(names, asked.cursor, asked.limit)
     shown = [_shown(tenant) for tenant in map(tenants.get, page) if tenant is not None]
-    following = cursor_of(page[-1]) if start + asked.limit < len(names) else ""
     return reply(call, AppsAnswer(len(names), shown, following))
 
 

@@ -12,7 +12,7 @@ from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.v1 import field
 from imserver.api.v1.operation import Link, Operation
-from imserver.api.v1.query import after, read_query
+from imserver.api.v1.query import after, page_of, read_query
 from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.errors import HTTP_TOO_MANY_TARGETS
@@ -86,6 +86,8 @@ class CountsQuery(Struct, forbid_unknown_fields=True):
     """What to count."""
 
     app: field.AnyApp = ""
+    cursor: field.Cursor = ""
+    limit: field.Limit = field.USUAL_PAGE
 
 
 class AppCounts(Struct):
@@ -100,9 +102,10 @@ class AppCounts(Struct):
 
 
 class CountsAnswer(Struct):
-    """The counts of one app, or of all that the key reaches."""
+    """The counts of one app, or of some that the key reaches, in the order of their names."""
 
     apps: list[AppCounts]
+    next: field.Next
     missing_nodes: field.Missing
 
 
@@ -152,10 +155,13 @@ def users(api: Api, call: Call) -> Answer:
 def counts(api: Api, call: Call) -> Answer:
     """``GET /api/v1/counts``."""
     asked = read_query(call, CountsQuery)
-    names = [app_of(api, call, asked.app)] if asked.app else reached(api, call)
+    if asked.app:
+        names, following = [app_of(api, call, asked.app)], ""
+    else:
+        names, following = page_of(reached(api, call), asked.cursor, asked.limit)
     found = api.presence.counts(names)
     counted = [AppCounts(name, each.users, each.sessions, each.rooms) for name, each in found.apps.items()]
-    return reply(call, CountsAnswer(counted, list(found.missing)))
+    return reply(call, CountsAnswer(counted, following, list(found.missing)))
 
 
 OPERATIONS: Final = (
@@ -250,12 +256,14 @@ OPERATIONS: Final = (
         counts,
         "presence",
         "How many users, sessions and rooms there are",
+        "Of one app, or page by page of all that the key reaches.",
         query=CountsQuery,
         answer=CountsAnswer,
         problems=APP_PROBLEMS,
         example_query={"app": "101"},
         example_answer={
             "apps": [{"app": "101", "users": 2, "sessions": 2, "rooms": 0}],
+            "next": "",
             "missing_nodes": [],
         },
     ),

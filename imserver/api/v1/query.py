@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
 from imserver.api.call import Call
+from imserver.api.cursor import cursor as cursor_of
 from imserver.api.cursor import read_cursor
 from imserver.api.form import parse_pairs
 from imserver.api.style import Problem
@@ -34,3 +37,10 @@ def after(cursor: str) -> str | None:
     A cursor that no page has given, but could have, stands for some place in the list.
     """
     return read_cursor(cursor, "replace") if cursor else None
+
+
+def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
+    """A page of sorted names, and the cursor of the one that follows."""
+    start = bisect_right(names, after(cursor) or "")
+    page = list(names[start : start + limit])
+    return page, cursor_of(page[-1]) if start + limit < len(names) else ""
