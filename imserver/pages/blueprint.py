@@ -29,7 +29,6 @@ from imserver.auth import PAGE_TOKEN_PREFIX
 from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
-from imserver.pages.reference import Reference
 from imserver.pages.rendering import language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.pages.talk import TalkPages, is_asked_for
@@ -87,14 +86,20 @@ def create_pages(node: Host) -> Blueprint:
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)
     seen = Seen(node)
     chat, talk, gateway = _Chat(node, seen), TalkPages(node, seen), Gateway(node, seen)
-    reference = Reference(lambda: json.decode(described(node.api)), seen, render)
+
+    def reference() -> AnyResponse:
+        # Loaded when it is first asked for: most nodes never are, and memory counts.
+        from imserver.pages.reference import Reference
+
+        return Reference(lambda: json.decode(described(node.api)), seen, render).page()
+
     pages.add_url_rule("/", view_func=_start, methods=["GET"])
     pages.add_url_rule(
         "/home/index", "home", lambda: talk.peer() if is_asked_for() else chat.page(), methods=["GET"]
     )
     pages.add_url_rule("/home/room", "room", talk.room, methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
-    pages.add_url_rule("/api/v1/docs", "reference", reference.page, methods=["GET"])
+    pages.add_url_rule("/api/v1/docs", "reference", reference, methods=["GET"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])

@@ -15,7 +15,6 @@ from imserver.api.route import Route
 from imserver.api.style import PROBLEM
 from imserver.api.v1 import apps, events, operate, presence, publisher, push, rooms
 from imserver.api.v1.batch import batch_of
-from imserver.api.v1.openapi import document
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import reply
 
@@ -24,6 +23,9 @@ _encode: Final = msgspec.json.Encoder().encode
 
 @lru_cache(maxsize=2)
 def _written(batch_targets: int, demo: bool) -> bytes:
+    # Many nodes never show it, and it is half a megabyte with the page that reads it.
+    from imserver.api.v1.openapi import document
+
     numbers = {"limits.batch_targets": batch_targets}
     return _encode(document(DOCUMENTED, numbers, demo))
 
