@@ -39,6 +39,7 @@ _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _LOADED_LATE = (
     "cryptography.hazmat.primitives.ciphers.aead",
+    "cryptography.hazmat.primitives.ciphers.aead",
     "encodings.ascii",
     "encodings.idna",
     "encodings.unicode_escape",
