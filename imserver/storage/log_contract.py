@@ -1,0 +1,267 @@
+"""What the message log tells the rest: drafts that go in, entries that come out, as plain data.
+
+A user is a text inside an app. A conversation has a number inside an app; its kind is ``user`` (two users,
+in the order of their ids) or ``group``. An entry's ``id`` is its position in the log of its app: contiguous,
+in the order of the commits. Its ``seq`` is contiguous in its conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Literal, Protocol
+
+from msgspec import Struct
+
+EntryKind = Literal["message", "recall", "edit", "join", "leave", "group"]
+ConversationKind = Literal["user", "group"]
+
+CLIENT_MSG_ID_BYTES: Final = 64
+USER_BYTES: Final = 255
+"""Bytes of the longest id of a user, in UTF-8."""
+TYPE_BYTES: Final = 32
+"""Bytes of the longest type of a message, in UTF-8."""
+
+UNKNOWN_CONVERSATION: Final = "unknown_conversation"
+NOT_MEMBER: Final = "not_member"
+MUTED: Final = "muted"
+INVALID: Final = "invalid"
+"""The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer) a
+member; the sender may not speak yet; the draft itself cannot be stored."""
+
+
+class Draft(Struct, frozen=True, kw_only=True):
+    """What somebody wants to store: to ``to_user``, or to ``conversation``, one of them."""
+
+    sender: str
+    kind: EntryKind = "message"
+    type: str = "text"
+    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom`` or a back end's word."""
+    body: bytes = b""
+    client_msg_id: str = ""
+    """Unique per app and sender, at most 64 bytes; ``""``: none, and a resend is a new message."""
+    time_ms: int = 0
+    """When it was sent: Unix milliseconds."""
+    about: int = 0
+    """Id of the entry that it recalls, edits or replies to."""
+    meta: bytes = b""
+    """JSON: mentions and the like."""
+    to_user: str = ""
+    conversation: int = 0
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """What is stored."""
+
+    id: int
+    conversation: int
+    seq: int
+    sender: str
+    kind: EntryKind = "message"
+    type: str = "text"
+    body: bytes = b""
+    client_msg_id: str = ""
+    time_ms: int = 0
+    about: int = 0
+    meta: bytes = b""
+    kind_of_conversation: ConversationKind = "group"
+    members: tuple[str, ...] = ()
+    """The two users of a ``user`` conversation; empty for a group."""
+
+    def peer(self, reader: str) -> str:
+        """The other user as ``reader`` sees it; ``""`` in a group."""
+        if not self.members:
+            return ""
+        return self.members[0] if self.members[1] == reader else self.members[1]
+
+
+class Appended(Struct, frozen=True):
+    """A draft was stored. ``repeated``: it had been before; this is the first answer again."""
+
+    entry: Entry
+    repeated: bool = False
+
+
+class Rejected(Struct, frozen=True):
+    """A draft was not stored, and never will be."""
+
+    reason: str
+    """``unknown_conversation``, ``not_member``, ``muted`` or ``invalid``."""
+    detail: str = ""
+
+
+class Membership(Struct, frozen=True, kw_only=True):
+    """A user in a conversation, from one id of the log to another. Who comes back has another row.
+
+    Nobody reads entries with ``id <= joined_id`` or ``id > left_id``. The entry that tells of the joining is the
+    first that the member reads, that of the leaving the last.
+    """
+
+    app: str
+    user: str
+    conversation: int
+    joined_id: int
+    left_id: int | None = None
+    """None: still a member."""
+    role: str = "member"
+    """``owner``, ``admin`` or ``member``."""
+    muted_until: int = 0
+    """Unix seconds."""
+    kind_of_conversation: ConversationKind = "group"
+
+
+class Conversation(Struct, frozen=True, kw_only=True):
+    """A conversation as it is listed. ``name`` is a group's."""
+
+    id: int
+    kind: ConversationKind
+    name: str = ""
+    members: tuple[str, ...] = ()
+    """The two users of a ``user`` conversation; empty for a group."""
+    last_id: int = 0
+    last_seq: int = 0
+    created: int = 0
+    """Unix seconds."""
+
+
+class Talk(Struct, frozen=True):
+    """One of a user's conversations, as that user sees it."""
+
+    conversation: Conversation
+    last: Entry | None
+    """The newest entry that the user may read, and has not hidden."""
+    unread: int
+    """Messages of others behind ``read``; counting ends at :data:`MOST_UNREAD`."""
+    read: int
+    """Id of the newest entry that was read."""
+    role: str = "member"
+
+
+class Marks(Struct, frozen=True):
+    """What a user marked since a version: kept per user, outside the log."""
+
+    version: int
+    reads: dict[int, int]
+    """Conversation → id up to which it was read."""
+    hidden: tuple[int, ...] = ()
+    """Ids of entries that the user does not want to see any more."""
+
+
+class Change(Struct, frozen=True):
+    """A change of a group that was stored, with the entry that tells of it.
+
+    ``entry`` is None if there was nothing to change; ``users``: those whose membership did change.
+    """
+
+    conversation: int
+    entry: Entry | None = None
+    users: tuple[str, ...] = ()
+
+
+MOST_UNREAD: Final = 1000
+
+OnCommitted = Callable[[str, int, int, list[Entry]], None]
+"""(app, first id, last id, entries): once a transaction and app, in the order of the commits."""
+
+
+class MessageLog(Protocol):
+    """The log of every app. All of it may switch, and raises StorageUnavailable, which is temporary."""
+
+    on_committed: OnCommitted
+
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
+        """Store drafts, in their order; returns after the commit. What may not be stored costs the rest nothing.
+
+        Raises StorageUnavailable: nothing was stored. Only where the answer to a COMMIT was lost and the database
+        stays away it may have been; who tries again with a ``client_msg_id`` gets the one entry in any case.
+        """
+
+    # --- reading the log ------------------------------------------------------------------------------------
+
+    def head(self, app: str) -> int:
+        """The greatest id; 0: nothing was ever stored."""
+
+    def floor(self, app: str) -> int:
+        """What has an id up to this one has expired. A cursor below it must begin anew."""
+
+    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+        """The whole log behind an id."""
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """Those of these entries that exist, in the order of their ids."""
+
+    def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        """What the user may read behind an id, in order, and whether there is more."""
+
+    def history(
+        self, app: str, user: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], bool]:
+        """What the user may read of a conversation before an id (0: its end): the newest, in order, without
+        what the user has hidden, and whether there is more before."""
+
+    # --- conversations --------------------------------------------------------------------------------------
+
+    def conversation(self, app: str, conversation: int) -> Conversation | None:
+        """One conversation."""
+
+    def between(self, app: str, user: str, other: str) -> Conversation | None:
+        """The conversation of two users, if they ever had one."""
+
+    def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
+        """The user's conversations, those with the newest entry first, whose newest id is below ``before`` (0:
+        from the newest on), and whether there are more."""
+
+    def memberships(self, app: str, user: str) -> list[Membership]:
+        """All of a user's memberships, those that have ended too."""
+
+    def members(self, app: str, conversation: int, after: str, limit: int) -> list[Membership]:
+        """Who is a member, by their ids, behind ``after``."""
+
+    def member(self, app: str, conversation: int, user: str) -> Membership | None:
+        """The membership of a user that has not ended."""
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def create(self, app: str, owner: str, name: str, users: Sequence[str], meta: bytes = b"") -> Change:
+        """Make a group of the owner and others; its first entry is of kind ``group``."""
+
+    def join(
+        self, app: str, conversation: int, users: Sequence[str], by: str = "", role: str = "member"
+    ) -> Change | Rejected:
+        """Make users members; who is one stays as they are. One entry of kind ``join`` names the new ones."""
+
+    def leave(self, app: str, conversation: int, users: Sequence[str], by: str = "") -> Change | Rejected:
+        """End memberships; one entry of kind ``leave`` names whose."""
+
+    def rename(self, app: str, conversation: int, name: str, by: str = "") -> Change | Rejected:
+        """Give a group another name; its entry is of kind ``group``."""
+
+    def set_member(
+        self,
+        app: str,
+        conversation: int,
+        user: str,
+        *,
+        role: str | None = None,
+        muted_until: int | None = None,
+        by: str = "",
+    ) -> Change | Rejected:
+        """Change a member's role or silence; its entry is of kind ``group``."""
+
+    # --- marks ----------------------------------------------------------------------------------------------
+
+    def set_read(self, app: str, user: str, conversation: int, id: int) -> int:
+        """The user has read up to an id, never back; the version of the user's marks."""
+
+    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
+        """The user does not want to see these entries; the version of the user's marks."""
+
+    def marks(self, app: str, user: str, after: int) -> Marks:
+        """What the user marked behind a version."""
+
+    def reads(self, app: str, conversation: int) -> dict[str, int]:
+        """Up to which id each member has read."""
+
+    # --- retention ------------------------------------------------------------------------------------------
+
+    def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
+        """Delete the oldest entries: those stored longer ago, and all but the newest; how many."""
