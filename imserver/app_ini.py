@@ -16,8 +16,6 @@ from msgspec import Struct
 from imserver.settings import Config
 from imserver.values import ConfigError, fold
 
-SUFFIX: Final = ".ini"
-"""What the name of such a file ends with."""
 PUBLIC_KEY: Final = "Adba723b7fe06819"
 """The CryptoKey that the original comes with: anybody can look it up."""
 

@@ -9,16 +9,16 @@ import os
 import re
 from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-import yaml
 from msgspec import inspect
 
-from imserver import app_ini
-from imserver.app_ini import AppIni
 from imserver.settings import Config, TenantSettings
 from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
+
+if TYPE_CHECKING:
+    from imserver.app_ini import AppIni
 
 __all__ = ["Config", "ConfigError", "dump", "load"]
 
@@ -41,6 +41,9 @@ REDIS_SCHEMES: Final = (
 
 #: how ``storage.url`` may begin
 STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
+
+#: how a file ends that is not YAML but the client dialect's original configuration
+INI_SUFFIX: Final = ".ini"
 
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/health", "/ready")
 _HIDDEN: Final = "(hidden)"
@@ -65,7 +68,9 @@ def load(
     warnings: list[str] = []
     original: AppIni | None = None
     values: dict[str, Any] = {}
-    if path is not None and path.lower().endswith(app_ini.SUFFIX):
+    if path is not None and path.lower().endswith(INI_SUFFIX):
+        from imserver import app_ini
+
         original = app_ini.parse(_text_of(path), path)
         values = {name: convert(ROWS[name], value, path) for name, value in original.values().items()}
     elif path is not None:
@@ -93,8 +98,9 @@ def dump(config: Config) -> str:
     for section in ("redis", "storage"):
         url = getattr(config, section).url
         document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
-    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
-    return text
+    from imserver import yaml_text
+
+    return yaml_text.write(document)
 
 
 def dump_app(settings: TenantSettings) -> str:
@@ -102,8 +108,9 @@ def dump_app(settings: TenantSettings) -> str:
     plain = msgspec.to_builtins(settings, builtin_types=())
     document = {name: plain[name] for name in TenantSettings.__struct_fields__}
     _hide(_secrets_of(document))
-    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
-    return text
+    from imserver import yaml_text
+
+    return yaml_text.write(document)
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -119,52 +126,12 @@ def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
 
 def read_value(text: str, where: str) -> Any:
     """A value as the configuration file has it. Raises ConfigError."""
-    return _read_yaml(text, where)
+    from imserver import yaml_text
+
+    return yaml_text.read(text, where)
 
 
 # --- the file -----------------------------------------------------------------------------------------------
-
-
-class _Mapping(dict[Hashable, Any]):
-    """A YAML mapping that remembers the line of each key, for messages."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[Hashable, int] = {}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's safe types; a key given twice is an error instead of a silent choice."""
-
-
-def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> _Mapping:
-    loader.flatten_mapping(node)
-    mapping = _Mapping()
-    for key_node, value_node in node.value:
-        line = key_node.start_mark.line + 1
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, Hashable):
-            raise ConfigError(f"line {line}: a key must be a plain word")
-        if key in mapping:
-            raise ConfigError(f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}")
-        mapping[key] = loader.construct_object(value_node, deep=True)
-        mapping.lines[key] = line
-    return mapping
-
-
-_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
-
-
-def _read_yaml(text: str, where: str) -> Any:
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
-        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
-    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
-        raise ConfigError(f"{where}, {error}") from None
 
 
 def _text_of(path: str) -> str:
@@ -176,11 +143,16 @@ def _text_of(path: str) -> str:
         raise ConfigError(f"{path}: is not UTF-8 text") from None
 
 
+def _is_mapping(value: Any) -> bool:
+    """Whether a value is a :class:`imserver.yaml_text.Mapping`, which knows the lines of its keys."""
+    return isinstance(value, dict)
+
+
 def _parse(text: str, path: str) -> dict[str, Any]:
-    document = _read_yaml(text, path)
+    document: Any = read_value(text, path)
     if document is None:
         return {}
-    if not isinstance(document, _Mapping):
+    if not _is_mapping(document):
         raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
     values: dict[str, Any] = {}
     for written, content in document.items():
@@ -190,14 +162,14 @@ def _parse(text: str, path: str) -> dict[str, Any]:
             raise _unknown(written, where)
         if section in ROWS:
             _set(values, ROWS[section], content, where)
-        elif isinstance(content, _Mapping):
+        elif _is_mapping(content):
             _read_section(values, str(written), content, path)
         elif content is not None:
             raise ConfigError(f"{where}: {section}: expected settings, got {type(content).__name__}")
     return values
 
 
-def _read_section(values: dict[str, Any], written: str, content: _Mapping, path: str) -> None:
+def _read_section(values: dict[str, Any], written: str, content: Any, path: str) -> None:
     for key, value in content.items():
         where = f"{path}, line {content.lines[key]}"
         row = BY_FOLDED.get(fold(f"{written}.{key}"))
@@ -241,7 +213,7 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
     if isinstance(kind, inspect.VarTupleType | inspect.DictType):
-        return _read_yaml(text, variable)
+        return read_value(text, variable)
     wanted: type = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}[type(kind)]
     try:
         return msgspec.convert(text.strip(), wanted, strict=False)

@@ -1,6 +1,5 @@
 """From what was written to a setting's own type, with errors that name place, setting and remedy."""
 
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -58,6 +57,8 @@ def nearest(written: object) -> str:
 
 
 def _closest(folded: str, known: dict[str, Any]) -> str:
+    import difflib  # for messages only
+
     return max(known, key=lambda name: difflib.SequenceMatcher(None, folded, name).ratio())
 
 

@@ -28,7 +28,8 @@ LAYERS = (
     ("transport",),
     ("protocol",),
     ("logs", "lifecycle"),
-    ("config", "app_ini"),
+    ("config",),
+    ("app_ini", "yaml_text"),
     ("values",),
     ("settings", "metrics", "model"),
     ("errors", "assets", "clock", "__init__"),
@@ -45,7 +46,7 @@ RPC_END = "bench/rpc_end.py"
 
 DOORS = {
     "geventwebsocket": ("transport/upgrade.py",),
-    "yaml": ("config.py",),
+    "yaml": ("yaml_text.py",),
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
     "click": ("cli.py", "commands/", "bench/cli.py"),

@@ -1,0 +1,60 @@
+"""YAML texts: safe types, every key once, and the line of each for messages. The only module that knows YAML.
+
+Loaded where there is a text to read or to write: a server with nothing but defaults does without.
+"""
+
+from collections.abc import Hashable
+from typing import Any
+
+import yaml
+
+from imserver.values import ConfigError
+
+
+class Mapping(dict[Hashable, Any]):
+    """A YAML mapping that remembers the line of each key, for messages."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: dict[Hashable, int] = {}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's safe types; a key given twice is an error instead of a silent choice."""
+
+
+def _construct_mapping(loader: _Loader, node: yaml.MappingNode) -> Mapping:
+    loader.flatten_mapping(node)
+    mapping = Mapping()
+    for key_node, value_node in node.value:
+        line = key_node.start_mark.line + 1
+        key = loader.construct_object(key_node, deep=True)
+        if not isinstance(key, Hashable):
+            raise ConfigError(f"line {line}: a key must be a plain word")
+        if key in mapping:
+            raise ConfigError(f"line {line}: the key {key!r} was already given in line {mapping.lines[key]}")
+        mapping[key] = loader.construct_object(value_node, deep=True)
+        mapping.lines[key] = line
+    return mapping
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+
+
+def read(text: str, where: str) -> Any:
+    """What a text says; its mappings are :class:`Mapping`. Raises ConfigError, which names ``where``."""
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or str(error).partition("\n")[0]
+        raise ConfigError(f"{where}{line}: not valid YAML: {problem}") from None
+    except (ConfigError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
+        raise ConfigError(f"{where}, {error}") from None
+
+
+def write(document: Any) -> str:
+    """A document as text that :func:`read` reads."""
+    text: str = yaml.safe_dump(document, allow_unicode=True, sort_keys=False)
+    return text
