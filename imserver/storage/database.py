@@ -16,6 +16,7 @@ from typing import Final, Protocol, TypeVar
 
 import gevent
 from gevent.threadpool import ThreadPool
+from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -32,8 +33,7 @@ T = TypeVar("T")
 Work = Callable[[Connection], T]
 """What is done in one transaction. SQLite's runs in another thread: it touches the connection only."""
 
-_OPEN_SECONDS: Final = 90.0
-"""For opening, migrations included."""
+_MIGRATE_SECONDS: Final = 3600.0
 _CLOSE_SECONDS: Final = 1.0
 """For what is under way when nobody may ask any more."""
 
@@ -123,7 +123,7 @@ class Database:
         """What distinguishes it from all other databases, wherever it is copied or moved to."""
         self.healthy = False
         """Whether it did what it was asked last."""
-        self._seconds = settings.seconds
+        self._settings = settings
         self._engine: Engine = engines.make_engine(place, settings)
         self._runner: Runner = OwnThread() if threaded and place.file is not None else Here()
         self._lock = -1
@@ -134,7 +134,10 @@ class Database:
             if self.place.file is not None:
                 engines.prepare_file(self.place.file)
                 self._lock = os.open(f"{self.place.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            self.id, before, laxness = self._runner.run(self._open, _OPEN_SECONDS)
+            before = self._runner.run(self._step, self._settings.seconds)
+            if not migrate.is_current(before):
+                self._runner.run(self._migrate, _MIGRATE_SECONDS)
+            self.id, laxness = self._runner.run(self._look_at, self._settings.seconds)
         except OSError as error:
             raise StartError(f"storage: {self.place.shown} cannot be used: {error.strerror}") from None
         except (DBAPIError, PoolTimeout, _Late) as error:
@@ -147,15 +150,24 @@ class Database:
         elif before != HEAD:
             log.warning("the database %s is a newer release's, at step %s", self.place.shown, before)
 
-    def _open(self) -> tuple[str, str, str]:
-        # In SQLite's thread, where nothing may be logged: the locks of logging are the loop's.
+    # These run in SQLite's thread, where nothing may be logged: the locks of logging are the loop's.
+
+    def _step(self) -> str:
         with self._connected() as connection:
-            before = migrate.step_of(connection)
-        if not migrate.is_current(before):
-            with self._writing(), self._connected(writes=True) as connection, connection.begin():
+            return migrate.step_of(connection)
+
+    def _migrate(self) -> None:
+        # What changes a large table may take its time.
+        patient = engines.make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
+        try:
+            with self._writing(), _connected(patient, writes=True) as connection, connection.begin():
                 migrate.migrate(connection)
+        finally:
+            patient.dispose()
+
+    def _look_at(self) -> tuple[str, str]:
         with self._connected() as connection:
-            return records.read_id(connection), before, engines.laxness_of(connection)
+            return records.read_id(connection), engines.laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
         """Do ``work``, which changes nothing. Switches. Raises StorageUnavailable."""
@@ -190,7 +202,7 @@ class Database:
             return work(connection)
 
     def _connected(self, writes: bool = False) -> Connection:
-        return self._engine.connect().execution_options(**{engines.WRITES: writes})
+        return _connected(self._engine, writes)
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
@@ -206,7 +218,7 @@ class Database:
 
     def _guarded(self, function: Callable[[], T]) -> T:
         try:
-            value = self._runner.run(function, self._seconds)
+            value = self._runner.run(function, self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
             raise self._away(error) from None
         except DBAPIError as error:
@@ -224,6 +236,10 @@ class Database:
             self.healthy = False
             log.error("the database %s does not answer: %s", self.place.shown, words)
         return StorageUnavailable(f"the database does not answer: {words}")
+
+
+def _connected(engine: Engine, writes: bool = False) -> Connection:
+    return engine.connect().execution_options(**{engines.WRITES: writes})
 
 
 def _words(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from gevent import monkey
 from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import StaticPool
 
 from imserver.errors import StartError
@@ -25,8 +26,8 @@ def make_engine(place: Place, settings: StorageSettings) -> Engine:
     """The engine of a database; connects to nothing yet. Raises StartError for an address that is none."""
     try:
         return _MAKERS[place.engine](place, settings)
-    except (ValueError, TypeError) as error:  # SQLAlchemy's ArgumentError among them
-        raise StartError(f"storage.url {place.shown}: {error}") from None
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise StartError(f"storage: {place.shown} is no address of a database: {error}") from None
 
 
 def _sqlite(place: Place, _settings: StorageSettings) -> Engine:

@@ -81,6 +81,15 @@ def test_a_public_server_that_is_open_to_strangers_is_refused(tmp_path: Path) ->
     assert refused(tmp_path, "--host", "0.0.0.0").startswith("server.host 0.0.0.0 is beyond loopback")
 
 
+def test_a_public_server_with_a_database_but_no_key_is_refused(tmp_path: Path, redis_url: str) -> None:
+    data = str(tmp_path / "data")
+    assert run_cli("app", "create", "105", "--data-dir", data, seconds=30).returncode == 0
+    said = refused(
+        tmp_path, "--host", "0.0.0.0", "--rpc-port", str(free_ports(4)), IMSERVER_REDIS_URL=redis_url
+    )
+    assert "server.host 0.0.0.0 is beyond loopback and no API key exists" in said
+
+
 def test_an_unwritable_log_is_refused(tmp_path: Path) -> None:
     said = refused(tmp_path, IMSERVER_APP_LOG_FILE=str(tmp_path))
     assert said == f"app.log_file: {tmp_path} cannot be written: Is a directory"

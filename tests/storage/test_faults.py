@@ -117,6 +117,9 @@ def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
         "postgresql://nobody@127.0.0.1:1/none",
         "mysql://nobody@127.0.0.1:1/none",
         "postgresql://nobody:p%40ss@127.0.0.1:1/none?bad=option",
+        "postgresql://u:p%40ss@host:port/none",
+        "mysql://",
+        "mysql://[/x",
         "sqlite:////proc/nowhere/some.db",
     ],
 )
