@@ -144,3 +144,15 @@ def test_apps_that_are_configured_are_never_closed() -> None:
     assert hub.open("101", "multi", guest=True) is app
     hub.close_guest("101")
     assert hub.apps["101"] is app
+
+
+def test_a_policy_that_changes_holds_for_who_joins_from_then_on() -> None:
+    hub, app = make("multi")
+    older = [join(hub, app, "ann") for _ in range(2)]
+    assert app.several == 1
+    hub.set_policy(app.name, "newest")
+    assert app.sessions_of("ann") == tuple(older)
+    newest = join(hub, app, "ann")
+    assert (app.sessions_of("ann"), app.several) == ((newest,), 0)
+    assert not any(hub.leave(connection) for connection in older)
+    assert hub.leave(newest)
