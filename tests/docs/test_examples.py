@@ -43,9 +43,9 @@ PROGRAMS = [
     block
     for page in PAGES
     for block in blocks(page, "python")
-    if set(block.words) & {"token", "verify", "receiver"}
+    if set(block.words) & {"token", "verify", "receiver", "client"}
 ]
-"""What tests/docs/test_back_ends.py runs."""
+"""What tests/docs/test_back_ends.py and test_client.py run."""
 
 
 def test_no_example_is_left_out() -> None:

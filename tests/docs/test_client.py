@@ -1,0 +1,46 @@
+"""The Python of the documents that uses the client runs as it stands, against a real server."""
+
+import subprocess
+import sys
+
+import pytest
+
+from tests.docs.markdown import PAGES, Block, blocks
+from tests.docs.play import at_server
+from tests.support import Server, clean_environment
+
+EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "client" in block.words]
+SAID = {
+    "README.md": ["hello"],
+    "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
+    "Pushing": ["held", "cmd 1", "1"],
+    "One connection to push over": ["100"],
+    "asyncio": ["one", "two"],
+}
+"""What each of them prints, by its page or by the heading it stands under."""
+
+
+def heading_of(block: Block) -> str:
+    """The heading above a block; the name of the page where it is the first page."""
+    if block.page.name == "README.md":
+        return "README.md"
+    above = block.page.read_text(encoding="utf-8").splitlines()[: block.line]
+    return next(line for line in reversed(above) if line.startswith("## ")).removeprefix("## ")
+
+
+@pytest.mark.parametrize("block", EXAMPLES, ids=heading_of)
+def test_an_example_of_the_client_does_what_it_says(block: Block, server: Server) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", at_server(block.text, server)],
+        capture_output=True,
+        text=True,
+        env=clean_environment(),
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == SAID[heading_of(block)]
+
+
+def test_every_part_of_the_manual_has_an_example() -> None:
+    assert {heading_of(block) for block in EXAMPLES} == set(SAID)
