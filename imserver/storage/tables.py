@@ -37,7 +37,7 @@ class Name(TypeDecorator[str]):
 
 metadata: Final = MetaData()
 
-_MYSQL: Final[dict[str, Any]] = {
+MYSQL_OPTIONS: Final[dict[str, Any]] = {
     "mysql_engine": "InnoDB",
     "mysql_charset": "utf8mb4",
     "mysql_collate": "utf8mb4_bin",
@@ -50,7 +50,7 @@ directory: Final = Table(
     Column("id", String(32), nullable=False),
     Column("version", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
-    **_MYSQL,
+    **MYSQL_OPTIONS,
 )
 """One row: the id of this database, and the version that each change of an app or a key raises by one.
 
@@ -66,7 +66,7 @@ app: Final = Table(
     Column("version", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
     UniqueConstraint("version", "name", name="app_by_version"),
-    **_MYSQL,
+    **MYSQL_OPTIONS,
 )
 
 api_key: Final = Table(
@@ -82,5 +82,5 @@ api_key: Final = Table(
     Column("revoked", BigInteger, nullable=False),
     UniqueConstraint("version", "id", name="api_key_by_version"),
     UniqueConstraint("digest", name="api_key_by_digest"),
-    **_MYSQL,
+    **MYSQL_OPTIONS,
 )
