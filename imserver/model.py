@@ -47,7 +47,34 @@ class Say(Struct, frozen=True, gc=False):
     id: str = ""
 
 
-Command = Login | Heartbeat | Ping | TalkLogin | Say
+class ChatLogin(Struct, frozen=True, gc=False):
+    """A login in which the token alone says who it is (the protobuf dialect)."""
+
+    token: str
+    device: str = ""
+
+
+class ChatMessage(Struct, frozen=True, gc=False):
+    """A message to an account or a group, to be kept. ``number`` counts the messages of one connection; the
+    other fields are as the client has sent them, whatever they are."""
+
+    number: int
+    session_type: int
+    receiver: int
+    sender: int
+    type: int
+    content: bytes
+    sent_ms: int
+    client_msg_id: str = ""
+
+
+class ChatSync(Struct, frozen=True, gc=False):
+    """The client wants the messages behind ``after``."""
+
+    after: int
+
+
+Command = Login | Heartbeat | Ping | TalkLogin | Say | ChatLogin | ChatMessage | ChatSync
 
 
 class Request(Struct, gc=False):

@@ -208,16 +208,18 @@ class Connection:
             elif length > frames.SMALL_BYTES:
                 break
             end = body + length
-            if data[start] != 0x81 or length < 0 or end > size or length > limit:
+            head = data[start]
+            if not 0x81 <= head <= 0x82 or length < 0 or end > size or length > limit:
                 break
             payload = apply_mask(data[body:end], data[body - 4 : body])
-            if not payload.isascii():
+            text = head == 0x81
+            if text and not payload.isascii():
                 try:
                     payload.decode()
                 except UnicodeDecodeError:
                     self.close(errors.CLOSE_BAD_PAYLOAD, "invalid UTF-8")
                     return
-            serve(self, payload, True)
+            serve(self, payload, text)
             if self.state != OPEN:
                 return
             start = end

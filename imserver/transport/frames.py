@@ -115,10 +115,10 @@ def is_pong(data: bytes) -> bool:
 
 
 def begins_small(data: bytes, limit: int) -> bool:
-    """Whether ``data`` is the beginning of a masked whole text frame of at most :data:`REST_BYTES`."""
+    """Whether ``data`` is the beginning of a masked whole message of at most :data:`REST_BYTES`."""
     size = len(data)
-    if data[0] != 0x81 or size == 1:
-        return data[0] == 0x81
+    if not 0x81 <= data[0] <= 0x82 or size == 1:
+        return 0x81 <= data[0] <= 0x82
     length = data[1] - 128
     if length == 126 and size >= 4:
         length = data[2] << 8 | data[3]

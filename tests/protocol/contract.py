@@ -138,37 +138,19 @@ class DialectContract:
             assert {one.opcode for one in found} == {TEXT if self.dialect.text else BINARY}
 
 
-class CommandContract(DialectContract):
-    """What a dialect promises besides whose clients log in and ask.
+class RequestContract(DialectContract):
+    """What a dialect promises besides whose clients ask.
 
-    ``samples`` holds one frame's payload for each command it knows; the login is that of user ``ann`` of app
-    ``101``, or of :attr:`app` where the dialect cannot say that.
+    ``samples`` holds one frame's payload for each command it knows.
     """
 
     samples: Mapping[type[Command], bytes]
-    app = "101"
-
-    @property
-    def login(self) -> bytes:
-        """The sample of a login, of whichever kind."""
-        return next(payload for kind, payload in self.samples.items() if issubclass(kind, Login))
-
-    # --- decoding -------------------------------------------------------------------------------------------
 
     def test_its_samples_become_their_commands(self) -> None:
         for kind, payload in self.samples.items():
             request = self.dialect.decode(payload)
             assert type(request.command) is kind
             self.check(request)
-
-    def test_a_login_says_who_in_which_app(self) -> None:
-        command = self.dialect.decode(self.login).command
-        assert isinstance(command, Login)
-        assert (command.app, command.user) == (self.app, "ann")
-
-    def test_every_command_it_knows_has_a_rule(self) -> None:
-        with World() as world:
-            assert set(self.samples) <= set(world.dispatcher.rules)
 
     @held
     @given(seed=st.integers(0, 2**32), hits=st.integers(1, 5))
@@ -184,6 +166,32 @@ class CommandContract(DialectContract):
         before = [self.decode(payload) for payload in self.samples.values()]
         self.decode(b"\xff\x00nonsense")
         assert [self.decode(payload) for payload in self.samples.values()] == before
+
+
+class CommandContract(RequestContract):
+    """What a dialect promises besides whose logins name their user.
+
+    The sample of a login is that of user ``ann`` of app ``101``, or of :attr:`app` where the dialect cannot
+    say that.
+    """
+
+    app = "101"
+
+    @property
+    def login(self) -> bytes:
+        """The sample of a login, of whichever kind."""
+        return next(payload for kind, payload in self.samples.items() if issubclass(kind, Login))
+
+    # --- decoding -------------------------------------------------------------------------------------------
+
+    def test_a_login_says_who_in_which_app(self) -> None:
+        command = self.dialect.decode(self.login).command
+        assert isinstance(command, Login)
+        assert (command.app, command.user) == (self.app, "ann")
+
+    def test_every_command_it_knows_has_a_rule(self) -> None:
+        with World() as world:
+            assert set(self.samples) <= set(world.dispatcher.rules)
 
     # --- in a server ----------------------------------------------------------------------------------------
 

@@ -1,13 +1,24 @@
 """Every dialect against the contract; and one that is made up, to show what adding a dialect takes."""
 
-from imserver.model import Event, Heartbeat, Login, Ping, Say, TalkLogin
+from imserver.model import (
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
+    Event,
+    Heartbeat,
+    Login,
+    Ping,
+    Say,
+    TalkLogin,
+)
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
+from imserver.protocol.protobuf import ProtobufDialect
 from imserver.protocol.registry import BY_NAME, DIALECTS
 from tests.hub.world import World
 from tests.integration.raw import BINARY, TEXT, frame
-from tests.protocol.contract import CommandContract, DialectContract
+from tests.protocol.contract import CommandContract, DialectContract, RequestContract
 from tests.protocol.line import LineDialect
 
 
@@ -40,6 +51,18 @@ class TestClient(DialectContract):
     dialect = ClientDialect()
 
 
+class TestProtobuf(RequestContract):
+    """Whose logins name nobody: their token does."""
+
+    dialect = ProtobufDialect()
+    samples = {  # noqa: RUF012
+        ChatLogin: bytes.fromhex("08 01 12 0e 0a 05 61 2e 62 2e 63 12 05 70 68 6f 6e 65"),
+        Heartbeat: bytes.fromhex("08 02"),
+        ChatMessage: bytes.fromhex("08 03 12 11 0a 0a 08 02 10 05 18 07 2a 02 68 69 10 03 1a 01 61"),
+        ChatSync: bytes.fromhex("08 05 12 02 08 09"),
+    }
+
+
 class TestLine(CommandContract):
     """The made-up one."""
 
@@ -48,7 +71,8 @@ class TestLine(CommandContract):
 
 
 def test_every_dialect_of_the_registry_is_held_to_the_contract() -> None:
-    contracts = [*DialectContract.__subclasses__(), *CommandContract.__subclasses__()]
+    kinds = (DialectContract, RequestContract, CommandContract)
+    contracts = [contract for kind in kinds for contract in kind.__subclasses__()]
     held = {contract.dialect.name for contract in contracts if hasattr(contract, "dialect")}
     assert {dialect.name for dialect in DIALECTS} <= held
 

@@ -1,0 +1,225 @@
+"""The ``protobuf`` dialect: binary frames on ``/ws``, of clients with accounts (docs/protocol.md).
+
+A client frame is one ``Input``; every server frame is one ``OutputBatch``. What is refused is not answered:
+the clients know no error. The payload of a batch is the row of its *outputs*, each with its length before it,
+so payloads that follow each other are one batch, and what many are told is encoded once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from imserver import errors
+from imserver.model import (
+    BadFrame,
+    ChatLogin,
+    ChatMessage,
+    ChatSync,
+    Command,
+    Event,
+    Heartbeat,
+    Reply,
+    Request,
+)
+from imserver.protocol.varints import Broken, Fields, lengthy, read_fields, signed32, signed64, varint
+
+APP: Final = "gochat"
+"""The app of all its clients."""
+CT_LOGIN, CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
+"""Kinds of frames (``CmdType``)."""
+ST_SINGLE, ST_GROUP = 1, 2
+"""Whom a message is for (``SessionType``)."""
+AT_UP, AT_PUSH, AT_LOGIN = 1, 2, 3
+"""What is acknowledged (``ACKType``)."""
+MESSAGE_TYPES: Final = ("text", "picture", "voice", "video", "file", "location", "custom")
+"""Types of messages in the order of their numbers from 1 (``MessageType``; the original knows three)."""
+MAX_DEVICE_BYTES: Final = 64
+"""Longest name of a device, in bytes of UTF-8."""
+MAX_MESSAGE_ID_BYTES: Final = 64
+"""Longest ``client_msg_id``, in bytes of UTF-8."""
+MAX_ID: Final = 2**63 - 1
+"""The greatest id and number that can be kept."""
+
+_NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
+_OK: Final = b"\x10\xc8\x01\x1a\x07Success"
+_LOGIN_ACKED: Final = b"\x08\x03"
+
+
+def output(kind: int, data: bytes) -> bytes:
+    """One output of a batch, or a batch of one: ``kind`` is a ``CmdType``."""
+    body = b"\x08%c%b" % (kind, _OK)
+    return lengthy(0x0A, body + lengthy(0x22, data) if data else body)
+
+
+LOGIN_ACK: Final = output(CT_ACK, _LOGIN_ACKED)
+"""The answer to a login."""
+
+
+def uplink_ack(number: int, seq: int) -> bytes:
+    """The message that its sender has numbered ``number`` is stored as ``seq``."""
+    return output(CT_ACK, b"\x08\x01%b%b" % (_number(0x10, number), _number(0x18, seq)))
+
+
+def push(message: bytes) -> bytes:
+    """A message, told to whom it is for."""
+    return output(CT_MESSAGE, lengthy(0x0A, message))
+
+
+def synced(messages: Iterable[bytes], more: bool) -> bytes:
+    """The data of an answer to a sync: ``messages`` in order, and whether there are ``more`` behind them."""
+    data = b"".join([lengthy(0x0A, message) for message in messages])
+    return data + b"\x10\x01" if more else data
+
+
+def message(
+    session_type: int, receiver: int, sender: int, type_number: int, content: bytes, seq: int, sent_ms: int
+) -> bytes:
+    """One ``Message``: whom it is for and from whom, what it is, its place, when it was sent (Unix ms)."""
+    return b"".join(
+        (
+            _number(0x08, session_type),
+            _number(0x10, receiver),
+            _number(0x18, sender),
+            _number(0x20, type_number),
+            lengthy(0x2A, content) if content else b"",
+            _number(0x30, seq),
+            _number(0x38, sent_ms),
+        )
+    )
+
+
+def type_name(number: int) -> str:
+    """What the type of this number is called; unknown numbers are their own names."""
+    return MESSAGE_TYPES[number - 1] if 0 < number <= len(MESSAGE_TYPES) else str(number)
+
+
+def type_number(name: str) -> int:
+    """The number of a type; words that have none are ``custom``."""
+    known = _NUMBERS.get(name)
+    if known is not None:
+        return known
+    if len(name) <= 11 and name.removeprefix("-").isdecimal() and name.isascii():
+        return signed32(int(name))
+    return _NUMBERS["custom"]
+
+
+def account(user: str) -> int:
+    """The number of an account; 0 for users that are none."""
+    if 0 < len(user) <= 19 and user.isascii() and user.isdecimal():
+        number = int(user)
+        return number if number <= MAX_ID else 0
+    return 0
+
+
+def _number(tag: int, value: int) -> bytes:
+    """A field that is a number; none where it is 0."""
+    return b"%c%b" % (tag, varint(value)) if value else b""
+
+
+# --- what clients send --------------------------------------------------------------------------------------
+
+
+def _login(data: bytes) -> Command:
+    fields = read_fields(data)
+    return ChatLogin(
+        _bytes(fields, 0x0A).decode("latin-1"),
+        _text(fields, 0x12, MAX_DEVICE_BYTES),
+    )
+
+
+def _heartbeat(_data: bytes) -> Command:
+    return _HEARTBEAT
+
+
+def _message(data: bytes) -> Command:
+    up = read_fields(data, merged=0x0A)
+    fields = read_fields(_bytes(up, 0x0A))
+    return ChatMessage(
+        number=_int(up, 0x10),
+        session_type=signed32(_int(fields, 0x08)),
+        receiver=_int(fields, 0x10),
+        sender=_int(fields, 0x18),
+        type=signed32(_int(fields, 0x20)),
+        content=_bytes(fields, 0x2A),
+        sent_ms=signed64(_int(fields, 0x38)),
+        client_msg_id=_text(up, 0x1A, MAX_MESSAGE_ID_BYTES),
+    )
+
+
+def _sync(data: bytes) -> Command:
+    return ChatSync(_int(read_fields(data), 0x08))
+
+
+def _int(fields: Fields, tag: int) -> int:
+    found = fields.get(tag, 0)
+    assert isinstance(found, int)
+    return found
+
+
+def _bytes(fields: Fields, tag: int) -> bytes:
+    found = fields.get(tag, b"")
+    assert isinstance(found, bytes)
+    return found
+
+
+def _text(fields: Fields, tag: int, longest: int) -> str:
+    found = _bytes(fields, tag)
+    if len(found) > longest:
+        raise Broken
+    return found.decode()
+
+
+_HEARTBEAT = Heartbeat()
+
+COMMANDS: dict[int, tuple[str, Callable[[bytes], Command]]] = {
+    CT_LOGIN: ("login", _login),
+    CT_HEARTBEAT: ("heartbeat", _heartbeat),
+    CT_MESSAGE: ("message", _message),
+    CT_SYNC: ("sync", _sync),
+}
+"""Every command of the dialect: its ``CmdType``, what it is called here, and what reads its data."""
+
+
+class ProtobufDialect:
+    """Codec of the ``protobuf`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
+
+    name = "protobuf"
+    path = "/ws"
+    text = False
+    any_origin = False
+    message_bytes = 0
+    pinged = False
+    personal = False
+
+    def decode(self, payload: bytes) -> Request:
+        """Read one ``Input``; acks, and whatever is no command, are not answered."""
+        try:
+            fields = read_fields(payload)
+            row = COMMANDS.get(_int(fields, 0x08))
+            if row is not None:
+                return Request("", row[0], row[1](_bytes(fields, 0x12)))
+        except (Broken, UnicodeDecodeError):
+            pass
+        raise BadFrame(None)
+
+    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
+        """The ack of a login, or a page of a sync (its data, as bytes). All else is not answered here."""
+        if reply.code != errors.REPLY_OK:
+            return None
+        if request.name == "login":
+            return LOGIN_ACK
+        if request.name == "sync" and isinstance(reply.data, bytes):
+            return output(CT_SYNC, reply.data)
+        return None
+
+    def encode_event(self, event: Event) -> bytes | None:
+        """A push that is not kept: a message without a place (``seq`` 0) and without a receiver."""
+        if event.kind != "msg":
+            return None
+        content = event.data or event.text.encode()
+        number = type_number(event.type)
+        return push(message(ST_SINGLE, 0, account(event.sender), number, content, 0, event.time * 1000))
+
+    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
+        """Frames of this dialect are the same for all."""
