@@ -25,8 +25,8 @@ UNKNOWN_CONVERSATION: Final = "unknown_conversation"
 NOT_MEMBER: Final = "not_member"
 MUTED: Final = "muted"
 INVALID: Final = "invalid"
-"""The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer) a
-member; the sender may not speak yet; the draft itself cannot be stored."""
+"""The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer)
+a member; the sender may not speak yet; the draft itself cannot be stored."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -35,7 +35,8 @@ class Draft(Struct, frozen=True, kw_only=True):
     sender: str
     kind: EntryKind = "message"
     type: str = "text"
-    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom`` or a back end's word."""
+    """``text``, ``picture``, ``voice``, ``video``, ``file``, ``location``, ``custom``
+    or a back end's word."""
     body: bytes = b""
     client_msg_id: str = ""
     """Unique per app and sender, at most 64 bytes; ``""``: none, and a resend is a new message."""
@@ -92,8 +93,8 @@ class Rejected(Struct, frozen=True):
 class Membership(Struct, frozen=True, kw_only=True):
     """A user in a conversation, from one id of the log to another. Who comes back has another row.
 
-    Nobody reads entries with ``id <= joined_id`` or ``id > left_id``. The entry that tells of the joining is the
-    first that the member reads, that of the leaving the last.
+    Nobody reads entries with ``id <= joined_id`` or ``id > left_id``. The entry that tells of the joining is
+    the first that the member reads, that of the leaving the last.
     """
 
     app: str
@@ -169,10 +170,11 @@ class MessageLog(Protocol):
     on_committed: OnCommitted
 
     def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
-        """Store drafts, in their order; returns after the commit. What may not be stored costs the rest nothing.
+        """Store drafts, in their order; returns after the commit. What is rejected costs the rest nothing.
 
-        Raises StorageUnavailable: nothing was stored. Only where the answer to a COMMIT was lost and the database
-        stays away it may have been; who tries again with a ``client_msg_id`` gets the one entry in any case.
+        Raises StorageUnavailable: nothing was stored. Only where the answer to a COMMIT was lost and the
+        database stays away it may have been; who tries again with a ``client_msg_id`` gets the one entry in
+        any case.
         """
 
     # --- reading the log ------------------------------------------------------------------------------------
@@ -207,8 +209,8 @@ class MessageLog(Protocol):
         """The conversation of two users, if they ever had one."""
 
     def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
-        """The user's conversations, those with the newest entry first, whose newest id is below ``before`` (0:
-        from the newest on), and whether there are more."""
+        """The user's conversations whose newest id is below ``before`` (0: all), those with the newest entry
+        first, and whether there are more."""
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All of a user's memberships, those that have ended too."""

@@ -7,7 +7,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Dialect, Integer, MetaData, String, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Dialect,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
@@ -18,13 +29,17 @@ NAME_BYTES: Final = 500
 class Name(TypeDecorator[str]):
     """A name, compared byte by byte. MySQL compares texts by rules, under which ``a`` may equal ``A``."""
 
-    impl = String(NAME_BYTES)
+    impl = String
     cache_ok = True
+
+    def __init__(self, length: int = NAME_BYTES) -> None:
+        super().__init__(length)
+        self.length = length
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
         if dialect.name in ("mysql", "mariadb"):
-            return dialect.type_descriptor(mysql.VARBINARY(NAME_BYTES))
-        return dialect.type_descriptor(String(NAME_BYTES))
+            return dialect.type_descriptor(mysql.VARBINARY(self.length))
+        return dialect.type_descriptor(String(self.length))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
         if value is not None and dialect.name in ("mysql", "mariadb"):
@@ -34,6 +49,25 @@ class Name(TypeDecorator[str]):
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
         return value.decode() if isinstance(value, bytes) else value
 
+
+class ShortBytes(TypeDecorator[bytes]):
+    """Bytes that stand in an index. MySQL's blobs cannot, without saying how much of them."""
+
+    impl = LargeBinary
+    cache_ok = True
+
+    def __init__(self, length: int) -> None:
+        super().__init__(length)
+        self.length = length
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name in ("mysql", "mariadb"):
+            return dialect.type_descriptor(mysql.VARBINARY(self.length))
+        return dialect.type_descriptor(LargeBinary())
+
+
+Content: Final = LargeBinary().with_variant(mysql.MEDIUMBLOB(), "mysql", "mariadb")
+"""Bytes of any content. MySQL's plain blobs end one byte short of 64 KiB."""
 
 metadata: Final = MetaData()
 
