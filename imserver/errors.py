@@ -84,7 +84,10 @@ _CLOSE_ROWS: Final = (
     CloseRow(CLOSE_RATE_LIMIT, "rate limit", "more than limits.messages_per_second", True),
     CloseRow(CLOSE_ACK_TIMEOUT, "ack timeout", "deliveries stayed unacknowledged after a resend", True),
     CloseRow(
-        CLOSE_NODE_FULL, "node full", "a connection limit of the node, of the address or of the app is reached", True
+        CLOSE_NODE_FULL,
+        "node full",
+        "a connection limit of the node, of the address or of the app is reached",
+        True,
     ),
     # Ours: stay away.
     CloseRow(CLOSE_REPLACED, "replaced", "a newer login of the same user took over", False),

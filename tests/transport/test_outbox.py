@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.transport import outbox
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
 from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
 from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
@@ -309,20 +310,31 @@ def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
         assert ended_with(rig) == {connection: 4000}
 
 
-def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader() -> None:
-    with Rig(outbox_seconds=0.05) as rig:
+def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(outbox, "monotonic", lambda: now)
+    with Rig(outbox_seconds=30) as rig:
         stuck, client = rig.connect(buffer_bytes=SMALL)
         slow, other = rig.connect(buffer_bytes=SMALL)
         idle, _ = rig.connect()
         payloads = fill(stuck)
         assert fill(slow) == payloads
+        now += 29
         rig.flusher.expire()
         assert not rig.ended
-        until(lambda: (other.read(), rig.flusher.expire()) and rig.ended)
+        until(lambda: other.read() and moved_at(slow) == now)
+        now += 2
+        rig.flusher.expire()
         assert rig.ended == [(stuck, 4000)]
         assert client.close_code() == 4000
         until(lambda: len(other.payloads()) == len(payloads))
         assert (slow.state, idle.state) == (OPEN, OPEN)
+
+
+def moved_at(connection: Connection) -> float:
+    """When bytes of its backlog left last."""
+    assert isinstance(connection.outbox, Backlog)
+    return connection.outbox.progress_at
 
 
 def test_a_slow_reader_is_counted_once_and_has_time_to_read_its_close_frame() -> None:
