@@ -46,9 +46,9 @@ class Family(Server):
 
     @property
     def pids(self) -> list[int]:
-        """The process of each node by its slot, as far as they serve."""
+        """The process of each node by its slot, as far as they serve (in any order: names end in the port)."""
         newest: dict[str, int] = {name: int(pid) for name, pid in _SERVES.findall(self.output)}
-        return list(newest.values())
+        return [newest[name] for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))]
 
     def wait_until_replaced(self, *old: int, seconds: float = 15.0) -> list[int]:
         """Wait until all nodes serve and none of them in one of these processes; the processes now."""
