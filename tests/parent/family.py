@@ -46,7 +46,7 @@ class Family(Server):
 
     @property
     def pids(self) -> list[int]:
-        """The process of each node by its slot, as far as they serve (in any order: names end in the port)."""
+        """The process of each node by its slot, as far as they serve: names end in the port."""
         newest: dict[str, int] = {name: int(pid) for name, pid in _SERVES.findall(self.output)}
         return [newest[name] for name in sorted(newest, key=lambda name: int(name.rpartition(":")[2]))]
 

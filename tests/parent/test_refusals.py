@@ -21,7 +21,7 @@ def taken() -> Iterator[socket.socket]:
 
 
 def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) -> str:
-    """What ``serve`` says; it must be one line, at once. The node ``sound`` may have begun to serve before."""
+    """What ``serve`` says; it must be one line, at once. The node ``sound`` may have served before."""
     given = {
         "IMSERVER_APP_LOG_FILE": str(folder / "log"),
         "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
