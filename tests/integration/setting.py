@@ -11,7 +11,7 @@ ECHO_PATH = "/echo"
 APPS = range(2001, 6001)
 """Apps beside the usual four: each test has one of its own, so none sees another's notices."""
 SHARED: dict[str, Any] = {
-    "apps": {str(app): {} for app in (101, 102, 103, 104, *APPS)},
+    "apps": {str(app): {"login_policy": "newest"} for app in (101, 102, 103, 104, *APPS)},
     "debug": {"echo_path": ECHO_PATH},
     "websocket": {"close_seconds": 1},
 }
