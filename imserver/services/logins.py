@@ -180,8 +180,7 @@ class Logins:
         return rule.any_origin or origin in rule.origins
 
     def _denied(self, reason: str, verdict: Verdict) -> Verdict:
-        denials = self._metrics.denials
-        denials[reason] = denials.get(reason, 0) + 1
+        self._metrics.denials[reason] = self._metrics.denials.get(reason, 0) + 1
         return verdict
 
     def holds_token(self, connection: Connection) -> bool:
