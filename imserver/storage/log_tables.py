@@ -73,7 +73,7 @@ message: Final = Table(
     Column("resend", ShortBytes(16)),
     Column("time_ms", BigInteger, nullable=False),
     Column("about", BigInteger, nullable=False),
-    Column("stored", BigInteger, nullable=False),
+    Column("stored_at", BigInteger, nullable=False),
     Column("batch", BigInteger, nullable=False),
     Column("meta", Content, nullable=False),
     Column("body", Content, nullable=False),
@@ -82,7 +82,7 @@ message: Final = Table(
     **_CLUSTERED,
 )
 """``resend``: what names a sender's ``client_msg_id`` in 16 bytes, NULL without one; ``batch``: a random
-number of the transaction, by which a writer that lost the answer to its COMMIT finds out; ``stored``: Unix
+number of the transaction, by which a writer that lost the answer to its COMMIT finds out; ``stored_at``: Unix
 seconds by our clock, while ``time_ms`` is the sender's.
 """
 

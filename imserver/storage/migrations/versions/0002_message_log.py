@@ -87,7 +87,7 @@ def _messages() -> None:
         sa.Column("resend", ShortBytes(16)),
         _need("time_ms"),
         _need("about"),
-        _need("stored"),
+        _need("stored_at"),
         _need("batch"),
         _need("meta", Content),
         _need("body", Content),
