@@ -121,6 +121,28 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """When it happened, in Unix seconds; 0 where nobody asks."""
 
 
+class Message(Struct, frozen=True, gc=False):
+    """An entry of the log, as it is told to those who may read it.
+
+    ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
+    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its sender
+    gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON (``b""``: none).
+    """
+
+    id: int
+    conversation: int
+    seq: int
+    sender: str
+    to: str = ""
+    kind: str = "message"
+    type: str = "text"
+    body: bytes = b""
+    client_msg_id: str = ""
+    time_ms: int = 0
+    about: int = 0
+    meta: bytes = b""
+
+
 class BadFrame(Exception):
     """A frame that is no request at all; ``reply`` is the payload to answer with (None: answer nothing)."""
 

@@ -1,0 +1,215 @@
+"""Positions: how far this node has followed the log of each app, so that entries are told in order, all of them.
+
+Batches come from this node's own writer and from other nodes, in any order, late, or never. What does not join
+on to the position waits; if what is missing does not come in a moment it is read from the log. A node without
+news looks each second whether the log has grown.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from heapq import heappop, heappush
+from itertools import count
+from time import monotonic
+from typing import Final, Protocol
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.errors import StorageUnavailable
+from imserver.storage.log_contract import Entry
+
+log = logging.getLogger(__name__)
+
+GRACE_SECONDS: Final = 0.02
+"""How long a gap waits for the batch that another node has sent, before the log is read."""
+QUIET_SECONDS: Final = 1.0
+"""After so long without news an app's position is compared with the end of its log."""
+RETRY_SECONDS: Final = 0.5
+PAGE: Final = 500
+MAX_WAITING: Final = 256
+"""Batches of an app that wait for a gap to be filled; more are dropped, and read from the log later."""
+
+Tell = Callable[[str, list[Entry], int], None]
+"""(app, entries in order, the position that they lead to); must not switch."""
+
+
+class Reads(Protocol):
+    """What of the log is needed here; both may switch, and raise StorageUnavailable."""
+
+    def head(self, app: str) -> int:
+        """The greatest id; 0: nothing was ever stored."""
+
+    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+        """The whole log behind an id."""
+
+
+class _Followed:
+    """One app. ``position``: every entry up to this id has been told, or is not for this node."""
+
+    __slots__ = ("filling", "heard_at", "known", "position", "waiting")
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.known: Signal | None = Signal()
+        """Set when the position is known; None from then on."""
+        self.waiting: list[tuple[int, int, int, list[Entry]]] = []
+        """A heap: first id, a number that tells equals apart, last id, entries."""
+        self.filling = False
+        self.heard_at = monotonic()
+
+
+class Follower:
+    """Owner of the positions. ``reads`` gives the log, or None while there is none: then it is empty."""
+
+    def __init__(self, reads: Callable[[], Reads | None], tell: Tell) -> None:
+        self._reads = reads
+        self._tell = tell
+        self._apps: dict[str, _Followed] = {}
+        self._numbers = count()
+        self.gaps = 0
+        """How often the log had to be read because a batch was missing."""
+
+    def follow(self, app: str) -> int:
+        """Tell what is stored in an app from now on; the position from which. It may switch.
+
+        Raises StorageUnavailable; then it is not followed.
+        """
+        followed = self._apps.get(app)
+        if followed is None:
+            followed = self._apps[app] = _Followed()
+            try:
+                reads = self._reads()
+                followed.position = 0 if reads is None else reads.head(app)
+            except BaseException:
+                del self._apps[app]
+                raise
+            finally:
+                known, followed.known = followed.known, None
+                assert known is not None
+                known.set()
+            followed.heard_at = monotonic()
+            self._advance(app, followed)
+        elif followed.known is not None:
+            followed.known.wait()
+            if self._apps.get(app) is not followed:
+                raise StorageUnavailable("the log could not be read")
+        return followed.position
+
+    def position(self, app: str) -> int:
+        """How far an app has been told; 0 if it is not followed. Never switches."""
+        followed = self._apps.get(app)
+        return 0 if followed is None else followed.position
+
+    def follows(self, app: str) -> bool:
+        """Whether entries of an app are told. Never switches."""
+        return app in self._apps
+
+    def forget(self, app: str) -> None:
+        """Tell nothing more of an app; nobody here wants to know. Never switches."""
+        followed = self._apps.get(app)
+        if followed is not None and followed.known is None and not followed.filling:
+            del self._apps[app]
+
+    def heard(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        """A transaction stored ``entries``: all ids from ``first`` to ``last``, or those that concern us.
+
+        Never switches.
+        """
+        followed = self._apps.get(app)
+        if followed is None:
+            return
+        followed.heard_at = monotonic()
+        if last <= followed.position:
+            return
+        if len(followed.waiting) < MAX_WAITING:
+            heappush(followed.waiting, (first, next(self._numbers), last, entries))
+        if followed.known is None:
+            self._advance(app, followed)
+
+    def _advance(self, app: str, followed: _Followed) -> None:
+        """Tell whatever joins on; see to the rest."""
+        waiting = followed.waiting
+        while waiting and waiting[0][0] <= followed.position + 1:
+            _, _, last, entries = heappop(waiting)
+            position = followed.position
+            if last <= position:
+                continue
+            followed.position = last
+            new = entries if not entries or entries[0].id > position else _behind(entries, position)
+            try:
+                self._tell(app, new, last)
+            except Exception:
+                log.exception("telling what was stored in %s failed", app)
+        if waiting and not followed.filling:
+            self._fill(app, followed, GRACE_SECONDS)
+
+    # --- reading what is missing ----------------------------------------------------------------------------
+
+    def _fill(self, app: str, followed: _Followed, seconds: float) -> None:
+        followed.filling = True
+        gevent.spawn(self._run_filling, app, followed, seconds)
+
+    def _run_filling(self, app: str, followed: _Followed, seconds: float) -> None:
+        """Greenlet: read on until nothing is missing."""
+        gevent.sleep(seconds)
+        try:
+            if followed.waiting or not seconds:
+                self.gaps += 1
+                while self._read_on(app, followed):
+                    pass
+        finally:
+            followed.filling = False
+        if followed.waiting:
+            self._advance(app, followed)
+
+    def _read_on(self, app: str, followed: _Followed) -> bool:
+        """Read a page; whether there may be more to read."""
+        after = followed.position
+        try:
+            reads = self._reads()
+            if reads is None:
+                return False
+            head = reads.head(app)
+            entries = reads.read(app, after, PAGE)
+        except StorageUnavailable:
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        except Exception:
+            log.exception("reading the log of %s failed", app)
+            gevent.sleep(RETRY_SECONDS)
+            return True
+        whole = len(entries) < PAGE
+        # Expired entries leave holes at the beginning of the log, so its end is asked for.
+        last = max(head, entries[-1].id if entries else 0) if whole else entries[-1].id
+        heappush(followed.waiting, (after + 1, next(self._numbers), last, entries))
+        self._advance(app, followed)
+        return not whole or bool(followed.waiting)
+
+    def run(self) -> None:
+        """Greenlet: once a second, compare positions with the ends of the logs."""
+        while True:
+            gevent.sleep(QUIET_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Read on in apps without news whose log has grown. It may switch."""
+        before = monotonic() - QUIET_SECONDS
+        for app, followed in tuple(self._apps.items()):
+            if followed.known is not None or followed.filling or followed.heard_at > before:
+                continue
+            try:
+                reads = self._reads()
+                head = 0 if reads is None else reads.head(app)
+            except StorageUnavailable:
+                return
+            except Exception:
+                log.exception("looking at the log of %s failed", app)
+                return
+            if head > followed.position and not followed.filling:
+                self._fill(app, followed, 0.0)
+
+
+def _behind(entries: list[Entry], position: int) -> list[Entry]:
+    return [entry for entry in entries if entry.id > position]

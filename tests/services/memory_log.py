@@ -1,0 +1,206 @@
+"""A message log in memory, shared by as many writers as a test likes: the contract in plain lines.
+
+A writer is one node's. A test can hold a writer's commits back, take the log away, or lose what is told.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.lock import RLock
+from msgspec import json
+
+from imserver.errors import StorageUnavailable
+from imserver.storage.log_contract import Appended, Draft, Entry, Membership, Rejected
+
+
+class Shelf:
+    """What is stored, for all writers."""
+
+    def __init__(self) -> None:
+        self.entries: dict[str, list[Entry]] = {}
+        self.memberships: list[Membership] = []
+        self.lock = RLock()
+        self.groups = 0
+
+    def next_id(self, app: str) -> int:
+        return len(self.entries.get(app, ())) + 1
+
+
+class MemoryLog:
+    """One node's way to the shelf."""
+
+    def __init__(self, shelf: Shelf | None = None) -> None:
+        self.shelf = shelf or Shelf()
+        self.away = False
+        self.reads = 0
+        self.appends: list[int] = []
+        """How many drafts each transaction had."""
+        self.committing: Signal | None = None
+        """Clear: commits wait for it."""
+        self.answering: Signal | None = None
+        """Clear: what is read is held back."""
+        self.on_committed: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
+
+    def _check(self) -> None:
+        if self.away:
+            raise StorageUnavailable("away")
+
+    def _answer(self) -> None:
+        if self.answering is not None:
+            self.answering.wait()
+        gevent.sleep(0)
+
+    # --- writing
+
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
+        with self.shelf.lock:
+            gevent.sleep(0)
+            self._check()
+            if self.committing is not None:
+                self.committing.wait()
+            first = self.shelf.next_id(app)
+            results = [self._append_one(app, draft) for draft in drafts]
+            self._tell(app, first)
+        self.appends.append(len(drafts))
+        return results
+
+    def _tell(self, app: str, first: int) -> None:
+        entries = self.shelf.entries.get(app, [])[first - 1 :]
+        if entries:
+            self.on_committed(app, first, entries[-1].id, entries)
+
+    def _append_one(self, app: str, draft: Draft) -> Appended | Rejected:
+        log = self.shelf.entries.setdefault(app, [])
+        for entry in log:
+            if draft.client_msg_id and (entry.sender, entry.client_msg_id) == (
+                draft.sender,
+                draft.client_msg_id,
+            ):
+                return Appended(entry, True)
+        members: tuple[str, ...] = ()
+        conversation = draft.conversation
+        if draft.to_user:
+            members = tuple(sorted((draft.sender, draft.to_user)))
+            known = [entry.conversation for entry in log if entry.members == members]
+            conversation = known[0] if known else self._conversation()
+            for user in members if not known else ():
+                self.shelf.memberships.append(
+                    Membership(
+                        app=app,
+                        user=user,
+                        conversation=conversation,
+                        joined_id=len(log),
+                        kind_of_conversation="user",
+                    )
+                )
+        elif not self._reads(app, draft.sender, conversation, len(log) + 1):
+            return Rejected("not_member")
+        return Appended(self._put(app, conversation, members, draft))
+
+    def _conversation(self) -> int:
+        self.shelf.groups += 1
+        return self.shelf.groups
+
+    def _put(self, app: str, conversation: int, members: tuple[str, ...], draft: Draft) -> Entry:
+        log = self.shelf.entries.setdefault(app, [])
+        entry = Entry(
+            id=len(log) + 1,
+            conversation=conversation,
+            seq=sum(each.conversation == conversation for each in log) + 1,
+            sender=draft.sender,
+            kind=draft.kind,
+            type=draft.type,
+            body=draft.body,
+            client_msg_id=draft.client_msg_id,
+            time_ms=draft.time_ms,
+            about=draft.about,
+            meta=draft.meta,
+            kind_of_conversation="user" if members else "group",
+            members=members,
+        )
+        log.append(entry)
+        return entry
+
+    def create(self, app: str, owner: str, users: Sequence[str]) -> int:
+        with self.shelf.lock:
+            conversation = self._conversation()
+            self._change(app, conversation, "group", owner, [owner, *users])
+        return conversation
+
+    def join(self, app: str, conversation: int, users: Sequence[str]) -> None:
+        with self.shelf.lock:
+            self._change(app, conversation, "join", users[0], users)
+
+    def leave(self, app: str, conversation: int, users: Sequence[str]) -> None:
+        with self.shelf.lock:
+            self._change(app, conversation, "leave", users[0], users)
+
+    def _change(self, app: str, conversation: int, kind: Any, by: str, users: Sequence[str]) -> None:
+        shelf, first = self.shelf, self.shelf.next_id(app)
+        if kind == "leave":
+            shelf.memberships = [
+                Membership(
+                    app=row.app,
+                    user=row.user,
+                    conversation=row.conversation,
+                    joined_id=row.joined_id,
+                    left_id=first if self._is(row, app, users, conversation) else row.left_id,
+                )
+                for row in shelf.memberships
+            ]
+        else:
+            shelf.memberships += [
+                Membership(app=app, user=user, conversation=conversation, joined_id=first - 1)
+                for user in users
+            ]
+        meta = json.encode({"users": list(users)})
+        self._put(app, conversation, (), Draft(sender=by, kind=kind, meta=meta, conversation=conversation))
+        self._tell(app, first)
+
+    @staticmethod
+    def _is(row: Membership, app: str, users: Sequence[str], conversation: int) -> bool:
+        return (row.app, row.conversation, row.left_id) == (app, conversation, None) and row.user in users
+
+    # --- reading
+
+    def head(self, app: str) -> int:
+        self._check()
+        head = len(self.shelf.entries.get(app, ()))
+        self._answer()
+        return head
+
+    def floor(self, app: str) -> int:
+        return 0
+
+    def read(self, app: str, after: int, limit: int) -> list[Entry]:
+        self._check()
+        self.reads += 1
+        entries = self.shelf.entries.get(app, [])[after : after + limit]
+        self._answer()
+        return entries
+
+    def _reads(self, app: str, user: str, conversation: int, id: int) -> bool:
+        return any(
+            (row.app, row.user, row.conversation) == (app, user, conversation)
+            and row.joined_id < id
+            and (row.left_id is None or id <= row.left_id)
+            for row in self.shelf.memberships
+        )
+
+    def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        self._check()
+        found = [
+            entry
+            for entry in self.shelf.entries.get(app, [])
+            if entry.id > after and self._reads(app, user, entry.conversation, entry.id)
+        ]
+        self._answer()
+        return found[:limit], len(found) > limit
+
+    def memberships(self, app: str, user: str) -> list[Membership]:
+        self._check()
+        rows = [row for row in self.shelf.memberships if (row.app, row.user) == (app, user)]
+        self._answer()
+        return rows

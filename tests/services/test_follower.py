@@ -1,0 +1,181 @@
+"""Positions: whatever order batches come in, and whichever are lost, entries are told in order and once."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.services import follower as module
+from imserver.services.follower import Follower
+from imserver.storage.log_contract import Draft, Entry
+from tests.services.memory_log import MemoryLog
+from tests.transport.rig import until
+
+APP = "101"
+
+
+class Told:
+    """A follower of a log, and what it told."""
+
+    def __init__(self, stored: int = 0) -> None:
+        self.log = MemoryLog()
+        self.ids: list[int] = []
+        self.store(stored)
+        self.follower = Follower(lambda: self.log, self._tell)
+
+    def _tell(self, _app: str, entries: list[Entry], _position: int) -> None:
+        self.ids += [entry.id for entry in entries]
+
+    def store(self, number: int) -> list[Entry]:
+        first = len(self.log.shelf.entries.get(APP, ()))
+        for _ in range(number):
+            self.log.append(APP, [Draft(sender="ann", to_user="bob")])
+        return self.log.shelf.entries.get(APP, [])[first:]
+
+    def hear(self, entries: list[Entry]) -> None:
+        self.follower.heard(APP, entries[0].id, entries[-1].id, entries)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(module, "GRACE_SECONDS", 0.001)
+    monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
+    monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
+    yield
+
+
+def test_what_was_stored_before_is_not_told() -> None:
+    told = Told(stored=3)
+    assert told.follower.follow(APP) == 3
+    told.hear(told.store(1))
+    assert told.ids == [4]
+
+
+def test_a_batch_of_an_app_that_nobody_follows_is_not_told() -> None:
+    told = Told()
+    told.hear(told.store(1))
+    assert (told.ids, told.follower.position(APP)) == ([], 0)
+
+
+def test_an_early_batch_waits_for_the_one_before_it_without_a_look_into_the_log() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    one, two = told.store(2)
+    told.hear([two])
+    assert told.ids == []
+    told.hear([one])
+    assert told.ids == [1, 2]
+    assert told.log.reads == 0
+
+
+def test_a_batch_that_comes_twice_is_told_once() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(3)
+    told.hear(entries[:2])
+    told.hear(entries)
+    told.hear(entries[1:])
+    assert told.ids == [1, 2, 3]
+
+
+def test_an_empty_batch_moves_the_position() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    told.store(2)
+    told.follower.heard(APP, 1, 2, [])
+    assert (told.ids, told.follower.position(APP)) == ([], 2)
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_lost_batch_is_read_from_the_log_before_a_later_one_is_told() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(5)
+    told.hear(entries[:1])
+    told.hear(entries[3:])  # 2 and 3 are lost
+    assert told.ids == [1]
+    until(lambda: told.ids == [1, 2, 3, 4, 5])
+    assert told.follower.gaps == 1
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_last_batch_is_found_missing_without_any_news() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    told.store(2)
+    gevent.sleep(0.001)
+    told.follower.look()
+    until(lambda: told.ids == [1, 2])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_gap_is_read_when_the_database_is_back() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(3)
+    told.log.away = True
+    told.hear(entries[2:])
+    gevent.sleep(0.02)
+    assert told.ids == []
+    told.log.away = False
+    until(lambda: told.ids == [1, 2, 3])
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_long_gap_is_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "PAGE", 10)
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(35)
+    told.hear(entries[34:])
+    until(lambda: told.ids == list(range(1, 36)))
+    assert told.log.reads == 4
+
+
+@pytest.mark.usefixtures("quick")
+def test_more_early_batches_than_are_kept_are_read_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_WAITING", 3)
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(20)
+    for entry in entries[5:]:
+        told.hear([entry])
+    until(lambda: len(told.ids) >= 8)
+    told.follower.look()
+    until(lambda: told.ids == list(range(1, 21)))
+
+
+def test_batches_that_come_while_the_position_is_asked_for_are_not_lost() -> None:
+    told = Told(stored=2)
+    gate = told.log.answering = gevent.event.Event()
+    asking = gevent.spawn(told.follower.follow, APP)
+    gevent.sleep(0)
+    told.hear(told.log.shelf.entries[APP][:2])
+    told.hear(told.store(1))
+    gate.set()
+    asking.join()
+    assert told.ids == [3]
+
+
+@pytest.mark.usefixtures("quick")
+@settings(max_examples=60, deadline=None)
+@given(st.data())
+def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(data.draw(st.integers(1, 12)))
+    batches, rest = [], list(entries)
+    while rest:
+        size = data.draw(st.integers(1, len(rest)))
+        batches.append(rest[:size])
+        rest = rest[size:]
+    for batch in data.draw(st.permutations(batches)):
+        if data.draw(st.booleans()):
+            told.hear(batch)
+        if data.draw(st.booleans()):
+            gevent.sleep(0.002)
+    gevent.sleep(0.002)
+    told.follower.look()
+    until(lambda: told.ids == [entry.id for entry in entries])
