@@ -4,6 +4,8 @@ Keys are compared without underscores, dashes and letter case, so the original s
 ``minIDleConns`` are accepted as they are.
 """
 
+from __future__ import annotations
+
 import ipaddress
 import os
 import re
@@ -19,6 +21,7 @@ from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert
 
 if TYPE_CHECKING:
     from imserver.app_ini import AppIni
+    from imserver.gochat_yaml import GochatYaml
 
 __all__ = ["Config", "ConfigError", "dump", "load"]
 
@@ -58,15 +61,15 @@ def load(
 ) -> Config:
     """Read and check all settings.
 
-    ``path`` is a YAML file, or ``conf/app.ini`` of the client dialect's original (none: the file that
-    IMSERVER_CONFIG names, if any), ``environ`` the environment
-    (none: the process's), ``overrides`` the command line as ``{"app.http_port": 8080}``.
+    ``path`` is a YAML file, in our words or in those of an original's ``app.yaml``, or ``conf/app.ini`` of
+    the client dialect's original (none: the file that IMSERVER_CONFIG names, if any), ``environ`` the
+    environment (none: the process's), ``overrides`` the command line as ``{"app.http_port": 8080}``.
     Raises :class:`ConfigError` with one clear line.
     """
     environ = os.environ if environ is None else environ
     path = path or environ.get(ENVIRONMENT_FILE) or None
     warnings: list[str] = []
-    original: AppIni | None = None
+    original: AppIni | GochatYaml | None = None
     values: dict[str, Any] = {}
     if path is not None and path.lower().endswith(INI_SUFFIX):
         from imserver import app_ini
@@ -74,7 +77,7 @@ def load(
         original = app_ini.parse(_text_of(path), path)
         values = {name: convert(ROWS[name], value, path) for name, value in original.values().items()}
     elif path is not None:
-        values = _parse(_text_of(path), path)
+        values, original = _parse(_text_of(path), path)
     values |= _from_environment(environ, warnings)
     values |= {name: convert(ROWS[name], value, "command line") for name, value in (overrides or {}).items()}
     config = _build(values, tuple(warnings))
@@ -148,12 +151,24 @@ def _is_mapping(value: Any) -> bool:
     return isinstance(value, dict)
 
 
-def _parse(text: str, path: str) -> dict[str, Any]:
+def _parse(text: str, path: str) -> tuple[dict[str, Any], GochatYaml | None]:
+    """The settings of a file, and what it says in the words of another server."""
     document: Any = read_value(text, path)
     if document is None:
-        return {}
+        return {}, None
     if not _is_mapping(document):
         raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
+    from imserver import gochat_yaml
+
+    original = gochat_yaml.take(document, path)
+    values = _read_document(document, path)
+    if original is not None:
+        made = {name: convert(ROWS[name], value, path) for name, value in original.values.items()}
+        values = made | values
+    return values, original
+
+
+def _read_document(document: Any, path: str) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for written, content in document.items():
         where = f"{path}, line {document.lines[written]}"

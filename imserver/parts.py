@@ -139,6 +139,7 @@ class Parts:
             limits.login_seconds,
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
+            {"protobuf": config.websocket.protobuf_silent_seconds},
         )
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()

@@ -96,6 +96,7 @@ class WebSocketSettings(Struct, frozen=True):
     pong_seconds: Duration = 20.0
     client_ping_seconds: Duration = 25.0
     client_silent_seconds: Duration = 75.0
+    protobuf_silent_seconds: Duration = 600.0
     heartbeat_seconds: Duration = 360.0
     sweep_seconds: Duration = 30.0
     close_seconds: Duration = 5.0

@@ -5,7 +5,7 @@ Clients that have no heartbeat are :mod:`imserver.hub.pings`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from time import monotonic
 
 import gevent
@@ -13,6 +13,7 @@ import gevent
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.traffic import quiet_seconds
 
 _BATCH = 1000
 """Connections looked at between two turns of the loop."""
@@ -30,7 +31,8 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 
 class Sweep:
     """Closes the silent. All times in seconds; ``ping_seconds`` 0 sends no pings, ``login_seconds`` 0 lets a
-    connection live without a login as long as a silent one."""
+    connection live without a login as long as a silent one. ``by_traffic``: names of dialects in whose
+    sessions all that is read or written is a sign of life, and for how long they may do without."""
 
     def __init__(
         self,
@@ -40,6 +42,7 @@ class Sweep:
         login_seconds: float,
         ping_seconds: float,
         pong_seconds: float,
+        by_traffic: Mapping[str, float] | None = None,
     ) -> None:
         self._carrier = carrier
         self._metrics = metrics
@@ -47,6 +50,7 @@ class Sweep:
         self.login_seconds = login_seconds
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
+        self._by_traffic = by_traffic or {}
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: look at every connection each ``sweep_seconds``."""
@@ -63,12 +67,22 @@ class Sweep:
         expired = now - self.heartbeat_seconds
         too_late = now - self.login_seconds if self.login_seconds else 0.0
         for connection in _paced(self._carrier.connections):
-            if connection.encoding.dialect.pinged:
+            dialect = connection.encoding.dialect
+            if dialect.pinged:
                 pass
+            elif dialect.name in self._by_traffic and connection.user is not None:
+                self._look_at_traffic(connection, now - self._by_traffic[dialect.name])
             elif connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
             elif connection.user is None and connection.last_seen < too_late:
                 self._close(connection, errors.CLOSE_LOGIN_TIMEOUT)
+
+    def _look_at_traffic(self, connection: Connection, expired: float) -> None:
+        """Ask the kernel about a connection that was not asked about for so long."""
+        if connection.last_seen < expired:
+            connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
+            if connection.last_seen < expired:
+                self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)
 
     def run_pings(self) -> None:
         """Greenlet: ping everybody each ``ping_seconds``; who is silent after ``pong_seconds`` more goes."""

@@ -1,5 +1,6 @@
 """The sweep: who showed no sign of life is closed, and nobody else; and it leaves the loop to others."""
 
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from imserver.hub import sweep as module
 from imserver.transport.connection import CLOSING, OPEN, Connection
+from imserver.transport.traffic import FOREVER, quiet_seconds
 from tests.hub.world import World, told
 from tests.integration.raw import PING, PONG, frame, text
 from tests.transport.rig import Client, turn, until
@@ -168,3 +170,55 @@ def test_a_peer_that_says_anything_need_not_answer_the_ping(spawned: list[Any]) 
         client.send(text('{"cmd":"ping"}'))
         until(lambda: len([found for found in client.read() if found.opcode == PING]) >= 2)
         assert connection.state == OPEN
+
+
+# --- dialects of which everything that passes is a sign of life ---------------------------------------------
+
+
+def test_the_kernel_tells_when_something_was_read_or_written_last() -> None:
+    with World() as world:
+        connection, client = world.login("101", "ann", tcp=True)
+        client.probe()
+        until(lambda: quiet_seconds(connection.sock) > 0.02)
+        client.send(text("nonsense"))
+        until(lambda: quiet_seconds(connection.sock) < 0.02)
+        until(lambda: quiet_seconds(connection.sock) > 0.02)
+        connection.send(b"told")
+        until(lambda: quiet_seconds(connection.sock) < 0.02)
+
+
+def test_a_socket_of_which_the_kernel_tells_nothing_counts_as_quiet() -> None:
+    with socket.socket(socket.AF_UNIX) as other:
+        assert quiet_seconds(other) == FOREVER
+
+
+@pytest.mark.parametrize("by", ["a frame of the client", "a push"])
+def test_whatever_passes_renews_a_session_that_lives_by_traffic(by: str) -> None:
+    with World(by_traffic={"cmd": 0.05}) as world:
+        connection, client = world.login("101", "ann", tcp=True)
+        until(lambda: quiet_seconds(connection.sock) > 0.06)
+        age(connection, 600)
+        if by == "a push":
+            connection.send(b"told")
+        else:
+            client.send(text("nonsense"))
+        client.probe()
+        world.sweep.sweep()
+        assert connection.state == OPEN
+        until(lambda: quiet_seconds(connection.sock) > 0.06)
+        world.sweep.sweep()
+        assert (connection.state, client.close_code()) == (CLOSING, 4001)
+
+
+def test_without_a_login_it_has_the_time_that_all_have() -> None:
+    with World(by_traffic={"cmd": 0.01}, heartbeat_seconds=360) as world:
+        connection, client = world.connect(tcp=True)
+        age(connection, 359)
+        until(lambda: quiet_seconds(connection.sock) > 0.02)
+        world.sweep.sweep()
+        assert connection.state == OPEN
+        age(connection, 2)
+        client.send(text("nonsense"))
+        client.probe()
+        world.sweep.sweep()
+        assert connection.state == CLOSING

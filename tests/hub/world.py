@@ -47,6 +47,7 @@ class World(Rig):
         login_seconds: float = 0,
         ping_seconds: float = 0,
         pong_seconds: float = 20,
+        by_traffic: Mapping[str, float] | None = None,
         **options: Any,
     ) -> None:
         super().__init__(**options)
@@ -65,7 +66,13 @@ class World(Rig):
         )
         self.talks.add_to(self.dispatcher)
         self.sweep = Sweep(
-            self.carrier, self.metrics, heartbeat_seconds, login_seconds, ping_seconds, pong_seconds
+            self.carrier,
+            self.metrics,
+            heartbeat_seconds,
+            login_seconds,
+            ping_seconds,
+            pong_seconds,
+            by_traffic,
         )
 
     def _add_rooms(self) -> None:
