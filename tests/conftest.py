@@ -1,6 +1,7 @@
 """Fixtures for tests that need a running server."""
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,9 @@ from tests.cluster.redis_server import RedisServer
 from tests.support import DOORS, Server
 
 StartServer = Callable[..., Server]
+
+# Hundreds of servers are started: what the first of them compiles is there for the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 @contextmanager
