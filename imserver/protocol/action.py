@@ -165,7 +165,7 @@ class ActionDialect:
     def _halves(self, name: str, event: Event) -> tuple[bytes, bytes]:
         before = _BEFORE % (
             _encode(name),
-            _encode(event.id or str(next(self._digits))),
+            _encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
             _encode(event.type),
             _encode(event.data.decode() if event.data else event.text),
             _encode(event.sender),

@@ -128,7 +128,7 @@ class CmdDialect:
             b'{"seq":%b,"cmd":%b,"response":{"code":200,"codeMsg":"Ok",'
             b'"data":{"target":"","type":%b,"msg":%b,"from":%b}}}'
         ) % (
-            _encode(event.id or str(next(self._digits))),
+            _encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
             _encode(event.kind),
             _encode(event.type),
             _encode(event.data.decode() if event.data else event.text),

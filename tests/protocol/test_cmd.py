@@ -303,6 +303,10 @@ def test_an_event_without_an_id_gets_digits_of_its_own() -> None:
     assert len(set(numbers)) == 3
 
 
+def test_a_message_without_an_id_has_none() -> None:
+    assert json.loads(cmd.encode_event(Event("msg", "a", "b")))["seq"] == ""
+
+
 @relaxed
 @given(
     kind=st.sampled_from(["enter", "exit", "msg"]),
