@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import inspect
 
-from imserver.settings import Config, TenantSettings
+from imserver.settings import PUBLIC_SIGN_KEY, Config, TenantSettings
 from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
 
 if TYPE_CHECKING:
@@ -93,9 +93,12 @@ def dump(config: Config) -> str:
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
     hidden = [(key, "key") for key in document["api"]["keys"]]
+    hidden.append((document["jwt"], "sign_key"))
     for app in document["apps"].values():
         hidden += _secrets_of(app)
     _hide(hidden)
+    if config.uploads.s3_secret_key:
+        document["uploads"]["s3_secret_key"] = _HIDDEN
     if config.redis.password:
         document["redis"]["password"] = _HIDDEN
     for section in ("redis", "storage"):
@@ -298,6 +301,11 @@ def _check(config: Config, where: str) -> None:
                 f"{where}: apps.{name}.same_as: expected an app that is configured and stands for itself, "
                 f"got {tenant.same_as!r}"
             )
+    if config.jwt.sign_key == PUBLIC_SIGN_KEY and not config.demo:
+        raise ConfigError(
+            f"{where}: jwt.sign_key is the one that GoChat comes with, which anybody knows: choose another, "
+            "or none"
+        )
     if echo_path and (not echo_path.startswith("/") or echo_path in _RESERVED_PATHS):
         raise ConfigError(f"{where}: debug.echo_path: expected a free path such as /echo, got {echo_path!r}")
     for network in config.server.trusted_proxies:
@@ -330,6 +338,13 @@ def _check(config: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: server.processes {config.server.processes} needs a Redis that the processes share: "
             "set redis.url, for example redis://127.0.0.1:6379"
+        )
+    uploads = config.uploads
+    if uploads.s3_url and not re.match(r"https?://[^/]", uploads.s3_url):
+        raise ConfigError(f"{where}: uploads.s3_url: expected an http:// or https:// address")
+    if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
+        raise ConfigError(
+            f"{where}: uploads.s3_url needs uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
         )
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):

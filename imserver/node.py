@@ -229,6 +229,7 @@ class Node(Parts):
         self._unwatch_collector()
         self.poller.close()
         self.request_log.flush()
+        self.accounts.close()
         self.store.close()
         self.data.stop()
         self._stopped.set()

@@ -27,6 +27,7 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.report import Report
+from imserver.services.accounts import Accounts
 from imserver.services.allow_lists import AllowLists
 from imserver.services.attendance import Attendance
 from imserver.services.clients import Clients
@@ -35,6 +36,7 @@ from imserver.services.connections import Connections, LocalConnections
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
+from imserver.services.friends import Friends
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.local_rooms import LocalRooms
@@ -55,6 +57,7 @@ from imserver.services.tenants import Tenants
 from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
 from imserver.storage.store import Store
+from imserver.storage.accounts import KeptAccounts
 from imserver.transport import poller
 from imserver.transport.connection import Carrier, Connection
 from imserver.transport.gate import Gate, Opened, host_of
@@ -126,6 +129,7 @@ class Parts:
         self.hub.on_forgotten = self.rooms.leave_all
         self._make_publishing()
         self.overview = self._make_overview()
+        self._make_accounts(secret)
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.talks = self._make_talks()
         self.clients = self._make_clients()
@@ -253,6 +257,13 @@ class Parts:
     def _max_rooms(self, app: str) -> int:
         tenant = self.tenants.get(app)
         return 0 if tenant is None else tenant.max_rooms
+    def _make_accounts(self, secret: bytes) -> None:
+        """People who register here, and whom they know."""
+        kept = KeptAccounts(self.store)
+        kick = self.sessions.kick_everywhere
+        self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo)
+        self.friends = Friends(kept, self.config.accounts.friends)
+
 
     def _make_streams(self) -> Streams:
         events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))

@@ -19,6 +19,9 @@ Text = Annotated[str, Meta(min_length=1)]
 #: An app is named by a string; files may write the number 101 too.
 AppName = Annotated[str, Meta(min_length=1, extra={"number": True})]
 
+PUBLIC_SIGN_KEY: Final = "gooooIM"
+"""The key with which GoChat signs tokens unless told otherwise: anybody can look it up."""
+
 LoginPolicy = Literal["newest", "multi", "single", "refuse"]
 OriginPolicy = Literal["", "any", "same_host"]
 DialectName = Literal["cmd", "client", "action", "protobuf", "sse"]
@@ -34,6 +37,7 @@ class AppSettings(Struct, frozen=True):
     rpc_port: Port = 9001
     http_url: str = ""
     websocket_url: str = ""
+    salt: str = "gogogoChat"
 
 
 class ListenSettings(Struct, frozen=True):
@@ -219,6 +223,49 @@ class StorageSettings(Struct, frozen=True):
     look_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
 
 
+class AccountSettings(Struct, frozen=True):
+    """Section ``accounts``: who may have one, and what of them is bounded."""
+
+    registration: bool = True
+    failures: Amount = 10
+    failures_per_address: Amount = 100
+    failure_seconds: Duration = 900.0
+    friends: Amount = 5000
+    group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
+
+
+class AccountTokenSettings(Struct, frozen=True):
+    """Section ``jwt``: the keys of GoChat for the tokens of its accounts, under their own names."""
+
+    sign_key: str = ""
+    expire_time: Annotated[float, Meta(gt=0, le=1_000_000)] = 720.0
+
+
+MediaKind = Literal["picture", "voice", "video", "file"]
+
+
+class UploadSettings(Struct, frozen=True):
+    """Section ``uploads``: files that users send each other; kept in a folder, or in a bucket of S3."""
+
+    max_bytes: Amount = 104857600
+    kinds: tuple[MediaKind, ...] = ("picture", "voice", "video", "file")
+    picture_bytes: Amount = 20971520
+    voice_bytes: Amount = 20971520
+    quota_bytes: Count = 1073741824
+    min_free_bytes: Count = 536870912
+    at_once: Amount = 64
+    seconds: Duration = 600.0
+    thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 320
+    directory: str = ""
+    s3_url: str = ""
+    s3_bucket: str = ""
+    s3_region: Text = "us-east-1"
+    s3_prefix: str = ""
+    s3_access_key: str = ""
+    s3_secret_key: str = ""
+    s3_seconds: Duration = 30.0
+
+
 class RedisSettings(Struct, frozen=True):
     """Section ``redis``: where the nodes of a cluster share what they know; none named: no cluster."""
 
@@ -268,14 +315,21 @@ class Config(Struct, frozen=True):
     log: LogSettings = LogSettings()
     debug: DebugSettings = DebugSettings()
     storage: StorageSettings = StorageSettings()
+    uploads: UploadSettings = UploadSettings()
+    accounts: AccountSettings = AccountSettings()
+    jwt: AccountTokenSettings = AccountTokenSettings()
     redis: RedisSettings = RedisSettings()
     cluster: ClusterSettings = ClusterSettings()
     warnings: tuple[str, ...] = ()
 
     @property
     def demo(self) -> bool:
-        """No API key and no secret of an app is configured: anybody may log in and push."""
-        return not self.api.keys and not any(tenant.jwt for tenant in self.apps.values())
+        """No API key and no secret of an app is configured: anybody may log in and push.
+
+        A key that GoChat comes with is none: anybody knows it.
+        """
+        secret = self.jwt.sign_key not in ("", PUBLIC_SIGN_KEY)
+        return not self.api.keys and not secret and not any(tenant.jwt for tenant in self.apps.values())
 
     @property
     def clustered(self) -> bool:

@@ -61,9 +61,11 @@ DOORS = {
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
     "pymysql": ("storage/",),
+    "argon2": ("services/passwords.py",),
     "jwt": ("services/tokens.py",),
     "cryptography": ("services/tokens.py", "services/connection_ids.py"),
-    "urllib3": ("services/outgoing.py", "client/"),
+    "urllib3": ("services/outgoing.py", "storage/s3.py", "client/"),
+    "PIL": ("services/thumbnails.py",),
     "gunicorn": (),
 }
 

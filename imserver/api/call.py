@@ -17,10 +17,12 @@ from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
+from imserver.services.accounts import Accounts
 from imserver.services.allow_lists import AllowLists
 from imserver.services.clients import Clients
 from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
+from imserver.services.friends import Friends
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.logins import Logins
@@ -104,7 +106,13 @@ class Services(Protocol):
     def webhooks(self) -> Webhooks: ...
     @property
     def allowed(self) -> AllowLists: ...
+    def uploads(self) -> Uploads: ...
+    @property
 
+    @property
+    def accounts(self) -> Accounts: ...
+    @property
+    def friends(self) -> Friends: ...
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
 

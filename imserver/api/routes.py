@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from msgspec.structs import replace
 
-from imserver.api import action, client, metrics, operate, presence, push
+from imserver.api import action, client, gochat, metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app, wait_for_broadcast
 from imserver.api.form import BadBody, multipart_to_urlencoded, parse_form, parse_json
 from imserver.api.guests import guest
@@ -50,7 +50,7 @@ CMD_ROUTES: Final = (
     Route("GET", "/metrics", "admin", metrics.metrics, style=PROBLEM),
 )
 
-ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + client.ROUTES + action.ROUTES + table.ROUTES
+ROUTES: Final[tuple[Route, ...]] = CMD_ROUTES + client.ROUTES + action.ROUTES + gochat.ROUTES + table.ROUTES
 """All of them, in families."""
 
 HOT: Final = {(row.method.encode(), row.path.encode()): row for row in ROUTES if row.hot}

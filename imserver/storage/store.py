@@ -19,7 +19,10 @@ from imserver.storage.contract import AppRow, Changes, KeyRow
 from imserver.storage.place import place_of
 
 if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
     from imserver.storage.database import Database
+    from imserver.storage.log import Log
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +42,7 @@ class Store:
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
+        self._log: Log | None = None
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
@@ -57,6 +61,11 @@ class Store:
     def id(self) -> str:
         """The id of the database; ``""`` while there is none."""
         return self._database.id if self._database is not None else ""
+
+    @property
+    def keeps(self) -> bool:
+        """Whether there is a database: a configured one, or the file that the first write has made."""
+        return self._database is not None or self.place.configured or self.place.exists
 
     def healthy(self) -> bool:
         """Whether what is kept can be reached, as far as is known; true while nothing is kept."""
@@ -90,7 +99,9 @@ class Store:
             log.exception("a look into the database failed")
 
     def close(self) -> None:
-        """Give the database back; nothing may be asked any more."""
+        """Store what waits, and give the database back; nothing may be asked any more."""
+        if self._log is not None:
+            self._log.close()
         if self._database is not None:
             self._database.close()
             self._database = None
@@ -168,6 +179,28 @@ class Store:
         value = self._opened().write(work)
         self.look()
         return value
+
+    def read(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work``, which changes nothing, in a transaction. Raises StorageUnavailable.
+
+        On SQLite it runs in another thread: it touches the connection only.
+        """
+        return self._opened().read(work)
+
+    def write(self, work: Callable[[Connection], T]) -> T:
+        """Do ``work`` in a transaction; nothing is changed if it raises. Where it runs: see :meth:`read`.
+
+        Raises StorageUnavailable, after which the change may have been made or not.
+        """
+        return self._opened().write(work)
+
+    def log(self) -> Log:
+        """The message log, which opens the database when there is something to read or to store."""
+        if self._log is None:
+            from imserver.storage.log import Log
+
+            self._log = Log(self._opened, lambda: self.keeps, self._settings.seconds)
+        return self._log
 
     # --- what is kept ---------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from imserver.storage.engines import make_engine
 from imserver.storage.migrations import HEAD
 from imserver.storage.place import place_of
 from imserver.storage.store import Store
-from imserver.storage.log_tables import metadata
+from imserver.storage.schema import metadata
 
 from .conftest import OpenStore
 from .servers import MariaDB, Postgres

@@ -2,7 +2,7 @@
 
 from alembic import context
 
-from imserver.storage.log_tables import metadata
+from imserver.storage.schema import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

@@ -1,0 +1,163 @@
+"""GoChat's routes: accounts, friends and groups over HTTP, for its clients as they are.
+
+Every answer has HTTP status 200 and ``{"code","msg"}``: 200 with ``data`` where there is any, or -1. Fields
+are those of a form; ids are texts of digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer, Refused
+from imserver.api.route import Route
+from imserver.api.style import Style
+from imserver.errors import HttpProblem
+from imserver.services.accounts import (
+    GOCHAT,
+    BadField,
+    Closed,
+    WrongLogin,
+)
+from imserver.services.attempts import TooManyFailures
+from imserver.services.friends import Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.passwords import Overloaded
+from imserver.services.tokens import BadToken
+from imserver.storage.account_contract import Account, Taken
+from imserver.transport.fast import FastRequest
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def refusal(text: str) -> Answer:
+    """Code -1 and why."""
+    return Answer(200, b'{"code":-1,"msg":%b}' % _encode(text))
+
+
+def success(text: str, data: Any = None) -> Answer:
+    """Code 200; no ``data`` where there is none."""
+    shown = b"" if data is None else b',"data":%b' % _encode(data)
+    return Answer(200, b'{"code":200,"msg":%b%b}' % (_encode(text), shown))
+
+
+BAD_PARAMETER: Final = refusal("参数不正确")
+NO_TOKEN: Final = refusal("用户认证未通过")
+TAKEN: Final = refusal("账号已被注册")
+WRONG_LOGIN: Final = refusal("手机号或密码错误")
+ONESELF: Final = refusal("不能添加自己为好友")
+NO_FRIEND: Final = refusal("好友不存在")
+REPEATED: Final = refusal("请勿重复添加")
+TOO_MANY_FRIENDS: Final = refusal("系统错误:好友数量已达上限")
+CLOSED: Final = refusal("系统错误:注册已关闭")
+TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
+BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
+FAILED: Final = refusal("系统错误:服务器内部错误")
+
+
+class _GoChatStyle:
+    """Code -1 in the body, whatever happened; what went wrong inside stays inside."""
+
+    everywhere = True
+
+    def refuse(self, problem: HttpProblem, _request: FastRequest, _detail: str = "") -> Answer:
+        if problem.status == 405:
+            return Answer(405, b"")
+        if problem.status < 500:
+            return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
+        return BUSY if problem.temporary and problem.status == 503 else FAILED
+
+
+STYLE: Final[Style] = _GoChatStyle()
+
+
+def app_of(api: Api) -> str:
+    """The app of GoChat's clients."""
+    return api.services.tenants.resolve(GOCHAT)
+
+
+def account_of(api: Api, call: Call) -> Account:
+    """Who asks, by the header ``token``. Raises Refused."""
+    assert call.request is not None
+    try:
+        token = call.request.headers.get("token", "")
+        return api.services.accounts.holder(token, app_of(api)).account
+    except BadToken:
+        raise Refused(NO_TOKEN) from None
+
+
+# --- accounts -----------------------------------------------------------------------------------------------
+
+
+def register(api: Api, call: Call) -> Answer:
+    """``POST /register``: a new account, logged in."""
+    phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
+    if not (phone and password):
+        return BAD_PARAMETER
+    accounts = api.services.accounts
+    try:
+        account = accounts.register(app_of(api), phone, password, call.params.get("nickname", ""))
+    except BadField:
+        return BAD_PARAMETER
+    except Taken:
+        return TAKEN
+    except Closed:
+        return CLOSED
+    except Overloaded:
+        return BUSY
+    return success("登录成功", {"token": accounts.token(account).token, "id": account.user})
+
+
+def login(api: Api, call: Call) -> Answer:
+    """``POST /login``: a token for who has the password."""
+    assert call.request is not None
+    phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
+    if not (phone and password):
+        return BAD_PARAMETER
+    accounts = api.services.accounts
+    try:
+        account = accounts.login(app_of(api), phone, password, call.request.host)
+    except WrongLogin:
+        return WRONG_LOGIN
+    except TooManyFailures:
+        return TOO_MANY_FAILURES
+    except Overloaded:
+        return BUSY
+    return success("登录成功", {"token": accounts.token(account).token, "user_id": account.user})
+
+
+# --- friends ------------------------------------------------------------------------------------------------
+
+
+def add_friend(api: Api, call: Call) -> Answer:
+    """``POST /friend/add``: a friend, who is not asked."""
+    account = account_of(api, call)
+    other = _id(call.params.get("friend_id", ""))
+    if not other:
+        return BAD_PARAMETER
+    try:
+        said = api.services.friends.add(account.app, account.user, other)
+    except Oneself:
+        return ONESELF
+    except UnknownFriend:
+        return NO_FRIEND
+    except TooManyFriends:
+        return TOO_MANY_FRIENDS
+    if said is Said.ALREADY:
+        return REPEATED
+    # Whoever is kept away does not learn it.
+    return NO_FRIEND if said is Said.AWAY else success("好友添加成功")
+
+
+def _id(text: str) -> str:
+    """A number as the id that it is; ``""`` if it is none, or 0."""
+    return text.lstrip("0") if text.isascii() and text.isdecimal() and len(text) <= 20 else ""
+
+
+ROUTES: Final = (
+    Route("POST", "/register", "", register, style=STYLE),
+    Route("POST", "/login", "", login, style=STYLE),
+    Route("POST", "/friend/add", "", add_friend, style=STYLE),
+)
+"""Their scope is ``""``: clients ask, with no key but a token of their own."""

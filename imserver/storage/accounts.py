@@ -1,0 +1,140 @@
+"""The accounts that are kept, and whom they know: each method is one transaction.
+
+Nothing that speaks to databases is imported before the first of them is called, and where nothing was ever
+kept, nothing is looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from imserver.storage.account_contract import Account, Contact, ListName
+from imserver.storage.store import Store
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+States = tuple[str, str]
+"""What one account is to another, and the other to the one: ``asked``, ``friend``, ``blocked`` or ``""``."""
+Relating = Callable[[States], tuple[States, str]]
+
+
+class KeptAccounts:
+    """The accounts in a store. All methods may switch, and raise StorageUnavailable."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    # --- accounts -------------------------------------------------------------------------------------------
+
+    def add(self, new: Account, password: str) -> Account:
+        """Keep an account; the same with its id. ``password`` is a hash. Raises Taken."""
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(lambda connection: rows.add(connection, new, password))
+
+    def by_phone(self, app: str, phone: str) -> tuple[Account, str] | None:
+        """The account with this phone number, and the hash of its password."""
+        if not self._store.keeps:
+            return None
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.by_phone(connection, app, phone))
+
+    def by_id(self, app: str, id: int) -> tuple[Account, str] | None:
+        """The account with this id, and the hash of its password."""
+        if not self._store.keeps:
+            return None
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.by_id(connection, app, id))
+
+    def by_ids(self, app: str, ids: Sequence[int]) -> list[Account]:
+        """Those of these accounts that exist, in the order of their ids."""
+        if not self._store.keeps or not ids:
+            return []
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.by_ids(connection, app, ids))
+
+    def page(self, app: str, after: int, limit: int) -> list[Account]:
+        """Accounts of an app in the order of their ids, behind one."""
+        if not self._store.keeps:
+            return []
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.page(connection, app, after, limit))
+
+    def change(self, app: str, id: int, fields: dict[str, Any]) -> Account | None:
+        """Change ``nickname`` and ``avatar``, those that are given; None if there is no such account."""
+        if not self._store.keeps:
+            return None
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(lambda connection: rows.change(connection, app, id, fields))
+
+    def set_password(self, id: int, before: str, password: str, ends_sessions: bool = False) -> bool:
+        """Put another hash in the place of ``before``; False if that is not there any more."""
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(
+            lambda connection: rows.set_password(connection, id, before, password, ends_sessions)
+        )
+
+    def end_sessions(self, app: str, id: int) -> bool:
+        """Make all tokens of an account void; False if there is no such account."""
+        if not self._store.keeps:
+            return False
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(lambda connection: rows.end_sessions(connection, app, id))
+
+    def remove(self, app: str, id: int) -> bool:
+        """Delete an account, and whom it knows; False if there is none."""
+        if not self._store.keeps:
+            return False
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(lambda connection: rows.remove(connection, app, id))
+
+    # --- who knows whom -------------------------------------------------------------------------------------
+
+    def relate(self, app: str, one: int, two: int, limit: int, becoming: Relating) -> str:
+        """Change what two accounts are to each other; what ``becoming`` says of it.
+
+        It is given what the first is to the second, and the second to the first, and returns the same as it
+        is to be, and a word. ``"unknown"`` if the two are not both there, ``"full"`` if one of them would be
+        something to more than ``limit`` others.
+        """
+        if not self._store.keeps:
+            return "unknown"
+        from imserver.storage import relation_rows as rows
+
+        def work(connection: Connection) -> str:
+            if not rows.lock(connection, app, one, two):
+                return "unknown"
+            before = rows.states(connection, one, two)
+            after, word = becoming(before)
+            pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
+            if any(new and not old and rows.count(connection, mine) >= limit for mine, _, old, new in pairs):
+                return "full"
+            for mine, other, old, new in pairs:
+                if old != new:
+                    rows.put(connection, mine, other, new)
+            return word
+
+        return self._store.write(work)
+
+    def contacts(self, name: ListName, one: int, after: int, limit: int) -> tuple[int, list[Contact]]:
+        """How many there are on a list of an account, and a page of it behind an id."""
+        if not self._store.keeps:
+            return 0, []
+        from imserver.storage import relation_rows as rows
+
+        return self._store.read(
+            lambda connection: (
+                rows.total(connection, name, one),
+                rows.page(connection, name, one, after, limit),
+            )
+        )

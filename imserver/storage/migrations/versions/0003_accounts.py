@@ -1,0 +1,50 @@
+"""Accounts, and who knows whom."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import op
+
+from imserver.storage.tables import Name
+
+revision: Final = "0003"
+down_revision: Final = "0002"
+branch_labels: Final = None
+depends_on: Final = None
+
+_MYSQL: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+def upgrade() -> None:
+    """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash."""
+    op.create_table(
+        "account",
+        sa.Column(
+            "id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True
+        ),
+        sa.Column("app", Name, nullable=False),
+        sa.Column("phone", Name, nullable=False),
+        sa.Column("nickname", sa.String(64), nullable=False),
+        sa.Column("avatar", sa.String(1000), nullable=False),
+        sa.Column("password", sa.String(255), nullable=False),
+        sa.Column("version", sa.BigInteger, nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("app", "phone", name="account_by_phone"),
+        sqlite_autoincrement=True,
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    op.create_table(
+        "relation",
+        sa.Column("account", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("other", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("state", sa.String(8), nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.UniqueConstraint("other", "account", name="relation_by_other"),
+        if_not_exists=True,
+        **_MYSQL,
+    )

@@ -1,0 +1,52 @@
+"""Uploaded files, and what each user keeps of them."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import op
+
+from imserver.storage.tables import Name
+
+revision: Final = "0004"
+down_revision: Final = "0003"
+branch_labels: Final = None
+depends_on: Final = None
+
+_MYSQL: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+def upgrade() -> None:
+    """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash."""
+    op.create_table(
+        "upload",
+        sa.Column("id", sa.String(32), primary_key=True),
+        sa.Column("app", Name, nullable=False),
+        sa.Column("user", Name, nullable=False),
+        sa.Column("kind", sa.String(16), nullable=False),
+        sa.Column("type", sa.String(64), nullable=False),
+        sa.Column("name", sa.Text, nullable=False),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.Column("sha256", sa.String(64), nullable=False),
+        sa.Column("created", sa.BigInteger, nullable=False),
+        sa.Column("place", sa.String(16), nullable=False),
+        sa.Column("width", sa.Integer, nullable=False),
+        sa.Column("height", sa.Integer, nullable=False),
+        sa.Column("thumbnail_bytes", sa.BigInteger, nullable=False),
+        sa.Column("thumbnail_type", sa.String(64), nullable=False),
+        sa.UniqueConstraint("app", "user", "created", "id", name="upload_by_owner"),
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    op.create_table(
+        "upload_usage",
+        sa.Column("app", Name, primary_key=True),
+        sa.Column("user", Name, primary_key=True),
+        sa.Column("bytes", sa.BigInteger, nullable=False),
+        sa.Column("files", sa.BigInteger, nullable=False),
+        if_not_exists=True,
+        **_MYSQL,
+    )

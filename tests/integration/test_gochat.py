@@ -1,0 +1,204 @@
+"""GoChat's routes over the wire: every answer and every refusal, in the words of the original."""
+
+import json
+from base64 import urlsafe_b64decode
+from pathlib import Path
+
+import jwt
+import pytest
+from sqlalchemy import create_engine, text
+
+from tests.support import Server, eventually, run_cli
+
+from .gochat import form, fresh_phone, register, said
+from .raw import ask, request
+from .setting import Launch
+
+BAD_PARAMETER = (-1, "参数不正确")
+WRONG_LOGIN = (-1, "手机号或密码错误")
+PASSWORD = "密码 & more"
+
+
+def log_in(server: Server, phone: str, password: str) -> dict[str, object]:
+    answer: dict[str, object] = form(
+        server.http, "/login", {"phone_number": phone, "password": password}
+    ).json
+    return answer
+
+
+# --- accounts -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_registers_is_logged_in(server: Server) -> None:
+    phone = fresh_phone()
+    answer = form(server.http, "/register", {"phone_number": phone, "password": PASSWORD, "nickname": "安"})
+    assert answer.status == 200
+    assert answer.header("content-type") == "application/json; charset=utf-8"
+    assert list(answer.json) == ["code", "msg", "data"]
+    assert (answer.json["code"], answer.json["msg"]) == (200, "登录成功")
+    assert list(answer.json["data"]) == ["token", "id"]
+    assert answer.json["data"]["id"].isdecimal()
+
+
+def test_whoever_logs_in_is_called_user_id(server: Server) -> None:
+    phone = fresh_phone()
+    user, _ = register(server.http, phone, PASSWORD)
+    answer = log_in(server, phone, PASSWORD)
+    assert (answer["code"], answer["msg"]) == (200, "登录成功")
+    data = answer["data"]
+    assert isinstance(data, dict)
+    assert list(data) == ["token", "user_id"]
+    assert data["user_id"] == user
+
+
+def test_a_token_names_the_account_by_a_number(server: Server) -> None:
+    user, token = register(server.http)
+    claims = json.loads(urlsafe_b64decode(token.split(".")[1] + "=="))
+    assert claims["user_id"] == int(user)
+
+
+def test_multipart_forms_are_read_too(server: Server) -> None:
+    phone = fresh_phone()
+    fields = {"phone_number": phone, "password": "x"}
+    body = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in fields.items()
+    )
+    headers = [("Content-Type", "multipart/form-data; boundary=b")]
+    sent = request("/register", method="POST", headers=headers, body=f"{body}--b--\r\n".encode())
+    assert ask(server.http, sent).json["code"] == 200
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"phone_number": "1"},
+        {"password": "x"},
+        {"phone_number": "", "password": "x"},
+        {"phone_number": "1", "password": ""},
+        {"phone_number": "1" * 21, "password": "x"},
+        {"phone_number": "1\0", "password": "x"},
+        {"phone_number": "1", "password": "x" * 1025},
+        {"phone_number": "1", "password": "x", "nickname": "n" * 65},
+    ],
+)
+def test_a_registration_that_lacks_something_or_has_too_much_is_refused(
+    server: Server, fields: dict[str, str]
+) -> None:
+    assert said(form(server.http, "/register", fields)) == BAD_PARAMETER
+
+
+@pytest.mark.parametrize("fields", [{}, {"phone_number": "1"}, {"password": "x"}])
+def test_a_login_that_lacks_something_is_refused(server: Server, fields: dict[str, str]) -> None:
+    assert said(form(server.http, "/login", fields)) == BAD_PARAMETER
+
+
+def test_any_phone_of_1_to_20_characters_is_taken_once(server: Server) -> None:
+    taken = 0
+    for phone in ("安", "安" * 20, fresh_phone()):
+        form(server.http, "/register", {"phone_number": phone, "password": "x"})
+        again = form(server.http, "/register", {"phone_number": phone, "password": "y"})
+        taken += said(again) == (-1, "账号已被注册")
+    assert taken == 3
+
+
+def test_a_nickname_may_equal_somebodys_phone(server: Server) -> None:
+    phone = fresh_phone()
+    register(server.http, phone)
+    register(server.http, nickname=phone)
+
+
+def test_what_of_a_login_was_wrong_is_not_told(server: Server) -> None:
+    phone = fresh_phone()
+    register(server.http, phone, "right")
+    for who, password in ((phone, "wrong"), (fresh_phone(), "right"), ("1" * 30, "x")):
+        answer = form(server.http, "/login", {"phone_number": who, "password": password})
+        assert said(answer) == WRONG_LOGIN
+
+
+def test_whoever_fails_too_often_waits(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"failures": 3, "failure_seconds": 3000})
+    phone, other = fresh_phone(), fresh_phone()
+    register(server.http, phone)
+    register(server.http, other)
+    for _ in range(3):
+        assert said(form(server.http, "/login", {"phone_number": phone, "password": "x"})) == WRONG_LOGIN
+    code, why = said(form(server.http, "/login", {"phone_number": phone, "password": "secret"}))
+    assert code == -1
+    assert why.startswith("系统错误:")
+    assert log_in(server, other, "secret")["code"] == 200
+
+
+def test_the_other_method_is_refused(server: Server) -> None:
+    assert form(server.http, "/register", {}, method="GET").status in (404, 405)
+
+
+def test_the_routes_are_on_both_ports(server: Server) -> None:
+    user, _ = register(server.ws)
+    assert user.isdecimal()
+
+
+def test_registration_can_be_closed(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"registration": False})
+    code, why = said(form(server.http, "/register", {"phone_number": "1", "password": "x"}))
+    assert code == -1
+    assert why.startswith("系统错误:")
+
+
+# --- keys ---------------------------------------------------------------------------------------------------
+
+
+def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, door: str) -> None:
+    key = "a key of some length, longer than its hash"
+    server = launch(door, jwt={"sign_key": key, "expire_time": 2})
+    user, token = register(server.http)
+    claims = jwt.decode(token, key, ["HS256"])
+    theirs = jwt.encode({"user_id": int(user), "exp": claims["exp"]}, key, "HS256")
+    other, _ = register(server.http)
+    answer = form(server.http, "/friend/add", {"friend_id": other}, theirs)
+    assert said(answer) == (200, "好友添加成功")
+
+
+def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, door: str, tmp_path: Path) -> None:
+    server = launch(door, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
+    user, token = register(server.http)
+    other, _ = register(server.http)
+    assert said(form(server.http, "/friend/add", {"friend_id": other}, token)) == (200, "好友添加成功")
+    done = run_cli("key", "create", "--scope", "push", "--config", str(server.config_file), seconds=30)
+    assert done.returncode == 0
+
+    def refused() -> bool:
+        answer = form(server.http, "/friend/add", {"friend_id": other}, token)
+        return said(answer) == (-1, "用户认证未通过")
+
+    eventually(refused)
+    file = tmp_path / "some.yaml"
+    file.write_text("jwt: {sign_key: gooooIM}\napi: {keys: [{key: k, scopes: [push]}]}\n", encoding="utf-8")
+    checked = run_cli("check-config", "--config", str(file), seconds=30)
+    assert checked.returncode != 0
+    assert "sign_key" in checked.stderr
+
+
+# --- passwords of the original ------------------------------------------------------------------------------
+
+
+def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, door: str) -> None:
+    server = launch(door)
+    phone = fresh_phone()
+    user, _ = register(server.http, phone)
+    engine = create_engine(f"sqlite:///{server.config_file.parent}/data/imserver.db")
+    try:
+        with engine.begin() as database:
+            database.execute(
+                text("UPDATE account SET password = '764fb148aadad5dae3bb6c1ef08cb53d' WHERE id = :id"),
+                {"id": int(user)},
+            )
+        assert log_in(server, phone, "1234567")["code"] == -1
+        assert log_in(server, phone, "123456")["code"] == 200
+        with engine.connect() as database:
+            kept = database.execute(text("SELECT password FROM account WHERE id = :id"), {"id": int(user)})
+            assert kept.scalar_one().startswith("$argon2id$")
+        assert log_in(server, phone, "123456")["code"] == 200
+    finally:
+        engine.dispose()

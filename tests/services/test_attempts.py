@@ -1,0 +1,59 @@
+"""Failed logins are counted, forgiven and forgotten."""
+
+import pytest
+
+from imserver.services import attempts
+from imserver.services.attempts import Attempts, TooManyFailures
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def failing(times: int, most: int = 3) -> tuple[Attempts, Clock]:
+    clock = Clock()
+    counted = Attempts(most, 30, clock)
+    for _ in range(times):
+        counted.failed("ann")
+    return counted, clock
+
+
+def test_as_many_failures_as_are_allowed_block_nobody_before_the_last() -> None:
+    counted, _ = failing(2)
+    counted.require("ann")
+
+
+def test_whoever_has_failed_too_often_waits_and_the_others_do_not() -> None:
+    counted, clock = failing(3)
+    with pytest.raises(TooManyFailures) as refused:
+        counted.require("ann")
+    assert refused.value.seconds == 10
+    counted.require("ben")
+    clock.now = 9.9
+    with pytest.raises(TooManyFailures):
+        counted.require("ann")
+    clock.now = 10
+    counted.require("ann")
+
+
+def test_success_forgives() -> None:
+    counted, _ = failing(3)
+    counted.forgive("ann")
+    counted.require("ann")
+    counted.failed("ann")
+    counted.forget("ann")
+    counted.failed("ann")
+    counted.failed("ann")
+    counted.require("ann")
+
+
+def test_those_that_failed_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempts, "MAX_COUNTS", 2)
+    counted, _ = failing(3)
+    counted.failed("ben")
+    counted.failed("cid")
+    counted.require("ann")

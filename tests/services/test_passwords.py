@@ -1,0 +1,73 @@
+"""Passwords: argon2id away from the loop, GoChat's hashes, and a bound on those that wait."""
+
+import gevent
+import pytest
+
+from imserver.services import passwords
+from imserver.services.passwords import AT_ONCE, Overloaded, Passwords
+
+GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
+"""What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""
+
+
+@pytest.fixture
+def some():
+    made = Passwords("gogogoChat")
+    yield made
+    made.close()
+
+
+def test_a_hash_is_argon2id_with_19_mib_2_passes_1_lane(some: Passwords) -> None:
+    assert some.hash("secret").startswith("$argon2id$v=19$m=19456,t=2,p=1$")
+
+
+def test_only_the_right_password_matches(some: Passwords) -> None:
+    kept = some.hash("sécret")
+    assert some.matches(kept, "sécret")
+    assert not some.matches(kept, "secret")
+    assert not some.is_weak(kept)
+
+
+def test_a_hash_of_gochat_matches_and_is_weak(some: Passwords) -> None:
+    assert some.matches(GOCHATS, "123456")
+    assert some.matches(GOCHATS.upper(), "123456")
+    assert not some.matches(GOCHATS, "1234567")
+    assert not Passwords("another salt").matches(GOCHATS, "123456")
+    assert some.is_weak(GOCHATS)
+
+
+def test_nobodys_password_matches_nothing(some: Passwords) -> None:
+    assert not some.matches("", "nobody's")
+    assert not some.matches("", "")
+
+
+def test_what_is_no_hash_matches_nothing(some: Passwords) -> None:
+    assert not some.matches("no hash", "no hash")
+
+
+def test_the_loop_goes_on_while_passwords_are_hashed(some: Passwords) -> None:
+    some.hash("warm")
+    hashing = [gevent.spawn(some.hash, "secret") for _ in range(6)]
+    turns = 0
+    while not all(each.ready() for each in hashing):
+        gevent.sleep(0.001)
+        turns += 1
+    assert turns > 6
+    assert len({each.get() for each in hashing}) == 6
+
+
+def test_no_more_than_two_are_hashed_at_once(some: Passwords) -> None:
+    some.hash("warm")
+    assert some._threads is not None
+    assert some._threads.maxsize == AT_ONCE == 2
+
+
+def test_too_many_that_wait_are_refused(some: Passwords, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords, "MAX_WAITING", 3)
+    waiting = [gevent.spawn(some.hash, "secret") for _ in range(3)]
+    gevent.sleep(0)
+    with pytest.raises(Overloaded):
+        some.hash("one more")
+    gevent.joinall(waiting)
+    assert some.hash("one more")
+    assert some.waiting == 0

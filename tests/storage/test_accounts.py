@@ -1,0 +1,149 @@
+"""Accounts and relations, as each kind of database keeps them."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from imserver.settings import StorageSettings
+from imserver.storage.account_contract import Account, Taken
+from imserver.storage.accounts import KeptAccounts, States
+from imserver.storage.store import Store
+
+from .conftest import OpenStore
+
+
+def kept(store: Store) -> KeptAccounts:
+    return KeptAccounts(store)
+
+
+def new(accounts: KeptAccounts, phone: str, app: str = "gochat") -> Account:
+    return accounts.add(Account(0, app, phone, f"the one of {phone}"), "a hash")
+
+
+def befriend(_before: States) -> tuple[States, str]:
+    return ("friend", "friend"), "friends"
+
+
+def test_where_nothing_is_kept_nobody_is_looked_for_and_nothing_is_made(open_store: OpenStore) -> None:
+    store = open_store()
+    accounts = kept(store)
+    assert accounts.by_phone("gochat", "1") is None
+    assert accounts.by_ids("gochat", [1]) == []
+    assert accounts.contacts("friends", 1, 0, 10) == (0, [])
+    assert accounts.relate("gochat", 1, 2, 10, befriend) == "unknown"
+    assert not store.keeps
+
+
+def test_an_account_is_found_by_phone_and_by_id_in_its_app_only(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "13800000001")
+    assert one.id > 0
+    assert accounts.by_phone("gochat", "13800000001") == (one, "a hash")
+    assert accounts.by_id("gochat", one.id) == (one, "a hash")
+    assert accounts.by_phone("other", "13800000001") is None
+    assert accounts.by_id("other", one.id) is None
+
+
+@pytest.mark.parametrize("other", ["Ann", "ann ", "änn", "ann\u0301"])
+def test_phones_are_compared_byte_by_byte(url: str, open_store: OpenStore, other: str) -> None:
+    accounts = kept(open_store(url))
+    ids = {new(accounts, phone).id for phone in ("ann", other)}
+    assert len(ids) == 2
+    with pytest.raises(Taken):
+        new(accounts, other)
+    assert new(accounts, "ann", app="shop").app == "shop"
+
+
+def test_of_many_who_register_one_phone_at_once_one_gets_it(url: str, open_store: OpenStore) -> None:
+    open_store(url)
+
+    def register(_number: int) -> bool:
+        store = Store(StorageSettings(url), "", threaded=False)
+        store.start()
+        try:
+            new(kept(store), "1")
+        except Taken:
+            return False
+        finally:
+            store.close()
+        return True
+
+    with ThreadPoolExecutor(5) as pool:
+        assert sum(pool.map(register, range(5))) == 1
+
+
+def test_an_id_is_never_given_twice(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    gone = new(accounts, "1")
+    assert accounts.remove("gochat", gone.id)
+    assert not accounts.remove("gochat", gone.id)
+    assert new(accounts, "1").id > gone.id
+
+
+def test_a_password_is_replaced_once(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "1")
+    assert accounts.set_password(one.id, "a hash", "another")
+    assert not accounts.set_password(one.id, "a hash", "a third")
+    assert accounts.by_id("gochat", one.id) == (one, "another")
+
+
+def test_the_end_of_all_sessions_raises_the_version(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "1")
+    assert accounts.end_sessions("gochat", one.id)
+    assert not accounts.end_sessions("other", one.id)
+    found = accounts.by_id("gochat", one.id)
+    assert found is not None
+    assert found[0].version == one.version + 1
+
+
+def test_lists_are_paged_by_id(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(5)]
+    for other in ids[1:]:
+        assert accounts.relate("gochat", ids[0], other, 10, befriend) == "friends"
+    total, page = accounts.contacts("friends", ids[0], ids[1], 2)
+    assert (total, [each.id for each in page]) == (4, ids[2:4])
+    assert page[0].nickname == "the one of 2"
+    assert accounts.contacts("friends", ids[3], 0, 10)[1][0].id == ids[0]
+    assert [each.id for each in accounts.page("gochat", ids[0], 3)] == ids[1:4]
+
+
+def test_whoever_is_deleted_is_on_no_list(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one, two = new(accounts, "1"), new(accounts, "2")
+    accounts.relate("gochat", one.id, two.id, 10, befriend)
+    accounts.remove("gochat", two.id)
+    assert accounts.contacts("friends", one.id, 0, 10) == (0, [])
+
+
+def test_nobody_is_something_to_more_than_the_limit(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(3)]
+    assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
+    assert accounts.relate("gochat", ids[0], ids[2], 1, befriend) == "full"
+    assert accounts.relate("gochat", ids[2], ids[0], 1, befriend) == "full"
+    assert accounts.relate("gochat", ids[0], ids[1], 1, befriend) == "friends"
+
+
+def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    ids = [new(accounts, str(number)).id for number in range(2)]
+    seen: list[States] = []
+
+    def once(before: States) -> tuple[States, str]:
+        seen.append(before)
+        return befriend(before)
+
+    def ask(pair: tuple[int, int]) -> str:
+        store = Store(StorageSettings(url), "", threaded=False)
+        store.start()
+        try:
+            return kept(store).relate("gochat", *pair, 10, once)
+        finally:
+            store.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(ask, [(ids[0], ids[1]), (ids[1], ids[0])])) == ["friends", "friends"]
+    assert seen == [("", ""), ("friend", "friend")]
