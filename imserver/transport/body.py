@@ -6,6 +6,7 @@ Chunks are read as strictly as heads: a hexadecimal size, perhaps extensions (ig
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.transport.head import BadHead, ParsedHead
@@ -13,6 +14,9 @@ from imserver.transport.head import BadHead, ParsedHead
 MAX_LINE_BYTES = 256
 """Longest line before a chunk, with its CRLF."""
 MAX_TRAILER_BYTES = 8192
+
+Streamed = Set[tuple[str, str]]
+"""(method, path) of the requests whose bodies are too large to be held in memory."""
 
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,16})(;[\t\x20-\x7e]*)?")
 _REPLACED = (b"content-length", b"transfer-encoding", b"expect")
@@ -95,6 +99,31 @@ class Body:
 def _may_become_size(raw: bytearray) -> bool:
     """Whether more bytes could make a size line of ``raw``."""
     return not raw or _SIZE.fullmatch(raw.removesuffix(b"\r")) is not None
+
+
+def streams(parsed: ParsedHead, wanted: Streamed) -> bool:
+    """Whether the body of this request is for the application to read, piece by piece.
+
+    One in chunks is not: nobody reads chunks as strictly as :class:`Body` does, so such a body is read whole,
+    up to the usual limit.
+    """
+    if not wanted or not parsed.length or parsed.chunked or "upgrade" in parsed.headers:
+        return False
+    return (parsed.method, parsed.url.partition(b"?")[0].decode("latin-1")) in wanted
+
+
+def plain_head(raw: bytes, head: ParsedHead) -> bytes:
+    """The head of a request whose body is streamed, with a path as its target.
+
+    ``Expect`` stays: whoever reads the body asks for it. HTTP/1.0 does not know it.
+    """
+    if not head.absolute and (head.version == "1.1" or "expect" not in head.headers):
+        return raw
+    lines = raw.split(b"\r\n")[1:-2]
+    dropped = () if head.version == "1.1" else (b"expect",)
+    kept = [line for line in lines if line.partition(b":")[0].strip().lower() not in dropped]
+    first = b"%b %b HTTP/%b" % (head.method.encode(), head.url, head.version.encode())
+    return b"\r\n".join([first, *kept, b"", b""])
 
 
 def plain_request(raw: bytes, head: ParsedHead, content: bytes | bytearray) -> bytes:

@@ -13,6 +13,7 @@ from typing import Any
 
 from imserver import errors
 from imserver.metrics import Metrics
+from imserver.transport.body import Streamed
 from imserver.transport.connection import OPEN, Carrier, Connection
 from imserver.transport.fast import FastRoutes
 from imserver.transport.gate import Admission, Gate, host_of
@@ -41,7 +42,9 @@ class Front:
         admitted: Callable[[_socket.socket, Admission, bytes], None],
         ws_dialect: str = "",
         streams: Streams | None = None,
+        streamed: Streamed = frozenset(),
     ) -> None:
+        self.streamed = streamed
         self.carrier = carrier
         self.gate = gate
         self.fast = fast

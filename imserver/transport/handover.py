@@ -146,9 +146,41 @@ class Reader:
 
 
 class OneRequestHandler(WSGIHandler):
-    """pywsgi's handler for one request; head and body of the answer leave in one write."""
+    """pywsgi's handler for one request; head and body of the answer leave in one write.
+
+    A streamed body that the application did not read to its end is not waited for: what would follow it on
+    the connection could not be told from it, so the connection ends with the answer.
+    """
 
     _parts: list[bytes] | None = None
+    cut_short = False
+    """The answer left before the body had arrived."""
+
+    def _lacks_body(self) -> bool:
+        """Whether some of the request's body is neither read nor here."""
+        body: Any = self.wsgi_input
+        if body is None or not isinstance(self.rfile, Reader):
+            return False
+        missing: int = (body.content_length or 0) - body.position
+        return missing > len(self.rfile.unread)
+
+    def finalize_headers(self) -> None:
+        """The last moment at which the answer can say that the connection ends."""
+        if self._lacks_body() and not self.close_connection:
+            self.close_connection = True
+            headers: Any = self.response_headers
+            headers.append((b"Connection", b"close"))
+        super().finalize_headers()
+
+    def run_application(self) -> None:
+        """Have the request answered; see to what is left of its body."""
+        try:
+            super().run_application()
+        finally:
+            if self._lacks_body():
+                self.cut_short = self.close_connection = True
+                body: Any = self.wsgi_input
+                body.content_length = body.position  # pywsgi would read, and drop, all of it
 
     def log_request(self) -> None:
         """The application has a request log of its own."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from imserver import errors
 from imserver.transport import problems
-from imserver.transport.body import Body, plain_request
+from imserver.transport.body import Body, plain_head, plain_request, streams
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
 from imserver.transport.fast import FastRequest, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
@@ -199,6 +199,10 @@ class HttpConnection:
                 self.refuse(bad.problem)
                 return
             length = parsed.length or 0
+            if len(data) - end < length and streams(parsed, front.streamed):
+                self.fresh = False
+                self._hand_over(plain_head(data[:end], parsed) + data[end:])
+                return
             if parsed.chunked or len(data) - end < length or length > front.body_bytes:
                 self._begin_body(parsed, data[:end], data[end:])
                 return

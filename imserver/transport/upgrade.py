@@ -18,7 +18,7 @@ from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
 from imserver.transport import frames, problems
-from imserver.transport.body import Body, plain_request
+from imserver.transport.body import Body, Streamed, plain_head, plain_request, streams
 from imserver.transport.fast import FastRoutes, refuse_too_large
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
 from imserver.transport.handover import (
@@ -133,7 +133,10 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return None
         self._patience = server.keepalive_seconds
         sock.settimeout(READ_SECONDS)
-        return super().handle_one_request()
+        result = super().handle_one_request()
+        if self.cut_short:
+            self._linger(sock)
+        return result
 
     def _read_whole(self, sock: Any) -> bool:
         """Have a whole request in the reader, told as plainly as can be. False if there is none to serve."""
@@ -144,6 +147,9 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         head = parse_head(raw)
         if self._streamed(head):
             return False
+        if streams(head, server.streamed):
+            reader.put_back(plain_head(reader.read(len(raw)), head))
+            return True
         body = Body(head, server.body_bytes)
         if head.chunked or head.length:
             if "expect" in head.headers and not body.too_large:
@@ -177,13 +183,24 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         try:
             sock.settimeout(LINGER_SECONDS)
             sock.sendall(data)
+        except OSError as exc:
+            log.debug("%s went before it was answered: %s", self.client_address, exc)
+        else:
+            self._linger(sock)
+
+    def _linger(self, sock: Any) -> None:
+        """Read what the client still sends, for a while.
+
+        Unread bytes would end the connection by a reset, and that might overtake the answer.
+        """
+        try:
+            sock.settimeout(LINGER_SECONDS)
             sock.shutdown(_socket.SHUT_WR)
-            # Unread bytes would end the connection by a reset, and that might overtake the answer.
             deadline = monotonic() + LINGER_SECONDS
             while monotonic() < deadline and sock.recv(RECEIVE_BYTES):
                 pass
         except OSError as exc:
-            log.debug("%s went before it was answered: %s", self.client_address, exc)
+            log.debug("%s went while its answer left: %s", self.client_address, exc)
 
     def upgrade_websocket(self) -> Any:
         assert self.environ is not None
@@ -250,9 +267,11 @@ class Door(WSGIServer):
         handshake_seconds: float,
         keepalive_seconds: float,
         streams: Streams | None = None,
+        streamed: Streamed = frozenset(),
     ) -> None:
         super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
         self.streams = streams
+        self.streamed = streamed
         self.fast = fast
         self.header_bytes = header_bytes
         self.body_bytes = body_bytes

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.body import Body, plain_request
+from imserver.transport.body import Body, plain_head, plain_request, streams
 from imserver.transport.head import BadHead, ParsedHead, parse_head
 from tests.transport.test_frames import pieces
 
@@ -157,3 +157,43 @@ def test_an_absolute_target_goes_on_as_a_path() -> None:
     raw = b"GET http://chat.example/user/list?appID=101 HTTP/1.1\r\nHost: chat.example\r\n\r\n"
     plain = plain_request(raw, parse_head(raw), b"")
     assert plain.startswith(b"GET /user/list?appID=101 HTTP/1.1\r\n")
+
+
+WANTED = frozenset({("POST", "/files")})
+
+
+@pytest.mark.parametrize(
+    ("raw", "is_streamed"),
+    [
+        (b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", True),
+        (b"POST /files?a=/b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", True),
+        (b"POST http://x/files?a=b HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", True),
+        (b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", False),
+        (b"POST /files HTTP/1.1\r\nHost: x\r\n\r\n", False),
+        (b"POST /files HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n", False),
+        (b"POST /files/ HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", False),
+        (b"POST //files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", False),
+        (b"POST /%66iles HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", False),
+        (b"PUT /files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n", False),
+        (
+            b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nUpgrade: websocket\r\n"
+            b"Connection: upgrade\r\n\r\n",
+            False,
+        ),
+    ],
+)
+def test_a_body_is_streamed_on_its_own_path_only_and_with_a_length_only(
+    raw: bytes, is_streamed: bool
+) -> None:
+    assert streams(parse_head(raw), WANTED) is is_streamed
+    assert not streams(parse_head(raw), frozenset())
+
+
+def test_the_head_before_a_streamed_body_is_told_plainly() -> None:
+    raw = b"POST http://evil/files?a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    told = plain_head(raw, parse_head(raw))
+    assert told == b"POST /files?a HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    old = b"POST /files HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+    assert plain_head(old, parse_head(old)) == b"POST /files HTTP/1.0\r\nContent-Length: 5\r\n\r\n"
+    usual = b"POST /files HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    assert plain_head(usual, parse_head(usual)) is usual
