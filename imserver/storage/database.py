@@ -11,8 +11,9 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from time import monotonic
-from typing import Final, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 import gevent
 from gevent.threadpool import ThreadPool
@@ -49,7 +50,7 @@ class _Late(BaseException):
 class Runner(Protocol):
     """Where the work on a database is done."""
 
-    def run(self, function: Callable[[], T], seconds: float) -> T:
+    def run(self, function: Callable[[], T], seconds: float | None) -> T:
         """Do it and return what it returns, or raise what it raises; :class:`_Late` after ``seconds``."""
 
     def close(self) -> bool:
@@ -59,8 +60,8 @@ class Runner(Protocol):
 class Here:
     """In the caller's greenlet."""
 
-    def run(self, function: Callable[[], T], seconds: float) -> T:
-        deadline = monotonic() + seconds
+    def run(self, function: Callable[[], T], seconds: float | None) -> T:
+        deadline = monotonic() + seconds if seconds is not None else inf
         try:
             with gevent.Timeout(seconds, _Late):
                 return function()
@@ -84,7 +85,7 @@ class OwnThread:
     def __init__(self) -> None:
         self._pool = ThreadPool(1)
 
-    def run(self, function: Callable[[], T], seconds: float) -> T:
+    def run(self, function: Callable[[], T], seconds: float | None) -> T:
         returned: list[T] = []
 
         def outcome() -> BaseException | None:
@@ -160,7 +161,7 @@ class Database:
         # What changes a large table may take its time.
         patient = engines.make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
         try:
-            with self._writing(), _connected(patient, writes=True) as connection, connection.begin():
+            with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
                 migrate.migrate(connection)
         finally:
             patient.dispose()
@@ -180,6 +181,39 @@ class Database:
         """
         return self._guarded(lambda: self._in_transaction(work, writes=True))
 
+    def run_raw(
+        self, function: Callable[[], T], seconds: float, late: Callable[[str], Exception] | type[Exception]
+    ) -> T:
+        """Do something over a connection of the caller's own, where this database's work is done.
+
+        What takes longer than ``seconds`` is broken off, and ``late`` gives what is raised then; only
+        SQLite's work, in its thread, cannot be broken off.
+        """
+        try:
+            return self._runner.run(function, None if self.place.file is not None else seconds)
+        except _Late as error:
+            raise late(_words(error)) from None
+
+    def raw_connection(self) -> Any:
+        """A driver's connection that belongs to the caller, set up as all others. Not for SQLite."""
+        lent = self._engine.raw_connection()
+        raw = lent.driver_connection
+        lent.detach()
+        return raw
+
+    def heard(self) -> None:
+        """It did what it was asked."""
+        if not self.healthy:
+            self.healthy = True
+            log.info("the database %s answers again", self.place.shown)
+
+    def away(self, words: str) -> StorageUnavailable:
+        """It did not; what to raise."""
+        if self.healthy:
+            self.healthy = False
+            log.error("the database %s does not answer: %s", self.place.shown, words)
+        return StorageUnavailable(f"the database does not answer: {words}")
+
     def close(self) -> None:
         """Give all connections back."""
         if not self._runner.close():
@@ -198,14 +232,14 @@ class Database:
         if not writes:
             with self._connected() as connection:
                 return work(connection)
-        with self._writing(), self._connected(writes=True) as connection, connection.begin():
+        with self.writing(), self._connected(writes=True) as connection, connection.begin():
             return work(connection)
 
     def _connected(self, writes: bool = False) -> Connection:
         return _connected(self._engine, writes)
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def writing(self) -> Iterator[None]:
         """SQLite: one writer after the other, in the order in which they came, of whatever process."""
         if self._lock < 0:
             yield
@@ -220,22 +254,13 @@ class Database:
         try:
             value = self._runner.run(function, self._settings.seconds)
         except (OperationalError, InterfaceError, InternalError, PoolTimeout, _Late) as error:
-            raise self._away(error) from None
+            raise self.away(_words(error)) from None
         except DBAPIError as error:
             if not error.connection_invalidated:
                 raise
-            raise self._away(error) from None
-        if not self.healthy:
-            self.healthy = True
-            log.info("the database %s answers again", self.place.shown)
+            raise self.away(_words(error)) from None
+        self.heard()
         return value
-
-    def _away(self, error: BaseException) -> StorageUnavailable:
-        words = _words(error)
-        if self.healthy:
-            self.healthy = False
-            log.error("the database %s does not answer: %s", self.place.shown, words)
-        return StorageUnavailable(f"the database does not answer: {words}")
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:

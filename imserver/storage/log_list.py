@@ -1,0 +1,130 @@
+"""Lists of a user or a conversation: memberships, histories, and the conversations as a user sees them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+from imserver.storage.log_contract import MOST_UNREAD, Entry, Membership, Talk
+from imserver.storage.log_read import CONVERSATION_COLUMNS, ask, fetch, head_of
+from imserver.storage.log_row import (
+    CONVERSATION_KINDS,
+    GREATEST,
+    NUMBERS,
+    conversation_of,
+    text_of,
+)
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+_MEMBER_COLUMNS: Final = (
+    "s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "
+    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation"
+)
+VISIBLE: Final = (
+    "m.log = s.log AND m.conversation = s.conversation AND m.id > s.joined_id "
+    f"AND m.id <= coalesce(s.left_id, {GREATEST})"
+)
+"""What a membership ``s`` lets its user read, of the messages ``m``."""
+
+
+def memberships(connection: Connection, app: str, user: str) -> list[Membership]:
+    """All of a user's, those that have ended too."""
+    head = head_of(connection, app)
+    if head is None:
+        return []
+    statement = f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.member = %s"
+    rows = ask(connection, f"{statement} ORDER BY s.conversation, s.joined_id", (head.number, user))
+    return [_membership(app, row) for row in rows]
+
+
+def members(connection: Connection, app: str, conversation: int, after: str, limit: int) -> list[Membership]:
+    """Who is a member, by their ids."""
+    head = head_of(connection, app)
+    if head is None:
+        return []
+    statement = (
+        f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
+        "AND s.member > %s ORDER BY s.member LIMIT %s"
+    )
+    rows = ask(connection, statement, (head.number, conversation, after, limit))
+    return [_membership(app, row) for row in rows]
+
+
+def member(connection: Connection, app: str, conversation: int, user: str) -> Membership | None:
+    """The membership of a user that has not ended."""
+    head = head_of(connection, app)
+    if head is None:
+        return None
+    statement = (
+        f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.conversation = %s AND s.member = %s "
+        "AND s.left_id IS NULL"
+    )
+    rows = ask(connection, statement, (head.number, conversation, user))
+    return _membership(app, rows[0]) if rows else None
+
+
+def history(
+    connection: Connection, app: str, user: str, conversation: int, before: int, limit: int
+) -> tuple[list[Entry], bool]:
+    """The newest entries before an id that the user may read and has not hidden; whether there are more."""
+    head = head_of(connection, app)
+    if head is None:
+        return [], False
+    last = min(before - 1, head.last_id) if before > 0 else head.last_id
+    statement = (
+        "SELECT m.id FROM membership s, message m "
+        f"WHERE s.log = %s AND s.member = %s AND s.conversation = %s AND {VISIBLE} AND m.id <= %s "
+        "AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s AND h.id = m.id) "
+        "ORDER BY m.id DESC LIMIT %s"
+    )
+    rows = ask(connection, statement, (head.number, user, conversation, last, user, limit + 1))
+    ids = [row[0] for row in rows]
+    return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
+
+
+def talks(connection: Connection, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
+    """The user's conversations, those with the newest entry first, and whether there are more."""
+    head = head_of(connection, app)
+    if head is None:
+        return [], False
+    rows = ask(connection, _TALKS, (user, user, user, head.number, user, before or GREATEST, limit + 1))
+    ids = [row[-2] for row in rows if row[-2] is not None]
+    last = {entry.id: entry for entry in (fetch(connection, head.number, ids) if ids else ())}
+    return [_talk(row, last) for row in rows[:limit]], len(rows) > limit
+
+
+# A user who came back to a group has several memberships there: the last one is the one that counts.
+_TALKS: Final = (
+    f"SELECT {CONVERSATION_COLUMNS}, s.role, coalesce(r.read_id, 0), coalesce(s.left_id, c.last_id), "
+    f"(SELECT m.id FROM message m WHERE {VISIBLE} AND NOT EXISTS (SELECT 1 FROM hidden h "
+    "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1), "
+    f"(SELECT count(*) FROM message m WHERE {VISIBLE} AND m.id > coalesce(r.read_id, 0) "
+    f"AND m.kind = {NUMBERS['message']} AND m.sender <> %s AND m.id >= coalesce((SELECT b.id "
+    "FROM message b WHERE b.log = s.log AND b.conversation = s.conversation "
+    f"ORDER BY b.id DESC LIMIT 1 OFFSET {MOST_UNREAD - 1}), 0)) "
+    "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+    "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
+    "WHERE s.member = %s AND s.log = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
+    "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
+    "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
+)
+
+
+def _talk(row: Sequence[Any], last: dict[int, Entry]) -> Talk:
+    role, read, _newest, last_id, unread = row[7:12]
+    return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role))
+
+
+def _membership(app: str, row: Sequence[Any]) -> Membership:
+    return Membership(
+        app=app,
+        user=text_of(row[0]),
+        conversation=row[1],
+        joined_id=row[2],
+        left_id=row[3],
+        role=text_of(row[4]),
+        muted_until=row[5],
+        kind_of_conversation=CONVERSATION_KINDS[row[6]],
+    )

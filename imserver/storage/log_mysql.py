@@ -1,0 +1,63 @@
+"""Writing to the log on MySQL and MariaDB: one connection of its own, in the writer's greenlet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import pymysql
+from sqlalchemy.exc import SQLAlchemyError
+
+from imserver.storage.log_pen import Pen, Row
+from imserver.storage.log_row import Line
+
+CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError)
+"""What a row is to blame for; all else is the database's fault."""
+ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
+
+
+class MysqlPen(Pen):
+    """Names are bytes here; many rows go as one list of values, which the driver makes of them."""
+
+    insert_log = Pen.insert_log.replace("INSERT", "INSERT IGNORE")
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def begin(self) -> None:
+        self._connection.begin()
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        with self._connection.cursor() as cursor:
+            cursor.execute(statement, _own(values))
+            return list(cursor.fetchall())
+
+    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+        with self._connection.cursor() as cursor:
+            return int(cursor.execute(statement, _own(values)))
+
+    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(statement, [_own(row) for row in rows])
+
+    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+        # Rows that are there: inserting them again is the one statement that changes each in its own way.
+        self.do_many(
+            "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
+            "VALUES (%s, %s, %s, '', %s, %s, 0) "
+            "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",
+            [(log, line.id, line.kind, line.last_seq, line.last_id) for line in lines],
+        )
+
+
+def _own(values: Sequence[Any]) -> list[Any]:
+    return [value.encode() if type(value) is str else value for value in values]

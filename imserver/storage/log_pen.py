@@ -1,0 +1,209 @@
+"""The statements of a transaction that writes to the log, over the driver itself.
+
+SQLAlchemy would cost as much again as all else that a message costs here. What the engines do alike stands in
+:class:`Pen`; what differs, in a pen of their own. Statements are written with ``%s``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeVar
+
+from imserver.storage.log_contract import Entry
+from imserver.storage.log_row import (
+    ENTRY_COLUMNS,
+    GROUP,
+    MESSAGE_COLUMNS,
+    Head,
+    Line,
+    entry_of,
+    line_of,
+    text_of,
+)
+
+T = TypeVar("T")
+Row = tuple[Any, ...]
+
+_CHUNK: Final = 512
+"""Values in one list; a power of two, see :func:`padded`."""
+_MARKS: Final = ", ".join(["%s"] * len(MESSAGE_COLUMNS.split(",")))
+
+
+def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
+    """Parts of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def padded(values: Sequence[T]) -> Sequence[T]:
+    """The values, the last one repeated up to a power of two: so there are few different statements."""
+    size = 1 << (len(values) - 1).bit_length()
+    return [*values, *[values[-1]] * (size - len(values))]
+
+
+class Pen(ABC):
+    """One connection that writes. Everything that it does belongs to the transaction that was begun last."""
+
+    insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
+    lock_log = (
+        "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0 FOR UPDATE"
+    )
+
+    # --- of each engine -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Begin a transaction."""
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Make it last."""
+
+    @abstractmethod
+    def rollback(self) -> None:
+        """Undo it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give the connection up, whatever state it is in."""
+
+    @abstractmethod
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """All rows of an answer."""
+
+    @abstractmethod
+    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Change something; how many rows."""
+
+    @abstractmethod
+    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+        """Do the same for many rows."""
+
+    @abstractmethod
+    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+        """Write the last seq and id of conversations."""
+
+    # --- heads ----------------------------------------------------------------------------------------------
+
+    def lock(self, app: str) -> Head:
+        """The head of an app's log, which nobody else gets before this transaction ends."""
+        rows = self.ask(self.lock_log, (app,))
+        if not rows:
+            self.do(self.insert_log, (app,))
+            rows = self.ask(self.lock_log, (app,))
+        return Head(*rows[0])
+
+    def move_head(self, head: Head) -> None:
+        """Write what the head has become."""
+        self.do(
+            "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s",
+            (head.last_id, head.last_conversation, head.number),
+        )
+
+    def batch_of(self, log: int, id: int) -> int | None:
+        """By which transaction an entry was stored."""
+        rows = self.ask("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
+        return int(rows[0][0]) if rows else None
+
+    # --- look-ups -------------------------------------------------------------------------------------------
+
+    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        """The answers for all values, which stand in the statement's ``IN {}``, behind the others."""
+        rows: list[Row] = []
+        for some in chunks(values):
+            some = padded(some)
+            marks = f"({', '.join(['%s'] * len(some))})"
+            rows += self.ask(statement.replace("{}", marks), (*first, *some))
+        return rows
+
+    def repeats(self, log: int, resends: Sequence[bytes]) -> dict[bytes, Entry]:
+        """What has been stored under these names before."""
+        if not resends:
+            return {}
+        statement = (
+            f"SELECT m.resend, {ENTRY_COLUMNS} FROM message m JOIN conversation c "
+            "ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND m.resend IN {}"
+        )
+        return {bytes(row[0]): entry_of(row[1:]) for row in self.ask_in(statement, (log,), resends)}
+
+    def lines(self, log: int, ids: Sequence[int]) -> dict[int, Line]:
+        """These conversations, as far as there are such."""
+        statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND id IN {}"
+        return {row[0]: line_of(row) for row in self.ask_in(statement, (log,), ids)} if ids else {}
+
+    def pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, Line]:
+        """The conversations of these pairs, as far as they have one."""
+        statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND pair IN {}"
+        return {bytes(row[2]): line_of(row) for row in self.ask_in(statement, (log,), pairs)} if pairs else {}
+
+    def silences(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """(user, conversation) → until when the user is silent there; those who are no members lack."""
+        found: dict[tuple[str, int], int] = {}
+        one = (
+            "SELECT member, conversation, muted_until FROM membership "
+            "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL"
+        )
+        for some in chunks(wanted, 64):
+            some = padded(some)
+            values = [value for user, conversation in some for value in (log, user, conversation)]
+            for user, conversation, until in self.ask(" UNION ALL ".join([one] * len(some)), values):
+                found[text_of(user), conversation] = until
+        return found
+
+    def current(self, log: int, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """User → (joined_id, role), of those among them who are members."""
+        statement = (
+            "SELECT member, joined_id, role FROM membership "
+            "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
+        )
+        rows = self.ask_in(statement, (log, conversation), users)
+        return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
+
+    # --- changes --------------------------------------------------------------------------------------------
+
+    def add_conversations(self, log: int, rows: Sequence[tuple[Line, bytes | None, str, int]]) -> None:
+        """Make conversations: (line, pair, name, Unix seconds)."""
+        self.do_many(
+            "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created) "
+            "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
+            [
+                (log, line.id, line.kind, pair, name, line.last_seq, line.last_id, created)
+                for line, pair, name, created in rows
+            ],
+        )
+
+    def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str]]) -> None:
+        """Make memberships: (user, conversation, joined_id, role)."""
+        self.do_many(
+            "INSERT INTO membership (log, member, conversation, joined_id, role, muted_until) "
+            "VALUES (%s, %s, %s, %s, %s, 0)",
+            [(log, *row) for row in rows],
+        )
+
+    def end_members(self, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
+        """End memberships."""
+        self.do_many(
+            "UPDATE membership SET left_id = %s "
+            "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+            [(left_id, log, user, conversation) for user in users],
+        )
+
+    def change_member(self, log: int, conversation: int, user: str, role: str, muted_until: int) -> None:
+        """Write what may change of a membership."""
+        self.do(
+            "UPDATE membership SET role = %s, muted_until = %s "
+            "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
+            (role, muted_until, log, user, conversation),
+        )
+
+    def rename(self, log: int, conversation: int, name: str) -> None:
+        """Give a group another name."""
+        self.do(
+            "UPDATE conversation SET name = %s WHERE log = %s AND id = %s AND kind = %s",
+            (name, log, conversation, GROUP),
+        )
+
+    def add_messages(self, rows: Sequence[Row]) -> None:
+        """Store entries."""
+        self.do_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)

@@ -1,0 +1,94 @@
+"""Writing to the log on PostgreSQL: one connection of its own, in the writer's greenlet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+import psycopg
+from sqlalchemy.exc import SQLAlchemyError
+
+from imserver.storage.log_pen import Pen, Row
+from imserver.storage.log_row import MESSAGE_COLUMNS, Line, text_of
+
+CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
+"""What a row is to blame for; all else is the database's fault."""
+ERRORS: Final = (psycopg.Error, SQLAlchemyError, OSError)
+
+# A plan that was made while the tables were empty would be kept, and reads all of them once they are not.
+_SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
+
+_COPY: Final = f"COPY message ({MESSAGE_COLUMNS}) FROM STDIN (FORMAT BINARY)"
+_TYPES: Final = (
+    *("int4", "int8", "int8", "int8"),
+    *("varchar", "int2", "varchar", "varchar", "bytea"),
+    *("int8", "int8", "int8", "int8"),
+    *("bytea", "bytea"),
+)
+
+
+class PostgresqlPen(Pen):
+    """Lists go as one array each; entries by COPY."""
+
+    insert_log = f"{Pen.insert_log} ON CONFLICT DO NOTHING"
+
+    def __init__(self, connection: psycopg.Connection[Any]) -> None:
+        self._connection = connection
+        for setting in _SETTINGS:
+            connection.execute(f"SET {setting}".encode())
+        connection.commit()
+
+    def begin(self) -> None:
+        """The first statement begins it."""
+
+    def commit(self) -> None:
+        self._connection.commit()
+
+    def rollback(self) -> None:
+        self._connection.rollback()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        return self._connection.execute(statement.encode(), values).fetchall()
+
+    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return self._connection.execute(statement.encode(), values).rowcount
+
+    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+        with self._connection.cursor() as cursor:
+            cursor.executemany(statement.encode(), rows)
+
+    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        return self.ask(statement.replace("IN {}", "= ANY(%s)"), (*first, list(values)))
+
+    def silences(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
+        rows = self.ask(
+            "SELECT s.member, s.conversation, s.muted_until "
+            "FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) JOIN membership s "
+            "ON s.log = %s AND s.member = w.member AND s.conversation = w.conversation "
+            "AND s.left_id IS NULL",
+            (users, conversations, log),
+        )
+        return {(text_of(row[0]), row[1]): row[2] for row in rows}
+
+    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+        self.do(
+            "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
+            "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
+            "WHERE c.log = %s AND c.id = w.id",
+            (
+                [line.id for line in lines],
+                [line.last_seq for line in lines],
+                [line.last_id for line in lines],
+                log,
+            ),
+        )
+
+    def add_messages(self, rows: Sequence[Row]) -> None:
+        with self._connection.cursor() as cursor, cursor.copy(_COPY.encode()) as copy:
+            copy.set_types(_TYPES)
+            for row in rows:
+                copy.write_row(row)

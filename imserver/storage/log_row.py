@@ -1,0 +1,185 @@
+"""How entries and conversations stand in their rows."""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.storage.log_contract import (
+    CLIENT_MSG_ID_BYTES,
+    TYPE_BYTES,
+    USER_BYTES,
+    Conversation,
+    ConversationKind,
+    Draft,
+    Entry,
+    EntryKind,
+)
+
+KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
+"""The number of a kind in its row is its place here: only ever added to."""
+NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
+CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group")
+USER: Final = 0
+GROUP: Final = 1
+
+MOST_BYTES: Final = 1 << 20
+"""Of a body, and of ``meta``; what clients may send is limited long before."""
+GREATEST: Final = (1 << 63) - 1
+_NUL: Final = "\0"
+
+MESSAGE_COLUMNS: Final = (
+    "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
+    "batch, meta, body"
+)
+"""The order in which :func:`row_of` gives the values."""
+
+ENTRY_COLUMNS: Final = (
+    "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
+    "m.meta, c.kind, c.pair"
+)
+"""The order in which :func:`entry_of` takes them, of a message ``m`` and its conversation ``c``."""
+
+
+class Head(Struct):
+    """The row of a log, locked until its transaction ends."""
+
+    number: int
+    last_id: int
+    last_conversation: int
+    floor: int
+
+
+class Line(Struct):
+    """A conversation as it stands in the transaction: its last entry moves on with what is appended."""
+
+    id: int
+    kind: int
+    members: tuple[str, ...]
+    last_seq: int
+    last_id: int
+
+
+class Ready(Struct, frozen=True):
+    """A draft that was found to be storable; ``resend`` names its ``client_msg_id``, None without one."""
+
+    draft: Draft
+    resend: bytes | None
+
+
+def resend_of(sender: str, client_msg_id: str) -> bytes:
+    """What names a sender's ``client_msg_id`` in 16 bytes: short enough for one look-up of a whole batch."""
+    return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()
+
+
+def pair_of(one: str, other: str) -> bytes:
+    """What names the conversation of two users."""
+    return _NUL.join(sorted((one, other))).encode()
+
+
+def members_of(pair: Any) -> tuple[str, ...]:
+    """The two users of a pair; none for a group's NULL."""
+    return tuple(bytes(pair).decode().split(_NUL)) if pair is not None else ()
+
+
+def text_of(value: Any) -> str:
+    """A name as it came from a driver: MySQL's are bytes."""
+    return value if type(value) is str else bytes(value).decode()
+
+
+def entry_of(row: Any) -> Entry:
+    """An entry from :data:`ENTRY_COLUMNS`."""
+    return Entry(
+        id=row[0],
+        conversation=row[1],
+        seq=row[2],
+        sender=text_of(row[3]),
+        kind=KINDS[row[4]],
+        type=text_of(row[5]),
+        body=bytes(row[6]),
+        client_msg_id=text_of(row[7]),
+        time_ms=row[8],
+        about=row[9],
+        meta=bytes(row[10]),
+        kind_of_conversation=CONVERSATION_KINDS[row[11]],
+        members=members_of(row[12]),
+    )
+
+
+def line_of(row: Any) -> Line:
+    """A conversation from ``id, kind, pair, last_seq, last_id``."""
+    return Line(row[0], row[1], members_of(row[2]), row[3], row[4])
+
+
+def conversation_of(row: Any) -> Conversation:
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created``."""
+    return Conversation(
+        id=row[0],
+        kind=CONVERSATION_KINDS[row[1]],
+        name=text_of(row[2]),
+        members=members_of(row[3]),
+        last_id=row[4],
+        last_seq=row[5],
+        created=row[6],
+    )
+
+
+def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: int) -> tuple[Any, ...]:
+    """The values of :data:`MESSAGE_COLUMNS`."""
+    return (
+        log,
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.sender,
+        NUMBERS[entry.kind],
+        entry.type,
+        entry.client_msg_id,
+        resend,
+        entry.time_ms,
+        entry.about,
+        stored_at,
+        batch,
+        entry.meta,
+        entry.body,
+    )
+
+
+# --- what can be stored -------------------------------------------------------------------------------------
+
+
+def objection(draft: Draft) -> str:
+    """Why a draft cannot be stored; ``""``: it can. So that no draft makes the others of its batch fail."""
+    if bool(draft.to_user) == bool(draft.conversation):
+        return "it goes to a user or to a conversation"
+    for name, text, most in (
+        ("sender", draft.sender, USER_BYTES),
+        ("to_user", draft.to_user, USER_BYTES),
+        ("type", draft.type, TYPE_BYTES),
+        ("client_msg_id", draft.client_msg_id, CLIENT_MSG_ID_BYTES),
+    ):
+        if text and (wrong := text_objection(text, most)):
+            return f"{name}: {wrong}"
+    if draft.kind not in NUMBERS:
+        return "kind: there is none of this name"
+    if len(draft.body) > MOST_BYTES or len(draft.meta) > MOST_BYTES:
+        return f"at most {MOST_BYTES} bytes"
+    if not (-GREATEST <= draft.time_ms <= GREATEST and 0 <= draft.about <= GREATEST):
+        return "time_ms, about: no number of 64 bits"
+    return "" if 0 <= draft.conversation <= GREATEST else "conversation: no number of 64 bits"
+
+
+def text_objection(text: str, most: int) -> str:
+    """Why a text cannot be a name; ``""``: it can."""
+    if text.isascii():
+        size = len(text)
+    else:
+        try:
+            size = len(text.encode())
+        except UnicodeEncodeError:
+            return "it is no text"
+    if size > most:
+        return f"at most {most} bytes"
+    return "NUL" if _NUL in text else ""

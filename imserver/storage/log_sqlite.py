@@ -1,0 +1,69 @@
+"""Writing to the log on SQLite: a connection of its own, in the one thread that does all of its work."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+from imserver.storage.log_pen import Pen, Row
+from imserver.storage.log_row import Line
+
+CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
+"""What a row is to blame for; all else is the database's fault."""
+ERRORS: Final = (sqlite3.Error,)
+
+_BUSY_SECONDS: Final = 5.0
+_STATEMENTS: Final = 256
+
+
+class SqlitePen(Pen):
+    """The lock of the head is that of the whole file: ``BEGIN IMMEDIATE``."""
+
+    lock_log = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+
+    def __init__(self, file: Path) -> None:
+        self._connection = sqlite3.connect(
+            file,
+            timeout=_BUSY_SECONDS,
+            isolation_level=None,
+            check_same_thread=False,
+            cached_statements=_STATEMENTS,
+        )
+        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+            self._connection.execute(f"PRAGMA {pragma}")
+
+    def begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._connection.execute("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:
+            self._connection.execute("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        return self._connection.execute(_own(statement), values).fetchall()
+
+    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+        return self._connection.execute(_own(statement), values).rowcount
+
+    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+        self._connection.executemany(_own(statement), rows)
+
+    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+        self.do_many(
+            "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
+            [(line.last_seq, line.last_id, log, line.id) for line in lines],
+        )
+
+
+@cache
+def _own(statement: str) -> str:
+    return statement.replace("%s", "?")

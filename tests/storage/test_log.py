@@ -1,0 +1,456 @@
+"""The message log, on every engine: SQLite, PostgreSQL and MariaDB."""
+
+import json
+import time
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.storage.log import Log
+from imserver.storage.log_contract import Appended, Draft, Entry, MessageLog, Rejected
+
+from .conftest import OpenStore
+
+APP = "gochat"
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> Log:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def say(sender: str, to: str | int, body: str = "hi", **fields: Any) -> Draft:
+    """A draft to a user or, by its number, to a conversation."""
+    where: dict[str, Any] = {"conversation": to} if isinstance(to, int) else {"to_user": to}
+    return Draft(sender=sender, body=body.encode(), **where, **fields)
+
+
+def stored(log: MessageLog, *drafts: Draft, app: str = APP) -> list[Entry]:
+    """The entries of drafts that are all stored, for the first time."""
+    entries = []
+    for outcome in log.append(app, drafts):
+        assert isinstance(outcome, Appended)
+        assert not outcome.repeated
+        entries.append(outcome.entry)
+    return entries
+
+
+def bodies(entries: list[Entry]) -> list[str]:
+    return [entry.body.decode() for entry in entries]
+
+
+def ids(entries: list[Entry]) -> list[int]:
+    return [entry.id for entry in entries]
+
+
+# --- appending ----------------------------------------------------------------------------------------------
+
+
+def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Log) -> None:
+    entries = stored(log, say("a", "b"), say("b", "a"), say("a", "c"), say("b", "a"))
+    assert ids(entries) == [1, 2, 3, 4]
+    assert [entry.seq for entry in entries] == [1, 2, 1, 3]
+    assert [entry.conversation for entry in entries] == [1, 1, 2, 1]
+    (later,) = stored(log, say("c", "a"))
+    assert (later.id, later.seq, later.conversation) == (5, 2, 2)
+    assert log.head(APP) == 5
+
+
+def test_an_entry_comes_out_as_it_went_in(log: Log) -> None:
+    draft = say(
+        "系统 a'\\%s",
+        "ö:?",
+        type="picture",
+        client_msg_id="é" * 32,
+        time_ms=-62135596800000,
+        about=7,
+        meta=b'{"mentions": ["\xc3\xb6"]}',
+    )
+    every_byte = bytes(range(256)) * 400
+    whole = Draft(**{name: getattr(draft, name) for name in Draft.__struct_fields__} | {"body": every_byte})
+    (entry,) = stored(log, whole)
+    assert log.read(APP, 0, 10) == [entry]
+    assert entry.body == every_byte
+    assert (entry.time_ms, entry.about, entry.type) == (draft.time_ms, 7, "picture")
+    assert (entry.kind_of_conversation, entry.members) == ("user", ("ö:?", "系统 a'\\%s"))
+    assert entry.peer("ö:?") == "系统 a'\\%s"
+    assert entry.peer("系统 a'\\%s") == "ö:?"
+
+
+def test_apps_have_logs_of_their_own(log: Log) -> None:
+    stored(log, say("a", "b", "first"))
+    stored(log, say("a", "b", "second"), app="other")
+    stored(log, say("a", "b", "third"), app="Other")
+    assert [log.head(app) for app in (APP, "other", "Other", "none")] == [1, 1, 1, 0]
+    assert bodies(log.sync("other", "b", 0, 10)[0]) == ["second"]
+
+
+def test_an_empty_append_stores_nothing(log: Log) -> None:
+    assert log.append(APP, []) == []
+    assert log.head(APP) == 0
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        say("a" * 256, "b"),
+        say("a", "b\0"),
+        say("a", "\ud800"),
+        say("a", "b", client_msg_id="é" * 33),
+        say("a", "b", type="t" * 33),
+        say("a", "b", time_ms=1 << 63),
+        say("a", "b", about=-1),
+        say("a", "b", "x" * (1 << 20) + "x"),
+        Draft(sender="a"),
+        Draft(sender="a", to_user="b", conversation=1),
+        Draft(sender="a", to_user="b", kind="shout"),  # type: ignore[arg-type]
+    ],
+    ids=lambda draft: repr(draft)[:60],
+)
+def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: Log, draft: Draft) -> None:
+    first, wrong, last = log.append(APP, [say("a", "b"), draft, say("a", "b")])
+    assert isinstance(wrong, Rejected)
+    assert wrong.reason == "invalid"
+    assert isinstance(first, Appended)
+    assert isinstance(last, Appended)
+    assert (first.entry.id, last.entry.id) == (1, 2)
+
+
+# --- resends ------------------------------------------------------------------------------------------------
+
+
+def test_a_resend_gets_the_first_answer(log: Log) -> None:
+    (entry,) = stored(log, say("a", "b", client_msg_id="1"))
+    again = log.append(APP, [say("a", "b", "another text", client_msg_id="1"), say("a", "b")])
+    assert again[0] == Appended(entry, True)
+    assert isinstance(again[1], Appended)
+    assert again[1].entry.id == 2
+
+
+def test_a_resend_in_the_same_batch_shares_the_outcome(log: Log) -> None:
+    first, second = log.append(APP, [say("a", "b", client_msg_id="1")] * 2)
+    assert isinstance(first, Appended)
+    assert (first.repeated, second) == (False, Appended(first.entry, True))
+    refused = log.append(APP, [say("a", 99, client_msg_id="2")] * 2)
+    assert refused == [Rejected("unknown_conversation")] * 2
+
+
+def test_a_client_msg_id_is_the_senders_own(log: Log) -> None:
+    one = "1"
+    entries = stored(
+        log,
+        say("a", "b", client_msg_id=one),
+        say("b", "a", client_msg_id=one),
+        say("a1", "b", client_msg_id=""),
+    )
+    assert len(entries) == 3
+    stored(log, say("a", "b", client_msg_id=one), app="other")
+
+
+def test_many_who_resend_at_once_are_stored_once(log: Log) -> None:
+    drafts = [say("a", "b", str(number % 10), client_msg_id=str(number % 10)) for number in range(100)]
+    asked = [gevent.spawn(log.append, APP, [draft]) for draft in drafts]
+    outcomes = [one.get(timeout=20)[0] for one in asked]
+    assert sum(not outcome.repeated for outcome in outcomes) == 10
+    assert log.head(APP) == 10
+    assert {outcome.entry.body for outcome in outcomes} == {b"%d" % number for number in range(10)}
+
+
+def test_a_refusal_is_not_remembered(log: Log) -> None:
+    group = log.create(APP, "a", "", []).conversation
+    assert log.append(APP, [say("b", group, client_msg_id="1")]) == [Rejected("not_member")]
+    log.join(APP, group, ["b"])
+    stored(log, say("b", group, client_msg_id="1"))
+
+
+# --- what is told -------------------------------------------------------------------------------------------
+
+
+def test_whoever_delivers_hears_of_each_transaction_in_order_and_first(log: Log) -> None:
+    told: list[tuple[str, int, int, list[int]]] = []
+    log.on_committed = lambda app, first, last, entries: told.append((app, first, last, ids(entries)))
+    heard: list[bool] = []
+
+    def send(number: int) -> None:
+        (outcome,) = log.append(APP, [say(str(number), "b")])
+        assert isinstance(outcome, Appended)
+        heard.append(any(first <= outcome.entry.id <= last for _, first, last, _ in told))
+
+    gevent.joinall([gevent.spawn(send, number) for number in range(200)], timeout=20)
+    assert heard == [True] * 200
+    assert [id for _, _, _, some in told for id in some] == list(range(1, 201))
+    assert all(list(range(first, last + 1)) == some for _, first, last, some in told)
+    assert len(told) < 100, "those who come at once share transactions"
+    log.append(APP, [say("0", 99)])
+    assert told[-1][2] == 200, "where nothing was stored there is nothing to tell"
+
+
+def test_a_listener_that_fails_costs_nobody_the_answer(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_arguments: object) -> None:
+        raise RuntimeError("oh")
+
+    log.on_committed = fail
+    stored(log, say("a", "b"))
+    assert "could not be passed on" in caplog.text
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def test_only_members_speak_in_a_group(log: Log) -> None:
+    group = log.create(APP, "a", "the group", ["b", "b", "a"])
+    assert group.users == ("a", "b")
+    assert group.entry is not None
+    assert json.loads(group.entry.meta)["users"] == ["a", "b"]
+    at = group.conversation
+    outcomes = log.append(APP, [say("a", at), say("c", at), say("b", at), say("a", at + 1), say("", at)])
+    reasons = [one.reason if isinstance(one, Rejected) else "" for one in outcomes]
+    assert reasons == ["", "not_member", "", "unknown_conversation", ""]
+    assert [one.entry.seq for one in outcomes if isinstance(one, Appended)] == [2, 3, 4]
+
+
+def test_nobody_reads_what_was_said_before_they_joined_or_after_they_left(log: Log) -> None:
+    at = log.create(APP, "a", "", []).conversation
+    stored(log, say("a", at, "before"))
+    log.join(APP, at, ["b"], "a")
+    stored(log, say("a", at, "while"))
+    log.leave(APP, at, ["b"])
+    stored(log, say("a", at, "after"))
+    log.join(APP, at, ["b"])
+    stored(log, say("a", at, "again"))
+    seen, more = log.sync(APP, "b", 0, 100)
+    assert [(entry.kind, entry.body.decode()) for entry in seen] == [
+        ("join", ""),
+        ("message", "while"),
+        ("leave", ""),
+        ("join", ""),
+        ("message", "again"),
+    ]
+    assert not more
+    assert log.history(APP, "b", at, 0, 100) == (seen, False)
+    assert bodies(log.sync(APP, "a", 0, 100)[0]) == ["", "before", "", "while", "", "after", "", "again"]
+    rows = log.memberships(APP, "b")
+    assert [(row.joined_id, row.left_id) for row in rows] == [(2, 5), (6, None)]
+    assert log.append(APP, [say("b", at)]) != [Rejected("not_member")]
+
+
+def test_joining_twice_and_leaving_twice_change_nothing(log: Log) -> None:
+    at = log.create(APP, "a", "", []).conversation
+    first = log.join(APP, at, ["b", "c", "b"], "a", "admin")
+    again = log.join(APP, at, ["c", "d"], "a")
+    assert (first.users, again.users) == (("b", "c"), ("d",))  # type: ignore[union-attr]
+    assert log.join(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
+    assert log.leave(APP, at, ["b", "x"]).users == ("b",)  # type: ignore[union-attr]
+    assert log.leave(APP, at, ["b"]).entry is None  # type: ignore[union-attr]
+    assert [(row.user, row.role) for row in log.members(APP, at, "", 10)] == [
+        ("a", "owner"),
+        ("c", "admin"),
+        ("d", "member"),
+    ]
+    assert log.join(APP, at + 5, ["b"]) == Rejected("unknown_conversation")
+    assert log.member(APP, at, "b") is None
+
+
+def test_many_who_join_the_same_user_at_once_make_one_membership(log: Log) -> None:
+    at = log.create(APP, "a", "", []).conversation
+    joining = [gevent.spawn(log.join, APP, at, ["b"]) for _ in range(20)]
+    assert sum(one.get(timeout=20).entry is not None for one in joining) == 1
+    assert len(log.memberships(APP, "b")) == 1
+
+
+def test_who_is_muted_is_silent_for_that_long(log: Log) -> None:
+    at = log.create(APP, "a", "", ["b"]).conversation
+    log.set_member(APP, at, "b", muted_until=int(time.time()) + 100, by="a")
+    assert log.append(APP, [say("b", at)]) == [Rejected("muted")]
+    stored(log, say("b", at, kind="recall", about=1))
+    log.set_member(APP, at, "b", muted_until=int(time.time()) - 100)
+    stored(log, say("b", at))
+    log.set_member(APP, at, "b", role="admin")
+    found = log.member(APP, at, "b")
+    assert found is not None
+    assert found.role == "admin"
+    assert log.set_member(APP, at, "x", role="admin") == Rejected("not_member")
+    assert log.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
+
+
+def test_a_group_has_a_name_and_ten_thousand_members(log: Log) -> None:
+    users = [f"user{number:05}" for number in range(10_000)]
+    at = log.create(APP, "user00000", "big", users).conversation
+    log.rename(APP, at, "bigger", "user00000")
+    found = log.conversation(APP, at)
+    assert found is not None
+    assert (found.name, found.kind, found.last_seq) == ("bigger", "group", 2)
+    listed: list[str] = []
+    while page := log.members(APP, at, listed[-1] if listed else "", 3000):
+        listed += [row.user for row in page]
+    assert listed == users
+    stored(log, *(say(user, at) for user in users[:1000]))
+
+
+# --- reading ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[3, 600], ids=lambda count: f"{count} conversations")
+def many(request: pytest.FixtureRequest) -> int:
+    """Few conversations, and more than MySQL is asked about one by one."""
+    return int(request.param)
+
+
+def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: Log, many: int) -> None:
+    stored(log, *(say(f"peer{number % many}", "me", str(number)) for number in range(2 * many)))
+    stored(log, *(say("others", "elsewhere") for _ in range(10)))
+    stored(log, say("me", "peer0", "last"))
+    seen: list[Entry] = []
+    more = True
+    while more:
+        page, more = log.sync(APP, "me", seen[-1].id if seen else 0, 500)
+        seen += page
+    assert bodies(seen) == [*map(str, range(2 * many)), "last"]
+    assert log.sync(APP, "me", seen[-1].id, 500) == ([], False)
+    assert log.sync(APP, "me", seen[-1].id + 1000, 500) == ([], False)
+
+
+def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: Log) -> None:
+    stored(log, say("a", "me", "first"))
+    for _ in range(4):
+        stored(log, *(say("others", "elsewhere") for _ in range(2000)))
+    stored(log, say("a", "me", "last"))
+    assert bodies(log.sync(APP, "me", 0, 10)[0]) == ["first", "last"]
+    assert log.sync(APP, "me", 0, 1)[1]
+
+
+def test_a_page_that_is_exactly_full_says_so(log: Log) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(50)))
+    assert [log.sync(APP, "b", after, 50)[1] for after in (0, 1)] == [False, False]
+    assert log.sync(APP, "b", 0, 49)[1]
+
+
+def test_history_goes_back_from_a_point(log: Log) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(10)))
+    stored(log, say("a", "c"))
+    found = log.between(APP, "b", "a")
+    assert found is not None
+    assert found.members == ("a", "b")
+    at = found.id
+    page, more = log.history(APP, "a", at, 0, 4)
+    assert (bodies(page), more) == (["6", "7", "8", "9"], True)
+    page, more = log.history(APP, "a", at, page[0].id, 6)
+    assert (bodies(page), more) == (["0", "1", "2", "3", "4", "5"], False)
+    assert log.history(APP, "c", at, 0, 10) == ([], False), "nobody reads what others said"
+    assert log.between(APP, "b", "c") is None
+
+
+def test_conversations_are_listed_with_what_is_new(log: Log) -> None:
+    stored(log, *(say("a", "me", str(number)) for number in range(3)))
+    at = log.create(APP, "b", "group", ["me"]).conversation
+    stored(log, say("b", at, "there"), say("me", at, "mine"))
+    stored(log, say("me", "c", "alone"))
+    talks, more = log.talks(APP, "me", 0, 10)
+    assert not more
+    assert [(talk.conversation.kind, talk.last.body, talk.unread, talk.read) for talk in talks] == [  # type: ignore[union-attr]
+        ("user", b"alone", 0, 0),
+        ("group", b"mine", 1, 0),
+        ("user", b"2", 3, 0),
+    ]
+    assert (talks[1].conversation.name, talks[1].role) == ("group", "member")
+    log.set_read(APP, "me", talks[2].conversation.id, 2)
+    page, more = log.talks(APP, "me", talks[1].conversation.last_id, 1)
+    assert [(talk.unread, talk.read) for talk in page] == [(1, 2)]
+    assert not more
+    assert log.talks(APP, "me", 0, 2)[1]
+
+
+def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: Log) -> None:
+    at = log.create(APP, "a", "", ["b"]).conversation
+    log.leave(APP, at, ["b"])
+    stored(log, say("a", at, "secret"))
+    (talk,), _ = log.talks(APP, "b", 0, 10)
+    assert talk.last is not None
+    assert talk.last.kind == "leave"
+    assert talk.unread == 0
+
+
+def test_unread_is_counted_up_to_a_thousand(log: Log) -> None:
+    stored(log, *(say("a", "b") for _ in range(1500)))
+    assert log.talks(APP, "b", 0, 1)[0][0].unread == 1000
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+
+def test_a_read_position_never_goes_back_nor_beyond_the_log(log: Log) -> None:
+    stored(log, *(say("a", "b") for _ in range(5)), say("a", "c"))
+    first = log.set_read(APP, "b", 1, 3)
+    second = log.set_read(APP, "b", 1, 2)
+    assert log.marks(APP, "b", 0).reads == {1: 3}
+    third = log.set_read(APP, "b", 1, 10**12)
+    assert 0 < first < second < third
+    assert log.marks(APP, "b", first).reads == {1: 6}
+    assert log.marks(APP, "b", third) == log.marks(APP, "b", third)
+    assert log.marks(APP, "b", third).reads == {}
+    assert log.reads(APP, 1) == {"b": 6}
+    assert log.set_read(APP, "stranger", 1, 3) == 0
+    assert log.reads(APP, 1) == {"b": 6}
+
+
+def test_what_is_hidden_is_hidden_from_one_user_only(log: Log) -> None:
+    stored(log, *(say("a", "b", str(number)) for number in range(4)), say("x", "y"))
+    version = log.hide(APP, "b", [2, 4, 5, 99])
+    log.hide(APP, "b", [2])
+    assert bodies(log.history(APP, "b", 1, 0, 10)[0]) == ["0", "2"]
+    assert bodies(log.history(APP, "a", 1, 0, 10)[0]) == ["0", "1", "2", "3"]
+    found = log.marks(APP, "b", 0)
+    assert found.hidden == (2, 4)
+    assert log.marks(APP, "b", version).hidden == ()
+    assert log.talks(APP, "b", 0, 1)[0][0].last.body == b"2"  # type: ignore[union-attr]
+
+
+# --- retention ----------------------------------------------------------------------------------------------
+
+
+def test_the_oldest_expire_by_number(log: Log) -> None:
+    stored(log, *(say("a", "b", str(number), client_msg_id=str(number)) for number in range(2500)))
+    assert log.expire(APP, more_than=100) == 2400
+    assert log.expire(APP, more_than=100) == 0
+    assert (log.floor(APP), log.head(APP)) == (2400, 2500)
+    assert ids(log.read(APP, 0, 3)) == [2401, 2402, 2403]
+    assert ids(log.sync(APP, "b", 0, 2)[0]) == [2401, 2402]
+    (entry,) = stored(log, say("a", "b", client_msg_id="0"))
+    assert (entry.id, entry.seq) == (2501, 2501)
+    assert log.expire("none", more_than=1) == 0
+
+
+def test_the_oldest_expire_by_the_time_of_their_storing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for age in (300, 200, 100):
+        monkeypatch.setattr("imserver.storage.log_writer.time", lambda age=age: now - age)
+        stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=1 << 60))
+    assert log.expire(APP, older_than_seconds=1000) == 0
+    assert log.expire(APP, older_than_seconds=150) == 4
+    assert ids(log.read(APP, 0, 10)) == [5, 6]
+    assert log.expire(APP, older_than_seconds=50) == 2
+    assert log.head(APP) == 6
+
+
+# --- life ---------------------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_is_there_for_others_and_later(url: str, open_store: OpenStore, log: Log) -> None:
+    entries = stored(log, say("a", "b"), say("b", "a"))
+    other = open_store(url).log()
+    assert other.read(APP, 0, 10) == entries
+    (third,) = stored(other, say("a", "b"))
+    assert (third.id, third.seq) == (3, 3)
+    (fourth,) = stored(log, say("a", "b"))
+    assert (fourth.id, fourth.seq) == (4, 4)
+
+
+def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:
+    log = open_store().log()
+    assert (log.head(APP), log.read(APP, 0, 1), log.sync(APP, "a", 0, 1)) == (0, [], ([], False))
+    assert (log.talks(APP, "a", 0, 1), log.memberships(APP, "a")) == (([], False), [])
+    assert list(tmp_path.iterdir()) == []
+    stored(log, say("a", "b"))
+    assert (tmp_path / "imserver.db").exists()
