@@ -162,7 +162,7 @@ def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, door:
 
 def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, door: str, tmp_path: Path) -> None:
     server = launch(door, jwt={"sign_key": "gooooIM"}, storage={"look_seconds": 0.1})
-    user, token = register(server.http)
+    _, token = register(server.http)
     other, _ = register(server.http)
     assert said(form(server.http, "/friend/add", {"friend_id": other}, token)) == (200, "好友添加成功")
     done = run_cli("key", "create", "--scope", "push", "--config", str(server.config_file), seconds=30)
@@ -202,3 +202,35 @@ def test_a_hash_of_the_original_is_accepted_once_and_replaced(launch: Launch, do
         assert log_in(server, phone, "123456")["code"] == 200
     finally:
         engine.dispose()
+
+
+# --- friends ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("token", [None, "", "x", "a.b.c", "安"])
+def test_without_a_valid_token_nothing_else_is_looked_at(server: Server, token: str | None) -> None:
+    name = None if token is None else token.encode().decode("latin-1")
+    assert said(form(server.http, "/friend/add", {}, name)) == (-1, "用户认证未通过")
+
+
+def test_a_friend_is_added_once_in_either_direction(server: Server) -> None:
+    one, token = register(server.http)
+    two, other_token = register(server.http)
+    repeated = (-1, "请勿重复添加")
+    assert said(form(server.http, "/friend/add", {"friend_id": two}, token)) == (200, "好友添加成功")
+    assert said(form(server.http, "/friend/add", {"friend_id": two}, token)) == repeated
+    assert said(form(server.http, "/friend/add", {"friend_id": one}, other_token)) == repeated
+
+
+@pytest.mark.parametrize("fields", [{}, {"friend_id": ""}, {"friend_id": "0"}, {"friend_id": "x"}])
+def test_a_friend_has_a_number(server: Server, fields: dict[str, str]) -> None:
+    _, token = register(server.http)
+    assert said(form(server.http, "/friend/add", fields, token)) == BAD_PARAMETER
+
+
+def test_oneself_and_nobody_are_no_friends(server: Server) -> None:
+    one, token = register(server.http)
+    assert said(form(server.http, "/friend/add", {"friend_id": one}, token)) == (-1, "不能添加自己为好友")
+    for nobody in ("999999999", "9" * 19, "9" * 20):
+        answer = said(form(server.http, "/friend/add", {"friend_id": nobody}, token))
+        assert answer == (-1, "好友不存在")
