@@ -35,6 +35,7 @@ from imserver.services.courier import (
     Replaced,
     ToApp,
     ToConnection,
+    ToLog,
     ToRoom,
     ToUser,
     Unsettled,
@@ -47,6 +48,7 @@ from imserver.services.questions import Alive, Kick, Questions, encode
 from imserver.services.removals import LocalRemovals
 from imserver.services.strays import Strays
 from imserver.services.verdict import Admits
+from imserver.storage.log_contract import Entry
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -92,6 +94,9 @@ class Cluster:
         )
         self.courier = Courier(self.registry, self.rpc)
         self.courier.apply = self._apply
+        self.tell_stored = self.courier.tell_stored
+        self.on_stored: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
+        """Told of what other nodes have stored. Must not switch."""
         self.sessions = ClusterSessions(
             hub,
             fanout,
@@ -240,6 +245,8 @@ class Cluster:
             self.rooms.received(item)
         elif isinstance(item, ToConnection):
             self.connections.received(item)
+        elif isinstance(item, ToLog):
+            self.on_stored(item.app, item.first, item.last, item.entries)
         elif isinstance(item, Unsettled):
             self.rooms.heard_unsettled(item.epoch)
         elif isinstance(item, ToApp):

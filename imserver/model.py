@@ -6,7 +6,7 @@ one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from msgspec import Struct
 
@@ -74,7 +74,81 @@ class ChatSync(Struct, frozen=True, gc=False):
     after: int
 
 
-Command = Login | Heartbeat | Ping | TalkLogin | Say | ChatLogin | ChatMessage | ChatSync
+class Resume(Login, frozen=True, gc=False):
+    """A login of a client that takes part in what is stored: ``cursor`` is the greatest id that it has."""
+
+    cursor: int = 0
+
+
+class Send(Struct, frozen=True, gc=False):
+    """The client wants something stored and told: to the user ``to``, or in a ``conversation``.
+
+    A ``kind`` of ``recall`` or ``edit`` is about another entry, and goes where that is. ``id`` is the
+    client's own: what comes again under it is not stored again.
+    """
+
+    to: str = ""
+    conversation: int = 0
+    kind: Literal["message", "recall", "edit"] = "message"
+    type: str = "text"
+    body: bytes = b""
+    id: str = ""
+    about: int = 0
+    meta: bytes = b""
+
+
+class Sync(Struct, frozen=True, gc=False):
+    """The client wants what it missed behind the id ``after``."""
+
+    after: int
+    limit: int
+
+
+class History(Struct, frozen=True, gc=False):
+    """The client wants what was said in a conversation before the id ``before`` (0: last)."""
+
+    conversation: int
+    before: int
+    limit: int
+
+
+class Conversations(Struct, frozen=True, gc=False):
+    """The client wants its conversations, those with news first, below ``before`` (0: from the first on)."""
+
+    before: int
+    limit: int
+
+
+class Read(Struct, frozen=True, gc=False):
+    """The client's user has read a conversation up to an id."""
+
+    conversation: int
+    id: int
+
+
+class Hide(Struct, frozen=True, gc=False):
+    """The client's user does not want to see these entries any more."""
+
+    ids: tuple[int, ...]
+
+
+Command = (
+    Login
+    | Heartbeat
+    | Ping
+    | TalkLogin
+    | Say
+    | ChatLogin
+    | ChatMessage
+    | ChatSync
+    | Resume
+    | Send
+    | Sync
+    | History
+    | Conversations
+    | Read
+    | Hide
+)
 
 
 class Request(Struct, gc=False):
@@ -125,8 +199,9 @@ class Message(Struct, frozen=True, gc=False):
     """An entry of the log, as it is told to those who may read it.
 
     ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
-    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its sender
-    gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON (``b""``: none).
+    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its
+    sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON
+    (``b""``: none).
     """
 
     id: int

@@ -165,6 +165,7 @@ class Node(Parts):
         self._greenlets.append(gevent.spawn(self._tick))
         self._greenlets.append(gevent.spawn(self.store.run))
         self._greenlets.append(gevent.spawn(self.holding.run))
+        self._greenlets.append(gevent.spawn(self.messaging.follower.run))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

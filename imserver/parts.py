@@ -33,6 +33,7 @@ from imserver.services.attendance import Attendance
 from imserver.services.clients import Clients
 from imserver.services.connection_ids import ConnectionIds, new_birth
 from imserver.services.connections import Connections, LocalConnections
+from imserver.services.correspondence import Correspondence
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
@@ -41,6 +42,7 @@ from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.local_rooms import LocalRooms
 from imserver.services.logins import Logins
+from imserver.services.messaging import Messaging
 from imserver.services.outgoing import Outgoing
 from imserver.services.overview import Overview
 from imserver.services.presence import LocalPresence, Presence
@@ -56,8 +58,8 @@ from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
 from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
-from imserver.storage.store import Store
 from imserver.storage.accounts import KeptAccounts
+from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.connection import Carrier, Connection
 from imserver.transport.gate import Gate, Opened, host_of
@@ -67,6 +69,7 @@ from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
     from imserver.clustering import Cluster
+    from imserver.storage.log import Log
 
 log = logging.getLogger(__name__)
 
@@ -126,11 +129,12 @@ class Parts:
         self.tenants = Tenants(config, self.store, self.hub, objection)
         self._make_logins(secret)
         self._choose_services(secret)
-        self.hub.on_forgotten = self.rooms.leave_all
         self._make_publishing()
-        self.overview = self._make_overview()
         self._make_accounts(secret)
+        self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.messaging = self._make_messaging()
+        self.hub.on_forgotten = self._forgotten
         self.talks = self._make_talks()
         self.clients = self._make_clients()
         self.gate = self._make_gate()
@@ -218,6 +222,21 @@ class Parts:
         )
         return rooms, connections
 
+    def _make_messaging(self) -> Messaging:
+        """What is stored, and told in its order."""
+        store = self.store
+
+        def kept() -> Log | None:
+            return store.log() if store.keeps else None
+
+        messaging = Messaging(self.hub, self.fanout, store.log, kept)
+        store.on_committed = messaging.committed
+        if self.cluster is not None:
+            messaging.forward = self.cluster.tell_stored
+            self.cluster.on_stored = messaging.heard
+        Correspondence(self.sessions, messaging, kept).add_to(self.dispatcher)
+        return messaging
+
     def _make_talks(self) -> Talks:
         def stored(app: str) -> Mapping[str, Sequence[str]]:
             tenant = self.tenants.get(app)
@@ -254,9 +273,6 @@ class Parts:
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
         self.publisher = Publisher(limits.body_bytes)
 
-    def _max_rooms(self, app: str) -> int:
-        tenant = self.tenants.get(app)
-        return 0 if tenant is None else tenant.max_rooms
     def _make_accounts(self, secret: bytes) -> None:
         """People who register here, and whom they know."""
         kept = KeptAccounts(self.store)
@@ -264,6 +280,9 @@ class Parts:
         self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo)
         self.friends = Friends(kept, self.config.accounts.friends)
 
+    def _max_rooms(self, app: str) -> int:
+        tenant = self.tenants.get(app)
+        return 0 if tenant is None else tenant.max_rooms
 
     def _make_streams(self) -> Streams:
         events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))
@@ -323,11 +342,17 @@ class Parts:
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
+        self.messaging.ended(connection)
         self.rooms.ended(connection)
         self.connections.ended(connection)
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
         self.clients.ended(connection)
+
+    def _forgotten(self, connection: Connection) -> None:
+        """A session is addressed no longer, though its connection lives on."""
+        self.messaging.ended(connection)
+        self.rooms.leave_all(connection)
 
     def _any_origin(self, config: Config) -> bool:
         policy = config.server.origin_policy

@@ -13,7 +13,8 @@ import msgspec
 from imserver.hub.hub import App
 from imserver.hub.rooms import Room
 from imserver.metrics import Metrics
-from imserver.model import Event
+from imserver.model import Event, Message
+from imserver.protocol.dialect import TellsMessages
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
@@ -23,9 +24,12 @@ Made = bytes | Callable[[str], bytes]
 _encode = msgspec.json.Encoder().encode
 
 
-def make(encoding: Encoding, event: Event) -> Made:
+def make(encoding: Encoding, event: Event | Message) -> Made:
     """The event in an encoding, once for all its connections."""
     dialect = encoding.dialect
+    if isinstance(event, Message):
+        payload = dialect.encode_message(event) if isinstance(dialect, TellsMessages) else None
+        return b"" if payload is None else encoding.frame(payload)
     if not dialect.personal:
         payload = dialect.encode_event(event)
         return b"" if payload is None else encoding.frame(payload)
@@ -110,6 +114,12 @@ class Fanout:
         reached = self._fill(members, None, {}, event)
         self._metrics.deliveries += reached
         return reached
+
+    def message(self, app: App, connections: Collection[Connection], message: Message) -> None:
+        """Tell sessions of the app something that is stored."""
+        if app.notices:
+            self.flush_notices()
+        self._metrics.deliveries += self._fill(connections, None, {}, message)
 
     def to_app(
         self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()

@@ -15,7 +15,8 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.model import BadFrame, Command, Event, Heartbeat, Login, Ping, Reply, Request
+from imserver.model import BadFrame, Command, Event, Heartbeat, Login, Message, Ping, Reply, Request, Resume
+from imserver.protocol.cmd_stored import STORED_COMMANDS, id_in, shown
 from imserver.protocol.forgiving import Refused, fields_of, number_in, parse_frame, text_in, well_formed
 
 MAX_USER_BYTES = 19
@@ -47,7 +48,10 @@ def _login(data: bytes) -> Login:
     device = fields.get("device", "")
     if not isinstance(device, str) or len(well_formed(device).encode()) > MAX_DEVICE_BYTES:
         device = ""
-    return Login(str(app), user, token, well_formed(device) if device else "")
+    device = well_formed(device) if device else ""
+    if "cursor" in fields:
+        return Resume(str(app), user, token, device, id_in(fields, "cursor"))
+    return Login(str(app), user, token, device)
 
 
 def _heartbeat(data: bytes) -> Heartbeat:
@@ -67,6 +71,7 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
     "login": _login,
     "heartbeat": _heartbeat,
     "ping": _ping,
+    **STORED_COMMANDS,
 }
 """Every command of the dialect: its name on the wire and what reads its ``data``."""
 PUSHED = frozenset({"enter", "exit", "msg"})
@@ -133,6 +138,13 @@ class CmdDialect:
             _encode(event.type),
             _encode(event.data.decode() if event.data else event.text),
             _encode(event.sender),
+        )
+
+    def encode_message(self, message: Message) -> bytes:
+        """A pushed frame: something that is stored."""
+        return b'{"seq":"%d","cmd":"message","response":{"code":200,"codeMsg":"Ok","data":%b}}' % (
+            message.id,
+            _encode(shown(message)),
         )
 
     def encode_for(self, event: Event) -> None:

@@ -6,9 +6,9 @@ Adding a dialect means adding one module with a class that satisfies :class:`Dia
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-from imserver.model import Event, Reply, Request
+from imserver.model import Event, Message, Reply, Request
 
 
 class Dialect(Protocol):
@@ -49,3 +49,11 @@ class Dialect(Protocol):
 
         Called only where the dialect is :attr:`personal`.
         """
+
+
+@runtime_checkable
+class TellsMessages(Protocol):
+    """A dialect with words for what is stored, too."""
+
+    def encode_message(self, message: Message) -> bytes | None:
+        """The payload that tells a client of ``message``; None where the dialect has no word for it."""

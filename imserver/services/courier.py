@@ -19,6 +19,7 @@ from msgspec import Struct
 from imserver.cluster.contract import Lease, Registry
 from imserver.cluster.rpc import Rpc
 from imserver.model import Event
+from imserver.storage.log_contract import Entry
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +27,9 @@ FENCE_SECONDS: Final = 0.25
 """Longest wait for items that a question must not overtake; they may have got lost."""
 _LOOK_SECONDS: Final = 0.0005
 _MAX_PASSED: Final = 256
+_PIECE_BYTES: Final = 256 * 1024
+_ENTRY_BYTES: Final = 1024
+"""What an entry takes besides its body, at most."""
 
 
 class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
@@ -95,13 +99,22 @@ class Unsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
     epoch: int
 
 
+class ToLog(Struct, frozen=True, gc=False, tag="l", array_like=True):
+    """Entries were stored: all ids of the app's log from ``first`` to ``last``."""
+
+    app: str
+    first: int
+    last: int
+    entries: list[Entry]
+
+
 class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
     """Nothing to do: what was sent before it has arrived. See :meth:`Courier.fence`."""
 
     number: int
 
 
-Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence
+Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence | ToLog
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Item).decode
@@ -152,6 +165,24 @@ class Courier:
             return 0
         data = _encode(item)
         return sum(not self._rpc.send(lease, data) for lease in peers)
+
+    def tell_stored(self, app: str, first: int, last: int, entries: Sequence[Entry]) -> None:
+        """Tell all other live nodes what was stored, in pieces that fit. What gets lost they read themselves.
+
+        Never switches.
+        """
+        if not self.peers():
+            return
+        piece: list[Entry] = []
+        size = 0
+        for entry in entries:
+            entry_size = len(entry.body) + len(entry.meta) + _ENTRY_BYTES
+            if piece and size + entry_size > _PIECE_BYTES:
+                self.to_all(ToLog(app, first, piece[-1].id, piece))
+                first, piece, size = piece[-1].id + 1, [], 0
+            piece.append(entry)
+            size += entry_size
+        self.to_all(ToLog(app, first, last, piece))
 
     def fence(self, epoch: int) -> int:
         """Mark what was sent to a life so far: a question to it that names the mark waits for that.

@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.model import BadFrame, Command, Heartbeat, Login, Ping, Reply
+from imserver.model import BadFrame, Command, Heartbeat, Login, Ping, Reply, Request
 from imserver.services.sessions import Sessions
 from imserver.transport.connection import Connection
 
@@ -17,10 +17,15 @@ log = logging.getLogger(__name__)
 
 
 class Rule(Struct, frozen=True):
-    """One command: what carries it out, and whether it needs a session."""
+    """One command: what carries it out, and whether it needs a session.
 
-    run: Callable[[Connection, Command], Reply]
+    ``answers``: ``run`` is given a third argument, too, and where it returns None calls that with the reply,
+    once, if only later. Then replies to later requests may overtake this one.
+    """
+
+    run: Callable[..., Reply | None]
     needs_session: bool
+    answers: bool = False
 
 
 _OK = Reply(errors.REPLY_OK)
@@ -52,6 +57,7 @@ class Dispatcher:
                 connection.send(bad.reply)
             return
         command = request.command
+        reply: Reply | None
         if command is None:
             reply = Reply(request.code)
         else:
@@ -60,13 +66,12 @@ class Dispatcher:
                 reply = _NOT_LOGGED_IN
             else:
                 try:
-                    reply = rule.run(connection, command)
+                    reply = _run(rule, connection, request, command)
                 except Exception:
                     log.exception("%s failed", request.name, extra={"connection": connection.peer})
                     reply = _FAILED
-        answer = dialect.encode_reply(request, reply)
-        if answer is not None:
-            connection.send(answer)
+        if reply is not None:
+            _reply(connection, request, reply)
 
     def _login(self, connection: Connection, command: Command) -> Reply:
         assert isinstance(command, Login)
@@ -82,6 +87,18 @@ class Dispatcher:
 
     def _ping(self, _connection: Connection, _command: Command) -> Reply:
         return _PONG
+
+
+def _run(rule: Rule, connection: Connection, request: Request, command: Command) -> Reply | None:
+    if not rule.answers:
+        return rule.run(connection, command)
+    return rule.run(connection, command, lambda reply: _reply(connection, request, reply))
+
+
+def _reply(connection: Connection, request: Request, reply: Reply) -> None:
+    payload = connection.encoding.dialect.encode_reply(request, reply)
+    if payload is not None:
+        connection.send(payload)
 
 
 def echo(connection: Connection, payload: bytes, text: bool) -> None:

@@ -1,8 +1,8 @@
-"""Positions: how far this node has followed the log of each app, so that entries are told in order, all of them.
+"""Positions: how far this node has followed the log of each app, so that all entries are told, in order.
 
-Batches come from this node's own writer and from other nodes, in any order, late, or never. What does not join
-on to the position waits; if what is missing does not come in a moment it is read from the log. A node without
-news looks each second whether the log has grown.
+Batches come from this node's own writer and from other nodes, in any order, late, or never. What does not
+join on to the position waits; if what is missing does not come in a moment it is read from the log. A node
+without news looks each second whether the log has grown.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Reads(Protocol):
 class _Followed:
     """One app. ``position``: every entry up to this id has been told, or is not for this node."""
 
-    __slots__ = ("filling", "heard_at", "known", "position", "waiting")
+    __slots__ = ("expected", "filling", "heard_at", "known", "position", "waiting")
 
     def __init__(self) -> None:
         self.position = 0
@@ -56,6 +56,8 @@ class _Followed:
         """Set when the position is known; None from then on."""
         self.waiting: list[tuple[int, int, int, list[Entry]]] = []
         """A heap: first id, a number that tells equals apart, last id, entries."""
+        self.expected = 0
+        """An id that is known to be stored."""
         self.filling = False
         self.heard_at = monotonic()
 
@@ -128,6 +130,14 @@ class Follower:
         if followed.known is None:
             self._advance(app, followed)
 
+    def expect(self, app: str, id: int) -> None:
+        """An id is known to be stored: see to it that the position gets there. Never switches."""
+        followed = self._apps.get(app)
+        if followed is not None and id > max(followed.position, followed.expected):
+            followed.expected = id
+            if not followed.filling:
+                self._fill(app, followed, GRACE_SECONDS)
+
     def _advance(self, app: str, followed: _Followed) -> None:
         """Tell whatever joins on; see to the rest."""
         waiting = followed.waiting
@@ -155,7 +165,7 @@ class Follower:
         """Greenlet: read on until nothing is missing."""
         gevent.sleep(seconds)
         try:
-            if followed.waiting or not seconds:
+            if followed.waiting or not seconds or followed.expected > followed.position:
                 self.gaps += 1
                 while self._read_on(app, followed):
                     pass

@@ -16,6 +16,7 @@ from gevent.lock import RLock
 from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
+from imserver.storage.log_contract import OnCommitted
 from imserver.storage.place import place_of
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class Store:
         """(id of a database, ``""`` of one to be made) → why this node must not use it; ``""``: it may."""
         self.on_open: Callable[[str], object] = lambda _id: None
         """Called with the id of the database when it is open."""
+        self.on_committed: OnCommitted = lambda _app, _first, _last, _entries: None
+        """Told of every transaction of this process that stored something in the log; set it at once."""
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with what is new to this node, its own changes included."""
 
@@ -200,6 +203,7 @@ class Store:
             from imserver.storage.log import Log
 
             self._log = Log(self._opened, lambda: self.keeps, self._settings.seconds)
+            self._log.on_committed = self.on_committed
         return self._log
 
     # --- what is kept ---------------------------------------------------------------------------------------

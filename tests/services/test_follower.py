@@ -1,7 +1,5 @@
 """Positions: whatever order batches come in, and whichever are lost, entries are told in order and once."""
 
-from collections.abc import Iterator
-
 import gevent
 import pytest
 from hypothesis import given, settings
@@ -39,11 +37,10 @@ class Told:
 
 
 @pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "GRACE_SECONDS", 0.001)
     monkeypatch.setattr(module, "RETRY_SECONDS", 0.001)
     monkeypatch.setattr(module, "QUIET_SECONDS", 0.0)
-    yield
 
 
 def test_what_was_stored_before_is_not_told() -> None:

@@ -1,0 +1,312 @@
+"""Correspondence: commands of clients about what is stored, carried out. Stateless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from time import time
+from typing import Final, Protocol
+
+from msgspec import UNSET, Struct, UnsetType, field
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.model import (
+    Command,
+    Conversations,
+    Hide,
+    History,
+    Login,
+    Message,
+    Read,
+    Reply,
+    Resume,
+    Send,
+    Sync,
+)
+from imserver.protocol.cmd_stored import Shown, shown
+from imserver.services.dispatch import Dispatcher, Rule
+from imserver.services.messaging import Log, Messaging, Result
+from imserver.services.readers import Reader, message_of
+from imserver.services.sessions import Sessions
+from imserver.storage.log_contract import (
+    INVALID,
+    UNKNOWN_CONVERSATION,
+    Appended,
+    Draft,
+    Entry,
+    Rejected,
+    Talk,
+)
+from imserver.transport.connection import Connection
+
+RECOVERED: Final = 200
+"""Most entries that a login with a cursor is given by itself; whoever missed more has to sync."""
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
+_OK: Final = Reply(errors.REPLY_OK)
+_CODE_OF: Final = {
+    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
+    INVALID: errors.REPLY_BAD_PARAMETER,
+}
+"""Why a message was not stored → the reply code; any other: 1003."""
+
+
+class WholeLog(Log, Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """Those of these entries that exist."""
+
+    def history(
+        self, app: str, user: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], bool]:
+        """What the user may read of a conversation before an id."""
+
+    def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
+        """The user's conversations."""
+
+    def set_read(self, app: str, user: str, conversation: int, id: int) -> int:
+        """The user has read up to an id."""
+
+    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
+        """The user does not want to see these entries."""
+
+
+Answers = Callable[[Reply], None]
+
+
+class Stored(Struct):
+    """Where a message is kept. ``repeated``: it was before; this is the first answer again."""
+
+    id: int
+    conversation: int
+    seq: int
+    repeated: bool = False
+
+
+class Page(Struct):
+    """Entries in the order of their ids. ``hasMore``: there are further ones."""
+
+    messages: list[Shown]
+    more: bool = field(name="hasMore")
+    begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
+    """Something behind the cursor has expired."""
+
+
+class Resumed(Struct):
+    """What a login with a cursor is told: all that was missed comes right behind, or has to be asked for."""
+
+    recovered: bool
+
+
+class Conversation(Struct, omit_defaults=True):
+    """A conversation as its member sees it."""
+
+    id: int
+    kind: str
+    unread: int = field(default=-1)
+    read: int = field(default=-1)
+    role: str = ""
+    peer: str = ""
+    name: str = ""
+    last: Shown | None = None
+
+
+class ConversationPage(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[Conversation]
+    more: bool = field(name="hasMore")
+
+
+class Correspondence:
+    """Carries out commands; ``kept`` gives the log, or None while nothing was ever stored.
+
+    A connection is told what is stored from its login with a cursor on, or from its first ``sync``.
+    """
+
+    def __init__(self, sessions: Sessions, messaging: Messaging, kept: Callable[[], WholeLog | None]) -> None:
+        self._sessions = sessions
+        self._messaging = messaging
+        self._kept = kept
+
+    def add_to(self, dispatcher: Dispatcher) -> None:
+        """Have the commands served."""
+        for kind, run in (
+            (History, self.history),
+            (Conversations, self.conversations),
+            (Read, self.read),
+            (Hide, self.hide),
+        ):
+            dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
+        dispatcher.rules[Send] = Rule(_honest(self.send), needs_session=True, answers=True)
+        dispatcher.rules[Sync] = Rule(_honest(self.sync), needs_session=True, answers=True)
+        dispatcher.rules[Resume] = Rule(self.resume, needs_session=False, answers=True)
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send(self, connection: Connection, command: Send, answer: Answers) -> Reply | None:
+        """Store a message, a recall or an edit; answered behind the commit. May switch."""
+        app, user = _who(connection)
+        if command.to == user:
+            return Reply(errors.REPLY_BAD_PARAMETER)
+        to, conversation = command.to, command.conversation
+        if command.kind != "message":
+            about = self._own_message(app, user, command.about)
+            if about is None:
+                return _REFUSED
+            to, conversation = about.peer(user), 0 if about.members else about.conversation
+        draft = Draft(
+            sender=user,
+            kind=command.kind,
+            type=command.type,
+            body=command.body,
+            client_msg_id=command.id,
+            time_ms=int(time() * 1000),
+            about=command.about,
+            meta=command.meta,
+            to_user=to,
+            conversation=conversation,
+        )
+        self._messaging.send(app, draft, lambda result: answer(_told(result)), connection)
+        return None
+
+    def _own_message(self, app: str, user: str, id: int) -> Entry | None:
+        """The message that may be recalled or edited: one's own."""
+        log = self._kept()
+        found = [] if log is None else log.entries(app, [id])
+        return found[0] if found and (found[0].kind, found[0].sender) == ("message", user) else None
+
+    # --- catching up ----------------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, command: Command, answer: Answers) -> Reply | None:
+        """Log in with a cursor: what was missed follows the reply, or has to be asked for. May switch."""
+        assert isinstance(command, Resume)
+        login = Login(command.app, command.user, command.token, command.device)
+        code = self._sessions.login(connection, login)
+        if code != errors.REPLY_OK:
+            return Reply(code)
+        if isinstance(connection.about, Reader):
+            return _OK
+
+        def recover(messages: list[Message], more: bool) -> bool:
+            if more or anew:
+                answer(_MUST_SYNC)
+                return False
+            answer(_RECOVERED)
+            self._messaging.give(connection, messages)
+            return True
+
+        try:
+            anew = self._must_begin_anew(connection, command.cursor)
+            self._messaging.follow(connection, Reader(), live=False)
+            if not isinstance(connection.about, Reader):
+                return _MUST_SYNC
+            self._messaging.sync(connection, command.cursor, RECOVERED, recover)
+        except StorageUnavailable:
+            return _MUST_SYNC
+        return None
+
+    def sync(self, connection: Connection, command: Sync, answer: Answers) -> Reply | None:
+        """A page of what was missed; with the last one the connection is told everything new. May switch."""
+        app, user = _who(connection)
+        anew = self._must_begin_anew(connection, command.after)
+        if not isinstance(connection.about, Reader):
+            self._messaging.follow(connection, Reader(), live=False)
+        if not isinstance(connection.about, Reader):
+            # Another session of the user is addressed, so nothing will be pushed here.
+            entries, more = self._messaging.page(app, user, command.after, command.limit)
+            return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew))
+
+        def give(messages: list[Message], more: bool) -> bool:
+            answer(Reply(errors.REPLY_OK, _page(messages, more, anew)))
+            return not more
+
+        self._messaging.sync(connection, command.after, command.limit, give)
+        return None
+
+    def _must_begin_anew(self, connection: Connection, cursor: int) -> bool:
+        """Whether something behind the cursor has expired, or it is none of this log."""
+        log, (app, _) = self._kept(), _who(connection)
+        if not cursor:
+            return False
+        return log is None or cursor < log.floor(app) or cursor > log.head(app)
+
+    # --- being asked ----------------------------------------------------------------------------------------
+
+    def history(self, connection: Connection, command: History) -> Reply:
+        """What was said in a conversation. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        if log is None:
+            return Reply(errors.REPLY_OK, _page([], False, False))
+        entries, more = log.history(app, user, command.conversation, command.before, command.limit)
+        return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, False))
+
+    def conversations(self, connection: Connection, command: Conversations) -> Reply:
+        """The user's conversations. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        talks, more = ([], False) if log is None else log.talks(app, user, command.before, command.limit)
+        return Reply(errors.REPLY_OK, ConversationPage([_listed(talk, user) for talk in talks], more))
+
+    def read(self, connection: Connection, command: Read) -> Reply:
+        """Remember up to where a conversation was read. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        if log is None:
+            return Reply(errors.REPLY_NO_DATA)
+        log.set_read(app, user, command.conversation, command.id)
+        return _OK
+
+    def hide(self, connection: Connection, command: Hide) -> Reply:
+        """Do not show entries to this user any more. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        if log is None:
+            return Reply(errors.REPLY_NO_DATA)
+        log.hide(app, user, command.ids)
+        return _OK
+
+
+_RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
+_MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
+
+
+def _honest(run: Callable[..., Reply | None]) -> Callable[..., Reply | None]:
+    """``run``; a database that does not answer is said to be what it is."""
+
+    def serve(*arguments: object) -> Reply | None:
+        try:
+            return run(*arguments)
+        except StorageUnavailable:
+            return _NOT_STORED
+
+    return serve
+
+
+def _who(connection: Connection) -> tuple[str, str]:
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user
+
+
+def _told(result: Result) -> Reply:
+    if isinstance(result, Appended):
+        entry = result.entry
+        return Reply(errors.REPLY_OK, Stored(entry.id, entry.conversation, entry.seq, result.repeated))
+    if isinstance(result, Rejected):
+        return Reply(_CODE_OF.get(result.reason, errors.REPLY_UNAUTHORIZED))
+    return _NOT_STORED
+
+
+def _page(messages: list[Message], more: bool, anew: bool) -> Page:
+    return Page([shown(message) for message in messages], more, True if anew else UNSET)
+
+
+def _listed(talk: Talk, user: str) -> Conversation:
+    known = talk.conversation
+    peer = next((each for each in known.members if each != user), "")
+    last = None if talk.last is None else shown(message_of(talk.last))
+    return Conversation(known.id, known.kind, talk.unread, talk.read, talk.role, peer, known.name, last)

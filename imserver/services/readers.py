@@ -1,0 +1,117 @@
+"""Readers: connections of this node that are told what is stored, and the groups whose members they are.
+
+A group is a local room: who is a member is read once, when a connection begins to follow, and kept true by
+the entries of joining and leaving themselves. So a message to a group costs no question per member.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from imserver.model import Message
+from imserver.storage.log_contract import Entry, Membership
+from imserver.transport.connection import Connection
+
+
+class Reader(Struct, gc=False):
+    """``Connection.about`` of a connection that follows; dialects may keep more there in a subclass.
+
+    ``held`` is None while it is live: it is told what is stored as it is stored. Otherwise it has still to
+    ask for what came before, and nothing may overtake that: a tuple has the acknowledgements that wait, a
+    list collects what is stored meanwhile, too, in its order.
+    """
+
+    held: list[Message | Callable[[], None]] | tuple[Callable[[], None], ...] | None = ()
+    groups: tuple[int, ...] = ()
+    """Conversations in whose local rooms it is."""
+
+    @property
+    def live(self) -> bool:
+        """Whether it is told what is new."""
+        return self.held is None
+
+
+def message_of(entry: Entry) -> Message:
+    """An entry as dialects tell it."""
+    members = entry.members
+    to = (members[0] if members[1] == entry.sender else members[1]) if members else ""
+    return Message(
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.sender,
+        to,
+        entry.kind,
+        entry.type,
+        entry.body,
+        entry.client_msg_id,
+        entry.time_ms,
+        entry.about,
+        entry.meta,
+    )
+
+
+def concerned(entry: Entry) -> list[str]:
+    """The users whose membership an entry is about."""
+    try:
+        users: Any = msgspec.json.decode(entry.meta).get("users", [])
+    except (ValueError, AttributeError):
+        return []
+    return [user for user in users if isinstance(user, str)] if isinstance(users, list) else []
+
+
+class GroupRooms:
+    """Owner of the local rooms: app → conversation → connections. Never switches."""
+
+    def __init__(self) -> None:
+        self._rooms: dict[tuple[str, int], dict[Connection, None]] = {}
+
+    def members(self, app: str, conversation: int) -> dict[Connection, None]:
+        """The following connections of the members of a group; do not change it."""
+        return self._rooms.get((app, conversation), _NOBODY)
+
+    def enter(self, app: str, connection: Connection, conversation: int) -> None:
+        """A connection's user is a member."""
+        reader: Reader = connection.about
+        if conversation not in reader.groups:
+            reader.groups += (conversation,)
+            self._rooms.setdefault((app, conversation), {})[connection] = None
+
+    def leave(self, app: str, connection: Connection, conversation: int) -> None:
+        """A connection's user is a member no longer."""
+        reader: Reader = connection.about
+        if conversation in reader.groups:
+            reader.groups = tuple([each for each in reader.groups if each != conversation])
+            self._take_out(app, connection, conversation)
+
+    def leave_all(self, app: str, connection: Connection) -> None:
+        """A connection follows no longer."""
+        reader: Reader = connection.about
+        for conversation in reader.groups:
+            self._take_out(app, connection, conversation)
+        reader.groups = ()
+
+    def _take_out(self, app: str, connection: Connection, conversation: int) -> None:
+        room = self._rooms.get((app, conversation))
+        if room is not None:
+            room.pop(connection, None)
+            if not room:
+                del self._rooms[app, conversation]
+
+
+_NOBODY: dict[Connection, None] = {}
+
+
+def groups_at(rows: Iterable[Membership], position: int) -> list[int]:
+    """The groups of which somebody with these memberships reads the entry behind ``position``."""
+    return [
+        row.conversation
+        for row in rows
+        if row.kind_of_conversation == "group"
+        and row.joined_id <= position
+        and (row.left_id is None or row.left_id > position)
+    ]

@@ -1,0 +1,87 @@
+"""Stored messages over the wire, on both doors: sent, told, synced, and there after the server was killed."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Server
+
+from .cmd import Speaker, logged_in, speaker
+from .setting import Launch
+
+
+def ids(one: Speaker, count: int) -> list[int]:
+    """The ids of the next pushes of what is stored."""
+    return [one.push("message").json["response"]["data"]["id"] for _ in range(count)]
+
+
+def send(one: Speaker, to: str, text: str, **more: Any) -> dict[str, Any]:
+    code, _, data = one.ask_cmd("send", {"to": to, "text": text, **more})
+    assert code == 200, code
+    found: dict[str, Any] = data
+    return found
+
+
+def test_a_message_is_stored_told_and_found_again(server: Server, app: int) -> None:
+    with (
+        logged_in(server.ws, "ann", app) as ann,
+        speaker(server.ws) as bob,
+    ):
+        assert bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})[2] == {"recovered": True}
+        first = send(ann, "bob", "hi", clientMsgID="a-1")
+        assert send(ann, "bob", "hi", clientMsgID="a-1") == {**first, "repeated": True}
+        assert ids(bob, 1) == [first["id"]]
+        second = send(ann, "bob", "again")
+        assert second["seq"] == first["seq"] + 1
+        code, _, page = bob.ask_cmd("history", {"conversation": first["conversation"], "limit": 1})
+        assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["again"], True)
+        assert bob.ask_cmd("read", {"conversation": first["conversation"], "id": first["id"]})[0] == 200
+        code, _, listed = bob.ask_cmd("conversations", {})
+        assert code == 200
+        talk = listed["conversations"][0]
+        assert (talk["peer"], talk["unread"], talk["read"]) == ("ann", 1, first["id"])
+        assert talk["last"]["text"] == "again"
+
+
+def test_recall_edit_and_hide(server: Server, app: int) -> None:
+    with logged_in(server.ws, "ann", app) as ann, speaker(server.ws) as bob:
+        bob.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+        first = send(ann, "bob", "helo")
+        assert bob.ask_cmd("recall", {"id": first["id"]})[0] == 1003
+        assert ann.ask_cmd("edit", {"id": first["id"], "text": "hello"})[0] == 200
+        assert ann.ask_cmd("recall", {"id": first["id"]})[0] == 200
+        told = [bob.push("message").json["response"]["data"] for _ in range(3)]
+        assert [(each["kind"], each.get("about", 0)) for each in told] == [
+            ("message", 0),
+            ("edit", first["id"]),
+            ("recall", first["id"]),
+        ]
+        assert bob.ask_cmd("hide", {"ids": [first["id"]]})[0] == 200
+        page = bob.ask_cmd("history", {"conversation": first["conversation"]})[2]
+        assert first["id"] not in [each["id"] for each in page["messages"]]
+
+
+def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, door: str) -> None:
+    server = launch(door)
+    with logged_in(server.ws, "ann", 101) as ann:
+        assert ann.ask_cmd("sync", {"cursor": 0})[2] == {"messages": [], "hasMore": False}
+        assert ann.ask_cmd("conversations", {})[2] == {"conversations": [], "hasMore": False}
+    assert not list(server.folder.rglob("imserver.db"))
+
+
+@pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGTERM])
+def test_what_was_acknowledged_is_there_after_the_server_has_ended(
+    launch: Launch, door: str, kill: signal.Signals, tmp_path: Path
+) -> None:
+    server = launch(door, server={"data_dir": str(tmp_path)})
+    with logged_in(server.ws, "ann", 101) as ann:
+        wanted = [send(ann, "bob", str(number), clientMsgID=str(number))["id"] for number in range(20)]
+        server.stop(kill)
+    server = launch(door, server={"data_dir": str(tmp_path)})
+    with logged_in(server.ws, "ann", 101) as ann, speaker(server.ws) as bob:
+        assert bob.ask_cmd("login", {"userID": "bob", "appID": 101, "cursor": 5})[2] == {"recovered": True}
+        assert ids(bob, 15) == wanted[5:]
+        assert send(ann, "bob", "0", clientMsgID="0")["repeated"] is True
+        assert wanted == list(range(1, 21))

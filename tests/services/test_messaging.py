@@ -1,0 +1,406 @@
+"""Messaging inside one node and between two: order, acknowledgements, groups, catching up."""
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from imserver.services import correspondence, messaging
+from imserver.services import follower as following
+from tests.services.memory_log import Shelf
+from tests.services.messaging_world import APP, Node, Talker
+from tests.transport.rig import until
+
+
+def test_a_message_is_told_to_its_receiver_and_acknowledged_behind_the_commit() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        gate = node.log.committing = Signal()
+        seq = ann.tell("send", {"to": "bob", "text": "hi", "clientMsgID": "a"})
+        ann.settle()
+        bob.settle()
+        assert ([body["cmd"] for body in ann.bodies()], bob.pushed()) == (["login", "enter"], [])
+        gate.set()
+        assert ann.answer(seq) == (200, {"id": 1, "conversation": 1, "seq": 1, "repeated": False})
+        until(bob.pushed)
+        pushed = bob.pushed()[0]
+        assert pushed.pop("time") > 1_700_000_000_000
+        assert pushed == {
+            "id": 1,
+            "conversation": 1,
+            "seq": 1,
+            "kind": "message",
+            "from": "ann",
+            "to": "bob",
+            "type": "text",
+            "text": "hi",
+            "clientMsgID": "a",
+        }
+
+
+def test_the_senders_other_devices_are_told_and_the_sending_one_is_not() -> None:
+    with Node() as node:
+        phone, desk = node.speaker("ann", 0, "phone"), node.speaker("ann", 0, "desk")
+        assert phone.send("bob", "hi")[0] == 200
+        until(desk.pushed)
+        phone.settle()
+        assert (desk.texts(), phone.texts()) == (["hi"], [])
+
+
+def test_who_has_not_said_a_cursor_gets_no_pushes_until_the_first_sync() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann"), node.speaker("bob")
+        ann.send("bob", "1")
+        bob.settle()
+        assert bob.pushed() == []
+        code, page = bob.ask("sync", {"cursor": 0})
+        assert (code, [each["text"] for each in page["messages"]], page["hasMore"]) == (200, ["1"], False)
+        ann.send("bob", "2")
+        until(bob.pushed)
+        assert bob.stream() == [1, 2]
+
+
+def test_a_repeat_is_answered_with_the_first_answer_and_told_to_nobody() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        first = ann.send("bob", "hi", clientMsgID="x")
+        again = ann.send("bob", "hi", clientMsgID="x")
+        assert again == (200, {**first[1], "repeated": True})
+        bob.settle()
+        assert bob.texts() == ["hi"]
+
+
+def test_repeats_in_one_transaction_are_both_acknowledged() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        seqs = [ann.tell("send", {"to": "bob", "text": "hi", "clientMsgID": "x"}) for _ in range(2)]
+        answers = [ann.answer(seq) for seq in seqs]
+        assert [answer[1]["id"] for answer in answers] == [1, 1]
+        until(bob.pushed)
+        bob.settle()
+        assert bob.stream() == [1]
+
+
+def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        node.log.away = True
+        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+        assert ann.ask("sync", {"cursor": 0}) == (1008, None)
+        node.log.away = False
+        assert ann.send("bob", "hi", clientMsgID="x")[0] == 200
+        until(bob.pushed)
+        assert bob.texts() == ["hi"]
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        ({"text": "to nobody"}, 1001),
+        ({"to": "bob", "conversation": 1, "text": "to two"}, 1001),
+        ({"to": "ann", "text": "to oneself"}, 1001),
+        ({"to": "bob", "text": 1}, 1001),
+        ({"to": "bob", "text": "and", "data": "both"}, 1001),
+        ({"to": "bob", "text": "x", "clientMsgID": "x" * 65}, 1001),
+        ({"to": "b" * 256, "text": "x"}, 1001),
+        ({"to": "bob", "text": "x", "type": "t" * 33}, 1001),
+        ({"to": "bob", "text": "x", "mentions": ["u"] * 101}, 1001),
+        ({"conversation": 7, "text": "not a member"}, 1003),
+        ({"conversation": -1, "text": "x"}, 1001),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_and_stores_nothing(data: dict[str, object], code: int) -> None:
+    with Node() as node:
+        assert node.speaker("ann", 0).ask("send", data) == (code, None)
+        assert node.log.head(APP) == 0
+
+
+def test_a_message_may_be_any_json_and_is_given_back_as_it_was() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        payload = {"URL": "x", "Size": [1, None, 2.5], "nested": {"Key": "ü"}}
+        data = {"to": "bob", "type": "picture", "data": payload, "replyTo": 7, "mentions": ["bob"]}
+        assert ann.ask("send", data)[0] == 200
+        pushed = until(bob.pushed)[0]
+        assert (pushed["type"], pushed["data"], pushed["about"]) == ("picture", payload, 7)
+        assert pushed["meta"] == {"mentions": ["bob"]}
+
+
+def test_a_group_is_told_and_only_members_may_speak() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["bob"])
+        ann, bob, eve = (node.speaker(user, 1) for user in ("ann", "bob", "eve"))
+        assert ann.send(group, "hi")[0] == 200
+        assert eve.send(group, "me too") == (1003, None)
+        until(bob.pushed)
+        eve.settle()
+        assert (bob.texts(), eve.texts()) == (["hi"], [])
+
+
+def test_who_joins_is_told_from_the_joining_on_and_who_leaves_up_to_the_leaving() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["bob"])
+        ann, eve = node.speaker("ann", 0), node.speaker("eve", 0)
+        ann.send(group, "before")
+        node.log.join(APP, group, ["eve"])
+        ann.send(group, "between")
+        node.log.leave(APP, group, ["eve"])
+        ann.send(group, "after")
+        ann.settle()
+        eve.settle()
+        assert eve.texts() == ["join", "between", "leave"]
+        assert node.messaging.rooms.members(APP, group) == {ann.connection: None}
+
+
+def test_a_group_that_is_made_while_its_members_are_online_is_told_to_them() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        group = node.log.create(APP, "ann", ["bob"])
+        ann.send(group, "hi")
+        until(lambda: bob.texts() == ["group", "hi"])
+
+
+def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", [])
+        ann, bob = node.speaker("ann", 1), node.speaker("bob")
+        gate = node.log.answering = Signal()
+        bob.tell("sync", {"cursor": 0})
+        until(lambda: node.messaging._loading)
+        node.log.join(APP, group, ["bob"])
+        node.log.answering = None
+        gate.set()
+        ann.send(group, "hi")
+        until(lambda: bob.stream() == [2, 3])
+
+
+def test_rooms_are_empty_when_their_connections_have_ended() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", [])
+        ann = node.speaker("ann", 1)
+        assert node.messaging.rooms.members(APP, group)
+        ann.client.hang_up()
+        until(lambda: not node.messaging.rooms.members(APP, group))
+        assert not node.messaging.follower.follows(APP)
+
+
+# --- catching up
+
+
+def test_a_login_with_a_cursor_is_given_exactly_what_was_missed() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "1")
+        until(bob.pushed)
+        bob.client.hang_up()
+        until(lambda: not node.hub.is_online(APP, "bob"))
+        for text in "23":
+            ann.send("bob", text)
+        bob = node.speaker("bob", 1)
+        assert bob.login == (200, {"recovered": True})
+        ann.send("bob", "4")
+        until(lambda: bob.texts() == ["2", "3", "4"])
+        assert next(body["cmd"] for body in bob.bodies()) == "login"
+
+
+def test_who_missed_too_much_must_sync_and_is_told_nothing_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(correspondence, "RECOVERED", 5)
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for number in range(12):
+            ann.send("bob", str(number))
+        bob = node.speaker("bob", 2)
+        assert bob.login == (200, {"recovered": False})
+        ann.send("bob", "12")
+        bob.settle()
+        assert bob.pushed() == []
+        cursor, pages = 2, list[dict[str, Any]]()
+        while not pages or pages[-1]["hasMore"]:
+            pages.append(bob.ask("sync", {"cursor": cursor, "limit": 4})[1])
+            cursor = pages[-1]["messages"][-1]["id"]
+            ann.send("bob", "x")
+        until(lambda: len(bob.stream()) == node.log.head(APP) - 2)
+        assert bob.stream() == list(range(3, node.log.head(APP) + 1))
+
+
+def test_an_acknowledgement_does_not_overtake_what_is_still_to_be_synced() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for number in range(6):
+            ann.send("bob", str(number))
+        bob = node.speaker("bob")
+        assert bob.ask("sync", {"cursor": 0, "limit": 4})[1]["hasMore"]
+        seq = bob.tell("send", {"to": "ann", "text": "me"})
+        until(lambda: "me" in ann.texts())
+        bob.settle()
+        assert max(bob.stream()) == 4
+        assert not bob.ask("sync", {"cursor": 4, "limit": 4})[1]["hasMore"]
+        assert bob.answer(seq)[1]["id"] == 7
+
+
+def test_a_cursor_that_is_beyond_the_log_must_begin_anew() -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        ann.send("bob", "1")
+        bob = node.speaker("bob", 99)
+        assert bob.login == (200, {"recovered": False})
+        assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
+        assert [each["text"] for each in bob.ask("sync", {"cursor": 0})[1]["messages"]] == ["1"]
+
+
+def test_recall_and_edit_are_told_and_only_the_senders() -> None:
+    with Node() as node:
+        node.log.entries = lambda app, ids: [e for e in node.log.shelf.entries[app] if e.id in ids]  # type: ignore[attr-defined]
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "helo")
+        assert bob.ask("recall", {"id": 1}) == (1003, None)
+        assert ann.ask("edit", {"id": 1, "text": "hello"})[0] == 200
+        assert ann.ask("recall", {"id": 1})[0] == 200
+        until(lambda: len(bob.pushed()) == 3)
+        assert [(e["kind"], e.get("about"), e.get("text")) for e in bob.pushed()[1:]] == [
+            ("edit", 1, "hello"),
+            ("recall", 1, None),
+        ]
+
+
+# --- order
+
+
+def check_order(node: Node, *talkers: Talker) -> None:
+    for talker in talkers:
+        ids = talker.stream()
+        assert ids == sorted(set(ids)), ids
+
+
+def test_pushes_and_acknowledgements_leave_in_the_order_of_ids() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["bob", "eve"])
+        talkers = [node.speaker(user, 1) for user in ("ann", "bob", "eve")]
+        for number in range(30):
+            for talker in talkers:
+                talker.tell("send", {"conversation": group, "text": str(number)})
+        until(lambda: all(len(talker.stream()) == 90 for talker in talkers))
+        for talker in talkers:
+            assert talker.stream() == list(range(2, 92))
+        assert len(node.log.appends) < 90, "messages that wait are stored together"
+
+
+# --- two nodes
+
+
+def two() -> tuple[Node, Node]:
+    shelf = Shelf()
+    first, second = Node(shelf), Node(shelf)
+    first.peers, second.peers = [second], [first]
+    return first, second
+
+
+def test_a_lost_batch_is_made_up_for_before_a_later_one_of_another_conversation() -> None:
+    first, second = two()
+    with first, second:
+        ann, eve, bob = first.speaker("ann", 0), first.speaker("eve", 0), second.speaker("bob", 0)
+        first.wire = lambda low, _: low != 1
+        ann.send("bob", "lost on the way")
+        bob.settle()
+        assert bob.stream() == []
+        eve.send("bob", "later")
+        until(lambda: len(bob.stream()) == 2)
+        assert bob.texts() == ["lost on the way", "later"]
+        assert second.messaging.follower.gaps == 1
+
+
+def test_a_lost_batch_without_a_later_one_is_found_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.01)
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "lost")
+        looking = gevent.spawn(second.messaging.follower.run)
+        until(lambda: bob.texts() == ["lost"])
+        looking.kill()
+
+
+def test_an_acknowledgement_waits_for_what_another_node_stored_before() -> None:
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        ann.send("bob", "before")
+        assert bob.send("ann", "mine")[1]["id"] == 2
+        assert bob.stream() == [1, 2]
+
+
+def test_a_repeat_on_another_node_is_acknowledged_behind_what_came_before_it() -> None:
+    first, second = two()
+    with first, second:
+        ann, bob = first.speaker("ann", 0), second.speaker("bob", 0)
+        first.wire = lambda *_: False
+        bob2 = first.speaker("bob", 0, "other")
+        ann.send("bob", "before")
+        bob2.send("ann", "mine", clientMsgID="x")
+        assert bob.send("ann", "mine", clientMsgID="x")[1] == {
+            "id": 2,
+            "conversation": 1,
+            "seq": 2,
+            "repeated": True,
+        }
+        assert bob.stream() == [1, 2]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(following, "GRACE_SECONDS", 0.001)
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
+    monkeypatch.setattr(messaging, "BATCH_DRAFTS", 3)
+    first, second = two()
+    with first, second:
+        group = first.log.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
+        for number, node in enumerate((first, second)):
+            node.wire = lambda low, _, number=number: (low * 7 + seed + number) % 3 > 0  # type: ignore[misc]
+        talkers = [(first, second)[n % 2].speaker(f"u{n}", 1) for n in range(4)]
+        looking = [gevent.spawn(node.messaging.follower.run) for node in (first, second)]
+        for number in range(20):
+            for talker in talkers:
+                talker.tell("send", {"conversation": group, "text": str(number)})
+            gevent.sleep(0.001)
+        until(lambda: all(len(talker.stream()) >= 80 for talker in talkers))
+        for talker in talkers:
+            assert talker.stream() == list(range(2, 82))
+        gevent.killall(looking)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.sampled_from(["send", "leave", "come", "sync"]), min_size=5, max_size=25))
+def test_whatever_a_client_does_its_cursor_means_that_it_has_everything_before(steps: list[str]) -> None:
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        bob: Talker | None = None
+        had: list[int] = []
+        for step in [*steps, "leave", "come"]:
+            if step == "send":
+                ann.tell("send", {"to": "bob", "text": "x"})
+                if bob is not None:
+                    bob.tell("send", {"to": "ann", "text": "y"})
+            elif step == "leave" and bob is not None:
+                had += [id for id in bob.stream() if id not in had]
+                assert had == list(range(1, len(had) + 1)), had
+                bob.client.hang_up()
+                until(lambda: not node.hub.is_online(APP, "bob"))
+                bob = None
+            elif step == "come" and bob is None:
+                bob = node.speaker("bob", had[-1] if had else 0)
+            elif step == "sync" and bob is not None:
+                bob.ask("sync", {"cursor": max([*had, *bob.stream()], default=0), "limit": 3})
+        assert bob is not None
+        ann.send("bob", "last")
+        end = node.log.head(APP)
+        last = bob
+        until(lambda: max([*had, *last.stream()], default=0) >= end or last.login[1] != {"recovered": True})
+        had += [id for id in bob.stream() if id not in had]
+        assert had == list(range(1, len(had) + 1)), had
