@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Index, Integer, SmallInteger, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Integer, SmallInteger, Table, UniqueConstraint
 
 from imserver.storage.tables import MYSQL_OPTIONS, Content, Name, ShortBytes, metadata
 
@@ -55,7 +55,7 @@ membership: Final = Table(
     Column("left_id", BigInteger),
     Column("role", Name(16), nullable=False),
     Column("muted_until", BigInteger, nullable=False),
-    Index("membership_by_conversation", "log", "conversation", "member"),
+    UniqueConstraint("log", "conversation", "member", "joined_id", name="membership_by_conversation"),
     **_CLUSTERED,
 )
 
@@ -77,7 +77,7 @@ message: Final = Table(
     Column("batch", BigInteger, nullable=False),
     Column("meta", Content, nullable=False),
     Column("body", Content, nullable=False),
-    Index("message_by_conversation", "log", "conversation", "id"),
+    UniqueConstraint("log", "conversation", "id", name="message_by_conversation"),
     UniqueConstraint("log", "resend", name="message_by_resend"),
     **_CLUSTERED,
 )
@@ -104,7 +104,7 @@ read_position: Final = Table(
     Column("conversation", BigInteger, primary_key=True, autoincrement=False),
     Column("read_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
-    Index("read_position_by_conversation", "log", "conversation"),
+    UniqueConstraint("log", "conversation", "member", name="read_position_by_conversation"),
     **_CLUSTERED,
 )
 
@@ -115,6 +115,6 @@ hidden: Final = Table(
     Column("member", _USER, primary_key=True),
     Column("id", BigInteger, primary_key=True, autoincrement=False),
     Column("version", BigInteger, nullable=False),
-    Index("hidden_by_version", "log", "member", "version"),
+    UniqueConstraint("log", "member", "version", "id", name="hidden_by_version"),
     **_CLUSTERED,
 )

@@ -29,7 +29,10 @@ def _need(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
 
 
 def upgrade() -> None:
-    """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash."""
+    """Make the tables. Each statement may be repeated: MySQL keeps what was done before a crash.
+
+    So every index is a constraint of its table; one that is made behind it would be made twice.
+    """
     op.create_table(
         "log",
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=True),
@@ -65,7 +68,7 @@ def upgrade() -> None:
         sa.Column("left_id", sa.BigInteger),
         _need("role", Name(16)),
         _need("muted_until"),
-        sa.Index("membership_by_conversation", "log", "conversation", "member"),
+        sa.UniqueConstraint("log", "conversation", "member", "joined_id", name="membership_by_conversation"),
         if_not_exists=True,
         **_CLUSTERED,
     )
@@ -91,7 +94,7 @@ def _messages() -> None:
         _need("batch"),
         _need("meta", Content),
         _need("body", Content),
-        sa.Index("message_by_conversation", "log", "conversation", "id"),
+        sa.UniqueConstraint("log", "conversation", "id", name="message_by_conversation"),
         sa.UniqueConstraint("log", "resend", name="message_by_resend"),
         if_not_exists=True,
         **_CLUSTERED,
@@ -114,7 +117,7 @@ def _marks() -> None:
         _key("conversation"),
         _need("read_id"),
         _need("version"),
-        sa.Index("read_position_by_conversation", "log", "conversation"),
+        sa.UniqueConstraint("log", "conversation", "member", name="read_position_by_conversation"),
         if_not_exists=True,
         **_CLUSTERED,
     )
@@ -124,7 +127,7 @@ def _marks() -> None:
         _key("member", Name(255)),
         _key("id"),
         _need("version"),
-        sa.Index("hidden_by_version", "log", "member", "version"),
+        sa.UniqueConstraint("log", "member", "version", "id", name="hidden_by_version"),
         if_not_exists=True,
         **_CLUSTERED,
     )
