@@ -27,6 +27,8 @@ from imserver.bench.tally import Tally, Verdict
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
 LAST_FRAMES_SECONDS = 2.0
+#: How long nothing may come any more before the other processes have received all.
+QUIET_SECONDS = 1.0
 WINDOW_BYTES = 1 << 18  # what a receiver may be behind; servers close those that are far behind
 
 
@@ -168,12 +170,12 @@ def prepare(generator: Generator, tag: str) -> dict[str, Any]:
     return {}
 
 
-def receive(generator: Generator) -> dict[str, Any]:
+def receive(generator: Generator, quiet_seconds: float) -> dict[str, Any]:
     """Task of the other processes: receive until told to stop and nothing comes any more."""
     tally: Tally = generator.kept["tally"]
     while not generator.loop.stopped:
         generator.loop.turn(0.5)
-    generator.swarm.settle(1.0, 20)
+    generator.swarm.settle(quiet_seconds, 20)
     tally.release()
     return {**tally.figures(), **generator.swarm.facts()}
 
@@ -229,7 +231,7 @@ def measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: flo
     first, others = hands[0], hands[1:]
     stage.ask(others, "fanout.prepare", tag=tag)
     for hand in others:
-        hand.ask("fanout.receive")
+        hand.ask("fanout.receive", quiet_seconds=QUIET_SECONDS)
     with stage.measured() as span:
         (answer,) = stage.ask(
             [first],

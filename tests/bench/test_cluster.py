@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imserver.bench import cluster_storm
+from imserver.bench import cluster, cluster_storm, fanout
 from imserver.bench.cluster_suite import PARTS
 from imserver.bench.figures import FIGURES
 from tests.bench.play import run
@@ -19,6 +19,8 @@ TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", 
 def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster_storm, "BYSTANDERS", 10)
     monkeypatch.setattr(cluster_storm, "GONE", 5)
+    monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(fanout, "QUIET_SECONDS", 0.2)
     result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
     found = json.loads(result.stdout)
     reports = {report["scenario"].partition(" ")[2]: report for report in found["reports"]}
