@@ -340,6 +340,7 @@ def test_bodies_may_come_compressed_and_long_answers_leave_so(server: Server, ap
         (gzip.compress(b" " * 5_000_000), 413, "body_too_large"),
         (gzip.compress(b"{"), 400, "invalid_request"),
     ],
+    ids=["no gzip", "cut off", "with more behind", "another format", "a bomb", "no JSON"],
 )
 def test_a_body_that_is_not_what_it_says_is_refused(
     server: Server, body: bytes, status: int, code: str
