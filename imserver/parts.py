@@ -38,6 +38,7 @@ from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
 from imserver.services.friends import Friends
+from imserver.services.groups import Groups
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.local_rooms import LocalRooms
@@ -279,6 +280,9 @@ class Parts:
         kick = self.sessions.kick_everywhere
         self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo)
         self.friends = Friends(kept, self.config.accounts.friends)
+        store, most = self.store, self.config.accounts.group_members
+        self.groups = Groups(store.log, lambda: store.keeps, most)
+        self.accounts.on_removed.append(lambda account: self.groups.forget(account.app, account.user))
 
     def _max_rooms(self, app: str) -> int:
         tenant = self.tenants.get(app)

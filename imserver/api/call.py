@@ -23,6 +23,7 @@ from imserver.services.clients import Clients
 from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
 from imserver.services.friends import Friends
+from imserver.services.groups import Groups
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.logins import Logins
@@ -106,13 +107,13 @@ class Services(Protocol):
     def webhooks(self) -> Webhooks: ...
     @property
     def allowed(self) -> AllowLists: ...
-    def uploads(self) -> Uploads: ...
-    @property
-
     @property
     def accounts(self) -> Accounts: ...
     @property
     def friends(self) -> Friends: ...
+    @property
+    def groups(self) -> Groups: ...
+
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""
 

@@ -20,13 +20,18 @@ from imserver.services.accounts import (
     BadField,
     Closed,
     WrongLogin,
+    account_id,
 )
 from imserver.services.attempts import TooManyFailures
 from imserver.services.friends import Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.passwords import Overloaded
 from imserver.services.tokens import BadToken
 from imserver.storage.account_contract import Account, Taken
 from imserver.transport.fast import FastRequest
+
+_DIGITS: Final = 40
+"""A longer text is no id, with however many noughts it begins."""
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -50,6 +55,8 @@ ONESELF: Final = refusal("不能添加自己为好友")
 NO_FRIEND: Final = refusal("好友不存在")
 REPEATED: Final = refusal("请勿重复添加")
 TOO_MANY_FRIENDS: Final = refusal("系统错误:好友数量已达上限")
+NO_MEMBER: Final = refusal("用户不属于该群")
+TOO_MANY_MEMBERS: Final = refusal("系统错误:群成员数量已达上限")
 CLOSED: Final = refusal("系统错误:注册已关闭")
 TOO_MANY_FAILURES: Final = refusal("系统错误:尝试次数过多,请稍后再试")
 BUSY: Final = refusal("系统错误:服务器繁忙,请稍后再试")
@@ -150,14 +157,54 @@ def add_friend(api: Api, call: Call) -> Answer:
     return NO_FRIEND if said is Said.AWAY else success("好友添加成功")
 
 
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def create_group(api: Api, call: Call) -> Answer:
+    """``POST /group/create``: a group of whoever asks and of those who are named and exist."""
+    account = account_of(api, call)
+    name, named = call.params.get("name", ""), call.texts("ids")
+    if not (name and named):
+        return BAD_PARAMETER
+    groups, wanted = api.services.groups, dict.fromkeys(map(_id, named))
+    if len(wanted) > groups.limit:
+        return TOO_MANY_MEMBERS
+    found = api.services.accounts.those_of(account.app, list(wanted))
+    try:
+        group = groups.create(account.app, account.user, name, [each.user for each in found])
+    except BadGroup:
+        return BAD_PARAMETER
+    except TooManyMembers:
+        return TOO_MANY_MEMBERS
+    return success("群组创建成功", {"id": str(group.id)})
+
+
+def list_group(api: Api, call: Call) -> Answer:
+    """``GET /group_user/list``: all members of a group, for its members."""
+    account = account_of(api, call)
+    named = _id(call.params.get("group_id", ""))
+    if not named:
+        return BAD_PARAMETER
+    try:
+        ids = api.services.groups.ids(account.app, account_id(named), account.user)
+        return success("请求成功", {"ids": ids})
+    except UnknownGroup:
+        return NO_MEMBER
+
+
 def _id(text: str) -> str:
-    """A number as the id that it is; ``""`` if it is none, or 0."""
-    return text.lstrip("0") if text.isascii() and text.isdecimal() and len(text) <= 20 else ""
+    """A number of 64 bits as the id that it is; ``""`` if it is none, or 0."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= _DIGITS):
+        return ""
+    number = int(text)
+    return str(number) if 0 < number < 2**64 else ""
 
 
 ROUTES: Final = (
     Route("POST", "/register", "", register, style=STYLE),
     Route("POST", "/login", "", login, style=STYLE),
     Route("POST", "/friend/add", "", add_friend, style=STYLE),
+    Route("POST", "/group/create", "", create_group, style=STYLE),
+    Route("GET", "/group_user/list", "", list_group, style=STYLE),
 )
 """Their scope is ``""``: clients ask, with no key but a token of their own."""

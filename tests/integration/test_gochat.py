@@ -222,7 +222,9 @@ def test_a_friend_is_added_once_in_either_direction(server: Server) -> None:
     assert said(form(server.http, "/friend/add", {"friend_id": one}, other_token)) == repeated
 
 
-@pytest.mark.parametrize("fields", [{}, {"friend_id": ""}, {"friend_id": "0"}, {"friend_id": "x"}])
+@pytest.mark.parametrize(
+    "fields", [{}, {"friend_id": ""}, {"friend_id": "0"}, {"friend_id": "x"}, {"friend_id": "9" * 20}]
+)
 def test_a_friend_has_a_number(server: Server, fields: dict[str, str]) -> None:
     _, token = register(server.http)
     assert said(form(server.http, "/friend/add", fields, token)) == BAD_PARAMETER
@@ -231,6 +233,87 @@ def test_a_friend_has_a_number(server: Server, fields: dict[str, str]) -> None:
 def test_oneself_and_nobody_are_no_friends(server: Server) -> None:
     one, token = register(server.http)
     assert said(form(server.http, "/friend/add", {"friend_id": one}, token)) == (-1, "不能添加自己为好友")
-    for nobody in ("999999999", "9" * 19, "9" * 20):
+    for nobody in ("999999999", "9" * 19):
         answer = said(form(server.http, "/friend/add", {"friend_id": nobody}, token))
         assert answer == (-1, "好友不存在")
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def new_group(server: Server, token: str, *users: str) -> str:
+    answer = form(server.http, "/group/create", {"name": "us", "ids": list(users)}, token).json
+    assert (answer["code"], answer["msg"], list(answer["data"])) == (200, "群组创建成功", ["id"])
+    group: str = answer["data"]["id"]
+    return group
+
+
+def test_a_group_is_of_its_owner_and_of_those_who_exist(server: Server) -> None:
+    one, token = register(server.http)
+    two, other_token = register(server.http)
+    group = new_group(server, token, two, two, "999999999", "x", "", "0", "-1", one)
+    for member in (token, other_token):
+        answer = form(server.http, "/group_user/list", {"group_id": group}, member, "GET").json
+        assert (answer["code"], answer["msg"], list(answer["data"])) == (200, "请求成功", ["ids"])
+        assert sorted(answer["data"]["ids"]) == sorted([one, two])
+
+
+def test_a_group_of_nobody_that_exists_is_of_its_owner_alone(server: Server) -> None:
+    one, token = register(server.http)
+    group = new_group(server, token, "x")
+    answer = form(server.http, "/group_user/list", {"group_id": group}, token, "GET").json
+    assert answer["data"]["ids"] == [one]
+
+
+def test_a_groups_ids_may_come_in_a_multipart_form(server: Server) -> None:
+    one, token = register(server.http)
+    two, _ = register(server.http)
+    body = "".join(
+        f'--b\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'
+        for name, value in (("name", "us"), ("ids", one), ("ids", two))
+    )
+    headers = [("Content-Type", "multipart/form-data; boundary=b"), ("token", token)]
+    sent = request("/group/create", method="POST", headers=headers, body=f"{body}--b--\r\n".encode())
+    group = ask(server.http, sent).json["data"]["id"]
+    answer = form(server.http, "/group_user/list", {"group_id": group}, token, "GET").json
+    assert sorted(answer["data"]["ids"]) == sorted([one, two])
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"name": "us"}, {"ids": ["1"]}, {"name": "", "ids": ["1"]}, {"name": "n" * 51, "ids": ["1"]}],
+)
+def test_a_group_has_a_name_and_ids(server: Server, fields: dict[str, object]) -> None:
+    _, token = register(server.http)
+    assert said(form(server.http, "/group/create", fields, token)) == BAD_PARAMETER
+
+
+@pytest.mark.parametrize("group", ["", "0", "x", "9" * 20])
+def test_a_group_has_a_number(server: Server, group: str) -> None:
+    _, token = register(server.http)
+    answer = form(server.http, "/group_user/list", {"group_id": group}, token, "GET")
+    assert said(answer) == BAD_PARAMETER
+
+
+def test_others_do_not_learn_whether_there_is_a_group(server: Server) -> None:
+    _, token = register(server.http)
+    _, stranger = register(server.http)
+    group = new_group(server, token, "1")
+    for which in (group, "999999999", "9" * 19):
+        answer = form(server.http, "/group_user/list", {"group_id": which}, stranger, "GET")
+        assert said(answer) == (-1, "用户不属于该群")
+
+
+def test_groups_ask_for_a_token_first(server: Server) -> None:
+    assert said(form(server.http, "/group/create", {})) == (-1, "用户认证未通过")
+    assert said(form(server.http, "/group_user/list", {}, method="GET")) == (-1, "用户认证未通过")
+
+
+def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"group_members": 2})
+    _, token = register(server.http)
+    two, three = register(server.http)[0], register(server.http)[0]
+    new_group(server, token, two)
+    code, why = said(form(server.http, "/group/create", {"name": "us", "ids": [two, three]}, token))
+    assert code == -1
+    assert why.startswith("系统错误:")
