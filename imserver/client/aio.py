@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from types import TracebackType
@@ -57,6 +58,7 @@ class AsyncClient:
         self._backoff = backoff or Backoff()
         self._wire = Wire()
         self._pushes: asyncio.Queue[Push] = asyncio.Queue(MAX_WAITING)
+        self._given_back: deque[Push] = deque()
         self._asked: dict[str, asyncio.Future[Reply]] = {}
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -100,14 +102,22 @@ class AsyncClient:
 
     async def receive(self, timeout_seconds: float | None = None) -> Push | None:
         """The next push; None if none came in time. Raises :class:`Closed` when the session is over."""
+        if self._given_back:
+            return self._given_back.popleft()
         if not self._pushes.empty():
             return self._pushes.get_nowait()
         if self._task is None or self._task.done():
             raise self._error or Closed(1000)
         getting = asyncio.ensure_future(self._pushes.get())
-        done, _ = await asyncio.wait(
-            [getting, self._task], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        try:
+            done, _ = await asyncio.wait(
+                [getting, self._task], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
+            )
+        except asyncio.CancelledError:
+            # Whoever gives up loses no push: not the one that has just come, and none to a getter left behind.
+            if not getting.cancel():
+                self._given_back.append(getting.result())
+            raise
         if getting in done:
             return getting.result()
         getting.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from types import TracebackType
 from typing import Any, Concatenate, ParamSpec, Self, TypeVar
 
@@ -39,13 +39,27 @@ class AsyncApi:
     ) -> None:
         self.api = Api(url, key, timeout_seconds=timeout_seconds, tries=tries)
 
+    async def close(self) -> None:
+        """End the connections."""
+        self.api.close()
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.api.close()
+        await self.close()
+
+    async def all_users(self, app: str) -> AsyncIterator[str]:
+        """All users who are online, page after page."""
+        page = await self.users(app)
+        while True:
+            for user in page.users:
+                yield user
+            if not page.next:
+                return
+            page = await self.users(app, page.next)
 
     call = _threaded(Api.call)
     push = _threaded(Api.push)

@@ -98,6 +98,8 @@ class Publisher:
         which it may be sent again.
         """
         answer: Future[PushAnswer] = Future()
+        # What is sent cannot be called back, and a cancelled future would end the thread that reads.
+        answer.set_running_or_notify_cancel()
         with self._lock:
             seq = next(self._numbers)
             self._waiting[seq] = answer

@@ -187,7 +187,8 @@ class Client:
         with connection:
             self._connection = connection
             try:
-                if self._log_in(connection):
+                # close() may have come while there was no connection that it could have ended.
+                if not self._closing.is_set() and self._log_in(connection):
                     self._tell(ONLINE)
                     self._settled.set()
                     self._read(connection)

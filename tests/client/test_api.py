@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 
 import pytest
 
@@ -196,6 +197,14 @@ def test_many_pushes_are_under_way_on_one_connection(server: Server, ann: Client
             publisher.push("nowhere", "hi", user="ann")
 
 
+def test_a_future_that_is_given_up_costs_the_others_nothing(server: Server, ann: Client) -> None:
+    with Publisher(http(server)) as publisher:
+        for _ in range(20):
+            publisher.publish(APP, "one", user="ann").cancel()
+        assert publisher.push(APP, "two", user="ann").sent == 1
+        assert texts(ann, 21) == ["one"] * 20 + ["two"]
+
+
 # --- asyncio ------------------------------------------------------------------------------------------------
 
 
@@ -214,6 +223,33 @@ def test_the_same_for_asyncio(server: Server) -> None:
             return found
 
     assert asyncio.run(talk()) == ["one", "two"]
+
+
+def test_whoever_gives_up_waiting_loses_no_push(server: Server) -> None:
+    async def talk() -> list[str]:
+        found = []
+        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob") as bob:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(bob.receive(), 0.01)
+            for number in range(100):
+                # The push comes at about the moment in which the wait is over: before, after or in it.
+                pushing = asyncio.create_task(api.push("102", str(number), user="bob"))
+                with suppress(TimeoutError):
+                    found.append(await asyncio.wait_for(bob.receive(), number / 20_000))
+                await pushing
+            while (push := await bob.receive(0.5)) is not None:
+                found.append(push)
+        return [push.text for push in found if push is not None]
+
+    assert asyncio.run(talk()) == [str(number) for number in range(100)]
+
+
+def test_all_users_are_listed_for_asyncio_too(server: Server) -> None:
+    async def listed() -> list[str]:
+        async with AsyncApi(http(server)) as api, AsyncClient(ws(server), "102", "bob"):
+            return [user async for user in api.all_users("102")]
+
+    assert "bob" in asyncio.run(listed())
 
 
 def test_the_client_works_in_a_process_that_nothing_has_patched(server: Server) -> None:

@@ -109,6 +109,29 @@ def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> 
         assert push.text == "again"
 
 
+def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Server, api: Api) -> None:
+    reached, go_on = threading.Event(), threading.Event()
+
+    def on_state(state: str) -> None:
+        if state == "connecting":
+            reached.set()
+            go_on.wait(SECONDS)
+
+    client = Client(ws(server), "102", "hasty", on_state=on_state)
+    connecting = threading.Thread(target=lambda: client.connect(SECONDS))
+    connecting.start()
+    assert reached.wait(SECONDS)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    while not client._closing.is_set():
+        closing.join(0.01)
+    go_on.set()
+    closing.join(SECONDS)
+    connecting.join(SECONDS)
+    assert client.state == "ended"
+    assert not api.presence("102", "hasty").online
+
+
 def await_state(states: "queue.Queue[str]", wanted: str) -> None:
     while states.get(timeout=SECONDS) != wanted:
         pass
