@@ -1,0 +1,127 @@
+"""Nobody who reads the log by a cursor misses an entry, however late it is committed."""
+
+import itertools
+import random
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from imserver.storage import log_read
+from imserver.storage.log_contract import Appended, Draft
+from imserver.storage.log_mysql import MysqlPen
+from imserver.storage.log_pen import Pen
+from imserver.storage.log_postgresql import PostgresqlPen
+from imserver.storage.log_row import GREATEST, Head
+from imserver.storage.log_sqlite import SqlitePen
+
+from .conftest import OpenStore
+
+APP = "gochat"
+WRITERS = 5
+TIMES = 25
+LATEST_SECONDS = 0.02
+
+
+def delay_commits(patch: pytest.MonkeyPatch) -> None:
+    """Let each transaction wait for a while, all done, before it is committed."""
+    for pen in (SqlitePen, PostgresqlPen, MysqlPen):
+        commit = pen.commit
+
+        def late(self: Any, commit: Callable[[Any], None] = commit) -> None:
+            time.sleep(random.random() * LATEST_SECONDS)
+            commit(self)
+
+        patch.setattr(pen, "commit", late)
+
+
+def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
+    """Take ids from a counter, as a SERIAL does: without a lock that is held to the commit."""
+    blocks = itertools.count(1)
+
+    def lock(self: Pen, app: str) -> Head:
+        rows = self.ask("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
+        return Head(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
+
+    patch.setattr(Pen, "lock", lock)
+    patch.setattr(Pen, "move_head", lambda *_arguments: None)
+    head_of = log_read.head_of
+
+    def without_end(*arguments: Any, **named: Any) -> Head | None:
+        found = head_of(*arguments, **named)
+        if found is not None:
+            found.last_id = GREATEST
+        return found
+
+    patch.setattr(log_read, "head_of", without_end)
+
+
+def missed(open_store: OpenStore, url: str) -> tuple[int, set[int]]:
+    """How many entries several writers stored, and the ids that a reader, who went along, did not see."""
+    stores = [open_store(url, seconds=30) for _ in range(WRITERS + 1)]
+    over = threading.Event()
+
+    def write(writer: int) -> list[int]:
+        log = stores[writer].log()
+        told: list[int] = []
+        for number in range(TIMES):
+            drafts = [Draft(sender=f"w{writer}", to_user="all", body=b"%d" % number)] * random.randint(1, 5)
+            for outcome in log.append(APP, drafts):
+                assert isinstance(outcome, Appended)
+                told.append(outcome.entry.id)
+        return told
+
+    def read() -> set[int]:
+        log = stores[WRITERS].log()
+        seen: list[int] = []
+        while True:
+            last = over.is_set()
+            page = log.read(APP, seen[-1] if seen else 0, 7)
+            seen += [entry.id for entry in page]
+            if last and not page:
+                return set(seen)
+
+    with ThreadPoolExecutor(WRITERS + 1) as pool:
+        reading = pool.submit(read)
+        told = set(itertools.chain.from_iterable(pool.map(write, range(WRITERS))))
+        over.set()
+        return len(told), told - reading.result()
+
+
+@pytest.fixture
+def conversations(url: str, open_store: OpenStore) -> None:
+    """Each writer has a conversation of its own, which is there already."""
+    log = open_store(url).log()
+    log.append(APP, [Draft(sender=f"w{writer}", to_user="all") for writer in range(WRITERS)])
+
+
+@pytest.mark.usefixtures("conversations")
+def test_nobody_misses_what_is_committed_late(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delay_commits(monkeypatch)
+    count, lost = missed(open_store, url)
+    assert lost == set()
+    log = open_store(url).log()
+    entries = log.read(APP, 0, 10_000)
+    assert [entry.id for entry in entries] == list(range(1, WRITERS + count + 1))
+    for _, some in itertools.groupby(
+        sorted(entries, key=lambda one: one.conversation), lambda one: one.conversation
+    ):
+        seqs = [entry.seq for entry in some]
+        assert seqs == list(range(1, len(seqs) + 1))
+
+
+@pytest.mark.parametrize("url", ["postgresql", "mysql"], indirect=True)
+@pytest.mark.usefixtures("conversations")
+def test_that_would_be_seen_if_ids_came_from_a_plain_sequence(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same readers and writers: what the test above would find is there to be found."""
+    delay_commits(monkeypatch)
+    number_by_sequence(monkeypatch)
+    _, lost = missed(open_store, url)
+    assert lost != set()
