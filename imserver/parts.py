@@ -30,6 +30,7 @@ from imserver.report import Report
 from imserver.services.accounts import Accounts
 from imserver.services.allow_lists import AllowLists
 from imserver.services.attendance import Attendance
+from imserver.services.chats import Chats
 from imserver.services.clients import Clients
 from imserver.services.connection_ids import ConnectionIds, new_birth
 from imserver.services.connections import Connections, LocalConnections
@@ -137,6 +138,7 @@ class Parts:
         self.messaging = self._make_messaging()
         self.hub.on_forgotten = self._forgotten
         self.talks = self._make_talks()
+        self.chats = self._make_chats()
         self.clients = self._make_clients()
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
@@ -250,6 +252,15 @@ class Parts:
         self.opened["action"] = talks.opened
         return talks
 
+    def _make_chats(self) -> Chats:
+        def holder(token: str) -> tuple[str, int]:
+            session = self.accounts.holder(token)
+            return session.account.user, session.expires_at
+
+        chats = Chats(self.sessions, self.logins, self.messaging, holder)
+        chats.add_to(self.dispatcher)
+        return chats
+
     def _make_clients(self) -> Clients:
         clients = Clients(
             self.hub,
@@ -352,6 +363,7 @@ class Parts:
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
         self.clients.ended(connection)
+        self.chats.ended(connection)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is addressed no longer, though its connection lives on."""

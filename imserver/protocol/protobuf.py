@@ -19,6 +19,7 @@ from imserver.model import (
     Command,
     Event,
     Heartbeat,
+    Message,
     Reply,
     Request,
 )
@@ -66,10 +67,10 @@ def push(message: bytes) -> bytes:
     return output(CT_MESSAGE, lengthy(0x0A, message))
 
 
-def synced(messages: Iterable[bytes], more: bool) -> bytes:
-    """The data of an answer to a sync: ``messages`` in order, and whether there are ``more`` behind them."""
+def page(messages: Iterable[bytes], more: bool) -> bytes:
+    """The answer to a sync: ``messages`` in order, and whether there are ``more`` behind them."""
     data = b"".join([lengthy(0x0A, message) for message in messages])
-    return data + b"\x10\x01" if more else data
+    return output(CT_SYNC, data + b"\x10\x01" if more else data)
 
 
 def message(
@@ -86,6 +87,22 @@ def message(
             _number(0x30, seq),
             _number(0x38, sent_ms),
         )
+    )
+
+
+def as_message(stored: Message) -> bytes | None:
+    """Something stored, as a ``Message``; None for what the clients have no word for: changes of a group, and
+    what is said about earlier messages."""
+    if stored.kind != "message":
+        return None
+    return message(
+        ST_SINGLE if stored.to else ST_GROUP,
+        account(stored.to) if stored.to else stored.conversation,
+        account(stored.sender),
+        type_number(stored.type),
+        stored.body,
+        stored.id,
+        stored.time_ms,
     )
 
 
@@ -204,14 +221,8 @@ class ProtobufDialect:
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """The ack of a login, or a page of a sync (its data, as bytes). All else is not answered here."""
-        if reply.code != errors.REPLY_OK:
-            return None
-        if request.name == "login":
-            return LOGIN_ACK
-        if request.name == "sync" and isinstance(reply.data, bytes):
-            return output(CT_SYNC, reply.data)
-        return None
+        """The ack of a login. Nothing else has an answer that could be made of a reply."""
+        return LOGIN_ACK if request.name == "login" and reply.code == errors.REPLY_OK else None
 
     def encode_event(self, event: Event) -> bytes | None:
         """A push that is not kept: a message without a place (``seq`` 0) and without a receiver."""
@@ -220,6 +231,11 @@ class ProtobufDialect:
         content = event.data or event.text.encode()
         number = type_number(event.type)
         return push(message(ST_SINGLE, 0, account(event.sender), number, content, 0, event.time * 1000))
+
+    def encode_message(self, message: Message) -> bytes | None:
+        """A push of something that is stored."""
+        made = as_message(message)
+        return None if made is None else push(made)
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Frames of this dialect are the same for all."""

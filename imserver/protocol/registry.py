@@ -8,8 +8,9 @@ from imserver.protocol.action import ActionDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
+from imserver.protocol.protobuf import ProtobufDialect
 
-DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ClientDialect(), ActionDialect())
+DIALECTS: tuple[Dialect, ...] = (CmdDialect(), ClientDialect(), ActionDialect(), ProtobufDialect())
 """One instance of each dialect, shared by all connections of a process."""
 
 BY_NAME: dict[str, Dialect] = {dialect.name: dialect for dialect in DIALECTS}

@@ -90,10 +90,18 @@ class Logins:
     # --- before a login -------------------------------------------------------------------------------------
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: Comer, device: str = ""
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        connection: Comer,
+        device: str = "",
+        proven: Verdict | None = None,
     ) -> Verdict:
         """Whether ``user`` may log in to ``app`` now. ``user`` ``""``: whom the token names (or nobody).
 
+        ``proven``: the token has been read already, and this is what it proves.
         Waits for the back end, at most two seconds, where the app has an ``authorise_url``; switches nowhere
         else. If it is followed by a session, tell :meth:`began`.
         """
@@ -101,13 +109,22 @@ class Logins:
         if rule is None:
             return UNKNOWN_APP
         if rule.plain and not connection.origin:
+            if proven is not None:
+                return proven
             if not token or self._page_login(app, user, token):
                 return ALLOWED
             return self._denied("token", BAD_TOKEN)
-        return self._check_all(rule, user, token, dialect, connection, device)
+        return self._check_all(rule, user, token, dialect, connection, device, proven)
 
     def _check_all(
-        self, rule: Rule, user: str, token: str, dialect: str, comer: Comer, device: str
+        self,
+        rule: Rule,
+        user: str,
+        token: str,
+        dialect: str,
+        comer: Comer,
+        device: str,
+        proven: Verdict | None,
     ) -> Verdict:
         app = rule.name
         if rule.broken:
@@ -117,7 +134,7 @@ class Logins:
         if comer.origin and not self._is_allowed(rule, comer.origin, dialect):
             return self._denied("origin", BAD_ORIGIN)
         try:
-            verdict = self._read_token(rule, user, token)
+            verdict = self._read_token(rule, user, token) if proven is None else proven
         except BadToken as bad:
             log.debug("login of %s in %s refused: %s", user, app, bad, extra={"connection": comer.peer})
             return self._denied("token", BAD_TOKEN)

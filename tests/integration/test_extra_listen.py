@@ -12,7 +12,8 @@ from tests.support import Address, Server, eventually, run_cli
 
 from .client import Listener, done, listening, new_system
 from .cmd import get, good, is_online, logged_in, send_message
-from .raw import Raw, ask, handshake, request
+from .protobuf import visiting
+from .raw import ask, request
 from .setting import Launch
 from .sse import listening as stream
 
@@ -57,8 +58,9 @@ def test_a_bare_ws_speaks_the_dialect_of_its_listener(server: Server) -> None:
         first = one.upgrade("/ws").message().json
     assert (first["code"], first["msg"]) == (-1001, "系统ID不能为空")
     for address in (free, server.ws, server.http):
-        with Raw(address) as raw:
-            assert raw.ask(handshake("/ws")).status == 404
+        with visiting(address) as stranger:
+            stranger.tell(b"nonsense")
+            stranger.silent()
 
 
 def test_a_query_names_its_dialect_on_every_listener(server: Server) -> None:

@@ -94,9 +94,7 @@ def test_a_plain_request_to_a_websocket_path_gets_400_in_json(
 
 
 @pytest.mark.parametrize("port", PORTS)
-@pytest.mark.parametrize(
-    "path", ["/ws", "/ws?systemid=1", "/ws?UID=1", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"]
-)
+@pytest.mark.parametrize("path", ["/ws/", "/", "/nosuch", "/acc/", "/acc/x", "/ACC", "/user/list"])
 def test_an_upgrade_where_no_dialect_lives_gets_404(server: Server, port: str, path: str) -> None:
     answer = ask(getattr(server, port), handshake(path))
     assert answer.status == 404, answer

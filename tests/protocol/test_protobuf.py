@@ -23,8 +23,8 @@ from imserver.protocol.protobuf import (
     account,
     message,
     output,
+    page,
     push,
-    synced,
     type_name,
     type_number,
     uplink_ack,
@@ -78,10 +78,7 @@ def test_frames_of_the_server_are_those_of_the_original(row: dict[str, Any]) -> 
         "login": lambda: protobuf.encode_reply(Request("", "login", None), Reply(errors.REPLY_OK)),
         "ack": lambda: uplink_ack(what["number"], what["seq"]),
         "push": lambda: push(told(what)),
-        "sync": lambda: protobuf.encode_reply(
-            Request("", "sync", None),
-            Reply(errors.REPLY_OK, synced(map(told, what["messages"]), what["more"])),
-        ),
+        "sync": lambda: page(map(told, what["messages"]), what["more"]),
     }[kind]()
     assert made is not None
     assert made.hex(" ") == frame(row).hex(" ")
@@ -104,8 +101,8 @@ def test_a_refusal_is_silence(name: str) -> None:
             assert protobuf.encode_reply(Request("", name, None, code), Reply(code, b"x")) is None
 
 
-@pytest.mark.parametrize("name", ["heartbeat", "message"])
-def test_heartbeats_and_messages_have_no_answer_of_their_own(name: str) -> None:
+@pytest.mark.parametrize("name", ["heartbeat", "message", "sync"])
+def test_only_a_login_is_answered_by_a_reply(name: str) -> None:
     assert protobuf.encode_reply(Request("", name, None), Reply(errors.REPLY_OK)) is None
 
 

@@ -1,0 +1,240 @@
+"""A client of the protobuf dialect, with a codec of its own: what it reads it takes apart byte by byte."""
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from tests.support import Address
+
+from .raw import BINARY, CLOSE, PATIENCE_SECONDS, PING, PONG, Frame, Raw, frame
+
+LOGIN, HEARTBEAT, MESSAGE, ACK, SYNC = 1, 2, 3, 4, 5
+UP, LOGGED_IN = 1, 3
+SINGLE, GROUP = 1, 2
+
+
+class Said(NamedTuple):
+    """One message: whom it is for and from whom, what it is, its place and time."""
+
+    session: int = 0
+    receiver: int = 0
+    sender: int = 0
+    type: int = 0
+    content: bytes = b""
+    seq: int = 0
+    time: int = 0
+
+    @property
+    def text(self) -> str:
+        return self.content.decode()
+
+
+class Output(NamedTuple):
+    """One output of a batch."""
+
+    kind: int
+    code: int
+    text: str
+    data: bytes
+
+
+def varint(number: int) -> bytes:
+    found = b""
+    number %= 2**64
+    while number > 127:
+        found += bytes([number % 128 + 128])
+        number //= 128
+    return found + bytes([number])
+
+
+def field(number: int, value: int | bytes) -> bytes:
+    """A field; none where it has its default."""
+    if not value:
+        return b""
+    if isinstance(value, int):
+        return varint(number * 8) + varint(value)
+    return varint(number * 8 + 2) + varint(len(value)) + value
+
+
+def fields(data: bytes) -> list[tuple[int, Any]]:
+    """Numbers and values in their order."""
+    found: list[tuple[int, Any]] = []
+    at = 0
+
+    def number() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value += (byte % 128) << shift
+            shift += 7
+            if byte < 128:
+                return value
+
+    while at < len(data):
+        tag = number()
+        assert tag % 8 in (0, 2), f"wire type {tag % 8}"
+        value = number()
+        if tag % 8 == 0:
+            found.append((tag // 8, value))
+        else:
+            assert at + value <= len(data), "a field beyond the end"
+            found.append((tag // 8, data[at : at + value]))
+            at += value
+    return found
+
+
+def one(data: bytes) -> dict[int, Any]:
+    """Fields of which none comes twice."""
+    found = fields(data)
+    assert len({number for number, _ in found}) == len(found), "a field comes twice"
+    return dict(found)
+
+
+def sent(kind: int, data: bytes = b"") -> bytes:
+    """The payload of a client's frame."""
+    return field(1, kind) + field(2, data)
+
+
+def login(token: str, device: str = "") -> bytes:
+    return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()))
+
+
+def message(number: int, said: Said, client_msg_id: str = "") -> bytes:
+    values: tuple[Any, ...] = said
+    data = b"".join(field(place, value) for place, value in enumerate(values, 1))
+    up = field(1, data) + field(2, number) + field(3, client_msg_id.encode())
+    return sent(MESSAGE, up)
+
+
+def sync(after: int) -> bytes:
+    return sent(SYNC, field(1, after))
+
+
+def outputs(payload: bytes) -> list[Output]:
+    """What a frame of the server holds."""
+    found = []
+    for number, data in fields(payload):
+        assert number == 1
+        row = one(data)
+        assert set(row) <= {1, 2, 3, 4}
+        found.append(Output(row[1], row[2], row[3].decode(), row.get(4, b"")))
+    return found
+
+
+def said(data: bytes) -> Said:
+    row = one(data)
+    return Said(*(row.get(place, default) for place, default in enumerate(Said(), 1)))
+
+
+def pushed(output: Output) -> Said:
+    """The message of a push."""
+    assert (output.kind, output.code, output.text) == (MESSAGE, 200, "Success")
+    row = one(output.data)
+    assert set(row) == {1}
+    return said(row[1])
+
+
+def acked(output: Output) -> tuple[int, int]:
+    """The number and the place of an uplink ack."""
+    assert (output.kind, output.code, output.text) == (ACK, 200, "Success")
+    row = one(output.data)
+    assert row[1] == UP
+    return row[2], row[3]
+
+
+def synced(output: Output) -> tuple[list[Said], bool]:
+    """The messages of an answer to a sync, and whether there are more."""
+    assert (output.kind, output.code, output.text) == (SYNC, 200, "Success")
+    rows = fields(output.data)
+    assert all(number == 1 for number, _ in rows[:-1])
+    more = bool(rows) and rows[-1] == (2, 1)
+    return [said(data) for number, data in rows if number == 1], more
+
+
+# --- over the wire ------------------------------------------------------------------------------------------
+
+
+class Chatter(Raw):
+    """A connection of a client. Pings are answered while it waits, outputs handed out one by one."""
+
+    id = 0
+    missed: list[Said]
+    """What it was told when it caught up."""
+
+    def begin(self, path: str = "/ws") -> "Chatter":
+        self.unread: deque[Output] = deque()
+        self.upgrade(path)
+        return self
+
+    def tell(self, payload: bytes) -> None:
+        self.send(frame(BINARY, payload))
+
+    def unasked(self, seconds: float = PATIENCE_SECONDS) -> Frame:
+        """The next frame that is no ping."""
+        while (found := self.frame(seconds)).opcode == PING:
+            self.send(frame(PONG, found.payload))
+        return found
+
+    def output(self, seconds: float = PATIENCE_SECONDS) -> Output:
+        """The next output; its frame is binary."""
+        while not self.unread:
+            found = self.unasked(seconds)
+            assert found.opcode == BINARY, found
+            self.unread += outputs(found.payload)
+        return self.unread.popleft()
+
+    def login(self, token: str, device: str = "") -> None:
+        """Log in, and read the ack."""
+        self.tell(login(token, device))
+        assert self.output() == Output(ACK, 200, "Success", b"\x08\x03")
+
+    def catch_up(self, after: int = 0) -> list[Said]:
+        """All messages behind a place; from then on pushes come at once."""
+        found: list[Said] = []
+        more = True
+        while more:
+            self.tell(sync(found[-1].seq if found else after))
+            messages, more = synced(self.output())
+            assert len(messages) == 50 or not more
+            found += messages
+        return found
+
+    def single(self, number: int, to: int, text: str, **more: str) -> None:
+        self.tell(message(number, Said(SINGLE, to, self.id, 1, text.encode(), time=7), **more))
+
+    def group(self, number: int, to: int, text: str) -> None:
+        self.tell(message(number, Said(GROUP, to, self.id, 1, text.encode(), time=7)))
+
+    def silent(self) -> None:
+        """Nothing comes before the answer to a ping sent now."""
+        self.send(frame(PING, b"silent?"))
+        found = self.unasked()
+        assert (found.opcode, found.payload) == (PONG, b"silent?"), f"not silent: {found}"
+        assert not self.unread, self.unread
+
+    def closed_with(self, code: int) -> None:
+        """The next frame is a close."""
+        found = self.unasked()
+        assert (found.opcode, found.close_code) == (CLOSE, code), found
+
+
+@contextmanager
+def visiting(address: Address, path: str = "/ws") -> Iterator[Chatter]:
+    """A client that has not logged in."""
+    with Chatter(address) as one:
+        yield one.begin(path)
+
+
+@contextmanager
+def chatting(
+    address: Address, account: tuple[str, str], device: str = "", after: int = 0
+) -> Iterator[Chatter]:
+    """A client that has logged in as an account (its id and its token) and has caught up behind a place."""
+    with visiting(address) as one:
+        one.id = int(account[0])
+        one.login(account[1], device)
+        one.missed = one.catch_up(after)
+        yield one

@@ -1,0 +1,245 @@
+"""The protobuf dialect over the wire: accounts by GoChat's routes, messages that are kept, on both doors."""
+
+import re
+from contextlib import ExitStack
+from time import monotonic
+
+import pytest
+
+from tests.support import Address, Server, eventually
+
+from . import protobuf, v1
+from .gochat import form, register
+from .protobuf import GROUP, SINGLE, Output, Said, acked, chatting, pushed, synced, visiting
+from .raw import BINARY, PING, PONG, TEXT, Raw, ask, frame, request
+from .setting import Launch
+
+Account = tuple[str, str]
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, door: str) -> Server:
+    return launch(door, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
+
+
+@pytest.fixture
+def ann(server: Server) -> Account:
+    return register(server.http)
+
+
+@pytest.fixture
+def bob(server: Server) -> Account:
+    return register(server.http)
+
+
+def new_group(server: Server, owner: Account, *members: Account) -> int:
+    fields = {"name": "us", "ids": [id for id, _ in members]}
+    return int(form(server.http, "/group/create", fields, owner[1]).json["data"]["id"])
+
+
+@pytest.mark.parametrize("path", ["/ws", "/ws?x=1"])
+def test_a_bare_ws_speaks_it_on_both_ports(server: Server, ann: Account, path: str) -> None:
+    for address in (server.ws, server.http):
+        with visiting(address, path) as one:
+            one.login(ann[1])
+        eventually(lambda: not online(server, ann))
+
+
+def online(server: Server, account: Account) -> bool:
+    """Whether an account's user is online."""
+    answer = ask(server.http, request("/system/state?isDebug=true")).json["data"]["managerInfo"]
+    return f"gochat_{account[0]}" in answer["users"]
+
+
+def test_the_captured_bytes_of_a_login(server: Server, ann: Account) -> None:
+    token = ann[1].encode()
+    with Raw(server.ws) as raw:
+        raw.upgrade("/ws")
+        data = b"\x0a" + protobuf.varint(len(token)) + token
+        raw.send(frame(BINARY, b"\x08\x01\x12" + protobuf.varint(len(data)) + data))
+        found = raw.frame()
+        assert found.opcode == BINARY
+        assert found.payload.hex(" ") == "0a 12 08 04 10 c8 01 1a 07 53 75 63 63 65 73 73 22 02 08 03"
+
+
+def test_nobody_is_logged_in_without_a_good_token_and_may_try_again(server: Server, ann: Account) -> None:
+    with visiting(server.ws) as one:
+        for token in ("", "x", ann[1] + "x", "a.b.c", "ü"):
+            one.tell(protobuf.login(token))
+        one.tell(protobuf.sync(0))
+        one.silent()
+        one.login(ann[1])
+        one.tell(protobuf.login(ann[1]))
+        one.silent()
+
+
+def test_what_is_no_command_leaves_the_connection_as_it_is(server: Server, ann: Account) -> None:
+    with chatting(server.ws, ann) as one:
+        for payload in (b"", b"\xff", b"hello", b"\x08\x04", b"\x08\x63", b"\x08\x03\x12\x02\x10\x01"):
+            one.tell(payload)
+        one.send(frame(TEXT, b"\x08\x02"))
+        one.silent()
+        assert one.catch_up() == []
+
+
+def test_one_sends_to_another_who_is_online(server: Server, ann: Account, bob: Account) -> None:
+    with chatting(server.ws, ann) as one, chatting(server.http, bob) as two:
+        sent = Said(SINGLE, two.id, one.id, 1, "你好".encode(), 0, 1700000000000)
+        one.tell(protobuf.message(1, sent))
+        number, seq = acked(one.output())
+        assert number == 1
+        assert pushed(two.output()) == sent._replace(seq=seq)
+        one.silent()
+
+
+def test_one_sends_to_another_who_is_not_and_both_find_it_later(
+    server: Server, ann: Account, bob: Account
+) -> None:
+    with chatting(server.ws, ann) as one:
+        one.single(1, int(bob[0]), "later")
+        seq = acked(one.output())[1]
+        sent = Said(SINGLE, int(bob[0]), one.id, 1, b"later", seq, 7)
+        assert one.catch_up() == [sent]
+        with chatting(server.ws, bob) as two:
+            assert two.missed == [sent]
+            assert two.catch_up(seq) == []
+
+
+def test_a_group_is_told_and_only_its_members_may_speak(server: Server, ann: Account, bob: Account) -> None:
+    eve = register(server.http)
+    group = new_group(server, ann, bob)
+    with ExitStack() as stack:
+        one, two, three = (stack.enter_context(chatting(server.ws, each)) for each in (ann, bob, eve))
+        three.group(1, group, "let me in")
+        one.group(1, group, "us")
+        seq = acked(one.output())[1]
+        assert pushed(two.output()) == Said(GROUP, group, one.id, 1, b"us", seq, 7)
+        two.group(1, group, "too")
+        assert acked(two.output())[0] == 1
+        assert pushed(one.output()).text == "too"
+        three.silent()
+        assert three.catch_up() == []
+        later = new_group(server, eve, bob, ann)
+        three.group(2, later, "mine")
+        assert acked(three.output())[0] == 2
+        assert pushed(one.output()).receiver == later, "a group that was made while its members are online"
+        assert pushed(two.output()).text == "mine"
+
+
+def test_a_hundred_missed_messages_come_in_two_pages(server: Server, ann: Account, bob: Account) -> None:
+    with chatting(server.ws, ann) as one:
+        for number in range(1, 101):
+            one.single(number, int(bob[0]), f"t{number}")
+        assert [acked(one.output())[0] for _ in range(100)] == list(range(1, 101))
+    with visiting(server.ws) as two:
+        two.login(bob[1])
+        two.tell(protobuf.sync(0))
+        first, more = synced(two.output())
+        assert (len(first), more) == (50, True)
+        two.tell(protobuf.sync(first[-1].seq))
+        second, more = synced(two.output())
+        assert (len(second), more) == (50, False)
+        seqs = [said.seq for said in first + second]
+        assert seqs == sorted(set(seqs))
+        assert [said.text for said in first + second] == [f"t{number}" for number in range(1, 101)]
+        two.tell(protobuf.sync(seqs[-1]))
+        assert two.output() == Output(protobuf.SYNC, 200, "Success", b"")
+
+
+def test_a_repeat_is_acknowledged_with_its_first_place(server: Server, ann: Account, bob: Account) -> None:
+    with chatting(server.ws, ann) as one:
+        for _ in range(3):
+            one.single(1, int(bob[0]), "hi")
+        first = acked(one.output())
+        one.single(1, int(bob[0]), "hi")
+        one.single(2, int(bob[0]), "ho")
+        found = [first]
+        while found[-1][0] == 1:
+            found.append(acked(one.output()))
+        # Those that came before the commit are the same message; the one behind it is acknowledged anew.
+        assert 2 <= found.count(first) <= 4
+        assert found[-1][1] > first[1]
+        assert [said.text for said in one.catch_up()] == ["hi", "ho"]
+
+
+def test_a_second_connection_of_a_user_is_closed_and_the_first_stays(server: Server, ann: Account) -> None:
+    with chatting(server.ws, ann) as one, visiting(server.ws) as two:
+        two.tell(protobuf.login(ann[1]))
+        assert one.frame().opcode == PING, "the first is asked whether it lives"
+        one.send(frame(PONG, b""))
+        two.closed_with(4501)
+        one.silent()
+    eventually(lambda: not online(server, ann))
+    with visiting(server.ws) as three:
+        three.login(ann[1])
+
+
+def test_with_devices_of_their_own_they_may_be_several(server: Server, ann: Account, bob: Account) -> None:
+    with ExitStack() as stack:
+        phone, desk = (stack.enter_context(chatting(server.ws, ann, name)) for name in ("phone", "desk"))
+        two = stack.enter_context(chatting(server.ws, bob))
+        two.single(1, phone.id, "hi")
+        assert pushed(phone.output()) == pushed(desk.output())
+        phone.single(1, two.id, "ho")
+        acked(two.output())
+        assert acked(phone.output())[1] == pushed(desk.output()).seq == pushed(two.output()).seq
+
+
+def test_a_back_end_pushes_to_a_user_and_keeps_nothing(server: Server, ann: Account) -> None:
+    with chatting(server.ws, ann) as one:
+        v1.good(server.http, "push", {"app": "gochat", "user": ann[0], "sender": "shop", "text": "now"})
+        found = pushed(one.output())
+        assert (found.text, found.seq, found.sender) == ("now", 0, 0)
+        assert one.catch_up() == []
+
+
+def test_it_is_all_there_after_a_kill(launch: Launch, door: str) -> None:
+    server = launch(door, apps={"gochat": {}})
+    ann, bob = register(server.http), register(server.http)
+    with chatting(server.ws, ann) as one:
+        for number in range(1, 21):
+            one.single(number, int(bob[0]), f"t{number}")
+        seqs = [acked(one.output())[1] for _ in range(20)]
+        server.process.kill()
+        server.process.wait()
+    again = Server(server.folder, config={"apps": {"gochat": {}}}, door=door)
+    try:
+        with chatting(again.ws, bob) as two:
+            assert [said.seq for said in two.missed] == seqs
+    finally:
+        again.stop()
+
+
+def test_the_originals_own_configuration_opens_its_ports(launch: Launch, door: str) -> None:
+    server = launch(
+        door,
+        app={"http_server_port": 0, "websocket_server_port": 0, "worker_pool_size": 10, "heartbeattime": 600},
+        mysql={"dns": "root:root@tcp(127.0.0.1:3306)/gochat"},
+        log={"target": "console", "level": "debug"},
+    )
+    extra = re.findall(r"^  extra (\d+) +http://([0-9.]+):(\d+)", server.output, re.MULTILINE)
+    http, websocket = (Address(host, int(port)) for _, host, port in extra)
+    ann = register(http)
+    with chatting(websocket, ann) as one:
+        one.single(1, 1, "to myself or to the first")
+        one.silent()
+    assert "mysql.dns has no effect" in server.log_text + server.output
+
+
+def test_a_connection_through_which_nothing_passes_is_closed(launch: Launch, door: str) -> None:
+    server = launch(
+        door,
+        apps={"gochat": {}},
+        websocket={"protobuf_silent_seconds": 1.0, "sweep_seconds": 0.2, "close_seconds": 1},
+    )
+    ann, bob = register(server.http), register(server.http)
+    with chatting(server.ws, ann) as one, chatting(server.ws, bob) as two:
+        began = monotonic()
+        number = 0
+        while monotonic() < began + 2:
+            number += 1
+            two.single(number, one.id, "still here")
+            acked(two.output())
+            pushed(one.output())
+        one.closed_with(4001)
+        two.closed_with(4001)
