@@ -1,0 +1,87 @@
+"""The protobuf dialect across nodes: whoever is connected where, each is told once, and in order."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import eventually
+
+from .clusters import Nodes, nodes_of
+from .gochat import form, register
+from .protobuf import acked, chatting, pushed, visiting
+from .protobuf import login as login_frame
+from .raw import PING, PONG, frame
+
+PLACES = [(0, 1), (1, 0), (0, 0)]
+"""Where the sender is connected, and where the receiver."""
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    """Two nodes, one a door, with one folder of data."""
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as two:
+        yield two
+
+
+@pytest.mark.parametrize(("here", "there"), PLACES)
+def test_one_sends_to_another_on_whichever_node(nodes: Nodes, here: int, there: int) -> None:
+    ann, bob = register(nodes.http[here]), register(nodes.http[there])
+    with chatting(nodes.ws[here], ann) as one, chatting(nodes.ws[there], bob) as two:
+        for number in range(1, 31):
+            one.single(number, two.id, f"t{number}")
+        seqs = [acked(one.output())[1] for _ in range(30)]
+        told = [pushed(two.output()) for _ in range(30)]
+        assert [said.seq for said in told] == seqs == sorted(seqs)
+        assert [said.text for said in told] == [f"t{number}" for number in range(1, 31)]
+        two.silent()
+
+
+def test_a_group_is_told_on_all_nodes_each_member_once_and_in_one_order(nodes: Nodes) -> None:
+    accounts = [register(nodes.http[index % 2]) for index in range(6)]
+    fields = {"name": "us", "ids": [id for id, _ in accounts]}
+    with ExitStack() as stack:
+        chatters = [
+            stack.enter_context(chatting(nodes.ws[index % 2], account))
+            for index, account in enumerate(accounts)
+        ]
+        answer = form(nodes.http[0], "/group/create", fields, accounts[0][1]).json
+        group = int(answer["data"]["id"])
+        for number in range(1, 11):
+            for one in chatters:
+                one.group(number, group, f"{one.id}: {number}")
+        streams = []
+        for one in chatters:
+            stream = []
+            while len(stream) < 60:
+                output = one.output()
+                stream.append(pushed(output).seq if output.kind == 3 else acked(output)[1])
+            one.silent()
+            streams.append(stream)
+        assert all(stream == streams[0] == sorted(set(stream)) for stream in streams)
+
+
+def test_a_user_who_is_online_on_one_node_is_refused_on_the_other(nodes: Nodes) -> None:
+    ann = register(nodes.http[0])
+    with chatting(nodes.ws[0], ann) as one, visiting(nodes.ws[1]) as two:
+        two.tell(login_frame(ann[1]))
+        assert one.frame().opcode == PING
+        one.send(frame(PONG, b""))
+        two.closed_with(4501)
+        one.silent()
+
+    def comes() -> bool:
+        with visiting(nodes.ws[1]) as three:
+            three.tell(login_frame(ann[1]))
+            return three.unasked().opcode == 2
+
+    eventually(comes)
+
+
+def test_what_was_sent_on_one_node_is_found_on_the_other(nodes: Nodes) -> None:
+    ann, bob = register(nodes.http[0]), register(nodes.http[1])
+    with chatting(nodes.ws[0], ann) as one:
+        one.single(1, int(bob[0]), "later")
+        seq = acked(one.output())[1]
+    with chatting(nodes.ws[1], bob) as two:
+        assert [(said.seq, said.text) for said in two.missed] == [(seq, "later")]
