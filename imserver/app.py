@@ -21,6 +21,7 @@ from imserver import errors
 from imserver.api.reply import HEADER_LIST
 from imserver.api.stream_view import create_stream_view
 from imserver.api.style import CMD, PROBLEM
+from imserver.api.upload_view import create_upload_view
 from imserver.api.views import ROUTED_PATHS, STYLES, as_request, create_api, to_response
 from imserver.doors import LISTENER_KEY
 from imserver.logs import request_id
@@ -60,6 +61,7 @@ def create_app(node: Node) -> Flask:
     app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
     app.register_blueprint(create_api(node.api))
     app.register_blueprint(create_stream_view(node.streams))
+    app.register_blueprint(create_upload_view(node.api))
     app.register_blueprint(create_pages(node))
     _Requests(node).register(app)
     for path in sorted(WEBSOCKET_PATHS):

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from imserver.api.call import Api
 from imserver.api.fast import fast_routes
+from imserver.api.v1.uploads import STREAMED
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.logs import RequestLog
@@ -135,6 +136,7 @@ class Doors:
             self.admit,
             self._ws_dialects[name],
             self._streams_at(name),
+            frozenset() if name == "websocket" else STREAMED,
         )
         self._fronts.append(front)
         loop = get_hub().loop
@@ -158,6 +160,7 @@ class Doors:
             limits.handshake_seconds,
             limits.keepalive_seconds,
             self._streams_at(name),
+            frozenset() if name == "websocket" else STREAMED,
         )
         door.start()
         self._wsgi_doors.append(door)

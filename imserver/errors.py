@@ -20,6 +20,10 @@ class StorageUnavailable(ImserverError):
     """The database does not answer, or not in time. Temporary: what was asked may be asked again."""
 
 
+class MediaUnavailable(ImserverError):
+    """The place where uploaded files are kept does not do what it is asked. Temporary."""
+
+
 # --- WebSocket close codes ----------------------------------------------------------------------------------
 
 
@@ -186,6 +190,25 @@ HTTP_BANNED: Final = HttpProblem(403, "banned", "The user is banned for a time."
 HTTP_ALREADY_ONLINE: Final = HttpProblem(
     409, "already_online", "The user is online on another connection.", False
 )
+HTTP_WRONG_LOGIN: Final = HttpProblem(401, "wrong_login", "The phone number or the password is wrong.", False)
+HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
+    403, "registration_closed", "Nobody may register (accounts.registration).", False
+)
+HTTP_ROLE_TOO_LOW: Final = HttpProblem(403, "role_too_low", "The member's role does not allow this.", False)
+HTTP_UNKNOWN_ACCOUNT: Final = HttpProblem(404, "unknown_account", "There is no such account.", False)
+HTTP_UNKNOWN_GROUP: Final = HttpProblem(
+    404, "unknown_group", "There is no such group, or the user is no member of it.", False
+)
+HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.", False)
+HTTP_PHONE_TAKEN: Final = HttpProblem(
+    409, "phone_taken", "There is an account with this phone number already.", False
+)
+HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
+    409, "too_many_friends", "One of the two would have more friends than accounts.friends.", False
+)
+HTTP_TOO_MANY_MEMBERS: Final = HttpProblem(
+    409, "too_many_members", "The group would have more members than accounts.group_members.", False
+)
 HTTP_UNKNOWN_APP: Final = HttpProblem(404, "unknown_app", "There is no app of this name.", False)
 HTTP_UNKNOWN_CONNECTION: Final = HttpProblem(
     404, "unknown_connection", "No connection of this app has this id.", False
@@ -201,6 +224,29 @@ HTTP_TOO_MANY_APPS: Final = HttpProblem(
     409, "too_many_apps", "limits.registered_apps apps are registered already.", False
 )
 HTTP_BODY_TOO_LARGE: Final = HttpProblem(413, "body_too_large", "The body is over limits.body_bytes.", False)
+HTTP_FILE_TOO_LARGE: Final = HttpProblem(
+    413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind.", False
+)
+HTTP_LENGTH_REQUIRED: Final = HttpProblem(
+    411, "length_required", "An upload says its Content-Length, and is not empty.", False
+)
+HTTP_QUOTA_EXCEEDED: Final = HttpProblem(
+    403, "quota_exceeded", "The user would keep more than uploads.quota_bytes.", False
+)
+HTTP_UNKNOWN_UPLOAD: Final = HttpProblem(404, "unknown_upload", "There is no file of this id.", False)
+HTTP_KIND_REFUSED: Final = HttpProblem(
+    415,
+    "kind_refused",
+    "Files of this content are not taken, or the file is not what it is said to be.",
+    False,
+)
+HTTP_RANGE: Final = HttpProblem(416, "range_not_satisfiable", "The file has no such bytes.", False)
+HTTP_DISK_FULL: Final = HttpProblem(
+    507, "disk_full", "The disk would have less than uploads.min_free_bytes.", True
+)
+HTTP_MEDIA_UNAVAILABLE: Final = HttpProblem(
+    503, "media_unavailable", "The place where files are kept does not answer.", True
+)
 HTTP_URI_TOO_LONG: Final = HttpProblem(414, "uri_too_long", "The address is over limits.header_bytes.", False)
 HTTP_UNKNOWN_ENCODING: Final = HttpProblem(
     415, "unknown_encoding", "A body comes as it is, or with Content-Encoding: gzip.", False
@@ -243,6 +289,15 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_NOT_ALLOWED,
         HTTP_BANNED,
         HTTP_ORIGIN_REFUSED,
+        HTTP_WRONG_LOGIN,
+        HTTP_REGISTRATION_CLOSED,
+        HTTP_ROLE_TOO_LOW,
+        HTTP_UNKNOWN_ACCOUNT,
+        HTTP_UNKNOWN_GROUP,
+        HTTP_UNKNOWN_MEMBER,
+        HTTP_PHONE_TAKEN,
+        HTTP_TOO_MANY_FRIENDS,
+        HTTP_TOO_MANY_MEMBERS,
         HTTP_UNKNOWN_APP,
         HTTP_UNKNOWN_CONNECTION,
         HTTP_NOT_FOUND,
@@ -253,6 +308,14 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_APP_CONFIGURED,
         HTTP_TOO_MANY_APPS,
         HTTP_BODY_TOO_LARGE,
+        HTTP_FILE_TOO_LARGE,
+        HTTP_LENGTH_REQUIRED,
+        HTTP_QUOTA_EXCEEDED,
+        HTTP_UNKNOWN_UPLOAD,
+        HTTP_KIND_REFUSED,
+        HTTP_RANGE,
+        HTTP_DISK_FULL,
+        HTTP_MEDIA_UNAVAILABLE,
         HTTP_URI_TOO_LONG,
         HTTP_UNKNOWN_ENCODING,
         HTTP_ID_REUSED,

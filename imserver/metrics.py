@@ -66,6 +66,10 @@ class Metrics:
         "streams",
         "sweeps",
         "swept",
+        "downloads",
+        "upload_bytes",
+        "uploads",
+        "uploads_refused",
     )
 
     def __init__(self) -> None:
@@ -96,6 +100,10 @@ class Metrics:
         self.slow_readers = 0
         self.sweeps = 0
         self.swept = 0
+        self.downloads = 0
+        self.upload_bytes = 0
+        self.uploads = 0
+        self.uploads_refused = 0
 
     def closed(self, code: int) -> None:
         """Count one connection that ended with close code ``code`` (1006: without a close frame)."""

@@ -231,6 +231,7 @@ class Node(Parts):
         self.poller.close()
         self.request_log.flush()
         self.accounts.close()
+        self.uploads.close()
         self.store.close()
         self.data.stop()
         self._stopped.set()

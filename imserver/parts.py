@@ -58,6 +58,8 @@ from imserver.services.sessions import Sessions
 from imserver.services.streams import EventStreams
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
+from imserver.services.tokens import BadToken, Claims
+from imserver.services.uploads import Uploads
 from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
 from imserver.storage.accounts import KeptAccounts
@@ -143,6 +145,7 @@ class Parts:
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
         self.logins.prepare()
+        self.uploads = self._make_uploads()
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -284,6 +287,20 @@ class Parts:
         self.publishing.on_absent = self.webhooks.absent
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
         self.publisher = Publisher(limits.body_bytes)
+
+    def _make_uploads(self) -> Uploads:
+        config = self.config
+
+        def account(token: str) -> Claims | None:
+            try:
+                session = self.accounts.holder(token)
+            except BadToken:
+                return None
+            return Claims(session.account.user, session.account.app, session.expires_at)
+
+        uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
+        uploads.holders += [self.logins.holder, account]
+        return uploads
 
     def _make_accounts(self, secret: bytes) -> None:
         """People who register here, and whom they know."""

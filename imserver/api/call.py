@@ -35,6 +35,7 @@ from imserver.services.removals import Removals
 from imserver.services.rooms import Rooms
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
+from imserver.services.uploads import Uploads
 from imserver.services.webhooks import Webhooks
 from imserver.transport.fast import FastRequest
 
@@ -105,6 +106,8 @@ class Services(Protocol):
     def logins(self) -> Logins: ...
     @property
     def webhooks(self) -> Webhooks: ...
+    @property
+    def uploads(self) -> Uploads: ...
     @property
     def allowed(self) -> AllowLists: ...
     @property

@@ -163,12 +163,23 @@ def curl_of(address: str, method: str, path: str, operation: Document) -> str:
     body = operation.get("requestBody", {}).get("content", {}).get("application/json")
     if body is not None:
         words.append("-d " + shlex.quote(json.dumps(_example(body), ensure_ascii=False)))
+    elif "requestBody" in operation:
+        words.append("--data-binary @" + shlex.quote(_name_of_file(operation)))
     elif method == "post":
         words.append("-X POST")
     query = urlencode(
         {each["name"]: each["example"] for each in operation["parameters"] if _is_in_query(each)}, safe=":,"
     )
+    for each in operation["parameters"]:
+        if each["in"] == "path":
+            path = path.replace(f"{{{each['name']}}}", each["example"])
     return " ".join([*words, shlex.quote(f"{address}{path}{'?' if query else ''}{query}")])
+
+
+def _name_of_file(operation: Document) -> str:
+    """What the example calls the file that it sends."""
+    names = [each["example"] for each in operation["parameters"] if each["name"] == "name"]
+    return names[0] if names else "file"
 
 
 def _is_in_query(parameter: Document) -> bool:

@@ -30,10 +30,10 @@ def shown() -> set[tuple[str, str]]:
     for block in blocks(PUSH, "console"):
         for command, _ in exchanges(block.text):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
-            posts = bool({"-d", "--data-urlencode"} & set(words))
+            posts = bool({"-d", "--data-urlencode", "--data-binary"} & set(words))
             for word in words:
                 if match := re.match(r"http://127\.0\.0\.1:8080(/[^?]*)", word):
-                    found.add(("POST" if posts else "GET", match[1]))
+                    found.add(("POST" if posts else "GET", match[1].replace("$ID", "{id}")))
     return found
 
 

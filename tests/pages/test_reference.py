@@ -106,10 +106,14 @@ def test_it_says_whether_a_key_is_needed(client: FlaskClient) -> None:
 def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any) -> None:
     words = shlex.split(curl_of("http://127.0.0.1:8080", method, path, operation))
     assert words[0] == "curl"
-    assert words[-1].startswith(f"http://127.0.0.1:8080{path}")
-    assert ("-d" in words) == (method == "post")
+    plain = path
     for parameter in operation["parameters"]:
-        assert not parameter["required"] or f"{parameter['name']}=" in words[-1]
+        if parameter["in"] == "path":
+            plain = plain.replace("{%s}" % parameter["name"], parameter["example"])
+    assert words[-1].startswith(f"http://127.0.0.1:8080{plain}")
+    assert bool({"-d", "--data-binary"} & set(words)) == (method == "post")
+    for parameter in operation["parameters"]:
+        assert parameter["in"] == "path" or not parameter["required"] or f"{parameter['name']}=" in words[-1]
 
 
 @pytest.mark.parametrize(

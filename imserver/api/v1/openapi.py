@@ -24,8 +24,13 @@ TAGS: Final = {
     "presence": "Who is online, where, and since when.",
     "rooms": "Live sets of connections that are published to together.",
     "sessions": "End sessions, and keep users out.",
+    "accounts": "People who register with a phone number and a password. Asked with the account's own token, or "
+    "by a back end whose key has the scope `admin`.",
+    "friends": "Who asked whom, who is a friend, who is kept away.",
+    "groups": "Stored sets of members, whose messages are stored, too.",
     "apps": "The tenants of this server: nothing crosses from one app to another.",
     "events": "Receive without a WebSocket.",
+    "uploads": "Files that users send each other.",
     "document": "This interface, described.",
 }
 """The chapters of the document, in their order."""
@@ -38,6 +43,7 @@ RATE_HEADERS: Final = (
     Header("RateLimit-Remaining", "How many of them are left.", "integer", 999),
     Header("RateLimit-Reset", "Seconds until all of them are there again.", "integer", 1),
 )
+_BINARY: Final = "application/octet-stream"
 _ALWAYS: Final = (errors.HTTP_BAD_REQUEST, errors.HTTP_INTERNAL_ERROR, errors.HTTP_BUSY)
 _KEYED: Final = (errors.HTTP_UNAUTHORIZED, errors.HTTP_TOO_MANY_REQUESTS)
 _SCOPED: Final = (errors.HTTP_FORBIDDEN,)
@@ -151,6 +157,8 @@ def _operation(
         "parameters": _parameters(row, schemas),
         "responses": _responses(row, references),
     }
+    if row.binary:
+        described["requestBody"] = {"required": True, "content": {_BINARY: {"schema": {}}}}
     if row.body is not None:
         content: dict[str, Any] = {"schema": {**references[row.body], **row.rules}}
         if row.example_body is not None:
@@ -161,11 +169,17 @@ def _operation(
 
 def operation_id(row: Operation) -> str:
     """The name of an operation for programs that are made from the document: ``post_rooms_join``."""
-    return "_".join([row.method.lower(), *row.path.replace(".", "/").split("/")[3:]])
+    path = row.path.replace(".", "/").replace("{", "by_").replace("}", "")
+    return "_".join([row.method.lower(), *path.split("/")[3:]])
 
 
 def _parameters(row: Operation, schemas: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
-    found = []
+    found: list[dict[str, Any]] = []
+    if row.path_id is not None:
+        schema = msgspec.json.schema(row.path_id)
+        meaning = schema.pop("description", "")
+        place = {"name": "id", "in": "path", "required": True, "example": (row.example_query or {})["id"]}
+        found.append({**place, "schema": schema, "description": meaning})
     if row.query is not None:
         schema = schemas[row.query.__name__]
         examples = row.example_query or {}

@@ -69,3 +69,7 @@ class Operation(Struct, frozen=True):
     example_answer: Any = None
     content_type: str = JSON
     hot: bool = True
+    binary: bool = False
+    """The body is a file as it is."""
+    path_id: Any = None
+    """The type of ``{id}`` in the path."""

@@ -13,7 +13,19 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import PROBLEM
-from imserver.api.v1 import apps, events, operate, presence, publisher, push, rooms
+from imserver.api.v1 import (
+    accounts,
+    apps,
+    events,
+    friends,
+    groups,
+    operate,
+    presence,
+    publisher,
+    push,
+    rooms,
+    uploads,
+)
 from imserver.api.v1.batch import batch_of
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import reply
@@ -82,11 +94,15 @@ _SINGLE: Final = (
     *push.OPERATIONS,
     *presence.OPERATIONS,
     *rooms.OPERATIONS,
+    *accounts.OPERATIONS,
+    *friends.OPERATIONS,
+    *groups.OPERATIONS,
     *operate.OPERATIONS,
     *apps.OPERATIONS,
+    *uploads.OPERATIONS,
 )
 OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *publisher.OPERATIONS, *_DOCUMENT)
 """What :func:`imserver.api.routes.answer` answers."""
-DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.OPERATIONS)
+DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.OPERATIONS, *uploads.STREAMS)
 """The same, and what is answered elsewhere: streams and WebSockets."""
 ROUTES: Final = routes_of(OPERATIONS)

@@ -1,0 +1,107 @@
+"""Thumbnails of pictures, made by Pillow in a native thread of their own, one at a time.
+
+Pictures come from strangers: only the formats that we know are read, the size is looked at before anything
+is unpacked, and a picture that would take too much memory gets no thumbnail.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Final
+
+from gevent.threadpool import ThreadPool
+from msgspec import Struct
+
+MAX_PIXELS: Final = 16_000_000
+"""Of a picture that has to be unpacked whole: 64 MB then."""
+MAX_JPEG_PIXELS: Final = 64_000_000
+"""Of a JPEG, which is unpacked at an eighth of its size where that will do."""
+_FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
+_MODULES: Final = (
+    "PIL.ImageOps",
+    "PIL.JpegImagePlugin",
+    "PIL.PngImagePlugin",
+    "PIL.GifImagePlugin",
+    "PIL.WebPImagePlugin",
+)
+_ORIENTATION: Final = 0x0112
+_TURNED: Final = range(5, 9)
+_QUALITY: Final = 80
+
+
+class Picture(Struct, frozen=True):
+    """What a picture measures, as it is shown; ``thumbnail`` is the media type of the one that was made."""
+
+    width: int
+    height: int
+    thumbnail: str = ""
+
+
+class Thumbnails:
+    """Owner of the thread. ``pixels``: the longer side of a thumbnail; 0: none are made."""
+
+    def __init__(self, pixels: int) -> None:
+        self._pixels = pixels
+        self._pool: ThreadPool | None = None
+
+    def look(self, path: Path, kind: str, target: Path) -> Picture | None:
+        """Measure the picture at ``path``, of media type ``kind``, and write its thumbnail to ``target``.
+
+        None if it cannot be read: then it is no picture. Switches.
+        """
+        if self._pool is None:
+            # Loaded here because it costs 5 MB that a node without uploads need not pay; and all of it by the
+            # loop, for threads that import may wait for each other.
+            for name in _MODULES:
+                import_module(name)
+            images: Any = import_module("PIL.Image")
+            images.MAX_IMAGE_PIXELS = None  # ours are above
+            self._pool = ThreadPool(1)
+
+        def work() -> Picture | None:
+            try:
+                return _look(path, _FORMATS[kind], target, self._pixels)
+            except Exception:  # whatever a broken picture makes of Pillow
+                return None
+
+        return self._pool.spawn(work).get()
+
+    def close(self) -> None:
+        """End the thread, if it is idle."""
+        if self._pool is not None:
+            self._pool.kill()
+
+
+def _look(path: Path, form: str, target: Path, pixels: int) -> Picture | None:
+    from PIL import Image, ImageOps
+
+    with Image.open(path, formats=(form,)) as image:
+        width, height = image.size
+        turned = form == "JPEG" and image.getexif().get(_ORIENTATION, 1) in _TURNED
+        shown = (height, width) if turned else (width, height)
+        limit = MAX_JPEG_PIXELS if form == "JPEG" else MAX_PIXELS
+        if not pixels or width * height > limit:
+            return Picture(*shown)
+        image.draft("RGB", (pixels * 2, pixels * 2))
+        try:
+            return Picture(*shown, _write(ImageOps.exif_transpose(image), pixels, target))
+        except Exception:  # cut off, or broken behind its head: it is shown as far as it goes
+            target.unlink(missing_ok=True)
+            return Picture(*shown)
+
+
+def _write(image: object, pixels: int, target: Path) -> str:
+    """Write a thumbnail without anything but its pixels; its media type."""
+    from PIL import Image
+
+    assert isinstance(image, Image.Image)
+    clear = image.has_transparency_data
+    small = image.convert("RGBA" if clear else "RGB")
+    small.thumbnail((pixels, pixels))
+    small.info.clear()
+    if clear:
+        small.save(target, "PNG", optimize=True)
+        return "image/png"
+    small.save(target, "JPEG", quality=_QUALITY)
+    return "image/jpeg"

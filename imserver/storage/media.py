@@ -1,0 +1,157 @@
+"""Uploaded files in a directory.
+
+Reading and writing files is not cooperative: a disk that is busy would hold up the loop. So all of it is done
+in a few native threads, while the greenlet that asked waits.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final, TypeVar
+
+from gevent.threadpool import ThreadPool
+
+from imserver.errors import MediaUnavailable
+
+T = TypeVar("T")
+
+PIECE_BYTES: Final = 65536
+"""What is read or written at once."""
+THREADS: Final = 4
+_STALE_SECONDS: Final = 86400.0
+_INCOMING: Final = "incoming"
+
+
+class Files:
+    """Does what touches files, off the loop. Owner of the threads."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPool(THREADS)
+
+    def do(self, function: Callable[..., T], *arguments: object) -> T:
+        """What ``function`` returns, or raises. Switches; what was begun is finished even if nobody waits."""
+
+        returned: list[T] = []
+
+        def outcome() -> BaseException | None:
+            # What is raised out of a thread by itself would be printed by the loop, too.
+            try:
+                returned.append(function(*arguments))
+            except BaseException as error:
+                return error
+            return None
+
+        error = self._pool.spawn(outcome).get()
+        if error is not None:
+            raise error
+        return returned[0]
+
+    def close(self) -> None:
+        """End the threads that are idle."""
+        self._pool.kill()
+
+
+class Directory:
+    """Files under ``root``, in folders by the beginning of their names. Owner of what is under ``root``."""
+
+    place = ""
+
+    def __init__(self, root: Path, files: Files) -> None:
+        self.root = root
+        self._files = files
+
+    def incoming(self) -> Path:
+        """The folder for files that are still arriving, made if need be. Raises MediaUnavailable."""
+        try:
+            return self._files.do(self._make_incoming)
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def _make_incoming(self) -> Path:
+        folder = self.root / _INCOMING
+        if not folder.is_dir():
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return folder
+
+    def sweep(self) -> int:
+        """Remove what a node that was killed has left half written; how many that was."""
+        return self._files.do(self._sweep)
+
+    def _sweep(self) -> int:
+        long_ago, removed = time.time() - _STALE_SECONDS, 0
+        for path in (self.root / _INCOMING).glob("*"):
+            try:
+                if path.stat().st_mtime < long_ago:
+                    path.unlink()
+                    removed += 1
+            except FileNotFoundError:  # another node was quicker
+                continue
+        return removed
+
+    def free_bytes(self) -> int:
+        """What the disk has left. Raises MediaUnavailable."""
+        try:
+            return self._files.do(lambda: shutil.disk_usage(self.root).free)
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def put(self, name: str, path: str, _size: int, _sha256: str, _kind: str) -> None:
+        """Move a finished file to its place; it survives a power cut once this returns."""
+        try:
+            self._files.do(self._move, Path(path), self._path(name))
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def _move(self, source: Path, target: Path) -> None:
+        with source.open("rb") as file:
+            os.fsync(file.fileno())
+        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        source.replace(target)
+        for folder in (target.parent, target.parent.parent):
+            descriptor = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+
+    def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        try:
+            file = self._files.do(self._path(name).open, "rb")
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _unavailable(error) from None
+        return self._pieces(file.fileno(), file.close, first, last)
+
+    def _pieces(self, descriptor: int, close: Callable[[], None], first: int, last: int) -> Iterator[bytes]:
+        try:
+            while first <= last:
+                piece = self._files.do(os.pread, descriptor, min(PIECE_BYTES, last + 1 - first), first)
+                if not piece:
+                    raise MediaUnavailable("a file is shorter than it was")
+                first += len(piece)
+                yield piece
+        finally:
+            close()
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        try:
+            self._files.do(lambda: self._path(name).unlink(missing_ok=True))
+        except OSError as error:
+            raise _unavailable(error) from None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _path(self, name: str) -> Path:
+        return self.root / name[:2] / name
+
+
+def _unavailable(error: OSError) -> MediaUnavailable:
+    return MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}")

@@ -1,0 +1,142 @@
+"""Uploaded files in a bucket of S3, or of what speaks its protocol (MinIO, Ceph, R2 and others)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from http import HTTPStatus
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from imserver.errors import MediaUnavailable
+from imserver.settings import UploadSettings
+from imserver.storage.media import PIECE_BYTES, Files
+from imserver.storage.sigv4 import EMPTY_SHA256, Credentials, canonical_path, signed_headers
+
+if TYPE_CHECKING:
+    from urllib3 import PoolManager
+
+log = logging.getLogger(__name__)
+
+_CONNECTIONS: Final = 32
+_TRIES: Final = 3
+"""For what may be repeated: everything here."""
+
+
+class Bucket:
+    """One bucket. Owner of the connections to it.
+
+    Its address names the bucket in the path (``http://host/bucket/name``), which all servers understand.
+    """
+
+    place = "s3"
+
+    def __init__(self, settings: UploadSettings, files: Files) -> None:
+        self._files = files
+        address = urlsplit(settings.s3_url)
+        self._origin = f"{address.scheme}://{address.netloc}"
+        self._host = address.netloc
+        self._folder = f"{address.path.rstrip('/')}/{settings.s3_bucket}/{settings.s3_prefix}"
+        self._credentials = Credentials(settings.s3_access_key, settings.s3_secret_key, settings.s3_region)
+        self._seconds = settings.s3_seconds
+        self._connections: PoolManager | None = None
+
+    def put(self, name: str, path: str, size: int, sha256: str, kind: str) -> None:
+        """Send a file. Raises MediaUnavailable unless the bucket says that it has it."""
+        headers = {"content-type": kind, "content-length": str(size)}
+        self._answered("PUT", name, headers, (200,), sha256, path).drain_conn()
+
+    def get(self, name: str, first: int, last: int) -> Iterator[bytes]:
+        """The bytes from ``first`` to ``last``. Raises FileNotFoundError, MediaUnavailable."""
+        if last < first:
+            return iter(())
+        answer = self._answered("GET", name, {"range": f"bytes={first}-{last}"}, (206, 404))
+        if answer.status == 404:
+            answer.drain_conn()
+            raise FileNotFoundError(name)
+        return _pieces(answer, last + 1 - first)
+
+    def delete(self, name: str) -> None:
+        """Forget it. Raises MediaUnavailable."""
+        self._answered("DELETE", name, {}, (200, 204, 404)).drain_conn()
+
+    def _answered(
+        self,
+        method: str,
+        name: str,
+        headers: dict[str, str],
+        wanted: tuple[int, ...],
+        sha256: str = EMPTY_SHA256,
+        path: str = "",
+    ) -> Any:
+        """An answer with one of these statuses; asked for again if the bucket fails, or is not reached."""
+        failure = ""
+        for _ in range(_TRIES):
+            try:
+                answer = self._ask(method, name, headers, sha256, path)
+            except MediaUnavailable as error:
+                failure = str(error)
+                continue
+            if answer.status in wanted:
+                return answer
+            answer.drain_conn()
+            failure = f"status {answer.status}"
+            if answer.status < HTTPStatus.INTERNAL_SERVER_ERROR:
+                break
+        log.error("the bucket at %s refused a %s: %s", self._host, method, failure)
+        raise MediaUnavailable(f"the bucket does not do what it is asked: {failure}")
+
+    def close(self) -> None:
+        """End the idle connections."""
+        if self._connections is not None:
+            self._connections.clear()
+
+    def _ask(self, method: str, name: str, headers: dict[str, str], sha256: str, file: str) -> Any:
+        # Loaded here because a node that keeps nothing in a bucket need not pay for it.
+        from urllib3 import PoolManager, Timeout
+        from urllib3.exceptions import HTTPError
+
+        if self._connections is None:
+            timeout = Timeout(connect=self._seconds, read=self._seconds)
+            self._connections = PoolManager(4, maxsize=_CONNECTIONS, retries=False, timeout=timeout)
+        path = canonical_path(self._folder + name)
+        signed = signed_headers(method, self._host, path, headers, sha256, self._credentials)
+        try:
+            return self._connections.request(
+                method,
+                self._origin + path,
+                headers=signed,
+                body=self._content(file) if file else None,
+                redirect=False,
+                preload_content=False,
+            )
+        except (HTTPError, OSError) as error:
+            raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
+
+    def _content(self, path: str) -> Iterator[bytes]:
+        file: IO[bytes] = self._files.do(Path(path).open, "rb")
+        try:
+            while piece := self._files.do(file.read, PIECE_BYTES):
+                yield piece
+        finally:
+            file.close()
+
+
+def _pieces(answer: Any, size: int) -> Iterator[bytes]:
+    from urllib3.exceptions import HTTPError
+
+    try:
+        while size:
+            piece: bytes = answer.read(min(PIECE_BYTES, size), decode_content=False)
+            if not piece:
+                raise MediaUnavailable("the bucket gave less than it said")
+            size -= len(piece)
+            yield piece
+    except (HTTPError, OSError) as error:
+        raise MediaUnavailable(f"{type(error).__name__}: {error}") from None
+    finally:
+        if size:  # the rest would be taken for the beginning of the next answer
+            answer.close()
+        else:
+            answer.release_conn()

@@ -1,0 +1,118 @@
+"""Rows of uploaded files, on every engine: the quota holds, however many come at once."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from sqlalchemy import Connection
+
+from imserver.storage import upload_rows
+from imserver.storage.store import Store
+from imserver.storage.upload_contract import Upload, Usage
+from tests.support import clean_environment
+
+from .conftest import OpenStore
+
+# In a process of its own, patched as a server is. Prints how many of twelve were kept, and what is kept then.
+CROWD = """
+from gevent import monkey; monkey.patch_all()
+import sys
+import gevent
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+url, folder, before = sys.argv[1:]
+store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)
+store.start()
+from imserver.storage import upload_rows
+from imserver.storage.upload_contract import Upload
+def add(number):
+    row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
+    return store.write(lambda connection: upload_rows.add(connection, row, 500))
+for number in range(int(before)):
+    assert add(100 + number)
+crowd = [gevent.spawn(add, number) for number in range(12)]
+gevent.joinall(crowd, raise_error=True)
+usage = store.read(lambda connection: upload_rows.usage(connection, "101", "ann"))
+print(sum(each.value for each in crowd), usage.bytes, usage.files)
+store.close()
+"""
+
+ROW = Upload(
+    id="a" * 32,
+    app="101",
+    user="ann",
+    kind="picture",
+    type="image/png",
+    name="猫.png",
+    bytes=90,
+    sha256="0" * 64,
+    created=1_700_000_000_000,
+    place="",
+    width=8,
+    height=6,
+    thumbnail_bytes=10,
+    thumbnail_type="image/jpeg",
+)
+
+
+def made(store: Store, number: int, quota: int = 0, **fields: object) -> bool:
+    """A file like the first, with an id of its own."""
+    row = msgspec.structs.replace(ROW, id=f"{number:032}", **fields)
+    return store.write(lambda connection: upload_rows.add(connection, row, quota))
+
+
+def usage(store: Store, user: str = "ann") -> Usage:
+    return store.read(lambda connection: upload_rows.usage(connection, "101", user))
+
+
+def test_a_row_comes_back_as_it_was_kept(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    assert store.write(lambda connection: upload_rows.add(connection, ROW, 0))
+    assert store.read(lambda connection: upload_rows.find(connection, ROW.id)) == ROW
+    assert store.read(lambda connection: upload_rows.find(connection, ROW.id.upper())) is None
+
+
+def test_a_file_that_is_removed_gives_its_bytes_back(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    assert made(store, 1, quota=200)
+    assert made(store, 2, quota=200)
+    assert usage(store) == Usage(200, 2)
+    assert not made(store, 3, quota=200)
+    assert made(store, 4, quota=200, user="Ann")  # another user
+    gone = store.write(lambda connection: upload_rows.remove(connection, f"{1:032}"))
+    assert gone is not None
+    assert store.write(lambda connection: upload_rows.remove(connection, f"{1:032}")) is None
+    assert usage(store) == Usage(100, 1)
+    assert made(store, 3, quota=200)
+    assert not made(store, 5, quota=99, user="first")
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_quota_holds_for_files_that_come_at_once(url: str, tmp_path: Path, before: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CROWD, url, str(tmp_path), str(before)],
+        env=clean_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == [str(5 - before), "500", "5"], done.stderr
+
+
+def test_pages_go_from_the_newest_to_the_oldest_without_a_gap(url: str, open_store: OpenStore) -> None:
+    store = open_store(url)
+    for number in range(7):
+        assert made(store, number, created=1000 + number // 3)  # three in one millisecond
+    assert made(store, 100, user="bob")
+    seen: list[str] = []
+    place = (0, "")
+    while rows := store.read(lambda connection, place=place: _page(connection, place)):
+        seen += [row.id for row in rows]
+        place = (rows[-1].created, rows[-1].id)
+    assert seen == [f"{number:032}" for number in (6, 5, 4, 3, 2, 1, 0)]
+
+
+def _page(connection: Connection, place: tuple[int, str]) -> list[Upload]:
+    return upload_rows.page(connection, "101", "ann", place, 2)
