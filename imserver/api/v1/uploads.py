@@ -327,8 +327,8 @@ STREAMS: Final = (
         "uploads",
         "Upload a file",
         "The body is the file itself, with its Content-Length. What it is, its content says: a picture "
-        "(JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. Content-Type is not looked "
-        "at.\n\n"
+        "(JPEG, PNG, GIF, WebP), a voice message or music, a video, or some other file. "
+        "Content-Type is not looked at.\n\n"
         "For an API key with the scope `push`, or with the token of the user. Send the `url` of the answer "
         "in a message, with whatever else the receiver is to show.",
         query=UploadQuery,
