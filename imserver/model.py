@@ -75,9 +75,19 @@ class ChatSync(Struct, frozen=True, gc=False):
 
 
 class Resume(Login, frozen=True, gc=False):
-    """A login of a client that takes part in what is stored: ``cursor`` is the greatest id that it has."""
+    """A login of a client that takes part in what is stored: ``cursor`` is the greatest id that it has.
+
+    ``acks``: it acknowledges what it is told.
+    """
 
     cursor: int = 0
+    acks: bool = False
+
+
+class Ack(Struct, frozen=True, gc=False):
+    """The client has everything up to an id."""
+
+    id: int
 
 
 class Send(Struct, frozen=True, gc=False):
@@ -148,6 +158,7 @@ Command = (
     | Conversations
     | Read
     | Hide
+    | Ack
 )
 
 

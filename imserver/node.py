@@ -166,6 +166,7 @@ class Node(Parts):
         self._greenlets.append(gevent.spawn(self.store.run))
         self._greenlets.append(gevent.spawn(self.holding.run))
         self._greenlets.append(gevent.spawn(self.messaging.follower.run))
+        self._greenlets.append(gevent.spawn(self.messaging.wheel.run))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

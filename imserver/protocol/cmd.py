@@ -50,7 +50,7 @@ def _login(data: bytes) -> Login:
         device = ""
     device = well_formed(device) if device else ""
     if "cursor" in fields:
-        return Resume(str(app), user, token, device, id_in(fields, "cursor"))
+        return Resume(str(app), user, token, device, id_in(fields, "cursor"), fields.get("acks") is True)
     return Login(str(app), user, token, device)
 
 

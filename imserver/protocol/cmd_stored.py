@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from imserver import errors
-from imserver.model import Command, Conversations, Hide, History, Message, Read, Send, Sync
+from imserver.model import Ack, Command, Conversations, Hide, History, Message, Read, Send, Sync
 from imserver.protocol.forgiving import Refused, fields_of, text_in
 
 MAX_ID: Final = 2**63 - 1
@@ -130,6 +130,10 @@ def _read(data: bytes) -> Read:
     return Read(_needed_id(fields, "conversation"), _needed_id(fields, "id"))
 
 
+def _ack(data: bytes) -> Ack:
+    return Ack(_needed_id(fields_of(data), "id"))
+
+
 def _hide(data: bytes) -> Hide:
     ids = fields_of(data).get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= MAX_HIDDEN:
@@ -146,6 +150,7 @@ STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "conversations": _conversations,
     "read": _read,
     "hide": _hide,
+    "ack": _ack,
 }
 
 

@@ -11,6 +11,7 @@ from msgspec import UNSET, Struct, UnsetType, field
 from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.model import (
+    Ack,
     Command,
     Conversations,
     Hide,
@@ -24,6 +25,7 @@ from imserver.model import (
     Sync,
 )
 from imserver.protocol.cmd_stored import Shown, shown
+from imserver.services.acks import Acknowledger
 from imserver.services.dispatch import Dispatcher, Rule
 from imserver.services.messaging import Log, Messaging, Result
 from imserver.services.readers import Reader, message_of
@@ -137,6 +139,7 @@ class Correspondence:
             (Conversations, self.conversations),
             (Read, self.read),
             (Hide, self.hide),
+            (Ack, self.ack),
         ):
             dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
         dispatcher.rules[Send] = Rule(_honest(self.send), needs_session=True, answers=True)
@@ -198,10 +201,12 @@ class Correspondence:
             return True
 
         try:
-            anew = self._must_begin_anew(connection, command.cursor)
-            self._messaging.follow(connection, Reader(), live=False)
+            self._messaging.follow(connection, Acknowledger() if command.acks else Reader(), live=False)
             if not isinstance(connection.about, Reader):
                 return _MUST_SYNC
+            if isinstance(connection.about, Acknowledger):
+                connection.about.acked = connection.about.told = command.cursor
+            anew = self._must_begin_anew(connection, command.cursor)
             self._messaging.sync(connection, command.cursor, RECOVERED, recover)
         except StorageUnavailable:
             return _MUST_SYNC
@@ -210,9 +215,9 @@ class Correspondence:
     def sync(self, connection: Connection, command: Sync, answer: Answers) -> Reply | None:
         """A page of what was missed; with the last one the connection is told everything new. May switch."""
         app, user = _who(connection)
-        anew = self._must_begin_anew(connection, command.after)
         if not isinstance(connection.about, Reader):
             self._messaging.follow(connection, Reader(), live=False)
+        anew = self._must_begin_anew(connection, command.after)
         if not isinstance(connection.about, Reader):
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = self._messaging.page(app, user, command.after, command.limit)
@@ -230,7 +235,9 @@ class Correspondence:
         log, (app, _) = self._kept(), _who(connection)
         if not cursor:
             return False
-        return log is None or cursor < log.floor(app) or cursor > log.head(app)
+        if log is None or cursor < log.floor(app):
+            return True
+        return cursor > self._messaging.follower.position(app) and cursor > log.head(app)
 
     # --- being asked ----------------------------------------------------------------------------------------
 
@@ -257,6 +264,11 @@ class Correspondence:
         if log is None:
             return Reply(errors.REPLY_NO_DATA)
         log.set_read(app, user, command.conversation, command.id)
+        return _OK
+
+    def ack(self, connection: Connection, command: Ack) -> Reply:
+        """Remember that the client has everything up to an id."""
+        self._messaging.wheel.acked(connection, command.id)
         return _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:

@@ -14,10 +14,12 @@ from typing import Final, Protocol
 
 import gevent
 
+from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Message
+from imserver.services.acks import Acknowledger, AckWheel
 from imserver.services.follower import Follower
 from imserver.services.readers import GroupRooms, Reader, concerned, groups_at, message_of
 from imserver.storage.log_contract import Appended, Draft, Entry, Membership, Rejected
@@ -27,6 +29,10 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 50_000
 """Messages of an app that wait to be stored; more are refused for the moment."""
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Most bytes of their bodies."""
+MAX_HELD: Final = 1000
+"""Acknowledgements that wait for a connection to ask for what it missed; beyond, it is a slow reader."""
 BATCH_DRAFTS: Final = 2000
 """Most drafts that are handed to the log at once."""
 
@@ -64,10 +70,12 @@ class Log(Protocol):
 class _Line:
     """The drafts of one app that wait, and what is known of the transaction that is under way."""
 
-    __slots__ = ("own", "running", "storing", "waiting")
+    __slots__ = ("bytes", "own", "running", "storing", "waiting")
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Draft, Connection | None, Done]] = deque()
+        self.bytes = 0
+        """Of the bodies that wait."""
         self.running = False
         self.storing = False
         self.own: list[tuple[int, int, list[Entry]]] = []
@@ -91,6 +99,9 @@ class Messaging:
         self._kept = kept
         self.follower = Follower(kept, self._tell)
         self.rooms = GroupRooms()
+        self.wheel = AckWheel(self)
+        self._acknowledging = 0
+        """Connections in service whose clients acknowledge."""
         self.forward: Forward = lambda app, first, last, entries: None
         """Tells the other nodes what was stored here. Must not switch."""
         self._lines: dict[str, _Line] = {}
@@ -112,9 +123,11 @@ class Messaging:
         line = self._lines.get(app)
         if line is None:
             line = self._lines[app] = _Line()
-        if len(line.waiting) >= MAX_WAITING:
+        size = len(draft.body) + len(draft.meta)
+        if len(line.waiting) >= MAX_WAITING or line.bytes + size > MAX_WAITING_BYTES:
             done(StorageUnavailable("too much waits to be stored"))
             return
+        line.bytes += size
         line.waiting.append((draft, connection, done))
         if not line.running:
             line.running = True
@@ -125,8 +138,9 @@ class Messaging:
         try:
             while line.waiting:
                 batch = list(islice(line.waiting, BATCH_DRAFTS))
-                for _ in batch:
+                for draft, _, _ in batch:
                     line.waiting.popleft()
+                    line.bytes -= len(draft.body) + len(draft.meta)
                 self._store(app, line, batch)
         finally:
             line.running = False
@@ -173,7 +187,10 @@ class Messaging:
         """Say what became of a draft, behind what its sender has still to ask for."""
         reader = None if connection is None else connection.about
         if isinstance(reader, Reader) and isinstance(result, Appended) and not reader.live:
+            assert connection is not None
             reader.held = _with(reader.held, lambda: done(result))
+            if type(reader.held) is tuple and len(reader.held) > MAX_HELD:
+                connection.abandon(errors.CLOSE_SLOW_READER)
             return
         try:
             done(result)
@@ -218,7 +235,7 @@ class Messaging:
                     live.append(each)
                 elif type(held) is list:
                     held.append(message)
-            self._fanout.message(self._hub.apps[app], live, message)
+            self._push(app, live, message)
         if entry.kind == "leave":
             for user in concerned(entry):
                 self._note_change(app, user)
@@ -265,6 +282,7 @@ class Messaging:
             self._uncount(app)
             return position
         connection.about = reader
+        self._acknowledging += isinstance(reader, Acknowledger)
         if live:
             reader.held = None
         for conversation in groups_at(rows, position):
@@ -296,6 +314,7 @@ class Messaging:
         if isinstance(reader, Reader) and app is not None:
             self.rooms.leave_all(app, connection)
             connection.about = None
+            self._acknowledging -= isinstance(reader, Acknowledger)
             self._uncount(app)
 
     def _uncount(self, app: str) -> None:
@@ -359,9 +378,34 @@ class Messaging:
 
     def give(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Tell one connection what it missed. Never switches."""
-        app = self._hub.apps[connection.app or ""]
         for message in messages:
-            self._fanout.message(app, [connection], message)
+            self._push(connection.app or "", [connection], message)
+
+    def _push(self, app: str, connections: Collection[Connection], message: Message) -> None:
+        self._fanout.message(self._hub.apps[app], connections, message)
+        if self._acknowledging:
+            for each in connections:
+                if isinstance(each.about, Acknowledger):
+                    self.wheel.told(each, each.about, message.id)
+
+    def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
+        """Tell a live connection again what its user may read behind an id; False if that is more than
+        ``limit``. It switches. Raises StorageUnavailable.
+        """
+        reader = connection.about
+        if not isinstance(reader, Reader) or not reader.live:
+            return True  # it is asking itself
+        whole = True
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal whole
+            whole = not more
+            if whole:
+                self.give(connection, messages)
+            return True
+
+        self.sync(connection, after, limit, answer)
+        return whole
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
         """What a user may read behind an id, in order, and whether there is more. It switches.

@@ -1,0 +1,117 @@
+"""Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
+
+import pytest
+
+from imserver import errors
+from imserver.services.acks import ACK_SECONDS, TRIES
+from tests.services.messaging_world import APP, Node, Talker
+from tests.transport.rig import turn, until
+
+
+def acknowledging(node: Node, user: str, cursor: int = 0) -> Talker:
+    """A client that said at login that it acknowledges."""
+    connection, client = node.connect()
+    talker = Talker(connection, client)
+    data = {"userID": user, "appID": int(APP), "cursor": cursor, "acks": True}
+    talker.login = talker.ask("login", data)
+    return talker
+
+
+def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
+    """Let the time for an acknowledgement go by."""
+    for _ in range(seconds):
+        node.messaging.wheel.turn()
+    for _ in range(20):
+        turn()
+
+
+def test_what_is_acknowledged_is_not_told_again() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for text in "123":
+            ann.send("bob", text)
+        until(lambda: len(bob.pushed()) == 3)
+        assert bob.ask("ack", {"id": 3}) == (200, None)
+        pass_time(node, seconds=3 * ACK_SECONDS)
+        bob.settle()
+        assert bob.texts() == ["1", "2", "3"]
+
+
+def test_what_is_not_acknowledged_is_told_again_and_then_the_connection_is_closed() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for text in "12":
+            ann.send("bob", text)
+        until(lambda: len(bob.pushed()) == 2)
+        assert bob.ask("ack", {"id": 1}) == (200, None)
+        pass_time(node)  # the first was acknowledged in its time; that of the second begins
+        for again in range(TRIES):
+            assert bob.texts() == ["1", "2", *["2"] * again]
+            pass_time(node)
+            bob.settle()
+        assert bob.texts() == ["1", "2", *["2"] * TRIES]
+        pass_time(node)
+        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+
+
+def test_an_acknowledgement_in_time_gives_all_tries_back() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for number in range(1, TRIES + 3):
+            ann.send("bob", "x")
+            for _ in range(2):
+                pass_time(node)
+                bob.settle()
+            assert bob.stream().count(number) >= 2
+            bob.ask("ack", {"id": number})
+        assert bob.connection.state == 0
+
+
+def test_nobody_acknowledges_what_was_never_told() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        assert bob.ask("ack", {"id": 99}) == (200, None)
+        ann.send("bob", "1")
+        until(bob.pushed)
+        pass_time(node)
+        until(lambda: bob.texts() == ["1", "1"])
+
+
+def test_who_has_said_nothing_of_acknowledging_is_left_alone() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        ann.send("bob", "1")
+        until(bob.pushed)
+        pass_time(node, seconds=5 * ACK_SECONDS)
+        bob.settle()
+        assert bob.texts() == ["1"]
+        assert bob.ask("ack", {"id": 1}) == (200, None)
+
+
+def test_while_the_database_is_away_nobody_is_closed() -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        ann.send("bob", "1")
+        until(bob.pushed)
+        node.log.away = True
+        for _ in range(2 * TRIES):
+            pass_time(node)
+        node.log.away = False
+        pass_time(node)
+        until(lambda: bob.texts() == ["1", "1"])
+
+
+def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("imserver.services.acks.AGAIN", 2)
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(3):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 3)
+        pass_time(node)
+        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+        back = acknowledging(node, "bob", 0)
+        assert back.login == (200, {"recovered": True})
+        until(lambda: back.stream() == [1, 2, 3])
