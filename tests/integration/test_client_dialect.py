@@ -442,7 +442,7 @@ def test_a_large_group_is_not_told_of_members_any_more(launch: Launch, door: str
 def test_systems_survive_a_restart_and_their_clients_do_not(launch: Launch, door: str) -> None:
     from tests.support import Server as Process
 
-    server = launch(door)
+    server = launch(door, websocket={"close_seconds": 0.5})
     system = new_system(server.http)
     with listening(server.ws, system) as one:
         server.stop()

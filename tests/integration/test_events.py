@@ -212,7 +212,7 @@ def test_a_kick_ends_the_stream_with_a_code_that_says_stay_away(server: Server, 
 
 
 def test_a_drain_ends_every_stream_with_its_reason(launch: Launch, door: str) -> None:
-    server = launch(door, drain={"close_seconds": 0.1})
+    server = launch(door, drain={"close_seconds": 0.1}, websocket={"close_seconds": 0.5})
     with contextlib.ExitStack() as stack:
         streams = [stack.enter_context(listening(server.http, 101, f"u{number}")) for number in range(20)]
         stopping = threading.Thread(target=server.stop)

@@ -77,7 +77,8 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
 
 
 def test_a_drain_closes_them_too(launch: Launch, door: str) -> None:
-    server = launch(door, server={"door": door, "extra_listen": [{"port": 0}]})
+    extra_listen = {"door": door, "extra_listen": [{"port": 0}]}
+    server = launch(door, server=extra_listen, websocket={"close_seconds": 0.5})
     (address,) = extra(server)
     with logged_in(address, "ann", 101) as ann:
         server.stop()
