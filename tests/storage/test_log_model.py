@@ -1,0 +1,240 @@
+"""The message log against a model of it: whatever is asked, in whatever order, both say the same."""
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+
+from imserver.settings import StorageSettings
+from imserver.storage.log import Log
+from imserver.storage.log_contract import Appended, Change, Draft, Rejected
+from imserver.storage.store import Store
+
+NODES: list[Log] = []
+"""The logs of two nodes that share one database. Each example has an app of its own there."""
+_apps = itertools.count()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[None]:
+    """Two nodes."""
+    stores = [Store(StorageSettings(f"sqlite:///{tmp_path}/some.db"), "", threaded=False) for _ in range(2)]
+    for store in stores:
+        store.start()
+    NODES[:] = [store.log() for store in stores]
+    yield
+    NODES.clear()
+    for store in stores:
+        store.close()
+
+
+USERS = st.sampled_from(["a", "b", "c", "D", "系"])
+GROUPS = st.integers(1, 6)
+NAMES = st.sampled_from(["", "", "1", "2", "3"])
+
+
+class Model(RuleBasedStateMachine):
+    """One app's log as lists and dictionaries, beside a real one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.app = f"app {next(_apps)}"
+        self.turns = itertools.cycle(NODES)
+        self.told: list[int] = []
+        for node in NODES:
+            node.on_committed = self.hear
+        self.entries: list[tuple[int, int, str, str]] = []
+        """(conversation, seq, sender, kind); the id is the place, from 1."""
+        self.pairs: dict[tuple[str, str], int] = {}
+        self.groups: dict[int, set[str]] = {}
+        self.known: dict[tuple[str, str], int] = {}
+        self.intervals: dict[tuple[str, int], list[list[int | None]]] = {}
+        self.hidden: set[tuple[str, int]] = set()
+        self.read_to: dict[tuple[str, int], int] = {}
+        self.floor = 0
+
+    def hear(self, _app: str, first: int, last: int, entries: list[Any]) -> None:
+        assert [entry.id for entry in entries] == list(range(first, last + 1))
+        self.told += [entry.id for entry in entries]
+
+    def enter(self, conversation: int, sender: str, kind: str) -> int:
+        seq = 1 + sum(entry[0] == conversation for entry in self.entries)
+        self.entries.append((conversation, seq, sender, kind))
+        return len(self.entries)
+
+    def admit(self, user: str, conversation: int) -> None:
+        self.intervals.setdefault((user, conversation), []).append([len(self.entries), None])
+
+    def visible(self, user: str, conversation: int | None = None) -> list[int]:
+        return [
+            id
+            for id in range(self.floor + 1, len(self.entries) + 1)
+            for at in [self.entries[id - 1][0]]
+            if conversation in (None, at)
+            for joined, left in self.intervals.get((user, at), ())
+            if cast(int, joined) < id and (left is None or id <= left)
+        ]
+
+    @property
+    def log(self) -> Log:
+        """Each question goes to the other node."""
+        return next(self.turns)
+
+    # --- what is done ---------------------------------------------------------------------------------------
+
+    @rule(drafts=st.lists(st.tuples(USERS, st.one_of(USERS, GROUPS), NAMES), max_size=6))
+    def append(self, drafts: list[tuple[str, str | int, str]]) -> None:
+        asked = []
+        for sender, to, name in drafts:
+            where: dict[str, Any] = {"to_user": to} if isinstance(to, str) else {"conversation": to}
+            asked.append(Draft(sender=sender, client_msg_id=name, **where))
+        # Nobody knows the number of a conversation before it is committed.
+        there = {*self.groups, *self.pairs.values()}
+        for draft, outcome in zip(asked, self.log.append(self.app, asked), strict=True):
+            self.expect(draft, outcome, there)
+
+    def expect(self, draft: Draft, outcome: Appended | Rejected, there: set[int]) -> None:
+        name = (draft.sender, draft.client_msg_id)
+        if draft.client_msg_id and self.known.get(name, 0) > self.floor:
+            assert isinstance(outcome, Appended)
+            assert (outcome.entry.id, outcome.repeated) == (self.known[name], True)
+            return
+        if draft.to_user:
+            first, second = sorted((draft.sender, draft.to_user))
+            if (first, second) not in self.pairs:
+                at = self.pairs[first, second] = 1 + len(self.pairs) + len(self.groups)
+                for user in {first, second}:
+                    self.admit(user, at)
+            at = self.pairs[first, second]
+        else:
+            at = draft.conversation
+            pair = next((pair for pair, number in self.pairs.items() if number == at), None)
+            members = self.groups.get(at, set(pair) if pair else None) if at in there else None
+            if members is None or draft.sender not in members:
+                reason = "unknown_conversation" if members is None else "not_member"
+                assert outcome == Rejected(reason)
+                return
+        assert isinstance(outcome, Appended)
+        id = self.enter(at, draft.sender, "message")
+        assert (outcome.entry.id, outcome.repeated) == (id, False)
+        assert (outcome.entry.conversation, outcome.entry.seq) == self.entries[id - 1][:2]
+        if draft.client_msg_id:
+            self.known[name] = id
+
+    @rule(owner=USERS, users=st.lists(USERS, max_size=3))
+    def create(self, owner: str, users: list[str]) -> None:
+        change = self.log.create(self.app, owner, "", users)
+        at = 1 + len(self.pairs) + len(self.groups)
+        assert change.conversation == at
+        self.groups[at] = {owner, *users}
+        for user in self.groups[at]:
+            self.admit(user, at)
+        self.enter(at, owner, "group")
+
+    @rule(at=GROUPS, users=st.lists(USERS, min_size=1, max_size=3), joins=st.booleans())
+    def move(self, at: int, users: list[str], joins: bool) -> None:
+        change = (self.log.join if joins else self.log.leave)(self.app, at, users)
+        if at not in self.groups:
+            assert change == Rejected("unknown_conversation")
+            return
+        moved = {user for user in users if (user in self.groups[at]) != joins}
+        assert isinstance(change, Change)
+        assert set(change.users) == moved
+        if not moved:
+            assert change.entry is None
+        elif joins:
+            for user in moved:
+                self.admit(user, at)
+            self.groups[at] |= moved
+            self.enter(at, "", "join")
+        else:
+            id = self.enter(at, "", "leave")
+            for user in moved:
+                self.intervals[user, at][-1][1] = id
+            self.groups[at] -= moved
+
+    @rule(user=USERS, ids=st.lists(st.integers(1, 30), max_size=3))
+    def hide(self, user: str, ids: list[int]) -> None:
+        self.log.hide(self.app, user, ids)
+        self.hidden |= {(user, id) for id in ids if id in self.visible(user)}
+
+    @rule(user=USERS, at=GROUPS, id=st.integers(0, 30))
+    def set_read(self, user: str, at: int, id: int) -> None:
+        self.log.set_read(self.app, user, at, id)
+        if (user, at) in self.intervals:
+            self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, len(self.entries)))
+
+    @rule(keep=st.integers(1, 20))
+    def expire(self, keep: int) -> None:
+        self.log.expire(self.app, more_than=keep)
+        self.floor = max(self.floor, len(self.entries) - keep)
+
+    # --- what is asked --------------------------------------------------------------------------------------
+
+    @rule(user=USERS, after=st.integers(0, 30), limit=st.integers(1, 5))
+    def sync(self, user: str, after: int, limit: int) -> None:
+        due = [id for id in self.visible(user) if id > after]
+        entries, more = self.log.sync(self.app, user, after, limit)
+        assert ([entry.id for entry in entries], more) == (due[:limit], len(due) > limit)
+
+    @rule(user=USERS, at=GROUPS, before=st.integers(0, 30), limit=st.integers(1, 5))
+    def history(self, user: str, at: int, before: int, limit: int) -> None:
+        due = [
+            id
+            for id in self.visible(user, at)
+            if (user, id) not in self.hidden and (not before or id < before)
+        ]
+        entries, more = self.log.history(self.app, user, at, before, limit)
+        assert ([entry.id for entry in entries], more) == (due[-limit:], len(due) > limit)
+
+    @rule(user=USERS)
+    def talks(self, user: str) -> None:
+        talks, _ = self.log.talks(self.app, user, 0, 100)
+        assert {talk.conversation.id for talk in talks} == {at for who, at in self.intervals if who == user}
+        for talk in talks:
+            at = talk.conversation.id
+            since, upto = self.intervals[user, at][-1]
+            now = [id for id in self.visible(user, at) if id > cast(int, since) and (not upto or id <= upto)]
+            shown = [id for id in now if (user, id) not in self.hidden]
+            assert (talk.last.id if talk.last else 0) == (shown[-1] if shown else 0)
+            read = self.read_to.get((user, at), 0)
+            rows = [(id, *self.entries[id - 1]) for id in now]
+            assert talk.unread == sum(
+                id > read and kind == "message" and sender != user for id, _, _, sender, kind in rows
+            )
+
+    @rule(user=USERS)
+    def marks(self, user: str) -> None:
+        found = self.log.marks(self.app, user, 0)
+        assert set(found.hidden) == {id for who, id in self.hidden if who == user and id > self.floor}
+        assert {at: id for at, id in found.reads.items() if id} == {
+            at: id for (who, at), id in self.read_to.items() if who == user and id
+        }
+
+    @invariant()
+    def the_log_is_whole(self) -> None:
+        entries = self.log.read(self.app, 0, 1000)
+        assert [entry.id for entry in entries] == list(range(self.floor + 1, len(self.entries) + 1))
+        assert [
+            (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries
+        ] == self.entries[self.floor :]
+        assert self.told == list(range(1, len(self.entries) + 1))
+
+
+@pytest.mark.usefixtures("nodes")
+def test_the_log_is_as_its_model_says() -> None:
+    """Any sequence of appends, resends, joins, leaves, marks and questions, on either node."""
+    run_state_machine_as_test(
+        Model,
+        settings=settings(
+            max_examples=200,
+            stateful_step_count=40,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
