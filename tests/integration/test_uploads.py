@@ -5,6 +5,7 @@ import io
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,11 +13,12 @@ import jwt
 import pytest
 from PIL import Image
 
+from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
 from .raw import Raw, Response, ask, request, select_readable
-from .setting import rss_bytes
+from .setting import Launch, rss_bytes
 
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
@@ -390,3 +392,72 @@ def test_others_are_served_while_files_come_and_no_more_come_than_may(roomy: Ser
 def kept_arriving(server: Server) -> int:
     folder = server.folder / "data" / "uploads" / "incoming"
     return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+# --- a bucket -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def standin() -> Iterator[Standin]:
+    with standing_in() as bucket:
+        yield bucket
+
+
+def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, door: str, standin: Standin) -> None:
+    place = {
+        "s3_url": standin.url,
+        "s3_bucket": NAME,
+        "s3_region": REGION,
+        "s3_access_key": ACCESS_KEY,
+        "s3_secret_key": SECRET_KEY,
+        "s3_seconds": 2,
+    }
+    server = launch(door, uploads={"min_free_bytes": 0, **place})
+    content = picture(900, 700)
+    told = uploaded(server, content, user="ann", key="")
+    assert standin.objects[told["id"]] == (content, "image/png")
+    assert len(standin.objects) == 2
+    assert kept(server) == 0
+    assert fetch(server, told["url"]).body == content
+    assert fetch(server, told["url"], ("Range", "bytes=10-19")).body == content[10:20]
+    assert len(fetch(server, told["thumbnail"]["url"]).body) == told["thumbnail"]["bytes"]
+    standin.failures = ["500"] * 3
+    assert code(fetch(server, told["url"])) == (503, "media_unavailable")
+    standin.failures = ["500"] * 3
+    refused = upload(server, b"x", user="ann", key="")
+    assert code(refused) == (503, "media_unavailable")
+    assert refused.header("Retry-After")
+    assert files(server, "", app="101", user="ann").json["total"] == 1
+    assert delete(server, "", told["id"]).json == {"deleted": True}
+    assert not standin.objects
+    assert SECRET_KEY not in server.log_text
+
+
+# --- settings, nodes ----------------------------------------------------------------------------------------
+
+
+def test_a_disk_that_is_full_takes_nothing(launch: Launch, door: str) -> None:
+    server = launch(door, uploads={"min_free_bytes": 1 << 60})
+    assert code(upload(server, b"x", user="ann", key="")) == (507, "disk_full")
+    assert "the disk of the folder of uploads is full" in server.log_text
+
+
+def test_kinds_that_are_not_wanted_are_refused(launch: Launch, door: str) -> None:
+    server = launch(door, uploads={"min_free_bytes": 0, "kinds": ["picture"], "thumbnail_pixels": 0})
+    assert code(upload(server, b"hello", user="ann", key="")) == (415, "kind_refused")
+    assert code(upload(server, b"hello", user="ann", key="", kind="file")) == (415, "kind_refused")
+    assert uploaded(server, picture(), user="ann", key="")["thumbnail"] is None
+
+
+def test_what_one_node_took_another_one_of_the_same_folder_gives(
+    launch: Launch, door: str, tmp_path: Path
+) -> None:
+    shared = {
+        "uploads": {"min_free_bytes": 0, "directory": str(tmp_path / "media")},
+        "storage": {"url": f"sqlite:///{tmp_path}/shared.db"},
+    }
+    first, second = launch(door, **shared), launch(door, **shared)
+    told = uploaded(first, picture(), user="ann", key="")
+    assert fetch(second, told["url"]).body == picture()
+    assert delete(second, "", told["id"]).json == {"deleted": True}
+    assert code(fetch(first, told["url"])) == (404, "unknown_upload")
