@@ -6,6 +6,8 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 # Arguments for the command that a target runs, for example: make serve ARGS="--http-port 9000"
 ARGS ?=
+# How "make test" uses several processors. PARALLEL= runs one test after the other.
+PARALLEL ?= -n auto --maxprocesses 4 --dist loadfile
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test style types coverage faults schema bench smoke million autobahn wheel lock clean
@@ -17,7 +19,7 @@ serve: $(VENV)/runtime  ## run the server; open http://127.0.0.1:8080/home/index
 	$(RUN) -m imserver serve $(ARGS)
 
 test: $(VENV)/dev  ## run all tests
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest $(PARALLEL) $(ARGS)
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
 	$(RUN) -m pytest -p no:cacheprovider tests/faults $(ARGS)
