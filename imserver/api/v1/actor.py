@@ -1,0 +1,122 @@
+"""On whose behalf a request is made: an account that shows its token, or a user whom a back end names.
+
+Routes of accounts, friends and groups are asked by both. A back end shows a key with the scope ``admin``.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+from msgspec import Meta, Struct
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.style import Problem
+from imserver.api.v1 import field
+from imserver.auth import NOBODY
+from imserver.services.accounts import GOCHAT
+from imserver.services.tokens import BadToken
+
+_ADMIN: Final = "admin"
+
+App = Annotated[
+    str, Meta(min_length=1, description="The app of the accounts; `gochat` where clients of GoChat are.")
+]
+Behalf = Annotated[
+    str,
+    Meta(
+        max_length=255,
+        description="Whose: needed with a key of a back end; whoever shows an account's token need not say.",
+    ),
+]
+
+ACTOR_PROBLEMS: Final = (
+    errors.HTTP_INVALID_REQUEST,
+    errors.HTTP_UNAUTHORIZED,
+    errors.HTTP_TOKEN_INVALID,
+    errors.HTTP_FORBIDDEN,
+    errors.HTTP_UNKNOWN_APP,
+    errors.HTTP_STORAGE_UNAVAILABLE,
+)
+"""What may be wrong with any request that is made on somebody's behalf."""
+
+
+class Acting(Struct, forbid_unknown_fields=True):
+    """On whose behalf."""
+
+    app: App = GOCHAT
+    user: Behalf = ""
+
+
+class Page(Acting):
+    """On whose behalf, and which page of the list."""
+
+    cursor: field.Cursor = ""
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Most entries of this page.")] = 100
+
+
+class Actor(Struct, frozen=True):
+    """Who asks: a user of an app. ``is_back_end``: a back end does, which may what no user may."""
+
+    app: str
+    user: str
+    is_back_end: bool
+
+    @property
+    def by(self) -> str:
+        """Who changes something: the user, or ``""`` for a back end."""
+        return "" if self.is_back_end else self.user
+
+
+def known_app(api: Api, name: str) -> str:
+    """The app that stands for ``name``. Raises :class:`Problem`."""
+    app: str = api.services.tenants.resolve(name)
+    if app not in api.services.hub.apps and api.services.tenants.find(app) is None:
+        raise Problem(errors.HTTP_UNKNOWN_APP)
+    return app
+
+
+def back_end(api: Api, call: Call, name: str) -> str:
+    """The app, for a back end that has a key for it. Raises :class:`Problem`."""
+    app = known_app(api, name)
+    caller = api.auth.caller(_authorization(call))
+    if caller is NOBODY:
+        raise Problem(errors.HTTP_UNAUTHORIZED)
+    if _ADMIN not in caller.scopes or not (caller.reaches(app) or caller.reaches(name)):
+        raise Problem(errors.HTTP_FORBIDDEN)
+    return app
+
+
+def is_back_end(api: Api, call: Call) -> bool:
+    """Whether whoever asks shows a key, or needs none."""
+    return not _token(call) and api.auth.caller(_authorization(call)) is not NOBODY
+
+
+def actor(api: Api, call: Call, asked: Acting, needs_user: bool = True) -> Actor:
+    """Who asks. May switch. Raises :class:`Problem`."""
+    token = _token(call)
+    if not token:
+        app = back_end(api, call, asked.app)
+        if needs_user and not asked.user:
+            raise Problem(errors.HTTP_INVALID_REQUEST, "`user`: say on whose behalf you ask")
+        return Actor(app, asked.user, True)
+    app = known_app(api, asked.app)
+    try:
+        user = api.services.accounts.holder(token, app).account.user
+    except BadToken:
+        raise Problem(errors.HTTP_TOKEN_INVALID) from None
+    if asked.user not in ("", user):
+        raise Problem(errors.HTTP_FORBIDDEN)
+    return Actor(app, user, False)
+
+
+def _authorization(call: Call) -> str:
+    return "" if call.request is None else call.request.headers.get("authorization", "")
+
+
+def _token(call: Call) -> str:
+    """What looks like an account's token: a JSON Web Token, which no key does."""
+    kind, _, credential = _authorization(call).partition(" ")
+    credential = credential.strip()
+    looks = kind.lower() == "bearer" and credential.startswith("eyJ") and credential.count(".") == 2
+    return credential if looks else ""

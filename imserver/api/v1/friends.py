@@ -1,0 +1,119 @@
+"""Routes of friends: ask, accept, decline, remove, block, unblock, and the lists of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import msgspec
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.cursor import cursor as cursor_of
+from imserver.api.reply import Answer
+from imserver.api.style import Problem
+from imserver.api.v1.account import FriendAnswer, FriendChange, FriendsAnswer, FriendShown, FriendsQuery
+from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.query import after, read_query
+from imserver.api.v1.wire import read, reply
+from imserver.services.accounts import account_id
+from imserver.services.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
+
+Change = Callable[[Friends, str, str, str], Said]
+
+_read_change: Final = msgspec.json.Decoder(FriendChange)
+
+
+def friends(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/friends``."""
+    asked = read_query(call, FriendsQuery)
+    who = actor(api, call, asked)
+    account = api.services.accounts.get(who.app, who.user)
+    if account is None:
+        raise Problem(errors.HTTP_UNKNOWN_ACCOUNT)
+    behind = after(asked.cursor) or ""
+    # A cursor that no page has given begins anew.
+    behind = behind if account_id(behind) else ""
+    total, page = api.services.friends.listed(asked.list, who.user, behind, asked.limit)
+    following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
+    shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
+    return reply(call, FriendsAnswer(total, shown, following))
+
+
+class _Changes:
+    """What the routes that change something have in common."""
+
+    def __init__(self, change: Change) -> None:
+        self._change = change
+
+    def __call__(self, api: Api, call: Call) -> Answer:
+        asked = read(api, call, _read_change)
+        who = actor(api, call, asked)
+        try:
+            said = self._change(api.services.friends, who.app, who.user, asked.friend)
+        except Oneself:
+            raise Problem(errors.HTTP_INVALID_REQUEST, "`friend`: nobody is their own friend") from None
+        except UnknownFriend:
+            raise Problem(errors.HTTP_UNKNOWN_ACCOUNT) from None
+        except TooManyFriends:
+            raise Problem(errors.HTTP_TOO_MANY_FRIENDS) from None
+        return reply(call, FriendAnswer(said.value))
+
+
+def _row(word: str, change: Change, status: str, summary: str, description: str = "") -> Operation:
+    return Operation(
+        "POST",
+        f"/api/v1/friends/{word}",
+        "",
+        _Changes(change),
+        "friends",
+        summary,
+        description,
+        body=FriendChange,
+        answer=FriendAnswer,
+        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_TOO_MANY_FRIENDS),
+        example_body={"user": "1", "friend": "2"},
+        example_answer={"status": status},
+        hot=False,
+    )
+
+
+OPERATIONS: Final = (
+    Operation(
+        "GET",
+        "/api/v1/friends",
+        "",
+        friends,
+        "friends",
+        "The friends of an account, and who asks to be one, page by page",
+        query=FriendsQuery,
+        answer=FriendsAnswer,
+        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT),
+        example_query={"user": "1"},
+        example_answer={
+            "count": 1,
+            "friends": [{"user": "2", "nickname": "Bob", "avatar": "", "since": 1795155802}],
+            "next": "",
+        },
+        hot=False,
+    ),
+    _row(
+        "request",
+        Friends.ask,
+        "asked",
+        "Ask to be a friend",
+        "Two who ask each other are friends. Whoever is kept away by the other does not learn it.",
+    ),
+    _row("accept", Friends.accept, "friends", "Become a friend of somebody who has asked"),
+    _row("decline", Friends.decline, "done", "Do not become a friend of somebody who has asked"),
+    _row("remove", Friends.remove, "done", "Be friends no longer, or take back what was asked"),
+    _row(
+        "block",
+        Friends.block,
+        "done",
+        "Keep somebody away",
+        "Friends they are no more, nor can they become it.",
+    ),
+    _row("unblock", Friends.unblock, "done", "Keep somebody away no longer"),
+)
