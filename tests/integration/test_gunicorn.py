@@ -156,3 +156,14 @@ def test_event_streams_work_where_sockets_cannot_be_had(gunicorn: Address) -> No
         assert end_of(one)["code"] == 4502
     refused = get(gunicorn, "/api/v1/events", app="nowhere", user="ann")
     assert (refused.status, refused.json["code"]) == (404, "unknown_app")
+
+
+def test_a_file_is_taken_and_given(gunicorn: Address) -> None:
+    content = bytes(range(256)) * 20_000  # more than the API reads of any other body
+    with Raw(gunicorn) as raw:
+        answer = raw.ask(request("/api/v1/uploads?app=101&user=ann", method="POST", body=content))
+        assert answer.status == 201, answer
+        url = answer.json["url"]
+        part = raw.ask(request(url, headers=[("Range", "bytes=255-260")]))
+        assert (part.status, part.body) == (206, content[255:261])
+        assert raw.ask(request(url)).body == content
