@@ -54,7 +54,7 @@ _config_option = click.option(
     "--config",
     "path",
     metavar="FILE",
-    help="Settings (YAML, or the app.ini of go-websocket); what it leaves out keeps its default.",
+    help="Settings (YAML, or app.yaml of GoChat, or app.ini of go-websocket); the rest keeps its default.",
 )
 
 

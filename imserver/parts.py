@@ -59,6 +59,7 @@ from imserver.services.streams import EventStreams
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
 from imserver.services.tokens import BadToken, Claims
+from imserver.services.uplink import Uplink
 from imserver.services.uploads import Uploads
 from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
@@ -260,7 +261,7 @@ class Parts:
             session = self.accounts.holder(token)
             return session.account.user, session.expires_at
 
-        chats = Chats(self.sessions, self.logins, self.messaging, holder)
+        chats = Chats(self.sessions, self.logins, self.messaging, Uplink(self.messaging), holder)
         chats.add_to(self.dispatcher)
         return chats
 

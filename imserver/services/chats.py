@@ -18,21 +18,16 @@ from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Mes
 from imserver.protocol.protobuf import (
     APP,
     MAX_ID,
-    ST_GROUP,
-    ST_SINGLE,
     account,
     as_message,
     page,
-    type_name,
-    uplink_ack,
 )
 from imserver.services.dispatch import Dispatcher, Rule
-from imserver.services.messaging import Messaging, Result
-from imserver.services.readers import Reader
+from imserver.services.messaging import Messaging
 from imserver.services.sessions import Sessions, say
 from imserver.services.tokens import BadToken
+from imserver.services.uplink import ChatReader, Uplink
 from imserver.services.verdict import Verdict
-from imserver.storage.log_contract import Appended, Draft, Rejected
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -42,10 +37,6 @@ PAGE: Final = 50
 HOLD_SECONDS: Final = 0.25
 """How long a client has to ask for what it missed before it is told what is new. Its cursor is the greatest
 id that it has seen: what is told before that would hide what was missed."""
-MAX_WAITING: Final = 1000
-MAX_WAITING_BYTES: Final = 1 << 20
-"""Messages of one connection, and bytes of them, that wait for the one before to be stored; more are not
-processed, and may be sent again."""
 
 
 class Admits(Protocol):
@@ -70,27 +61,9 @@ class Admits(Protocol):
         """Whether ``user`` may log in. May switch."""
 
 
-class ChatReader(Reader):
-    """What is remembered of a session. ``number``: the last message that is stored or refused, as its client
-    counts; ``seq``: where it is stored, 0 if it was refused."""
-
-    number: int = 0
-    seq: int = 0
-
-
-class _Line:
-    """The messages of one connection that are not stored yet, in order; the first is being stored."""
-
-    __slots__ = ("messages", "size")
-
-    def __init__(self) -> None:
-        self.messages: deque[ChatMessage] = deque()
-        self.size = 0
-
-
 class Chats:
-    """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, of the messages
-    that wait for earlier ones of their connection, and of who is still expected to sync.
+    """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, and of who is
+    still expected to sync.
 
     ``holder`` reads the token of an account: its user, and until when it is good (Unix seconds). It may
     switch, and raises BadToken.
@@ -101,13 +74,14 @@ class Chats:
         sessions: Sessions,
         logins: Admits,
         messaging: Messaging,
+        uplink: Uplink,
         holder: Callable[[str], tuple[str, int]],
     ) -> None:
         self._sessions = sessions
         self._logins = logins
         self._messaging = messaging
         self._holder = holder
-        self._lines: dict[Connection, _Line] = {}
+        self._uplink = uplink
         self._expected: deque[tuple[float, Connection]] = deque()
         """Who has a moment to sync, and until when."""
         self._deadlines: dict[Connection, float] = {}
@@ -115,12 +89,12 @@ class Chats:
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
         dispatcher.rules[ChatLogin] = Rule(self.login, needs_session=False)
-        dispatcher.rules[ChatMessage] = Rule(self.send, needs_session=True)
+        dispatcher.rules[ChatMessage] = Rule(self._uplink.send, needs_session=True)
         dispatcher.rules[ChatSync] = Rule(self.sync, needs_session=True)
 
     def ended(self, connection: Connection) -> None:
         """A connection is over. Never switches."""
-        self._lines.pop(connection, None)
+        self._uplink.ended(connection)
         self._deadlines.pop(connection, None)
 
     # --- logging in -----------------------------------------------------------------------------------------
@@ -227,94 +201,3 @@ class Chats:
                 del self._deadlines[connection]
                 if isinstance(connection.about, ChatReader):
                     self._messaging.release(connection)
-
-    # --- sending --------------------------------------------------------------------------------------------
-
-    def send(self, connection: Connection, command: Command) -> Reply:
-        """Take a message; it is acknowledged behind the commit. Never switches.
-
-        Only the next number is taken. A repeat of the last one is acknowledged again; those before it have
-        been, for acknowledgements leave in order.
-        """
-        assert isinstance(command, ChatMessage)
-        reader = connection.about
-        if not isinstance(reader, ChatReader):
-            return Reply(errors.REPLY_NOT_LOGGED_IN)
-        line = self._lines.get(connection)
-        waiting = 0 if line is None else len(line.messages)
-        if command.number == reader.number and not waiting and reader.seq:
-            connection.send(uplink_ack(reader.number, reader.seq))
-        elif command.number == reader.number + waiting + 1:
-            self._take(connection, command, line)
-        return Reply(errors.REPLY_OK)
-
-    def _take(self, connection: Connection, command: ChatMessage, line: _Line | None) -> None:
-        if line is None:
-            line = self._lines[connection] = _Line()
-        elif len(line.messages) >= MAX_WAITING or line.size + len(command.content) > MAX_WAITING_BYTES:
-            return
-        line.messages.append(command)
-        line.size += len(command.content)
-        if len(line.messages) == 1:
-            self._store_next(connection, line)
-
-    def _store_next(self, connection: Connection, line: _Line) -> None:
-        """Store the first message of a line; those that are refused for what they are use up their number."""
-        reader: ChatReader = connection.about
-        while line.messages:
-            draft = _draft(connection.user or "", line.messages[0])
-            if draft is not None:
-                app = connection.app
-                assert app is not None
-                self._messaging.send(app, draft, self._done(connection, line), connection)
-                return
-            self._use_up(reader, line, 0)
-        if self._lines.get(connection) is line:
-            del self._lines[connection]
-
-    def _done(self, connection: Connection, line: _Line) -> Callable[[Result], None]:
-        return lambda result: self._stored(connection, line, result)
-
-    def _stored(self, connection: Connection, line: _Line, result: Result) -> None:
-        """What became of the first message of a line. Never switches."""
-        reader = connection.about
-        if self._lines.get(connection) is not line or not isinstance(reader, ChatReader):
-            return
-        if isinstance(result, StorageUnavailable):
-            # Those behind it have numbers that are not due any more.
-            del self._lines[connection]
-            return
-        if isinstance(result, Appended):
-            self._use_up(reader, line, result.entry.id)
-            connection.send(uplink_ack(reader.number, reader.seq))
-        else:
-            assert isinstance(result, Rejected)
-            self._use_up(reader, line, 0)
-        self._store_next(connection, line)
-
-    def _use_up(self, reader: ChatReader, line: _Line, seq: int) -> None:
-        done = line.messages.popleft()
-        line.size -= len(done.content)
-        reader.number, reader.seq = done.number, seq
-
-
-def _draft(user: str, command: ChatMessage) -> Draft | None:
-    """What is to be stored; None for what nobody may send."""
-    sender, receiver = command.sender, command.receiver
-    if not sender or sender != account(user) or not 0 < receiver <= MAX_ID:
-        return None
-    if command.session_type == ST_GROUP:
-        to_user, conversation = "", receiver
-    elif command.session_type == ST_SINGLE and receiver != sender:
-        to_user, conversation = str(receiver), 0
-    else:
-        return None
-    return Draft(
-        sender=user,
-        type=type_name(command.type),
-        body=command.content,
-        client_msg_id=command.client_msg_id,
-        time_ms=command.sent_ms,
-        to_user=to_user,
-        conversation=conversation,
-    )

@@ -8,8 +8,9 @@ from gevent.event import Event as Signal
 from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services import chats as module
-from imserver.services.chats import MAX_WAITING, MAX_WAITING_BYTES, PAGE, ChatReader, Chats
+from imserver.services.chats import PAGE, Chats
 from imserver.services.tokens import BadToken
+from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
 from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import POLICIES
@@ -109,7 +110,8 @@ class World(Node):
         super().__init__(shelf, policies={**POLICIES, APP: "refuse"})
         self.door = Door()
         self.unavailable = False
-        self.chats = Chats(self.sessions, self.door, self.messaging, self._holder)
+        self.uplink = Uplink(self.messaging)
+        self.chats = Chats(self.sessions, self.door, self.messaging, self.uplink, self._holder)
         self.chats.add_to(self.dispatcher)
 
     def _holder(self, token: str) -> tuple[str, int]:
@@ -381,7 +383,7 @@ def test_a_message_that_could_not_be_stored_may_be_sent_again(world: World) -> N
     for number in (1, 2, 3):
         ann.single(number, 267, f"t{number}")
     ann.settle()
-    until(lambda: not world.chats._lines)
+    until(lambda: world.uplink.idle)
     assert ann.outputs() == []
     world.log.away = False
     ann.single(3, 267, "not its turn")
@@ -423,9 +425,9 @@ def test_what_waits_when_a_connection_ends_is_forgotten(world: World) -> None:
     world.log.committing = Signal()
     for number in (1, 2):
         ann.single(number, 267, "x")
-    until(lambda: world.chats._lines)
+    until(lambda: not world.uplink.idle)
     ann.client.hang_up()
-    until(lambda: not world.chats._lines)
+    until(lambda: world.uplink.idle)
     world.log.committing.set()
     until(lambda: len(world.log.shelf.entries.get(APP, ())) == 1)
     turn()
@@ -552,7 +554,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
     assert type(reader) is ChatReader
     assert reader.__sizeof__() <= 48
     assert not hasattr(reader, "__dict__")
-    assert ann.connection not in world.chats._lines
+    assert world.uplink.idle
 
 
 def test_the_moment_for_a_sync_is_short() -> None:
