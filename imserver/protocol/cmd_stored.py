@@ -85,7 +85,41 @@ def _verbatim(data: bytes) -> dict[str, Any]:
     return fields
 
 
+class _Text(msgspec.Struct, forbid_unknown_fields=True, gc=False):
+    """The data of nearly every ``send``, in the documented spelling."""
+
+    text: str
+    to: str = ""
+    conversation: int = 0
+    client_id: str = msgspec.field(default="", name="clientMsgID")
+
+
+_decode_text = msgspec.json.Decoder(_Text).decode
+
+
+def _send_text(data: bytes) -> Send | None:
+    """What a plain message says; None for anything that has to be looked at closer."""
+    try:
+        said = _decode_text(data)
+    except (ValueError, RecursionError):
+        return None
+    to, client_id = said.to, said.client_id
+    plain = (
+        bool(to) != bool(said.conversation)
+        and len(to) <= MAX_RECEIVER_BYTES // 4
+        and len(client_id) <= MAX_CLIENT_MSG_ID_BYTES // 4
+        and 0 <= said.conversation <= MAX_ID
+        and "\0" not in to
+        and "\0" not in client_id
+    )
+    return Send(to, said.conversation, body=said.text.encode(), id=client_id) if plain else None
+
+
 def _send(data: bytes) -> Send:
+    return _send_text(data) or _send_anything(data)
+
+
+def _send_anything(data: bytes) -> Send:
     fields = _verbatim(data)
     to, conversation = _short(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
     if bool(to) == bool(conversation):

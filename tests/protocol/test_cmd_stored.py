@@ -1,0 +1,86 @@
+"""Commands about what is stored: two ways of reading them that agree, and how entries are shown."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import json
+
+from imserver.model import Message, Send
+from imserver.protocol import cmd_stored
+from imserver.protocol.cmd_stored import shown
+from imserver.protocol.forgiving import Refused
+
+NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
+FIELDS = st.fixed_dictionaries(
+    {},
+    optional={
+        "text": st.one_of(st.text(max_size=9), st.none(), st.integers()),
+        "to": NAMES,
+        "conversation": st.one_of(
+            st.integers(-1, 2), st.just(2**63), st.none(), st.floats(), st.text(max_size=1)
+        ),
+        "clientMsgID": NAMES,
+    },
+)
+
+
+def read(function: Any, data: bytes) -> Any:
+    try:
+        return function(data)
+    except Refused as refused:
+        return refused.code
+
+
+@given(FIELDS)
+def test_the_quick_way_reads_what_the_slow_way_reads(fields: dict[str, Any]) -> None:
+    data = json.encode(fields)
+    assert read(cmd_stored._send, data) == read(cmd_stored._send_anything, data)
+
+
+def test_the_quick_way_is_taken_by_a_plain_message() -> None:
+    data = b'{"to":"bob","text":"hi","clientMsgID":"a-1"}'
+    assert cmd_stored._send_text(data) == Send("bob", 0, body=b"hi", id="a-1")
+
+
+@pytest.mark.parametrize(
+    ("data", "command"),
+    [
+        (b'{"TO":"bob","Text":"hi"}', Send("bob", body=b"hi")),
+        (b'{"to":"bob","data":{"Key":[1, 2.0,"\\u00e9"]}}', Send("bob", type="custom", body=b"")),
+        (b'{"conversation":3,"text":""}', Send(conversation=3)),
+        (b'{"to":"bob","text":"x","replyTo":4,"nobody":"knows"}', Send("bob", body=b"x", about=4)),
+    ],
+)
+def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
+    found = cmd_stored._send(data)
+    if command.type == "custom":
+        assert json.decode(found.body) == {"Key": [1, 2.0, "é"]}
+        return
+    assert found == command
+
+
+@pytest.mark.parametrize(
+    ("type", "body", "wanted"),
+    [
+        ("text", b"hi", {"text": "hi"}),
+        ("text", b"", {"text": ""}),
+        ("text", b"\xff", {"base64": "/w=="}),
+        ("picture", b'{"a":1}', {"data": {"a": 1}}),
+        ("picture", b"no json", {"text": "no json"}),
+        ("voice", b"\xff\x00", {"base64": "/wA="}),
+        ("custom", b"[" * 100_000, {"text": "[" * 100_000}),
+    ],
+)
+def test_a_body_is_shown_as_what_it_is(type: str, body: bytes, wanted: dict[str, Any]) -> None:
+    entry = json.decode(json.encode(shown(Message(1, 2, 3, "ann", "bob", "message", type, body))))
+    del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
+    assert entry.pop("type") == type
+    assert entry == wanted
+
+
+def test_who_joined_stands_in_meta() -> None:
+    entry = json.decode(json.encode(shown(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}'))))
+    assert entry["meta"] == {"users": ["bob"]}
+    assert "type" not in entry
