@@ -29,6 +29,7 @@ from imserver.node import Node
 from imserver.pages import create_pages
 from imserver.pages.compiled import OPTIONS
 from imserver.transport.gate import WEBSOCKET_PATHS
+from imserver.transport.problems import challenged
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies
 
 log = logging.getLogger(__name__)
@@ -156,6 +157,7 @@ def _to_problem(problem: errors.HttpProblem, headers: Mapping[str, str] | None =
     response.headers.clear()
     response.headers.extend(HEADER_LIST)
     response.headers["X-Request-Id"] = g.request_id
+    response.headers.extend(challenged(problem))
     response.headers.update(headers or {})
     response.content_length = len(body)
     return response

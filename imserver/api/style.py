@@ -12,6 +12,7 @@ import msgspec
 from imserver.api.reply import BAD_PARAMETER, SYSTEM_ERROR, UNAUTHORIZED, Answer
 from imserver.errors import HttpProblem
 from imserver.transport.fast import FastRequest
+from imserver.transport.problems import challenged
 
 
 class Problem(Exception):
@@ -71,7 +72,8 @@ class _ProblemStyle:
             "temporary": problem.temporary,
             "request_id": request.id,
         }
-        return Answer(problem.status, _encode(body), headers=(("X-Request-Id", request.id),))
+        headers = challenged(problem, (("X-Request-Id", request.id),))
+        return Answer(problem.status, _encode(body), headers=headers)
 
 
 _encode = msgspec.json.Encoder().encode

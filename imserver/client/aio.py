@@ -114,7 +114,7 @@ class AsyncClient:
                 [getting, self._task], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
             )
         except asyncio.CancelledError:
-            # Whoever gives up loses no push: not the one that has just come, and none to a getter left behind.
+            # Whoever gives up loses no push: not one that has just come, and none to a getter left behind.
             if not getting.cancel():
                 self._given_back.append(getting.result())
             raise

@@ -10,6 +10,13 @@ import msgspec
 
 from imserver.errors import HttpProblem
 
+Headers = tuple[tuple[str, str], ...]
+
+
+def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
+    """The headers of a refusal: of a 401 also what would have been accepted."""
+    return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
+
 
 @lru_cache(256)
 def status_line(status: int) -> bytes:
@@ -42,9 +49,9 @@ def body(problem: HttpProblem) -> bytes:
     )
 
 
-def response(problem: HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> bytes:
+def response(problem: HttpProblem, headers: Headers = ()) -> bytes:
     """A whole response with a problem body; the connection ends after it."""
     content = body(problem)
-    lines = "".join(f"{name}: {value}\r\n" for name, value in headers)
+    lines = "".join(f"{name}: {value}\r\n" for name, value in challenged(problem, headers))
     lines += "Content-Type: application/json; charset=utf-8\r\n"
     return head(problem.status, lines.encode("latin-1"), len(content), False) + content

@@ -236,7 +236,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         self.start_response(
             status_line,
             [
-                *refusal.headers,
+                *problems.challenged(refusal.problem, refusal.headers),
                 ("Content-Type", "application/json; charset=utf-8"),
                 ("Content-Length", str(len(content))),
                 ("Connection", "close"),

@@ -10,8 +10,13 @@ from tests.support import Server
 ECHO_PATH = "/echo"
 APPS = range(2001, 6001)
 """Apps beside the usual four: each test has one of its own, so none sees another's notices."""
+MULTI = 6001
+"""The app in which all connections of a user get what is sent to the user."""
 SHARED: dict[str, Any] = {
-    "apps": {str(app): {"login_policy": "newest"} for app in (101, 102, 103, 104, *APPS)},
+    "apps": {
+        **{str(app): {"login_policy": "newest"} for app in (101, 102, 103, 104, *APPS)},
+        str(MULTI): {"login_policy": "multi"},
+    },
     "debug": {"echo_path": ECHO_PATH},
     "websocket": {"close_seconds": 1},
 }

@@ -202,6 +202,7 @@ def knock(server: Server, key: str) -> Response:
 def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
     assert [knock(keyed, key).status for key in ("", "wrong", "reads", "pushes")] == [401, 401, 403, 101]
     assert knock(keyed, "").json["code"] == "unauthorized"
+    assert knock(keyed, "").header("WWW-Authenticate") == "Bearer"
     assert knock(keyed, "reads").json["code"] == "forbidden"
 
 

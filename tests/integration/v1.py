@@ -34,6 +34,7 @@ def refused(address: Address, route: str, body: Any = None, *, key: str = "", **
     problem = response.json
     assert list(problem) == ["code", "message", "temporary", "request_id"]
     assert response.header("X-Request-Id") == problem["request_id"]
+    assert response.header("WWW-Authenticate") == ("Bearer" if response.status == 401 else None)
     return response.status, problem["code"], problem["message"]
 
 
