@@ -24,7 +24,7 @@ from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.services.uploads import Offer, Refused
+from imserver.services.uploads import ID_CHARACTERS, Offer, Refused
 from imserver.storage.upload_contract import Upload
 from imserver.transport.fast import FastRequest
 
@@ -47,7 +47,7 @@ def create_upload_view(api: Api) -> Blueprint:
         (THUMBNAIL_PATH, view.give_thumbnail, ["GET"]),
     ):
         blueprint.add_url_rule(
-            path.replace("{", "<").replace("}", ">"),
+            path.replace("{id}", f"<string(length={ID_CHARACTERS}):id>"),
             endpoint=function.__name__,
             view_func=function,
             methods=methods,
