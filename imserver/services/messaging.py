@@ -33,6 +33,12 @@ MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 """Most bytes of their bodies."""
 MAX_HELD: Final = 1000
 """Acknowledgements that wait for a connection to ask for what it missed; beyond, it is a slow reader."""
+WIDE: Final = 50
+"""A message to so many connections is followed by a pause in which others gather: a write to a socket costs
+as much as twenty frames that share it."""
+_GATHER_SECONDS: Final = 0.000_1
+"""The pause, for each of the connections."""
+_MAX_GATHER_SECONDS: Final = 0.1
 BATCH_DRAFTS: Final = 2000
 """Most drafts that are handed to the log at once."""
 
@@ -70,7 +76,7 @@ class Log(Protocol):
 class _Line:
     """The drafts of one app that wait, and what is known of the transaction that is under way."""
 
-    __slots__ = ("bytes", "own", "running", "storing", "waiting")
+    __slots__ = ("bytes", "own", "running", "storing", "waiting", "widest")
 
     def __init__(self) -> None:
         self.waiting: deque[tuple[Draft, Connection | None, Done]] = deque()
@@ -78,6 +84,8 @@ class _Line:
         """Of the bodies that wait."""
         self.running = False
         self.storing = False
+        self.widest = 0
+        """Connections that the message to the most of them was told, of the batch that was told last."""
         self.own: list[tuple[int, int, list[Entry]]] = []
         """Batches that were stored, but told to nobody until it is known whose acknowledgements belong to
         them."""
@@ -141,7 +149,10 @@ class Messaging:
                 for draft, _, _ in batch:
                     line.waiting.popleft()
                     line.bytes -= len(draft.body) + len(draft.meta)
+                line.widest = 0
                 self._store(app, line, batch)
+                if line.widest >= WIDE:
+                    gevent.sleep(min(line.widest * _GATHER_SECONDS, _MAX_GATHER_SECONDS))
         finally:
             line.running = False
 
@@ -236,6 +247,9 @@ class Messaging:
                 elif type(held) is list:
                     held.append(message)
             self._push(app, live, message)
+            line = self._lines.get(app)
+            if line is not None and len(live) > line.widest:
+                line.widest = len(live)
         if entry.kind == "leave":
             for user in concerned(entry):
                 self._note_change(app, user)

@@ -404,3 +404,20 @@ def test_whatever_a_client_does_its_cursor_means_that_it_has_everything_before(s
         until(lambda: max([*had, *last.stream()], default=0) >= end or last.login[1] != {"recovered": True})
         had += [id for id in bob.stream() if id not in had]
         assert had == list(range(1, len(had) + 1)), had
+
+
+def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(messaging, "WIDE", 2)
+    monkeypatch.setattr(messaging, "_GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 0.4)
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["bob", "eve"])
+        ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
+        node.speaker("eve", 1)
+        first = ann.tell("send", {"conversation": group, "text": "0"})
+        ann.answer(first)
+        for number in range(1, 10):
+            ann.tell("send", {"conversation": group, "text": str(number)})
+            gevent.sleep(0.001)
+        until(lambda: len(bob.pushed()) == 10)
+        assert node.log.appends == [1, 9]
