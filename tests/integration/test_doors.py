@@ -60,7 +60,8 @@ def sorted_heads(data: bytes) -> bytes:
         head, _, data = data.partition(b"\r\n\r\n")
         size = re.search(rb"(?i)\r\ncontent-length: (\d+)", head)
         body, data = (data[: int(size[1])], data[int(size[1]) :]) if size else (b"", data)
-        if size and b'"request_id"' in body:
+        refused = head[9:12] >= b"400"
+        if size and (b'"request_id"' in body or (refused and not body)):  # the latter to HEAD
             head = head.replace(size[0], b"")  # ids grow longer as they are counted up
         for pattern, instead in MADE_ANEW:
             head, body = pattern.sub(instead, head), pattern.sub(instead, body)
