@@ -35,6 +35,7 @@ class Shell:
             'silent\nshow-error\nmax-time = 10\nnoproxy = "*"\n', encoding="utf-8"
         )
         self._environment = {**os.environ, "CURL_HOME": str(folder), **variables}
+        self._folder = folder
         self._servers = servers
         self._assigned: list[str] = []
 
@@ -48,6 +49,7 @@ class Shell:
             capture_output=True,
             text=True,
             env=self._environment,
+            cwd=self._folder,
             timeout=20,
             check=False,
         )
