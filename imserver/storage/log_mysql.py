@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imserver.storage.log_pen import Pen, Row
 from imserver.storage.log_row import Line
 
-CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, UnicodeError)
+CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
 """What a row is to blame for; all else is the database's fault."""
 ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
 

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from imserver.storage.log_pen import Pen, Row
 from imserver.storage.log_row import MESSAGE_COLUMNS, Line, text_of
 
-CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, UnicodeError)
+CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
 """What a row is to blame for; all else is the database's fault."""
 ERRORS: Final = (psycopg.Error, SQLAlchemyError, OSError)
 

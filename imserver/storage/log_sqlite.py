@@ -11,7 +11,7 @@ from typing import Any, Final
 from imserver.storage.log_pen import Pen, Row
 from imserver.storage.log_row import Line
 
-CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, UnicodeError)
+CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
 """What a row is to blame for; all else is the database's fault."""
 ERRORS: Final = (sqlite3.Error,)
 

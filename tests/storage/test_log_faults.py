@@ -1,0 +1,136 @@
+"""What a writer tells when its database fails it: temporary, certain where that can be known."""
+
+import fcntl
+from pathlib import Path
+from typing import Any
+
+import gevent
+import psycopg
+import pymysql
+import pytest
+
+from imserver.errors import StorageUnavailable
+from imserver.storage.log_contract import Appended, Draft, Rejected
+from imserver.storage.log_mysql import MysqlPen
+from imserver.storage.log_pen import Pen
+from imserver.storage.log_postgresql import PostgresqlPen
+from imserver.storage.log_sqlite import SqlitePen
+from imserver.storage.store import Store
+
+from .conftest import OpenStore
+
+APP = "gochat"
+PENS: dict[str, tuple[type[Pen], Exception]] = {
+    "sqlite": (SqlitePen, __import__("sqlite3").OperationalError("disk I/O error")),
+    "postgresql": (PostgresqlPen, psycopg.OperationalError("server closed the connection")),
+    "mysql": (MysqlPen, pymysql.err.OperationalError(2013, "Lost connection")),
+}
+
+
+@pytest.fixture
+def store(url: str, open_store: OpenStore) -> Store:
+    """A store in which something was stored already, so that its writer has a connection."""
+    found = open_store(url, seconds=10)
+    found.log().append(APP, [Draft(sender="a", to_user="b", body=b"first")])
+    return found
+
+
+def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: bool) -> None:
+    """Let the answers to the next COMMITs be lost, ``after`` they were carried out or before."""
+    pen, error = PENS[store.place.engine]
+    commit: Any = pen.commit
+    left = [times]
+
+    def failing(self: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0 or after:
+            commit(self)
+        if left[0] >= 0:
+            raise error
+
+    patch.setattr(pen, "commit", failing)
+
+
+def test_an_entry_whose_commit_lost_its_answer_is_told_as_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.log()
+    told: list[int] = []
+    log.on_committed = lambda _app, first, _last, _entries: told.append(first)
+    fail_commits(store, monkeypatch, 1, after=True)
+    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert (outcome.entry.id, outcome.repeated) == (2, False)
+    assert told == [2]
+    assert log.head(APP) == 2
+    assert store.healthy()
+
+
+def test_an_entry_whose_commit_did_not_come_about_is_not_stored(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = store.log()
+    fail_commits(store, monkeypatch, 1, after=False)
+    with pytest.raises(StorageUnavailable):
+        log.append(APP, [Draft(sender="a", to_user="b")])
+    assert log.head(APP) == 1
+    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert (outcome.entry.id, outcome.entry.seq) == (2, 2)
+
+
+def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if store.place.engine == "sqlite":
+        pytest.skip("SQLite has no connection that could be cut")
+    store.log()._writer._desk._pen.close()  # type: ignore[union-attr]
+    (outcome,) = store.log().append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+
+
+def test_a_row_that_the_database_refuses_costs_the_others_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What no draft can bring about: a seq that is taken."""
+    log = store.log()
+    monkeypatch.setattr("imserver.storage.log.objection", lambda _draft: "")
+    drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
+    wrong = Draft(sender="a", to_user="b", about=1 << 70)
+    outcomes: list[Any] = []
+
+    def send(draft: Draft) -> None:
+        outcomes.extend(log.append(APP, [draft]))
+
+    gevent.joinall([gevent.spawn(send, draft) for draft in (drafts[0], wrong, drafts[1])], timeout=20)
+    assert sum(isinstance(one, Appended) for one in outcomes) == 2
+    (refused,) = [one for one in outcomes if isinstance(one, Rejected)]
+    assert refused.reason == "invalid"
+    assert [entry.body for entry in log.read(APP, 1, 10)] == [b"one", b"two"]
+
+
+def test_who_waits_too_long_for_other_writers_has_stored_nothing(
+    open_store: OpenStore, tmp_path: Path
+) -> None:
+    store = open_store(threaded=True, seconds=0.3)
+    log = store.log()
+    log.append(APP, [Draft(sender="a", to_user="b")])
+    with (tmp_path / "imserver.db.lock").open("rb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        waiting = [gevent.spawn(log.append, APP, [Draft(sender="a", to_user="b")]) for _ in range(3)]
+        for one in waiting:
+            with pytest.raises(StorageUnavailable, match="in time"):
+                one.get(timeout=10)
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert outcome.entry.id == 2, "what was given up was not stored later"
+
+
+def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
+    store = open_store(threaded=True)
+    log = store.log()
+    log.append(APP, [Draft(sender="a", to_user="b")])
+    store.close()
+    with pytest.raises(StorageUnavailable):
+        log.append(APP, [Draft(sender="a", to_user="b")])
