@@ -26,6 +26,8 @@ from tests.parent.family import Family
 from tests.support import DOORS, ROOT, Server, eventually
 from tests.tools import require
 
+IN_THE_ENVIRONMENT = {"IMSERVER_UPLOADS_S3_SECRET_KEY": "a long secret"}
+"""What the documents tell to set beside the configuration."""
 SESSIONS = [block for page in PAGES for block in blocks(page, "console")]
 OPEN = [block for block in SESSIONS if not block.words]
 KEYED = [block for block in SESSIONS if block.words == ("keys",)]
@@ -252,7 +254,7 @@ def shape(value: Any) -> Any:
 def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(block.text, encoding="utf-8")
-    assert config.load(str(file), environ={}).warnings == ()
+    assert config.load(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
 
 
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)

@@ -175,7 +175,6 @@ def conversations() -> Iterator[tuple[str, bytes]]:
     yield "version", handshake(version="8")
     yield "no key", handshake(key=None)
     yield "bad key", handshake(key="x")
-    yield "not there", handshake("/ws")
     yield "nowhere", handshake("/nosuch")
     yield "post", handshake(method="POST")
     yield "old", handshake(protocol="HTTP/1.0")
