@@ -1,0 +1,343 @@
+"""Accounts, friends and groups over ``/api/v1``: by an account with its token, by a back end with its key."""
+
+from time import time
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .cmd import speaker
+from .gochat import fresh_phone
+from .setting import Launch
+from .v1 import call, good, refused
+
+KEYS = {"keys": [{"key": "admin-key", "scopes": ["admin"]}, {"key": "push-key", "scopes": ["push"]}]}
+PASSWORD = "correct horse"
+
+
+class Person:
+    """An account, and what it asks with its token."""
+
+    def __init__(self, server: Server, **more: Any) -> None:
+        self.server = server
+        self.phone = fresh_phone()
+        body = {"phone": self.phone, "password": PASSWORD, **more}
+        made = good(server.http, "accounts/register", body, key=more.pop("key", ""))
+        self.token: str = made["token"]
+        self.user: str = made["account"]["user"]
+
+    def good(self, route: str, body: Any = None, **query: Any) -> Any:
+        return good(self.server.http, route, body, key=self.token, **query)
+
+    def refused(self, route: str, body: Any = None, **query: Any) -> Any:
+        return refused(self.server.http, route, body, key=self.token, **query)[:2]
+
+    def group(self, *members: "Person") -> str:
+        users = [each.user for each in members]
+        made = self.good("groups/create", {"name": "tea", "members": users})
+        group: str = made["group"]
+        return group
+
+    def roles(self, group: str) -> dict[str, str]:
+        listed = self.good("groups/members", group=group)["members"]
+        return {row["user"]: row["role"] for row in listed}
+
+
+@pytest.fixture(scope="module")
+def locked(launch: Launch, door: str) -> Server:
+    """A server with keys."""
+    return launch(door, api=KEYS)
+
+
+@pytest.fixture
+def ann(locked: Server) -> Person:
+    return Person(locked)
+
+
+@pytest.fixture
+def bob(locked: Server) -> Person:
+    return Person(locked)
+
+
+@pytest.fixture
+def cid(locked: Server) -> Person:
+    return Person(locked)
+
+
+# --- accounts -----------------------------------------------------------------------------------------------
+
+
+def test_whoever_registers_can_show_and_change_themselves(ann: Person) -> None:
+    assert ann.good("accounts/set", {"nickname": "Ann", "avatar": "https://example.org/a.png"})
+    shown = ann.good("accounts/show")
+    assert abs(shown.pop("created") - time()) < 60
+    assert shown == {
+        "user": ann.user,
+        "nickname": "Ann",
+        "avatar": "https://example.org/a.png",
+        "phone": ann.phone,
+    }
+    assert ann.good("accounts/set", {"nickname": "Anne"})["avatar"] == "https://example.org/a.png"
+
+
+def test_phones_are_not_shown_to_others(ann: Person, bob: Person) -> None:
+    assert bob.good("accounts/show", of=ann.user)["phone"] == ""
+    shown = good(ann.server.http, "accounts/show", key="admin-key", user=ann.user)
+    assert shown["phone"] == ann.phone
+
+
+def test_a_phone_is_taken_once(ann: Person) -> None:
+    body = {"phone": ann.phone, "password": PASSWORD}
+    assert refused(ann.server.http, "accounts/register", body)[:2] == (409, "phone_taken")
+
+
+def test_what_of_a_login_was_wrong_is_not_told(ann: Person) -> None:
+    for phone, password in ((ann.phone, "wrong horse"), (fresh_phone(), PASSWORD)):
+        body = {"phone": phone, "password": password}
+        status, code, message = refused(ann.server.http, "accounts/login", body)
+        assert (status, code, message) == (401, "wrong_login", "The phone number or the password is wrong.")
+    assert good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
+
+
+def test_whoever_fails_too_often_is_told_how_long_to_wait(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"failures": 2, "failure_seconds": 2000})
+    one = Person(server)
+    wrong = {"phone": one.phone, "password": "wrong horse"}
+    for _ in range(2):
+        assert refused(server.http, "accounts/login", wrong)[0] == 401
+    response = call(server.http, "accounts/login", {"phone": one.phone, "password": PASSWORD})
+    assert response.status == 429
+    assert 900 < int(response.header("Retry-After") or 0) <= 1000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"phone": "", "password": PASSWORD},
+        {"phone": "1" * 21, "password": PASSWORD},
+        {"phone": "1", "password": "short"},
+        {"phone": "1", "password": "x" * 251},
+        {"phone": "1", "password": PASSWORD, "nickname": "n" * 65},
+        {"phone": "1", "password": PASSWORD, "nickname": "a\nb"},
+        {"phone": "1", "password": PASSWORD, "more": 1},
+    ],
+)
+def test_what_cannot_be_stored_is_refused(locked: Server, body: dict[str, Any]) -> None:
+    assert refused(locked.http, "accounts/register", body)[:2] == (400, "invalid_request")
+
+
+def test_where_registration_is_closed_a_back_end_registers(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"registration": False}, api=KEYS)
+    body = {"phone": fresh_phone(), "password": PASSWORD}
+    assert refused(server.http, "accounts/register", body)[:2] == (403, "registration_closed")
+    assert refused(server.http, "accounts/register", body, key="push-key")[:2] == (403, "forbidden")
+    assert good(server.http, "accounts/register", body, key="admin-key")["token"]
+
+
+def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: Person) -> None:
+    new = {"password": "battery staple"}
+    assert ann.refused("accounts/password", {**new, "old_password": "wrong"}) == (401, "wrong_login")
+    assert ann.good("accounts/password", {**new, "old_password": PASSWORD}) == {"user": ann.user}
+    assert ann.refused("accounts/show") == (401, "token_invalid")
+    assert refused(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})[0] == 401
+    good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
+
+
+def test_a_back_end_sets_a_password_without_the_old_one(ann: Person) -> None:
+    body = {"user": ann.user, "password": "battery staple"}
+    assert good(ann.server.http, "accounts/password", body, key="admin-key") == {"user": ann.user}
+    good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
+
+
+def test_the_end_of_all_sessions_voids_tokens_and_closes_connections(launch: Launch, door: str) -> None:
+    server = launch(door, apps={"77": {}})
+    body = {"phone": "1", "password": PASSWORD, "app": "77"}
+    user = good(server.http, "accounts/register", body)["account"]["user"]
+    token = good(server.http, "accounts/login", body)["token"]
+    with speaker(server.ws) as one:
+        one.login(user, 77)
+        assert good(server.http, "accounts/logout", {"app": "77"}, key=token) == {"user": user}
+        one.closed(4502)
+    assert refused(server.http, "accounts/show", key=token, app="77")[:2] == (401, "token_invalid")
+    assert good(server.http, "accounts/login", body)["token"]
+
+
+def test_a_deleted_account_is_gone_with_all_that_was_its_own(ann: Person, bob: Person) -> None:
+    ann.good("friends/request", {"friend": bob.user})
+    bob.good("friends/accept", {"friend": ann.user})
+    group = ann.group(bob)
+    assert ann.good("accounts/delete", {}) == {"user": ann.user}
+    assert ann.refused("accounts/show") == (401, "token_invalid")
+    assert bob.refused("accounts/show", of=ann.user) == (404, "unknown_account")
+    assert bob.good("friends")["count"] == 0
+    assert bob.roles(group) == {bob.user: "owner"}
+    assert refused(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})[0] == 401
+    again = good(ann.server.http, "accounts/register", {"phone": ann.phone, "password": PASSWORD})
+    assert int(again["account"]["user"]) > int(ann.user)
+
+
+# --- who asks -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("route", ["accounts/show", "friends", "groups"])
+def test_whoever_shows_nothing_is_refused(ann: Person, route: str) -> None:
+    server = ann.server
+    assert refused(server.http, route, user=ann.user)[:2] == (401, "unauthorized")
+    assert refused(server.http, route, key="wrong", user=ann.user)[:2] == (401, "unauthorized")
+    assert refused(server.http, route, key="push-key", user=ann.user)[:2] == (403, "forbidden")
+    assert refused(server.http, route, key="eyJ.x.y", user=ann.user)[:2] == (401, "token_invalid")
+    assert refused(server.http, route, key="admin-key")[:2] == (400, "invalid_request")
+    assert call(server.http, route, key="admin-key", user=ann.user).status == 200
+
+
+def test_nobody_acts_for_others(ann: Person, bob: Person) -> None:
+    assert ann.refused("accounts/show", user=bob.user) == (403, "forbidden")
+    assert ann.refused("friends/block", {"user": bob.user, "friend": ann.user}) == (403, "forbidden")
+    assert ann.good("accounts/show", user=ann.user)["user"] == ann.user
+
+
+def test_an_app_that_nobody_knows_has_no_accounts(ann: Person) -> None:
+    assert ann.refused("accounts/show", app="none") == (404, "unknown_app")
+
+
+def test_a_token_is_good_in_its_app_only(ann: Person) -> None:
+    assert ann.refused("accounts/show", app="101") == (401, "token_invalid")
+
+
+# --- friends ------------------------------------------------------------------------------------------------
+
+
+def test_who_was_asked_accepts(ann: Person, bob: Person) -> None:
+    assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
+    assert [row["user"] for row in bob.good("friends", list="incoming")["friends"]] == [ann.user]
+    assert [row["user"] for row in ann.good("friends", list="outgoing")["friends"]] == [bob.user]
+    assert bob.good("friends/accept", {"friend": ann.user}) == {"status": "friends"}
+    assert [row["user"] for row in ann.good("friends")["friends"]] == [bob.user]
+    assert ann.good("friends/remove", {"friend": bob.user}) == {"status": "done"}
+    assert bob.good("friends")["count"] == 0
+
+
+def test_who_is_kept_away_does_not_become_a_friend(ann: Person, bob: Person) -> None:
+    assert bob.good("friends/block", {"friend": ann.user}) == {"status": "done"}
+    assert ann.good("friends/request", {"friend": bob.user}) == {"status": "asked"}
+    assert bob.good("friends", list="incoming")["count"] == 0
+    assert bob.good("friends/accept", {"friend": ann.user}) == {"status": "absent"}
+    assert bob.good("friends/unblock", {"friend": ann.user}) == {"status": "done"}
+    assert bob.good("friends/decline", {"friend": ann.user}) == {"status": "done"}
+
+
+def test_friends_come_in_pages(ann: Person) -> None:
+    others = [Person(ann.server).user for _ in range(3)]
+    for other in others:
+        ann.good("friends/request", {"friend": other})
+    first = ann.good("friends", list="outgoing", limit=2)
+    second = ann.good("friends", list="outgoing", limit=2, cursor=first["next"])
+    assert (first["count"], second["count"], second["next"]) == (3, 3, "")
+    assert [row["user"] for row in first["friends"] + second["friends"]] == others
+
+
+def test_oneself_and_nobody_are_no_friends(ann: Person) -> None:
+    assert ann.refused("friends/request", {"friend": ann.user}) == (400, "invalid_request")
+    assert ann.refused("friends/request", {"friend": "999999999"}) == (404, "unknown_account")
+
+
+# --- groups -------------------------------------------------------------------------------------------------
+
+
+def test_a_group_is_made_and_seen_by_its_members_only(ann: Person, bob: Person, cid: Person) -> None:
+    group = ann.group(bob)
+    assert ann.roles(group) == {ann.user: "owner", bob.user: "member"}
+    shown = bob.good("groups/show", group=group)
+    assert (shown["group"], shown["name"], shown["role"]) == (group, "tea", "member")
+    assert cid.refused("groups/show", group=group) == (404, "unknown_group")
+    assert cid.refused("groups/members", group=group) == (404, "unknown_group")
+    assert ann.refused("groups/show", group="999999999") == (404, "unknown_group")
+    assert [row["group"] for row in bob.good("groups")["groups"]] == [group]
+    assert cid.good("groups") == {"count": 0, "groups": [], "next": ""}
+
+
+def test_members_invite_accounts_and_leave(ann: Person, bob: Person, cid: Person) -> None:
+    group = ann.group(bob)
+    invited = {"group": group, "members": [cid.user, ann.user, "nobody", "999999999"]}
+    assert bob.good("groups/invite", invited)["users"] == [cid.user]
+    assert cid.good("groups/leave", {"group": group})["users"] == [cid.user]
+    assert set(ann.roles(group)) == {ann.user, bob.user}
+    assert cid.refused("groups/leave", {"group": group}) == (404, "unknown_group")
+
+
+def test_the_group_of_an_owner_who_leaves_goes_to_an_admin(ann: Person, bob: Person, cid: Person) -> None:
+    group = ann.group(bob, cid)
+    ann.good("groups/role", {"group": group, "member": cid.user, "role": "admin"})
+    ann.good("groups/leave", {"group": group})
+    assert bob.roles(group) == {bob.user: "member", cid.user: "owner"}
+
+
+def test_roles_say_who_may_what(ann: Person, bob: Person, cid: Person) -> None:
+    group = ann.group(bob, cid)
+    too_low = (403, "role_too_low")
+    rename = {"group": group, "name": "coffee"}
+    away = {"group": group, "members": [cid.user]}
+    quiet = {"group": group, "member": cid.user, "until": int(time()) + 100}
+    role = {"group": group, "member": cid.user, "role": "admin"}
+    for route, body in (("rename", rename), ("remove", away), ("mute", quiet), ("role", role)):
+        assert bob.refused(f"groups/{route}", body) == too_low, route
+    ann.good("groups/role", {"group": group, "member": bob.user, "role": "admin"})
+    assert bob.good("groups/rename", rename)["name"] == "coffee"
+    assert bob.good("groups/mute", quiet)["users"] == [cid.user]
+    assert cid.good("groups/show", group=group)["muted_until"] == quiet["until"]
+    assert bob.refused("groups/role", role) == too_low
+    assert bob.refused("groups/remove", {"group": group, "members": [ann.user]}) == too_low
+    assert bob.good("groups/remove", away)["users"] == [cid.user]
+    assert bob.refused("groups/mute", quiet) == (404, "unknown_member")
+
+
+def test_an_owner_hands_a_group_over(ann: Person, bob: Person) -> None:
+    group = ann.group(bob)
+    ann.good("groups/role", {"group": group, "member": bob.user, "role": "owner"})
+    assert bob.roles(group) == {ann.user: "admin", bob.user: "owner"}
+    mine = {"group": group, "member": bob.user, "role": "member"}
+    assert bob.refused("groups/role", mine) == (403, "role_too_low"), "a group has an owner"
+
+
+def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
+    server = ann.server
+    users = {"app": "101", "user": "u1", "name": "us", "members": ["u2", "安"]}
+    group = good(server.http, "groups/create", users, key="admin-key")["group"]
+    named = {"app": "101", "group": group}
+    good(server.http, "groups/remove", {**named, "members": ["u1"]}, key="admin-key")
+    good(server.http, "groups/rename", {**named, "name": "them"}, key="admin-key")
+    listed = good(server.http, "groups/members", key="admin-key", **named)["members"]
+    assert [row["user"] for row in listed] == ["u2", "安"]
+    assert good(server.http, "groups/show", key="admin-key", **named)["role"] == ""
+
+
+def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
+    server = launch(door, accounts={"group_members": 2})
+    body = {"user": "a", "app": "101", "name": "us", "members": ["b"]}
+    group = good(server.http, "groups/create", body)["group"]
+    more = {"app": "101", "group": group, "members": ["b", "c"]}
+    assert refused(server.http, "groups/invite", more)[:2] == (409, "too_many_members")
+    body["members"] = ["b", "c"]
+    assert refused(server.http, "groups/create", body)[:2] == (409, "too_many_members")
+
+
+def test_members_of_a_large_group_come_in_pages(launch: Launch, door: str) -> None:
+    server = launch(door)
+    users = [f"u{number:05}" for number in range(10_000)]
+    named: dict[str, Any] = {"app": "101", "user": users[0]}
+    group = good(server.http, "groups/create", {**named, "name": "many", "members": users[1:1000]})["group"]
+    for start in range(1000, 10_000, 1000):
+        body = {"app": "101", "group": group, "members": users[start : start + 1000]}
+        assert len(good(server.http, "groups/invite", body)["users"]) == 1000
+    body = {"app": "101", "group": group, "members": ["one more"]}
+    assert refused(server.http, "groups/invite", body)[:2] == (409, "too_many_members")
+    found: list[str] = []
+    cursor = ""
+    while not found or cursor:
+        page = good(server.http, "groups/members", app="101", group=group, limit=1000, cursor=cursor)
+        found += [row["user"] for row in page["members"]]
+        cursor = page["next"]
+    assert found == users
+    eventually(lambda: good(server.http, "groups", **named)["count"] == 1)
