@@ -156,6 +156,7 @@ class Parts:
             config.websocket.pong_seconds,
             {"protobuf": config.websocket.protobuf_silent_seconds},
         )
+        self.sweep.look = self.chats.look
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
 

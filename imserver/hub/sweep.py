@@ -5,7 +5,7 @@ Clients that have no heartbeat are :mod:`imserver.hub.pings`'s.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from time import monotonic
 
 import gevent
@@ -51,6 +51,8 @@ class Sweep:
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
         self._by_traffic = by_traffic or {}
+        self.look: Callable[[Connection], object] = lambda _connection: None
+        """Called at each look at one of these sessions; must not switch."""
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: look at every connection each ``sweep_seconds``."""
@@ -79,7 +81,8 @@ class Sweep:
 
     def _look_at_traffic(self, connection: Connection, expired: float) -> None:
         """Ask the kernel about a connection that was not asked about for so long."""
-        if connection.last_seen < expired:
+        self.look(connection)
+        if connection.state == OPEN and connection.last_seen < expired:
             connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
             if connection.last_seen < expired:
                 self._close(connection, errors.CLOSE_HEARTBEAT_EXPIRED)

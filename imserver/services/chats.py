@@ -7,10 +7,11 @@ from __future__ import annotations
 import logging
 from collections import deque
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, time
 from typing import Final, Protocol
 
 import gevent
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
@@ -37,6 +38,9 @@ PAGE: Final = 50
 HOLD_SECONDS: Final = 0.25
 """How long a client has to ask for what it missed before it is told what is new. Its cursor is the greatest
 id that it has seen: what is told before that would hide what was missed."""
+
+MAX_MINUTES: Final = 100_000
+"""Numbers of minutes that are kept to be shared."""
 
 
 class Admits(Protocol):
@@ -85,6 +89,7 @@ class Chats:
         self._expected: deque[tuple[float, Connection]] = deque()
         """Who has a moment to sync, and until when."""
         self._deadlines: dict[Connection, float] = {}
+        self._minutes: dict[int, int] = {}
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
@@ -115,9 +120,12 @@ class Chats:
                     say(connection, verdict.close)
                 return Reply(verdict.code)
             login = Login(APP, verdict.user, command.token, command.device)
-            code = self._sessions.login(connection, login, verdict=verdict)
+            reader = ChatReader(held=[])
+            if verdict.expires_at:
+                reader.ends = self._minute_of(verdict.expires_at)
+            code = self._sessions.login(connection, login, verdict=replace(verdict, expires_at=0))
             if code == errors.REPLY_OK:
-                self._messaging.follow(connection, ChatReader(held=[]), live=False)
+                self._messaging.follow(connection, reader, live=False)
                 self._expect(connection)
             return Reply(code)
         except StorageUnavailable as unavailable:
@@ -141,6 +149,22 @@ class Chats:
             return verdict
         proven = Verdict(expires_at=expires_at, user=user)
         return self._logins.check(app, user, command.token, name, connection, device, proven)
+
+    def _minute_of(self, second: int) -> int:
+        """The minute that has begun when a second is over; one number for all who have the same."""
+        minute = second // 60 + 1
+        if len(self._minutes) > MAX_MINUTES:
+            self._minutes.clear()
+        return self._minutes.setdefault(minute, minute)
+
+    def look(self, connection: Connection) -> None:
+        """Close a session whose token has ended; asked about each of them by the sweep. Never switches.
+
+        To have the loop end them, as those of other dialects, would cost each more memory than all else here.
+        """
+        reader = connection.about
+        if isinstance(reader, ChatReader) and 0 < reader.ends <= time() // 60:
+            say(connection, errors.CLOSE_TOKEN_INVALID)
 
     # --- catching up ----------------------------------------------------------------------------------------
 

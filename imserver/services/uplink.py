@@ -22,11 +22,12 @@ processed, and may be sent again."""
 
 
 class ChatReader(Reader):
-    """What is remembered of a session. ``number``: the last message that is stored or refused, as its client
-    counts; ``seq``: where it is stored, 0 if it was refused."""
+    """What is remembered of a session. ``last``: of the message that was stored or refused last, its number
+    as its client counts, and where it is stored (0: it was refused). ``ends``: the minute of Unix time with
+    which its token has ended; 0: it does not."""
 
-    number: int = 0
-    seq: int = 0
+    last: tuple[int, int] = (0, 0)
+    ends: int = 0
 
 
 class _Line:
@@ -68,9 +69,10 @@ class Uplink:
             return Reply(errors.REPLY_NOT_LOGGED_IN)
         line = self._lines.get(connection)
         waiting = 0 if line is None else len(line.messages)
-        if command.number == reader.number and not waiting and reader.seq:
-            connection.send(uplink_ack(reader.number, reader.seq))
-        elif command.number == reader.number + waiting + 1:
+        number, seq = reader.last
+        if command.number == number and not waiting and seq:
+            connection.send(uplink_ack(number, seq))
+        elif command.number == number + waiting + 1:
             self._take(connection, command, line)
         return Reply(errors.REPLY_OK)
 
@@ -112,7 +114,7 @@ class Uplink:
             return
         if isinstance(result, Appended):
             self._use_up(reader, line, result.entry.id)
-            connection.send(uplink_ack(reader.number, reader.seq))
+            connection.send(uplink_ack(*reader.last))
         else:
             assert isinstance(result, Rejected)
             self._use_up(reader, line, 0)
@@ -121,7 +123,7 @@ class Uplink:
     def _use_up(self, reader: ChatReader, line: _Line, seq: int) -> None:
         done = line.messages.popleft()
         line.size -= len(done.content)
-        reader.number, reader.seq = done.number, seq
+        reader.last = (done.number, seq)
 
 
 def _draft(user: str, command: ChatMessage) -> Draft | None:

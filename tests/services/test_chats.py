@@ -12,7 +12,7 @@ from imserver.services.chats import PAGE, Chats
 from imserver.services.tokens import BadToken
 from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
 from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.hub.world import POLICIES
 from tests.integration import protobuf
 from tests.integration.protobuf import GROUP, SINGLE, Output, Said, acked, pushed, synced
@@ -107,7 +107,8 @@ class World(Node):
     """A node with chats. A token is the number of its account."""
 
     def __init__(self, shelf: Shelf | None = None) -> None:
-        super().__init__(shelf, policies={**POLICIES, APP: "refuse"})
+        policies = {**POLICIES, APP: "refuse"}
+        super().__init__(shelf, policies=policies, by_traffic={"protobuf": 600})
         self.door = Door()
         self.unavailable = False
         self.uplink = Uplink(self.messaging)
@@ -555,6 +556,24 @@ def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
     assert reader.__sizeof__() <= 48
     assert not hasattr(reader, "__dict__")
     assert world.uplink.idle
+
+
+def test_a_session_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    ann = world.live(266)
+    (verdict,) = [each[3] for each in world.door.asked]
+    assert verdict is not None
+    world.sweep.look = world.chats.look
+    for late, state in ((-1, OPEN), (0, OPEN), (61, CLOSING)):
+        monkeypatch.setattr(module, "time", lambda late=late: verdict.expires_at + late)
+        world.sweep.sweep()
+        assert ann.connection.state == state
+    assert ann.client.close_code() == 4504
+
+
+def test_sessions_that_end_in_one_minute_share_its_number(world: World) -> None:
+    ends = [world.chatter(id).connection.about.ends for id in (266, 267)]
+    assert ends[0] is ends[1]
+    assert ends[0] > 0
 
 
 def test_the_moment_for_a_sync_is_short() -> None:
