@@ -343,9 +343,8 @@ def _check(config: Config, where: str) -> None:
     if uploads.s3_url and not re.match(r"https?://[^/]", uploads.s3_url):
         raise ConfigError(f"{where}: uploads.s3_url: expected an http:// or https:// address")
     if uploads.s3_url and not (uploads.s3_bucket and uploads.s3_access_key and uploads.s3_secret_key):
-        raise ConfigError(
-            f"{where}: uploads.s3_url needs uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
-        )
+        needed = "uploads.s3_bucket, uploads.s3_access_key and uploads.s3_secret_key"
+        raise ConfigError(f"{where}: uploads.s3_url needs {needed}")
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
         raise ConfigError(f"{where}: api.keys: one key is given twice")

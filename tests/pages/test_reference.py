@@ -109,7 +109,7 @@ def test_every_line_for_the_shell_is_one(path: str, method: str, operation: Any)
     plain = path
     for parameter in operation["parameters"]:
         if parameter["in"] == "path":
-            plain = plain.replace("{%s}" % parameter["name"], parameter["example"])
+            plain = plain.replace("{" + parameter["name"] + "}", parameter["example"])
     assert words[-1].startswith(f"http://127.0.0.1:8080{plain}")
     assert bool({"-d", "--data-binary"} & set(words)) == (method == "post")
     for parameter in operation["parameters"]:

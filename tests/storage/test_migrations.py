@@ -17,8 +17,8 @@ from imserver.storage import migrate
 from imserver.storage.engines import make_engine
 from imserver.storage.migrations import HEAD
 from imserver.storage.place import place_of
-from imserver.storage.store import Store
 from imserver.storage.schema import metadata
+from imserver.storage.store import Store
 
 from .conftest import OpenStore
 from .servers import MariaDB, Postgres

@@ -24,8 +24,8 @@ TAGS: Final = {
     "presence": "Who is online, where, and since when.",
     "rooms": "Live sets of connections that are published to together.",
     "sessions": "End sessions, and keep users out.",
-    "accounts": "People who register with a phone number and a password. Asked with the account's own token, or "
-    "by a back end whose key has the scope `admin`.",
+    "accounts": "People who register with a phone number and a password. Asked with the account's own token, "
+    "or by a back end whose key has the scope `admin`.",
     "friends": "Who asked whom, who is a friend, who is kept away.",
     "groups": "Stored sets of members, whose messages are stored, too.",
     "apps": "The tenants of this server: nothing crosses from one app to another.",
