@@ -16,8 +16,10 @@ from imserver import __version__, assets, config, errors
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
     "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
+    "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers use it."),
     "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "key": ("imserver.commands.key", "key", "Make, list and revoke API keys."),
+    "restore": ("imserver.commands.backup", "restore", "Put a copy in the SQLite database's place."),
     "token": ("imserver.commands.token", "token", "Make session tokens of users."),
 }
 

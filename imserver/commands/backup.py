@@ -1,0 +1,58 @@
+"""``imserver backup`` and ``imserver restore``: copies of the SQLite database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from imserver import config
+from imserver.commands.kept import fail, settings_options
+from imserver.errors import StartError
+from imserver.lifecycle import DataDirectory
+from imserver.storage import backup as copies
+from imserver.storage.place import place_of
+
+
+@click.command()
+@settings_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def backup(path: str | None, data_dir: str | None, file: Path) -> None:
+    """Copy the database to a new FILE, while servers go on using it."""
+    try:
+        copies.backup(_file(path, data_dir)[0], file)
+    except StartError as error:
+        fail(error)
+    click.echo(f"copied to {file}")
+
+
+@click.command()
+@settings_options
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def restore(path: str | None, data_dir: str | None, file: Path) -> None:
+    """Put the copy FILE in the database's place. No server may use it meanwhile."""
+    try:
+        database, folder = _file(path, data_dir)
+        # A server holds this lock as long as it runs.
+        lock = DataDirectory(folder)
+        lock.start()
+        try:
+            database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            kept = copies.restore(database, file)
+        finally:
+            lock.stop()
+    except StartError as error:
+        fail(error)
+    click.echo(f"restored {database}" + (f"; what was there is {kept}" if kept else ""))
+
+
+def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:
+    """The SQLite file of these settings, and the data folder."""
+    settings = config.load(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+    place = place_of(settings.storage, settings.server.data_dir)
+    if place.file is None:
+        raise StartError(f"{place.shown} is no SQLite database: use {_TOOLS[place.engine]}")
+    return place.file, settings.server.data_dir
+
+
+_TOOLS = {"postgresql": "pg_dump and pg_restore", "mysql": "mariadb-dump or mysqldump"}
