@@ -237,7 +237,7 @@ class Parts:
         def kept() -> Log | None:
             return store.log() if store.keeps else None
 
-        messaging = Messaging(self.hub, self.fanout, store.log, kept)
+        messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
         if self.cluster is not None:
             messaging.forward = self.cluster.tell_stored
@@ -302,6 +302,7 @@ class Parts:
 
         uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
         uploads.holders += [self.logins.holder, account]
+        self.accounts.on_removed.append(lambda gone: uploads.forget(gone.app, gone.user))
         return uploads
 
     def _make_accounts(self, secret: bytes) -> None:

@@ -18,6 +18,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
+from imserver.metrics import Metrics
 from imserver.storage.log_contract import Entry
 
 log = logging.getLogger(__name__)
@@ -65,13 +66,12 @@ class _Followed:
 class Follower:
     """Owner of the positions. ``reads`` gives the log, or None while there is none: then it is empty."""
 
-    def __init__(self, reads: Callable[[], Reads | None], tell: Tell) -> None:
+    def __init__(self, reads: Callable[[], Reads | None], tell: Tell, metrics: Metrics) -> None:
         self._reads = reads
         self._tell = tell
         self._apps: dict[str, _Followed] = {}
         self._numbers = count()
-        self.gaps = 0
-        """How often the log had to be read because a batch was missing."""
+        self._metrics = metrics
 
     def follow(self, app: str) -> int:
         """Tell what is stored in an app from now on; the position from which. It may switch.
@@ -166,7 +166,7 @@ class Follower:
         gevent.sleep(seconds)
         try:
             if followed.waiting or not seconds or followed.expected > followed.position:
-                self.gaps += 1
+                self._metrics.log_gaps += 1
                 while self._read_on(app, followed):
                     pass
         finally:

@@ -18,6 +18,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
 from imserver.model import Message
 from imserver.services.acks import Acknowledger, AckWheel
 from imserver.services.follower import Follower
@@ -99,13 +100,19 @@ class Messaging:
     """
 
     def __init__(
-        self, hub: Hub, fanout: Fanout, logs: Callable[[], Log], kept: Callable[[], Log | None]
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logs: Callable[[], Log],
+        kept: Callable[[], Log | None],
     ) -> None:
         self._hub = hub
         self._fanout = fanout
+        self._metrics = metrics
         self._logs = logs
         self._kept = kept
-        self.follower = Follower(kept, self._tell)
+        self.follower = Follower(kept, self._tell, metrics)
         self.rooms = GroupRooms()
         self.wheel = AckWheel(self)
         self._acknowledging = 0
@@ -170,6 +177,7 @@ class Messaging:
             results = [StorageUnavailable("storing failed")] * len(batch)
         line.storing = False
         for (_, connection, done), result in zip(batch, results, strict=True):
+            self._count(result)
             if isinstance(result, Appended) and result.entry.id > self.follower.position(app):
                 acks = self._acks.setdefault(app, {})
                 acks.setdefault(result.entry.id, []).append((connection, done, result))
@@ -180,6 +188,14 @@ class Messaging:
         own, line.own = line.own, []
         for first, last, entries in own:
             self.follower.heard(app, first, last, entries)
+
+    def _count(self, result: Result) -> None:
+        if not isinstance(result, Appended):
+            self._metrics.not_stored += 1
+        elif result.repeated:
+            self._metrics.stored_repeats += 1
+        else:
+            self._metrics.stored += 1
 
     def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         """A transaction of this node is stored (the log's ``on_committed``). Never switches."""
@@ -415,6 +431,7 @@ class Messaging:
             nonlocal whole
             whole = not more
             if whole:
+                self._metrics.told_again += 1
                 self.give(connection, messages)
             return True
 

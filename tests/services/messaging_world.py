@@ -27,7 +27,7 @@ class Node(World):
         self.peers: list[Node] = []
         self.wire: Callable[[int, int], bool] = lambda first, last: True
         """(first id, last id) → whether peers get it."""
-        self.messaging = Messaging(self.hub, self.fanout, lambda: self.log, lambda: self.log)
+        self.messaging = Messaging(self.hub, self.fanout, self.metrics, lambda: self.log, lambda: self.log)
         self.messaging.forward = self._forward
         self.log.on_committed = self.messaging.committed
         self.correspondence = Correspondence(self.sessions, self.messaging, lambda: self.log)  # type: ignore[arg-type,return-value]

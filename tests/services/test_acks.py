@@ -50,6 +50,7 @@ def test_what_is_not_acknowledged_is_told_again_and_then_the_connection_is_close
             pass_time(node)
             bob.settle()
         assert bob.texts() == ["1", "2", *["2"] * TRIES]
+        assert node.metrics.told_again == TRIES
         pass_time(node)
         assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
 

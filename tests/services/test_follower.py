@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver.metrics import Metrics
 from imserver.services import follower as module
 from imserver.services.follower import Follower
 from imserver.storage.log_contract import Draft, Entry
@@ -19,9 +20,10 @@ class Told:
 
     def __init__(self, stored: int = 0) -> None:
         self.log = MemoryLog()
+        self.metrics = Metrics()
         self.ids: list[int] = []
         self.store(stored)
-        self.follower = Follower(lambda: self.log, self._tell)
+        self.follower = Follower(lambda: self.log, self._tell, self.metrics)
 
     def _tell(self, _app: str, entries: list[Entry], _position: int) -> None:
         self.ids += [entry.id for entry in entries]
@@ -94,7 +96,7 @@ def test_a_lost_batch_is_read_from_the_log_before_a_later_one_is_told() -> None:
     told.hear(entries[3:])  # 2 and 3 are lost
     assert told.ids == [1]
     until(lambda: told.ids == [1, 2, 3, 4, 5])
-    assert told.follower.gaps == 1
+    assert told.metrics.log_gaps == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -69,6 +69,7 @@ def test_a_repeat_is_answered_with_the_first_answer_and_told_to_nobody() -> None
         first = ann.send("bob", "hi", clientMsgID="x")
         again = ann.send("bob", "hi", clientMsgID="x")
         assert again == (200, {**first[1], "repeated": True})
+        assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
         bob.settle()
         assert bob.texts() == ["hi"]
 
@@ -89,6 +90,7 @@ def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again()
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         node.log.away = True
         assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+        assert node.metrics.not_stored == 1
         assert ann.ask("sync", {"cursor": 0}) == (1008, None)
         node.log.away = False
         assert ann.send("bob", "hi", clientMsgID="x")[0] == 200
@@ -309,7 +311,7 @@ def test_a_lost_batch_is_made_up_for_before_a_later_one_of_another_conversation(
         eve.send("bob", "later")
         until(lambda: len(bob.stream()) == 2)
         assert bob.texts() == ["lost on the way", "later"]
-        assert second.messaging.follower.gaps == 1
+        assert second.metrics.log_gaps == 1
 
 
 def test_a_lost_batch_without_a_later_one_is_found_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
