@@ -10,6 +10,7 @@ from tests.support import Server, eventually
 
 from .cmd import command, fresh, logged_in, speaker
 from .raw import CLOSE
+from .setting import MULTI
 from .v1 import call, good, refused, sessions_of
 
 UNKNOWN_ID = "A" * 38
@@ -18,7 +19,8 @@ UNKNOWN_ID = "A" * 38
 # --- presence -----------------------------------------------------------------------------------------------
 
 
-def test_presence_tells_where_a_user_is_and_since_when(server: Server, app: int) -> None:
+def test_presence_tells_where_a_user_is_and_since_when(server: Server) -> None:
+    app = MULTI
     user = fresh()
     before = int(time.time())
     assert sessions_of(server.http, app, user) == []
@@ -83,7 +85,8 @@ def listed_page_by_page(server: Server, app: int, names: list[str]) -> None:
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
-def test_connections_and_users_join_and_leave_a_room(server: Server, app: int) -> None:
+def test_connections_and_users_join_and_leave_a_room(server: Server) -> None:
+    app = MULTI
     ann, bob = fresh(), fresh()
     with logged_in(server.ws, ann, app), logged_in(server.ws, bob, app), logged_in(server.ws, bob, app):
         (connection,) = (each["connection"] for each in sessions_of(server.http, app, ann))
@@ -190,7 +193,8 @@ def test_a_disconnect_ends_sessions_of_users_and_single_connections(server: Serv
         pass
 
 
-def test_a_disconnect_may_be_of_one_device(server: Server, app: int) -> None:
+def test_a_disconnect_may_be_of_one_device(server: Server) -> None:
+    app = MULTI
     user = fresh()
     with logged_in(server.ws, user, app, device="web") as web, logged_in(server.ws, user, app) as nameless:
         asked = {"app": str(app), "users": [user], "device": "web"}
