@@ -114,17 +114,14 @@ def _option(entry: Any) -> Callable[[Command], Command]:
     if isinstance(entry.default, bool):
         flag = f"{name}/--no-{name[2:]}" if entry.default else name
         return click.option(flag, is_flag=True, default=entry.default, help=entry.metadata["help"])
-    if "choices" in entry.metadata:
-        words = click.Choice(entry.metadata["choices"])
-        return click.option(
-            name, type=words, default=entry.default, show_default=True, help=entry.metadata["help"]
-        )
+    about = entry.metadata["help"]
+    if isinstance(entry.default, str):
+        words = click.Choice(entry.metadata["choices"]) if "choices" in entry.metadata else click.STRING
+        return click.option(name, type=words, default=entry.default, show_default=True, help=about)
     least, most = entry.metadata["least"], entry.metadata["most"]
     whole = isinstance(entry.default, int)
     kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)
-    return click.option(
-        name, type=kind, default=entry.default, show_default=True, help=entry.metadata["help"]
-    )
+    return click.option(name, type=kind, default=entry.default, show_default=True, help=about)
 
 
 def guarded(command: Command) -> Command:

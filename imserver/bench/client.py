@@ -50,6 +50,7 @@ class Swarm:
         self._opening = Opening()
         self._again: deque[int] = deque()
         self._login: Callable[[int], bytes] | None = None
+        self._answer = b""
         self._upgrade = b""
         self._retry = False
         self._busy = 0
@@ -66,17 +67,19 @@ class Swarm:
         retry: bool = False,
         progress: Callable[[int, int], None] | None = None,
         path: str = "",
+        answer: bytes = b"",
     ) -> Opening:
         """Open one connection for each of ``numbers``, at most ``window`` under way at once, in ``seconds``.
 
         ``login(number)`` gives the login frame, sent after the upgrade; None leaves the connection at that.
         With ``retry`` a connection that fails is tried again until the time is over (each failure counted).
-        ``path`` is asked for in place of the target's.
+        ``path`` is asked for in place of the target's; ``answer``: the payload that answers a login, where it
+        is no JSON.
         """
         target = self.target
         self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", path or target.ws_path)
         opening = self._opening = Opening()
-        self._login, self._retry, self._busy = login, retry, 0
+        self._login, self._retry, self._busy, self._answer = login, retry, 0, answer
         waiting = self._again = deque(numbers)
         total, begin = len(numbers), time.monotonic()
         deadline = begin + seconds
@@ -168,6 +171,9 @@ class Swarm:
         peer.rest = data[used:]
         for opcode, start, stop in found:
             payload = data[start:stop]
+            if self._answer and payload == self._answer:
+                self._opened(peer)
+                continue
             if opcode == CLOSE or (LOGIN_ANSWER in payload and b'"code":200' not in payload):
                 self._drop(peer)
                 self._failed(peer.number, f"login refused: {payload[:120]!r}")

@@ -20,9 +20,10 @@ OK = b"HTTP/1.1 200 "
 RECEIVE_BYTES = 16384  # more would be mapped and unmapped for each answer
 
 
-def request_head(target: Target, path: str, content_type: str, body_bytes: int) -> bytes:
-    """Return everything of a POST request before its body."""
-    return _head(target, "POST", path, f"Content-Type: {content_type}", f"Content-Length: {body_bytes}")
+def request_head(target: Target, path: str, content_type: str, body_bytes: int, *fields: str) -> bytes:
+    """Return everything of a POST request before its body; ``fields`` are more lines of the head."""
+    body = (f"Content-Type: {content_type}", f"Content-Length: {body_bytes}")
+    return _head(target, "POST", path, *fields, *body)
 
 
 def get_request(target: Target, path: str) -> bytes:

@@ -25,7 +25,14 @@ class Nodes:
     """
 
     def __init__(
-        self, crew: Crew, count: int, app: int, log: str, redis_url: str = "", redis_server: str = ""
+        self,
+        crew: Crew,
+        count: int,
+        app: int,
+        log: str,
+        redis_url: str = "",
+        redis_server: str = "",
+        environment: dict[str, str] | None = None,
     ) -> None:
         self.crew = crew
         self.app = app
@@ -33,11 +40,11 @@ class Nodes:
         self.redis = redis_url or self._start_redis(redis.program(redis_server))
         self.targets: list[Target] = []
         self.pids: list[int] = []
-        environment = {"IMSERVER_REDIS_URL": self.redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
-        folder = ""
+        cluster = {"IMSERVER_REDIS_URL": self.redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
+        self.folder = ""
         for _ in range(count):
-            own = self.start(environment, folder)
-            folder = folder or own["data_directory"]
+            own = self.start({**cluster, **(environment or {})}, self.folder)
+            self.folder = self.folder or own["data_directory"]
             self.targets.append(self._target(own))
             self.pids.append(own["pid"])
         self._wait_for_all()

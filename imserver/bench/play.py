@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from imserver.bench import echo, fanout, floor, handshake, idle, publish, push, storm
+from imserver.bench import chat, echo, fanout, floor, handshake, idle, publish, push, storm
 from imserver.bench.crew import Crew, Progress
 from imserver.bench.figures import faults, fold
 from imserver.bench.loop import BenchError
@@ -40,6 +40,7 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("echo", echo.EchoOptions, echo.run),
         Scenario("push", push.PushOptions, push.run),
         Scenario("publish", publish.PublishOptions, publish.run),
+        Scenario("chat", chat.ChatOptions, chat.run),
         Scenario("handshake", handshake.HandshakeOptions, handshake.run),
         Scenario("storm", storm.StormOptions, storm.run),
     )
@@ -90,7 +91,7 @@ def play(
         progress = watcher.begin((title or scenario.name) + run)
         crew = Crew()
         try:
-            stage = set_stage(scenario, place, crew, progress)
+            stage = set_stage(scenario, place, crew, progress, getattr(options, "environment", {}))
             helpers = len(crew.hands)
             each.append(scenario.run(stage, options))
             processes = len(crew.hands) - helpers
@@ -118,7 +119,9 @@ def play(
     }
 
 
-def set_stage(scenario: Scenario, place: Place, crew: Crew, progress: Progress) -> Stage:
+def set_stage(
+    scenario: Scenario, place: Place, crew: Crew, progress: Progress, environment: dict[str, str]
+) -> Stage:
     """Return the stage of one run; starts a server of our own when there is to be one."""
     cores = Cores.divided() if place.pin else Cores()
     if not scenario.needs_server:
@@ -133,11 +136,11 @@ def set_stage(scenario: Scenario, place: Place, crew: Crew, progress: Progress) 
         log=place.log,
         arguments=list(place.arguments),
         cores=cores.server,
-        environment={"IMSERVER_API_KEYS": KEYS % place.key} if place.key else {},
+        environment={**environment, **({"IMSERVER_API_KEYS": KEYS % place.key} if place.key else {})},
     )
     (own,) = crew.gather([keeper])
     target = Target("127.0.0.1", own["ws_port"], "/acc", "127.0.0.1", own["http_port"], place.app, place.key)
-    return Stage(target, (own["pid"],), crew, progress, cores)
+    return Stage(target, (own["pid"],), crew, progress, cores, own["data_directory"])
 
 
 def describe(scenario: Scenario, place: Place) -> dict[str, Any]:

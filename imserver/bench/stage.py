@@ -38,6 +38,11 @@ def choice_parameter(default: str, help: str, choices: Iterable[str]) -> Any:
     return field(default=default, metadata={"help": help, "choices": tuple(choices)})
 
 
+def text_parameter(default: str, help: str) -> Any:
+    """Declare a parameter that is a text."""
+    return field(default=default, metadata={"help": help})
+
+
 def seconds_parameter(default: float, help: str) -> Any:
     """Declare how long something is measured."""
     return parameter(default, f"{help}, in seconds.", least=0.05, most=MOST_SECONDS)
@@ -117,12 +122,15 @@ class Stage:
         crew: Crew,
         progress: Progress | None = None,
         cores: Cores | None = None,
+        folder: str = "",
     ) -> None:
         self.target = target
         self.pids = pids
         self.crew = crew
         self.progress = progress
         self.cores = cores or Cores()
+        self.folder = folder
+        """Data folder of a server of our own."""
 
     def hire(self, count: int, cores: tuple[int, ...] | None = None) -> list[Hand]:
         """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""

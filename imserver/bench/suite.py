@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from imserver.bench.chat import ChatOptions
 from imserver.bench.echo import EchoOptions
 from imserver.bench.fanout import FanoutOptions
 from imserver.bench.figures import FIGURES
@@ -134,6 +135,24 @@ ALL: tuple[Row, ...] = (
         PublishOptions(keyed=True),
         (us(25), per_second("publishes", 40_000), NO_LOSS),
     ),
+    Row(
+        "a group of 500, 500 messages/s, stored",
+        "chat",
+        ChatOptions(),
+        (us(0.7), Bar("elapsed_seconds", 41), Bar("ack_p99_ms", 400), Bar("unstored", 0), NO_LOSS),
+    ),
+    Row(
+        "one-to-one, 500 messages/s, stored",
+        "chat",
+        ChatOptions(single=True, seconds=20),
+        (Bar("ack_p99_ms", 10), Bar("unstored", 0), NO_LOSS),
+    ),
+    Row(
+        "one-to-one, 500 senders flat out, stored",
+        "chat",
+        ChatOptions(single=True, rate=0, seconds=10),
+        (per_second("stored", 15_000), Bar("unstored", 0), NO_LOSS),
+    ),
     Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),
     Row("handshake with login", "handshake", HandshakeOptions(login=True), (us(80), Bar("errors", 0))),
     Row(
@@ -161,6 +180,8 @@ SMOKE: tuple[Row, ...] = (
     Row("/api/v1/push to one user", "push", PushOptions(users=100, seconds=0.5, v1=True)),
     Row("/api/v1/push in bulk", "push", PushOptions(users=100, bulk=100, seconds=0.5, v1=True)),
     Row("publisher connection", "publish", PublishOptions(users=100, seconds=0.5)),
+    Row("a group of 20, stored", "chat", ChatOptions(members=20, rate=100, seconds=1)),
+    Row("one-to-one, stored", "chat", ChatOptions(members=20, single=True, rate=0, seconds=1)),
     Row("handshake", "handshake", HandshakeOptions(connections=500)),
     Row("handshake with login", "handshake", HandshakeOptions(connections=500, login=True, members=0)),
     Row("1,000 drop and come back", "storm", StormOptions(clients=1000, bystanders=50)),

@@ -1,0 +1,152 @@
+"""The scenario chat: its figures against the real server, and that its count misses nothing."""
+
+import pytest
+
+from imserver.bench.chat_tally import ChatTally
+from imserver.bench.frames import server_frame
+from imserver.bench.latency import stamp_us
+from imserver.bench.protobuf import BINARY, CT_ACK, GROUP, Writer, field, outputs, varint
+from imserver.protocol import protobuf
+from tests.bench.play import found
+from tests.bench.test_tally import FakeSwarm
+from tests.support import Server
+
+TAG = "tag123"
+MEMBERS = 4
+
+
+def push(number: int, place: int) -> bytes:
+    """The frame of a push, by the server's own codec."""
+    content = b"%b%07d%010d..." % (TAG.encode(), number, stamp_us())
+    message = protobuf.message(GROUP, 300, 1, 1, content, place, 1_700_000_000_000)
+    return server_frame(protobuf.push(message), BINARY)
+
+
+def ack(number: int, place: int) -> bytes:
+    return server_frame(protobuf.uplink_ack(number, place), BINARY)
+
+
+def streams() -> list[list[bytes]]:
+    """What four members get when each has sent ten messages."""
+    frames: list[list[bytes]] = [[] for _ in range(MEMBERS)]
+    for number in range(10 * MEMBERS):
+        for member in range(MEMBERS):
+            own = number % MEMBERS == member
+            place = 100 + 5 * number
+            frames[member].append(ack(number // MEMBERS + 1, place) if own else push(number, place))
+    return frames
+
+
+def counted(frames: list[list[bytes]]) -> ChatTally:
+    swarm = FakeSwarm(MEMBERS)
+    tally = ChatTally(swarm, TAG, shared=True)
+    for number in range(10 * MEMBERS):
+        tally.senders[number % MEMBERS].waiting.append((number, tally.last_ns))
+    for peer, stream in zip(swarm.peers.values(), frames, strict=True):
+        data = b"".join(stream)
+        for at in range(0, len(data), 333):
+            swarm.feed(peer, data[at : at + 333])
+    return tally
+
+
+def test_a_chat_that_reaches_everybody_is_good() -> None:
+    tally = counted(streams())
+    assert (tally.received, tally.acked, tally.strays) == (120, 40, 0)
+    assert vars(tally.verdict()) == {"expected": 120, "lost": 0, "doubled": 0, "other_order": 0}
+    assert tally.latency.count == 120
+    assert tally.ack_latency.count == 40
+
+
+def test_a_lost_push_is_found() -> None:
+    frames = streams()
+    del frames[2][5]
+    assert vars(counted(frames).verdict()) == {"expected": 120, "lost": 1, "doubled": 0, "other_order": 0}
+
+
+def test_a_push_that_comes_twice_is_found() -> None:
+    frames = streams()
+    frames[2].insert(5, frames[2][5])
+    assert vars(counted(frames).verdict()) == {"expected": 120, "lost": 0, "doubled": 1, "other_order": 1}
+
+
+def test_one_push_in_place_of_another_is_found() -> None:
+    frames = streams()
+    frames[2][5] = frames[2][4]
+    assert vars(counted(frames).verdict()) == {"expected": 120, "lost": 1, "doubled": 1, "other_order": 1}
+
+
+@pytest.mark.parametrize("at", [4, 5])
+def test_another_order_is_found_of_pushes_and_of_acknowledgements(at: int) -> None:
+    frames = streams()
+    frames[2][at], frames[2][at + 1] = frames[2][at + 1], frames[2][at]
+    assert vars(counted(frames).verdict()) == {"expected": 120, "lost": 0, "doubled": 0, "other_order": 1}
+
+
+def test_another_place_than_was_acknowledged_is_found() -> None:
+    frames = streams()
+    frames[2][5] = push(5, 126)
+    verdict = counted(frames).verdict()
+    assert (verdict.lost, verdict.doubled) == (1, 1)
+
+
+def test_an_acknowledgement_that_is_not_due_is_a_stray() -> None:
+    frames = streams()
+    frames[2].append(ack(3, 1000))
+    frames[3].append(ack(11, 1000))
+    tally = counted(frames)
+    assert (tally.acked, tally.strays) == (40, 2)
+
+
+def test_batches_of_several_are_taken_apart() -> None:
+    payload = b"".join(protobuf.uplink_ack(number, 200 + number) for number in (1, 2))
+    assert [(kind, whole) for kind, _data, whole in outputs(payload)] == [
+        (CT_ACK, protobuf.uplink_ack(1, 201)),
+        (CT_ACK, protobuf.uplink_ack(2, 202)),
+    ]
+    with pytest.raises(ValueError, match="Success"):
+        outputs(payload[:-1])
+
+
+def test_what_is_written_is_what_the_server_reads() -> None:
+    frame = Writer(GROUP, 300, 200, 1_700_000_000_000).frame(7, b"x" * 40)
+    mask, body = frame[2:6], frame[6:]
+    payload = bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
+    request = protobuf.ProtobufDialect().decode(payload)
+    command = request.command
+    assert (command.number, command.session_type, command.receiver, command.sender) == (7, GROUP, 300, 200)  # type: ignore[union-attr]
+    assert (command.content, command.sent_ms) == (b"x" * 40, 1_700_000_000_000)  # type: ignore[union-attr]
+
+
+def test_fields_have_their_length_before_them() -> None:
+    assert field(0x0A, b"x" * 300) == b"\x0a\xac\x02" + b"x" * 300
+    assert varint(0) == b"\x00"
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("server", ["front"], indirect=True)
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("--rate", "100"),
+        ("--rate", "100", "--offline", "50"),
+        ("--rate", "0", "--depth", "3"),
+        ("--rate", "100", "--single"),
+        ("--rate", "0", "--single"),
+    ],
+)
+def test_chat(server: Server, way: tuple[str, ...]) -> None:
+    place = ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
+    figures = found("chat", "--members", "8", "--seconds", "0.3", *way, *place)["figures"]
+    receivers = 1 if "--single" in way else 3 if "--offline" in way else 7
+    assert figures["messages"] > 5
+    assert figures["deliveries"] == figures["messages"] * receivers
+    assert figures["cpu_us"] > 0
+    assert 0 < figures["ack_p50_ms"] <= figures["ack_p99_ms"]
+
+
+@pytest.mark.linux
+def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
+    figures = found("chat", "--members", "4", "--seconds", "0.3", "--rate", "100")["figures"]
+    assert figures["stored_rows"] == figures["messages"] == 30
+    assert figures["unstored"] == figures["seq_holes"] == 0
+    assert figures["fsync_ms"] > 0
