@@ -195,6 +195,8 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         "jwt",
         "cryptography",
         "urllib3",
+        "PIL",
+        "argon2",
     ]
     code = (
         "import sys, imserver.cli, imserver.serving, imserver.wsgi; "

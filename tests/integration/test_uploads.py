@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, 
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
+from .gochat import register
 from .raw import Raw, Response, ask, request, select_readable
 from .setting import Launch, rss_bytes
 
@@ -392,6 +394,33 @@ def test_others_are_served_while_files_come_and_no_more_come_than_may(roomy: Ser
 def kept_arriving(server: Server) -> int:
     folder = server.folder / "data" / "uploads" / "incoming"
     return len(list(folder.iterdir())) if folder.is_dir() else 0
+
+
+# --- accounts and pages -------------------------------------------------------------------------------------
+
+
+def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Server) -> None:
+    user, proof = register(roomy.http)
+    told = uploaded(roomy, b"a photograph", app="", key=proof)
+    assert (told["app"], told["user"]) == ("gochat", user)
+    assert files(roomy, proof).json["total"] == 1
+    assert code(upload(roomy, b"x", app="gochat", key=proof, user="1" + user)) == (403, "not_allowed")
+    headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
+    gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=b"{}"))
+    assert gone.status == 200, gone
+    assert code(fetch(roomy, told["url"])) == (404, "unknown_upload")
+    assert roomy.get(f"{PATH}?app=gochat&user={user}")[1].startswith(b'{"bytes":0,')
+
+
+def test_a_page_uploads_as_its_own_user_only(house: Server) -> None:
+    page = fetch(house, "/home/index?appID=101").body.decode()
+    found = re.search(r"page\.[\w.-]{20,}", page)
+    assert found, page
+    name = uploaded(house, b"x", key=found[0], app="")["user"]
+    assert name in page
+    assert uploaded(house, b"x", key=found[0], user=name)["user"] == name
+    assert code(upload(house, b"x", key=found[0], user="bob")) == (403, "not_allowed")
+    assert code(upload(house, b"x", key=found[0], app="102")) == (403, "not_allowed")
 
 
 # --- a bucket -----------------------------------------------------------------------------------------------
