@@ -155,13 +155,14 @@ def attempt(node: Node, to: Lease, body: bytes = b"", seconds: float = 10.0) -> 
     return gevent.spawn(ask)
 
 
-def greenlets() -> int:
-    """How many greenlets of gevent live, once their number stays the same for a while."""
-    seen: list[int] = []
+def greenlets() -> frozenset[gevent.Greenlet[..., Any]]:
+    """The greenlets of gevent that live, once they stay the same; those of other tests may end later."""
+    seen: list[frozenset[gevent.Greenlet[..., Any]]] = []
 
     def settled() -> bool:
         gc.collect()
-        seen.append(sum(isinstance(one, gevent.Greenlet) and not one.dead for one in gc.get_objects()))
+        alive = (one for one in gc.get_objects() if isinstance(one, gevent.Greenlet) and not one.dead)
+        seen.append(frozenset(alive))
         return len(seen) > 5 and len(set(seen[-5:])) == 1
 
     until(settled)

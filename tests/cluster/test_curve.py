@@ -176,4 +176,4 @@ def test_the_door_leaves_nothing_behind(nodes: Nodes) -> None:
     before = greenlets()
     node = nodes(1)
     node.rpc.stop()
-    until(lambda: greenlets() == before)
+    until(lambda: greenlets() <= before)
