@@ -61,7 +61,9 @@ def _postgresql(place: Place, settings: StorageSettings) -> Engine:
             "connect_timeout": max(2, round(settings.seconds)),
             "application_name": "imserver",
             "tcp_user_timeout": milliseconds,
-            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000",
+            # A plan made while a table was empty would be kept, and read all of it once it is not.
+            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
+            "-c plan_cache_mode=force_custom_plan",
         },
         **_pool(settings),
     )

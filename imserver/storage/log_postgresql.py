@@ -8,8 +8,8 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from imserver.storage.log_pen import Pen, Row
-from imserver.storage.log_row import MESSAGE_COLUMNS, Line, text_of
+from imserver.storage.log_pen import Pen, Row, each
+from imserver.storage.log_row import MESSAGE_COLUMNS, Line
 
 CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
 """What a row is to blame for; all else is the database's fault."""
@@ -30,6 +30,7 @@ _TYPES: Final = (
 class PostgresqlPen(Pen):
     """Lists go as one array each; entries by COPY."""
 
+    few_conversations = 16
     insert_log = f"{Pen.insert_log} ON CONFLICT DO NOTHING"
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
@@ -61,18 +62,16 @@ class PostgresqlPen(Pen):
             cursor.executemany(statement.encode(), rows)
 
     def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        return self.ask(statement.replace("IN {}", "= ANY(%s)"), (*first, list(values)))
+        return self.ask(each(statement, values), (list(values), *first)) if values else []
 
-    def silences(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        users, conversations = [user for user, _ in wanted], [conversation for _, conversation in wanted]
+    def _silences_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         rows = self.ask(
-            "SELECT s.member, s.conversation, s.muted_until "
-            "FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) JOIN membership s "
-            "ON s.log = %s AND s.member = w.member AND s.conversation = w.conversation "
-            "AND s.left_id IS NULL",
-            (users, conversations, log),
+            "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) CROSS JOIN LATERAL "
+            "(SELECT s.member, s.conversation, s.muted_until FROM membership s WHERE s.log = %s "
+            "AND s.member = w.member AND s.conversation = w.conversation AND s.left_id IS NULL LIMIT 1) x",
+            ([user for user, _ in wanted], [conversation for _, conversation in wanted], log),
         )
-        return {(text_of(row[0]), row[1]): row[2] for row in rows}
+        return {(row[0], row[1]): row[2] for row in rows}
 
     def move_lines(self, log: int, lines: Sequence[Line]) -> None:
         self.do(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_contract import Conversation, Entry
-from imserver.storage.log_pen import chunks, padded
+from imserver.storage.log_pen import chunks, each, padded
 from imserver.storage.log_row import ENTRY_COLUMNS, Head, conversation_of, entry_of, pair_of
 
 if TYPE_CHECKING:
@@ -93,9 +93,12 @@ def entries(connection: Connection, app: str, ids: Sequence[int]) -> list[Entry]
 def fetch(connection: Connection, log: int, ids: Sequence[int]) -> list[Entry]:
     """The entries of a log with these ids, as far as there are such, in order."""
     rows: list[Any] = []
-    for some in chunks(ids):
-        some = padded(some)
-        rows += ask(connection, f"{_ENTRIES} m.id IN {marks_of(len(some))}", (log, *some))
+    for some in chunks(list(dict.fromkeys(ids))):
+        if connection.dialect.name == "postgresql":
+            rows += ask(connection, each(f"{_ENTRIES} m.id IN {{}}", some), (list(some), log))
+        else:
+            some = padded(some)
+            rows += ask(connection, f"{_ENTRIES} m.id IN {marks_of(len(some))}", (log, *some))
     return sorted(map(entry_of, rows), key=lambda entry: entry.id)
 
 

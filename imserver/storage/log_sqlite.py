@@ -24,6 +24,8 @@ class SqlitePen(Pen):
 
     lock_log = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
 
+    few_conversations = 1 << 30  # a question costs next to nothing here
+
     def __init__(self, file: Path) -> None:
         self._connection = sqlite3.connect(
             file,
