@@ -159,6 +159,7 @@ def run(stage: Stage, options: ChatOptions) -> Figures:
     if options.nodes > 1:
         nodes = Nodes(stage.crew, options.nodes, stage.target.app, "file", environment=options.environment)
         ends, stage.pids, stage.folder = nodes.targets, tuple(nodes.pids), nodes.folder
+        stage.target = ends[0]
     online = options.members - options.members * options.offline // 100
     if options.single:
         online -= online % 2

@@ -16,7 +16,7 @@ from imserver.bench.protobuf import LOGGED_IN, PATH, login_frame
 
 LANES = 4
 PHONE_DIGITS = 12
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
 
 
 def _post(generator: Generator, path: str, forms: list[str], *fields: str) -> list[dict[str, Any]]:
@@ -66,7 +66,7 @@ def group(generator: Generator, count: int) -> dict[str, Any]:
 
 
 def open_chat(
-    generator: Generator, first: int, count: int, host: str, port: int, seconds: float = 60
+    generator: Generator, first: int, count: int, host: str, port: int, seconds: float = 30
 ) -> dict[str, Any]:
     """Task: log ``count`` accounts in at one node, from account ``first`` on."""
     accounts, swarm = generator.kept["accounts"], generator.swarm

@@ -150,3 +150,10 @@ def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
     assert figures["stored_rows"] == figures["messages"] == 30
     assert figures["unstored"] == figures["seq_holes"] == 0
     assert figures["fsync_ms"] > 0
+
+
+@pytest.mark.linux
+def test_members_on_several_nodes_talk_with_each_other() -> None:
+    figures = found("chat", "--members", "6", "--seconds", "0.3", "--rate", "50", "--nodes", "2")["figures"]
+    assert figures["stored_rows"] == figures["messages"] == 15
+    assert figures["deliveries"] == 15 * 5
