@@ -176,8 +176,9 @@ class Chats:
         assert isinstance(command, ChatSync)
         self._deadlines.pop(connection, None)
         after = min(command.after, MAX_ID)
+        found: list[bytes] = []
         try:
-            while (last := self._page(connection, after)) is not None:
+            while (last := self._page(connection, after, found)) is not None:
                 after = last
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
@@ -189,18 +190,21 @@ class Chats:
             self._expect(connection)
         return Reply(errors.REPLY_OK)
 
-    def _page(self, connection: Connection, after: int) -> int | None:
-        """Send a page. None: sent; else there was nothing in it that this dialect has a word for, and this is
-        the place behind which to go on."""
+    def _page(self, connection: Connection, after: int, found: list[bytes]) -> int | None:
+        """Add what stands behind a place to ``found``, and send that if it is a page, or all there is.
+
+        What this dialect has no word for is passed over. None: sent; else the place behind which to go on.
+        """
         last: int | None = None
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal last
-            found = [each for message in messages if (each := as_message(message)) is not None]
-            if more and not found and messages:
+            found.extend(each for message in messages if (each := as_message(message)) is not None)
+            if more and messages and len(found) < PAGE:
                 last = messages[-1].id
-            else:
-                connection.send(page(found, more))
+                return False
+            more = more or len(found) > PAGE
+            connection.send(page(found[:PAGE], more))
             return not more
 
         self._messaging.sync(connection, after, PAGE, answer)

@@ -1,4 +1,4 @@
-"""The uplink of chats: messages of a connection, counted by its client, are stored one by one, each once."""
+"""The uplink of chats: messages, counted by their client on each connection, stored in order and once."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from imserver.model import ChatMessage, Command, Reply
 from imserver.protocol.protobuf import MAX_ID, ST_GROUP, ST_SINGLE, account, type_name, uplink_ack
 from imserver.services.messaging import Messaging, Result
 from imserver.services.readers import Reader
-from imserver.storage.log_contract import Appended, Draft, Rejected
+from imserver.services.sessions import say
+from imserver.storage.log_contract import INVALID, Appended, Draft, Rejected
 from imserver.transport.connection import Connection
 
 MAX_WAITING: Final = 1000
@@ -31,13 +32,18 @@ class ChatReader(Reader):
 
 
 class _Line:
-    """The messages of one connection that are not stored yet, in order; the first is being stored."""
+    """The messages of one connection that are not stored yet. ``next`` is the number that comes next; those
+    that wait in ``messages`` are handed over together, when none of those before is being stored."""
 
-    __slots__ = ("messages", "size")
+    __slots__ = ("failed", "messages", "next", "size", "storing")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.next = number
         self.messages: deque[ChatMessage] = deque()
+        self.storing = 0
         self.size = 0
+        self.failed = 0
+        """The first number that could not be stored."""
 
 
 class Uplink:
@@ -68,62 +74,70 @@ class Uplink:
         if not isinstance(reader, ChatReader):
             return Reply(errors.REPLY_NOT_LOGGED_IN)
         line = self._lines.get(connection)
-        waiting = 0 if line is None else len(line.messages)
         number, seq = reader.last
-        if command.number == number and not waiting and seq:
-            connection.send(uplink_ack(number, seq))
-        elif command.number == number + waiting + 1:
+        if command.number == (number + 1 if line is None else line.next):
             self._take(connection, command, line)
+        elif command.number == number and line is None and seq:
+            connection.send(uplink_ack(number, seq))
         return Reply(errors.REPLY_OK)
 
     def _take(self, connection: Connection, command: ChatMessage, line: _Line | None) -> None:
         if line is None:
-            line = self._lines[connection] = _Line()
-        elif len(line.messages) >= MAX_WAITING or line.size + len(command.content) > MAX_WAITING_BYTES:
+            line = self._lines[connection] = _Line(command.number)
+        waiting = line.storing + len(line.messages)
+        if waiting and (waiting >= MAX_WAITING or line.size + len(command.content) > MAX_WAITING_BYTES):
             return
-        line.messages.append(command)
+        line.next += 1
         line.size += len(command.content)
-        if len(line.messages) == 1:
-            self._store_next(connection, line)
+        line.messages.append(command)
+        if not line.storing:
+            self._store(connection, line)
 
-    def _store_next(self, connection: Connection, line: _Line) -> None:
-        """Store the first message of a line; those that are refused for what they are use up their number."""
-        reader: ChatReader = connection.about
-        while line.messages:
-            draft = _draft(connection.user or "", line.messages[0])
-            if draft is not None:
-                app = connection.app
-                assert app is not None
-                self._messaging.send(app, draft, self._done(connection, line), connection)
-                return
-            self._use_up(reader, line, 0)
-        if self._lines.get(connection) is line:
-            del self._lines[connection]
+    def _store(self, connection: Connection, line: _Line) -> None:
+        """Hand over what waits; what is refused for what it is only uses up its number."""
+        app, user = connection.app, connection.user
+        assert app is not None
+        assert user is not None
+        messages, line.messages = line.messages, deque()
+        line.storing = len(messages)
+        for command in messages:
+            draft = _draft(user, command)
+            if draft is None:
+                self._stored(connection, line, command, Rejected(INVALID))
+            else:
+                self._messaging.send(app, draft, self._done(connection, line, command), connection)
 
-    def _done(self, connection: Connection, line: _Line) -> Callable[[Result], None]:
-        return lambda result: self._stored(connection, line, result)
+    def _done(self, connection: Connection, line: _Line, command: ChatMessage) -> Callable[[Result], None]:
+        return lambda result: self._stored(connection, line, command, result)
 
-    def _stored(self, connection: Connection, line: _Line, result: Result) -> None:
-        """What became of the first message of a line. Never switches."""
-        reader = connection.about
+    def _stored(self, connection: Connection, line: _Line, command: ChatMessage, result: Result) -> None:
+        """What became of a message. Never switches."""
+        reader, number = connection.about, command.number
         if self._lines.get(connection) is not line or not isinstance(reader, ChatReader):
             return
+        line.storing -= 1
+        line.size -= len(command.content)
         if isinstance(result, StorageUnavailable):
-            # Those behind it have numbers that are not due any more.
-            del self._lines[connection]
-            return
-        if isinstance(result, Appended):
-            self._use_up(reader, line, result.entry.id)
-            connection.send(uplink_ack(*reader.last))
+            line.failed = min(line.failed or number, number)
         else:
-            assert isinstance(result, Rejected)
-            self._use_up(reader, line, 0)
-        self._store_next(connection, line)
+            seq = result.entry.id if isinstance(result, Appended) else 0
+            if number > reader.last[0]:
+                reader.last = (number, seq)
+            if seq:
+                connection.send(uplink_ack(number, seq))
+        if not line.storing:
+            self._go_on(connection, line, reader)
 
-    def _use_up(self, reader: ChatReader, line: _Line, seq: int) -> None:
-        done = line.messages.popleft()
-        line.size -= len(done.content)
-        reader.last = (done.number, seq)
+    def _go_on(self, connection: Connection, line: _Line, reader: ChatReader) -> None:
+        """All that was handed over is settled."""
+        if line.messages and not line.failed:
+            self._store(connection, line)
+            return
+        # Those behind one that could not be stored have numbers that are not due any more.
+        del self._lines[connection]
+        if line.failed and reader.last[0] > line.failed:
+            # A later one has been stored: its client has to begin anew, or could never send the earlier one.
+            say(connection, errors.CLOSE_INTERNAL_ERROR)
 
 
 def _draft(user: str, command: ChatMessage) -> Draft | None:

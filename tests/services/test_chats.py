@@ -1,6 +1,6 @@
 """Chats over a log in memory: logins by token, numbers that are used up, order, holding back, paging."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from gevent.event import Event as Signal
@@ -9,9 +9,11 @@ from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services import chats as module
 from imserver.services.chats import PAGE, Chats
+from imserver.services.messaging import Result
 from imserver.services.tokens import BadToken
 from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
 from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
+from imserver.storage.log_contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.hub.world import POLICIES
 from tests.integration import protobuf
@@ -407,6 +409,25 @@ def test_only_so_much_of_a_connection_waits_for_a_commit(world: World, size: int
     until(lambda: len(ann.acks()) == taken + 1)
 
 
+def test_whosoever_later_message_is_stored_and_the_earlier_is_not_begins_anew(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann = world.live(266)
+    dones: list[Callable[[Result], None]] = []
+    monkeypatch.setattr(world.messaging, "send", lambda app, draft, done, connection: dones.append(done))
+    for number in (1, 2, 3):
+        ann.single(number, 267, "x")
+    until(lambda: dones)
+    ann.settle()
+    assert len(dones) == 1, "those behind wait for the first"
+    dones[0](Appended(Entry(id=7, conversation=1, seq=1, sender="266")))
+    assert len(dones) == 3, "and are handed over together"
+    dones[1](StorageUnavailable("away"))
+    dones[2](Appended(Entry(id=8, conversation=1, seq=2, sender="266")))
+    assert ann.client.close_code() == 1011
+    assert ann.acks() == [(1, 7), (3, 8)]
+
+
 def test_a_message_with_an_id_is_protected_across_connections(world: World) -> None:
     ann = world.live(266)
     ann.single(1, 267, "hi", client_msg_id="m1")
@@ -533,6 +554,38 @@ def test_changes_of_groups_are_passed_over_however_many_there_are(world: World) 
     ann.tell(protobuf.sync(0))
     ann.settle()
     assert [said.text for said in synced(ann.outputs()[-1])[0]] == ["at last"]
+
+
+@pytest.mark.parametrize(("count", "first", "more"), [(49, 49, False), (50, 50, False), (51, 50, True)])
+def test_changes_of_groups_take_no_room_on_a_page(world: World, count: int, first: int, more: bool) -> None:
+    group = world.log.create(APP, "266", ["267"])
+    bob = world.live(267)
+    for number in range(1, count + 1):
+        bob.group(number, group, f"t{number}")
+    until(lambda: len(bob.acks()) == count)
+    ann = world.chatter(266)
+    ann.tell(protobuf.sync(0))
+    messages, has_more = synced(ann.expect(2)[-1])
+    assert (len(messages), has_more) == (first, more)
+    if more:
+        ann.tell(protobuf.sync(messages[-1].seq))
+        assert [said.text for said in synced(ann.expect(3)[-1])[0]] == ["t51"]
+
+
+def test_a_refusal_among_messages_costs_the_others_nothing(world: World) -> None:
+    ann, bob = world.live(266), world.live(267)
+    world.log.committing = Signal()
+    ann.single(1, 267, "one")
+    ann.group(2, 12345, "not mine")
+    ann.single(3, 266, "to myself")
+    ann.single(4, 267, "four")
+    ann.settle()
+    world.log.committing.set()
+    until(lambda: len(ann.acks()) == 2)
+    assert [number for number, _ in ann.acks()] == [1, 4]
+    assert [said.text for said in bob.pushes()] == ["one", "four"]
+    ann.single(5, 267, "five")
+    until(lambda: len(ann.acks()) == 3)
 
 
 def test_whoever_cannot_be_synced_is_closed_instead_of_missing_something(world: World) -> None:
