@@ -6,10 +6,12 @@ is unpacked, and a picture that would take too much memory gets no thumbnail.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+import gevent
 from gevent.threadpool import ThreadPool
 from msgspec import Struct
 
@@ -28,6 +30,7 @@ _MODULES: Final = (
 _ORIENTATION: Final = 0x0112
 _TURNED: Final = range(5, 9)
 _QUALITY: Final = 80
+_CLOSE_SECONDS: Final = 1.0
 
 
 class Picture(Struct, frozen=True):
@@ -68,9 +71,10 @@ class Thumbnails:
         return self._pool.spawn(work).get()
 
     def close(self) -> None:
-        """End the thread, if it is idle."""
+        """End the thread. One that is at work ends with the process."""
         if self._pool is not None:
-            self._pool.kill()
+            with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
+                self._pool.kill()
 
 
 def _look(path: Path, form: str, target: Path, pixels: int) -> Picture | None:

@@ -10,9 +10,11 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
+import gevent
 from gevent.threadpool import ThreadPool
 
 from imserver.errors import MediaUnavailable
@@ -22,6 +24,7 @@ T = TypeVar("T")
 PIECE_BYTES: Final = 65536
 """What is read or written at once."""
 THREADS: Final = 4
+_CLOSE_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 86400.0
 _INCOMING: Final = "incoming"
 
@@ -51,8 +54,9 @@ class Files:
         return returned[0]
 
     def close(self) -> None:
-        """End the threads that are idle."""
-        self._pool.kill()
+        """End the threads. One that a disk does not let go ends with the process."""
+        with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
+            self._pool.kill()
 
 
 class Directory:

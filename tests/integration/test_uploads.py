@@ -471,6 +471,16 @@ def test_a_disk_that_is_full_takes_nothing(launch: Launch, door: str) -> None:
     assert "the disk of the folder of uploads is full" in server.log_text
 
 
+def test_a_server_that_stops_waits_for_no_file_that_is_still_coming(launch: Launch, door: str) -> None:
+    server = launch(door, uploads={"min_free_bytes": 0})
+    with Raw(server.http) as raw:
+        raw.send(head(1_000_000, app="101", user="ann", key="") + bytes(1000))
+        eventually(lambda: kept_arriving(server) == 1, 5, "a file under way")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 8
+
+
 def test_kinds_that_are_not_wanted_are_refused(launch: Launch, door: str) -> None:
     server = launch(door, uploads={"min_free_bytes": 0, "kinds": ["picture"], "thumbnail_pixels": 0})
     assert code(upload(server, b"hello", user="ann", key="")) == (415, "kind_refused")
