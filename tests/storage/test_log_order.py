@@ -123,5 +123,9 @@ def test_that_would_be_seen_if_ids_came_from_a_plain_sequence(
     """The same readers and writers: what the test above would find is there to be found."""
     delay_commits(monkeypatch)
     number_by_sequence(monkeypatch)
-    _, lost = missed(open_store, url)
-    assert lost != set()
+    lost: set[int] = set()
+    for _ in range(6):  # on a machine that is busy the reader may come too seldom, once
+        lost |= missed(open_store, url)[1]
+        if lost:
+            return
+    raise AssertionError("nothing was lost, so the test above could not fail")
