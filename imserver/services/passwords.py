@@ -13,12 +13,11 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from gevent.threadpool import ThreadPool
-
 from imserver.errors import ImserverError
 
 if TYPE_CHECKING:
     from argon2 import PasswordHasher
+    from gevent.threadpool import ThreadPool
 
 T = TypeVar("T")
 
@@ -96,6 +95,8 @@ class Passwords:
         if self.waiting >= MAX_WAITING:
             raise Overloaded(f"{MAX_WAITING} passwords wait already")
         if self._threads is None:
+            from gevent.threadpool import ThreadPool
+
             self._threads = ThreadPool(AT_ONCE)
         self.waiting += 1
         try:

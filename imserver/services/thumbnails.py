@@ -9,11 +9,13 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import gevent
-from gevent.threadpool import ThreadPool
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from gevent.threadpool import ThreadPool
 
 MAX_PIXELS: Final = 16_000_000
 """Of a picture that has to be unpacked whole: 64 MB then."""
@@ -60,6 +62,8 @@ class Thumbnails:
                 import_module(name)
             images: Any = import_module("PIL.Image")
             images.MAX_IMAGE_PIXELS = None  # ours are above
+            from gevent.threadpool import ThreadPool
+
             self._pool = ThreadPool(1)
 
         def work() -> Picture | None:

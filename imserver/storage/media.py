@@ -12,12 +12,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import gevent
-from gevent.threadpool import ThreadPool
 
 from imserver.errors import MediaUnavailable
+
+if TYPE_CHECKING:
+    from gevent.threadpool import ThreadPool
 
 T = TypeVar("T")
 
@@ -33,7 +35,7 @@ class Files:
     """Does what touches files, off the loop. Owner of the threads."""
 
     def __init__(self) -> None:
-        self._pool = ThreadPool(THREADS)
+        self._pool: ThreadPool | None = None
 
     def do(self, function: Callable[..., T], *arguments: object) -> T:
         """What ``function`` returns, or raises. Switches; what was begun is finished even if nobody waits."""
@@ -48,6 +50,10 @@ class Files:
                 return error
             return None
 
+        if self._pool is None:
+            from gevent.threadpool import ThreadPool
+
+            self._pool = ThreadPool(THREADS)
         error = self._pool.spawn(outcome).get()
         if error is not None:
             raise error
@@ -55,8 +61,9 @@ class Files:
 
     def close(self) -> None:
         """End the threads. One that a disk does not let go ends with the process."""
-        with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
-            self._pool.kill()
+        if self._pool is not None:
+            with suppress(TimeoutError), gevent.Timeout(_CLOSE_SECONDS, TimeoutError):
+                self._pool.kill()
 
 
 class Directory:
