@@ -27,7 +27,7 @@ def make(encoding: Encoding, event: Event | Message) -> Made:
     """The event in an encoding, once for all its connections."""
     dialect = encoding.dialect
     if isinstance(event, Message):
-        # The protocol TellsMessages, asked for the cheap way: isinstance() would look at every method each time.
+        # The protocol TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
         encode_message = getattr(dialect, "encode_message", None)
         payload = None if encode_message is None else encode_message(event)
         return b"" if payload is None else encoding.frame(payload)
