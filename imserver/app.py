@@ -60,11 +60,11 @@ def create_app(node: Node) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
     app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
+    _Requests(node).register(app)
     app.register_blueprint(create_api(node.api))
     app.register_blueprint(create_stream_view(node.streams))
     app.register_blueprint(create_upload_view(node.api))
     app.register_blueprint(create_pages(node))
-    _Requests(node).register(app)
     for path in sorted(WEBSOCKET_PATHS):
         app.add_url_rule(
             path,

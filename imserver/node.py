@@ -39,13 +39,13 @@ _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _LOADED_LATE = (
     "cryptography.hazmat.primitives.ciphers.aead",
-    "cryptography.hazmat.primitives.ciphers.aead",
     "encodings.ascii",
     "encodings.idna",
     "encodings.unicode_escape",
     "gevent.pool",
     "gevent.resolver.thread",
     "gevent.threadpool",
+    "imserver.api.metric_table",
 )
 _WEBHOOK_SECONDS = 2.0
 """Time for back ends to be told of the last events."""
