@@ -19,6 +19,7 @@ from imserver.bench.peer import Target
 from imserver.bench.push import shortfall_of
 from imserver.bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
 from imserver.bench.tally import Tally
+from imserver.client import ClientError, Publisher
 
 PATH = "/api/v1/publisher"
 RECEIVE_BYTES = 65536
@@ -215,8 +216,21 @@ def run(stage: Stage, options: PublishOptions) -> Figures:
     """Measure publishes to single users that are connected."""
     hands = stage.hire(1)
     stage.open(hands, options.users)
+    _try_out(stage.target)
     warm_up = measure(stage, hands, options, min(0.3, options.seconds))
     return with_faults_of(warm_up, measure(stage, hands, options, options.seconds))
+
+
+def _try_out(target: Target) -> None:
+    """Publish once, as the Python client does: the server has to know the route, the key and the app."""
+    url = f"http://{target.http_host}:{target.http_port}"
+    try:
+        with Publisher(url, target.key) as publisher:
+            answer = publisher.push(str(target.app), "a first one", user=user_name(0))
+    except ClientError as error:
+        raise BenchError(f"{url}{PATH}: {error}") from None
+    if answer.sent != 1:
+        raise BenchError(f"{url}{PATH}: a push to a user who is connected was not sent: {answer}")
 
 
 def measure(stage: Stage, hands: list[Hand], options: PublishOptions, seconds: float) -> Figures:
