@@ -67,15 +67,15 @@ def count_anew(generator: Generator) -> dict[str, Any]:
     return facts(crowd)
 
 
-def expect(generator: Generator, broadcasts: int, seconds: float) -> dict[str, Any]:
-    """Task: receive until everybody has so many broadcasts, at most ``seconds``."""
+def expect(generator: Generator, broadcasts: int, seconds: float, look_seconds: float) -> dict[str, Any]:
+    """Task: receive until all have so many broadcasts, for ``seconds`` at most; with pauses between looks."""
     crowd = crowd_of(generator)
     end = time.monotonic() + seconds
     while time.monotonic() < end and not generator.loop.stopped:
         wanted = broadcasts * crowd.open_now
         if crowd.received.total >= wanted:
             break
-        crowd.harvest(HARVEST_SECONDS)
+        crowd.harvest(max(HARVEST_SECONDS, look_seconds), look_seconds)
         generator.loop.turn(0)
         generator.progress(crowd.received.total, wanted)
     return facts(crowd)

@@ -26,7 +26,6 @@ EDGE = getattr(select, "EPOLLET", 0)
 EVENTS = 2048
 MOST_FILES = 1 << 20
 QUIET_SECONDS = 15.0
-LOOK_SECONDS = 0.01
 BEAT = request_frame("heartbeat", "beat", {})
 GOODBYE = client_frame((1000).to_bytes(2, "big"), CLOSE)
 
@@ -155,8 +154,8 @@ class Crowd:
                 self._end(fd, f"close {int.from_bytes(payload[:2], 'big')}")
                 return
 
-    def harvest(self, seconds: float) -> int:
-        """Receive whatever comes for so long, looking only now and then; return how many reads that took.
+    def harvest(self, seconds: float, look_seconds: float) -> int:
+        """Receive whatever comes for so long, looking each ``look_seconds``; return how many reads that took.
 
         While it lasts nobody waits for these sockets, so that a frame that arrives wakes no process: what is
         measured is the server, not how often it has to wake the few processes that play a million clients.
@@ -169,7 +168,7 @@ class Crowd:
                 found = self._receive()
                 reads += found
                 if found < EVENTS:
-                    time.sleep(LOOK_SECONDS)
+                    time.sleep(look_seconds)
         finally:
             self.loop.add(self.epoll.fileno(), READ, self)
         return reads

@@ -18,6 +18,10 @@ SAMPLER_SECONDS = 7200.0
 EXPECT_SECONDS = 120.0
 LAST_PUSHES_SECONDS = 3.0
 CALM_SECONDS = 2.0
+#: Pause of a process of the crowd between two looks for a broadcast, times their number: a process that was
+#: asleep finds nothing that it needs in the caches, which costs more than reading a few frames.
+LOOK_SECONDS = 0.005
+LONGEST_LOOK_SECONDS = 0.5
 BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
 ABSENT_USERS = 1000
 
@@ -247,7 +251,12 @@ class Million:
         sent_bytes = proc.loopback_bytes()
         with stage.measured() as span:
             for hand in crowd.hands:
-                hand.ask("crowd.expect", broadcasts=1, seconds=EXPECT_SECONDS)
+                hand.ask(
+                    "crowd.expect",
+                    broadcasts=1,
+                    seconds=EXPECT_SECONDS,
+                    look_seconds=min(len(crowd.hands) * LOOK_SECONDS, LONGEST_LOOK_SECONDS),
+                )
             (answer,) = stage.ask([self.caller], "backend.broadcast")
             answers = stage.crew.gather(crowd.hands, progress)
         span.note(answers)

@@ -174,7 +174,7 @@ class Fanout:
         if len(dirty) > before:
             self._flusher.schedule()
             if many:
-                self._flusher.bulk_filled += len(dirty) - before
+                self._flusher.filled(len(dirty) - before)
         return len(connections) - (skipped is not None)
 
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextvars import ContextVar
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 CLOSED = 3
 """The last of a connection's states (``transport.connection``)."""
+_filled_here: ContextVar[int] = ContextVar("filled_here", default=0)
+"""``bulk_filled`` as of the last broadcast of a greenlet."""
 BULK_CONNECTIONS = 1024
 """A broadcast to more connections than this is written piece by piece, beside everything else."""
 SEND_BYTES = 65536
@@ -203,12 +206,18 @@ class Flusher:
                 # A broadcast to many waits in this outbox, too: both leave now.
                 self.dirty.append(connection)
 
+    def filled(self, connections: int) -> None:
+        """So many were put into :attr:`bulk`, by the greenlet that is running."""
+        self.bulk_filled += connections
+        _filled_here.set(self.bulk_filled)
+
     def drained(self, since: int) -> bool:
-        """Whether what was filled by broadcasts since ``bulk_filled`` was ``since`` is mostly written.
+        """Whether what this greenlet has filled by broadcasts, since ``bulk_filled`` was ``since``, is mostly
+        written.
 
         Whoever sends to very many should wait for that before it sends more.
         """
-        return self.bulk_filled == since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
+        return _filled_here.get() <= since or len(self.bulk) - self._begin <= BULK_CONNECTIONS
 
     def schedule(self) -> None:
         """Have the dirty outboxes written at the end of this turn."""

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Iterator
 
+import gevent
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,7 +139,7 @@ def broadcast(rig: Rig, connections: list[Connection], payload: bytes) -> None:
             flusher.bulk.append(connection)
         assert isinstance(connection.outbox, list)
         connection.outbox.append(connection.encoding.frame(payload))
-    flusher.bulk_filled += len(connections)
+    flusher.filled(len(connections))
     flusher.schedule()
 
 
@@ -179,8 +180,9 @@ def test_a_broadcast_counts_as_drained_when_few_of_it_wait() -> None:
         before = rig.flusher.bulk_filled
         assert rig.flusher.drained(before)
         rig.flusher.bulk += [connection] * (BULK_CONNECTIONS + 1)
-        rig.flusher.bulk_filled += BULK_CONNECTIONS + 1
+        rig.flusher.filled(BULK_CONNECTIONS + 1)
         assert not rig.flusher.drained(before)
+        assert gevent.spawn(rig.flusher.drained, before).get(), "another greenlet has sent nothing to many"
         assert rig.flusher.drained(rig.flusher.bulk_filled), "nothing was sent to many since then"
         rig.flusher.schedule()
         until(lambda: rig.flusher.drained(before))
