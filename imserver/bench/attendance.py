@@ -71,13 +71,14 @@ def expect(generator: Generator, broadcasts: int, seconds: float, look_seconds: 
     """Task: receive until all have so many broadcasts, for ``seconds`` at most; with pauses between looks."""
     crowd = crowd_of(generator)
     end = time.monotonic() + seconds
-    while time.monotonic() < end and not generator.loop.stopped:
-        wanted = broadcasts * crowd.open_now
-        if crowd.received.total >= wanted:
-            break
-        crowd.harvest(max(HARVEST_SECONDS, look_seconds), look_seconds)
-        generator.loop.turn(0)
-        generator.progress(crowd.received.total, wanted)
+    with crowd.unheard():
+        while time.monotonic() < end and not generator.loop.stopped:
+            wanted = broadcasts * crowd.open_now
+            if crowd.received.total >= wanted:
+                break
+            crowd.harvest(max(HARVEST_SECONDS, look_seconds), look_seconds)
+            generator.loop.turn(0)
+            generator.progress(crowd.received.total, wanted)
     return facts(crowd)
 
 

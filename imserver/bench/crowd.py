@@ -13,7 +13,8 @@ import select
 import socket
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from imserver.bench.arrival import RECEIVE_BYTES, Arrivals
 from imserver.bench.client import RESET_ON_CLOSE
@@ -154,24 +155,25 @@ class Crowd:
                 self._end(fd, f"close {int.from_bytes(payload[:2], 'big')}")
                 return
 
-    def harvest(self, seconds: float, look_seconds: float) -> int:
-        """Receive whatever comes for so long, looking each ``look_seconds``; return how many reads that took.
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """While it lasts nobody waits for these sockets, so that a frame that arrives wakes no process.
 
-        While it lasts nobody waits for these sockets, so that a frame that arrives wakes no process: what is
-        measured is the server, not how often it has to wake the few processes that play a million clients.
+        What is measured is the server then, not how often it has to wake the few processes that play a million
+        clients. To begin and to end it the kernel looks at every connection: do it once, not in a loop.
         """
-        end = time.monotonic() + seconds
         self.loop.remove(self.epoll.fileno())
-        reads = 0
         try:
-            while time.monotonic() < end:
-                found = self._receive()
-                reads += found
-                if found < EVENTS:
-                    time.sleep(look_seconds)
+            yield
         finally:
             self.loop.add(self.epoll.fileno(), READ, self)
-        return reads
+
+    def harvest(self, seconds: float, look_seconds: float) -> None:
+        """Receive whatever comes for so long, while :meth:`unheard`, with pauses of ``look_seconds``."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if self._receive() < EVENTS:
+                time.sleep(look_seconds)
 
     def count_anew(self) -> None:
         """Count messages from zero."""
