@@ -159,7 +159,7 @@ class Crowd:
     def unheard(self) -> Iterator[None]:
         """While it lasts nobody waits for these sockets, so that a frame that arrives wakes no process.
 
-        What is measured is the server then, not how often it has to wake the few processes that play a million
+        What is measured is the server then, not how often it has to wake the few processes that play so many
         clients. To begin and to end it the kernel looks at every connection: do it once, not in a loop.
         """
         self.loop.remove(self.epoll.fileno())
