@@ -122,7 +122,6 @@ def test_handshakes_are_judged_before_or_right_after_the_worker_has_shaken_hands
     """
     rows = (
         (handshake(version="8"), 426),
-        (handshake("/ws"), 404),
         (handshake("/nosuch"), 404),
         (request("/acc"), 400),
     )
