@@ -16,6 +16,21 @@ from imserver.model import Message
 from imserver.storage.log_contract import Entry, Membership
 from imserver.transport.connection import Connection
 
+Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
+
+
+def with_acknowledgement(held: Held | None, acknowledgement: Callable[[], None]) -> Held:
+    """What is held, and one acknowledgement more."""
+    if isinstance(held, list):
+        held.append(acknowledgement)
+        return held
+    return (*(held or ()), acknowledgement)
+
+
+def acknowledgements(held: Held) -> tuple[Callable[[], None], ...]:
+    """The acknowledgements among what is held."""
+    return tuple([each for each in held if not isinstance(each, Message)])
+
 
 class Reader(Struct, gc=False):
     """``Connection.about`` of a connection that follows; dialects may keep more there in a subclass.
@@ -25,7 +40,7 @@ class Reader(Struct, gc=False):
     list collects what is stored meanwhile, too, in its order.
     """
 
-    held: list[Message | Callable[[], None]] | tuple[Callable[[], None], ...] | None = ()
+    held: Held | None = ()
     groups: tuple[int, ...] = ()
     """Conversations in whose local rooms it is."""
 
@@ -104,6 +119,43 @@ class GroupRooms:
 
 
 _NOBODY: dict[Connection, None] = {}
+
+
+class Readings:
+    """Owner of the readings of memberships that are under way: each counts the changes told meanwhile."""
+
+    def __init__(self) -> None:
+        self._running: dict[tuple[str, str], list[list[int]]] = {}
+
+    def changed(self, app: str, user: str) -> None:
+        """A user's memberships were told to have changed. Never switches."""
+        for changes in self._running.get((app, user), ()):
+            changes[0] += 1
+
+    def running(self) -> bool:
+        """Whether any is."""
+        return bool(self._running)
+
+    def read(
+        self, memberships: Callable[[str, str], list[Membership]], app: str, user: str
+    ) -> list[Membership]:
+        """A user's memberships as of the position: read again when one was told to have changed meanwhile.
+
+        It switches. Raises what ``memberships`` raises.
+        """
+        changes = [0]
+        reading = self._running.setdefault((app, user), [])
+        reading.append(changes)
+        try:
+            while True:
+                before = changes[0]
+                rows = memberships(app, user)
+                if changes[0] == before:
+                    return rows
+        finally:
+            reading.remove(changes)
+            if not reading:
+                del self._running[app, user]
 
 
 def groups_at(rows: Iterable[Membership], position: int) -> list[int]:

@@ -8,7 +8,7 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services import correspondence, messaging
+from imserver.services import correspondence, intake
 from imserver.services import follower as following
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
@@ -171,7 +171,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
         bob.tell("sync", {"cursor": 0})
-        until(lambda: node.messaging._loading)
+        until(lambda: node.messaging.telling.readings.running())
         node.log.join(APP, group, ["bob"])
         node.log.answering = None
         gate.set()
@@ -359,7 +359,7 @@ def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
 ) -> None:
     monkeypatch.setattr(following, "GRACE_SECONDS", 0.001)
     monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
-    monkeypatch.setattr(messaging, "BATCH_DRAFTS", 3)
+    monkeypatch.setattr(intake, "BATCH_DRAFTS", 3)
     first, second = two()
     with first, second:
         group = first.log.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
@@ -409,9 +409,9 @@ def test_whatever_a_client_does_its_cursor_means_that_it_has_everything_before(s
 
 
 def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(messaging, "WIDE", 2)
-    monkeypatch.setattr(messaging, "_GATHER_SECONDS", 0.2)
-    monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 0.4)
+    monkeypatch.setattr(intake, "WIDE", 2)
+    monkeypatch.setattr(intake, "_GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(intake, "_MAX_GATHER_SECONDS", 0.4)
     with Node() as node:
         group = node.log.create(APP, "ann", ["bob", "eve"])
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)
