@@ -6,6 +6,7 @@ Adding a dialect means adding one module with a class that satisfies :class:`Dia
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 from imserver.model import Event, Message, Reply, Request
@@ -57,3 +58,11 @@ class TellsMessages(Protocol):
 
     def encode_message(self, message: Message) -> bytes | None:
         """The payload that tells a client of ``message``; None where the dialect has no word for it."""
+
+
+class TellsBatches(TellsMessages, Protocol):
+    """A dialect whose frames hold several messages: what follows each other for somebody is one frame."""
+
+    def encode_messages(self, messages: Sequence[Message]) -> bytes | None:
+        """The payload that tells a client of ``messages``, in their order; None where the dialect has no word
+        for any of them."""

@@ -7,7 +7,7 @@ so payloads that follow each other are one batch, and what many are told is enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from imserver import errors
@@ -236,6 +236,10 @@ class ProtobufDialect:
         """A push of something that is stored."""
         made = as_message(message)
         return None if made is None else push(made)
+
+    def encode_messages(self, messages: Sequence[Message]) -> bytes | None:
+        """Pushes of several things that are stored, in one batch; None if there are words for none."""
+        return b"".join([push(made) for each in messages if (made := as_message(each)) is not None]) or None
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Frames of this dialect are the same for all."""

@@ -11,7 +11,7 @@ from msgspec import to_builtins
 from msgspec.structs import asdict
 
 from imserver import errors
-from imserver.model import BadFrame, ChatLogin, ChatMessage, ChatSync, Event, Reply, Request
+from imserver.model import BadFrame, ChatLogin, ChatMessage, ChatSync, Event, Message, Reply, Request
 from imserver.protocol.protobuf import (
     CT_SYNC,
     LOGIN_ACK,
@@ -130,6 +130,19 @@ def test_names_of_devices_and_ids_of_messages_have_a_limit(field: int, limit: in
     assert protobuf.decode(make(b"x" * limit)).command is not None
     with pytest.raises(BadFrame):
         protobuf.decode(make(b"x" * (limit + 1)))
+
+
+def stored(id: int, kind: str = "message") -> Message:
+    """An entry of a group."""
+    return Message(id, 7, id, "266", kind=kind, body=b"t%d" % id, time_ms=id)
+
+
+def test_what_is_stored_in_a_row_is_one_batch_without_what_has_no_word() -> None:
+    row = [stored(1), stored(2, "join"), stored(3)]
+    made = [protobuf.encode_message(each) for each in row]
+    assert made[1] is None
+    assert protobuf.encode_messages(row) == (made[0] or b"") + (made[2] or b"")
+    assert protobuf.encode_messages(row[1:2]) is None
 
 
 # --- messages -----------------------------------------------------------------------------------------------
