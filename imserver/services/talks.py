@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from imserver import errors
 from imserver.hub.hub import Hub
+from imserver.hub.rooms import Room
 from imserver.model import Command, Event, Reply, Say, TalkLogin
 from imserver.protocol.action import ActionDialect
 from imserver.services.dispatch import Dispatcher, Rule
@@ -36,6 +37,12 @@ class Audience(Struct, frozen=True):
     next: str = ""
 
 
+class Place(Struct, frozen=True, gc=False):
+    """The room that a connection talks to without being in it (yet)."""
+
+    name: str
+
+
 _OK = Reply(errors.REPLY_OK)
 _FAILED = Reply(errors.REPLY_FAILED)
 
@@ -43,8 +50,10 @@ _FAILED = Reply(errors.REPLY_FAILED)
 class Talks:
     """Carries out the commands of the action dialect. Owner of ``Connection.about`` of its connections.
 
-    There stands whom a connection talks to, as its latest login says: the name of a room (one object for all
-    in it), the peer as UTF-8 bytes (16 bytes smaller than the text), or None for nobody.
+    There stands whom a connection talks to, as its latest login says: the :class:`Room` it is in, or a
+    :class:`Place`; the peer; or None for nobody. The peer is the very text by which the peer is known here,
+    so that two who talk to each other keep nothing for it; one who is not here is kept as UTF-8 (16 bytes
+    smaller).
 
     A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
     members a room is not told who leaves it.
@@ -89,7 +98,7 @@ class Talks:
         code = self._sessions.login(connection, command, again=True)
         if code != errors.REPLY_OK:
             return Reply(code)
-        connection.about = command.room or command.peer.encode() or None
+        connection.about = Place(command.room) if command.room else self._peer(connection, command.peer)
         try:
             self._enter(connection, command.room)
         except RoomRefused as refused:
@@ -97,6 +106,17 @@ class Talks:
             self._sessions.leave(connection)
             return _FAILED
         return _OK
+
+    def _peer(self, connection: Connection, name: str) -> str | bytes | None:
+        """What a new session keeps of the peer's name; peers who keep its own share its text from now on."""
+        user = connection.user
+        assert user is not None
+        raw = user.encode()
+        peers = self._hub.apps[connection.app or ""].sessions_of(name)
+        for peer in peers:
+            if isinstance(peer.encoding.dialect, ActionDialect) and peer.about in (user, raw):
+                peer.about = user
+        return peers[0].user if peers else name.encode() or None
 
     def _enter(self, connection: Connection, room: str) -> None:
         app, user = connection.app, connection.user
@@ -108,7 +128,7 @@ class Talks:
             self._rooms.join(app, name, connection)
         shared = self._hub.apps[app].rooms.get(room)
         if shared is not None:
-            connection.about = shared.name
+            connection.about = shared
         if not self._is_addressed(connection):
             # A later login has come while the registry was asked.
             self._rooms.leave_all(connection)
@@ -129,11 +149,11 @@ class Talks:
         assert app is not None
         assert user is not None
         event = Event("msg", user, command.text, command.id, command.type, time=int(time()))
-        if isinstance(about, str):
-            self._rooms.publish(app, about, event)
-            to = {"room": about}
+        if isinstance(about, Room | Place):
+            self._rooms.publish(app, about.name, event)
+            to = {"room": about.name}
         elif about is not None:
-            peer = about.decode()
+            peer = about.decode() if isinstance(about, bytes) else about
             self._pushes.reach(app, [peer], event)
             to = {"to": peer}
         else:
@@ -143,13 +163,15 @@ class Talks:
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """A connection has ended that was in these rooms (the rooms' ``on_left``). It may switch."""
-        app, user, room = connection.app, connection.user, connection.about
-        if not isinstance(connection.encoding.dialect, ActionDialect) or room not in rooms:
+        app, user, about = connection.app, connection.user, connection.about
+        if not isinstance(connection.encoding.dialect, ActionDialect) or not isinstance(about, Room | Place):
+            return
+        if about.name not in rooms:
             return
         assert app is not None
         assert user is not None
         event = Event("left", user, LEFT_TEXT, time=int(time()))
-        self._rooms.publish(app, room, event, except_users=(user,), at_most=self._notice_members)
+        self._rooms.publish(app, about.name, event, except_users=(user,), at_most=self._notice_members)
 
     # --- being asked ----------------------------------------------------------------------------------------
 

@@ -77,7 +77,7 @@ def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
         assert login(client, "1", "ann", 1, room="r") == 200
         assert ask(client, "login", "2", userId="eve", appId=1, token="wrong") == 1003
         assert login(client, "3", "eve", 9) == 1003
-        assert (connection.user, connection.about) == ("ann", "r")
+        assert (connection.user, connection.about.name) == ("ann", "r")
         assert world.rooms.rooms_of(connection) == ("r",)
 
 
@@ -129,6 +129,41 @@ def test_the_end_of_a_talk_of_two_is_told_to_nobody_even_if_one_is_a_stored_memb
         until(lambda: world.rooms.count("action:1", "club") == 1)
         assert ask(second, "heartbeat", "2") == 200
         assert told(second) == []
+
+
+def test_two_who_talk_to_each_other_keep_no_text_for_it_whoever_comes_first_or_comes_again() -> None:
+    with World(policies=POLICIES) as world:
+        ann, first = connect(world)
+        assert login(first, "1", "ann", to="bob") == 200
+        assert ann.about == b"bob"
+        for again in range(2):
+            bob, second = connect(world)
+            assert login(second, "1", "bob", to="ann") == 200
+            assert (ann.about, bob.about) == ("bob", "ann")
+            assert ann.about is bob.user
+            assert bob.about is ann.user
+            assert ask(first, "sendmsg", f"2{again}", msgType="text", message="hi") == 200
+            assert ask(second, "sendmsg", f"3{again}", msgType="text", message="hello") == 200
+            assert told(second)[-1] == ("sendmsg", "ann", "hi", "bob")
+            assert told(first)[-1] == ("sendmsg", "bob", "hello", "ann")
+            bob.close(1000)
+            until(lambda: world.hub.user_names("action:1") == ["ann"])
+
+
+def test_a_login_shares_its_name_with_none_but_those_who_talk_to_that_user() -> None:
+    with World(policies=POLICIES) as world:
+        sessions = {}
+        for user, to, room in (
+            ("ann", "cid", "0"),
+            ("dan", "0", "bob"),
+            ("eve", "bob", "0"),
+            ("bob", "0", "0"),
+        ):
+            sessions[user], client = connect(world)
+            assert login(client, "1", user, to=to, room=room) == 200
+        assert sessions["ann"].about == b"cid"
+        assert sessions["dan"].about.name == "bob"
+        assert sessions["eve"].about == b"bob"
 
 
 def test_a_message_has_its_receiver_in_it() -> None:
