@@ -1,7 +1,9 @@
 """Fixtures for tests that need a running server."""
 
+import gc
 import itertools
 import os
+import sys
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,8 +15,24 @@ from tests.support import DOORS, Server
 
 StartServer = Callable[..., Server]
 
-# Hundreds of servers are started: what the first of them compiles is there for the others.
+# Hundreds of servers are started: what the first of them compiles is there for the others, as are these tests.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Thousands of tests stay to the end: the collector neither looks at them while they are made nor later.
+
+    What a test looks for with ``gc.get_objects()`` is found among what was made since, not among all there is.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -112,7 +112,6 @@ def house(tmp_path: Path) -> Iterator[House]:
             if hasattr(node, "application"):
                 node.stop()
     finally:
-        gc.unfreeze()
         gc.set_threshold(*before)
 
 
