@@ -15,7 +15,7 @@ from tests.support import DOORS, Server
 
 StartServer = Callable[..., Server]
 
-# Hundreds of servers are started: what the first of them compiles is there for the others, as are these tests.
+# Hundreds of servers are started: what the first of them compiles is there for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
@@ -24,7 +24,7 @@ sys.dont_write_bytecode = False
 def pytest_collection() -> Generator[None, object, object]:
     """Thousands of tests stay to the end: the collector neither looks at them while they are made nor later.
 
-    What a test looks for with ``gc.get_objects()`` is found among what was made since, not among all there is.
+    What a test looks for with ``gc.get_objects()`` is found among what was made since.
     """
     gc.disable()
     try:
