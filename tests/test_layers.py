@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -50,7 +51,7 @@ DOORS = {
     "yaml": ("yaml_text.py",),
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
-    "click": ("cli.py", "commands/", "bench/cli.py"),
+    "click": ("cli.py", "commands/", "bench/cli.py", "bench/command.py"),
     "rich": ("bench/",),
     "redis": ("cluster/",),
     "hiredis": ("cluster/",),
@@ -80,8 +81,13 @@ def layer_of(module: Path) -> str:
     return module.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imported(module: Path) -> Iterator[tuple[str, int]]:
+@cache
+def imported(module: Path) -> list[tuple[str, int]]:
     """Full names of what a module imports, wherever in it, with the line."""
+    return list(imports(module))
+
+
+def imports(module: Path) -> Iterator[tuple[str, int]]:
     for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             for alias in node.names:

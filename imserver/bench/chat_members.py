@@ -19,7 +19,7 @@ PHONE_DIGITS = 12
 ANSWER_SECONDS = 30.0
 
 
-def _post(generator: Generator, path: str, forms: list[str], *fields: str) -> list[dict[str, Any]]:
+def post(generator: Generator, path: str, forms: list[str], *fields: str) -> list[dict[str, Any]]:
     """Send all ``forms`` to ``path`` and return what the answers have as ``data``, in their order."""
     found: dict[int, Any] = {}
 
@@ -52,7 +52,7 @@ def register(generator: Generator, count: int, seconds: float) -> dict[str, Any]
     """Task: make ``count`` accounts, and keep their ids and tokens; ``seconds``: what it may take."""
     first = random.randrange(10 ** (PHONE_DIGITS - 1), 10**PHONE_DIGITS - count)
     forms = [urlencode({"phone_number": first + number, "password": "bench"}) for number in range(count)]
-    made = _post(generator, "/register", forms)
+    made = post(generator, "/register", forms)
     generator.kept["accounts"] = [(int(each["id"]), each["token"]) for each in made]
     return {}
 
@@ -61,7 +61,7 @@ def group(generator: Generator, count: int) -> dict[str, Any]:
     """Task: make a group of the first ``count`` accounts; the first of them is its owner."""
     accounts = generator.kept["accounts"][:count]
     form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in accounts[1:])])
-    (made,) = _post(generator, "/group/create", [form], f"token: {accounts[0][1]}")
+    (made,) = post(generator, "/group/create", [form], f"token: {accounts[0][1]}")
     return {"group": int(made["id"])}
 
 

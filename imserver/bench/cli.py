@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -12,63 +11,28 @@ from typing import Any
 import click
 
 from imserver import __version__
+from imserver.bench import chaos as chaos_run
 from imserver.bench import chart, cluster_suite, million_suite, report
 from imserver.bench.capacity import MOST_ONLINE, MillionOptions
+from imserver.bench.chaos import ChaosOptions
 from imserver.bench.cluster import ClusterOptions
 from imserver.bench.cluster_suite import ClusterPlace
-from imserver.bench.loop import BenchError
-from imserver.bench.machine import machine
+from imserver.bench.command import (
+    NODES_OPTIONS,
+    OUTPUT_OPTIONS,
+    PLACE_OPTIONS,
+    decorated,
+    guarded,
+    option,
+    show_all,
+)
 from imserver.bench.play import SCENARIOS, Place, Scenario, play
 from imserver.bench.suite import ALL, SMOKE, Row, judge, perform
-
-MOST_RUNS = 25
-
-PLACE_OPTIONS = (
-    click.option("--url", default="", help="Measure the server at http://host:port (default: start one)."),
-    click.option("--ws", default="", help="Its WebSocket address [default: ws://HOST:8089/acc]."),
-    click.option("--pid", "pids", type=int, multiple=True, help="A process of that server (repeatable)."),
-    click.option("--app", type=int, default=101, show_default=True, help="The appID to play in."),
-    click.option("--key", default="", help="An API key for the pushes."),
-    click.option(
-        "--log",
-        type=click.Choice(["file", "null"]),
-        default="file",
-        show_default=True,
-        help="Where a server of our own writes its (request) log.",
-    ),
-    click.option(
-        "--pin/--no-pin",
-        default=True,
-        show_default=True,
-        help="A server of our own gets the first core, the generators the others.",
-    ),
-    click.option("--config", default="", help="Configuration file of a server of our own."),
-    click.option("--door", type=click.Choice(["front", "wsgi"]), help="Door of a server of our own."),
-)
-OUTPUT_OPTIONS = (
-    click.option(
-        "--runs",
-        type=click.IntRange(1, MOST_RUNS),
-        default=1,
-        show_default=True,
-        help="Show the median of so many runs.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."),
-)
-
-Command = Callable[..., Any]
 
 
 @click.group()
 def bench() -> None:
     """Measure this server, or any other of the cmd dialect."""
-
-
-def decorated(command: Command, options: tuple[Callable[[Command], Command], ...]) -> Command:
-    """Return ``command`` with click options."""
-    for option in reversed(options):
-        command = option(command)
-    return command
 
 
 def place_of(values: dict[str, Any]) -> Place:
@@ -97,7 +61,7 @@ def scenario_command(scenario: Scenario) -> click.Command:
         if found["faults"]:
             sys.exit(1)
 
-    options = tuple(_option(entry) for entry in fields(scenario.options))  # type: ignore[arg-type]
+    options = tuple(option(entry) for entry in fields(scenario.options))  # type: ignore[arg-type]
     summary = (
         (sys.modules[scenario.run.__module__].__doc__ or "")
         .partition(": ")[2]
@@ -107,55 +71,6 @@ def scenario_command(scenario: Scenario) -> click.Command:
     command.__doc__ = summary[:1].upper() + summary[1:]
     place = PLACE_OPTIONS if scenario.needs_server else ()
     return click.command(scenario.name)(decorated(guarded(command), (*options, *place, *OUTPUT_OPTIONS)))
-
-
-def _option(entry: Any) -> Callable[[Command], Command]:
-    name = "--" + entry.name.replace("_", "-")
-    if isinstance(entry.default, bool):
-        flag = f"{name}/--no-{name[2:]}" if entry.default else name
-        return click.option(flag, is_flag=True, default=entry.default, help=entry.metadata["help"])
-    about = entry.metadata["help"]
-    if isinstance(entry.default, str):
-        words = click.Choice(entry.metadata["choices"]) if "choices" in entry.metadata else click.STRING
-        return click.option(name, type=words, default=entry.default, show_default=True, help=about)
-    least, most = entry.metadata["least"], entry.metadata["most"]
-    whole = isinstance(entry.default, int)
-    kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)
-    return click.option(name, type=kind, default=entry.default, show_default=True, help=about)
-
-
-def guarded(command: Command) -> Command:
-    """Return ``command`` with a BenchError shown as one clear line."""
-
-    def guard(**values: Any) -> None:
-        try:
-            command(**values)
-        except BenchError as error:
-            raise click.ClickException(str(error)) from error
-
-    guard.__doc__ = command.__doc__
-    return guard
-
-
-def show_all(name: str, reports: list[dict[str, Any]], bars: list[dict[str, Any]], as_json: bool) -> None:
-    """Print several reports and their bars; exit with 1 when something is not good."""
-    if as_json:
-        whole = {
-            "imserver": __version__,
-            "suite": name,
-            "machine": machine(),
-            "reports": reports,
-            "bars": bars,
-        }
-        click.echo(json.dumps(whole, ensure_ascii=False))
-    else:
-        for found in reports:
-            report.show(found)
-        if bars:
-            report.show_bars(bars)
-    wrong = any(found["faults"] or found.get("stopped") for found in reports)
-    if wrong or not all(bar["met"] for bar in bars):
-        sys.exit(1)
 
 
 def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
@@ -168,21 +83,6 @@ def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
 
     command.__doc__ = text
     return click.command(name)(decorated(guarded(command), (*PLACE_OPTIONS, *OUTPUT_OPTIONS)))
-
-
-NODES_OPTIONS = (
-    click.option("--redis", default="", help="The URL of a Redis [default: start one]."),
-    click.option(
-        "--redis-server", default="", help="The redis-server to start [default: one that is found]."
-    ),
-    click.option(
-        "--log",
-        type=click.Choice(["file", "null"]),
-        default="file",
-        show_default=True,
-        help="Where the servers write their (request) log.",
-    ),
-)
 
 
 def million(
@@ -211,7 +111,7 @@ bench.add_command(
                     help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
                 ),
                 *NODES_OPTIONS,
-                *(_option(entry) for entry in fields(MillionOptions) if entry.name != "connections"),
+                *(option(entry) for entry in fields(MillionOptions) if entry.name != "connections"),
                 OUTPUT_OPTIONS[-1],
             ),
         )
@@ -248,10 +148,24 @@ bench.add_command(
                     help="Only this part (repeatable) [default: all].",
                 ),
                 *NODES_OPTIONS,
-                *(_option(entry) for entry in fields(ClusterOptions)),
+                *(option(entry) for entry in fields(ClusterOptions)),
                 *OUTPUT_OPTIONS,
             ),
         )
+    )
+)
+
+
+def chaos(as_json: bool, **values: Any) -> None:
+    """Break nodes, Redis, database, network and disk under a chat; what was acknowledged must not be lost."""
+    with report.Bar() as watcher:
+        found = chaos_run.perform(ChaosOptions(**values), watcher.begin)
+    show_all("chaos", [found], [], as_json)
+
+
+bench.add_command(
+    click.command("chaos")(
+        decorated(guarded(chaos), (*(option(entry) for entry in fields(ChaosOptions)), OUTPUT_OPTIONS[-1]))
     )
 )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -18,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError
-from imserver.bench.server import free_ports
+from imserver.bench.server import KEPT, free_ports
 
 START_SECONDS = 10.0
 END_SECONDS = 10.0
@@ -108,6 +109,7 @@ def keep(generator: Generator, path: str) -> dict[str, Any]:
     """Task: start a Redis of our own; it ends with this process, whatever becomes of the parent."""
     keeper = RedisKeeper(path)
     generator.at_exit.append(keeper.end)
+    generator.kept[KEPT] = keeper
     return keeper.start()
 
 
@@ -117,14 +119,47 @@ class RedisKeeper:
     def __init__(self, path: str) -> None:
         self.path = path
         self.directory = Path(tempfile.mkdtemp(prefix="imserver-bench-redis-"))
+        self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> dict[str, Any]:
         """Start the server, wait until it answers."""
-        (port,) = free_ports(1)
-        settings = ["--port", str(port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
+        (self.port,) = free_ports(1)
+        self.again()
+        assert self.process is not None
+        return {"url": self.url, "pid": self.process.pid}
+
+    @property
+    def url(self) -> str:
+        """Where it is."""
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def kill(self) -> None:
+        """End it at once; it forgets everything."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(END_SECONDS)
+
+    def pause(self) -> None:
+        """Let it stand still."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def again(self) -> None:
+        """Start it at its port, wait until it answers."""
+        settings = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory)]
         settings += ["--save", "", "--appendonly", "no"]
-        url = f"redis://127.0.0.1:{port}/0"
         console = self.directory / "console.log"
         with console.open("wb") as output:
             self.process = subprocess.Popen(
@@ -133,7 +168,7 @@ class RedisKeeper:
         deadline = time.monotonic() + START_SECONDS
         while True:
             try:
-                ask(url, "PING")
+                ask(self.url, "PING")
                 break
             except BenchError:
                 if self.process.poll() is not None or time.monotonic() > deadline:
@@ -141,11 +176,11 @@ class RedisKeeper:
                     self.end()
                     raise BenchError(f"{self.path} does not start: {words}") from None
                 time.sleep(0.05)
-        return {"url": url, "pid": self.process.pid}
 
     def end(self) -> None:
         """End the server by its pid and remove its folder."""
         if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)
             self.process.terminate()
             try:
                 self.process.wait(END_SECONDS)

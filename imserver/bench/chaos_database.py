@@ -1,0 +1,217 @@
+"""A database server of a chaos run: PostgreSQL or MariaDB with a port and a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Final
+
+from imserver.bench.generator import Generator
+from imserver.bench.loop import BenchError
+from imserver.bench.server import KEPT, free_ports
+
+START_SECONDS: Final = 60.0
+END_SECONDS: Final = 20.0
+NAME: Final = "imserver"
+_NOBODY: Final = 65534
+_PATHS: Final = (
+    os.environ.get("PATH", os.defpath),
+    "/usr/sbin",
+    *(str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
+)
+
+
+def keep(generator: Generator, engine: str, environment: dict[str, str]) -> dict[str, Any]:
+    """Task: start a server of our own (``postgresql`` or ``mysql``); it ends with this process."""
+    keeper = ENGINES[engine](environment)
+    generator.at_exit.append(keeper.end)
+    generator.kept[KEPT] = keeper
+    keeper.prepare()
+    keeper.again()
+    keeper.create()
+    return {"url": keeper.url}
+
+
+def program(*names: str) -> str:
+    """Where the first of these programs is; raises BenchError when there is none."""
+    for name in names:
+        found = shutil.which(name, path=os.pathsep.join(_PATHS))
+        if found:
+            return found
+    raise BenchError(f"there is no {' or '.join(names)} here")
+
+
+class DatabaseKeeper:
+    """One server. Owns its process and folder. Under root it runs as nobody: these servers refuse root."""
+
+    url = ""
+    end_at_once = signal.SIGKILL
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        self.environment = {**os.environ, **environment}
+        self.folder = Path(tempfile.mkdtemp(prefix="imserver-bench-database-"))
+        (self.port,) = free_ports(1)
+        self.process: subprocess.Popen[bytes] | None = None
+        self.user = _NOBODY if os.geteuid() == 0 else None
+        if self.user is not None:
+            os.chown(self.folder, self.user, self.user)
+
+    def prepare(self) -> None:
+        """Make the files of an empty server."""
+        raise NotImplementedError
+
+    def command(self) -> list[str]:
+        """The command line."""
+        raise NotImplementedError
+
+    def create(self) -> None:
+        """Make an empty database, unless there is one from the beginning."""
+
+    def run(self, *command: str, text: str = "") -> None:
+        """Run a program as the server's user, to its end."""
+        done = subprocess.run(
+            command,
+            input=text.encode(),
+            capture_output=True,
+            check=False,
+            user=self.user,
+            group=self.user,
+            extra_groups=None if self.user is None else [],
+        )
+        if done.returncode:
+            raise BenchError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-1000:]}")
+
+    def kill(self) -> None:
+        """End it as by a power cut."""
+        assert self.process is not None
+        self.process.send_signal(self.end_at_once)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Ask it to end, and wait until it has."""
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(END_SECONDS)
+
+    def pause(self) -> None:
+        """Let it stand still, but for the children that it may have."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let it go on."""
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
+
+    def again(self) -> None:
+        """Start it at its port, wait until it answers."""
+        console = self.folder / "server.log"
+        with console.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                env=self.environment,
+                user=self.user,
+                group=self.user,
+                extra_groups=None if self.user is None else [],
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._ready():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                words = console.read_text(errors="replace").strip()[-1500:]
+                raise BenchError(f"{self.command()[0]} does not start: {words}")
+            time.sleep(0.05)
+
+    def _ready(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as sock:
+                return self.answers(sock)
+        except OSError:
+            return False
+
+    def answers(self, sock: socket.socket) -> bool:
+        """Whether a server that has recovered is at the other end."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """End it, and remove its files."""
+        if self.process is not None and self.process.poll() is None:
+            self.resume()
+            self.process.send_signal(self.end_at_once)
+            try:
+                self.process.wait(END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                self.process.wait()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class PostgresKeeper(DatabaseKeeper):
+    """PostgreSQL; ended at once it takes its children with it, and recovers at its next start."""
+
+    end_at_once = signal.SIGQUIT
+
+    def prepare(self) -> None:
+        """initdb."""
+        options = ("--no-sync", "--auth=trust", f"--username={NAME}", "--encoding=UTF8", "--no-locale")
+        self.run(program("initdb"), "-D", str(self.folder / "data"), *options)
+        self.url = f"postgresql://{NAME}@127.0.0.1:{self.port}/postgres"
+
+    def command(self) -> list[str]:
+        """The server, its fsync on."""
+        words = [program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        return [*words, "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+
+    def answers(self, sock: socket.socket) -> bool:
+        """A startup message is answered by anything but "the database system is starting up" (57P03)."""
+        body = b"\x00\x03\x00\x00user\x00%b\x00database\x00postgres\x00\x00" % NAME.encode()
+        sock.sendall((len(body) + 4).to_bytes(4, "big") + body)
+        return b"57P03" not in (said := sock.recv(4096)) and said.startswith(b"R")
+
+
+class MariaKeeper(DatabaseKeeper):
+    """MariaDB, or MySQL."""
+
+    def prepare(self) -> None:
+        """mariadb-install-db."""
+        install = program("mariadb-install-db", "mysql_install_db")
+        place = f"--datadir={self.folder / 'data'}"
+        self.run(
+            install, "--no-defaults", place, "--auth-root-authentication-method=normal", "--skip-test-db"
+        )
+        self.url = f"mysql://root@127.0.0.1:{self.port}/{NAME}"
+
+    def command(self) -> list[str]:
+        """The server, with its own durability."""
+        return [
+            program("mariadbd", "mysqld"),
+            "--no-defaults",
+            f"--datadir={self.folder / 'data'}",
+            f"--socket={self.folder / 'socket'}",
+            f"--pid-file={self.folder / 'pid'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--innodb-buffer-pool-size=64M",
+        ]
+
+    def create(self) -> None:
+        """CREATE DATABASE, by its own client over its socket."""
+        client = program("mariadb", "mysql")
+        words = ["--no-defaults", f"--socket={self.folder / 'socket'}", "--user=root"]
+        self.run(client, *words, text=f"CREATE DATABASE {NAME}")
+
+    def answers(self, sock: socket.socket) -> bool:
+        """The server speaks first, by a packet of version 10."""
+        return sock.recv(64)[4:5] == b"\x0a"
+
+
+ENGINES: Final[dict[str, type[DatabaseKeeper]]] = {"postgresql": PostgresKeeper, "mysql": MariaKeeper}

@@ -1,0 +1,233 @@
+"""What the clients of a chaos run say and hear, in the cmd dialect and in protobuf, as the same few words."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from imserver.bench import protobuf
+from imserver.bench.chaos_checker import Told, read_mark
+from imserver.bench.frames import client_frame, request_frame
+from imserver.bench.protobuf import CT_ACK, CT_LOGIN, CT_MESSAGE, CT_SYNC, field, varint
+
+SYNC_ENTRIES = 200
+"""Entries of a page that clients of the cmd dialect ask for."""
+_OK, _NOT_STORED = 200, 1008
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A message that is sent until it is acknowledged: to a user, or (``group``) to a group."""
+
+    mark: int
+    receiver: int
+    group: bool
+    text: str
+
+    @property
+    def name(self) -> str:
+        """Its client_msg_id."""
+        return f"{self.mark:x}"
+
+
+@dataclass(frozen=True)
+class LoggedIn:
+    """The session stands; ``recovered``: what was missed follows by itself."""
+
+    recovered: bool
+
+
+@dataclass(frozen=True)
+class Page:
+    """What was missed; ``more``: there is more of it. ``anew``: the server does not know the cursor."""
+
+    entries: list[Told]
+    more: bool
+    anew: bool = False
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The message ``mark`` is acknowledged; without a seq its dialect does not say more than the id."""
+
+    mark: int
+    told: Told
+    repeated: bool
+
+
+@dataclass(frozen=True)
+class NotStored:
+    """The message may be sent again."""
+
+    mark: int
+
+
+@dataclass(frozen=True)
+class Refused:
+    """``what`` was refused with ``code``."""
+
+    what: str
+    code: int
+
+
+Heard = LoggedIn | Page | Told | Stored | NotStored | Refused
+
+
+class Speech(Protocol):
+    """One connection's side of a dialect. ``depth``: messages that may wait for their acknowledgement."""
+
+    path: str
+    depth: int
+
+    def login(self, cursor: int) -> bytes:
+        """The frame that logs in; the first on a connection."""
+
+    def sync(self, cursor: int) -> bytes:
+        """The frame that asks for what was missed."""
+
+    def send(self, message: Outgoing) -> bytes:
+        """The frame of a message, the first time and again."""
+
+    def ack(self, cursor: int) -> bytes:
+        """The frame that acknowledges what was told; empty where there is none."""
+
+    def hear(self, payload: bytes) -> list[Heard]:
+        """What a frame of the server says; raises ValueError if nothing that belongs here."""
+
+
+class CmdSpeech:
+    """The cmd dialect, as user ``account`` of ``app``; ``acks``: it acknowledges what it is told."""
+
+    path = "/acc"
+    depth = 8
+
+    def __init__(self, app: int, account: int, acks: bool) -> None:
+        self.app = app
+        self.account = account
+        self.acks = acks
+
+    def login(self, cursor: int) -> bytes:
+        """Log in with a cursor."""
+        data = {"userID": str(self.account), "appID": self.app, "cursor": cursor, "acks": self.acks}
+        return request_frame("login", "l", data)
+
+    def sync(self, cursor: int) -> bytes:
+        """Ask for a page."""
+        return request_frame("sync", "s", {"cursor": cursor, "limit": SYNC_ENTRIES})
+
+    def send(self, message: Outgoing) -> bytes:
+        """Send, the mark as the request's seq."""
+        where = {"conversation": message.receiver} if message.group else {"to": str(message.receiver)}
+        data = {**where, "text": message.text, "clientMsgID": message.name}
+        return request_frame("send", str(message.mark), data)
+
+    def ack(self, cursor: int) -> bytes:
+        """Acknowledge, if it said that it would."""
+        return request_frame("ack", "a", {"id": cursor}) if self.acks else b""
+
+    def hear(self, payload: bytes) -> list[Heard]:
+        """Read a frame; notices of who comes and goes are nothing."""
+        body = json.loads(payload)
+        code, data = body["response"]["code"], body["response"]["data"]
+        command = body["cmd"]
+        if command == "message":
+            return [_told(data)]
+        if command == "send":
+            return [_sent(int(body["seq"]), code, data)]
+        if command in ("login", "sync", "ack") and code != _OK:
+            return [Refused(command, code)]
+        if command == "login":
+            return [LoggedIn(bool(data and data["recovered"]))]
+        if command == "sync":
+            told = [_told(entry) for entry in data["messages"]]
+            return [Page(told, data["hasMore"], data.get("beginAnew", False))]
+        return []
+
+
+def _told(entry: dict[str, Any]) -> Told:
+    return Told(entry["id"], entry["conversation"], entry["seq"], read_mark(entry.get("text") or ""))
+
+
+def _sent(mark: int, code: int, data: Any) -> Heard:
+    if code == _OK:
+        told = Told(data["id"], data["conversation"], data["seq"], mark)
+        return Stored(mark, told, data["repeated"])
+    return NotStored(mark) if code == _NOT_STORED else Refused("send", code)
+
+
+class ProtobufSpeech:
+    """The protobuf dialect, as the account of ``token``; one message at a time."""
+
+    path = protobuf.PATH
+    depth = 1
+
+    def __init__(self, account: int, token: str) -> None:
+        self.account = account
+        self.token = token
+        self._acked = 0
+        self._waiting = 0
+        """The mark of the message that is under way."""
+
+    def login(self, cursor: int) -> bytes:
+        """Log in, and count from 1."""
+        self._acked = self._waiting = 0
+        return protobuf.login_frame(self.token)
+
+    def sync(self, cursor: int) -> bytes:
+        """Ask for a page."""
+        return protobuf.sync_frame(cursor)
+
+    def send(self, message: Outgoing) -> bytes:
+        """Send under the next number of this connection."""
+        self._waiting = message.mark
+        kind = protobuf.GROUP if message.group else protobuf.SINGLE
+        body = b"\x08%c\x10%b\x18%b\x20\x01" % (kind, varint(message.receiver), varint(self.account))
+        body += field(0x2A, message.text.encode()) + b"\x38" + varint(int(time.time() * 1000))
+        up = field(0x0A, body) + b"\x10" + varint(self._acked + 1) + field(0x1A, message.name.encode())
+        return client_frame(b"\x08%c%b" % (CT_MESSAGE, field(0x12, up)), protobuf.BINARY)
+
+    def ack(self, cursor: int) -> bytes:
+        """There is no such word."""
+        return b""
+
+    def hear(self, payload: bytes) -> list[Heard]:
+        """Read a batch."""
+        heard: list[Heard] = []
+        for kind, data, _whole in protobuf.outputs(payload):
+            if kind == CT_ACK:
+                heard += self._hear_ack(protobuf.numbers(data))
+            elif kind == CT_MESSAGE:
+                size, at = protobuf.read_varint(data, 1)
+                heard.append(_message(data[at : at + size]))
+            elif kind == CT_SYNC:
+                messages, more = protobuf.page(data)
+                heard.append(Page([_message(each) for each in messages], more))
+            elif kind != CT_LOGIN:
+                raise ValueError(payload[:100])
+        return heard
+
+    def _hear_ack(self, fields: dict[int, int]) -> list[Heard]:
+        if fields.get(0x08) == 3:
+            return [LoggedIn(recovered=False)]
+        number, id = fields.get(0x10, 0), fields.get(0x18, 0)
+        if number != self._acked + 1 or not self._waiting:
+            return []  # the last one again
+        self._acked = number
+        mark, self._waiting = self._waiting, 0
+        return [Stored(mark, Told(id, 0, 0, mark), repeated=False)]
+
+
+def _message(data: bytes) -> Told:
+    """Read a ``Message``: its id and the mark in its content."""
+    id = mark = at = 0
+    while at < len(data):
+        tag = data[at]
+        value, at = protobuf.read_varint(data, at + 1)
+        if tag == 0x2A:
+            mark = read_mark(data[at : at + value].decode())
+            at += value
+        elif tag == 0x30:
+            id = value
+    return Told(id, 0, 0, mark)
