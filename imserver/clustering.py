@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from time import time
 
 from imserver.cluster.address import own_address
@@ -20,6 +20,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
+from imserver.model import Signal
 from imserver.services.attendance import Attendance
 from imserver.services.cluster_connections import ClusterConnections
 from imserver.services.cluster_presence import ClusterPresence
@@ -35,6 +36,7 @@ from imserver.services.courier import (
     Replaced,
     ToApp,
     ToConnection,
+    ToFollowers,
     ToLog,
     ToRoom,
     ToUser,
@@ -97,6 +99,8 @@ class Cluster:
         self.tell_stored = self.courier.tell_stored
         self.on_stored: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
         """Told of what other nodes have stored. Must not switch."""
+        self.on_signal: Callable[[str, Collection[str], int, Signal], None] = lambda *_: None
+        """Told what happens in a conversation, and is not stored. Must not switch."""
         self.sessions = ClusterSessions(
             hub,
             fanout,
@@ -247,6 +251,8 @@ class Cluster:
             self.connections.received(item)
         elif isinstance(item, ToLog):
             self.on_stored(item.app, item.first, item.last, item.entries)
+        elif isinstance(item, ToFollowers):
+            self.on_signal(item.app, item.users, item.group, item.signal)
         elif isinstance(item, Unsettled):
             self.rooms.heard_unsettled(item.epoch)
         elif isinstance(item, ToApp):

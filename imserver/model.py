@@ -108,7 +108,8 @@ class Send(Struct, frozen=True, gc=False):
 
 
 class Sync(Struct, frozen=True, gc=False):
-    """The client wants what it missed behind the id ``after``."""
+    """The client wants what it missed behind the id ``after``, and behind the version ``version`` of its
+    user's marks (-1: not those)."""
 
     after: int
     limit: int
@@ -122,6 +123,7 @@ class History(Struct, frozen=True, gc=False):
     limit: int
 
 
+    version: int = -1
 class Conversations(Struct, frozen=True, gc=False):
     """The client wants its conversations, those with news first, below ``before`` (0: from the first on)."""
 
@@ -146,6 +148,45 @@ Command = (
     Login
     | Heartbeat
     | Ping
+class Received(Struct, frozen=True, gc=False):
+    """The client has received a conversation up to an id, and its sender may know."""
+
+    conversation: int
+    id: int
+
+
+class AskReceipts(Struct, frozen=True, gc=False):
+    """The client wants to know up to where the other members of a conversation, by their ids behind
+    ``after``, have read and received it."""
+
+    conversation: int
+    after: str
+    limit: int
+
+
+class AskMarks(Struct, frozen=True, gc=False):
+    """The client wants what its user marked, on whatever device, behind a version."""
+
+    version: int
+
+
+class Typing(Struct, frozen=True, gc=False):
+    """The client's user is writing to the user ``to``, or in a ``conversation``."""
+
+    to: str = ""
+    conversation: int = 0
+
+
+class Search(Struct, frozen=True, gc=False):
+    """The client wants the messages with ``text`` in them before the id ``before`` (0: the newest), in one
+    conversation (0: in all that its user may read)."""
+
+    text: str
+    conversation: int
+    before: int
+    limit: int
+
+
     | TalkLogin
     | Say
     | ChatLogin
@@ -167,6 +208,11 @@ class Request(Struct, gc=False):
 
     ``seq`` and ``name`` are echoed in the reply. ``command`` is None when the dialect itself refuses the
     request; ``code`` is then the reply code to answer with (``errors.REPLY_…``).
+    | Received
+    | AskReceipts
+    | AskMarks
+    | Typing
+    | Search
     """
 
     seq: str
@@ -216,6 +262,21 @@ class Message(Struct, frozen=True, gc=False):
     """
 
     id: int
+class Signal(Event, frozen=True, gc=False, omit_defaults=True):
+    """What those who follow a conversation are told at once, and nobody keeps for later.
+
+    ``kind`` is ``typing`` (``sender`` is writing to ``to``, or in a ``conversation``), ``receipt``
+    (``sender`` has ``read`` or ``received`` a ``conversation`` up to an id), or ``hidden`` (``sender`` does
+    not want to see ``ids`` any more). ``text`` is empty.
+    """
+
+    to: str = ""
+    conversation: int = 0
+    read: int = 0
+    received: int = 0
+    ids: tuple[int, ...] = ()
+
+
     conversation: int
     seq: int
     sender: str

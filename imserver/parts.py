@@ -51,10 +51,12 @@ from imserver.services.presence import LocalPresence, Presence
 from imserver.services.publishing import Publishing
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import Questions, State
+from imserver.services.receipts import Receipts
 from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.rooms import Rooms
 from imserver.services.rules import objection
 from imserver.services.sessions import Sessions
+from imserver.services.signals import Signals
 from imserver.services.streams import EventStreams
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
@@ -242,7 +244,13 @@ class Parts:
         if self.cluster is not None:
             messaging.forward = self.cluster.tell_stored
             self.cluster.on_stored = messaging.heard
-        Correspondence(self.sessions, messaging, kept).add_to(self.dispatcher)
+        self.signals = Signals(self.hub, self.fanout, messaging.rooms, kept)
+        if self.cluster is not None:
+            self.signals.forward = self.cluster.courier.tell_followers
+            self.cluster.on_signal = self.signals.heard
+        self.receipts = Receipts(self.signals, kept)
+        self.receipts.add_to(self.dispatcher)
+        Correspondence(self.sessions, messaging, self.receipts, kept).add_to(self.dispatcher)
         return messaging
 
     def _make_talks(self) -> Talks:

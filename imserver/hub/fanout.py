@@ -13,7 +13,7 @@ import msgspec
 from imserver.hub.hub import App
 from imserver.hub.rooms import Room
 from imserver.metrics import Metrics
-from imserver.model import Event, Message
+from imserver.model import Event, Message, Signal
 from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
@@ -121,6 +121,12 @@ class Fanout:
         if app.notices:
             self.flush_notices()
         self._metrics.deliveries += self._fill(connections, None, {}, message)
+
+    def signal(self, app: App, connections: Collection[Connection], signal: Signal) -> None:
+        """Tell sessions of the app what happens in a conversation, and is not stored."""
+        if app.notices:
+            self.flush_notices()
+        self._metrics.deliveries += self._fill(connections, None, {}, signal)
 
     def to_app(
         self, app: App, event: Event, except_user: str = "", except_users: Collection[str] = ()

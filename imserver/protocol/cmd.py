@@ -15,7 +15,20 @@ import msgspec
 from msgspec import Raw, Struct
 
 from imserver import errors
-from imserver.model import BadFrame, Command, Event, Heartbeat, Login, Message, Ping, Reply, Request, Resume
+from imserver.model import (
+    BadFrame,
+    Command,
+    Event,
+    Heartbeat,
+    Login,
+    Message,
+    Ping,
+    Reply,
+    Request,
+    Resume,
+    Signal,
+)
+from imserver.protocol.cmd_signals import SIGNAL_COMMANDS, told
 from imserver.protocol.cmd_stored import STORED_COMMANDS, id_in, shown
 from imserver.protocol.forgiving import Refused, fields_of, number_in, parse_frame, text_in, well_formed
 
@@ -72,6 +85,7 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
     "heartbeat": _heartbeat,
     "ping": _ping,
     **STORED_COMMANDS,
+    **SIGNAL_COMMANDS,
 }
 """Every command of the dialect: its name on the wire and what reads its ``data``."""
 PUSHED = frozenset({"enter", "exit", "msg"})
@@ -126,7 +140,10 @@ class CmdDialect:
         )
 
     def encode_event(self, event: Event) -> bytes | None:
-        """A pushed frame: ``enter``, ``exit`` or ``msg``."""
+        """A pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt`` or ``hidden``."""
+        if isinstance(event, Signal):
+            frame = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
+            return frame % (next(self._digits), _encode(event.kind), told(event))
         if event.kind not in PUSHED:
             return None
         return (

@@ -33,29 +33,32 @@ def id_in(fields: dict[str, Any], key: str) -> int:
     return value
 
 
-def _needed_id(fields: dict[str, Any], key: str) -> int:
+def needed_id(fields: dict[str, Any], key: str) -> int:
+    """The id in a field. Raises :class:`Refused` 1001, also if it is missing."""
     value = id_in(fields, key)
     if not value:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return value
 
 
-def _short(fields: dict[str, Any], key: str, most_bytes: int) -> str:
+def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
+    """The text in a field, ``""`` if it is missing. Raises :class:`Refused` 1001."""
     text = text_in(fields, key)
     if len(text.encode()) > most_bytes or "\0" in text:
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return text
 
 
-def _limit(fields: dict[str, Any]) -> int:
+def limit_in(fields: dict[str, Any]) -> int:
+    """How many entries a page may have. Raises :class:`Refused` 1001."""
     return min(id_in(fields, "limit") or _PAGE, MAX_PAGE)
 
 
 def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
     """Type and bytes of what is to be stored: ``text``, or any JSON as ``data``."""
     if "data" not in fields:
-        return _short(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
-    kind = _short(fields, "type", MAX_TYPE_BYTES) or "custom"
+        return short_text(fields, "type", MAX_TYPE_BYTES) or "text", text_in(fields, "text").encode()
+    kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
     if "text" in fields or kind == "text":
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return kind, msgspec.json.encode(fields["data"])
@@ -121,58 +124,59 @@ def _send(data: bytes) -> Send:
 
 def _send_anything(data: bytes) -> Send:
     fields = _verbatim(data)
-    to, conversation = _short(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
+    to, conversation = short_text(fields, "to", MAX_RECEIVER_BYTES), id_in(fields, "conversation")
     if bool(to) == bool(conversation):
         raise Refused(errors.REPLY_BAD_PARAMETER)
     kind, body = _body(fields)
-    client_id = _short(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
+    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
     about = id_in(fields, "replyto")
     return Send(to, conversation, "message", kind, body, client_id, about, _meta(fields))
 
 
 def _recall(data: bytes) -> Send:
     fields = fields_of(data)
-    client_id = _short(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    return Send(kind="recall", id=client_id, about=_needed_id(fields, "id"))
+    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
+    return Send(kind="recall", id=client_id, about=needed_id(fields, "id"))
 
 
 def _edit(data: bytes) -> Send:
     fields = _verbatim(data)
     kind, body = _body(fields)
-    client_id = _short(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
-    about = _needed_id(fields, "id")
+    client_id = short_text(fields, "clientmsgid", MAX_CLIENT_MSG_ID_BYTES)
+    about = needed_id(fields, "id")
     return Send(kind="edit", type=kind, body=body, id=client_id, about=about, meta=_meta(fields))
 
 
 def _sync(data: bytes) -> Sync:
     fields = fields_of(data)
-    return Sync(id_in(fields, "cursor"), _limit(fields))
+    version = id_in(fields, "version") if "version" in fields else -1
+    return Sync(id_in(fields, "cursor"), limit_in(fields), version)
 
 
 def _history(data: bytes) -> History:
     fields = fields_of(data)
-    return History(_needed_id(fields, "conversation"), id_in(fields, "before"), _limit(fields))
+    return History(needed_id(fields, "conversation"), id_in(fields, "before"), limit_in(fields))
 
 
 def _conversations(data: bytes) -> Conversations:
     fields = fields_of(data)
-    return Conversations(id_in(fields, "before"), _limit(fields))
+    return Conversations(id_in(fields, "before"), limit_in(fields))
 
 
 def _read(data: bytes) -> Read:
     fields = fields_of(data)
-    return Read(_needed_id(fields, "conversation"), _needed_id(fields, "id"))
+    return Read(needed_id(fields, "conversation"), needed_id(fields, "id"))
 
 
 def _ack(data: bytes) -> Ack:
-    return Ack(_needed_id(fields_of(data), "id"))
+    return Ack(needed_id(fields_of(data), "id"))
 
 
 def _hide(data: bytes) -> Hide:
     ids = fields_of(data).get("ids")
     if not isinstance(ids, list) or not 0 < len(ids) <= MAX_HIDDEN:
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return Hide(tuple([_needed_id({"id": each}, "id") for each in ids]))
+    return Hide(tuple([needed_id({"id": each}, "id") for each in ids]))
 
 
 STORED_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {

@@ -14,11 +14,9 @@ from imserver.model import (
     Ack,
     Command,
     Conversations,
-    Hide,
     History,
     Login,
     Message,
-    Read,
     Reply,
     Resume,
     Send,
@@ -29,6 +27,7 @@ from imserver.services.acks import Acknowledger
 from imserver.services.dispatch import Dispatcher, Rule
 from imserver.services.messaging import Log, Messaging, Result
 from imserver.services.readers import Reader, message_of
+from imserver.services.receipts import Receipts, ShownMarks
 from imserver.services.sessions import Sessions
 from imserver.storage.log_contract import (
     INVALID,
@@ -67,12 +66,6 @@ class WholeLog(Log, Protocol):
     def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
         """The user's conversations."""
 
-    def set_read(self, app: str, user: str, conversation: int, id: int) -> int:
-        """The user has read up to an id."""
-
-    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
-        """The user does not want to see these entries."""
-
 
 Answers = Callable[[Reply], None]
 
@@ -93,6 +86,8 @@ class Page(Struct):
     more: bool = field(name="hasMore")
     begin_anew: bool | UnsetType = field(default=UNSET, name="beginAnew")
     """Something behind the cursor has expired."""
+    marks: ShownMarks | UnsetType = UNSET
+    """What the user marked since, where the client asked for it."""
 
 
 class Resumed(Struct):
@@ -127,9 +122,16 @@ class Correspondence:
     A connection is told what is stored from its login with a cursor on, or from its first ``sync``.
     """
 
-    def __init__(self, sessions: Sessions, messaging: Messaging, kept: Callable[[], WholeLog | None]) -> None:
+    def __init__(
+        self,
+        sessions: Sessions,
+        messaging: Messaging,
+        receipts: Receipts,
+        kept: Callable[[], WholeLog | None],
+    ) -> None:
         self._sessions = sessions
         self._messaging = messaging
+        self._receipts = receipts
         self._kept = kept
 
     def add_to(self, dispatcher: Dispatcher) -> None:
@@ -137,8 +139,6 @@ class Correspondence:
         for kind, run in (
             (History, self.history),
             (Conversations, self.conversations),
-            (Read, self.read),
-            (Hide, self.hide),
             (Ack, self.ack),
         ):
             dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
@@ -218,13 +218,15 @@ class Correspondence:
         if not isinstance(connection.about, Reader):
             self._messaging.follow(connection, Reader(), live=False)
         anew = self._must_begin_anew(connection, command.after)
+        # From here on it is told what is marked: so nothing falls in between.
+        marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
         if not isinstance(connection.about, Reader):
             # Another session of the user is addressed, so nothing will be pushed here.
             entries, more = self._messaging.page(app, user, command.after, command.limit)
-            return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew))
+            return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew, marks))
 
         def give(messages: list[Message], more: bool) -> bool:
-            answer(Reply(errors.REPLY_OK, _page(messages, more, anew)))
+            answer(Reply(errors.REPLY_OK, _page(messages, more, anew, marks)))
             return not more
 
         self._messaging.sync(connection, command.after, command.limit, give)
@@ -257,27 +259,9 @@ class Correspondence:
         talks, more = ([], False) if log is None else log.talks(app, user, command.before, command.limit)
         return Reply(errors.REPLY_OK, ConversationPage([_listed(talk, user) for talk in talks], more))
 
-    def read(self, connection: Connection, command: Read) -> Reply:
-        """Remember up to where a conversation was read. Switches."""
-        app, user = _who(connection)
-        log = self._kept()
-        if log is None:
-            return Reply(errors.REPLY_NO_DATA)
-        log.set_read(app, user, command.conversation, command.id)
-        return _OK
-
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """Remember that the client has everything up to an id."""
         self._messaging.wheel.acked(connection, command.id)
-        return _OK
-
-    def hide(self, connection: Connection, command: Hide) -> Reply:
-        """Do not show entries to this user any more. Switches."""
-        app, user = _who(connection)
-        log = self._kept()
-        if log is None:
-            return Reply(errors.REPLY_NO_DATA)
-        log.hide(app, user, command.ids)
         return _OK
 
 
@@ -313,8 +297,8 @@ def _told(result: Result) -> Reply:
     return _NOT_STORED
 
 
-def _page(messages: list[Message], more: bool, anew: bool) -> Page:
-    return Page([shown(message) for message in messages], more, True if anew else UNSET)
+def _page(messages: list[Message], more: bool, anew: bool, marks: ShownMarks | UnsetType = UNSET) -> Page:
+    return Page([shown(message) for message in messages], more, True if anew else UNSET, marks)
 
 
 def _listed(talk: Talk, user: str) -> Conversation:

@@ -7,7 +7,7 @@ were sent, or not at all (``cluster.forward`` counts what is lost).
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from itertools import count
 from time import monotonic
 from typing import Final
@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from imserver.cluster.contract import Lease, Registry
 from imserver.cluster.rpc import Rpc
-from imserver.model import Event
+from imserver.model import Event, Signal
 from imserver.storage.log_contract import Entry
 
 log = logging.getLogger(__name__)
@@ -108,13 +108,22 @@ class ToLog(Struct, frozen=True, gc=False, tag="l", array_like=True):
     entries: list[Entry]
 
 
+class ToFollowers(Struct, frozen=True, gc=False, tag="s", array_like=True):
+    """Tell those who follow with these users, or in this group of the app, what happens there."""
+
+    app: str
+    users: tuple[str, ...]
+    group: int
+    signal: Signal
+
+
 class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
     """Nothing to do: what was sent before it has arrived. See :meth:`Courier.fence`."""
 
     number: int
 
 
-Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence | ToLog
+Item = ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence | ToLog | ToFollowers
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Item).decode
@@ -183,6 +192,10 @@ class Courier:
             piece.append(entry)
             size += entry_size
         self.to_all(ToLog(app, first, last, piece))
+
+    def tell_followers(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
+        """Have all other live nodes tell their followers a signal. Never switches."""
+        self.to_all(ToFollowers(app, tuple(users), group, signal))
 
     def fence(self, epoch: int) -> int:
         """Mark what was sent to a life so far: a question to it that names the mark waits for that.

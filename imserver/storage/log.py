@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, TypeVar
 
-from imserver.storage import log_groups, log_list, log_marks, log_read, log_sync
+from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_sync
 from imserver.storage.log_contract import (
     INVALID,
     Appended,
@@ -16,7 +16,9 @@ from imserver.storage.log_contract import (
     Entry,
     Marks,
     Membership,
+    Noted,
     OnCommitted,
+    Receipt,
     Rejected,
     Talk,
 )
@@ -166,8 +168,12 @@ class Log:
 
     # --- marks and retention --------------------------------------------------------------------------------
 
-    def set_read(self, app: str, user: str, conversation: int, id: int) -> int:
-        return self._change(lambda connection: log_marks.set_read(connection, app, user, conversation, id), 0)
+    def note(
+        self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
+    ) -> Noted | None:
+        return self._change(
+            lambda connection: log_marks.note(connection, app, user, conversation, read, received), None
+        )
 
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         return self._change(lambda connection: log_marks.hide(connection, app, user, ids), 0)
@@ -175,20 +181,22 @@ class Log:
     def marks(self, app: str, user: str, after: int) -> Marks:
         return self._read(lambda connection: log_marks.marks(connection, app, user, after), Marks(0, {}))
 
-    def reads(self, app: str, conversation: int) -> dict[str, int]:
-        return self._read(lambda connection: log_marks.reads(connection, app, conversation), {})
+    def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
+        return self._read(
+            lambda connection: log_marks.receipts(connection, app, user, conversation, after, limit), []
+        )
 
     def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
         before = int(time() - older_than_seconds) if older_than_seconds > 0 else 0
         found = self._change(
-            lambda connection: log_marks.raise_floor(connection, app, before, more_than), None
+            lambda connection: log_expiry.raise_floor(connection, app, before, more_than), None
         )
         if found is None:
             return 0
         log, floor = found
         deleted = 0
         while (
-            some := self._change(lambda connection: log_marks.delete_some(connection, log, floor), None)
+            some := self._change(lambda connection: log_expiry.delete_some(connection, log, floor), None)
         ) is not None:
             deleted += some
         return deleted

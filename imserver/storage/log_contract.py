@@ -137,14 +137,39 @@ class Talk(Struct, frozen=True):
     role: str = "member"
 
 
+class Receipt(Struct, frozen=True):
+    """Up to which ids a user has read a conversation, and their devices have received it."""
+
+    conversation: int
+    user: str
+    read: int
+    received: int
+
+
+class Noted(Struct, frozen=True):
+    """What noting a position has changed: where the user is now, and who is to be told.
+
+    ``moved`` False: it was there, or further, before. ``authors``: those who wrote what was passed over now
+    (of the newest :data:`MOST_RECEIPTED` entries of it), without the user.
+    """
+
+    receipt: Receipt
+    version: int
+    """Of the user's marks."""
+    moved: bool = False
+    authors: tuple[str, ...] = ()
+
+
 class Marks(Struct, frozen=True):
-    """What a user marked since a version: kept per user, outside the log."""
+    """What a user marked since a version, and what others received: kept per user, outside the log."""
 
     version: int
     reads: dict[int, int]
     """Conversation → id up to which it was read."""
     hidden: tuple[int, ...] = ()
     """Ids of entries that the user does not want to see any more."""
+    receipts: tuple[Receipt, ...] = ()
+    """Where those are with whom the user talks alone."""
 
 
 class Change(Struct, frozen=True):
@@ -159,6 +184,7 @@ class Change(Struct, frozen=True):
 
 
 MOST_UNREAD: Final = 1000
+MOST_RECEIPTED: Final = 1000
 
 OnCommitted = Callable[[str, int, int, list[Entry]], None]
 """(app, first id, last id, entries): once a transaction and app, in the order of the commits."""
@@ -251,8 +277,11 @@ class MessageLog(Protocol):
 
     # --- marks ----------------------------------------------------------------------------------------------
 
-    def set_read(self, app: str, user: str, conversation: int, id: int) -> int:
-        """The user has read up to an id, never back; the version of the user's marks."""
+    def note(
+        self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
+    ) -> Noted | None:
+        """The user has read, or received, up to an id: never back, and never beyond the log. What was read
+        was received. None: the user never was in this conversation."""
 
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         """The user does not want to see these entries; the version of the user's marks."""
@@ -260,8 +289,9 @@ class MessageLog(Protocol):
     def marks(self, app: str, user: str, after: int) -> Marks:
         """What the user marked behind a version."""
 
-    def reads(self, app: str, conversation: int) -> dict[str, int]:
-        """Up to which id each member has read."""
+    def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
+        """Where the other members are who noted anything, by their ids behind ``after``; nothing for
+        somebody who is no member."""
 
     # --- retention ------------------------------------------------------------------------------------------
 

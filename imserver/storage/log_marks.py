@@ -1,4 +1,4 @@
-"""What users mark, and what expires: changes beside the log, each in a transaction of its own.
+"""What users mark: changes beside the log, each in a transaction of its own.
 
 A user's marks have a version of their own, which each change raises: devices ask for what came behind the
 version that they know.
@@ -7,49 +7,149 @@ version that they know.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from imserver.storage.log_contract import Marks
+from imserver.storage.log_contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log_list import VISIBLE
 from imserver.storage.log_pen import chunks, padded
 from imserver.storage.log_read import ask, change, change_many, head_of, marks_of
-from imserver.storage.log_row import Head, text_of
+from imserver.storage.log_row import CONVERSATION_KINDS, NUMBERS, Head, members_of, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_EXPIRED_AT_ONCE: Final = 1000
-"""Entries that are deleted in one transaction: who wants to write meanwhile waits for these only."""
+
+# --- positions ----------------------------------------------------------------------------------------------
 
 
-def set_read(connection: Connection, app: str, user: str, conversation: int, id: int) -> int:
-    """Move a user's read position on, never back, and never beyond the log; the version of the marks."""
+def note(
+    connection: Connection, app: str, user: str, conversation: int, read: int, received: int
+) -> Noted | None:
+    """Move a user's positions on, never back, and never beyond the log; None: not in this conversation."""
     head = head_of(connection, app)
-    if head is None or not _belongs(connection, head, user, conversation):
-        return 0 if head is None else _version(connection, head, user)
-    id = min(id, head.last_id)
-    version = _raise(connection, head, user)
-    where = (head.number, user, conversation)
-    rows = ask(
-        connection,
-        "SELECT read_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s",
-        where,
+    members = None if head is None else _members(connection, head, user, conversation)
+    if head is None or members is None:
+        return None
+    read = min(read, head.last_id)
+    received = max(min(received, head.last_id), read)
+    before = _position(connection, head, user, conversation)
+    if before and read <= before[0] and received <= before[1]:
+        receipt = Receipt(conversation, user, *before)
+        return Noted(receipt, _version(connection, head, user))
+    # Always in this order, so that two who read each other never wait for each other.
+    versions = {each: _raise(connection, head, each) for each in sorted({user, *members})}
+    before = _position(connection, head, user, conversation)
+    peer_version = next((version for each, version in versions.items() if each != user), 0)
+    _move(
+        connection, (head.number, user, conversation), (read, received, versions[user], peer_version), before
     )
-    if not rows:
+    old_read, old_received = before or (0, 0)
+    moved = read > old_read or received > old_received
+    passed = (old_read, read) if read > old_read else (old_received, received)
+    authors = _authors(connection, head, user, conversation, *passed) if moved else ()
+    receipt = Receipt(conversation, user, max(read, old_read), max(received, old_received))
+    return Noted(receipt, versions[user], moved, authors)
+
+
+def _members(connection: Connection, head: Head, user: str, conversation: int) -> tuple[str, ...] | None:
+    """The two of a conversation, none of a group; None for whoever never was in it."""
+    statement = (
+        "SELECT c.pair FROM conversation c WHERE c.log = %s AND c.id = %s AND EXISTS (SELECT 1 "
+        "FROM membership s WHERE s.log = c.log AND s.conversation = c.id AND s.member = %s)"
+    )
+    rows = ask(connection, statement, (head.number, conversation, user))
+    return members_of(rows[0][0]) if rows else None
+
+
+def _position(connection: Connection, head: Head, user: str, conversation: int) -> tuple[int, int] | None:
+    """Up to which ids a user has read and received."""
+    statement = (
+        "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
+    )
+    rows = ask(connection, statement, (head.number, user, conversation))
+    return (rows[0][0], rows[0][1]) if rows else None
+
+
+def _move(
+    connection: Connection,
+    key: tuple[int, str, int],
+    to: tuple[int, int, int, int],
+    before: tuple[int, int] | None,
+) -> None:
+    """Write a position. Those who only receive have nothing new to learn about themselves."""
+    read, received, version, peer_version = to
+    if before is None:
         change(
             connection,
-            "INSERT INTO read_position (log, member, conversation, read_id, version) "
-            "VALUES (%s, %s, %s, %s, %s)",
-            (*where, id, version),
+            "INSERT INTO read_position (log, member, conversation, read_id, version, received_id, "
+            "peer_version) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+            (*key, read, version if read else 0, received, peer_version),
         )
-    elif rows[0][0] < id:
+    else:
         change(
             connection,
-            "UPDATE read_position SET read_id = %s, version = %s "
-            "WHERE log = %s AND member = %s AND conversation = %s",
-            (id, version, *where),
+            f"UPDATE read_position SET read_id = %s, {'version = %s, ' if read > before[0] else ''}"
+            "received_id = %s, peer_version = %s WHERE log = %s AND member = %s AND conversation = %s",
+            (
+                max(read, before[0]),
+                *((version,) if read > before[0] else ()),
+                max(received, before[1]),
+                peer_version,
+                *key,
+            ),
         )
-    return version
+
+
+def _authors(
+    connection: Connection, head: Head, user: str, conversation: int, after: int, upto: int
+) -> tuple[str, ...]:
+    """Who else wrote what lies between two positions, as far as the user may read it."""
+    statement = (
+        f"SELECT m.sender FROM membership s, message m WHERE s.log = %s AND s.member = %s "
+        f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
+        f"AND m.kind = {NUMBERS['message']} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
+    )
+    rows = ask(connection, statement, (head.number, user, conversation, after, upto))
+    return tuple(name for name in dict.fromkeys(text_of(row[0]) for row in rows) if name != user)
+
+
+def receipts(
+    connection: Connection, app: str, user: str, conversation: int, after: str, limit: int
+) -> list[Receipt]:
+    """Where the other members of a conversation are, by their ids."""
+    head = head_of(connection, app)
+    if head is None:
+        return []
+    own = "SELECT 1 FROM membership WHERE log = %s AND conversation = %s AND member = %s AND left_id IS NULL"
+    if not ask(connection, own, (head.number, conversation, user)):
+        return []
+    statement = (
+        "SELECT r.conversation, r.member, r.read_id, r.received_id FROM read_position r WHERE r.log = %s "
+        "AND r.conversation = %s AND r.member > %s AND r.member <> %s AND EXISTS (SELECT 1 FROM membership s "
+        "WHERE s.log = r.log AND s.member = r.member AND s.conversation = r.conversation "
+        "AND s.left_id IS NULL) ORDER BY r.member LIMIT %s"
+    )
+    rows = ask(connection, statement, (head.number, conversation, after, user, limit))
+    return [Receipt(row[0], text_of(row[1]), row[2], row[3]) for row in rows]
+
+
+def _receipts_since(connection: Connection, head: Head, user: str, after: int) -> tuple[Receipt, ...]:
+    """Where those are with whom a user talks alone, if that is news behind a version of the user's."""
+    statement = (
+        "SELECT r.conversation, r.member, r.read_id, r.received_id FROM membership s "
+        "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
+        "JOIN read_position r ON r.log = s.log AND r.conversation = s.conversation AND r.member <> s.member "
+        f"WHERE s.log = %s AND s.member = %s AND c.kind = {_TWO} AND r.peer_version > %s "
+        "ORDER BY r.conversation"
+    )
+    rows = ask(connection, statement, (head.number, user, after))
+    return tuple(Receipt(row[0], text_of(row[1]), row[2], row[3]) for row in rows)
+
+
+_TWO: Final = CONVERSATION_KINDS.index("user")
+
+
+# --- what is hidden, and versions ---------------------------------------------------------------------------
 
 
 def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int:
@@ -92,27 +192,8 @@ def marks(connection: Connection, app: str, user: str, after: int) -> Marks:
         "SELECT id FROM hidden WHERE log = %s AND member = %s AND version > %s ORDER BY id",
         of,
     )
-    return Marks(version, {row[0]: row[1] for row in reads}, tuple(row[0] for row in hidden))
-
-
-def reads(connection: Connection, app: str, conversation: int) -> dict[str, int]:
-    """Up to which id each member of a conversation has read."""
-    head = head_of(connection, app)
-    if head is None:
-        return {}
-    rows = ask(
-        connection,
-        "SELECT r.member, r.read_id FROM read_position r JOIN membership s ON s.log = r.log "
-        "AND s.member = r.member AND s.conversation = r.conversation AND s.left_id IS NULL "
-        "WHERE r.log = %s AND r.conversation = %s",
-        (head.number, conversation),
-    )
-    return {text_of(row[0]): row[1] for row in rows}
-
-
-def _belongs(connection: Connection, head: Head, user: str, conversation: int) -> bool:
-    statement = "SELECT 1 FROM membership WHERE log = %s AND member = %s AND conversation = %s LIMIT 1"
-    return bool(ask(connection, statement, (head.number, user, conversation)))
+    others = _receipts_since(connection, head, user, after)
+    return Marks(version, {row[0]: row[1] for row in reads}, tuple(row[0] for row in hidden), others)
 
 
 def _version(connection: Connection, head: Head, user: str) -> int:
@@ -134,49 +215,3 @@ def _raise(connection: Connection, head: Head, user: str) -> int:
 
 
 _AGAIN: Final[dict[str, str]] = dict.fromkeys(("mysql", "mariadb"), "ON DUPLICATE KEY UPDATE version = ")
-
-
-# --- retention ----------------------------------------------------------------------------------------------
-
-
-def raise_floor(connection: Connection, app: str, before: int, more_than: int) -> tuple[int, int] | None:
-    """Let the oldest entries expire: (number of the log, its floor).
-
-    ``before``: those stored earlier than this Unix second; ``more_than``: all but so many; 0: not by this.
-    """
-    head = head_of(connection, app, lock=True)
-    if head is None:
-        return None
-    floor = head.floor
-    if more_than > 0:
-        floor = max(floor, head.last_id - more_than)
-    if before > 0:
-        floor = max(floor, _oldest_since(connection, head, before) - 1)
-    if floor > head.floor:
-        change(connection, "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
-    return head.number, floor
-
-
-def _oldest_since(connection: Connection, head: Head, since: int) -> int:
-    """The first id that was stored at this second or later: they are in the order of their storing."""
-    low, high = head.floor + 1, head.last_id + 1
-    statement = "SELECT id, stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
-    while low < high:
-        middle = (low + high) // 2
-        rows = ask(connection, statement, (head.number, middle))
-        if not rows or rows[0][1] >= since:
-            high = middle
-        else:
-            low = rows[0][0] + 1
-    return low
-
-
-def delete_some(connection: Connection, log: int, floor: int) -> int | None:
-    """Delete some of what has expired; how many, None: there is nothing left of it."""
-    rows = ask(connection, "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))
-    first: Any = rows[0][0]
-    if first is None:
-        return None
-    upto = min(floor, first + _EXPIRED_AT_ONCE - 1)
-    change(connection, "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, upto))
-    return change(connection, "DELETE FROM message WHERE log = %s AND id <= %s", (log, upto))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, Integer, SmallInteger, Table, UniqueConstraint
+from sqlalchemy import BigInteger, Column, Integer, SmallInteger, Table, UniqueConstraint, text
 
 from imserver.storage.tables import MYSQL_OPTIONS, Content, Name, ShortBytes, metadata
 
@@ -104,9 +104,14 @@ read_position: Final = Table(
     Column("conversation", BigInteger, primary_key=True, autoincrement=False),
     Column("read_id", BigInteger, nullable=False),
     Column("version", BigInteger, nullable=False),
+    Column("received_id", BigInteger, nullable=False, server_default=text("0")),
+    Column("peer_version", BigInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("log", "conversation", "member", name="read_position_by_conversation"),
     **_CLUSTERED,
 )
+"""``peer_version``: between two users, the version of the other one's marks that tells them of this; 0 in a
+group, whose members ask for it.
+"""
 
 hidden: Final = Table(
     "hidden",

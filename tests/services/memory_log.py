@@ -12,7 +12,7 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import Appended, Draft, Entry, Membership, Rejected
+from imserver.storage.log_contract import Appended, Conversation, Draft, Entry, Membership, Rejected
 
 
 class Shelf:
@@ -204,3 +204,20 @@ class MemoryLog:
         rows = [row for row in self.shelf.memberships if (row.app, row.user) == (app, user)]
         self._answer()
         return rows
+
+    def member(self, app: str, conversation: int, user: str) -> Membership | None:
+        return next(
+            (
+                row
+                for row in self.memberships(app, user)
+                if row.conversation == conversation and row.left_id is None
+            ),
+            None,
+        )
+
+    def conversation(self, app: str, conversation: int) -> Conversation | None:
+        self._check()
+        first = next((e for e in self.shelf.entries.get(app, []) if e.conversation == conversation), None)
+        if first is None:
+            return None
+        return Conversation(id=conversation, kind=first.kind_of_conversation, members=first.members)

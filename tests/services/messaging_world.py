@@ -1,12 +1,15 @@
 """A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from msgspec import json
 
+from imserver.model import Signal
 from imserver.services.correspondence import Correspondence
 from imserver.services.messaging import Messaging
+from imserver.services.receipts import Receipts
+from imserver.services.signals import Signals
 from imserver.storage.log_contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.world import World
@@ -30,13 +33,26 @@ class Node(World):
         self.messaging = Messaging(self.hub, self.fanout, self.metrics, lambda: self.log, lambda: self.log)
         self.messaging.forward = self._forward
         self.log.on_committed = self.messaging.committed
-        self.correspondence = Correspondence(self.sessions, self.messaging, lambda: self.log)  # type: ignore[arg-type,return-value]
+        self.signals = Signals(self.hub, self.fanout, self.messaging.rooms, lambda: self.log)
+        self.signals.forward = self._forward_signal
+        self.receipts = Receipts(self.signals, lambda: self.log)  # type: ignore[arg-type,return-value]
+        self.receipts.add_to(self.dispatcher)
+        self.correspondence = Correspondence(
+            self.sessions,
+            self.messaging,
+            self.receipts,
+            lambda: self.log,  # type: ignore[arg-type,return-value]
+        )
         self.correspondence.add_to(self.dispatcher)
 
     def _forward(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         if self.wire(first, last):
             for peer in self.peers:
                 peer.messaging.heard(app, first, last, entries)
+
+    def _forward_signal(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
+        for peer in self.peers:
+            peer.signals.heard(app, users, group, signal)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.messaging.ended(connection)

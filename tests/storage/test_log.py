@@ -355,7 +355,7 @@ def test_conversations_are_listed_with_what_is_new(log: Log) -> None:
         ("user", b"2", 3, 0),
     ]
     assert (talks[1].conversation.name, talks[1].role) == ("group", "member")
-    log.set_read(APP, "me", talks[2].conversation.id, 2)
+    log.note(APP, "me", talks[2].conversation.id, read=2)
     page, more = log.talks(APP, "me", talks[1].conversation.last_id, 1)
     assert [(talk.unread, talk.read) for talk in page] == [(1, 2)]
     assert not more
@@ -378,21 +378,6 @@ def test_unread_is_counted_up_to_a_thousand(log: Log) -> None:
 
 
 # --- marks --------------------------------------------------------------------------------------------------
-
-
-def test_a_read_position_never_goes_back_nor_beyond_the_log(log: Log) -> None:
-    stored(log, *(say("a", "b") for _ in range(5)), say("a", "c"))
-    first = log.set_read(APP, "b", 1, 3)
-    second = log.set_read(APP, "b", 1, 2)
-    assert log.marks(APP, "b", 0).reads == {1: 3}
-    third = log.set_read(APP, "b", 1, 10**12)
-    assert 0 < first < second < third
-    assert log.marks(APP, "b", first).reads == {1: 6}
-    assert log.marks(APP, "b", third) == log.marks(APP, "b", third)
-    assert log.marks(APP, "b", third).reads == {}
-    assert log.reads(APP, 1) == {"b": 6}
-    assert log.set_read(APP, "stranger", 1, 3) == 0
-    assert log.reads(APP, 1) == {"b": 6}
 
 
 def test_what_is_hidden_is_hidden_from_one_user_only(log: Log) -> None:

@@ -172,7 +172,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS, at=GROUPS, id=st.integers(0, 30))
     def set_read(self, user: str, at: int, id: int) -> None:
-        self.log.set_read(self.app, user, at, id)
+        self.log.note(self.app, user, at, read=id)
         if (user, at) in self.intervals:
             self.read_to[user, at] = max(self.read_to.get((user, at), 0), min(id, len(self.entries)))
 

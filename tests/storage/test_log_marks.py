@@ -1,0 +1,109 @@
+"""What users mark, on every engine: what they have read and received, and who is told of it."""
+
+import gevent
+import pytest
+
+from imserver.storage.log import Log
+from imserver.storage.log_contract import MOST_RECEIPTED, Noted, Receipt
+
+from .conftest import OpenStore
+from .test_log import APP, say, stored
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> Log:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def note(log: Log, user: str, conversation: int, *, read: int = 0, received: int = 0) -> Noted:
+    noted = log.note(APP, user, conversation, read=read, received=received)
+    assert noted is not None
+    return noted
+
+
+def test_a_read_position_never_goes_back_nor_beyond_the_log(log: Log) -> None:
+    stored(log, *(say("a", "b") for _ in range(5)), say("a", "c"))
+    first = note(log, "b", 1, read=3)
+    assert (first.moved, first.receipt) == (True, Receipt(1, "b", 3, 3))
+    second = note(log, "b", 1, read=2)
+    assert (second.moved, second.receipt, second.version) == (False, first.receipt, first.version)
+    assert log.marks(APP, "b", 0).reads == {1: 3}
+    third = note(log, "b", 1, read=10**12)
+    assert third.version > first.version
+    assert log.marks(APP, "b", first.version).reads == {1: 6}
+    assert log.marks(APP, "b", third.version).reads == {}
+
+
+def test_whoever_is_not_in_a_conversation_reads_nothing_there(log: Log) -> None:
+    stored(log, say("a", "b"))
+    assert log.note(APP, "stranger", 1, read=1) is None
+    assert log.note(APP, "b", 99, read=1) is None
+    assert log.note("no such app", "b", 1, read=1) is None
+    assert log.receipts(APP, "stranger", 1, "", 10) == []
+
+
+def test_what_is_received_is_not_read_but_what_is_read_was_received(log: Log) -> None:
+    stored(log, *(say("a", "b") for _ in range(5)))
+    received = note(log, "b", 1, received=4)
+    assert received.receipt == Receipt(1, "b", 0, 4)
+    assert log.marks(APP, "b", 0).reads == {}
+    assert log.talks(APP, "b", 0, 1)[0][0].unread == 5
+    assert note(log, "b", 1, read=2).receipt == Receipt(1, "b", 2, 4)
+    assert note(log, "b", 1, read=5).receipt == Receipt(1, "b", 5, 5)
+    assert log.marks(APP, "b", 0).reads == {1: 5}
+
+
+def test_the_other_one_learns_of_it_by_a_version_of_their_own(log: Log) -> None:
+    stored(log, say("a", "b"), say("a", "b"), say("c", "b"))
+    before = log.marks(APP, "a", 0)
+    assert before.receipts == ()
+    note(log, "b", 1, received=1)
+    first = log.marks(APP, "a", before.version)
+    assert first.receipts == (Receipt(1, "b", 0, 1),)
+    assert log.marks(APP, "a", first.version).receipts == ()
+    note(log, "b", 1, read=2)
+    note(log, "b", 2, read=3)
+    assert log.marks(APP, "a", first.version).receipts == (Receipt(1, "b", 2, 2),)
+    assert log.marks(APP, "b", 0).receipts == ()
+    assert log.marks(APP, "c", 0).receipts == (Receipt(2, "b", 3, 3),)
+
+
+def test_those_are_told_whose_messages_were_passed_over(log: Log) -> None:
+    group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
+    entries = stored(log, say("a", group), say("b", group), say("owner", group), say("c", group))
+    first = note(log, "c", group, read=entries[1].id)
+    assert set(first.authors) == {"a", "b"}
+    assert set(note(log, "c", group, received=entries[3].id).authors) == {"owner"}
+    assert note(log, "c", group, read=entries[3].id).authors == ("owner",)
+    assert note(log, "c", group, read=entries[3].id).authors == ()
+    assert log.marks(APP, "a", 0).receipts == ()
+
+
+def test_members_of_a_group_are_asked_where_they_are(log: Log) -> None:
+    group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
+    (entry,) = stored(log, say("owner", group))
+    for user in ("a", "b", "c"):
+        note(log, user, group, read=entry.id)
+    log.leave(APP, group, ["b"])
+    assert [each.user for each in log.receipts(APP, "owner", group, "", 10)] == ["a", "c"]
+    assert [each.user for each in log.receipts(APP, "owner", group, "", 1)] == ["a"]
+    assert [each.user for each in log.receipts(APP, "owner", group, "a", 10)] == ["c"]
+    assert [each.user for each in log.receipts(APP, "a", group, "", 10)] == ["c"]
+    assert log.receipts(APP, "b", group, "", 10) == []
+
+
+def test_only_so_many_entries_are_looked_at_for_their_authors(log: Log) -> None:
+    group = log.create(APP, "owner", "tea", ["a", "b"]).conversation
+    entries = stored(log, say("a", group), *(say("owner", group) for _ in range(MOST_RECEIPTED)))
+    assert note(log, "b", group, read=entries[-1].id).authors == ("owner",)
+
+
+def test_two_who_read_each_other_at_once_both_get_through(log: Log) -> None:
+    entries = stored(log, *(say(one, other) for one, other in (("a", "b"), ("b", "a")) * 20))
+    readers = [gevent.spawn(note, log, user, 1, read=entry.id) for entry in entries for user in ("a", "b")]
+    gevent.joinall(readers, raise_error=True)
+    last = entries[-1].id
+    assert log.receipts(APP, "a", 1, "", 10) == [Receipt(1, "b", last, last)]
+    assert log.receipts(APP, "b", 1, "", 10) == [Receipt(1, "a", last, last)]
+    assert log.marks(APP, "a", 0).receipts == (Receipt(1, "b", last, last),)
