@@ -98,19 +98,25 @@ class Speech(Protocol):
 
 
 class CmdSpeech:
-    """The cmd dialect, as user ``account`` of ``app``; ``acks``: it acknowledges what it is told."""
+    """The cmd dialect, as user ``account`` of ``app``; ``acks``: it acknowledges what it is told.
+
+    ``resumes`` False: it does not say where it stands as it logs in, and asks for everything by pages.
+    """
 
     path = "/acc"
     depth = 8
 
-    def __init__(self, app: int, account: int, acks: bool) -> None:
+    def __init__(self, app: int, account: int, acks: bool, resumes: bool = True) -> None:
         self.app = app
         self.account = account
-        self.acks = acks
+        self.acks = acks and resumes
+        self.resumes = resumes
 
     def login(self, cursor: int) -> bytes:
-        """Log in with a cursor."""
-        data = {"userID": str(self.account), "appID": self.app, "cursor": cursor, "acks": self.acks}
+        """Log in."""
+        data: dict[str, object] = {"userID": str(self.account), "appID": self.app}
+        if self.resumes:
+            data |= {"cursor": cursor, "acks": self.acks}
         return request_frame("login", "l", data)
 
     def sync(self, cursor: int) -> bytes:

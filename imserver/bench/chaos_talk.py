@@ -60,9 +60,9 @@ class Crowd:
         self._asked: dict[int, int] = {}
         self._looked_at = 0.0
 
-    def _client(self, place: int, dialect: str, reader: Reader) -> Client:
+    def _client(self, place: int, dialect: str, reader: Reader, resumes: bool = True) -> Client:
         account, token = self.accounts[place]
-        speech: Speech = CmdSpeech(self.app, account, acks=place % 4 < 2)
+        speech: Speech = CmdSpeech(self.app, account, place % 4 < 2, resumes)
         if dialect == "protobuf":
             speech = ProtobufSpeech(account, token)
         client = Client(self.loop, self.doors, place, speech, reader, self.promises[place], self.counts)
@@ -156,7 +156,8 @@ class Crowd:
             places = range(first, min(first + CURIOUS, len(self.clients)))
             readers = [Reader(f"what is stored for client {place + 1}", self.faults) for place in places]
             curious = [
-                self._client(place, "cmd", reader) for place, reader in zip(places, readers, strict=True)
+                self._client(place, "cmd", reader, resumes=False)
+                for place, reader in zip(places, readers, strict=True)
             ]
             if not self.until(curious, partial(_all_live, curious), seconds):
                 raise BenchError("what is stored cannot be read")
