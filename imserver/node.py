@@ -14,6 +14,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from imserver import errors
+from imserver.clock import until_beat
 from imserver.cluster.address import node_name
 from imserver.cluster.contract import Lease
 from imserver.config import Config
@@ -156,7 +157,7 @@ class Node(Parts):
         if config.websocket.ping_seconds:
             self._greenlets.append(gevent.spawn(sweep.run_pings))
         pings = Pings(
-            self.poller,
+            self.carrier,
             self.metrics,
             config.websocket.client_ping_seconds,
             config.websocket.client_silent_seconds,
@@ -179,13 +180,13 @@ class Node(Parts):
 
     def _tick(self) -> None:
         """Greenlet: what is looked at once a second, and how late the second came (the loop's lag)."""
-        expected = monotonic() + _TICK_SECONDS
         while True:
-            gevent.sleep(max(expected - monotonic(), 0.001))
+            pause = until_beat(_TICK_SECONDS)
+            expected = monotonic() + pause
+            gevent.sleep(pause)
             now = monotonic()
             self.hub.now = int(time())
             self.metrics.lagged(max(now - expected, 0.0))
-            expected = now + _TICK_SECONDS
             self._report()
             if self.cluster is not None:
                 self.cluster.sessions.count_elsewhere()

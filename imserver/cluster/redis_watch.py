@@ -11,6 +11,7 @@ from typing import Final, Literal
 import gevent
 from gevent.event import Event as Signal
 
+from imserver.clock import until_beat
 from imserver.cluster.contract import Counters
 from imserver.cluster.redis_burial import Burial, Interrupted
 from imserver.cluster.redis_lease import LeaseKeeper, LeaseLost
@@ -116,7 +117,7 @@ class Watch:
     def _run(self) -> None:
         """Greenlet: one turn a tick."""
         while True:
-            self._wake.wait(self._tick_seconds * random.uniform(0.8, 1.1))
+            self._wake.wait(until_beat(self._tick_seconds))
             self._wake.clear()
             try:
                 self._turn()

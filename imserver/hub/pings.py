@@ -14,9 +14,9 @@ from typing import Final
 import gevent
 
 from imserver import errors
+from imserver.clock import until_beat
 from imserver.metrics import Metrics
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.poller import Poller
+from imserver.transport.connection import OPEN, Carrier, Connection
 
 SLOTS: Final = 25
 """Steps of a period."""
@@ -33,8 +33,10 @@ class Pings:
     ``ping_seconds`` later. Whatever is read is a sign of life, a pong too.
     """
 
-    def __init__(self, poller: Poller, metrics: Metrics, ping_seconds: float, silent_seconds: float) -> None:
-        self._poller = poller
+    def __init__(
+        self, carrier: Carrier, metrics: Metrics, ping_seconds: float, silent_seconds: float
+    ) -> None:
+        self._carrier = carrier
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
         # The looks at one connection are a period apart, give or take what the loop is late.
@@ -43,10 +45,10 @@ class Pings:
     def run(self) -> None:
         """Greenlet: one step after the other. A step that the loop was late for is made up for."""
         step = 0
-        began = monotonic()
+        began = monotonic() + until_beat(self._step_seconds)
         while True:
-            step += 1
             gevent.sleep(max(began + step * self._step_seconds - monotonic(), 0.0))
+            step += 1
             self.step(step % SLOTS)
 
     def step(self, slot: int) -> None:
@@ -67,7 +69,9 @@ class Pings:
 
     def _in(self, slot: int) -> Iterator[Connection]:
         """Connections in service whose clients are pinged."""
-        poller = self._poller
+        if not self._carrier.pinged:
+            return
+        poller = self._carrier.poller
         for fd in range(slot, poller.highest + 1, SLOTS):
             found = poller.at(fd)
             if isinstance(found, Connection) and found.state == OPEN and found.encoding.dialect.pinged:

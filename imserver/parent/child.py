@@ -14,6 +14,7 @@ from typing import Any, Final, NoReturn
 import gevent
 
 from imserver import serving
+from imserver.clock import until_beat
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.node import Node
@@ -77,7 +78,8 @@ class _Pulse:
     def __init__(self, page: Page, seconds: float) -> None:
         self._page = page
         self._node: Node | None = None
-        self._timer: Any = gevent.get_hub().loop.timer(0.0, seconds, ref=False)
+        self._beat()
+        self._timer: Any = gevent.get_hub().loop.timer(until_beat(seconds), seconds, ref=False)
         self._timer.start(self._beat)
 
     def started(self, node: Node) -> None:

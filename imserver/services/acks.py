@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import gevent
 
 from imserver import errors
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.services.readers import Reader
 from imserver.transport.connection import OPEN, Connection
@@ -72,7 +73,7 @@ class AckWheel:
     def run(self) -> None:
         """Greenlet: turn, once a second."""
         while True:
-            gevent.sleep(1.0)
+            gevent.sleep(until_beat())
             self.turn()
 
     def turn(self) -> None:

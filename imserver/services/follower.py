@@ -17,6 +17,7 @@ from typing import Final, Protocol
 import gevent
 from gevent.event import Event as Signal
 
+from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.storage.log_contract import Entry
@@ -200,7 +201,7 @@ class Follower:
     def run(self) -> None:
         """Greenlet: once a second, compare positions with the ends of the logs."""
         while True:
-            gevent.sleep(QUIET_SECONDS)
+            gevent.sleep(until_beat(QUIET_SECONDS))
             self.look()
 
     def look(self) -> None:

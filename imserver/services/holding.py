@@ -16,6 +16,7 @@ import gevent
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
+from imserver.clock import until_beat
 from imserver.model import Event
 from imserver.services.pushing import Outcome
 
@@ -125,7 +126,7 @@ class Holding:
     def run(self) -> None:
         """Greenlet: look each second for those who have come."""
         while True:
-            gevent.sleep(LOOK_SECONDS)
+            gevent.sleep(until_beat(LOOK_SECONDS))
             if self._queues:
                 try:
                     self.look()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import gevent
 from gevent.lock import RLock
 
+from imserver.clock import until_beat
 from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
@@ -89,7 +90,7 @@ class Store:
     def run(self) -> None:
         """Greenlet: look for news, until it is killed."""
         while True:
-            gevent.sleep(self._settings.look_seconds)
+            gevent.sleep(until_beat(self._settings.look_seconds))
             self.look_again()
 
     def look_again(self) -> None:

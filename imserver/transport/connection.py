@@ -75,7 +75,7 @@ class Carrier:
     ``ended(connection, close_code)`` is told once when a connection takes no more part; it must not block.
     """
 
-    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "poller")
+    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller")
 
     def __init__(
         self,
@@ -90,6 +90,8 @@ class Carrier:
         self.close_seconds = close_seconds
         self.connections: set[Connection] = set()
         """Every connection whose TCP has not ended."""
+        self.pinged = 0
+        """Those of them whose clients are pinged (:attr:`Dialect.pinged`)."""
         self.closing: dict[Connection, float] = {}
         """Connections under a close handshake, with the monotonic time at which TCP ends anyway."""
 
@@ -164,6 +166,7 @@ class Connection:
         self.since = 0
         """When it logged in, in Unix seconds; 0: not yet."""
         carrier.connections.add(self)
+        carrier.pinged += encoding.dialect.pinged
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------
 
@@ -363,6 +366,7 @@ class Connection:
         self.state = CLOSED
         carrier = self.carrier
         carrier.connections.discard(self)
+        carrier.pinged -= self.encoding.dialect.pinged
         carrier.closing.pop(self, None)
         carrier.poller.remove(self)
         if type(self.outbox) is Backlog or self.parser is not None:

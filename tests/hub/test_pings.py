@@ -29,7 +29,7 @@ def spawned() -> Any:
 
 
 def pinging(world: World, silent_seconds: float = SILENT_SECONDS) -> Pings:
-    return Pings(world.poller, world.metrics, PERIOD_SECONDS, silent_seconds)
+    return Pings(world.carrier, world.metrics, PERIOD_SECONDS, silent_seconds)
 
 
 def pings_of(client: Client) -> int:
@@ -81,6 +81,23 @@ def test_clients_of_dialects_with_a_heartbeat_are_not_pinged() -> None:
             pings.step(slot)
         until(lambda: pings_of(listens))
         assert not pings_of(heartbeats)
+
+
+def test_a_node_without_such_clients_looks_at_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    with World() as world:
+        looked: list[int] = []
+        world.connect(dialect=CmdDialect())
+        client, _ = world.connect(dialect=CLIENT)
+        at = world.poller.at
+        monkeypatch.setattr(type(world.poller), "at", lambda _poller, fd: (looked.append(fd), at(fd))[1])
+        pings = pinging(world)
+        pings.step(client.fd % SLOTS)
+        assert client.fd in looked
+        client.lost()
+        looked.clear()
+        for slot in range(SLOTS):
+            pings.step(slot)
+        assert not looked
 
 
 def test_who_answers_stays_and_who_does_not_is_closed_with_4001(spawned: list[Any]) -> None:

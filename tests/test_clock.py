@@ -1,0 +1,48 @@
+"""The beat: one moment for all that a process does each second, another one for each process."""
+
+import os
+from itertools import pairwise
+from time import monotonic
+
+import pytest
+
+from imserver import clock
+from imserver.clock import until_beat
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the clock shows; may be set."""
+    shown = [1000.0]
+    monkeypatch.setattr(clock, "monotonic", lambda: shown[0])
+    return shown
+
+
+@pytest.mark.parametrize("seconds", [0.05, 1.0, 2.0])
+def test_whoever_asks_waits_for_the_same_moments(time: list[float], seconds: float) -> None:
+    first = time[0] + until_beat(seconds)
+    for step in range(1, 40):
+        time[0] = 1000.0 + step * seconds / 7
+        beats = (time[0] + until_beat(seconds) - first) / seconds
+        assert beats == pytest.approx(round(beats), abs=1e-6)
+        assert seconds / 4 <= until_beat(seconds) <= seconds * 5 / 4
+
+
+def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None:
+    beat = time[0] + until_beat()
+    time[0] = beat - 0.002
+    assert until_beat() == pytest.approx(1.002)
+
+
+def test_processes_beat_at_moments_of_their_own(time: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    moments = []
+    for number in range(56):
+        monkeypatch.setattr(os, "getpid", lambda number=number: 4321 + number)
+        moments.append((time[0] + until_beat()) % 1.0)
+    moments.sort()
+    gaps = [later - earlier for earlier, later in pairwise(moments)]
+    assert max(gaps) < 3 / 56
+
+
+def test_it_is_the_clock_of_the_machine() -> None:
+    assert abs(monotonic() - clock.monotonic()) < 1.0
