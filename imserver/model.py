@@ -48,10 +48,16 @@ class Say(Struct, frozen=True, gc=False):
 
 
 class ChatLogin(Struct, frozen=True, gc=False):
-    """A login in which the token alone says who it is (the protobuf dialect)."""
+    """A login in which the token alone says who it is (the protobuf dialect).
+
+    ``cursor``: the client takes part in all that is stored, and has everything up to this id (-1: it does not
+    say); ``acks``: it acknowledges what it is told.
+    """
 
     token: str
     device: str = ""
+    cursor: int = -1
+    acks: bool = False
 
 
 class ChatMessage(Struct, frozen=True, gc=False):
@@ -66,12 +72,16 @@ class ChatMessage(Struct, frozen=True, gc=False):
     content: bytes
     sent_ms: int
     client_msg_id: str = ""
+    kind: int = 0
+    about: int = 0
+    meta: bytes = b""
 
 
 class ChatSync(Struct, frozen=True, gc=False):
-    """The client wants the messages behind ``after``."""
+    """The client wants the messages behind ``after``; at most ``limit`` of them (0: as many as usual)."""
 
     after: int
+    limit: int = 0
 
 
 class Resume(Login, frozen=True, gc=False):
@@ -113,6 +123,7 @@ class Sync(Struct, frozen=True, gc=False):
 
     after: int
     limit: int
+    version: int = -1
 
 
 class History(Struct, frozen=True, gc=False):
@@ -123,7 +134,6 @@ class History(Struct, frozen=True, gc=False):
     limit: int
 
 
-    version: int = -1
 class Conversations(Struct, frozen=True, gc=False):
     """The client wants its conversations, those with news first, below ``before`` (0: from the first on)."""
 
@@ -138,16 +148,6 @@ class Read(Struct, frozen=True, gc=False):
     id: int
 
 
-class Hide(Struct, frozen=True, gc=False):
-    """The client's user does not want to see these entries any more."""
-
-    ids: tuple[int, ...]
-
-
-Command = (
-    Login
-    | Heartbeat
-    | Ping
 class Received(Struct, frozen=True, gc=False):
     """The client has received a conversation up to an id, and its sender may know."""
 
@@ -187,6 +187,16 @@ class Search(Struct, frozen=True, gc=False):
     limit: int
 
 
+class Hide(Struct, frozen=True, gc=False):
+    """The client's user does not want to see these entries any more."""
+
+    ids: tuple[int, ...]
+
+
+Command = (
+    Login
+    | Heartbeat
+    | Ping
     | TalkLogin
     | Say
     | ChatLogin
@@ -198,6 +208,11 @@ class Search(Struct, frozen=True, gc=False):
     | History
     | Conversations
     | Read
+    | Received
+    | AskReceipts
+    | AskMarks
+    | Typing
+    | Search
     | Hide
     | Ack
 )
@@ -208,11 +223,6 @@ class Request(Struct, gc=False):
 
     ``seq`` and ``name`` are echoed in the reply. ``command`` is None when the dialect itself refuses the
     request; ``code`` is then the reply code to answer with (``errors.REPLY_…``).
-    | Received
-    | AskReceipts
-    | AskMarks
-    | Typing
-    | Search
     """
 
     seq: str
@@ -252,16 +262,6 @@ class Event(Struct, frozen=True, gc=False, omit_defaults=True):
     """When it happened, in Unix seconds; 0 where nobody asks."""
 
 
-class Message(Struct, frozen=True, gc=False):
-    """An entry of the log, as it is told to those who may read it.
-
-    ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
-    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its
-    sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON
-    (``b""``: none).
-    """
-
-    id: int
 class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     """What those who follow a conversation are told at once, and nobody keeps for later.
 
@@ -277,6 +277,16 @@ class Signal(Event, frozen=True, gc=False, omit_defaults=True):
     ids: tuple[int, ...] = ()
 
 
+class Message(Struct, frozen=True, gc=False):
+    """An entry of the log, as it is told to those who may read it.
+
+    ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
+    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its
+    sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON
+    (``b""``: none).
+    """
+
+    id: int
     conversation: int
     seq: int
     sender: str
