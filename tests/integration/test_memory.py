@@ -1,19 +1,22 @@
 """What an idle connection costs."""
 
+import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.support import Server, eventually
 
-from .client import ws_path
+from .action import Talker
+from .client import Listener
 from .cmd import command, get, good
 from .raw import Raw, handshake
-from .setting import Launch, open_files, rss_bytes
+from .setting import Launch, open_files, rss_bytes, stop
 
 CONNECTIONS = 5_000
-COMPARED = 10_000
+FEW, MORE = 50, 1_000
 WARM_UP = 500
 BAR_BYTES = 2.0 * 1024
 EMPTY_NODE_BYTES = 46 << 20
@@ -40,44 +43,78 @@ def connect(server: Server, count: int) -> list[Raw]:
     return raws
 
 
-def log_in(server: Server, numbers: range) -> list[Raw]:
-    """So many sessions of one app, each step waiting for the one before it."""
-    raws = []
-    for number in numbers:
-        raw = Raw(server.ws).upgrade()
-        raw.send(command("login", {"userID": f"user{number}", "appID": 101}))
-        raw.message()
-        raws.append(raw)
-    return raws
+def log_in(server: Server, number: int) -> Raw:
+    """A session of the cmd dialect."""
+    raw = Raw(server.ws).upgrade()
+    raw.send(command("login", {"userID": f"user{number}", "appID": 101}))
+    raw.message()
+    return raw
 
 
-def listen(server: Server, numbers: range) -> list[Raw]:
-    """So many clients of one system."""
-    raws = []
-    for _ in numbers:
-        raw = Raw(server.ws).upgrade(ws_path("shop"))
-        raw.message()
-        raws.append(raw)
-    return raws
+def listen(server: Server, _number: int) -> Raw:
+    """A client of a system."""
+    raw = Listener(server.ws)
+    raw.open("shop")
+    return raw
 
 
-def slope(server: Server, connect: Callable[[Server, range], list[Raw]], count: int) -> float:
-    """Resident bytes for each of so many idle connections more."""
-    some = connect(server, range(WARM_UP))
-    before = rss_bytes(server.pid)
-    more = connect(server, range(WARM_UP, WARM_UP + count))
-    cost = (rss_bytes(server.pid) - before) / count
-    for raw in some + more:
-        raw.leave()
-    return cost
+def talk(server: Server, number: int) -> Raw:
+    """A user who talks to their neighbour, and the neighbour to them."""
+    return Talker(server.ws).begin().login(f"user{number}", to=f"user{number ^ 1}")
 
 
-def test_an_idle_client_of_a_system_costs_at_most_a_tenth_more_than_a_session(launch: Launch) -> None:
-    count = open_files(COMPARED)
-    session = slope(launch("front", hub={"notice_members": 0}), log_in, count)
-    client = slope(launch("front"), listen, count)
-    print(f"{session:.0f} bytes a session, {client:.0f} bytes a client at {count}")
-    assert client <= 1.1 * session
+def call(server: Server, number: int) -> Raw:
+    """A user who talks to somebody who is not there."""
+    return Talker(server.ws).begin().login(f"user{number}", to=f"gone{number}")
+
+
+class Weighed(Server):
+    """A server that counts what its objects take."""
+
+    def weigh(self) -> int:
+        """Bytes, by :mod:`.weighed_server`."""
+        weights = self.folder / "weights"
+        known = len(weights.read_text().splitlines()) if weights.exists() else 0
+        self.process.send_signal(signal.SIGWINCH)
+        lines = eventually(lambda: weights.exists() and weights.read_text().split("\n")[known:-1], 60)
+        return int(lines[0])
+
+
+def cost(folder: Path, open_one: Callable[[Server, int], Raw]) -> float:
+    """Bytes that each of so many idle connections more takes."""
+    script = str(Path(__file__).with_name("weighed_server.py"))
+    # Without notices, which would wait in the sockets of those who do not read, and without pings.
+    quiet = {
+        "hub": {"notice_members": 0},
+        "websocket": {"client_ping_seconds": 3600, "client_silent_seconds": 7200},
+    }
+    server = Weighed(folder, config=quiet, command=(sys.executable, script))
+    try:
+        raws = [open_one(server, number) for number in range(FEW)]
+        before = server.weigh()
+        raws += [open_one(server, number) for number in range(FEW, FEW + MORE)]
+        taken = (server.weigh() - before) / MORE
+        for raw in raws:
+            raw.leave()
+        return taken
+    finally:
+        stop(server)
+
+
+@pytest.fixture(scope="module")
+def session_bytes(tmp_path_factory: pytest.TempPathFactory) -> float:
+    """What an idle session of the cmd dialect takes."""
+    return cost(tmp_path_factory.mktemp("weighed"), log_in)
+
+
+@pytest.mark.parametrize("open_one", [listen, talk, call])
+def test_an_idle_connection_of_another_dialect_takes_at_most_a_tenth_more_than_a_cmd_one(
+    open_one: Callable[[Server, int], Raw], session_bytes: float, tmp_path: Path
+) -> None:
+    taken = cost(tmp_path, open_one)
+    print(f"{session_bytes:.0f} bytes a session, {taken:.0f} bytes: {open_one.__name__}")
+    assert session_bytes > 300
+    assert taken <= 1.1 * session_bytes
 
 
 def test_an_idle_logged_in_connection_costs_no_more_than_2_kb(launch: Launch, door: str) -> None:

@@ -1,0 +1,33 @@
+"""The server, which at SIGWINCH adds to its file ``weights`` a line: how many bytes its objects take.
+
+Run as a script. What an allocation takes is what the allocator gives it, a multiple of :data:`STEP_BYTES`.
+"""
+
+from gevent import monkey
+
+monkey.patch_all()
+
+import gc  # noqa: E402 - nothing may be imported before the patch
+import signal  # noqa: E402
+import tracemalloc  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import gevent  # noqa: E402
+
+from imserver.cli import main  # noqa: E402
+
+STEP_BYTES = 16
+
+
+def weigh() -> None:
+    """Write down what is held now."""
+    gc.collect()
+    taken = sum(-(-trace.size // STEP_BYTES) * STEP_BYTES for trace in tracemalloc.take_snapshot().traces)
+    with Path("weights").open("a") as weights:
+        weights.write(f"{taken}\n")
+
+
+if __name__ == "__main__":
+    tracemalloc.start()
+    gevent.signal_handler(signal.SIGWINCH, weigh)
+    main()
