@@ -6,7 +6,7 @@ Writing them is the flusher's work, a few hundred connections at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
@@ -23,9 +23,11 @@ Made = bytes | Callable[[str], bytes]
 _encode = msgspec.json.Encoder().encode
 
 
-def make(encoding: Encoding, event: Event | Message) -> Made:
+def make(encoding: Encoding, event: Event | Message | Run) -> Made:
     """The event in an encoding, once for all its connections."""
     dialect = encoding.dialect
+    if isinstance(event, Run):
+        return event.made(encoding)
     if isinstance(event, Message):
         # The protocol TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
         encode_message = getattr(dialect, "encode_message", None)
@@ -44,6 +46,39 @@ def make(encoding: Encoding, event: Event | Message) -> Made:
 def frame_for(made: Made, connection: Connection) -> bytes:
     """The frame for one connection."""
     return made if type(made) is bytes else made(connection.user or "")  # type: ignore[operator]
+
+
+class Run:
+    """Messages that follow each other for somebody: encoded once per encoding, whole and in parts."""
+
+    __slots__ = ("_each", "messages")
+
+    def __init__(self, messages: Sequence[Message]) -> None:
+        self.messages = messages
+        self._each: dict[Encoding, list[bytes] | list[Made]] = {}
+        """Payloads where the dialect puts several into one frame, else frames."""
+
+    def made(self, encoding: Encoding) -> Made:
+        """All of them."""
+        return self.part(encoding, 0, len(self.messages))
+
+    def part(self, encoding: Encoding, begin: int, end: int) -> Made:
+        """Those from ``begin`` to before ``end``."""
+        batches = hasattr(encoding.dialect, "encode_messages")
+        each = self._each.get(encoding)
+        if each is None:
+            each = self._each[encoding] = self._encode(encoding, batches)
+        some = each[begin:end]
+        if all(type(one) is bytes for one in some):
+            joined = b"".join(some)  # type: ignore[arg-type]
+            return encoding.frame(joined) if batches and joined else joined
+        return lambda user: b"".join([one if type(one) is bytes else one(user) for one in some])  # type: ignore[operator]
+
+    def _encode(self, encoding: Encoding, batches: bool) -> list[bytes] | list[Made]:
+        if not batches:
+            return [make(encoding, message) for message in self.messages]
+        encode: Callable[[Message], bytes | None] = encoding.dialect.encode_message  # type: ignore[attr-defined]
+        return [encode(message) or b"" for message in self.messages]
 
 
 class Fanout:
@@ -121,6 +156,22 @@ class Fanout:
         if app.notices:
             self.flush_notices()
         self._metrics.deliveries += self._fill(connections, None, {}, message)
+
+    def run(self, app: App, connections: Collection[Connection], run: Run) -> None:
+        """Tell sessions of the app several things that are stored."""
+        if app.notices:
+            self.flush_notices()
+        what = run if len(run.messages) > 1 else run.messages[0]
+        self._metrics.deliveries += self._fill(connections, None, {}, what) * len(run.messages)
+
+    def part(self, app: App, connection: Connection, run: Run, begin: int, end: int) -> None:
+        """Tell a session of the app those of a run from ``begin`` to before ``end``."""
+        if app.notices:
+            self.flush_notices()
+        frame = frame_for(run.part(connection.encoding, begin, end), connection)
+        if frame:
+            self._metrics.deliveries += end - begin
+            self._flusher.enqueue(connection, frame)
 
     def signal(self, app: App, connections: Collection[Connection], signal: Signal) -> None:
         """Tell sessions of the app what happens in a conversation, and is not stored."""

@@ -65,4 +65,4 @@ class TellsBatches(TellsMessages, Protocol):
 
     def encode_messages(self, messages: Sequence[Message]) -> bytes | None:
         """The payload that tells a client of ``messages``, in their order; None where the dialect has no word
-        for any of them."""
+        for any of them. It is what :meth:`encode_message` gives for each, one behind the other."""

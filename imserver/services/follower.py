@@ -8,7 +8,7 @@ without news looks each second whether the log has grown.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -73,6 +73,9 @@ class Follower:
         self._apps: dict[str, _Followed] = {}
         self._numbers = count()
         self._metrics = metrics
+        self.storing: Callable[[str], Collection[str]] = lambda app: ()
+        """The senders of what this node is storing in an app. Of theirs nothing is told as it is read: it is
+        not known yet which of it is to be acknowledged. Must not switch."""
 
     def follow(self, app: str) -> int:
         """Tell what is stored in an app from now on; the position from which. It may switch.
@@ -191,11 +194,15 @@ class Follower:
             log.exception("reading the log of %s failed", app)
             gevent.sleep(RETRY_SECONDS)
             return True
-        whole = len(entries) < PAGE
+        told = entries[: _before_any_of(entries, self.storing(app))]
+        whole = len(entries) < PAGE and len(told) == len(entries)
         # Expired entries leave holes at the beginning of the log, so its end is asked for.
-        last = max(head, entries[-1].id if entries else 0) if whole else entries[-1].id
-        heappush(followed.waiting, (after + 1, next(self._numbers), last, entries))
+        last = max(head, told[-1].id if told else 0) if whole else told[-1].id if told else after
+        heappush(followed.waiting, (after + 1, next(self._numbers), last, told))
         self._advance(app, followed)
+        if len(told) < len(entries):
+            gevent.sleep(GRACE_SECONDS)
+            return True
         return not whole or bool(followed.waiting)
 
     def run(self) -> None:
@@ -218,8 +225,17 @@ class Follower:
             except Exception:
                 log.exception("looking at the log of %s failed", app)
                 return
-            if head > followed.position and not followed.filling:
+            if head > followed.position and not followed.filling and followed.heard_at <= before:
                 self._fill(app, followed, 0.0)
+
+
+def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:
+    """How many of these come before the first one of one of these senders."""
+    if senders:
+        for place, entry in enumerate(entries):
+            if entry.sender in senders:
+                return place
+    return len(entries)
 
 
 def _behind(entries: list[Entry], position: int) -> list[Entry]:

@@ -146,11 +146,15 @@ class Following:
     def _go_live(self, connection: Connection, reader: Reader, covered: int) -> None:
         """Tell what was held; of entries those behind ``covered``."""
         held, reader.held = reader.held or (), None
+        messages: list[Message] = []
         for each in held:
             if not isinstance(each, Message):
+                self._telling.give(connection, messages)
+                messages = []
                 each()
             elif each.id > covered:
-                self._telling.give(connection, [each])
+                messages.append(each)
+        self._telling.give(connection, messages)
 
     def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
         """Tell a live connection again what its user may read behind an id; False if that is more than

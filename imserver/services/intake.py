@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from itertools import islice
 from typing import Final, Protocol
 
@@ -52,7 +52,7 @@ class _Line:
         self.bytes = 0
         """Of the bodies that wait."""
         self.running = False
-        self.storing = False
+        self.storing: list[tuple[Draft, Connection | None, Done]] = []
         self.own: list[tuple[int, int, list[Entry]]] = []
         """Batches that were stored, but told to nobody until it is known whose acknowledgements belong to
         them."""
@@ -72,6 +72,12 @@ class Intake:
         self.forward: Forward = lambda app, first, last, entries: None
         """Tells the other nodes what was stored here. Must not switch."""
         self._lines: dict[str, _Line] = {}
+        follower.storing = self._senders
+
+    def _senders(self, app: str) -> Collection[str]:
+        """Whose drafts are being stored, or were, without their results being known here."""
+        line = self._lines.get(app)
+        return {draft.sender for draft, _, _ in line.storing} if line is not None else ()
 
     def running(self, app: str) -> bool:
         """Whether something of an app is being stored. Never switches."""
@@ -116,7 +122,7 @@ class Intake:
 
     def _store(self, app: str, line: _Line, batch: list[tuple[Draft, Connection | None, Done]]) -> None:
         results: Sequence[Result]
-        line.storing = True
+        line.storing = batch
         try:
             stored = self._logs()
             self._follower.follow(app)
@@ -126,7 +132,7 @@ class Intake:
         except Exception:
             log.exception("storing in %s failed", app)
             results = [StorageUnavailable("storing failed")] * len(batch)
-        line.storing = False
+        line.storing = []
         for (_, connection, done), result in zip(batch, results, strict=True):
             self._count(result)
             if isinstance(result, Appended) and result.entry.id > self._follower.position(app):

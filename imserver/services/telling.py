@@ -7,12 +7,12 @@ a client's cursor is the greatest id that it saw, and must mean that it saw ever
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
-from imserver.hub.fanout import Fanout
+from imserver.hub.fanout import Fanout, Run
 from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.acks import Acknowledger, AckWheel
@@ -31,10 +31,18 @@ log = logging.getLogger(__name__)
 
 MAX_HELD: Final = 1000
 """Acknowledgements that wait for a connection to ask for what it missed; beyond, it is a slow reader."""
+MAX_RUN: Final = 50
+"""Most messages that are told in one frame, where a dialect can."""
+MAX_RUN_BYTES: Final = 65_536
+"""Most bytes of their bodies, if there are several."""
+_OF_MEMBERS: Final = ("join", "leave", "group")
+"""Kinds of entries that change who reads what comes next."""
 
 Result = Appended | Rejected | StorageUnavailable
 Done = Callable[[Result], None]
 """What became of a draft; called once, and must not switch."""
+Waiting = tuple[Connection | None, Done, Appended]
+"""Who is to be told that a draft is stored."""
 
 
 class Telling:
@@ -52,7 +60,7 @@ class Telling:
         """Connections in service whose clients acknowledge."""
         self.widest: dict[str, int] = {}
         """Connections that the message to the most of them was told, by app, since it was looked at."""
-        self._acks: dict[str, dict[int, list[tuple[Connection | None, Done, Appended]]]] = {}
+        self._acks: dict[str, dict[int, list[Waiting]]] = {}
 
     def acknowledge(self, app: str, connection: Connection | None, done: Done, result: Appended) -> None:
         """Say that a draft is stored as soon as its entry is told."""
@@ -78,48 +86,91 @@ class Telling:
 
     def tell(self, app: str, entries: list[Entry], position: int) -> None:
         """Tell entries to those who read them here, and senders that theirs are stored."""
-        acks = self._acks.get(app)
-        for entry in entries:
-            mine = acks.pop(entry.id, ()) if acks else ()
-            if app in self.followers:
-                self._tell_one(app, entry, [connection for connection, _, _ in mine if connection])
-            for connection, done, result in mine:
-                self.settle(connection, done, result)
-        for each in [each for each in acks or () if each <= position]:
-            assert acks is not None
-            for connection, done, result in acks.pop(each):
-                self.settle(connection, done, result)
-        if acks is not None and not acks:
-            del self._acks[app]
+        begin, acks, followed = 0, self._acks.get(app, {}), app in self.followers
+        while begin < len(entries):
+            end = _end_of_run(entries, begin)
+            run, begin = entries[begin:end], end
+            mine = [acks.pop(entry.id, ()) for entry in run] if acks else ()
+            if followed:
+                self._tell_run(app, run, mine)
+            else:
+                self._settle_all(mine)
+        if acks:
+            self._settle_all([acks.pop(id) for id in sorted(acks) if id <= position])
+        if not acks:
+            self._acks.pop(app, None)
 
-    def _tell_one(self, app: str, entry: Entry, senders: list[Connection]) -> None:
-        if entry.kind in ("join", "group"):
-            self._joined(app, entry)
-        if entry.members:
-            readers: Collection[Connection] = [
-                each for user in set(entry.members) for each in self._following(app, user)
-            ]
-        else:
-            readers = self.rooms.members(app, entry.conversation)
+    def _settle_all(self, waiting: Iterable[Sequence[Waiting]]) -> None:
+        for each in waiting:
+            for connection, done, result in each:
+                self.settle(connection, done, result)
+
+    def _tell_run(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
+        """Tell entries of one conversation to its readers here: the same to all but the senders, who are told
+        what stands before, between and behind their own, and in its place that it is stored."""
+        first = entries[0]
+        if first.kind in ("join", "group"):
+            self._joined(app, first)
+        readers = self._readers(app, first)
         if readers:
-            message = message_of(entry)
-            live = []
-            for each in readers:
-                if each in senders:
-                    continue
-                held = each.about.held
-                if held is None:
-                    live.append(each)
-                elif type(held) is list:
-                    held.append(message)
-            self._push(app, live, message)
-            if len(live) > self.widest.get(app, 0):
-                self.widest[app] = len(live)
-        if entry.kind == "leave":
-            for user in concerned(entry):
+            run = Run([message_of(entry) for entry in entries])
+            senders = {
+                connection: 0
+                for each in mine
+                for connection, _, _ in each
+                if connection is not None and connection in readers
+            }
+            self._tell_others(app, readers, senders, run)
+            for place, each in enumerate(mine):
+                for connection, done, result in each:
+                    if connection is not None and connection in senders:
+                        self._give(app, connection, run, senders[connection], place)
+                        senders[connection] = place + 1
+                    self.settle(connection, done, result)
+            for sender, begin in senders.items():
+                self._give(app, sender, run, begin, len(entries))
+        else:
+            self._settle_all(mine)
+        if first.kind == "leave":
+            for user in concerned(first):
                 self.readings.changed(app, user)
-                for each in self._following(app, user):
-                    self.rooms.leave(app, each, entry.conversation)
+                for reader in self._following(app, user):
+                    self.rooms.leave(app, reader, first.conversation)
+
+    def _readers(self, app: str, entry: Entry) -> Collection[Connection]:
+        if entry.members:
+            return [each for user in set(entry.members) for each in self._following(app, user)]
+        return self.rooms.members(app, entry.conversation)
+
+    def _tell_others(
+        self, app: str, readers: Collection[Connection], senders: Collection[Connection], run: Run
+    ) -> None:
+        live = []
+        for each in readers:
+            if each in senders:
+                continue
+            held = each.about.held
+            if held is None:
+                live.append(each)
+            elif type(held) is list:
+                held.extend(run.messages)
+        if not live:
+            return
+        self._fanout.run(self._hub.apps[app], live, run)
+        self._note_told(live, run.messages[-1].id)
+        if len(live) > self.widest.get(app, 0):
+            self.widest[app] = len(live)
+
+    def _give(self, app: str, connection: Connection, run: Run, begin: int, end: int) -> None:
+        """Tell a sender a part of a run."""
+        reader = connection.about
+        if begin >= end or not isinstance(reader, Reader):
+            return
+        if reader.held is None:
+            self._fanout.part(self._hub.apps[app], connection, run, begin, end)
+            self._note_told((connection,), run.messages[end - 1].id)
+        elif type(reader.held) is list:
+            reader.held.extend(run.messages[begin:end])
 
     def _joined(self, app: str, entry: Entry) -> None:
         for user in concerned(entry):
@@ -135,12 +186,35 @@ class Telling:
 
     def give(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Tell one connection what it missed."""
-        for message in messages:
-            self._push(connection.app or "", [connection], message)
+        begin = 0
+        while begin < len(messages):
+            end, size = begin + 1, len(messages[begin].body)
+            while end < len(messages) and end - begin < MAX_RUN:
+                size += len(messages[end].body)
+                if size > MAX_RUN_BYTES:
+                    break
+                end += 1
+            run, begin = messages[begin:end], end
+            self._fanout.run(self._hub.apps[connection.app or ""], (connection,), Run(run))
+            self._note_told((connection,), run[-1].id)
 
-    def _push(self, app: str, connections: Collection[Connection], message: Message) -> None:
-        self._fanout.message(self._hub.apps[app], connections, message)
+    def _note_told(self, connections: Collection[Connection], id: int) -> None:
         if self.acknowledging:
             for each in connections:
                 if isinstance(each.about, Acknowledger):
-                    self._wheel.told(each, each.about, message.id)
+                    self._wheel.told(each, each.about, id)
+
+
+def _end_of_run(entries: Sequence[Entry], begin: int) -> int:
+    """Where what is told together with the entry at ``begin`` ends: another conversation begins, or who reads
+    it changes, or it is enough for a frame."""
+    first, end, size = entries[begin], begin + 1, len(entries[begin].body)
+    if first.kind in _OF_MEMBERS:
+        return end
+    most = min(len(entries), begin + MAX_RUN)
+    while end < most and entries[end].conversation == first.conversation:
+        size += len(entries[end].body)
+        if entries[end].kind in _OF_MEMBERS or size > MAX_RUN_BYTES:
+            break
+        end += 1
+    return end

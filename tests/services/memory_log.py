@@ -39,6 +39,8 @@ class MemoryLog:
         """How many drafts each transaction had."""
         self.committing: Signal | None = None
         """Clear: commits wait for it."""
+        self.returning: Signal | None = None
+        """Clear: what was committed is not answered yet."""
         self.answering: Signal | None = None
         """Clear: what is read is held back."""
         self.on_committed: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
@@ -64,6 +66,8 @@ class MemoryLog:
             results = [self._append_one(app, draft) for draft in drafts]
             self._tell(app, first)
         self.appends.append(len(drafts))
+        if self.returning is not None:
+            self.returning.wait()
         return results
 
     def _tell(self, app: str, first: int) -> None:
@@ -180,6 +184,11 @@ class MemoryLog:
         entries = self.shelf.entries.get(app, [])[after : after + limit]
         self._answer()
         return entries
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        self._answer()
+        self._check()
+        return [entry for entry in self.shelf.entries.get(app, []) if entry.id in ids]
 
     def _reads(self, app: str, user: str, conversation: int, id: int) -> bool:
         return any(

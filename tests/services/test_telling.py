@@ -1,0 +1,127 @@
+"""What is told together: runs of messages in shared frames, and who sent them told in between."""
+
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.services import follower as following
+from imserver.services import telling
+from tests.services.messaging_world import APP, Node
+from tests.services.test_chats import APP as CHATS
+from tests.services.test_chats import Chatter, World
+from tests.transport.rig import until
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as found:
+        yield found
+
+
+def members(world: World, *lives: int) -> tuple[int, list[Chatter]]:
+    """A group of these accounts, who are here."""
+    first, *others = [str(each) for each in lives]
+    return world.log.create(CHATS, first, others), [world.live(each) for each in lives]
+
+
+def together(world: World, begin: Chatter, group: int) -> Signal:
+    """Have what is sent from now on share a transaction: the one before does not end until this is set."""
+    world.log.committing = gate = Signal()
+    begin.group(1, group, "before")
+    until(lambda: world.uplink._lines)
+    return gate
+
+
+def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_in_their_places(
+    world: World,
+) -> None:
+    group, (ann, bob, eve, dan) = members(world, 1, 2, 3, 4)
+    gate = together(world, dan, group)
+    for each, text in ((ann, "a"), (bob, "b"), (eve, "c")):
+        each.group(1, group, text)
+        each.settle()
+    gate.set()
+    until(lambda: len(dan.outputs()) >= 4)
+    for each in (ann, bob, eve, dan):
+        until(lambda each=each: len(each.stream()) >= 4)  # type: ignore[misc]
+        assert each.stream() == [2, 3, 4, 5]
+    assert world.log.appends == [1, 3]
+    assert [said.content for said in dan.pushes()] == [b"a", b"b", b"c"]
+    assert [said.content for said in bob.pushes()] == [b"before", b"a", b"c"]
+    assert bob.acks() == [(1, 4)]
+    frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
+    assert frames == {"a": 3, "e": 3, "d": 2}
+
+
+def test_a_run_ends_where_it_is_enough_for_a_frame(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telling, "MAX_RUN", 4)
+    monkeypatch.setattr(telling, "MAX_RUN_BYTES", 100)
+    group, (ann, bob, dan) = members(world, 1, 2, 3)
+    gate = together(world, dan, group)
+    for number in range(1, 7):
+        ann.group(number, group, "short")
+    for number in range(1, 4):
+        bob.group(number, group, "x" * 60)
+    ann.settle()
+    bob.settle()
+    gate.set()
+    until(lambda: len(dan.stream()) >= 10)
+    assert dan.stream() == list(range(2, 12))
+    sizes = [payload.count(b"short") + payload.count(b"x" * 60) for payload in dan.client.payloads()]
+    assert max(sizes) <= 4
+    assert all(payload.count(b"x" * 60) <= 1 for payload in dan.client.payloads())
+    assert len(sizes) < 10
+
+
+def test_who_joins_in_the_middle_is_told_from_there_on(world: World) -> None:
+    group, (ann, bob) = members(world, 1, 2)
+    eve = world.live(3)
+    gate = together(world, bob, group)
+    ann.group(1, group, "a")
+    ann.settle()
+    joining = gevent.spawn(world.log.join, CHATS, group, ["3"])
+    gate.set()
+    joining.join()
+    ann.group(2, group, "b")
+    until(lambda: eve.pushes())
+    assert [said.content for said in eve.pushes()] == [b"b"]
+
+
+def test_clients_of_all_dialects_are_told_a_run_in_its_order() -> None:
+    with Node() as node:
+        group = node.log.create(APP, "ann", ["bob", "eve", "dan"])
+        ann, bob, eve, dan = (node.speaker(user, 1) for user in ("ann", "bob", "eve", "dan"))
+        node.log.committing = Signal()
+        dan.tell("send", {"conversation": group, "text": "before"})
+        until(lambda: node.messaging.follower.storing(APP))
+        for each in (ann, bob, ann, eve):
+            each.tell("send", {"conversation": group, "text": "x"})
+            each.settle()
+        node.log.committing.set()
+        for each in (ann, bob, eve, dan):
+            until(lambda each=each: len(each.stream()) >= 5)  # type: ignore[misc]
+            assert each.stream() == [2, 3, 4, 5, 6]
+        assert node.log.appends == [1, 4]
+        assert len(ann.pushed()) == 3
+
+
+def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "GRACE_SECONDS", 0.001)
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        node.log.returning = Signal()
+        sent = ann.tell("send", {"to": "bob", "text": "x"})
+        until(lambda: node.log.head(APP) == 1)
+        node.messaging.follower.expect(APP, 1)
+        reads = node.log.reads
+        until(lambda: node.log.reads > reads + 2)
+        assert ann.stream() == []
+        node.log.returning.set()
+        assert ann.answer(sent)[1]["id"] == 1
+        until(lambda: bob.pushed())
+        ann.settle()
+        assert ann.pushed() == []
