@@ -18,5 +18,6 @@ def until_beat(seconds: float = 1.0) -> float:
     moments cost several times what they cost at one. The beats of the processes of a machine are spread over
     the period: what they ask of each other does not come all at once.
     """
-    left = seconds - (monotonic() - os.getpid() * _GOLDEN % 1.0 * seconds) % seconds
+    offset = os.getpid() * _GOLDEN % 1.0 * min(seconds, 1.0)
+    left = seconds - (monotonic() - offset) % seconds
     return left if left > seconds * _TOO_SOON else left + seconds

@@ -28,6 +28,10 @@ def test_whoever_asks_waits_for_the_same_moments(time: list[float], seconds: flo
         assert seconds / 4 <= until_beat(seconds) <= seconds * 5 / 4
 
 
+def test_every_beat_of_two_seconds_is_one_of_a_second(time: list[float]) -> None:
+    assert until_beat(2.0) % 1.0 == pytest.approx(until_beat() % 1.0)
+
+
 def test_a_timer_that_rings_early_does_not_ring_twice(time: list[float]) -> None:
     beat = time[0] + until_beat()
     time[0] = beat - 0.002

@@ -79,7 +79,9 @@ class _Pulse:
         self._page = page
         self._node: Node | None = None
         self._beat()
-        self._timer: Any = gevent.get_hub().loop.timer(until_beat(seconds), seconds, ref=False)
+        loop = gevent.get_hub().loop
+        loop.update_now()  # the loop's time is that of its last turn, and what was done since took some
+        self._timer: Any = loop.timer(until_beat(seconds), seconds, ref=False)
         self._timer.start(self._beat)
 
     def started(self, node: Node) -> None:
