@@ -118,15 +118,15 @@ class Promises:
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
         self.ids: dict[int, int] = {}
-        self.repeats = 0
 
     def keep(self, mark: int, id: int) -> bool:
         """Note an acknowledgement; whether it is the first of this message."""
-        first = self.ids.setdefault(mark, id)
-        if first != id:
+        first = self.ids.get(mark)
+        if first is None:
+            self.ids[mark] = id
+        elif first != id:
             self.faults.add("changed", f"{text_of(mark)} was acknowledged as {first}, then as {id}")
-            return False
-        return True
+        return first is None
 
 
 @dataclass

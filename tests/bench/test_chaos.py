@@ -1,0 +1,326 @@
+"""Chaos runs: their judge sees what is lost, doubled or out of order; their clients speak both dialects."""
+
+import os
+import socket
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+
+from imserver.bench import chaos_talk
+from imserver.bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
+from imserver.bench.chaos_faults import FAULTS, chosen
+from imserver.bench.chaos_ground import CMD_APP
+from imserver.bench.chaos_proxy import Network
+from imserver.bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, ProtobufSpeech, Stored
+from imserver.bench.figures import FIGURES
+from imserver.bench.generator import Generator
+from imserver.bench.loop import BenchError, Loop
+from imserver.bench.peer import Target
+from imserver.protocol import protobuf
+from tests.conftest import StartServer
+
+ANN, BOB = 1, 2
+
+
+def reader() -> Reader:
+    return Reader("ann", Faults())
+
+
+def told(*ids: int) -> list[Told]:
+    """Messages of Bob's in one conversation; ids are places in the log, and double as numbers."""
+    return [Told(id, 7, place, mark_of(BOB, id)) for place, id in enumerate(ids, 1)]
+
+
+def taken(*entries: Told) -> Reader:
+    one = reader()
+    for entry in entries:
+        one.take(entry)
+    return one
+
+
+# --- what one client sees -----------------------------------------------------------------------------------
+
+
+def test_entries_in_order_are_good_and_known_ones_are_repeats() -> None:
+    one = taken(*told(3, 5, 9), *told(3, 5))
+    assert dict(one.faults.counts) == {}
+    assert (one.cursor, one.repeats, list(one.ids)) == (9, 2, [3, 5, 9])
+
+
+def test_the_acknowledgement_of_what_is_known_is_no_repeat() -> None:
+    one = taken(*told(3))
+    one.take(told(3)[0], answer=True)
+    assert one.repeats == 0
+
+
+def test_a_seq_that_is_left_out_is_a_hole() -> None:
+    first, second, third, fourth = told(3, 5, 9, 11)
+    assert taken(first, fourth).faults.counts == {"holes": 2}
+    assert taken(second).faults.counts == {"holes": 1}, "the first that a client sees is number 1"
+    assert taken(first, second, third).faults.counts == {}
+
+
+def test_an_id_that_comes_behind_a_greater_one_is_an_inversion() -> None:
+    first, second, third = told(3, 5, 9)
+    assert taken(first, third, second).faults.counts == {"holes": 1, "inversions": 1}
+
+
+def test_a_seq_that_comes_again_under_another_id_is_an_inversion() -> None:
+    assert taken(*told(3, 5), Told(9, 7, 2, 0)).faults.counts == {"inversions": 1}
+
+
+def test_an_id_that_means_something_else_has_changed() -> None:
+    assert taken(*told(3), Told(3, 7, 1, 99)).faults.counts == {"changed": 1}
+
+
+def test_two_acknowledgements_that_differ_have_changed() -> None:
+    promises = Promises(Faults())
+    assert promises.keep(5, 10)
+    assert not promises.keep(5, 10)
+    assert not promises.faults.counts
+    promises.keep(5, 11)
+    assert promises.faults.counts == {"changed": 1}
+
+
+# --- what is compared at the end ----------------------------------------------------------------------------
+
+OWN = [Told(3, 7, 1, mark_of(ANN, 1)), Told(5, 7, 2, mark_of(BOB, 2)), Told(9, 7, 3, mark_of(ANN, 3))]
+PROMISED = {mark_of(ANN, 1): 3, mark_of(ANN, 3): 9}
+
+
+def test_the_same_on_both_sides_is_good() -> None:
+    had = taken(*OWN)
+    found = compare(had, taken(*OWN), ANN, PROMISED)
+    assert asdict(found) == {"messages": 3, "lost": 0, "twice": 0, "missing": 0, "unknown": 0}
+    assert had.faults.counts == {}
+
+
+def test_what_was_acknowledged_and_is_not_stored_is_lost() -> None:
+    found = compare(taken(*OWN), taken(*OWN[:2]), ANN, PROMISED)
+    assert (found.lost, found.unknown) == (1, 1)
+
+
+def test_what_is_stored_under_another_id_than_was_acknowledged_is_lost() -> None:
+    found = compare(taken(*OWN), taken(*OWN), ANN, {**PROMISED, mark_of(ANN, 3): 5})
+    assert found.lost == 1
+
+
+def test_a_message_that_stands_twice_in_the_log_is_found() -> None:
+    twice = [*OWN, Told(11, 7, 4, mark_of(ANN, 1))]
+    found = compare(taken(*twice), taken(*twice), ANN, PROMISED)
+    assert (found.twice, found.lost) == (1, 0)
+
+
+def test_what_is_stored_and_was_not_told_is_missing() -> None:
+    had = taken(*OWN[:2])
+    found = compare(had, taken(*OWN), ANN, {})
+    assert (found.missing, had.faults.counts["missing"]) == (1, 1)
+
+
+def test_other_entries_than_messages_are_not_compared() -> None:
+    found = compare(taken(*OWN), taken(*OWN, Told(10, 7, 4, 0)), ANN, PROMISED)
+    assert (found.messages, found.missing) == (3, 0)
+
+
+def test_a_mark_is_read_from_the_text_that_has_it() -> None:
+    assert read_mark(text_of(mark_of(17, 123456), "....")) == mark_of(17, 123456)
+    assert read_mark("hello: world") == read_mark("") == 0
+
+
+# --- what is said on the wire -------------------------------------------------------------------------------
+
+
+def test_cmd_frames_are_understood() -> None:
+    speech = CmdSpeech(105, 1, acks=True)
+    answer = b'{"seq":"%d","cmd":"send","response":{"code":%d,"codeMsg":"","data":%b}}'
+    mark = mark_of(ANN, 4)
+    stored = answer % (mark, 200, b'{"id":8,"conversation":2,"seq":5,"repeated":true}')
+    assert speech.hear(stored) == [Stored(mark, Told(8, 2, 5, mark), repeated=True)]
+    assert speech.hear(answer % (mark, 1008, b"null")) == [NotStored(mark)]
+    with pytest.raises(KeyError):
+        speech.hear(b"{}")
+
+
+def test_protobuf_frames_are_understood() -> None:
+    speech = ProtobufSpeech(1, "token")
+    speech.login(0)
+    message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
+    request = protobuf.ProtobufDialect().decode(unmasked(speech.send(message)))
+    command = request.command
+    assert (command.number, command.receiver, command.content) == (1, 2, b"1:4:..")  # type: ignore[union-attr]
+    assert command.client_msg_id == message.name  # type: ignore[union-attr]
+    assert speech.hear(protobuf.LOGIN_ACK) == [LoggedIn(recovered=False)]
+    assert speech.hear(protobuf.uplink_ack(2, 5)) == [], "not the number that is due"
+    ack = protobuf.uplink_ack(1, 5)
+    assert speech.hear(ack) == [Stored(message.mark, Told(5, 0, 0, message.mark), repeated=False)]
+    assert speech.hear(ack) == [], "the last one again"
+    pushed = protobuf.message(1, 1, 2, 1, b"2:9:", 6, 1_700_000_000_000)
+    expected = Told(6, 0, 0, mark_of(BOB, 9))
+    assert speech.hear(protobuf.push(pushed)) == [expected]
+    assert speech.hear(protobuf.page([pushed], True)) == [Page([expected], more=True)]
+    assert speech.hear(protobuf.page([], False)) == [Page([], more=False)]
+
+
+def unmasked(frame: bytes) -> bytes:
+    mask, body = frame[2:6], frame[6:]
+    return bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
+
+
+# --- the network between nodes ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    commands, mine = os.pipe()
+    try:
+        yield Loop(commands)
+    finally:
+        os.close(commands)
+        os.close(mine)
+
+
+class Line:
+    """A connection over the network to a listener of the test's own."""
+
+    def __init__(self, loop: Loop, network: Network, port: int, listener: socket.socket) -> None:
+        self.loop = loop
+        self.near = socket.create_connection(("127.0.3.1", port), 5)
+        self.turn()
+        self.far, _ = listener.accept()
+        for sock in (self.near, self.far):
+            sock.setblocking(False)
+
+    def turn(self) -> None:
+        while self.loop.turn(0.05):
+            pass
+
+    def say(self, data: bytes) -> bytes:
+        """Send from the near end; what arrives at the far one."""
+        self.near.send(data)
+        self.turn()
+        return self.heard()
+
+    def heard(self) -> bytes:
+        try:
+            return self.far.recv(100)
+        except BlockingIOError:
+            return b""
+
+    def ended(self) -> bool:
+        try:
+            return self.near.recv(100) == b""
+        except ConnectionResetError:
+            return True
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+
+@pytest.mark.linux
+def test_a_network_carries_holds_back_and_loses(loop: Loop) -> None:
+    network = Network(loop)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        network.listen("127.0.3.1", port)
+        line = Line(loop, network, port, listener)
+        assert line.say(b"one") == b"one"
+        network.hold()
+        assert line.say(b"two") == b""
+        network.heal()
+        line.turn()
+        assert line.heard() == b"two"
+        network.cut()
+        assert line.say(b"three") == b""
+        network.heal()
+        line.turn()
+        assert line.ended(), "a connection with a hole"
+        line.close()
+        line = Line(loop, network, port, listener)
+        assert line.say(b"four") == b"four"
+        line.close()
+        line.turn()
+        assert not network.ends
+    network.close()
+
+
+# --- the whole, against a server ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def generator(loop: Loop, start_server: StartServer, monkeypatch: pytest.MonkeyPatch) -> Generator:
+    """A process with clients, and a server for them; its database is ``generator.kept["file"]``."""
+    monkeypatch.setattr(chaos_talk, "QUIET_SECONDS", 0.3)  # nothing breaks, nothing comes late
+    apps = {"gochat": {"login_policy": ""}, str(CMD_APP): {"same_as": "gochat"}}
+    server = start_server(config={"apps": apps})
+    one = Generator(loop)
+    one.tell = lambda line: None  # type: ignore[method-assign]
+    one.aim(asdict(Target("127.0.0.1", server.ws.port, "/acc", "127.0.0.1", server.http.port)), 0)
+    chaos_talk.meet(one, [["127.0.0.1", server.ws.port]], 6, CMD_APP, ["cmd", "protobuf"], 1, 20)
+    chaos_talk.talk(one, 0.5, 200)
+    one.kept["file"] = server.folder / "data" / "imserver.db"
+    return one
+
+
+@pytest.mark.linux
+def test_a_talk_without_faults_has_none(generator: Generator) -> None:
+    assert chaos_talk.settle(generator, 10)["calm"]
+    audit = chaos_talk.audit(generator, 10)
+    assert audit["faults"] == {}
+    assert audit["sent"] == audit["acked"] > 50
+    assert audit["compared"]["messages"] > 2 * audit["acked"]
+
+
+@pytest.mark.linux
+def test_rows_that_vanish_and_rows_that_double_are_found(generator: Generator) -> None:
+    assert chaos_talk.settle(generator, 10)["calm"]
+    file: Path = generator.kept["file"]
+    with closing(sqlite3.connect(file)) as database:
+        found = database.execute("SELECT id, conversation FROM message WHERE resend IS NOT NULL").fetchall()
+        (gone, _), (doubled, conversation) = found[3], found[7]
+        columns = ", ".join(row[1] for row in database.execute("PRAGMA table_info(message)"))
+        shown = columns.replace("id,", "(SELECT last_id + 1 FROM log),", 1).replace("resend", "NULL")
+        shown = shown.replace("seq", f"(SELECT last_seq + 1 FROM conversation WHERE id = {conversation})")
+        database.execute(f"INSERT INTO message ({columns}) SELECT {shown} FROM message WHERE id = {doubled}")
+        database.execute("UPDATE log SET last_id = last_id + 1")
+        database.execute(
+            "UPDATE conversation SET last_seq = last_seq + 1, last_id = last_id + 1000 WHERE id = ?",
+            (conversation,),
+        )
+        database.execute("DELETE FROM message WHERE id = ?", (gone,))
+        database.commit()
+    faults = chaos_talk.audit(generator, 10)["faults"]
+    assert (faults["lost"], faults["twice"]) == (1, 1)
+    assert faults["unknown"] >= 2, "both sides of the conversation were told what is gone"
+    assert faults["missing"] >= 2, "and nobody of what stands twice"
+    assert faults["holes"] >= 2
+
+
+# --- what is broken -----------------------------------------------------------------------------------------
+
+
+class FakeGround:
+    """Says what could be broken."""
+
+    def __init__(self, nodes: int, can_stall: bool) -> None:
+        self.nodes = [object()] * nodes
+        self.database = None
+        self.can_stall = can_stall
+
+
+def test_only_what_is_there_is_broken() -> None:
+    lone = {fault.name for fault in chosen("", FakeGround(1, False))}  # type: ignore[arg-type]
+    assert lone == {"kill", "restart", "pause", "redis"}
+    assert {fault.name for fault in chosen("kill, cut", FakeGround(2, False))} == {"kill", "cut"}  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="nothing to break"):
+        chosen("database", FakeGround(2, True))  # type: ignore[arg-type]
+    with pytest.raises(BenchError, match="no fault flood"):
+        chosen("flood", FakeGround(2, True))  # type: ignore[arg-type]
+
+
+def test_every_fault_is_counted_by_a_figure() -> None:
+    assert {f"chaos_{name}_count" for name in FAULTS} <= set(FIGURES)
