@@ -17,7 +17,7 @@ SOURCE = "\n".join(
 )
 
 
-OWN = ("closes", "collections", "collector_", "loop_lag")
+OWN = ("closes", "batch_", "collections", "collector_", "loop_lag")
 """What has a method of its own."""
 
 
@@ -31,7 +31,7 @@ def test_every_counter_is_raised_somewhere(name: str) -> None:
     assert re.search(rf"metrics\.{name}(\[\w+\])? (\+=|=) ", SOURCE)
 
 
-@pytest.mark.parametrize("method", ["closed", "lagged", "watch_collector"])
+@pytest.mark.parametrize("method", ["batched", "closed", "lagged", "watch_collector"])
 def test_every_method_that_counts_is_called_somewhere(method: str) -> None:
     assert re.search(rf"metrics\.{method}\(", SOURCE)
 
@@ -50,7 +50,7 @@ def test_a_snapshot_stays_as_it_was() -> None:
     snapshot = metrics.snapshot()
     metrics.closed(1000)
     metrics.logins += 1
-    assert set(snapshot) == set(Metrics.__slots__) - {"loop_lags"}
+    assert set(snapshot) == set(Metrics.__slots__) - {"batch_messages", "batch_seconds", "loop_lags"}
     assert (snapshot["closes"], snapshot["logins"]) == ({1000: 1}, 1)
 
 
@@ -72,6 +72,14 @@ def test_the_lag_of_the_loop_is_kept_as_the_last_the_worst_and_all() -> None:
         metrics.lagged(seconds)
     assert (metrics.loop_lag_seconds, metrics.loop_lag_max_seconds) == (0.001, 0.3)
     assert sum(metrics.loop_lags.counts) == 3
+
+
+def test_batches_are_counted_by_their_size_and_time() -> None:
+    metrics = Metrics()
+    for messages, seconds in ((1, 0.002), (3000, 0.3)):
+        metrics.batched(messages, seconds)
+    assert (metrics.batch_messages.total, metrics.batch_messages.counts[-1]) == (3001, 1)
+    assert metrics.batch_seconds.total == 0.302
 
 
 def test_the_pauses_of_the_collector_are_timed_until_nobody_wants_it() -> None:

@@ -119,6 +119,9 @@ class Log:
     def head(self, app: str) -> int:
         return self._read(lambda connection: log_read.head(connection, app), 0)
 
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        return self._read(lambda connection: log_read.heads(connection, apps), {})
+
     def floor(self, app: str) -> int:
         return self._read(lambda connection: log_read.floor(connection, app), 0)
 

@@ -208,6 +208,9 @@ class MessageLog(Protocol):
     def head(self, app: str) -> int:
         """The greatest id; 0: nothing was ever stored."""
 
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        """App → the id of its newest entry, of those among ``apps`` that have one."""
+
     def floor(self, app: str) -> int:
         """What has an id up to this one has expired. A cursor below it must begin anew."""
 
