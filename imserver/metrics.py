@@ -14,6 +14,8 @@ from typing import Any, Final
 
 SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """Upper bounds of the buckets of what takes time."""
+SIZES: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0)
+"""Upper bounds of the buckets of what is counted."""
 
 
 class Histogram:
@@ -42,6 +44,8 @@ class Metrics:
 
     __slots__ = (
         "accepted",
+        "batch_messages",
+        "batch_seconds",
         "closes",
         "collections",
         "collector_pause_max_seconds",
@@ -114,6 +118,9 @@ class Metrics:
         self.not_stored = 0
         self.log_gaps = 0
         self.told_again = 0
+        self.batch_messages = Histogram(SIZES)
+        """Of clients that were handed to the log at once."""
+        self.batch_seconds = Histogram()
 
     def closed(self, code: int) -> None:
         """Count one connection that ended with close code ``code`` (1006: without a close frame)."""
@@ -124,6 +131,11 @@ class Metrics:
         self.loop_lag_seconds = seconds
         self.loop_lag_max_seconds = max(self.loop_lag_max_seconds, seconds)
         self.loop_lags.observe(seconds)
+
+    def batched(self, messages: int, seconds: float) -> None:
+        """So many messages of clients were stored together in ``seconds``."""
+        self.batch_messages.observe(messages)
+        self.batch_seconds.observe(seconds)
 
     def watch_collector(self) -> Callable[[], None]:
         """Time the garbage collector, whose pauses hold up everybody, until the result is called."""

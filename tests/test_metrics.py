@@ -17,7 +17,7 @@ SOURCE = "\n".join(
 )
 
 
-OWN = ("closes", "batch_", "collections", "collector_", "loop_lag")
+OWN = ("batch_", "closes", "collections", "collector_", "loop_lag")
 """What has a method of its own."""
 
 

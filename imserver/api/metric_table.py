@@ -106,6 +106,18 @@ _PROCESS = (
         attrgetter("metrics.loop_lags"),
     ),
     Metric(
+        "imserver_batch_messages",
+        "histogram",
+        "Messages of clients that were stored together",
+        attrgetter("metrics.batch_messages"),
+    ),
+    Metric(
+        "imserver_batch_seconds",
+        "histogram",
+        "How long it took to store them, until it was known that the database has them",
+        attrgetter("metrics.batch_seconds"),
+    ),
+    Metric(
         "imserver_loop_lag_max_seconds",
         "gauge",
         "The worst of it since the start",

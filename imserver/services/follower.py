@@ -8,7 +8,7 @@ without news looks each second whether the log has grown.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
@@ -38,10 +38,13 @@ Tell = Callable[[str, list[Entry], int], None]
 
 
 class Reads(Protocol):
-    """What of the log is needed here; both may switch, and raise StorageUnavailable."""
+    """What of the log is needed here; all of it may switch, and raise StorageUnavailable."""
 
     def head(self, app: str) -> int:
         """The greatest id; 0: nothing was ever stored."""
+
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        """App → the greatest id, of those of which something was stored."""
 
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         """The whole log behind an id."""
@@ -214,19 +217,26 @@ class Follower:
     def look(self) -> None:
         """Read on in apps without news whose log has grown. It may switch."""
         before = monotonic() - QUIET_SECONDS
-        for app, followed in tuple(self._apps.items()):
-            if followed.known is not None or followed.filling or followed.heard_at > before:
-                continue
-            try:
-                reads = self._reads()
-                head = 0 if reads is None else reads.head(app)
-            except StorageUnavailable:
-                return
-            except Exception:
-                log.exception("looking at the log of %s failed", app)
-                return
-            if head > followed.position and not followed.filling and followed.heard_at <= before:
-                self._fill(app, followed, 0.0)
+        quiet = [app for app, followed in self._apps.items() if _is_quiet(followed, before)]
+        if not quiet:
+            return
+        try:
+            reads = self._reads()
+            heads = {} if reads is None else reads.heads(quiet)
+        except StorageUnavailable:
+            return
+        except Exception:
+            log.exception("looking at the ends of the logs failed")
+            return
+        for app, head in heads.items():
+            known = self._apps.get(app)
+            if known is not None and head > known.position and _is_quiet(known, before):
+                self._fill(app, known, 0.0)
+
+
+def _is_quiet(followed: _Followed, before: float) -> bool:
+    """Whether there was no news of an app since, and nobody reads on."""
+    return followed.known is None and not followed.filling and followed.heard_at <= before
 
 
 def _before_any_of(entries: list[Entry], senders: Collection[str]) -> int:

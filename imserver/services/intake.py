@@ -6,6 +6,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from itertools import islice
+from time import perf_counter
 from typing import Final, Protocol
 
 import gevent
@@ -123,10 +124,12 @@ class Intake:
     def _store(self, app: str, line: _Line, batch: list[tuple[Draft, Connection | None, Done]]) -> None:
         results: Sequence[Result]
         line.storing = batch
+        began = perf_counter()
         try:
             stored = self._logs()
             self._follower.follow(app)
             results = stored.append(app, [draft for draft, _, _ in batch])
+            self._metrics.batched(len(batch), perf_counter() - began)
         except StorageUnavailable as unavailable:
             results = [unavailable] * len(batch)
         except Exception:

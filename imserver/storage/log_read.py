@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_contract import Conversation, Entry
 from imserver.storage.log_pen import chunks, each, padded
-from imserver.storage.log_row import ENTRY_COLUMNS, Head, conversation_of, entry_of, pair_of
+from imserver.storage.log_row import ENTRY_COLUMNS, Head, conversation_of, entry_of, pair_of, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -66,6 +66,16 @@ def head(connection: Connection, app: str) -> int:
     """The greatest id."""
     found = head_of(connection, app)
     return found.last_id if found else 0
+
+
+def heads(connection: Connection, apps: Sequence[str]) -> dict[str, int]:
+    """App → the greatest id, of those of which something was stored."""
+    found: dict[str, int] = {}
+    for some in chunks(apps):
+        some = padded(some)
+        statement = f"SELECT app, last_id FROM log WHERE part = 0 AND app IN {marks_of(len(some))}"
+        found |= {text_of(app): last_id for app, last_id in ask(connection, statement, some)}
+    return found
 
 
 def floor(connection: Connection, app: str) -> int:

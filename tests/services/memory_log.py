@@ -35,6 +35,7 @@ class MemoryLog:
         self.shelf = shelf or Shelf()
         self.away = False
         self.reads = 0
+        self.asked_heads = 0
         self.appends: list[int] = []
         """How many drafts each transaction had."""
         self.committing: Signal | None = None
@@ -168,6 +169,13 @@ class MemoryLog:
         return (row.app, row.conversation, row.left_id) == (app, conversation, None) and row.user in users
 
     # --- reading
+
+    def heads(self, apps: Sequence[str]) -> dict[str, int]:
+        self._check()
+        heads = {app: len(self.shelf.entries[app]) for app in apps if self.shelf.entries.get(app)}
+        self.asked_heads += 1
+        self._answer()
+        return heads
 
     def head(self, app: str) -> int:
         self._check()

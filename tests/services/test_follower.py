@@ -110,6 +110,26 @@ def test_the_last_batch_is_found_missing_without_any_news() -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_the_ends_of_all_quiet_logs_are_asked_for_at_once() -> None:
+    log = MemoryLog()
+    told: dict[str, list[int]] = {}
+
+    def tell(app: str, entries: list[Entry], _position: int) -> None:
+        told.setdefault(app, []).extend(entry.id for entry in entries)
+
+    follower = Follower(lambda: log, tell, Metrics())
+    apps = [f"app{number}" for number in range(5)]
+    for app in apps:
+        follower.follow(app)
+    for app in apps[1:]:
+        log.append(app, [Draft(sender="ann", to_user="bob")])
+    gevent.sleep(0.001)
+    follower.look()
+    until(lambda: told == {app: [1] for app in apps[1:]})
+    assert log.asked_heads == 1
+
+
+@pytest.mark.usefixtures("quick")
 def test_a_gap_is_read_when_the_database_is_back() -> None:
     told = Told()
     told.follower.follow(APP)

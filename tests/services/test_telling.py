@@ -53,6 +53,7 @@ def test_what_is_stored_together_is_one_frame_and_its_senders_are_acknowledged_i
     assert bob.acks() == [(1, 4)]
     frames = {name: len(each.client.payloads()) for name, each in zip("aed", (ann, eve, dan), strict=True)}
     assert frames == {"a": 3, "e": 3, "d": 2}
+    assert (world.metrics.batch_messages.total, sum(world.metrics.batch_seconds.counts)) == (4, 2)
 
 
 def test_a_run_ends_where_it_is_enough_for_a_frame(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,8 @@ def test_apps_have_logs_of_their_own(log: Log) -> None:
     stored(log, say("a", "b", "second"), app="other")
     stored(log, say("a", "b", "third"), app="Other")
     assert [log.head(app) for app in (APP, "other", "Other", "none")] == [1, 1, 1, 0]
+    assert log.heads([APP, "none", "Other"]) == {APP: 1, "Other": 1}
+    assert log.heads([]) == {}
     assert bodies(log.sync("other", "b", 0, 10)[0]) == ["second"]
 
 
