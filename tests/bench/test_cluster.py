@@ -1,12 +1,14 @@
 """Every part of the cluster's measurements in a tiny form, with real nodes and a real Redis."""
 
 import json
+from functools import partial
 
 import pytest
 
-from imserver.bench import cluster, cluster_storm, fanout
+from imserver.bench import cluster, cluster_storm, cluster_suite, fanout
 from imserver.bench.cluster_suite import PARTS
 from imserver.bench.figures import FIGURES
+from imserver.bench.nodes import Nodes
 from tests.bench.play import run
 
 pytestmark = pytest.mark.linux
@@ -17,6 +19,8 @@ TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = {"IMSERVER_CLUSTER_LEASE_SECONDS": "3", "IMSERVER_CLUSTER_RENEW_SECONDS": "0.5"}
+    monkeypatch.setattr(cluster_suite, "Nodes", partial(Nodes, environment=leases))
     monkeypatch.setattr(cluster_storm, "BYSTANDERS", 10)
     monkeypatch.setattr(cluster_storm, "GONE", 5)
     monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)

@@ -20,6 +20,7 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 
 @pytest.mark.slow
 def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
     monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
     monkeypatch.setattr(gathering, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
@@ -48,6 +49,7 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.2)
     monkeypatch.setattr(million, "BUSY_SECONDS", 0.2)
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")

@@ -12,6 +12,13 @@ from tests.support import Server
 pytestmark = [pytest.mark.linux, pytest.mark.parametrize("server", ["front"], indirect=True)]
 
 
+@pytest.fixture(autouse=True)
+def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So few connections need no second to settle."""
+    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("imserver.bench.fanout.QUIET_SECONDS", 0.2)
+
+
 @pytest.fixture
 def place(server: Server) -> tuple[str, ...]:
     """Options that name the server of this module."""

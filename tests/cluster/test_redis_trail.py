@@ -6,6 +6,7 @@ import pytest
 
 from imserver.cluster.contract import Session
 from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis_scripts import LEASES
 from imserver.settings import ClusterSettings
 
 from .conftest import StartNode
@@ -36,7 +37,9 @@ def keys(server: RedisServer, pattern: str) -> list[str]:
 
 
 def wait_until_buried(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> float:
-    """Wait for the lease of a dead node to run out and for what it left to be gone; how long that took."""
+    """Let the lease of a dead node run out and wait for what it left to be gone; how long that took."""
+    with server.client() as client:
+        assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
     until(lambda: dead.lease.epoch not in other.leases(), seconds=10)
     began = time.monotonic()
     with server.client() as client:

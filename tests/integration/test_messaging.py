@@ -75,7 +75,8 @@ def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, door: str)
 def test_what_was_acknowledged_is_there_after_the_server_has_ended(
     launch: Launch, door: str, kill: signal.Signals, tmp_path: Path
 ) -> None:
-    server = launch(door, server={"data_dir": str(tmp_path)})
+    quick = {"close_seconds": 0.1}  # ann does not answer a close
+    server = launch(door, server={"data_dir": str(tmp_path)}, websocket=quick)
     with logged_in(server.ws, "ann", 101) as ann:
         wanted = [send(ann, "bob", str(number), clientMsgID=str(number))["id"] for number in range(20)]
         server.stop(kill)
