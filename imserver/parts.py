@@ -52,6 +52,7 @@ from imserver.services.publishing import Publishing
 from imserver.services.pushing import LocalPushes, Pushes
 from imserver.services.questions import Questions, State
 from imserver.services.receipts import Receipts
+from imserver.services.recovery import Recovery
 from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.rooms import Rooms
 from imserver.services.rules import objection
@@ -232,6 +233,10 @@ class Parts:
         )
         return rooms, connections
 
+    def _kept(self) -> Log | None:
+        """The message log; None while nothing was ever stored."""
+        return self.store.log() if self.store.keeps else None
+
     def _make_messaging(self) -> Messaging:
         """What is stored, and told in its order."""
         store = self.store
@@ -270,7 +275,14 @@ class Parts:
             session = self.accounts.holder(token)
             return session.account.user, session.expires_at
 
-        chats = Chats(self.sessions, self.logins, self.messaging, Uplink(self.messaging), holder)
+        chats = Chats(
+            self.sessions,
+            self.logins,
+            self.messaging,
+            Recovery(self.messaging, self._kept),
+            Uplink(self.messaging, self._kept),
+            holder,
+        )
         chats.add_to(self.dispatcher)
         return chats
 

@@ -7,7 +7,7 @@ so payloads that follow each other are one batch, and what many are told is enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from imserver import errors
@@ -45,21 +45,34 @@ MAX_ID: Final = 2**63 - 1
 _NUMBERS: Final = {name: number for number, name in enumerate(MESSAGE_TYPES, 1)}
 _OK: Final = b"\x10\xc8\x01\x1a\x07Success"
 _LOGIN_ACKED: Final = b"\x08\x03"
+_BAD_USER: Final = "非法的用户Id"
+"""The original's text, which in the cmd dialect ends in two capitals."""
 
 
-def output(kind: int, data: bytes) -> bytes:
-    """One output of a batch, or a batch of one: ``kind`` is a ``CmdType``."""
-    body = b"\x08%c%b" % (kind, _OK)
+def number(tag: int, value: int) -> bytes:
+    """A field that is a number; none where it is 0."""
+    return b"%c%b" % (tag, varint(value)) if value else b""
+
+
+def output(kind: int, data: bytes, code: int = errors.REPLY_OK) -> bytes:
+    """One output of a batch, or a batch of one: ``kind`` is a ``CmdType``, ``code`` a reply code."""
+    result = _OK if code == errors.REPLY_OK else _refused(code)
+    body = b"\x08%c%b" % (kind, result)
     return lengthy(0x0A, body + lengthy(0x22, data) if data else body)
+
+
+def _refused(code: int) -> bytes:
+    text = _BAD_USER if code == errors.REPLY_BAD_USER else errors.reply_text(code)
+    return number(0x10, code) + lengthy(0x1A, text.encode())
 
 
 LOGIN_ACK: Final = output(CT_ACK, _LOGIN_ACKED)
 """The answer to a login."""
 
 
-def uplink_ack(number: int, seq: int) -> bytes:
-    """The message that its sender has numbered ``number`` is stored as ``seq``."""
-    return output(CT_ACK, b"\x08\x01%b%b" % (_number(0x10, number), _number(0x18, seq)))
+def uplink_ack(chat_number: int, seq: int) -> bytes:
+    """The message that its sender has numbered ``chat_number`` is stored as ``seq``."""
+    return output(CT_ACK, b"\x08\x01%b%b" % (number(0x10, chat_number), number(0x18, seq)))
 
 
 def push(message: bytes) -> bytes:
@@ -79,13 +92,13 @@ def message(
     """One ``Message``: whom it is for and from whom, what it is, its place, when it was sent (Unix ms)."""
     return b"".join(
         (
-            _number(0x08, session_type),
-            _number(0x10, receiver),
-            _number(0x18, sender),
-            _number(0x20, type_number),
+            number(0x08, session_type),
+            number(0x10, receiver),
+            number(0x18, sender),
+            number(0x20, type_number),
             lengthy(0x2A, content) if content else b"",
-            _number(0x30, seq),
-            _number(0x38, sent_ms),
+            number(0x30, seq),
+            number(0x38, sent_ms),
         )
     )
 
@@ -129,19 +142,16 @@ def account(user: str) -> int:
     return 0
 
 
-def _number(tag: int, value: int) -> bytes:
-    """A field that is a number; none where it is 0."""
-    return b"%c%b" % (tag, varint(value)) if value else b""
-
-
 # --- what clients send --------------------------------------------------------------------------------------
 
 
 def _login(data: bytes) -> Command:
     fields = read_fields(data)
     return ChatLogin(
-        _bytes(fields, 0x0A).decode("latin-1"),
-        _text(fields, 0x12, MAX_DEVICE_BYTES),
+        bytes_in(fields, 0x0A).decode("latin-1"),
+        text_in(fields, 0x12, MAX_DEVICE_BYTES),
+        min(int_in(fields, 0x18), MAX_ID) if 0x18 in fields else -1,
+        int_in(fields, 0x20) != 0,
     )
 
 
@@ -151,37 +161,43 @@ def _heartbeat(_data: bytes) -> Command:
 
 def _message(data: bytes) -> Command:
     up = read_fields(data, merged=0x0A)
-    fields = read_fields(_bytes(up, 0x0A))
+    fields = read_fields(bytes_in(up, 0x0A))
     return ChatMessage(
-        number=_int(up, 0x10),
-        session_type=signed32(_int(fields, 0x08)),
-        receiver=_int(fields, 0x10),
-        sender=_int(fields, 0x18),
-        type=signed32(_int(fields, 0x20)),
-        content=_bytes(fields, 0x2A),
-        sent_ms=signed64(_int(fields, 0x38)),
-        client_msg_id=_text(up, 0x1A, MAX_MESSAGE_ID_BYTES),
+        number=int_in(up, 0x10),
+        session_type=signed32(int_in(fields, 0x08)),
+        receiver=int_in(fields, 0x10),
+        sender=int_in(fields, 0x18),
+        type=signed32(int_in(fields, 0x20)),
+        content=bytes_in(fields, 0x2A),
+        sent_ms=signed64(int_in(fields, 0x38)),
+        client_msg_id=text_in(up, 0x1A, MAX_MESSAGE_ID_BYTES),
+        kind=signed32(int_in(fields, 0x40)),
+        about=min(int_in(fields, 0x48), MAX_ID),
+        meta=bytes_in(fields, 0x6A),
     )
 
 
 def _sync(data: bytes) -> Command:
-    return ChatSync(_int(read_fields(data), 0x08))
+    return ChatSync(int_in(read_fields(data), 0x08))
 
 
-def _int(fields: Fields, tag: int) -> int:
+def int_in(fields: Fields, tag: int) -> int:
+    """The number in a field, 0 if it is missing."""
     found = fields.get(tag, 0)
     assert isinstance(found, int)
     return found
 
 
-def _bytes(fields: Fields, tag: int) -> bytes:
+def bytes_in(fields: Fields, tag: int) -> bytes:
+    """The bytes in a field, none if it is missing."""
     found = fields.get(tag, b"")
     assert isinstance(found, bytes)
     return found
 
 
-def _text(fields: Fields, tag: int, longest: int) -> str:
-    found = _bytes(fields, tag)
+def text_in(fields: Fields, tag: int, longest: int) -> str:
+    """The text in a field, at most so many bytes of UTF-8. Raises Broken and UnicodeDecodeError."""
+    found = bytes_in(fields, tag)
     if len(found) > longest:
         raise Broken
     return found.decode()
@@ -189,13 +205,16 @@ def _text(fields: Fields, tag: int, longest: int) -> str:
 
 _HEARTBEAT = Heartbeat()
 
-COMMANDS: dict[int, tuple[str, Callable[[bytes], Command]]] = {
+Row = tuple[str, Callable[[bytes], Command]]
+"""What a command is called here, and what reads its data."""
+
+COMMANDS: Final[dict[int, Row]] = {
     CT_LOGIN: ("login", _login),
     CT_HEARTBEAT: ("heartbeat", _heartbeat),
     CT_MESSAGE: ("message", _message),
     CT_SYNC: ("sync", _sync),
 }
-"""Every command of the dialect: its ``CmdType``, what it is called here, and what reads its data."""
+"""Every command of the original's clients by its ``CmdType``."""
 
 
 class ProtobufDialect:
@@ -208,14 +227,15 @@ class ProtobufDialect:
     message_bytes = 0
     pinged = False
     personal = False
+    commands: Mapping[int, Row] = COMMANDS
 
     def decode(self, payload: bytes) -> Request:
         """Read one ``Input``; acks, and whatever is no command, are not answered."""
         try:
             fields = read_fields(payload)
-            row = COMMANDS.get(_int(fields, 0x08))
+            row = self.commands.get(int_in(fields, 0x08))
             if row is not None:
-                return Request("", row[0], row[1](_bytes(fields, 0x12)))
+                return Request("", row[0], row[1](bytes_in(fields, 0x12)))
         except (Broken, UnicodeDecodeError):
             pass
         raise BadFrame(None)
@@ -234,12 +254,26 @@ class ProtobufDialect:
 
     def encode_message(self, message: Message) -> bytes | None:
         """A push of something that is stored."""
-        made = as_message(message)
+        made = self.shown(message)
         return None if made is None else push(made)
 
     def encode_messages(self, messages: Sequence[Message]) -> bytes | None:
         """Pushes of several things that are stored, in one batch; None if there are words for none."""
-        return b"".join([push(made) for each in messages if (made := as_message(each)) is not None]) or None
+        return b"".join([push(made) for each in messages if (made := self.shown(each)) is not None]) or None
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Frames of this dialect are the same for all."""
+
+    # --- what these clients can be told ---------------------------------------------------------------------
+
+    def shown(self, stored: Message) -> bytes | None:
+        """Something stored as a ``Message``; None for what there is no word for."""
+        return as_message(stored)
+
+    def page(self, messages: Iterable[bytes], more: bool, begin_anew: bool) -> bytes:
+        """The answer to a sync: ``messages`` in order, and whether there are ``more`` behind them. That what
+        the client has may be void has no word."""
+        return page(messages, more)
+
+    def refused(self, code: int, chat_number: int) -> bytes | None:
+        """What is said of a message that is refused: nothing."""

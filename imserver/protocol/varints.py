@@ -91,6 +91,18 @@ def read_fields(data: bytes, merged: int = 0) -> Fields:
     return fields
 
 
+def read_numbers(data: bytes, most: int) -> tuple[int, ...]:
+    """Varints that follow each other: a packed field. Raises :class:`Broken`, also for more than ``most``."""
+    found: list[int] = []
+    at = 0
+    while at < len(data):
+        value, at = _read_varint(data, at)
+        found.append(value)
+        if len(found) > most:
+            raise Broken
+    return tuple(found)
+
+
 def _skip(number: int, kind: int, groups: list[int]) -> int:
     """How many bytes a field without meaning here has; keeps the stack of open groups."""
     if kind == 1:

@@ -5,42 +5,37 @@ to be kept, and ask for those that they have missed.
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable
-from time import monotonic, time
+from time import time
 from typing import Final, Protocol
 
-import gevent
 from msgspec.structs import replace
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Message, Reply
-from imserver.protocol.protobuf import (
-    APP,
-    MAX_ID,
-    account,
-    as_message,
-    page,
-)
+from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
+from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered
 from imserver.services.dispatch import Dispatcher, Rule
+from imserver.services.grace import Grace
 from imserver.services.messaging import Messaging
+from imserver.services.recovery import Recovery
 from imserver.services.sessions import Sessions, say
 from imserver.services.tokens import BadToken
-from imserver.services.uplink import ChatReader, Uplink
+from imserver.services.uplink import CHAT_READERS, ChatAcknowledger, ChatReader, Uplink
 from imserver.services.verdict import Verdict
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, Encoding
 
 log = logging.getLogger(__name__)
 
 PAGE: Final = 50
 """Entries in the answer to one sync."""
-HOLD_SECONDS: Final = 0.25
-"""How long a client has to ask for what it missed before it is told what is new. Its cursor is the greatest
-id that it has seen: what is told before that would hide what was missed."""
-
 MAX_MINUTES: Final = 100_000
 """Numbers of minutes that are kept to be shared."""
+_FULL: Final = FullProtobufDialect()
+_OK: Final = Reply(errors.REPLY_OK)
+
+Answer = Callable[[Reply], None]
 
 
 class Admits(Protocol):
@@ -78,6 +73,7 @@ class Chats:
         sessions: Sessions,
         logins: Admits,
         messaging: Messaging,
+        recovery: Recovery,
         uplink: Uplink,
         holder: Callable[[str], tuple[str, int]],
     ) -> None:
@@ -86,33 +82,35 @@ class Chats:
         self._messaging = messaging
         self._holder = holder
         self._uplink = uplink
-        self._expected: deque[tuple[float, Connection]] = deque()
-        """Who has a moment to sync, and until when."""
-        self._deadlines: dict[Connection, float] = {}
+        self._recovery = recovery
+        self.grace = Grace(self._release)
         self._minutes: dict[int, int] = {}
+        self._full: dict[Encoding, Encoding] = {}
+        """The encodings of clients that log in with a cursor, by those that their connections begin with."""
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
-        dispatcher.rules[ChatLogin] = Rule(self.login, needs_session=False)
+        dispatcher.rules[ChatLogin] = Rule(self.login, needs_session=False, answers=True)
         dispatcher.rules[ChatMessage] = Rule(self._uplink.send, needs_session=True)
         dispatcher.rules[ChatSync] = Rule(self.sync, needs_session=True)
 
     def ended(self, connection: Connection) -> None:
         """A connection is over. Never switches."""
         self._uplink.ended(connection)
-        self._deadlines.pop(connection, None)
+        self.grace.asked(connection)
 
     # --- logging in -----------------------------------------------------------------------------------------
 
-    def login(self, connection: Connection, command: Command) -> Reply:
+    def login(self, connection: Connection, command: Command, answer: Answer) -> Reply | None:
         """Begin the session of the account whose token this is. It may switch.
 
-        When it answers 200 the user is reachable on this connection. A refused login may be tried again, but
-        for one of a user who is online already: then the connection is closed.
+        When it is answered with 200 the user is reachable on this connection. A refused login may be tried
+        again, but for one of a user who is online already: then the connection is closed.
         """
         assert isinstance(command, ChatLogin)
         if connection.user is not None:
             return Reply(errors.REPLY_FAILED)
+        self._choose_words(connection, command.cursor >= 0)
         try:
             verdict = self._check(connection, command)
             if not verdict.ok:
@@ -120,19 +118,44 @@ class Chats:
                     say(connection, verdict.close)
                 return Reply(verdict.code)
             login = Login(APP, verdict.user, command.token, command.device)
-            reader = ChatReader(held=[])
-            if verdict.expires_at:
-                reader.ends = self._minute_of(verdict.expires_at)
             code = self._sessions.login(connection, login, verdict=replace(verdict, expires_at=0))
-            if code == errors.REPLY_OK:
-                self._messaging.follow(connection, reader, live=False)
-                self._expect(connection)
-            return Reply(code)
+            if code != errors.REPLY_OK:
+                return Reply(code)
+            return self._begin(connection, command, verdict.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Silence would let its client wait for ever.
             log.info("a login failed: %s", unavailable, extra={"connection": connection.peer})
             say(connection, errors.CLOSE_INTERNAL_ERROR)
             return Reply(errors.REPLY_SYSTEM)
+
+    def _begin(
+        self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
+    ) -> Reply | None:
+        """Have a session follow what is stored."""
+        reader = ChatAcknowledger(held=[]) if command.cursor >= 0 and command.acks else ChatReader(held=[])
+        if expires_at:
+            reader.ends = self._minute_of(expires_at)
+        if command.cursor < 0:
+            self._messaging.follow(connection, reader, live=False)
+            self.grace.expect(connection)
+            return _OK
+
+        def told(recovered: bool, begin_anew: bool) -> None:
+            answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
+
+        self._recovery.resume(connection, reader, command.cursor, told)
+        return None
+
+    def _choose_words(self, connection: Connection, full: bool) -> None:
+        """Speak with a client as it can understand: all the words, or those of the original."""
+        plain = connection.encoding
+        if full == isinstance(plain.dialect, FullProtobufDialect):
+            return
+        other = self._full.get(plain)
+        if other is None:
+            other = Encoding(_FULL, plain.serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
+            self._full[plain], self._full[other] = other, plain
+        connection.encoding = other
 
     def _check(self, connection: Connection, command: ChatLogin) -> Verdict:
         """Whether the account, or the user of the app's own token, may log in; ``user`` says who it is."""
@@ -163,7 +186,7 @@ class Chats:
         To have the loop end them, as those of other dialects, would cost each more memory than all else here.
         """
         reader = connection.about
-        if isinstance(reader, ChatReader) and 0 < reader.ends <= time() // 60:
+        if isinstance(reader, CHAT_READERS) and 0 < reader.ends <= time() // 60:
             say(connection, errors.CLOSE_TOKEN_INVALID)
 
     # --- catching up ----------------------------------------------------------------------------------------
@@ -174,58 +197,55 @@ class Chats:
         Whoever cannot be answered is closed: it would be told what is new, and never ask for the rest.
         """
         assert isinstance(command, ChatSync)
-        self._deadlines.pop(connection, None)
+        self.grace.asked(connection)
         after = min(command.after, MAX_ID)
-        found: list[bytes] = []
+        dialect, found = connection.encoding.dialect, list[bytes]()
+        assert isinstance(dialect, ProtobufDialect)
+        full = isinstance(dialect, FullProtobufDialect)
         try:
-            while (last := self._page(connection, after, found)) is not None:
-                after = last
+            anew = full and self._recovery.must_begin_anew(connection, after)
+            place: int | None = after
+            while place is not None:
+                place = self._page(connection, dialect, place, command.limit or PAGE, anew, found)
         except StorageUnavailable as unavailable:
             log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
             say(connection, errors.CLOSE_INTERNAL_ERROR)
         reader = connection.about
-        if isinstance(reader, ChatReader) and not reader.live and connection.state == OPEN:
+        if isinstance(reader, CHAT_READERS) and not (reader.live or full) and connection.state == OPEN:
             # It is expected to ask for the rest; what is new is kept back meanwhile.
             reader.held = list(reader.held or ())
-            self._expect(connection)
-        return Reply(errors.REPLY_OK)
+            self.grace.expect(connection)
+        return _OK
 
-    def _page(self, connection: Connection, after: int, found: list[bytes]) -> int | None:
+    def _page(
+        self,
+        connection: Connection,
+        dialect: ProtobufDialect,
+        after: int,
+        limit: int,
+        anew: bool,
+        found: list[bytes],
+    ) -> int | None:
         """Add what stands behind a place to ``found``, and send that if it is a page, or all there is.
 
-        What this dialect has no word for is passed over. None: sent; else the place behind which to go on.
+        What the client has no word for is passed over. None: sent; else the place behind which to go on.
         """
         last: int | None = None
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal last
-            found.extend(each for message in messages if (each := as_message(message)) is not None)
-            if more and messages and len(found) < PAGE:
+            found.extend(each for message in messages if (each := dialect.shown(message)) is not None)
+            if more and messages and len(found) < limit:
                 last = messages[-1].id
                 return False
-            more = more or len(found) > PAGE
-            connection.send(page(found[:PAGE], more))
+            more = more or len(found) > limit
+            connection.send(dialect.page(found[:limit], more, anew))
             return not more
 
-        self._messaging.sync(connection, after, PAGE, answer)
+        self._messaging.sync(connection, after, limit, answer)
         return last
 
-    def _expect(self, connection: Connection) -> None:
-        """Give a session a moment to ask for what it has missed."""
-        deadline = self._deadlines[connection] = monotonic() + HOLD_SECONDS
-        self._expected.append((deadline, connection))
-        if len(self._expected) == 1:
-            gevent.spawn(self._release)
-
-    def _release(self) -> None:
-        """Greenlet: those who have not asked in time are told what is new; until nobody is expected."""
-        while self._expected:
-            deadline, connection = self._expected[0]
-            if (left := deadline - monotonic()) > 0:
-                gevent.sleep(left)
-                continue
-            self._expected.popleft()
-            if self._deadlines.get(connection) == deadline:
-                del self._deadlines[connection]
-                if isinstance(connection.about, ChatReader):
-                    self._messaging.release(connection)
+    def _release(self, connection: Connection) -> None:
+        """A session has not asked in time: it is told what is new."""
+        if isinstance(connection.about, CHAT_READERS):
+            self._messaging.release(connection)

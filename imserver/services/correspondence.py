@@ -28,6 +28,7 @@ from imserver.services.dispatch import Dispatcher, Rule
 from imserver.services.messaging import Log, Messaging, Result
 from imserver.services.readers import Reader, message_of
 from imserver.services.receipts import Receipts, ShownMarks
+from imserver.services.recovery import Recovery
 from imserver.services.sessions import Sessions
 from imserver.storage.log_contract import (
     INVALID,
@@ -40,8 +41,6 @@ from imserver.storage.log_contract import (
 )
 from imserver.transport.connection import Connection
 
-RECOVERED: Final = 200
-"""Most entries that a login with a cursor is given by itself; whoever missed more has to sync."""
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 _OK: Final = Reply(errors.REPLY_OK)
@@ -133,6 +132,7 @@ class Correspondence:
         self._messaging = messaging
         self._receipts = receipts
         self._kept = kept
+        self._recovery = Recovery(messaging, kept)
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands served."""
@@ -192,22 +192,12 @@ class Correspondence:
         if isinstance(connection.about, Reader):
             return _OK
 
-        def recover(messages: list[Message], more: bool) -> bool:
-            if more or anew:
-                answer(_MUST_SYNC)
-                return False
-            answer(_RECOVERED)
-            self._messaging.give(connection, messages)
-            return True
+        def told(recovered: bool, _begin_anew: bool) -> None:
+            answer(_RECOVERED if recovered else _MUST_SYNC)
 
         try:
-            self._messaging.follow(connection, Acknowledger() if command.acks else Reader(), live=False)
-            if not isinstance(connection.about, Reader):
-                return _MUST_SYNC
-            if isinstance(connection.about, Acknowledger):
-                connection.about.acked = connection.about.told = command.cursor
-            anew = self._must_begin_anew(connection, command.cursor)
-            self._messaging.sync(connection, command.cursor, RECOVERED, recover)
+            reader = Acknowledger() if command.acks else Reader()
+            self._recovery.resume(connection, reader, command.cursor, told)
         except StorageUnavailable:
             return _MUST_SYNC
         return None
@@ -217,7 +207,7 @@ class Correspondence:
         app, user = _who(connection)
         if not isinstance(connection.about, Reader):
             self._messaging.follow(connection, Reader(), live=False)
-        anew = self._must_begin_anew(connection, command.after)
+        anew = self._recovery.must_begin_anew(connection, command.after)
         # From here on it is told what is marked: so nothing falls in between.
         marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
         if not isinstance(connection.about, Reader):
@@ -231,15 +221,6 @@ class Correspondence:
 
         self._messaging.sync(connection, command.after, command.limit, give)
         return None
-
-    def _must_begin_anew(self, connection: Connection, cursor: int) -> bool:
-        """Whether something behind the cursor has expired, or it is none of this log."""
-        log, (app, _) = self._kept(), _who(connection)
-        if not cursor:
-            return False
-        if log is None or cursor < log.floor(app):
-            return True
-        return cursor > self._messaging.follower.position(app) and cursor > log.head(app)
 
     # --- being asked ----------------------------------------------------------------------------------------
 

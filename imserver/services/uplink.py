@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import gevent
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.model import ChatMessage, Command, Reply
-from imserver.protocol.protobuf import MAX_ID, ST_GROUP, ST_SINGLE, account, type_name, uplink_ack
+from imserver.protocol.protobuf import ProtobufDialect, uplink_ack
+from imserver.services.acks import Acknowledger
+from imserver.services.chat_drafts import code_of, draft_of
 from imserver.services.messaging import Messaging, Result
 from imserver.services.readers import Reader
 from imserver.services.sessions import say
-from imserver.storage.log_contract import INVALID, Appended, Draft, Rejected
+from imserver.storage.log_contract import Appended, Draft, Entry, Rejected
 from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
@@ -29,6 +36,23 @@ class ChatReader(Reader):
 
     last: tuple[int, int] = (0, 0)
     ends: int = 0
+
+
+class ChatAcknowledger(Acknowledger):
+    """The same of a session whose client acknowledges."""
+
+    last: tuple[int, int] = (0, 0)
+    ends: int = 0
+
+
+CHAT_READERS: Final = (ChatReader, ChatAcknowledger)
+
+
+class Finds(Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """Those of these entries that exist."""
 
 
 class _Line:
@@ -48,10 +72,11 @@ class _Line:
 
 class Uplink:
     """Owner of the messages that wait for earlier ones of their connection, and of the numbers in
-    :class:`ChatReader`."""
+    :class:`ChatReader`. ``kept`` gives the log, or None while nothing was ever stored."""
 
-    def __init__(self, messaging: Messaging) -> None:
+    def __init__(self, messaging: Messaging, kept: Callable[[], Finds | None]) -> None:
         self._messaging = messaging
+        self._kept = kept
         self._lines: dict[Connection, _Line] = {}
 
     @property
@@ -71,7 +96,7 @@ class Uplink:
         """
         assert isinstance(command, ChatMessage)
         reader = connection.about
-        if not isinstance(reader, ChatReader):
+        if not isinstance(reader, CHAT_READERS):
             return Reply(errors.REPLY_NOT_LOGGED_IN)
         line = self._lines.get(connection)
         number, seq = reader.last
@@ -94,18 +119,50 @@ class Uplink:
             self._store(connection, line)
 
     def _store(self, connection: Connection, line: _Line) -> None:
-        """Hand over what waits; what is refused for what it is only uses up its number."""
+        """Hand over what waits. Never switches."""
+        messages, line.messages = line.messages, deque()
+        line.storing = len(messages)
+        abouts = [each.about for each in messages if each.kind]
+        if abouts:
+            gevent.spawn(self._look_up, connection, line, messages, abouts)
+        else:
+            self._hand_over(connection, line, messages, {})
+
+    def _look_up(
+        self, connection: Connection, line: _Line, messages: deque[ChatMessage], abouts: list[int]
+    ) -> None:
+        """Greenlet: hand over what waits, when it is known what the recalls and edits among it are about."""
+        app = connection.app
+        found: dict[int, Entry] | None = None
+        try:
+            kept = self._kept()
+            assert app is not None
+            found = {} if kept is None else {each.id: each for each in kept.entries(app, abouts)}
+        except StorageUnavailable:
+            pass
+        except Exception:
+            log.exception("looking up what was recalled or edited failed")
+        if self._lines.get(connection) is line:
+            self._hand_over(connection, line, messages, found)
+
+    def _hand_over(
+        self,
+        connection: Connection,
+        line: _Line,
+        messages: deque[ChatMessage],
+        found: dict[int, Entry] | None,
+    ) -> None:
+        """``found``: what they are about; None: that cannot be looked up. What is refused for what it is only
+        uses up its number."""
         app, user = connection.app, connection.user
         assert app is not None
         assert user is not None
-        messages, line.messages = line.messages, deque()
-        line.storing = len(messages)
         for command in messages:
-            draft = _draft(user, command)
-            if draft is None:
-                self._stored(connection, line, command, Rejected(INVALID))
+            made = draft_of(user, command, found)
+            if isinstance(made, Draft):
+                self._messaging.send(app, made, self._done(connection, line, command), connection)
             else:
-                self._messaging.send(app, draft, self._done(connection, line, command), connection)
+                self._stored(connection, line, command, made)
 
     def _done(self, connection: Connection, line: _Line, command: ChatMessage) -> Callable[[Result], None]:
         return lambda result: self._stored(connection, line, command, result)
@@ -113,7 +170,7 @@ class Uplink:
     def _stored(self, connection: Connection, line: _Line, command: ChatMessage, result: Result) -> None:
         """What became of a message. Never switches."""
         reader, number = connection.about, command.number
-        if self._lines.get(connection) is not line or not isinstance(reader, ChatReader):
+        if self._lines.get(connection) is not line or not isinstance(reader, CHAT_READERS):
             return
         line.storing -= 1
         line.size -= len(command.content)
@@ -125,10 +182,12 @@ class Uplink:
                 reader.last = (number, seq)
             if seq:
                 connection.send(uplink_ack(number, seq))
+            elif isinstance(result, Rejected):
+                _refuse(connection, number, result)
         if not line.storing:
             self._go_on(connection, line, reader)
 
-    def _go_on(self, connection: Connection, line: _Line, reader: ChatReader) -> None:
+    def _go_on(self, connection: Connection, line: _Line, reader: ChatReader | ChatAcknowledger) -> None:
         """All that was handed over is settled."""
         if line.messages and not line.failed:
             self._store(connection, line)
@@ -140,23 +199,10 @@ class Uplink:
             say(connection, errors.CLOSE_INTERNAL_ERROR)
 
 
-def _draft(user: str, command: ChatMessage) -> Draft | None:
-    """What is to be stored; None for what nobody may send."""
-    sender, receiver = command.sender, command.receiver
-    if not sender or sender != account(user) or not 0 < receiver <= MAX_ID:
-        return None
-    if command.session_type == ST_GROUP:
-        to_user, conversation = "", receiver
-    elif command.session_type == ST_SINGLE and receiver != sender:
-        to_user, conversation = str(receiver), 0
-    else:
-        return None
-    return Draft(
-        sender=user,
-        type=type_name(command.type),
-        body=command.content,
-        client_msg_id=command.client_msg_id,
-        time_ms=command.sent_ms,
-        to_user=to_user,
-        conversation=conversation,
-    )
+def _refuse(connection: Connection, number: int, why: Rejected) -> None:
+    """Say that a message is refused, where its client knows a word for that."""
+    dialect = connection.encoding.dialect
+    assert isinstance(dialect, ProtobufDialect)
+    told = dialect.refused(code_of(why), number)
+    if told is not None:
+        connection.send(told)

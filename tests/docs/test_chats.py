@@ -5,13 +5,18 @@ from contextlib import ExitStack
 
 import pytest
 
-from imserver.protocol.protobuf import COMMANDS, MESSAGE_TYPES
-from imserver.services.chats import HOLD_SECONDS, PAGE
+from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE
+from imserver.protocol.protobuf import COMMANDS, CT_SYNC, MESSAGE_TYPES
+from imserver.protocol.protobuf_asks import CT_SIGNAL, FULL_COMMANDS
+from imserver.protocol.protobuf_full import KINDS, SIGNALS
+from imserver.services.chats import PAGE
+from imserver.services.grace import HOLD_SECONDS
+from imserver.services.recovery import RECOVERED
 from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register
-from tests.integration.protobuf import Chatter, login
+from tests.integration.protobuf import LOGIN, Chatter, field, sent
 from tests.integration.raw import BINARY
 from tests.support import ROOT
 
@@ -26,7 +31,8 @@ def bytes_of(words: str) -> bytes:
 
 @pytest.mark.parametrize("block", TRANSCRIPTS, ids=str)
 def test_a_transcript_of_chats_is_what_goes_over_the_wire(block: Block, start_server: StartServer) -> None:
-    """``ann → login`` registers her, connects and shows her token; the rest is bytes."""
+    """``ann → login`` registers her, connects and shows her token, with the fields behind it; the rest is
+    bytes."""
     server = start_server()
     chatters: dict[str, Chatter] = {}
     with ExitStack() as stack:
@@ -34,9 +40,10 @@ def test_a_transcript_of_chats_is_what_goes_over_the_wire(block: Block, start_se
             named = _LINE.fullmatch(line)
             assert named, f"{block}: {line}"
             name, way, words = named.groups()
-            if words == "login":
+            if words.startswith("login"):
                 chatters[name] = stack.enter_context(Chatter(server.ws)).begin()
-                chatters[name].tell(login(register(server.http)[1]))
+                token = field(1, register(server.http)[1].encode())
+                chatters[name].tell(sent(LOGIN, token + bytes_of(words.removeprefix("login"))))
             elif way == "→":
                 chatters[name].tell(bytes_of(words))
             else:
@@ -55,6 +62,23 @@ def test_the_kinds_of_frames_are_those_of_the_code() -> None:
     assert [(int(row["CmdType"]), row["name"]) for row in rows] == [
         (number, name) for number, (name, _) in COMMANDS.items()
     ]
+
+
+def test_the_kinds_of_what_more_may_be_asked_are_those_of_the_code() -> None:
+    rows = table_with(PROTOCOL, "CmdType", "request", "answer")
+    named = [re.fullmatch(r"(\d+) \[?(\w+).*", row["CmdType"]) for row in rows]
+    told = [(int(each[1]), each[2]) for each in named if each]
+    asked = [(number, name) for number, (name, _) in FULL_COMMANDS.items() if number > CT_SYNC]
+    assert told == [*asked, (CT_SIGNAL, "signal")]
+
+
+def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:
+    text = PROTOCOL.read_text(encoding="utf-8").partition("### More for clients")[2]
+    for number, name in [*enumerate(KINDS), *enumerate(SIGNALS, 1)]:
+        assert re.search(rf"\b{number} {name}\b", text), name
+    assert f"at most {RECOVERED} entries" in text
+    assert f"{MAX_HIDDEN:,}" in text
+    assert f"(at most {MAX_PAGE})" in text
 
 
 def test_types_and_limits_are_those_of_the_code() -> None:

@@ -10,7 +10,8 @@ from tests.support import Address
 from .raw import BINARY, CLOSE, PATIENCE_SECONDS, PING, PONG, Frame, Raw, frame
 
 LOGIN, HEARTBEAT, MESSAGE, ACK, SYNC = 1, 2, 3, 4, 5
-UP, LOGGED_IN = 1, 3
+READ, RECEIVED, TYPING, HIDE, HISTORY, CONVERSATIONS, RECEIPTS, MARKS, SEARCH, SIGNAL = range(6, 16)
+UP, PUSH, LOGGED_IN, REFUSED = 1, 2, 3, 4
 SINGLE, GROUP = 1, 2
 
 
@@ -28,6 +29,11 @@ class Said(NamedTuple):
     @property
     def text(self) -> str:
         return self.content.decode()
+
+
+FURTHER = ("kind", "about", "conversation", "conversation_seq", "client_msg_id", "meta", "sender_name", "to")
+"""Fields of a message that clients with a cursor know, from the eighth on."""
+KINDS = ("message", "recall", "edit", "group", "join", "leave")
 
 
 class Output(NamedTuple):
@@ -98,13 +104,18 @@ def sent(kind: int, data: bytes = b"") -> bytes:
     return field(1, kind) + field(2, data)
 
 
-def login(token: str, device: str = "") -> bytes:
-    return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()))
+def login(token: str, device: str = "", cursor: int | None = None, acks: bool = False) -> bytes:
+    """``cursor``: the client takes part in all that is stored, and has everything up to this."""
+    where = b"" if cursor is None else b"\x18" + varint(cursor)
+    return sent(LOGIN, field(1, token.encode()) + field(2, device.encode()) + where + field(4, int(acks)))
 
 
-def message(number: int, said: Said, client_msg_id: str = "") -> bytes:
+def message(number: int, said: Said, client_msg_id: str = "", **more: int | str) -> bytes:
+    """``more``: fields of :data:`FURTHER`."""
     values: tuple[Any, ...] = said
     data = b"".join(field(place, value) for place, value in enumerate(values, 1))
+    for name, value in more.items():
+        data += field(FURTHER.index(name) + 8, value.encode() if isinstance(value, str) else value)
     up = field(1, data) + field(2, number) + field(3, client_msg_id.encode())
     return sent(MESSAGE, up)
 
@@ -129,6 +140,13 @@ def said(data: bytes) -> Said:
     return Said(*(row.get(place, default) for place, default in enumerate(Said(), 1)))
 
 
+def further(data: bytes) -> dict[str, Any]:
+    """What a message has beyond the fields of the original; its kind by name."""
+    row = one(data)
+    found = {name: row[place] for place, name in enumerate(FURTHER, 8) if place in row}
+    return {**found, "kind": KINDS[found.get("kind", 0)]}
+
+
 def pushed(output: Output) -> Said:
     """The message of a push."""
     assert (output.kind, output.code, output.text) == (MESSAGE, 200, "Success")
@@ -143,6 +161,22 @@ def acked(output: Output) -> tuple[int, int]:
     row = one(output.data)
     assert row[1] == UP
     return row[2], row[3]
+
+
+def refused(output: Output) -> tuple[int, int, int]:
+    """Code, kind of what is refused, and its number."""
+    assert output.kind == ACK
+    row = one(output.data)
+    assert row[1] == REFUSED
+    return output.code, row[6], row.get(2, 0)
+
+
+def recovered(output: Output) -> tuple[bool, bool]:
+    """What a login with a cursor is answered: whether all comes, and whether to begin anew."""
+    assert (output.kind, output.code) == (ACK, 200)
+    row = one(output.data)
+    assert row[1] == LOGGED_IN
+    return row.get(4) == 1, row.get(5) == 1
 
 
 def synced(output: Output) -> tuple[list[Said], bool]:
@@ -191,6 +225,18 @@ class Chatter(Raw):
         self.tell(login(token, device))
         assert self.output() == Output(ACK, 200, "Success", b"\x08\x03")
 
+    def resume(self, token: str, cursor: int = 0, device: str = "", acks: bool = False) -> tuple[bool, bool]:
+        """Log in with a cursor: whether what was missed comes, and whether to begin anew."""
+        self.tell(login(token, device, cursor, acks))
+        return recovered(self.output())
+
+    def asked(self, kind: int, data: bytes = b"") -> list[tuple[int, Any]]:
+        """The fields of the answer to a question."""
+        self.tell(sent(kind, data))
+        found = self.output()
+        assert (found.kind, found.code) == (kind, 200), found
+        return fields(found.data)
+
     def catch_up(self, after: int = 0) -> list[Said]:
         """All messages behind a place; from then on pushes come at once."""
         found: list[Said] = []
@@ -226,6 +272,15 @@ def visiting(address: Address, path: str = "/ws") -> Iterator[Chatter]:
     """A client that has not logged in."""
     with Chatter(address) as one:
         yield one.begin(path)
+
+
+@contextmanager
+def resuming(address: Address, account: tuple[str, str], cursor: int = 0, **more: Any) -> Iterator[Chatter]:
+    """A client that has logged in with a cursor behind which all comes by itself."""
+    with visiting(address) as one:
+        one.id = int(account[0])
+        assert one.resume(account[1], cursor, **more) == (True, False)
+        yield one
 
 
 @contextmanager

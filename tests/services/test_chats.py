@@ -9,7 +9,9 @@ from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services import chats as module
 from imserver.services.chats import PAGE, Chats
+from imserver.services.grace import HOLD_SECONDS
 from imserver.services.messaging import Result
+from imserver.services.recovery import Recovery
 from imserver.services.tokens import BadToken
 from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
 from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
@@ -87,7 +89,11 @@ class Chatter:
         self.tell(protobuf.message(number, Said(GROUP, to, self.id, 1, text.encode(), time=7)))
 
     def acks(self) -> list[tuple[int, int]]:
-        return [acked(each) for each in self.outputs() if each.kind == protobuf.ACK and len(each.data) > 2]
+        return [
+            acked(each)
+            for each in self.outputs()
+            if each.kind == protobuf.ACK and each.data.startswith(b"\x08\x01")
+        ]
 
     def pushes(self) -> list[Said]:
         return [pushed(each) for each in self.outputs() if each.kind == protobuf.MESSAGE]
@@ -100,7 +106,7 @@ class Chatter:
                 found.append(pushed(each).seq)
             elif each.kind == protobuf.SYNC:
                 found += [said.seq for said in synced(each)[0]]
-            elif len(each.data) > 2:
+            elif each.kind == protobuf.ACK and each.data.startswith(b"\x08\x01"):
                 found.append(acked(each)[1])
         return found
 
@@ -113,8 +119,9 @@ class World(Node):
         super().__init__(shelf, policies=policies, by_traffic={"protobuf": 600})
         self.door = Door()
         self.unavailable = False
-        self.uplink = Uplink(self.messaging)
-        self.chats = Chats(self.sessions, self.door, self.messaging, self.uplink, self._holder)
+        self.uplink = Uplink(self.messaging, lambda: self.log)
+        self.recovery = Recovery(self.messaging, lambda: self.log)
+        self.chats = Chats(self.sessions, self.door, self.messaging, self.recovery, self.uplink, self._holder)
         self.chats.add_to(self.dispatcher)
 
     def _holder(self, token: str) -> tuple[str, int]:
@@ -529,8 +536,7 @@ def test_whoever_does_not_sync_is_told_what_is_new_in_a_moment(world: World) -> 
     ann.single(1, 267, "mine")
     until(lambda: ann.acks())
     assert ann.stream() == [4, 5]
-    until(lambda: not world.chats._expected)
-    assert not world.chats._deadlines
+    until(lambda: world.chats.grace.idle)
 
 
 def test_whoever_stops_in_the_middle_is_told_what_is_new_in_a_moment(world: World) -> None:
@@ -630,4 +636,4 @@ def test_sessions_that_end_in_one_minute_share_its_number(world: World) -> None:
 
 
 def test_the_moment_for_a_sync_is_short() -> None:
-    assert 0.1 <= module.HOLD_SECONDS <= 0.5
+    assert 0.1 <= HOLD_SECONDS <= 0.5

@@ -8,8 +8,8 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services import correspondence, intake
 from imserver.services import follower as following
+from imserver.services import intake, recovery
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import until
@@ -209,7 +209,7 @@ def test_a_login_with_a_cursor_is_given_exactly_what_was_missed() -> None:
 
 
 def test_who_missed_too_much_must_sync_and_is_told_nothing_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(correspondence, "RECOVERED", 5)
+    monkeypatch.setattr(recovery, "RECOVERED", 5)
     with Node() as node:
         ann = node.speaker("ann", 0)
         for number in range(12):

@@ -1,0 +1,61 @@
+"""Grace: sessions whose clients do not say at login where they stand are given a moment to ask.
+
+A client's cursor is the greatest id that it has seen: what is told before it has asked would hide what it
+missed. Whoever does not ask is told what is new.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from time import monotonic
+from typing import Final
+
+import gevent
+
+from imserver.transport.connection import Connection
+
+HOLD_SECONDS: Final = 0.25
+"""How long a client has to ask for what it missed before it is told what is new."""
+_TOGETHER_SECONDS: Final = 0.025
+"""Those who come within this time are let go together."""
+
+
+class Grace:
+    """Owner of who is still expected to ask. ``release`` lets a connection go; it must not switch."""
+
+    def __init__(self, release: Callable[[Connection], object]) -> None:
+        self._release = release
+        self._expected: deque[tuple[float, set[Connection]]] = deque()
+        """Until when, and who; those who came last are last."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody is expected."""
+        return not self._expected
+
+    def expect(self, connection: Connection) -> None:
+        """Give a session its moment. Never switches."""
+        deadline = monotonic() + HOLD_SECONDS
+        if self._expected and deadline < self._expected[-1][0] + _TOGETHER_SECONDS:
+            self._expected[-1][1].add(connection)
+            return
+        self._expected.append((deadline, {connection}))
+        if len(self._expected) == 1:
+            gevent.spawn(self._let_go)
+
+    def asked(self, connection: Connection) -> None:
+        """A session has asked, or is over. Never switches."""
+        for _, some in self._expected:
+            some.discard(connection)
+
+    def _let_go(self) -> None:
+        """Greenlet: release those who have not asked in time; until nobody is expected."""
+        while self._expected:
+            # Those who joined last have their whole time, too.
+            left = self._expected[0][0] + _TOGETHER_SECONDS - monotonic()
+            if left > 0:
+                gevent.sleep(left)
+                continue
+            for connection in self._expected.popleft()[1]:
+                self._release(connection)

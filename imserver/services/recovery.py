@@ -1,0 +1,71 @@
+"""Recovery: a client that comes back with a cursor is given what it missed, or told that it has to ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from imserver.model import Message
+from imserver.services.acks import Acknowledger
+from imserver.services.messaging import Messaging
+from imserver.services.readers import Reader
+from imserver.transport.connection import Connection
+
+RECOVERED: Final = 200
+"""Most entries that a login with a cursor is given by itself; whoever missed more has to sync."""
+
+Told = Callable[[bool, bool], None]
+"""(recovered, begin anew): says which it is, right before what was missed. Must not switch."""
+
+
+class Ends(Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def head(self, app: str) -> int:
+        """The greatest id."""
+
+    def floor(self, app: str) -> int:
+        """What has an id up to this one has expired."""
+
+
+class Recovery:
+    """Has sessions resume where they were. ``kept`` gives the log, or None while nothing was ever stored."""
+
+    def __init__(self, messaging: Messaging, kept: Callable[[], Ends | None]) -> None:
+        self._messaging = messaging
+        self._kept = kept
+
+    def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
+        """Whether something behind the cursor has expired, or it is none of this log. Switches; raises
+        StorageUnavailable."""
+        log, app = self._kept(), connection.app
+        assert app is not None
+        if not cursor:
+            return False
+        if log is None or cursor < log.floor(app):
+            return True
+        return cursor > self._messaging.follower.position(app) and cursor > log.head(app)
+
+    def resume(self, connection: Connection, reader: Reader, cursor: int, told: Told) -> None:
+        """Have a session that has just begun follow, from its cursor on: ``reader`` becomes its ``about``.
+
+        ``told`` is called once. Recovered: what was missed comes right behind, and then what is new. Else the
+        session is told nothing before it has asked for all of it. It may switch, and raises
+        StorageUnavailable: then ``told`` was not called.
+        """
+        self._messaging.follow(connection, reader, live=False)
+        if connection.about is not reader:
+            told(False, False)
+            return
+        if isinstance(reader, Acknowledger):
+            reader.acked = reader.told = cursor
+        anew = self.must_begin_anew(connection, cursor)
+
+        def recover(messages: list[Message], more: bool) -> bool:
+            whole = not (more or anew) and connection.about is reader
+            told(whole, anew)
+            if whole:
+                self._messaging.give(connection, messages)
+            return whole
+
+        self._messaging.sync(connection, cursor, RECOVERED, recover)

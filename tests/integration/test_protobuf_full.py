@@ -1,0 +1,192 @@
+"""Clients of the protobuf dialect that log in with a cursor: on both doors, and on two nodes."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from tests.support import Address, Server
+
+from .clusters import Nodes, nodes_of
+from .gochat import form, register
+from .protobuf import (
+    CONVERSATIONS,
+    HIDE,
+    HISTORY,
+    MARKS,
+    MESSAGE,
+    READ,
+    RECEIPTS,
+    RECEIVED,
+    SEARCH,
+    SIGNAL,
+    TYPING,
+    Chatter,
+    Said,
+    acked,
+    chatting,
+    field,
+    further,
+    message,
+    one,
+    pushed,
+    refused,
+    resuming,
+    said,
+    sent,
+)
+from .setting import Launch
+
+Places = tuple[Address, Address]
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, door: str) -> Server:
+    return launch(door, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as two:
+        yield two
+
+
+@pytest.fixture(params=["lone", "cluster"])
+def places(request: pytest.FixtureRequest) -> tuple[Address, Places]:
+    """Where accounts are made, and where two clients connect: to one node, or to two."""
+    if request.param == "lone":
+        server: Server = request.getfixturevalue("server")
+        return server.http, (server.ws, server.http)
+    nodes: Nodes = request.getfixturevalue("nodes")
+    return nodes.http[0], (nodes.ws[0], nodes.ws[1])
+
+
+@pytest.fixture
+def two(places: tuple[Address, Places]) -> Iterator[tuple[Chatter, Chatter]]:
+    """Two who have logged in with a cursor."""
+    http, (here, there) = places
+    with ExitStack() as stack:
+        yield (
+            stack.enter_context(resuming(here, register(http))),
+            stack.enter_context(resuming(there, register(http))),
+        )
+
+
+def entry(chatter: Chatter) -> bytes:
+    """The message of the next push."""
+    output = chatter.output()
+    assert output.kind == MESSAGE
+    row = one(output.data)
+    assert isinstance(row[1], bytes)
+    return row[1]
+
+
+def signalled(chatter: Chatter) -> dict[int, object]:
+    """The fields of the next signal."""
+    output = chatter.output()
+    assert output.kind == SIGNAL
+    return one(output.data)
+
+
+def test_what_was_missed_comes_by_itself_in_order_and_the_rest_behind_it(
+    places: tuple[Address, Places],
+) -> None:
+    http, (here, there) = places
+    ann, bob = register(http), register(http)
+    with resuming(here, ann) as one_:
+        for number in range(1, 121):
+            one_.single(number, int(bob[0]), f"t{number}")
+        seqs = [acked(one_.output())[1] for _ in range(120)]
+        with resuming(there, bob, seqs[19]) as two_:
+            assert [pushed(two_.output()).seq for _ in range(100)] == seqs[20:]
+            one_.single(121, two_.id, "new")
+            assert pushed(two_.output()).text == "new"
+            two_.silent()
+
+
+def test_edits_and_recalls_are_told_and_others_messages_are_refused(two: tuple[Chatter, Chatter]) -> None:
+    ann, bob = two
+    ann.single(1, bob.id, "hallo")
+    place = acked(ann.output())[1]
+    assert further(entry(bob))["kind"] == "message"
+    ann.tell(message(2, Said(sender=ann.id, type=1, content=b"hello"), kind=2, about=place))
+    ann.tell(message(3, Said(sender=ann.id), kind=1, about=place))
+    assert [acked(ann.output())[0] for _ in range(2)] == [2, 3]
+    edit, recall = entry(bob), entry(bob)
+    assert (further(edit)["kind"], further(edit)["about"], said(edit).text) == ("edit", place, "hello")
+    assert (further(recall)["kind"], further(recall)["about"]) == ("recall", place)
+    assert [further(each)["conversation_seq"] for each in (edit, recall)] == [2, 3]
+    bob.tell(message(1, Said(sender=bob.id), kind=1, about=place))
+    assert refused(bob.output()) == (1003, MESSAGE, 1)
+
+
+def test_who_reads_receives_and_types_is_told_to_the_other(two: tuple[Chatter, Chatter]) -> None:
+    ann, bob = two
+    ann.single(1, bob.id, "hi")
+    place = acked(ann.output())[1]
+    conversation = further(entry(bob))["conversation"]
+    where = field(1, conversation) + field(2, place)
+    assert bob.asked(RECEIVED, where) == []
+    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 6: place}
+    assert bob.asked(READ, where) == []
+    assert signalled(ann) == {1: 2, 2: bob.id, 4: conversation, 5: place}
+    assert bob.asked(TYPING, field(1, ann.id)) == []
+    assert signalled(ann) == {1: 1, 2: bob.id, 3: ann.id}
+    assert ann.asked(RECEIPTS, field(1, conversation)) == [
+        (1, field(1, bob.id) + field(2, place) + field(3, place))
+    ]
+    (version, *marks) = ann.asked(MARKS)
+    assert version[0] == 1
+    assert (4, field(1, bob.id) + field(2, place) + field(3, place) + field(4, conversation)) in marks
+
+
+def test_conversations_and_their_history_are_listed_searched_and_hidden(two: tuple[Chatter, Chatter]) -> None:
+    ann, bob = two
+    for number, text in enumerate(("red apples", "green pears", "red plums"), 1):
+        ann.single(number, bob.id, text)
+        acked(ann.output())
+        pushed(bob.output())
+    ((place, listed),) = bob.asked(CONVERSATIONS)
+    row = one(listed)
+    assert (place, row[2], row[3], row[6], said(row[8]).text) == (1, 1, 3, ann.id, "red plums")
+    found = bob.asked(HISTORY, field(1, row[1]) + field(3, 2))
+    assert [said(data).text for number, data in found if number == 1] == ["green pears", "red plums"]
+    assert found[-1] == (2, 1), "there is more"
+    red = bob.asked(SEARCH, field(1, b"red"))
+    assert {said(data).text for number, data in red if number == 1} == {"red apples", "red plums"}
+    last = said(row[8]).seq
+    assert bob.asked(HIDE, field(1, field(1, last)[1:])) == []
+    found = bob.asked(HISTORY, field(1, row[1]))
+    assert [said(data).text for number, data in found] == ["red apples", "green pears"]
+
+
+def test_what_happens_in_a_group_is_told(places: tuple[Address, Places]) -> None:
+    http, (here, there) = places
+    ann, bob = register(http), register(http)
+    with resuming(here, ann) as one_, resuming(there, bob) as two_, chatting(there, bob, "old") as old:
+        answer = form(http, "/group/create", {"name": "us", "ids": [bob[0]]}, ann[1]).json
+        group = int(answer["data"]["id"])
+        for each in (one_, two_):
+            made = entry(each)
+            assert (further(made)["kind"], said(made).receiver, said(made).session) == ("group", group, 2)
+        one_.group(1, group, "hello")
+        acked(one_.output())
+        assert pushed(two_.output()) == pushed(old.output())
+        old.silent()
+
+
+def test_a_group_is_refused_to_who_is_no_member_and_the_number_is_used_up(
+    two: tuple[Chatter, Chatter],
+) -> None:
+    ann, bob = two
+    ann.group(1, 999_999, "let me in")
+    assert refused(ann.output())[1:] == (MESSAGE, 1)
+    ann.single(2, bob.id, "then to you")
+    assert acked(ann.output())[0] == 2
+
+
+def test_a_question_that_cannot_be_answered_is_refused_by_its_kind(two: tuple[Chatter, Chatter]) -> None:
+    ann, _ = two
+    ann.tell(sent(READ, field(1, 999_999) + field(2, 1)))
+    found = ann.output()
+    assert (found.kind, found.code, found.data) == (READ, 1005, b"")

@@ -1,0 +1,250 @@
+"""The words of clients with a cursor, byte by byte: what they ask, what they are answered and told."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from imserver import errors
+from imserver.model import (
+    Ack,
+    AskMarks,
+    AskReceipts,
+    BadFrame,
+    ChatSync,
+    Command,
+    Conversations,
+    Event,
+    Hide,
+    History,
+    Message,
+    Read,
+    Received,
+    Reply,
+    Request,
+    Search,
+    Signal,
+    Typing,
+)
+from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, shown
+from imserver.protocol.protobuf import MAX_ID, ProtobufDialect, as_message
+from imserver.protocol.protobuf_asks import FULL_COMMANDS, MAX_TEXT_BYTES
+from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered, as_full_message
+from imserver.services.correspondence import Conversation, ConversationPage, Page
+from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from tests.integration import protobuf
+from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint
+
+full, old = FullProtobufDialect(), ProtobufDialect()
+packed = b"".join
+
+ASKED: list[tuple[bytes, Command]] = [
+    (sent(protobuf.ACK, b"\x08\x02\x18\x07"), Ack(7)),
+    (sent(protobuf.SYNC, b"\x08\x09\x10\x02"), ChatSync(9, 2)),
+    (sent(protobuf.SYNC, b"\x08\x09"), ChatSync(9, 50)),
+    (sent(protobuf.READ, b"\x08\x05\x10\x09"), Read(5, 9)),
+    (sent(protobuf.RECEIVED, b"\x08\x05\x10\x09"), Received(5, 9)),
+    (sent(protobuf.TYPING, b"\x08\x8b\x02"), Typing("267")),
+    (sent(protobuf.TYPING, b"\x10\x05"), Typing("", 5)),
+    (sent(protobuf.HIDE, b"\x0a\x03\x01\x8b\x02"), Hide((1, 267))),
+    (sent(protobuf.HISTORY, b"\x08\x05"), History(5, 0, 50)),
+    (sent(protobuf.HISTORY, b"\x08\x05\x10\x09\x18\x64"), History(5, 9, 100)),
+    (sent(protobuf.CONVERSATIONS), Conversations(0, 50)),
+    (sent(protobuf.RECEIPTS, b"\x08\x05\x12\x03267\x18\x0a"), AskReceipts(5, "267", 10)),
+    (sent(protobuf.MARKS, b"\x08\x03"), AskMarks(3)),
+    (sent(protobuf.SEARCH, b"\x0a\x02hi\x10\x05\x18\x09\x20\x0a"), Search("hi", 5, 9, 10)),
+]
+DROPPED = [
+    sent(protobuf.ACK, b"\x08\x01\x18\x07"),
+    sent(protobuf.READ, b"\x08\x05"),
+    sent(protobuf.READ, b"\x10\x05"),
+    sent(protobuf.RECEIVED),
+    sent(protobuf.TYPING),
+    sent(protobuf.TYPING, b"\x08\x05\x10\x05"),
+    sent(protobuf.TYPING, b"\x08" + varint(2**63)),
+    sent(protobuf.HIDE),
+    sent(protobuf.HIDE, b"\x0a\x01\x00"),
+    sent(protobuf.HIDE, b"\x0a\x01\x80"),
+    sent(protobuf.HIDE, field(1, b"\x01" * (MAX_HIDDEN + 1))),
+    sent(protobuf.HISTORY),
+    sent(protobuf.RECEIPTS, b"\x12\x01x"),
+    sent(protobuf.RECEIPTS, b"\x08\x05\x12\x01\x00"),
+    sent(protobuf.SEARCH),
+    sent(protobuf.SEARCH, field(1, b"x" * (MAX_TEXT_BYTES + 1))),
+    sent(protobuf.SIGNAL, b"\x08\x01"),
+    sent(16),
+]
+
+
+# --- what clients ask ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("payload", "command"), ASKED, ids=lambda value: type(value).__name__)
+def test_what_is_asked_becomes_a_command(payload: bytes, command: Command) -> None:
+    assert full.decode(payload).command == command
+
+
+@pytest.mark.parametrize("payload", DROPPED, ids=bytes.hex)
+def test_what_says_too_little_or_too_much_is_dropped(payload: bytes) -> None:
+    with pytest.raises(BadFrame) as caught:
+        full.decode(payload)
+    assert caught.value.reply is None
+
+
+@pytest.mark.parametrize("kind", [4, *range(6, 17)])
+def test_clients_of_the_original_cannot_ask_any_of_it(kind: int) -> None:
+    payload = next((each for each, _ in ASKED if each.startswith(b"\x08%c" % kind)), sent(kind))
+    with pytest.raises(BadFrame):
+        old.decode(payload)
+
+
+def test_a_page_is_never_longer_than_others_may_ask_for() -> None:
+    command = full.decode(sent(protobuf.HISTORY, b"\x08\x05\x18" + varint(2**40))).command
+    assert command == History(5, 0, MAX_PAGE)
+
+
+@given(data=st.binary(max_size=40), kind=st.sampled_from(sorted(FULL_COMMANDS)))
+def test_whatever_stands_in_a_frame_it_is_read_or_dropped(data: bytes, kind: int) -> None:
+    try:
+        request = full.decode(sent(kind, data))
+    except BadFrame:
+        return
+    assert request.command is not None
+
+
+# --- what they are answered ---------------------------------------------------------------------------------
+
+
+def answered(name: str, data: Any = None, code: int = errors.REPLY_OK) -> Output:
+    made = full.encode_reply(Request("", name, None), Reply(code, data))
+    assert made is not None
+    (found,) = outputs(made)
+    return found
+
+
+ENTRY = Message(9, 5, 2, "266", "267", "edit", "picture", b'{"url":"/p"}', "mine", 1700000000000, 8, b"{}")
+
+
+@pytest.mark.parametrize("name", ["read", "received", "typing", "hide"])
+def test_what_is_done_is_answered_by_its_own_kind(name: str) -> None:
+    kind = next(kind for kind, (each, _) in FULL_COMMANDS.items() if each == name)
+    assert answered(name) == Output(kind, 200, "Success", b"")
+    assert answered(name, code=errors.REPLY_NO_DATA) == Output(kind, 1005, "没有数据", b"")
+
+
+@pytest.mark.parametrize("name", ["history", "conversations", "receipts", "marks", "search"])
+def test_a_refusal_has_no_data(name: str) -> None:
+    found = answered(name, code=errors.REPLY_NOT_STORED)
+    assert (found.code, found.data) == (1008, b"")
+
+
+@pytest.mark.parametrize("name", ["message", "sync", "heartbeat", "ack"])
+def test_others_are_not_answered_by_a_reply(name: str) -> None:
+    for code in (errors.REPLY_OK, errors.REPLY_NOT_LOGGED_IN):
+        assert full.encode_reply(Request("", name, None), Reply(code)) is None
+
+
+@pytest.mark.parametrize(
+    ("data", "tail"),
+    [
+        (None, b""),
+        (Recovered(True), b"\x20\x01"),
+        (Recovered(False), b""),
+        (Recovered(False, True), b"\x28\x01"),
+    ],
+)
+def test_the_ack_of_a_login_says_what_was_missed(data: Any, tail: bytes) -> None:
+    assert answered("login", data) == Output(protobuf.ACK, 200, "Success", b"\x08\x03" + tail)
+
+
+def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_original() -> None:
+    assert answered("login", code=errors.REPLY_BAD_USER) == Output(
+        protobuf.ACK, 1002, "非法的用户Id", b"\x08\x04\x30\x01"
+    )
+
+
+@pytest.mark.parametrize(
+    ("type", "body"),
+    [
+        ("text", b"hi"),
+        ("text", b"\xff"),
+        ("picture", b'{"url": "/p"}'),
+        ("voice", b"\x00\xff"),
+        ("text", b""),
+    ],
+)
+def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
+    entry = Message(9, 5, 2, "266", "267", "message", type, body, time_ms=1)
+    for name in ("history", "search"):
+        found = protobuf.fields(answered(name, Page([shown(entry)], True)).data)
+        assert found == [(1, as_full_message(entry)), (2, 1)]
+
+
+def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
+    rows = [
+        Conversation(5, "user", 3, 8, "member", "267", "", shown(ENTRY)),
+        Conversation(6, "group", 0, 0, "owner", "", "us", None),
+    ]
+    (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
+    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: as_full_message(ENTRY)}
+    assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us"}
+
+
+def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
+    page = ReceiptPage([ShownReceipt("267", 8, 9), ShownReceipt("ann", 0, 1)], True)
+    (_, first), (_, second), more = protobuf.fields(answered("receipts", page).data)
+    assert (one(first), one(second)) == ({1: 267, 2: 8, 3: 9}, {3: 1, 5: b"ann"})
+    assert more == (2, 1)
+    marks = ShownMarks(12, [ShownRead(5, 8)], (3, 267), [ShownPeer("267", 7, 8, 5)])
+    version, read, hidden, peer = protobuf.fields(answered("marks", marks).data)
+    assert (version, hidden) == ((1, 12), (3, b"\x03\x8b\x02"))
+    assert (read[0], one(read[1])) == (2, {1: 5, 2: 8})
+    assert (peer[0], one(peer[1])) == (4, {1: 267, 2: 7, 3: 8, 4: 5})
+
+
+# --- what they are told -------------------------------------------------------------------------------------
+
+
+def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> None:
+    made = as_full_message(ENTRY)
+    assert protobuf.said(made) == Said(1, 267, 266, 2, b'{"url":"/p"}', 9, 1700000000000)
+    assert further(made) == {
+        "kind": "edit",
+        "about": 8,
+        "conversation": 5,
+        "conversation_seq": 2,
+        "client_msg_id": b"mine",
+        "meta": b"{}",
+    }
+    plain = Message(9, 5, 2, "266", "267", body=b"hi", time_ms=1)
+    begin = as_message(plain)
+    assert begin is not None
+    assert as_full_message(plain).startswith(begin)
+
+
+def test_users_who_are_no_accounts_are_named() -> None:
+    made = as_full_message(Message(9, 5, 2, "ann", "bob", body=b"hi"))
+    assert protobuf.said(made)._replace(type=0) == Said(1, 0, 0, 0, b"hi", 9)
+    assert (further(made)["sender_name"], further(made)["to"]) == (b"ann", b"bob")
+
+
+@pytest.mark.parametrize(
+    ("signal", "row"),
+    [
+        (Signal("typing", "266", "", to="267"), {1: 1, 2: 266, 3: 267}),
+        (Signal("typing", "ann", "", to="bob"), {1: 1, 8: b"ann", 9: b"bob"}),
+        (Signal("receipt", "266", "", conversation=5, read=9), {1: 2, 2: 266, 4: 5, 5: 9}),
+        (Signal("receipt", "266", "", conversation=5, received=9), {1: 2, 2: 266, 4: 5, 6: 9}),
+        (Signal("hidden", "266", "", ids=(1, MAX_ID)), {1: 3, 2: 266, 7: b"\x01" + varint(MAX_ID)}),
+    ],
+)
+def test_signals_are_told_to_those_who_know_the_word(signal: Signal, row: dict[int, Any]) -> None:
+    (found,) = outputs(full.encode_event(signal) or b"")
+    assert (found.kind, one(found.data)) == (protobuf.SIGNAL, row)
+    assert old.encode_event(signal) is None
+
+
+def test_other_events_are_told_as_ever() -> None:
+    for event in (Event("msg", "266", "hi", "7"), Event("enter", "266", "")):
+        assert full.encode_event(event) == old.encode_event(event)
