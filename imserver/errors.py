@@ -171,7 +171,7 @@ HTTP_TOO_MANY_TARGETS: Final = HttpProblem(
     400, "too_many_targets", "More targets, or commands, than limits.batch_targets.", False
 )
 HTTP_STORE_UNAVAILABLE: Final = HttpProblem(
-    400, "store_unavailable", "This server stores no messages; push without store.", False
+    400, "store_unavailable", "In apps of systems nothing is stored: a user there is a connection.", False
 )
 HTTP_UNAUTHORIZED: Final = HttpProblem(
     401, "unauthorized", "An API key with the right scope is required.", False

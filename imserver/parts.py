@@ -246,6 +246,7 @@ class Parts:
 
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
+        messaging.on_sent = self.webhooks.stored
         if self.cluster is not None:
             messaging.forward = self.cluster.tell_stored
             self.cluster.on_stored = messaging.heard
@@ -340,7 +341,12 @@ class Parts:
         return 0 if tenant is None else tenant.max_rooms
 
     def _make_streams(self) -> Streams:
-        events = Events(self, EventStreams(self.sessions, self.logins, self.rooms, self.connections))
+        events = Events(
+            self,
+            EventStreams(
+                self.sessions, self.logins, self.rooms, self.connections, self.messaging, self._kept
+            ),
+        )
         return Streams(
             self.carrier,
             self.gate,

@@ -27,6 +27,7 @@ from imserver.services.groups import Groups
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
 from imserver.services.logins import Logins
+from imserver.services.messaging import Messaging
 from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.publishing import Publishing
@@ -116,6 +117,8 @@ class Services(Protocol):
     def friends(self) -> Friends: ...
     @property
     def groups(self) -> Groups: ...
+    @property
+    def messaging(self) -> Messaging: ...
 
     def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
         """The data of ``/system/state``."""

@@ -23,6 +23,7 @@ from imserver.client.answers import (
     PushAnswer,
     PushResult,
     Session,
+    StoredAt,
     UserPage,
 )
 from imserver.client.api import Api
@@ -53,5 +54,6 @@ __all__ = [
     "Reply",
     "RequestRefused",
     "Session",
+    "StoredAt",
     "UserPage",
 ]

@@ -8,16 +8,27 @@ import msgspec
 from msgspec import Struct
 
 
+class StoredAt(Struct, frozen=True):
+    """Where a message is kept: its place in the log of the app, its conversation, its place there."""
+
+    id: int
+    conversation: int
+    seq: int
+
+
 class PushResult(Struct, frozen=True):
     """What became of one target.
 
     ``status``: ``"sent"``, ``"absent"`` (nobody was there), ``"held"`` (kept until a login, for
-    ``ttl_seconds`` at most), ``"repeated"`` (this id was accepted before), ``"failed"`` (try again) or
-    ``"partly"`` (a room or an app: one of the nodes cannot be reached).
+    ``ttl_seconds`` at most), ``"repeated"`` (this id was accepted before), ``"failed"`` (try again),
+    ``"partly"`` (a room or an app: one of the nodes cannot be reached), ``"stored"`` (at the place in
+    ``stored``) or ``"refused"`` (it cannot be stored, for this ``reason``).
     """
 
     target: dict[str, Any]
     status: str
+    stored: StoredAt | None = None
+    reason: str = ""
 
 
 class PushAnswer(Struct, frozen=True):

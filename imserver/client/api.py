@@ -124,12 +124,15 @@ class Api:
         id: str = "",
         ttl_seconds: int = 0,
         except_users: Sequence[str] = (),
+        group: str | None = None,
+        store: bool = False,
     ) -> PushAnswer:
         """Push ``text``, or ``data`` (any JSON) with a ``type`` of your own, to whom is named.
 
         Name a ``user`` (on one ``device``, if you like), ``users``, a ``connection``, a ``room``, ``all`` of
         the app, or ``targets`` of mixed kinds, each ``{"user": …}``, ``{"room": …}`` and so on. An absent
-        user's push is held for ``ttl_seconds``. ``id`` is shown to clients and accepted once.
+        user's push is held for ``ttl_seconds``. ``id`` is shown to clients and accepted once. With ``store``
+        it is kept in the log, for users and for a ``group``.
         """
         body = push_body(
             app,
@@ -147,6 +150,8 @@ class Api:
             id=id,
             ttl_seconds=ttl_seconds,
             except_users=except_users,
+            group=group,
+            store=store or None,
         )
         return msgspec.json.decode(self._send("push", body), type=PushAnswer)
 

@@ -1,7 +1,9 @@
 """The codec of event streams: events as ``text/event-stream`` (the HTML standard, section 9.2).
 
 A push or a notice is one event without a name, which a page's ``onmessage`` gets, its data one line of JSON
-(:mod:`imserver.protocol.event_json`). What the stream says of itself are events named ``ready`` and ``end``.
+(:mod:`imserver.protocol.event_json`). What is stored comes alike, and with an ``id``: a client that comes
+back says the last one, and is told what it missed. What the stream says of itself are events named ``ready``
+and ``end``.
 """
 
 from __future__ import annotations
@@ -11,7 +13,8 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.model import BadFrame, Event, Reply, Request
+from imserver.model import BadFrame, Event, Message, Reply, Request
+from imserver.protocol.cmd_stored import shown
 from imserver.protocol.event_json import to_json
 
 NAME: Final = "sse"
@@ -47,19 +50,32 @@ class SseDialect:
 
     def encode_event(self, event: Event) -> bytes | None:
         """The event as it stands in the stream."""
-        line = to_json(self.app, event)
-        if b"\n" in line or b"\r" in line:
-            # A payload as it was given, laid out for people: a line's end would end the event.
-            line = line.translate(_BLANKS)
-        return b"data: %b\n\n" % line
+        return b"data: %b\n\n" % _on_one_line(to_json(self.app, event))
+
+    def encode_message(self, message: Message) -> bytes:
+        """Something that is stored, as it stands in the stream: its id is what a client comes back with."""
+        entry = _encode(shown(message))
+        line = b'{"event":"message","app":%b,%b' % (_encode(self.app), entry[1:])
+        return b"id: %d\ndata: %b\n\n" % (message.id, _on_one_line(line))
 
     def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
         """Never asked: no event names its receiver."""
 
 
-def ready(about: dict[str, Any], retry_milliseconds: int) -> bytes:
-    """The first event: from now on the client is reachable. ``about`` is its data."""
-    return b"retry: %d\nevent: ready\ndata: %b\n\n" % (retry_milliseconds, _encode(about))
+def _on_one_line(line: bytes) -> bytes:
+    if b"\n" in line or b"\r" in line:
+        # A payload as it was given, laid out for people: a line's end would end the event.
+        return line.translate(_BLANKS)
+    return line
+
+
+def ready(about: dict[str, Any], retry_milliseconds: int, cursor: int | None = None) -> bytes:
+    """The first event: from now on the client is reachable. ``about`` is its data.
+
+    ``cursor``: what is stored behind this id is told; None: nothing of what is stored.
+    """
+    position = b"" if cursor is None else b"id: %d\n" % cursor
+    return b"retry: %d\n%bevent: ready\ndata: %b\n\n" % (retry_milliseconds, position, _encode(about))
 
 
 def end(code: int, reason: str) -> bytes:

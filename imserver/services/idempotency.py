@@ -28,7 +28,7 @@ CLAIM_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
 _ENTRY_BYTES: Final = 150
 _DIGEST_BYTES: Final = 8
-_ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD})
+_ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
 
 
 class IdReused(ImserverError):

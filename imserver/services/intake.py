@@ -72,6 +72,8 @@ class Intake:
         self._metrics = metrics
         self.forward: Forward = lambda app, first, last, entries: None
         """Tells the other nodes what was stored here. Must not switch."""
+        self.on_sent: Callable[[str, Entry], None] = lambda app, entry: None
+        """Told of each entry that a client has sent, once. Must not switch."""
         self._lines: dict[str, _Line] = {}
         follower.storing = self._senders
 
@@ -138,6 +140,8 @@ class Intake:
         line.storing = []
         for (_, connection, done), result in zip(batch, results, strict=True):
             self._count(result)
+            if connection is not None and isinstance(result, Appended) and not result.repeated:
+                self.on_sent(app, result.entry)
             if isinstance(result, Appended) and result.entry.id > self._follower.position(app):
                 self._telling.acknowledge(app, connection, done, result)
                 if result.repeated:

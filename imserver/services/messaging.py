@@ -18,6 +18,7 @@ from imserver.services.follower import Follower, Reads
 from imserver.services.following import Following, Pages
 from imserver.services.intake import Appends, Intake
 from imserver.services.telling import Result, Telling
+from imserver.storage.log_contract import Entry
 from imserver.transport.connection import Connection
 
 __all__ = ["Log", "Messaging", "Result"]
@@ -70,6 +71,15 @@ class Messaging:
     @forward.setter
     def forward(self, forward: intake.Forward) -> None:
         self._intake.forward = forward
+
+    @property
+    def on_sent(self) -> Callable[[str, Entry], None]:
+        """Told of each entry that a client has sent, once. Must not switch."""
+        return self._intake.on_sent
+
+    @on_sent.setter
+    def on_sent(self, on_sent: Callable[[str, Entry], None]) -> None:
+        self._intake.on_sent = on_sent
 
     def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
         """See :meth:`.following.Following.tell_again`."""

@@ -15,22 +15,26 @@ SYSTEM_PREFIX: Final = "system:"
 """Apps of the client dialect: a user there is a connection, and its name the connection's id."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
+GroupName = Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$", description="A group, by its id.")]
 
 
 class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """Whom a push is for: a ``user`` (on one ``device`` if it is named), a ``connection`` by its id, a
-    ``room``, or ``all`` users of the app."""
+    ``room``, ``all`` users of the app, or, if it is stored, a ``group``."""
 
     user: Name | UnsetType = UNSET
     device: Annotated[str, Meta(max_length=512)] | UnsetType = UNSET
     connection: Name | UnsetType = UNSET
     room: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
     all: bool = False
 
     def __post_init__(self) -> None:
-        kinds = (self.user, self.connection, self.room)
+        kinds = (self.user, self.connection, self.room, self.group)
         if sum(kind is not UNSET for kind in kinds) + self.all != 1:
-            raise ValueError("A target has one of `user`, `connection`, `room`, and `all` that is true")
+            raise ValueError(
+                "A target has one of `user`, `connection`, `room`, `group`, and `all` that is true"
+            )
         if self.device is not UNSET and self.user is UNSET:
             raise ValueError("`device` goes with `user`")
 

@@ -34,6 +34,8 @@ class Outcome(IntEnum):
     """To all of an app or a room: a node is known not to have got it, the others have it."""
     HELD = 5
     """Nobody was there; it is kept, and delivered at a login in time."""
+    STORED = 6
+    """It is in the message log: who takes part in that is told, whoever is away when they come."""
 
 
 _NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Protocol
 
 from msgspec import Struct
 
 from imserver import errors
-from imserver.errors import ImserverError
-from imserver.model import Login
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.model import Login, Message
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
 from imserver.services.connections import Connections
+from imserver.services.messaging import Messaging
+from imserver.services.readers import Reader
 from imserver.services.rooms import RoomRefused, Rooms
 from imserver.services.sessions import Sessions
 from imserver.services.verdict import Admits
 from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding
 
+log = logging.getLogger(__name__)
+
+RESUMED: Final = 1000
+"""Most entries that a stream is given that comes back; whoever missed more has to ask for them."""
+_PAGE: Final = 200
 _RETRY_MILLISECONDS: Final = (1000, 5000)
 """After how long a client comes back: another pause for each, so that they do not come all at once."""
 _CLOSE_OF: Final = {
@@ -34,7 +42,9 @@ class Nobody(ImserverError):
 
 
 class Wish(Struct, frozen=True):
-    """What is asked for. ``user`` ``""``: whom the token names. ``named``: tell the connection's id."""
+    """What is asked for. ``user`` ``""``: whom the token names. ``named``: tell the connection's id.
+    ``cursor``: the id of the last stored message that the client has; None: it wants what is stored from now
+    on."""
 
     app: str
     user: str = ""
@@ -42,16 +52,47 @@ class Wish(Struct, frozen=True):
     device: str = ""
     rooms: tuple[str, ...] = ()
     named: bool = False
+    cursor: int | None = None
+
+
+class Ends(Protocol):
+    """What of the log is needed here."""
+
+    def head(self, app: str) -> int:
+        """The greatest id."""
+
+    def floor(self, app: str) -> int:
+        """What has an id up to this one has expired."""
+
+
+class _Start(Struct, frozen=True):
+    """From which id a stream is told what is stored (None: it is not), and whether it misses nothing."""
+
+    cursor: int | None
+    resumed: bool
 
 
 class EventStreams:
-    """Owner of the encodings, one for each app that ever had a stream here."""
+    """Owner of the encodings, one for each app that ever had a stream here.
 
-    def __init__(self, sessions: Sessions, logins: Admits, rooms: Rooms, connections: Connections) -> None:
+    ``kept`` gives the log, or None while nothing was ever stored.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        logins: Admits,
+        rooms: Rooms,
+        connections: Connections,
+        messaging: Messaging,
+        kept: Callable[[], Ends | None],
+    ) -> None:
         self._sessions = sessions
         self._logins = logins
         self._rooms = rooms
         self._connections = connections
+        self._messaging = messaging
+        self._kept = kept
         self._encodings: dict[str, StreamEncoding] = {}
 
     def open(self, stream: Stream, wish: Wish, head: Callable[[], bytes]) -> None:
@@ -66,6 +107,7 @@ class EventStreams:
         user = wish.user or verdict.user
         if not user:
             raise Nobody
+        start = self._start(wish, user)
         if stream.state != OPEN:
             return
         login = Login(wish.app, user, wish.token, wish.device)
@@ -80,17 +122,64 @@ class EventStreams:
                 self._rooms.join(wish.app, room, stream)
         except RoomRefused as refused:
             stream.close(errors.CLOSE_NOT_ALLOWED, str(refused))
-        if stream.state == OPEN:
-            stream.send(sse.ready(self._about(stream, wish), random.randint(*_RETRY_MILLISECONDS)))
+        if stream.state != OPEN:
+            return
+        about = self._about(stream, wish, start.resumed)
+        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), start.cursor))
+        if start.cursor is not None:
+            self._tell_stored(stream, start.cursor)
 
-    def _about(self, stream: Stream, wish: Wish) -> dict[str, object]:
+    # --- what is stored -------------------------------------------------------------------------------------
+
+    def _start(self, wish: Wish, user: str) -> _Start:
+        """Where a stream begins: read before it is one, so that it is ready before it is told anything.
+
+        Raises StorageUnavailable where the client says what it has; others are served without what is stored.
+        """
+        kept, cursor = self._kept(), wish.cursor
+        if kept is None:
+            return _Start(0, cursor == 0)
+        try:
+            head = kept.head(wish.app)
+            if cursor is None:
+                return _Start(head, False)
+            if kept.floor(wish.app) <= cursor <= head:
+                _, more = self._messaging.page(wish.app, user, cursor, RESUMED)
+                if not more:
+                    return _Start(cursor, True)
+            return _Start(head, False)
+        except StorageUnavailable:
+            if cursor is not None:
+                raise
+            log.warning("a stream of %s begins without what is stored: the database is away", wish.app)
+            return _Start(None, False)
+
+    def _tell_stored(self, stream: Stream, cursor: int) -> None:
+        """Tell a stream what is stored behind an id, and everything from then on. It may switch."""
+        after: int | None = cursor
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal after
+            self._messaging.give(stream, messages)
+            after = messages[-1].id if more and messages else None
+            return after is None
+
+        try:
+            self._messaging.follow(stream, Reader(), live=False)
+            while after is not None and isinstance(stream.about, Reader):
+                self._messaging.sync(stream, after, _PAGE, answer)
+        except StorageUnavailable:
+            # It comes back with the last id that it has.
+            _close(stream, errors.CLOSE_INTERNAL_ERROR)
+
+    def _about(self, stream: Stream, wish: Wish, resumed: bool) -> dict[str, object]:
         about: dict[str, object] = {
             "event": "ready",
             "app": stream.app,
             "user": stream.user,
             "device": stream.device,
             "rooms": wish.rooms,
-            "resumed": False,
+            "resumed": resumed,
         }
         if wish.named:
             about["connection"] = self._connections.id_of(stream)

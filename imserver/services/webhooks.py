@@ -13,9 +13,12 @@ import msgspec
 
 from imserver import errors
 from imserver.model import Event
+from imserver.protocol.cmd_stored import shown
 from imserver.services.authorise import Answer, Asked, Authoriser
 from imserver.services.outgoing import Outgoing
+from imserver.services.readers import message_of
 from imserver.services.webhook_queue import Receiver, Tally, WebhookQueue
+from imserver.storage.log_contract import Entry
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 
@@ -96,6 +99,12 @@ class Webhooks:
         if queue is not None:
             self._tell(queue, "message", {"sender": sender, **facts})
 
+    def stored(self, app: str, entry: Entry) -> None:
+        """A user has sent what is stored now: a message, or one that edits or recalls one."""
+        queue = self._queues.get(app)
+        if queue is not None and "message" in queue.receiver.events:
+            self._tell(queue, "message", _facts_of(entry))
+
     def absent(self, app: str, user: str, event: Event) -> None:
         """A push to ``user`` has found nobody."""
         queue = self._queues.get(app)
@@ -154,3 +163,21 @@ class Webhooks:
         for queue in queues:
             queue.stop()
         self._outgoing.close()
+
+
+def _facts_of(entry: Entry) -> dict[str, Any]:
+    """What is told of an entry: what a push tells, and where it is kept."""
+    seen = shown(message_of(entry))
+    facts: dict[str, Any] = {"sender": entry.sender}
+    if entry.members:
+        facts["to"] = seen.to
+    else:
+        facts["group"] = str(entry.conversation)
+    if entry.kind != "message":
+        facts["kind"] = entry.kind
+    payload = {"type": seen.type, "text": seen.text, "data": seen.data, "base64": seen.base64}
+    facts |= {name: value for name, value in payload.items() if value not in ("", None)}
+    more = {"client_msg_id": entry.client_msg_id, "about": entry.about, "meta": seen.meta}
+    facts |= {name: value for name, value in more.items() if value}
+    facts["stored"] = {"id": entry.id, "conversation": entry.conversation, "seq": entry.seq}
+    return facts

@@ -105,9 +105,11 @@ class Stream(Connection):
             self._kill(code)
 
     def _last(self, code: int, reason: str) -> bytes:
-        refuse: Refuse | None = self.about
+        if not callable(self.about):
+            return sse.end(code, reason)
+        refuse: Refuse = self.about
         self.about = None
-        return sse.end(code, reason) if refuse is None else refuse(code)
+        return refuse(code)
 
 
 Open = Callable[[Stream, Head], None]

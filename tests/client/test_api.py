@@ -58,6 +58,10 @@ def test_a_push_goes_to_targets_of_many_kinds(server: Server, api: Api, ann: Cli
     targets = [{"user": "ann"}, {"user": "nobody"}, {"connection": session.connection}, {"all": True}]
     answer = api.push(APP, "hi", targets=targets)
     assert [result.status for result in answer.results] == ["sent", "absent", "sent", "sent"]
+    (kept,) = api.push(APP, "kept", user="ann", sender="shop", store=True).results
+    assert kept.stored is not None
+    (refused,) = api.push(APP, "kept", group=str(kept.stored.conversation + 99), store=True).results
+    assert (kept.status, refused.status, refused.reason) == ("stored", "refused", "unknown_conversation")
     assert answer.sent == 3
     assert texts(ann, 3) == ["hi"] * 3
 

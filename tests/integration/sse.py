@@ -13,17 +13,21 @@ from .raw import PATIENCE_SECONDS, Address, Raw, Response, request
 
 PATH = "/api/v1/events"
 _BLOCK = re.compile(
-    rb"(?:retry: (?P<retry>\d+)\n)?(?:event: (?P<name>\w+)\n)?data: (?P<data>[^\r\n]*)\n\n", re.ASCII
+    rb"(?:retry: (?P<retry>\d+)\n)?(?:id: (?P<id>\d+)\n)?(?:event: (?P<name>\w+)\n)?"
+    rb"data: (?P<data>[^\r\n]*)\n\n",
+    re.ASCII,
 )
 
 
 @dataclass(frozen=True)
 class Heard:
-    """One event: its name (``""``: none), its data as JSON, the pause before coming back if it says so."""
+    """One event: its name (``""``: none), its data as JSON, the pause before coming back if it says so, and
+    its id, if it has one."""
 
     name: str
     data: Any
     retry: int | None = None
+    id: int | None = None
 
 
 class Listener(Raw):
@@ -96,6 +100,7 @@ class Listener(Raw):
             (found["name"] or b"").decode(),
             json.loads(found["data"]),
             int(found["retry"]) if found["retry"] else None,
+            int(found["id"]) if found["id"] else None,
         )
         assert heard.name == name, heard
         return heard
@@ -104,6 +109,14 @@ class Listener(Raw):
         """The data of the next push; who comes and goes is passed over."""
         while (heard := self.event(seconds=seconds)).data["event"] != "msg":
             pass
+        return heard.data
+
+    def stored(self, seconds: float = PATIENCE_SECONDS) -> Any:
+        """The data of the next stored message, which its event has the id of; who comes is passed over."""
+        while (heard := self.event(seconds=seconds)).data["event"] in ("enter", "exit"):
+            pass
+        assert heard.data["event"] == "message", heard
+        assert heard.id == heard.data["id"]
         return heard.data
 
 

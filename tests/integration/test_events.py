@@ -52,6 +52,12 @@ def token(user: str, seconds: int = 60, app: str = "signed") -> str:
     return jwt.encode({"sub": user, "app": app, "exp": int(time.time()) + seconds}, SECRET, "HS256")
 
 
+def publish_to(server: Server, app: int, user: str, text: str) -> None:
+    """A push that is not stored."""
+    answer = ask(server.http, json_request("/api/v1/push", {"app": str(app), "user": user, "text": text}))
+    assert answer.json["sent"] == 1, answer
+
+
 def publish(server: Server, app: int, room: str, text: str) -> Any:
     """A push to a room by the HTTP interface."""
     answer = ask(server.http, json_request("/api/v1/push", {"app": str(app), "room": room, "text": text}))
@@ -142,10 +148,53 @@ def test_the_connection_can_be_pushed_to_and_put_into_rooms_by_its_id(server: Se
         assert ann.message()["text"] == "to you"
 
 
-def test_what_an_older_stream_missed_is_not_resumed_and_said_so(server: Server, app: int) -> None:
+def keep(server: Server, app: int, user: str, text: str) -> int:
+    """Store a message; its id."""
+    body = {"app": str(app), "user": user, "text": text, "store": True}
+    answer = ask(server.http, json_request("/api/v1/push", body))
+    assert answer.status == 200, answer
+    found: int = answer.json["results"][0]["stored"]["id"]
+    return found
+
+
+def test_what_is_stored_is_told_and_missed_messages_follow_the_return(server: Server, app: int) -> None:
+    before = keep(server, app, "ann", "before")
+    with listening(server.http, app, "ann") as ann:
+        assert (ann.ready.id, ann.ready.data["resumed"]) == (before, False)
+        first = keep(server, app, "ann", "first")
+        assert ann.stored()["id"] == first
+        publish_to(server, app, "ann", "live")
+        assert ann.message()["text"] == "live"
+    missed = [keep(server, app, "ann", str(number)) for number in range(3)]
+    keep(server, app, "bob", "for somebody else")
+    with Listener(server.http) as again:
+        again.listen(headers=[("Last-Event-ID", str(first))], app=app, user="ann")
+        assert (again.ready.id, again.ready.data["resumed"]) == (first, True)
+        assert [again.stored()["id"] for _ in missed] == missed
+        keep(server, app, "ann", "new")
+        assert again.stored()["text"] == "new"
+    with listening(server.http, app, "ann", cursor=missed[-2]) as asked:
+        assert asked.ready.data["resumed"] is True
+        assert asked.stored()["id"] == missed[-1]
+
+
+@pytest.mark.parametrize("last", ["7000000", "x", "-1", "99999999999999999999999"])
+def test_an_id_that_no_message_has_resumes_nothing(server: Server, app: int, last: str) -> None:
+    head = keep(server, app, "ann", "hi")
     with Listener(server.http) as one:
-        one.listen(headers=[("Last-Event-ID", "7")], app=app, user="ann")
-        assert one.ready.data["resumed"] is False
+        one.listen(headers=[("Last-Event-ID", last)], app=app, user="ann")
+        assert (one.ready.id, one.ready.data["resumed"]) == (head, False)
+
+
+def test_who_missed_more_than_a_stream_brings_is_told_so(server: Server, app: int) -> None:
+    body = {"app": str(app), "users": ["ann"], "text": "x", "store": True}
+    batch = {"commands": [{"push": body}] * 1001}
+    assert ask(server.http, json_request("/api/v1/batch", batch)).status == 200
+    with listening(server.http, app, "ann", cursor=0) as one:
+        assert (one.ready.id, one.ready.data["resumed"]) == (1001, False)
+    with listening(server.http, app, "ann", cursor=1) as one:
+        assert one.ready.data["resumed"] is True
+        assert [one.stored()["id"] for _ in range(1000)] == list(range(2, 1002))
 
 
 def test_a_stream_may_follow_other_requests_on_its_connection(server: Server, app: int) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.support import Server, eventually
 
-from .cmd import Speaker, fresh, logged_in
+from .cmd import Speaker, fresh, logged_in, speaker
 from .raw import (
     BINARY,
     CLOSE,
@@ -102,9 +102,31 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
         "temporary": False,
     }
     assert answers[11] == {"seq": 11, "pong": {}}
-    assert answers[12]["error"]["code"] == "store_unavailable"
+    (kept,) = answers[12].pop("results")
+    assert answers[12] == {"seq": 12, "sent": 1}
+    assert (kept["status"], sorted(kept["stored"])) == ("stored", ["conversation", "id", "seq"])
     assert answers[13] == {"seq": 13, "sent": 1}
     assert texts(ann, 4) == ["1", "3", '{"n":4}', "13"]
+
+
+def test_what_is_stored_among_others_keeps_its_order_and_is_stored_once(server: Server, app: int) -> None:
+    def one_of(number: int) -> bytes:
+        stored = number % 10 != 9
+        return command(
+            number, app=str(app), user="ann", text=str(number), store=stored, id=f"n-{number % 40}"
+        )
+
+    with publisher(server) as one:
+        one.send(*map(one_of, range(60)))
+        answers = [one.message().json for _ in range(60)]
+    assert [answer["seq"] for answer in answers] == list(range(60))
+    kept = [answer["results"][0]["stored"]["id"] for answer in answers[:40] if answer["sent"]]
+    assert kept == list(range(1, 37))
+    assert [answer["error"]["code"] for answer in answers[40:] if "error" in answer] == ["id_reused"] * 18
+    with speaker(server.ws) as ann:
+        assert ann.ask_cmd("login", {"userID": "ann", "appID": app, "cursor": 0})[2] == {"recovered": True}
+        assert [ann.push("message").json["response"]["data"]["id"] for _ in range(36)] == kept
+        ann.no_push("message")
 
 
 def test_thousands_under_way_arrive_once_and_in_order(server: Server, app: int, ann: Speaker) -> None:

@@ -186,7 +186,27 @@ def test_a_large_push_reaches_everybody_in_order(server: Server, app: int, ann: 
         ({"app": "101", "user": "a", "text": "x" * 140_000}, "invalid_request", "too long"),
         (b'{"app":"101","user":"a","data":"\xff"}', "invalid_request", "$.data"),
         (b'{"app":"101","user":"a","data":{"a":"\\ud800"}}', "invalid_request", ""),
-        ({"app": "101", "user": "a", "text": "x", "store": True}, "store_unavailable", "stores no messages"),
+        ({"app": "101", "room": "r", "text": "x", "store": True}, "invalid_request", "users, on all"),
+        ({"app": "101", "all": True, "text": "x", "store": True}, "invalid_request", "users, on all"),
+        (
+            {"app": "101", "user": "a", "device": "", "text": "x", "store": True},
+            "invalid_request",
+            "users, on all",
+        ),
+        (
+            {"app": "101", "targets": [{"connection": "c"}], "text": "x", "store": True},
+            "invalid_request",
+            "users, on all",
+        ),
+        ({"app": "101", "user": "a", "text": "x", "store": True, "ttl_seconds": 1}, "invalid_request", "ttl"),
+        (
+            {"app": "101", "user": "a", "message": {"text": "x", "code": 1}, "store": True},
+            "invalid_request",
+            "`code`",
+        ),
+        ({"app": "101", "group": "7", "text": "x"}, "invalid_request", "goes with `store`"),
+        ({"app": "101", "targets": [{"group": "7"}], "text": "x"}, "invalid_request", "goes with `store`"),
+        ({"app": "101", "group": "x", "text": "x", "store": True}, "invalid_request", "$.group"),
         ({"app": "101", "users": ["u"] * 10_001, "text": "x"}, "too_many_targets", "limits.batch_targets"),
         (
             {"app": "101", "all": True, "text": "x", "except_users": ["u"] * 10_001},

@@ -23,9 +23,12 @@ from tests.support import Server, eventually
 from .action import talking
 from .client import listening
 from .cmd import command, fresh, logged_in, send_message, speaker
+from .gochat import register
+from .protobuf import chatting
 from .raw import ask, request
 from .receiver import SECRET, Post, Receiver
 from .setting import Launch, stop
+from .v1 import good
 
 
 @pytest.fixture
@@ -137,6 +140,68 @@ def test_what_clients_of_other_dialects_do_is_told_too(launch: Launch, door: str
         assert found[0]["connection"] == found[0]["user"] == client.id
     eventually(lambda: [e for e in receiver.events("disconnect") if e["app"] == "system:shop"])
     assert not [e for e in receiver.events("login") if e["app"] == "system:shop"], "nobody logs in there"
+
+
+def test_what_clients_send_to_be_stored_is_told_once(launch: Launch, door: str, receiver: Receiver) -> None:
+    server = hooked(launch, door, receiver, gochat={"webhook": receiver.settings})
+    group = good(server.http, "groups/create", {"app": "101", "user": "ann", "name": "tea"})["group"]
+    with logged_in(server.ws, "ann", 101) as ann:
+        for _ in range(2):
+            sent = ann.ask_cmd("send", {"to": "bob", "data": {"n": 1}, "clientMsgID": "a-1"})
+            assert sent[0] == 200
+        ann.ask_cmd("send", {"conversation": int(group), "text": "all", "mentions": ["bob"], "replyTo": 1})
+        ann.ask_cmd("recall", {"id": sent[2]["id"]})
+        ann.ask_cmd("send", {"conversation": 999, "text": "nobody"})
+    push = {"app": "101", "user": "bob", "sender": "ann", "text": "of the back end", "store": True}
+    assert good(server.http, "push", push)["sent"] == 1
+    account, (two, _) = register(server.http), register(server.http)
+    with chatting(server.ws, account) as chatter:
+        chatter.single(1, int(two), "hi")
+        chatter.output()
+    told = receiver.wait_for(4, "message")
+    for each in told:
+        del each["id"], each["time"], each["node"]
+    assert told == [
+        {
+            "event": "message",
+            "app": "101",
+            "sender": "ann",
+            "to": "bob",
+            "type": "custom",
+            "data": {"n": 1},
+            "client_msg_id": "a-1",
+            "stored": {"id": 2, "conversation": 2, "seq": 1},
+        },
+        {
+            "event": "message",
+            "app": "101",
+            "sender": "ann",
+            "group": group,
+            "type": "text",
+            "text": "all",
+            "about": 1,
+            "meta": {"mentions": ["bob"]},
+            "stored": {"id": 3, "conversation": 1, "seq": 2},
+        },
+        {
+            "event": "message",
+            "app": "101",
+            "sender": "ann",
+            "to": "bob",
+            "kind": "recall",
+            "about": 2,
+            "stored": {"id": 4, "conversation": 2, "seq": 2},
+        },
+        {
+            "event": "message",
+            "app": "gochat",
+            "sender": account[0],
+            "to": two,
+            "type": "text",
+            "text": "hi",
+            "stored": {"id": 1, "conversation": 1, "seq": 1},
+        },
+    ]
 
 
 def test_what_a_back_end_does_not_take_is_told_again_until_it_does(

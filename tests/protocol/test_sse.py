@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.model import BadFrame, Event
+from imserver.model import BadFrame, Event, Message
 from imserver.protocol.sse import COMMENT, SseDialect, end, ready
 
 DIALECT = SseDialect("system:shop")
@@ -49,6 +49,29 @@ def test_a_payload_that_is_laid_out_is_one_line_too(space: str) -> None:
 def test_who_comes_and_goes_is_named(kind: str) -> None:
     heard = data_of(DIALECT.encode_event(Event(kind, "ann", "whatever the dialect of chat says")))
     assert heard == {"event": kind, "app": "system:shop", "user": "ann"}
+
+
+def test_what_is_stored_has_its_id_outside_and_inside() -> None:
+    message = Message(17, 3, 5, "shop", "ann", type="order", body=b'{"a":\n1}', time_ms=9)
+    block = DIALECT.encode_message(message)
+    assert block.startswith(b"id: 17\n")
+    assert data_of(block.removeprefix(b"id: 17\n")) == {
+        "event": "message",
+        "app": "system:shop",
+        "id": 17,
+        "conversation": 3,
+        "seq": 5,
+        "kind": "message",
+        "from": "shop",
+        "to": "ann",
+        "type": "order",
+        "data": {"a": 1},
+        "time": 9,
+    }
+
+
+def test_a_ready_stream_says_from_where_it_tells_what_is_stored() -> None:
+    assert ready({}, 1234, 16) == b"retry: 1234\nid: 16\nevent: ready\ndata: {}\n\n"
 
 
 def test_nothing_is_asked_on_a_stream() -> None:

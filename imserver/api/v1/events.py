@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, NoReturn
 
-from msgspec import Meta, Struct
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Call
@@ -37,6 +37,7 @@ _STATUS_OF: Final = {
     errors.CLOSE_INTERNAL_ERROR: errors.HTTP_INTERNAL_ERROR,
 }
 """How HTTP says what a WebSocket's close code says; any other: ``not_ready``."""
+_ID_DIGITS: Final = 18
 _RETRY_AFTER: Final = ("Retry-After", "2")
 _HEADERS: Final = (
     ("Content-Type", f"{_TEXT}; charset=utf-8"),
@@ -75,6 +76,18 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
     with_id: Annotated[
         bool, Meta(description="Tell the id of the connection in `ready`, for your back end to push to.")
     ] = False
+    cursor: (
+        Annotated[
+            int,
+            Meta(
+                ge=0,
+                le=2**53,
+                description="The id of the last stored message that the client has: what came behind it is "
+                "told first. `Last-Event-ID` goes before it.",
+            ),
+        ]
+        | UnsetType
+    ) = UNSET
 
 
 class Events:
@@ -151,7 +164,16 @@ class Events:
         if any(len(name.encode()) > MAX_NAME_BYTES for name in rooms):
             raise Problem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
         token = query.token or ("" if is_key else bearer)
-        return Wish(app, query.user, token, query.device, rooms, query.with_id)
+        cursor = _last_event_id(request)
+        if cursor is None and query.cursor is not UNSET:
+            cursor = query.cursor
+        return Wish(app, query.user, token, query.device, rooms, query.with_id, cursor)
+
+
+def _last_event_id(request: FastRequest) -> int | None:
+    """The last id of a client that comes back; None for none, or one that is no id of ours."""
+    text = request.headers.get("last-event-id", "").strip()
+    return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
 
 
 def _bearer(request: FastRequest) -> str:
@@ -179,8 +201,10 @@ OPERATIONS: Final = (
         "policy, bans, limits and tokens are those of the app, as on a WebSocket.\n\n"
         "The first event is named `ready`: from then on whatever is pushed to the user arrives, each as one "
         "event without a name whose data is a line of JSON. A comment comes every 25 s. If the server ends "
-        "the stream, the last event is named `end` and tells a close code and whether to come back. Nothing "
-        "is kept for who is away: `Last-Event-ID` is accepted, and `resumed` is always `false`.",
+        "the stream, the last event is named `end` and tells a close code and whether to come back.\n\n"
+        "Stored messages have an `id`. Whoever comes back with the last one as `Last-Event-ID`, as browsers "
+        "do by themselves, is told what it missed of them, and `ready` says `resumed`; where that is "
+        "`false`, something before the id of `ready` may be missing.",
         query=EventsQuery,
         problems=(
             errors.HTTP_INVALID_REQUEST,
@@ -192,13 +216,18 @@ OPERATIONS: Final = (
             errors.HTTP_ALREADY_ONLINE,
             errors.HTTP_NODE_FULL,
             errors.HTTP_NOT_READY,
+            errors.HTTP_STORAGE_UNAVAILABLE,
         ),
-        headers=(Header("Last-Event-ID", "Sent by browsers that come back; of no effect so far."),),
+        headers=(
+            Header("Last-Event-ID", "Sent by browsers that come back: the id of the last stored message."),
+        ),
         example_query={"app": "101", "user": "u1"},
         example_answer=(
-            'retry: 3000\nevent: ready\ndata: {"event":"ready","app":"101","user":"u1","device":"",'
+            'retry: 3000\nid: 16\nevent: ready\ndata: {"event":"ready","app":"101","user":"u1","device":"",'
             '"rooms":[],"resumed":false}\n\n'
             'data: {"event":"msg","app":"101","id":"o-1","sender":"shop","type":"text","text":"hi"}\n\n'
+            'id: 17\ndata: {"event":"message","app":"101","id":17,"conversation":3,"seq":5,"kind":"message",'
+            '"from":"shop","to":"u1","type":"text","text":"hi","time":1795155801000}\n\n'
         ),
         content_type=_TEXT,
         hot=False,

@@ -12,7 +12,7 @@ from imserver import errors
 from imserver.api.call import Api
 from imserver.api.style import Problem
 from imserver.model import Event
-from imserver.services.publishing import Name, Target
+from imserver.services.publishing import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400
@@ -37,6 +37,7 @@ TargetField = Annotated[
                 {"required": ["user"]},
                 {"required": ["connection"]},
                 {"required": ["room"]},
+                {"required": ["group"]},
                 {"required": ["all"], "properties": {"all": {"const": True}}},
             ],
             "dependentRequired": {"device": ["user"]},
@@ -59,7 +60,8 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """A message and whom it is for.
 
     Targets are given by ``targets``, or, where there is one kind, by ``user`` (with ``device``), ``users``,
-    ``connection``, ``room`` or ``all``. The message is given by ``message``, or by ``text`` or ``data``.
+    ``connection``, ``room``, ``group`` or ``all``. The message is given by ``message``, or by ``text`` or
+    ``data``.
     """
 
     app: AppName
@@ -71,6 +73,7 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     users: Annotated[list[Name], Meta(min_length=1)] | UnsetType = UNSET
     connection: Name | UnsetType = UNSET
     room: Name | UnsetType = UNSET
+    group: GroupName | UnsetType = UNSET
     all: bool = False
     message: Message | str | UnsetType = UNSET
     type: Kind = "text"
@@ -98,7 +101,13 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     except_users: Annotated[list[str], Meta(description="Users whom rooms and `all` do not tell.")] = field(
         default_factory=list
     )
-    store: Annotated[bool, Meta(description="Refused: this server stores no messages.")] = False
+    store: Annotated[
+        bool,
+        Meta(
+            description="Store the message in the log, for users and groups: who takes part in stored "
+            "messages is told, now or when they come. `sender` says it; without one the server itself does."
+        ),
+    ] = False
 
 
 MESSAGE_RULES: Final = {
@@ -117,7 +126,6 @@ MESSAGE_RULES: Final = {
             }
         },
     ],
-    "properties": {"store": {"const": False}},
 }
 """What :func:`event_of` demands of a message, as JSON Schema."""
 PUSH_RULES: Final = {
@@ -130,7 +138,48 @@ PUSH_RULES: Final = {
                 {"required": ["users"]},
                 {"required": ["connection"]},
                 {"required": ["room"]},
+                {"required": ["group"]},
                 {"required": ["all"], "properties": {"all": {"const": True}}},
+            ]
+        },
+        {
+            "anyOf": [
+                {
+                    "not": {"required": ["group"]},
+                    "properties": {
+                        "store": {"const": False},
+                        "targets": {"items": {"not": {"required": ["group"]}}},
+                    },
+                },
+                {
+                    "required": ["store"],
+                    "oneOf": [
+                        {"required": ["user"]},
+                        {"required": ["users"]},
+                        {"required": ["group"]},
+                        {"required": ["targets"]},
+                    ],
+                    "not": {"required": ["device"]},
+                    "properties": {
+                        "store": {"const": True},
+                        "code": {"const": 0},
+                        "note": {"const": ""},
+                        "ttl_seconds": {"const": 0},
+                        "except_users": {"maxItems": 0},
+                        "message": {
+                            "anyOf": [
+                                {"type": "string"},
+                                {"properties": {"code": {"const": 0}, "note": {"const": ""}}},
+                            ]
+                        },
+                        "targets": {
+                            "items": {
+                                "oneOf": [{"required": ["user"]}, {"required": ["group"]}],
+                                "not": {"required": ["device"]},
+                            }
+                        },
+                    },
+                },
             ]
         },
     ],
@@ -153,24 +202,52 @@ def targets_of(push: PushRequest) -> list[Target]:
     if push.users is not UNSET:
         return [Target(user=user) for user in push.users]
     return [
-        Target(user=push.user, device=push.device, connection=push.connection, room=push.room, all=push.all)
+        Target(
+            user=push.user,
+            device=push.device,
+            connection=push.connection,
+            room=push.room,
+            group=push.group,
+            all=push.all,
+        )
     ]
 
 
 def check(api: Api, push: PushRequest) -> None:
     """Refuse what cannot be carried out. Raises :class:`Problem`."""
-    kinds = (push.targets, push.user, push.users, push.connection, push.room)
-    if 5 - kinds.count(UNSET) + push.all != 1:
+    kinds = (push.targets, push.user, push.users, push.connection, push.room, push.group)
+    if len(kinds) - kinds.count(UNSET) + push.all != 1:
         raise Problem(
             errors.HTTP_INVALID_REQUEST,
-            "Give one of `targets`, `user`, `users`, `connection`, `room`, and `all` that is true",
+            "Give one of `targets`, `user`, `users`, `connection`, `room`, `group`, and `all` that is true",
         )
     if push.device is not UNSET and push.user is UNSET:
         raise Problem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
     if size(push) > api.batch_targets or len(push.except_users) > api.batch_targets:
         raise Problem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
-        raise Problem(errors.HTTP_STORE_UNAVAILABLE)
+        _check_stored(push)
+    elif push.group is not UNSET or (
+        push.targets is not UNSET and any(target.group is not UNSET for target in push.targets)
+    ):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`group` goes with `store`; tell who is there by a room")
+
+
+def _check_stored(push: PushRequest) -> None:
+    """Refuse what the message log has no place for. Raises :class:`Problem`."""
+    said = push.message if isinstance(push.message, Message) else push
+    if said.code or said.note or push.ttl_seconds or push.except_users:
+        raise Problem(
+            errors.HTTP_INVALID_REQUEST,
+            "`store` goes without `code`, `note`, `ttl_seconds` and `except_users`",
+        )
+    if push.users is not UNSET:
+        return
+    if any(
+        (target.user is UNSET and target.group is UNSET) or target.device is not UNSET
+        for target in targets_of(push)
+    ):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`store` is for users, on all their devices, and groups")
 
 
 def event_of(api: Api, push: PushRequest) -> Event:

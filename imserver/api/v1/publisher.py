@@ -21,8 +21,9 @@ from imserver.api.reply import Answer
 from imserver.api.style import Problem
 from imserver.api.v1.message import PushRequest
 from imserver.api.v1.operation import Operation
+from imserver.api.v1.outcome import Result
 from imserver.api.v1.push import SENDING_PROBLEMS
-from imserver.api.v1.sending import Result, Sent, send_each
+from imserver.api.v1.sending import Carried, send_each
 from imserver.api.v1.wire import decode
 from imserver.auth import Caller
 from imserver.errors import HttpProblem
@@ -186,11 +187,11 @@ def _seq_of(payload: bytes) -> Seq | None:
         return None
 
 
-def _answer(seq: Seq, sent: Sent | Problem) -> bytes:
+def _answer(seq: Seq, sent: Carried | Problem) -> bytes:
     if isinstance(sent, Problem):
         return _refused(seq, sent)
     if sent.all_sent:
-        return b'{"seq":%b,"sent":%d}' % (_encode(seq), len(sent.outcomes))
+        return b'{"seq":%b,"sent":%d}' % (_encode(seq), sent.count)
     return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
 
 
@@ -216,7 +217,8 @@ OPERATIONS: Final = (
         "A WebSocket for back ends that push all day. Each message is a command, "
         '`{"seq": 1, "publish": {…the body of a push…}}`; any number may be under way. Each is answered, in '
         'order: `{"seq": 1, "sent": 1}` when all its targets have it, with `results` of those that have not, '
-        'or with `error`. `{"seq": 2, "ping": {}}` is answered with `{"seq": 2, "pong": {}}`.',
+        'or of all if it was stored, or with `error`. `{"seq": 2, "ping": {}}` is '
+        'answered with `{"seq": 2, "pong": {}}`.',
         status=101,
         problems=(errors.HTTP_NOT_AN_UPGRADE, *SENDING_PROBLEMS),
     ),

@@ -26,8 +26,9 @@ from imserver.api.v1.message import (
     Text,
 )
 from imserver.api.v1.operation import Header, Operation
+from imserver.api.v1.outcome import PushAnswer
 from imserver.api.v1.reach import APP_PROBLEMS
-from imserver.api.v1.sending import PushAnswer, Sent, send
+from imserver.api.v1.sending import Carried, send
 from imserver.api.v1.wire import read, reply
 from imserver.services.publishing import Name
 
@@ -48,7 +49,6 @@ class RoomPublishRequest(Struct, forbid_unknown_fields=True, omit_defaults=True)
     except_users: Annotated[list[str], Meta(description="Members who are not told.")] = field(
         default_factory=list
     )
-    store: Annotated[bool, Meta(description="Refused: this server stores no messages.")] = False
 
 
 _push_of = msgspec.json.Decoder(PushRequest)
@@ -67,7 +67,7 @@ def publish_to_room(api: Api, call: Call) -> Answer:
     return _answer(call, send(api, call, asked, key_of(call)))
 
 
-def _answer(call: Call, sent: Sent) -> Answer:
+def _answer(call: Call, sent: Carried) -> Answer:
     return reply(call, b"{%b}" % sent.answer(), _REPLAYED if sent.replayed else ())
 
 
@@ -109,7 +109,8 @@ OPERATIONS: Final = (
         "Push a message",
         "Delivers a message to whoever is connected: users (all their devices, or one), connections, rooms, "
         "the whole app, in any mixture. It answers when the message is on its way to the connections, with "
-        "what became of each target.",
+        "what became of each target. With `store` the message is kept for users and groups, and the answer "
+        "says where it stands.",
         body=PushRequest,
         answer=PushAnswer,
         problems=SENDING_PROBLEMS,

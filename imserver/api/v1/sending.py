@@ -6,25 +6,21 @@ One way in for all that send: ``/api/v1/push``, ``/api/v1/rooms/publish``, batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
-from msgspec import UNSET, Meta, Struct
+from msgspec import UNSET, Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.style import Problem
 from imserver.api.v1.message import PushRequest, check, event_of, size, targets_of
+from imserver.api.v1.outcome import STATUSES, Result
+from imserver.api.v1.storing import Kept, Order, store_each
 from imserver.api.v1.wire import app_of
 from imserver.model import Event
 from imserver.services.idempotency import First, IdReused, Ticket, Waiting
-from imserver.services.publishing import Target
 from imserver.services.pushing import Outcome
-
-Status = Literal["absent", "sent", "repeated", "failed", "partly", "held"]
-STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held")
-"""Outcome → what results say of it."""
-
 
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'
@@ -32,28 +28,6 @@ _OF_ONE: Final = tuple(
     for outcome in sorted(Outcome)
 )
 """The answer to a push to one user, by its outcome."""
-
-
-class Result(Struct, gc=False):
-    """What became of one target."""
-
-    target: Target
-    status: Annotated[
-        Status,
-        Meta(
-            description="`sent`: a connection has it, or the node that holds one. `absent`: nobody was "
-            "there. `held`: nobody was there, it waits for a login. `repeated`: it was accepted before, "
-            "through another node. `failed`: the node that is needed does not answer, try again. `partly`: "
-            "a node does not answer, the others have it."
-        ),
-    ]
-
-
-class PushAnswer(Struct, gc=False):
-    """What became of a push: ``results`` stand in the order of the targets."""
-
-    sent: Annotated[int, Meta(description="How many results are `sent` or `partly`.")]
-    results: list[Result]
 
 
 class _User(Struct, gc=False):
@@ -106,7 +80,11 @@ class Sent(Struct, gc=False):
         return b'"sent":%d,"results":%b' % (self.count, _encode(results))
 
 
-def send(api: Api, call: Call, push: PushRequest, key: str = "") -> Sent:
+Carried = Sent | Kept
+"""A push that was carried out, live or by storing it."""
+
+
+def send(api: Api, call: Call, push: PushRequest, key: str = "") -> Carried:
     """Carry out a push, once for each ``key`` (or, without one, its id). May switch.
 
     Raises :class:`Problem`.
@@ -114,7 +92,12 @@ def send(api: Api, call: Call, push: PushRequest, key: str = "") -> Sent:
     app = app_of(api, call, push.app)
     event = event_of(api, push)
     check(api, push)
-    return _send_checked(api, app, push, event, key or push.id)
+    if not push.store:
+        return _send_checked(api, app, push, event, key or push.id)
+    (kept,) = store_each(api, [Order(app, push, event, key or push.id, digest_of(push))])
+    if isinstance(kept, Problem):
+        raise kept
+    return kept
 
 
 def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str) -> Sent:
@@ -165,42 +148,87 @@ class _Ready(Struct, gc=False):
     event: Event
 
 
-def send_each(api: Api, call: Call, pushes: Sequence[PushRequest]) -> list[Sent | Problem]:
+def send_each(api: Api, call: Call, pushes: Sequence[PushRequest]) -> list[Carried | Problem]:
     """Carry out many pushes in their order; one that is refused stops no other. May switch.
 
     Neighbours that are for one user each, in one app, are served together: with one question to the registry.
+    So are neighbours that are to be stored: with one transaction.
     """
-    results: list[Sent | Problem] = []
-    run: list[_Ready] = []
-    run_app, run_ids = "", set[str]()
+    run = _Run(api)
     for push in pushes:
         try:
             app = app_of(api, call, push.app)
             event = event_of(api, push)
             check(api, push)
-            plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
-            if run and (not plain or app != run_app or push.id in run_ids):
-                _send_run(api, run_app, run, results)
-                run, run_ids = [], set()
-            if plain:
-                results.append(_NOT_YET)
-                run.append(_Ready(len(results) - 1, push, str(push.user), event))
-                run_app = app
-                if push.id:
-                    run_ids.add(push.id)
-            else:
-                results.append(_send_checked(api, app, push, event, push.id))
         except Problem as problem:
-            results.append(problem)
-    if run:
-        _send_run(api, run_app, run, results)
-    return results
+            run.results.append(problem)
+            continue
+        run.take(app, push, event)
+    run.finish()
+    return run.results
+
+
+class _Run:
+    """Pushes that wait for others of their kind, and the results so far, in the order of all."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+        self.results: list[Carried | Problem] = []
+        self._plain: list[_Ready] = []
+        self._stored: list[tuple[int, Order]] = []
+        self._app = ""
+        self._ids: set[str] = set()
+
+    def take(self, app: str, push: PushRequest, event: Event) -> None:
+        """The next push. May switch."""
+        kind = self._kind(push)
+        waiting = self._stored if kind == "stored" else self._plain
+        other = self._plain if kind == "stored" else self._stored
+        if other or (waiting and (kind == "alone" or app != self._app or push.id in self._ids)):
+            self.finish()
+        if kind == "alone":
+            self.results.append(self._alone(app, push, event))
+            return
+        self.results.append(_NOT_YET)
+        place = len(self.results) - 1
+        if kind == "stored":
+            self._stored.append((place, Order(app, push, event, push.id, digest_of(push))))
+        else:
+            self._plain.append(_Ready(place, push, str(push.user), event))
+        self._app = app
+        if push.id:
+            self._ids.add(push.id)
+
+    def _kind(self, push: PushRequest) -> str:
+        if push.store:
+            return "stored"
+        plain = push.user is not UNSET and push.device is UNSET and not push.ttl_seconds
+        return "plain" if plain else "alone"
+
+    def _alone(self, app: str, push: PushRequest, event: Event) -> Carried | Problem:
+        try:
+            return _send_checked(self._api, app, push, event, push.id)
+        except Problem as problem:
+            return problem
+
+    def finish(self) -> None:
+        """Carry out what waits. May switch."""
+        plain, self._plain = self._plain, []
+        stored, self._stored = self._stored, []
+        self._ids = set()
+        if plain:
+            _send_run(self._api, self._app, plain, self.results)
+        if stored:
+            for (place, _), kept in zip(
+                stored, store_each(self._api, [order for _, order in stored]), strict=True
+            ):
+                self.results[place] = kept
 
 
 _NOT_YET: Final = Problem(errors.HTTP_INTERNAL_ERROR)
 
 
-def _send_run(api: Api, app: str, run: list[_Ready], results: list[Sent | Problem]) -> None:
+def _send_run(api: Api, app: str, run: list[_Ready], results: list[Carried | Problem]) -> None:
     """Carry out a run of pushes to one user each."""
     tickets: dict[int, Ticket] = {}
     named = [ready for ready in run if ready.push.id]

@@ -1,0 +1,123 @@
+"""Pushes that are stored, by every way in which a back end sends: on both doors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tests.support import Server
+
+from .cmd import Speaker, fresh, json_request, speaker
+from .raw import ask
+from .setting import MULTI
+from .v1 import call, good, refused
+
+
+@contextmanager
+def reader(server: Server, user: str, app: int, cursor: int = 0) -> Iterator[Speaker]:
+    """A session that takes part in what is stored, and has all up to ``cursor``."""
+    with speaker(server.ws) as one:
+        code, _, data = one.ask_cmd("login", {"userID": user, "appID": app, "cursor": cursor})
+        assert (code, data) == (200, {"recovered": True})
+        yield one
+
+
+def told(one: Speaker) -> dict[str, Any]:
+    data: dict[str, Any] = one.push("message").json["response"]["data"]
+    return data
+
+
+def stored(answer: Any) -> list[dict[str, Any]]:
+    """Where the messages of an answer are, all of which must be stored."""
+    assert [result["status"] for result in answer["results"]] == ["stored"] * answer["sent"]
+    return [result["stored"] for result in answer["results"]]
+
+
+def test_a_stored_push_is_told_to_who_is_there_and_kept_for_who_comes(server: Server, app: int) -> None:
+    push = {"app": str(app), "users": ["ann", "bob"], "sender": "shop", "text": "hi", "store": True}
+    with reader(server, "ann", app) as ann:
+        first, second = stored(good(server.http, "push", push))
+        assert (first["id"], second["id"], first["seq"], second["seq"]) == (1, 2, 1, 1)
+        heard = told(ann)
+        assert (heard["id"], heard["from"], heard["to"], heard["text"]) == (1, "shop", "ann", "hi")
+    with reader(server, "bob", app) as bob:
+        assert told(bob)["id"] == 2
+
+
+def test_without_a_sender_the_server_itself_says_it(server: Server, app: int) -> None:
+    push = {"app": str(app), "user": "ann", "type": "order", "data": {"number": 17}, "store": True}
+    (at,) = stored(good(server.http, "push", push))
+    with reader(server, "ann", app) as ann:
+        heard = told(ann)
+        assert (heard["id"], heard["from"], heard["to"]) == (at["id"], "", "ann")
+        assert (heard["type"], heard["data"]) == ("order", {"number": 17})
+
+
+def test_a_group_is_told_once_for_all_its_members(server: Server, app: int) -> None:
+    made = good(
+        server.http, "groups/create", {"app": str(app), "user": "ann", "name": "tea", "members": ["bob"]}
+    )
+    push = {"app": str(app), "group": made["group"], "text": "milk?", "store": True}
+    (first,) = stored(good(server.http, "push", {**push, "sender": "bob"}))
+    (second,) = stored(good(server.http, "push", push))
+    assert first["conversation"] == second["conversation"] == int(made["group"])
+    with reader(server, "ann", app) as ann:
+        assert [told(ann)["kind"] for _ in range(3)] == ["group", "message", "message"]
+    outside = {
+        **push,
+        "targets": [{"group": made["group"]}, {"group": "999"}, {"user": "ann"}],
+        "sender": "eve",
+    }
+    del outside["group"]
+    answer = good(server.http, "push", outside)
+    assert [(each["status"], each.get("reason")) for each in answer["results"]] == [
+        ("refused", "not_member"),
+        ("refused", "unknown_conversation"),
+        ("stored", None),
+    ]
+    assert answer["sent"] == 1
+
+
+def test_what_cannot_be_a_name_is_refused_for_its_target_alone(server: Server, app: int) -> None:
+    users = ["ann", "shop", "x" * 256, "a\0b", "bob"]
+    push = {"app": str(app), "users": users, "sender": "shop", "text": "hi", "store": True}
+    answer = good(server.http, "push", push)
+    assert [each["status"] for each in answer["results"]] == ["stored", *["refused"] * 3, "stored"]
+    assert {each.get("reason") for each in answer["results"]} == {None, "invalid"}
+
+
+def test_a_stored_push_that_comes_again_under_its_id_is_stored_once(server: Server, app: int) -> None:
+    push = {"app": str(app), "users": ["ann", "bob"], "text": "once", "store": True, "id": fresh("p")}
+    first = call(server.http, "push", push)
+    again = call(server.http, "push", push)
+    assert (first.header("Idempotent-Replayed"), again.header("Idempotent-Replayed")) == (None, "true")
+    assert first.json == again.json
+    other = call(server.http, "push", {**push, "text": "another"})
+    assert (other.status, other.json["code"]) == (422, "id_reused")
+    single = {"app": str(app), "user": "ann", "text": "shown", "store": True, "id": "order-17"}
+    assert stored(good(server.http, "push", single)) == stored(good(server.http, "push", single))
+    with reader(server, "ann", app) as ann:
+        assert [told(ann)["text"], told(ann)["clientMsgID"]] == ["once", "order-17"]
+        ann.no_push("message")
+
+
+def test_batches_store_too(server: Server, app: int) -> None:
+    commands = [
+        {"push": {"app": str(app), "user": "ann", "text": str(number), "store": True}} for number in range(3)
+    ]
+    answer = good(server.http, "batch", {"commands": commands})
+    seqs = [result["body"]["results"][0]["stored"]["seq"] for result in answer["results"]]
+    assert seqs == [1, 2, 3]
+
+
+def test_sessions_that_take_no_part_hear_nothing_of_it(server: Server) -> None:
+    with speaker(server.ws) as plain:
+        plain.login(user := fresh(), MULTI)
+        good(server.http, "push", {"app": str(MULTI), "user": user, "text": "kept", "store": True})
+        plain.no_push()
+
+
+def test_in_a_system_whose_users_are_connections_nothing_is_stored(server: Server) -> None:
+    name = fresh("storing")
+    assert ask(server.http, json_request("/api/register", {"systemId": name})).json["code"] == 0
+    push = {"app": f"system:{name}", "user": "a", "text": "x", "store": True}
+    assert refused(server.http, "push", push)[:2] == (400, "store_unavailable")
