@@ -6,7 +6,9 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Any
 
 import jwt
@@ -137,26 +139,6 @@ def test_a_token_is_good_for_its_user_only(house: Server, dialect: str) -> None:
         assert one == refused
 
 
-@pytest.mark.parametrize("dialect", ["cmd", "action", "client"])
-def test_a_session_ends_with_its_token(house: Server, dialect: str) -> None:
-    way, app, _ = DIALECTS[dialect]
-    user = fresh()
-    began = time.time()
-    with way(house, user, token(user, app, 2)) as one:
-        while (found := one.frame()).opcode != 8:
-            pass
-        assert (found.close_code, found.close_reason) == (4504, "token invalid")
-        assert 1 <= time.time() - began <= 4.5
-
-
-def test_a_stream_ends_with_its_token(house: Server) -> None:
-    user = fresh()
-    began = time.time()
-    with by_stream(house, user, token(user, seconds=2)) as one:
-        assert sse.end_of(one)["code"] == 4504
-        assert 1 <= time.time() - began <= 4.5
-
-
 def test_who_names_nobody_in_a_stream_is_whom_the_token_names(house: Server) -> None:
     user = fresh()
     with sse.Listener(house.http) as one:
@@ -177,10 +159,31 @@ def test_a_token_stands_in_no_log(house: Server) -> None:
     assert "eyJ" not in house.log_text, "no token at all begins in the log"
 
 
-# --- a new login renews -------------------------------------------------------------------------------------
+def test_without_tokens_a_connection_logs_in_once(house: Server) -> None:
+    user = fresh()
+    with speaker(house.ws) as one:
+        one.login(user, 102)
+        assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
 
 
-def test_a_new_login_with_a_new_token_keeps_the_session_alive(house: Server) -> None:
+# --- how long a session lives: seconds each, so they all live at once ---------------------------------------
+
+
+def ends_with_its_token(house: Server, dialect: str) -> None:
+    way, app, _ = DIALECTS[dialect]
+    user = fresh()
+    began = time.time()
+    with way(house, user, token(user, app, 2)) as one:
+        if dialect == "sse":
+            assert sse.end_of(one)["code"] == 4504
+        else:
+            while (found := one.frame()).opcode != 8:
+                pass
+            assert (found.close_code, found.close_reason) == (4504, "token invalid")
+        assert 1 <= time.time() - began <= 4.5
+
+
+def a_new_token_keeps_a_session_alive(house: Server) -> None:
     user = fresh()
     with speaker(house.ws) as one:
         login = {"userID": user, "appID": 101}
@@ -195,17 +198,11 @@ def test_a_new_login_with_a_new_token_keeps_the_session_alive(house: Server) -> 
             deadline = time.monotonic() + 3.2
             while time.monotonic() < deadline:
                 clock.ask_cmd("ping")
+                time.sleep(0.05)
         assert one.ask_cmd("heartbeat")[0] == 200
 
 
-def test_without_tokens_a_connection_logs_in_once(house: Server) -> None:
-    user = fresh()
-    with speaker(house.ws) as one:
-        one.login(user, 102)
-        assert one.ask_cmd("login", {"userID": user, "appID": 102})[0] == 1009
-
-
-def test_an_action_session_that_logs_in_anew_lives_as_long_as_its_last_token(house: Server) -> None:
+def an_action_session_lives_as_long_as_its_last_token(house: Server) -> None:
     user = fresh()
     with talker(house.ws) as one:
         data = login_data(user)
@@ -214,6 +211,27 @@ def test_an_action_session_that_logs_in_anew_lives_as_long_as_its_last_token(hou
         while (found := one.frame()).opcode != 8:
             pass
         assert found.close_code == 4504
+
+
+LIVES: dict[str, Callable[[Server], None]] = {
+    **{
+        f"{dialect} ends with its token": partial(ends_with_its_token, dialect=dialect)
+        for dialect in DIALECTS
+    },
+    "a new token keeps it alive": a_new_token_keeps_a_session_alive,
+    "the last token of an action session counts": an_action_session_lives_as_long_as_its_last_token,
+}
+
+
+@pytest.fixture(scope="module")
+def lives(house: Server) -> Iterator[dict[str, Future[None]]]:
+    with ThreadPoolExecutor(len(LIVES)) as pool:
+        yield {name: pool.submit(live, house) for name, live in LIVES.items()}
+
+
+@pytest.mark.parametrize("life", LIVES)
+def test_a_session_lives_as_long_as_its_token(lives: dict[str, Future[None]], life: str) -> None:
+    lives[life].result()
 
 
 # --- pages and keys -----------------------------------------------------------------------------------------
