@@ -93,7 +93,8 @@ class Chaos:
         self.crew = crew
         self.options = options
         self.show = begin
-        self.chance = random.Random(options.seed or None)
+        self.seed = options.seed or random.randrange(1, 2**31)
+        self.chance = random.Random(self.seed)
         begin("everything starts")
         self.ground = Ground(crew, options.nodes, options.database, folder, options.stall)
         (self.talkers,) = crew.hire(1)
@@ -178,6 +179,7 @@ class Chaos:
 
     def _notes(self, settled: dict[str, Any], audit: dict[str, Any]) -> dict[str, Any]:
         return {
+            "seed": self.seed,
             "calm": settled["calm"],
             "compared": audit["compared"],
             "held_back": audit["held_back"],

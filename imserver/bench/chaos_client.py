@@ -7,6 +7,7 @@ import random
 import socket
 import time
 from collections.abc import Callable
+from itertools import islice
 
 from imserver.bench.chaos_checker import Faults, Promises, Reader, Told
 from imserver.bench.chaos_speech import (
@@ -40,7 +41,8 @@ class Counts:
     """What all clients of a run count together."""
 
     def __init__(self) -> None:
-        self.connections = self.lost_connections = self.resends = self.not_stored = 0
+        self.connections = self.lost_connections = self.failed_openings = 0
+        self.resends = self.not_stored = 0
         self.recovered = self.pages = 0
 
 
@@ -119,10 +121,8 @@ class Client:
         self._send_due(now)
 
     def _send_due(self, now: float) -> None:
-        for place, (mark, (message, due)) in enumerate([*self.waiting.items()]):
-            if place >= self.speech.depth or self.phase < BEHIND:
-                return
-            if now >= due:
+        for mark, (message, due) in [*islice(self.waiting.items(), self.speech.depth)]:
+            if self.phase >= BEHIND and now >= due:
                 self.counts.resends += due > 0
                 self.waiting[mark] = (message, now + RESEND_SECONDS)
                 self._write(self.speech.send(message), now)
@@ -140,6 +140,7 @@ class Client:
 
     def lose(self, now: float) -> None:
         """End the connection and come back after a pause."""
+        self.counts.failed_openings += self.phase < BEHIND
         self.drop()
         self._again_at = now + self._pause * self._chance.uniform(0.5, 1.5)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
@@ -221,7 +222,7 @@ class Client:
         if isinstance(heard, Told):
             self.reader.take(heard)
         elif isinstance(heard, Stored):
-            self._acked(heard)
+            self._acked(heard, now)
         elif isinstance(heard, Page):
             self._take_page(heard, now)
         elif isinstance(heard, LoggedIn):
@@ -260,11 +261,12 @@ class Client:
         else:
             self.phase = LIVE
 
-    def _acked(self, stored: Stored) -> None:
+    def _acked(self, stored: Stored, now: float) -> None:
         message, _ = self.waiting.pop(stored.mark, (None, 0.0))
         self.reader.take(stored.told, answer=True)
         if self.promises.keep(stored.mark, stored.told.id) and message is not None:
             self.on_acked(message)
+        self._send_due(now)
 
     def _refused(self, refused: Refused, now: float) -> None:
         if refused.what == "send":

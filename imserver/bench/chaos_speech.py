@@ -15,6 +15,8 @@ from imserver.bench.protobuf import CT_ACK, CT_LOGIN, CT_MESSAGE, CT_SYNC, field
 SYNC_ENTRIES = 200
 """Entries of a page that clients of the cmd dialect ask for."""
 _OK, _NOT_STORED = 200, 1008
+_NOTICE, _HEAD_BYTES = b'","cmd":"e', 64
+"""Somebody enters or exits, as the first bytes of a frame say."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,8 @@ class CmdSpeech:
 
     def hear(self, payload: bytes) -> list[Heard]:
         """Read a frame; notices of who comes and goes are nothing."""
+        if _NOTICE in payload[:_HEAD_BYTES]:
+            return []
         body = json.loads(payload)
         code, data = body["response"]["code"], body["response"]["data"]
         command = body["cmd"]

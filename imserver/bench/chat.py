@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from imserver.bench import chat_sync
 from imserver.bench.chat_store import fsync_ms, look
 from imserver.bench.chat_tally import ChatTally
 from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
@@ -14,12 +15,20 @@ from imserver.bench.latency import STAMP_DIGITS, Latency, stamp_us
 from imserver.bench.loop import BenchError
 from imserver.bench.nodes import Nodes
 from imserver.bench.protobuf import GROUP, NUMBER_DIGITS, SINGLE, Writer
-from imserver.bench.stage import Figures, Stage, parameter, seconds_parameter, text_parameter
+from imserver.bench.stage import (
+    Figures,
+    Stage,
+    choice_parameter,
+    parameter,
+    seconds_parameter,
+    text_parameter,
+)
 
 TAG_BYTES = 6
 LEAST_BYTES = TAG_BYTES + NUMBER_DIGITS + STAMP_DIGITS
 #: A server may hold back what is new until a client that has just logged in has had time to ask for more.
 HELD_SECONDS = 1.0
+DIALECTS = ("cmd", "protobuf")
 
 
 class Talk:
@@ -146,6 +155,13 @@ class ChatOptions:
         1, "Nodes (a cluster with a Redis of its own), the members spread over them.", most=16
     )
     database: str = text_parameter("", "URL of the database [default: SQLite in the server's data folder].")
+    sync: int = parameter(
+        0, "No talk: one member has missed so many messages, and fetches them.", least=0, most=1_000_000
+    )
+    storm: int = parameter(
+        0, "No talk: all members are so many messages behind, and log in at once.", least=0, most=10_000
+    )
+    dialect: str = choice_parameter("cmd", "What who comes back speaks; who talks speaks protobuf.", DIALECTS)
 
     @property
     def environment(self) -> dict[str, str]:
@@ -160,6 +176,9 @@ def run(stage: Stage, options: ChatOptions) -> Figures:
         nodes = Nodes(stage.crew, options.nodes, stage.target.app, "file", environment=options.environment)
         ends, stage.pids, stage.folder = nodes.targets, tuple(nodes.pids), nodes.folder
         stage.target = ends[0]
+    if options.sync or options.storm:
+        members, missed = (1, options.sync) if options.sync else (options.members, options.storm)
+        return chat_sync.measure(stage, ends, options.dialect, members, missed, options.seconds)
     online = options.members - options.members * options.offline // 100
     if options.single:
         online -= online % 2

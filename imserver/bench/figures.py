@@ -188,6 +188,7 @@ FIGURES: dict[str, Figure] = {
     "chaos_hold_count": Figure("network between nodes held back"),
     "chaos_stall_count": Figure("fsync stalled"),
     "chaos_slow_count": Figure("fsync slow"),
+    "sync_pages": Figure("pages of a sync"),
     "acknowledged": Figure("messages acknowledged"),
     "told": Figure("entries told, repeats apart"),
     "chaos_lost": Figure("acknowledged and not stored", worst=True),

@@ -153,6 +153,24 @@ ALL: tuple[Row, ...] = (
         ChatOptions(single=True, rate=0, seconds=10),
         (per_second("stored", 15_000), Bar("unstored", 0), NO_LOSS),
     ),
+    Row(
+        "sync of 10,000 missed messages",
+        "chat",
+        ChatOptions(sync=10_000),
+        (Bar("seconds", 1), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+    ),
+    Row(
+        "sync of 10,000 missed messages, protobuf",
+        "chat",
+        ChatOptions(sync=10_000, dialect="protobuf"),
+        (Bar("seconds", 1), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+    ),
+    Row(
+        "5,000 log in, each 50 messages behind",
+        "chat",
+        ChatOptions(members=5000, storm=50),
+        (Bar("seconds", 30), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+    ),
     Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),
     Row("handshake with login", "handshake", HandshakeOptions(login=True), (us(80), Bar("errors", 0))),
     Row(
@@ -182,6 +200,8 @@ SMOKE: tuple[Row, ...] = (
     Row("publisher connection", "publish", PublishOptions(users=100, seconds=0.5)),
     Row("a group of 20, stored", "chat", ChatOptions(members=20, rate=100, seconds=1)),
     Row("one-to-one, stored", "chat", ChatOptions(members=20, single=True, rate=0, seconds=1)),
+    Row("sync of 500 missed messages", "chat", ChatOptions(sync=500)),
+    Row("100 log in, each 10 messages behind", "chat", ChatOptions(members=100, storm=10)),
     Row("handshake", "handshake", HandshakeOptions(connections=500)),
     Row("handshake with login", "handshake", HandshakeOptions(connections=500, login=True, members=0)),
     Row("1,000 drop and come back", "storm", StormOptions(clients=1000, bystanders=50)),

@@ -145,6 +145,27 @@ def test_chat(server: Server, way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.linux
+@pytest.mark.parametrize("server", ["front"], indirect=True)
+@pytest.mark.parametrize(("dialect", "pages"), [("cmd", 2), ("protobuf", 6)])
+def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages: int) -> None:
+    place = ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
+    figures = found("chat", "--sync", "260", "--dialect", dialect, *place)["figures"]
+    assert figures["messages"] == figures["told"] == 260
+    assert (figures["returned"], figures["missing"], figures["sync_pages"]) == (1, 0, pages)
+    assert 0 < figures["seconds"] < 10
+
+
+@pytest.mark.linux
+@pytest.mark.parametrize("server", ["front"], indirect=True)
+def test_all_members_come_back_at_once(server: Server) -> None:
+    place = ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
+    figures = found("chat", "--storm", "6", "--members", "40", *place)["figures"]
+    assert figures["messages"] == figures["told"] == 240
+    assert figures["returned"] == figures["recovered"] == 40
+    assert 0 < figures["login_p50_ms"] <= figures["login_p99_ms"]
+
+
+@pytest.mark.linux
 def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
     figures = found("chat", "--members", "4", "--seconds", "0.3", "--rate", "100")["figures"]
     assert figures["stored_rows"] == figures["messages"] == 30
