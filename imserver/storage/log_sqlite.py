@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from imserver.storage.log_pen import Pen, Row
+from imserver.storage.log_pen import Pen, Row, chunks, padded
 from imserver.storage.log_row import Line
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
@@ -58,6 +58,17 @@ class SqlitePen(Pen):
 
     def do_many(self, statement: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(_own(statement), rows)
+
+    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        # Without statistics it takes a list of some values for a reason to read all of a log: with the list
+        # to the left of a CROSS JOIN it looks up one after the other.
+        statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
+        rows: list[Row] = []
+        for some in chunks(values):
+            some = padded(some)
+            wanted = ", ".join(["(%s)"] * len(some))
+            rows += self.ask(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
+        return rows
 
     def move_lines(self, log: int, lines: Sequence[Line]) -> None:
         self.do_many(
