@@ -34,11 +34,14 @@ DIALECTS = ("cmd", "protobuf")
 class Talk:
     """The messages of one run: who sends the next one, over which connection."""
 
-    def __init__(self, generator: Generator, tally: ChatTally, tag: str, group: int, text_bytes: int) -> None:
+    def __init__(
+        self, generator: Generator, tally: ChatTally, tag: str, group: int, text_bytes: int, named: bool
+    ) -> None:
         accounts = generator.kept["accounts"]
         sent_ms = int(time.time() * 1000)
         self.tally = tally
         self.tag = tag.encode()
+        self.named = named
         self.padding = b"." * (text_bytes - LEAST_BYTES)
         self.peers = tally.receivers
         self.places = {peer.number: place for place, peer in enumerate(self.peers)}
@@ -62,7 +65,8 @@ class Talk:
         sender = self.tally.senders[peer.number]
         number, self.sent = self.sent, self.sent + 1
         content = b"%b%07d%010d%b" % (self.tag, number, stamp_us(), self.padding)
-        frame = self.writers[place].frame(sender.acked + len(sender.waiting) + 1, content)
+        name = b"%b-%d" % (self.tag, number) if self.named else b""
+        frame = self.writers[place].frame(sender.acked + len(sender.waiting) + 1, content, name)
         sender.waiting.append((number, time.monotonic_ns()))
         try:
             if peer.sock.send(frame) < len(frame):
@@ -78,11 +82,18 @@ class Talk:
 
 
 def chat(
-    generator: Generator, tag: str, seconds: float, rate: float, depth: int, group: int, text_bytes: int
+    generator: Generator,
+    tag: str,
+    seconds: float,
+    rate: float,
+    depth: int,
+    group: int,
+    text_bytes: int,
+    named: bool = False,
 ) -> dict[str, Any]:
     """Task: have the connections of this process talk in ``group`` (0: in pairs); count what they get."""
     tally = ChatTally(generator.swarm, tag, shared=bool(group))
-    talk = Talk(generator, tally, tag, group, text_bytes)
+    talk = Talk(generator, tally, tag, group, text_bytes, named)
     begin = time.monotonic()
     end = begin + seconds
     if rate:
@@ -151,6 +162,7 @@ class ChatOptions:
     single: bool = parameter(False, "Messages to one other user each, in pairs, and no group.")
     depth: int = parameter(1, "Unacknowledged messages of a sender (with --rate 0).", most=100)
     text_bytes: int = parameter(33, "Bytes of the message.", least=LEAST_BYTES, most=60_000)
+    named: bool = parameter(False, "Messages have a client_msg_id, by which a repeat would be known.")
     nodes: int = parameter(
         1, "Nodes (a cluster with a Redis of its own), the members spread over them.", most=16
     )
@@ -213,6 +225,7 @@ def measure(stage: Stage, hand: Any, options: ChatOptions, group: int) -> Figure
             depth=options.depth,
             group=group,
             text_bytes=options.text_bytes,
+            named=options.named,
         )
     span.note(answers)
     (answer,) = answers

@@ -73,7 +73,8 @@ class Writer:
     def frame(self, number: int, content: bytes) -> bytes:
         """Return the frame of this client's message ``number``."""
         message = self._head + field(0x2A, content) + self._tail
-        return _input(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number))
+        named = field(0x1A, name) if name else b""
+        return _input(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number) + named)
 
 
 class Pushes:

@@ -130,7 +130,7 @@ def test_fields_have_their_length_before_them() -> None:
         ("--rate", "100"),
         ("--rate", "100", "--offline", "50"),
         ("--rate", "0", "--depth", "3"),
-        ("--rate", "100", "--single"),
+        ("--rate", "100", "--single", "--named"),
         ("--rate", "0", "--single"),
     ],
 )
