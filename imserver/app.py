@@ -26,7 +26,7 @@ from imserver.api.views import ROUTED_PATHS, STYLES, as_request, create_api, to_
 from imserver.doors import LISTENER_KEY
 from imserver.logs import request_id
 from imserver.node import Node
-from imserver.pages import create_pages
+from imserver.pages.blueprint import create_pages
 from imserver.pages.compiled import OPTIONS
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.problems import challenged

@@ -29,6 +29,26 @@ from imserver.transport.stream import Streams
 log = logging.getLogger(__name__)
 
 Application = Callable[..., Any]
+
+
+class LateApplication:
+    """An application that is made when the first request comes that the front does not answer itself.
+
+    Flask with all that it brings is a quarter of a node's memory, and many a node never serves a page. That
+    first request holds the loop for about 0.15 s, unless a parent has loaded it before it forked. Making it
+    must not switch. What it raises becomes the answer to the request, and the next one tries again.
+    """
+
+    def __init__(self, make: Callable[[], Application]) -> None:
+        self._make = make
+        self._made: Application | None = None
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        if self._made is None:
+            self._made = self._make()
+        return self._made(environ, start_response)
+
+
 LISTENER_KEY = "imserver.listener"
 """Key of the WSGI environment that names a request's listener, see :func:`listeners_of`."""
 

@@ -23,7 +23,6 @@ from imserver.errors import StartError
 from imserver.exposure import refuse_open_demo
 from imserver.hub.pings import Pings
 from imserver.logs import RequestLog
-from imserver.pages.compiled import precompile
 from imserver.parts import Parts
 from imserver.services.tenants import Tenant
 from imserver.storage.place import DRIVERS, place_of
@@ -46,7 +45,9 @@ _LOADED_LATE = (
     "gevent.pool",
     "gevent.resolver.thread",
     "gevent.threadpool",
+    "imserver.api.multipart",
     "imserver.api.metric_table",
+    "imserver.app",
 )
 _WEBHOOK_SECONDS = 2.0
 """Time for back ends to be told of the last events."""
@@ -308,4 +309,7 @@ def load_modules(config: Config) -> None:
         names += ["imserver.storage.database", DRIVERS[place.engine]]
     for name in names:
         importlib.import_module(name)
+    # Here, for it brings Flask, which a node that forks nothing loads when it is asked for a page.
+    from imserver.pages.compiled import precompile
+
     precompile()

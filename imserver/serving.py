@@ -14,12 +14,13 @@ import gevent
 from gevent.util import format_run_info
 
 from imserver import __version__
-from imserver.app import create_app
 from imserver.config import Config, ConfigError
+from imserver.doors import Application, LateApplication
 from imserver.errors import StartError
 from imserver.exposure import refuse_open_demo
 from imserver.logs import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
+from imserver.pages.address import check
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ def serve(
         log_greenlet_errors(gevent.get_hub())
         for warning in config.warnings:
             _log.warning("%s", warning)
-        node = Node(config, logs.requests, create_app, listeners)
+        node = Node(config, logs.requests, _application, listeners)
         node.start()
         signals = _Signals(node, logs, read_config)
         signals.install()
@@ -71,6 +72,25 @@ def serve(
         raise StartError(f"the server failed: {error}; the log has the traceback") from error
     finally:
         logs.close()
+
+
+def _application(node: Node) -> Application:
+    """What answers requests that the front does not.
+
+    Raises :class:`ConfigError` if an address in the settings is none.
+    """
+    check(node.config)
+
+    def make() -> Application:
+        # Here, because it loads Flask.
+        from imserver.app import create_app
+
+        application = create_app(node)
+        # As at the end of the start: what has come lives long, so the collector need not look at it again.
+        gc.freeze()
+        return application
+
+    return make() if node.config.server.door == "wsgi" else LateApplication(make)
 
 
 def banner(config: Config, addresses: Mapping[str, str], demo: bool, **more: str) -> str:

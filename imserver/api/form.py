@@ -1,4 +1,4 @@
-"""Reads what requests carry: query strings, urlencoded and multipart forms, JSON objects.
+"""Reads what requests carry: query strings, urlencoded forms, JSON objects.
 
 All readers give parameters by folded name (lower case), so ``userID``, ``userId`` and ``userid`` are one.
 Of a form field given twice the first counts, of a JSON key the last, as in the original server.
@@ -10,13 +10,9 @@ from __future__ import annotations
 
 import json
 import re
-from io import BytesIO
 from typing import Any, NoReturn
-from urllib.parse import urlencode
 
 import msgspec
-from werkzeug.formparser import FormDataParser
-from werkzeug.http import parse_options_header
 
 MAX_FIELDS = 20_000
 """Fields that a form may have; more of them is no form but an attempt to keep the loop busy."""
@@ -72,30 +68,6 @@ def parse_form(encoded: bytes) -> dict[str, str]:
             name, _, value = field.partition("=")
             params[name.lower()] = value
     return params
-
-
-class _Nowhere(BytesIO):
-    """Where files go."""
-
-    def write(self, data: Any, /) -> int:
-        return len(data)
-
-
-def multipart_to_urlencoded(body: bytes, content_type: str) -> bytes:
-    """The text fields of a multipart form, without its files, as an urlencoded one.
-
-    Raises :class:`BadBody`.
-    """
-    kind, options = parse_options_header(content_type)
-    # No limit to memory: the body is in memory already.
-    parser = FormDataParser(
-        lambda *_, **__: _Nowhere(), max_form_memory_size=None, max_form_parts=MAX_FIELDS, silent=False
-    )
-    try:
-        _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
-    except Exception as error:  # the parser has errors of several kinds, HTTP's among them
-        raise BadBody(str(error)) from None
-    return urlencode(list(form.items(multi=True))).encode()
 
 
 # --- JSON ---------------------------------------------------------------------------------------------------

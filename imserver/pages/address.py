@@ -6,7 +6,7 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.config import ConfigError
+from imserver.config import Config, ConfigError
 
 #: a host as it may stand in an address and in a policy: a name or an IP address, and a port
 _HOST: Final = re.compile(
@@ -61,6 +61,17 @@ def parse_configured(setting: str, value: str) -> Configured | None:
     if found is None or not is_host(found["host"]):
         raise ConfigError(f"{setting}: expected an address such as im.example.com:8089, got {value!r}")
     return Configured((found["scheme"] or "").lower(), found["host"], found["path"])
+
+
+def check(config: Config) -> None:
+    """Raise :class:`ConfigError` if an address in the configuration is none."""
+    parse_configured("app.websocket_url", config.app.websocket_url)
+    parse_configured("app.http_url", config.app.http_url)
+    url = config.server.public_ws_url
+    if url and not websocket_address(url):
+        raise ConfigError(
+            f"server.public_ws_url: expected an address such as wss://im1.example.com/acc, got {url!r}"
+        )
 
 
 def websocket_address(value: str) -> str:

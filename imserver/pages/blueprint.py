@@ -27,6 +27,7 @@ from imserver.api import Api
 from imserver.api.v1.table import described
 from imserver.auth import PAGE_TOKEN_PREFIX
 from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
+from imserver.pages.address import check
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
 from imserver.pages.rendering import language_of_visitor, parameter, policy, render
@@ -81,6 +82,7 @@ def create_pages(node: Host) -> Blueprint:
 
     Raises :class:`imserver.config.ConfigError` when an address in the configuration is none.
     """
+    check(node.config)
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):
         mimetypes.add_type(kind, suffix)  # what the machine says of .js is not to be relied on
     pages = Blueprint("pages", __name__, template_folder=str(assets.TEMPLATES), static_folder=None)

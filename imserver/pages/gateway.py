@@ -11,7 +11,6 @@ from werkzeug.wrappers import Response
 from imserver.api.reply import PREFLIGHT, Answer
 from imserver.api.views import to_response
 from imserver.cluster.contract import Lease
-from imserver.config import ConfigError
 from imserver.errors import HTTP_NOT_READY
 from imserver.pages.address import websocket_address
 from imserver.pages.seen import Listening, Seen
@@ -26,19 +25,11 @@ class Member(Listening, Protocol):
 
 
 class Gateway:
-    """Recommends a node. Stateless; never blocks.
-
-    Raises :class:`ConfigError` when ``server.public_ws_url`` is no address.
-    """
+    """Recommends a node. Stateless; never blocks."""
 
     def __init__(self, node: Member, seen: Seen) -> None:
         self._node = node
         self._seen = seen
-        url = node.config.server.public_ws_url
-        if url and not websocket_address(url):
-            raise ConfigError(
-                f"server.public_ws_url: expected an address such as wss://im1.example.com/acc, got {url!r}"
-            )
 
     def answer(self) -> Response:
         """``{"url": …}``: the address of a node that is not about to stop; 503 if there is none.

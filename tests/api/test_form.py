@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from imserver.api.form import (
     MAX_FIELDS,
     BadBody,
-    multipart_to_urlencoded,
     parse_form,
     parse_json,
     parse_pairs,
 )
+from imserver.api.multipart import multipart_to_urlencoded
 
 from .fakes import multipart
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from imserver.cluster.contract import Lease
 from imserver.config import ConfigError
-from imserver.pages import create_pages
+from imserver.pages.blueprint import create_pages
 from imserver.pages.gateway import less_loaded
 from imserver.settings import AppSettings, Config, ServerSettings
 

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
-from imserver.pages import create_pages
+from imserver.pages.blueprint import create_pages
 from imserver.settings import Config
 from tests.pages.test_routes import FakeNode, page_data
 
