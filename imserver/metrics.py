@@ -53,6 +53,7 @@ class Metrics:
         "deliveries",
         "denials",
         "downloads",
+        "expired",
         "files_exhausted",
         "handshakes",
         "handshakes_refused",
@@ -115,6 +116,7 @@ class Metrics:
         self.uploads_refused = 0
         self.stored = 0
         self.stored_repeats = 0
+        self.expired = 0
         self.not_stored = 0
         self.log_gaps = 0
         self.told_again = 0

@@ -169,6 +169,7 @@ class Node(Parts):
         self._greenlets.append(gevent.spawn(self.holding.run))
         self._greenlets.append(gevent.spawn(self.messaging.follower.run))
         self._greenlets.append(gevent.spawn(self.messaging.wheel.run))
+        self._greenlets.append(gevent.spawn(self.retention.run))
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

@@ -38,6 +38,7 @@ from imserver.services.correspondence import Correspondence
 from imserver.services.dedupe import Dedupe
 from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
+from imserver.services.finding import Finding
 from imserver.services.friends import Friends
 from imserver.services.groups import Groups
 from imserver.services.holding import Holding
@@ -54,6 +55,7 @@ from imserver.services.questions import Questions, State
 from imserver.services.receipts import Receipts
 from imserver.services.recovery import Recovery
 from imserver.services.removals import LocalRemovals, Removals
+from imserver.services.retention import Retention
 from imserver.services.rooms import Rooms
 from imserver.services.rules import objection
 from imserver.services.sessions import Sessions
@@ -256,6 +258,9 @@ class Parts:
             self.cluster.on_signal = self.signals.heard
         self.receipts = Receipts(self.signals, kept)
         self.receipts.add_to(self.dispatcher)
+        self.retention = Retention(self.config.storage, self.tenants.get, kept, self.metrics)
+        self.finding = Finding(kept)
+        self.finding.add_to(self.dispatcher)
         Correspondence(self.sessions, messaging, self.receipts, kept).add_to(self.dispatcher)
         return messaging
 

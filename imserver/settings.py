@@ -157,6 +157,8 @@ class TenantSettings(Struct, frozen=True):
     max_connections: Count = 0
     messages_per_second: Seconds = 0.0
     max_rooms: Count = 0
+    keep_seconds: Seconds = 0.0
+    keep_messages: Count = 0
     room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
 
     def policy_of(self, name: str) -> LoginPolicy:
@@ -221,6 +223,9 @@ class StorageSettings(Struct, frozen=True):
     pool_size: Amount = 4
     seconds: Annotated[float, Meta(gt=0, le=60)] = 5.0
     look_seconds: Annotated[float, Meta(gt=0, le=60)] = 2.0
+    keep_seconds: Seconds = 0.0
+    keep_messages: Count = 0
+    expire_seconds: Annotated[float, Meta(gt=0, le=86400)] = 60.0
 
 
 class AccountSettings(Struct, frozen=True):

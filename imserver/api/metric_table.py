@@ -250,6 +250,7 @@ _OWN = {
     "stored": "Messages of clients that were stored",
     "stored_repeats": "Messages of clients that had been stored before, and were answered as then",
     "not_stored": "Messages of clients that were refused, or could not be stored for the moment",
+    "expired": "Entries of the log that were deleted because of their age or number",
     "log_gaps": "Times that the log was read because news of it had not come",
     "told_again": "Times that a client was told again what it had not acknowledged",
     "messages_in": "Messages read from clients",

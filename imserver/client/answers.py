@@ -136,6 +136,8 @@ class App(Struct, frozen=True):
     max_connections: int = 0
     messages_per_second: float = 0.0
     max_rooms: int = 0
+    keep_seconds: float = 0.0
+    keep_messages: int = 0
 
 
 class _Presences(Struct):

@@ -1,5 +1,5 @@
-"""Commands of the ``cmd`` dialect about who is typing, has read and has received; and how a client is told of
-it."""
+"""Commands of the ``cmd`` dialect about who is typing, has read and has received, and how a client is told of
+it; and the one that finds what was said."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.model import AskMarks, AskReceipts, Command, Received, Signal, Typing
+from imserver.model import AskMarks, AskReceipts, Command, Received, Search, Signal, Typing
 from imserver.protocol.cmd_stored import MAX_RECEIVER_BYTES, id_in, limit_in, needed_id, short_text
 from imserver.protocol.forgiving import Refused, fields_of
+
+MAX_WORDS_BYTES: Final = 256
+"""Bytes of what is looked for."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -39,11 +42,20 @@ def _typing(data: bytes) -> Typing:
     return Typing(to, conversation)
 
 
+def _search(data: bytes) -> Search:
+    fields = fields_of(data)
+    text = short_text(fields, "text", MAX_WORDS_BYTES)
+    if not text.strip():
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return Search(text, id_in(fields, "conversation"), id_in(fields, "before"), limit_in(fields))
+
+
 SIGNAL_COMMANDS: Final[dict[str, Callable[[bytes], Command]]] = {
     "received": _received,
     "receipts": _receipts,
     "marks": _marks,
     "typing": _typing,
+    "search": _search,
 }
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from time import time
 from typing import TYPE_CHECKING, TypeVar
 
-from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_sync
+from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_search, log_sync
 from imserver.storage.log_contract import (
     INVALID,
     Appended,
@@ -144,6 +144,14 @@ class Log:
             _no_entries(),
         )
 
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        if not self._keeps():
+            return [], 0
+        read = self._opened().read
+        return log_search.search(read, app, user, text, conversation, before, limit)
+
     def conversation(self, app: str, conversation: int) -> Conversation | None:
         return self._read(lambda connection: log_read.conversation(connection, app, conversation), None)
 
@@ -188,6 +196,9 @@ class Log:
         return self._read(
             lambda connection: log_marks.receipts(connection, app, user, conversation, after, limit), []
         )
+
+    def apps(self) -> list[str]:
+        return self._read(log_expiry.apps, [])
 
     def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
         before = int(time() - older_than_seconds) if older_than_seconds > 0 else 0

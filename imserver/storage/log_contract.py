@@ -229,6 +229,17 @@ class MessageLog(Protocol):
         """What the user may read of a conversation before an id (0: its end): the newest, in order, without
         what the user has hidden, and whether there is more before."""
 
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        """The newest texts before an id (0: the end) that say ``text`` and that the user may read, in order:
+        of one conversation, or (0) of all. Neither what the user has hidden nor what was recalled. The
+        letters of ASCII count alike in any case, others too if a word is all small, all capital or begins so.
+
+        And the id before which to go on; 0: all was looked through. After half a second it comes back with
+        what it has, be it nothing.
+        """
+
     # --- conversations --------------------------------------------------------------------------------------
 
     def conversation(self, app: str, conversation: int) -> Conversation | None:
@@ -297,6 +308,9 @@ class MessageLog(Protocol):
         somebody who is no member."""
 
     # --- retention ------------------------------------------------------------------------------------------
+
+    def apps(self) -> list[str]:
+        """The apps that have entries which have not expired, by name."""
 
     def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
         """Delete the oldest entries: those stored longer ago, and all but the newest; how many."""

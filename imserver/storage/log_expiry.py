@@ -5,13 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_read import ask, change, head_of
-from imserver.storage.log_row import Head
+from imserver.storage.log_row import Head, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _EXPIRED_AT_ONCE: Final = 1000
 """Entries that are deleted in one transaction: who wants to write meanwhile waits for these only."""
+
+
+def apps(connection: Connection) -> list[str]:
+    """The apps that have entries which have not expired."""
+    rows = ask(connection, "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app", ())
+    return [text_of(row[0]) for row in rows]
 
 
 def raise_floor(connection: Connection, app: str, before: int, more_than: int) -> tuple[int, int] | None:

@@ -239,3 +239,12 @@ class Pen(ABC):
     def add_messages(self, rows: Sequence[Row]) -> None:
         """Store entries."""
         self.do_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)
+
+    def take_back(self, log: int, ids: Sequence[int]) -> None:
+        """Note entries that were recalled as hidden from everybody: nobody finds them any more."""
+        self.do_many(
+            "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
+            "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
+            "AND h.id = %s)",
+            [(id, log, log, id) for id in dict.fromkeys(ids)],
+        )

@@ -104,6 +104,8 @@ class Sheet:
         self.settle()
         if self._rows:
             self.pen.add_messages(self._rows)
+            if recalled := [entry.about for entry in self.entries if entry.kind == "recall"]:
+                self.pen.take_back(self.log, recalled)
             self.pen.move_head(self.head)
 
     # --- drafts ---------------------------------------------------------------------------------------------

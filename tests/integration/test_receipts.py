@@ -86,3 +86,21 @@ def test_outsiders_learn_nothing_and_change_nothing(server: Server, app: int) ->
         assert ann.ask_cmd("receipts", {"conversation": where})[2]["receipts"] == []
         assert eve.ask_cmd("receipts", {})[0] == 1001
         assert eve.ask_cmd("marks", {"version": -1})[0] == 1001
+
+
+def test_what_was_said_is_found_by_those_who_may_read_it(server: Server, app: int) -> None:
+    with logged_in(server.ws, "ann", app) as ann, logged_in(server.ws, "bob", app) as bob:
+        first, second = (send(ann, "bob", text) for text in ("Tea at five", "tea at six"))
+        send(ann, "cat", "tea at seven")
+        page = bob.ask_cmd("search", {"text": "TEA"})[2]
+        assert [each["id"] for each in page["messages"]] == [first["id"], second["id"]]
+        assert (page["hasMore"], page["before"]) == (False, 0)
+        page = bob.ask_cmd("search", {"text": "tea", "limit": 1})[2]
+        assert [each["text"] for each in page["messages"]] == ["tea at six"]
+        assert (page["hasMore"], page["before"]) == (True, second["id"])
+        more = {"text": "tea", "before": page["before"], "conversation": first["conversation"]}
+        assert [each["id"] for each in bob.ask_cmd("search", more)[2]["messages"]] == [first["id"]]
+        ann.ask_cmd("recall", {"id": first["id"]})
+        assert bob.ask_cmd("search", more)[2]["messages"] == []
+        for wrong in ({}, {"text": " "}, {"text": "x" * 257}, {"text": 1}, {"text": "x", "before": -1}):
+            assert bob.ask_cmd("search", wrong)[0] == 1001

@@ -441,3 +441,10 @@ def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> N
     assert list(tmp_path.iterdir()) == []
     stored(log, say("a", "b"))
     assert (tmp_path / "imserver.db").exists()
+
+
+def test_apps_are_listed_while_they_have_anything_left(log: Log) -> None:
+    assert log.apps() == []
+    stored(log, say("a", "b"), app="one")
+    stored(log, say("a", "b"), app="two")
+    assert log.apps() == ["one", "two"]

@@ -33,6 +33,8 @@ Setting = Literal[
     "max_connections",
     "messages_per_second",
     "max_rooms",
+    "keep_seconds",
+    "keep_messages",
     "room_members",
 ]
 
@@ -94,6 +96,13 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
         Meta(description="Most frames of a connection in a second; 0: any."),
     ] = UNSET
     max_rooms: Annotated[Number | UnsetType, Meta(description="Most rooms on a node; 0: any.")] = UNSET
+    keep_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000_000)] | UnsetType,
+        Meta(description="How old stored messages may become; 0: as the server has it."),
+    ] = UNSET
+    keep_messages: Annotated[
+        Number | UnsetType, Meta(description="How many stored messages are kept; 0: as the server has it.")
+    ] = UNSET
     room_members: Annotated[
         dict[field.RoomName, list[field.User]] | UnsetType,
         Meta(description="Users who are put into a room when they log in, by room."),
@@ -160,6 +169,8 @@ class AppShown(Struct):
     max_connections: int
     messages_per_second: float
     max_rooms: int
+    keep_seconds: float
+    keep_messages: int
     room_members: dict[str, list[str]]
 
 

@@ -118,6 +118,8 @@ def _shown(tenant: Tenant) -> AppShown:
         tenant.max_connections,
         tenant.messages_per_second,
         tenant.max_rooms,
+        tenant.keep_seconds,
+        tenant.keep_messages,
         {room: list(users) for room, users in tenant.room_members.items()},
     )
 
@@ -136,6 +138,8 @@ _SHOWN: Final = {
     "max_connections": 0,
     "messages_per_second": 0.0,
     "max_rooms": 0,
+    "keep_seconds": 0.0,
+    "keep_messages": 0,
     "room_members": {},
 }
 

@@ -1,0 +1,61 @@
+"""Retention: what each app keeps, looked after in the background."""
+
+import gevent
+import pytest
+
+from imserver.errors import StorageUnavailable
+from imserver.metrics import Metrics
+from imserver.services.retention import Retention
+from imserver.settings import StorageSettings, TenantSettings
+from tests.transport.rig import until
+
+APPS = {
+    "old": TenantSettings(keep_seconds=60),
+    "few": TenantSettings(keep_messages=3),
+    "all": TenantSettings(),
+}
+
+
+class Asked:
+    """A log that notes what it is asked to let expire."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, float, int]] = []
+        self.looks = 0
+        self.away = False
+
+    def apps(self) -> list[str]:
+        self.looks += 1
+        if self.away:
+            raise StorageUnavailable("away")
+        return ["all", "few", "old", "unknown"]
+
+    def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
+        self.asked.append((app, older_than_seconds, more_than))
+        return 5
+
+
+def test_an_app_keeps_what_it_says_and_else_what_the_server_says() -> None:
+    log, metrics = Asked(), Metrics()
+    assert Retention(StorageSettings(), APPS.get, lambda: log, metrics).look() == 10
+    assert log.asked == [("few", 0, 3), ("old", 60, 0)]
+    assert metrics.expired == 10
+    log.asked.clear()
+    Retention(StorageSettings(keep_seconds=9, keep_messages=7), APPS.get, lambda: log, metrics).look()
+    assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
+
+
+def test_where_nothing_is_kept_nothing_expires() -> None:
+    assert Retention(StorageSettings(keep_messages=1), APPS.get, lambda: None, Metrics()).look() == 0
+
+
+def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
+    log = Asked()
+    log.away = True
+    retention = Retention(StorageSettings(expire_seconds=0.001), APPS.get, lambda: log, Metrics())
+    running = gevent.spawn(retention.run)
+    until(lambda: log.looks >= 3)
+    log.away = False
+    until(lambda: log.asked)
+    running.kill()
+    assert "Traceback" not in caplog.text

@@ -1,0 +1,146 @@
+"""Finding what was said, on every engine."""
+
+import time
+
+import pytest
+
+from imserver.storage import log_search
+from imserver.storage.log import Log
+from imserver.storage.log_contract import Draft
+
+from .conftest import OpenStore
+from .test_log import APP, bodies, ids, say, stored
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> Log:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def found(
+    log: Log, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
+) -> list[str]:
+    entries, further = log.search(APP, user, text, conversation, before, limit)
+    assert further == 0
+    return bodies(entries)
+
+
+def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: Log) -> None:
+    group = log.create(APP, "owner", "tea", ["a"]).conversation
+    stored(log, say("owner", group, "tea early"))
+    log.join(APP, group, ["b"])
+    stored(log, say("owner", group, "tea now"), say("a", "b", "no tea"), say("x", "y", "secret tea"))
+    log.leave(APP, group, ["a"])
+    stored(log, say("owner", group, "tea late"), say("a", "b", "coffee"))
+    assert found(log, "a", "tea") == ["tea early", "tea now", "no tea"]
+    assert found(log, "b", "tea") == ["tea now", "no tea", "tea late"]
+    assert found(log, "b", "tea", group) == ["tea now", "tea late"]
+    assert found(log, "stranger", "tea") == found(log, "stranger", "tea", group) == []
+    assert log.search("no such app", "a", "tea", 0, 0, 10) == ([], 0)
+
+
+@pytest.mark.parametrize(
+    ("body", "text", "is_found"),
+    [
+        ("Good Morning", "good m", True),
+        ("今天晚上八点在老地方见", "老地方", True),
+        ("École", "école", True),
+        ("ÉCOLE", "école", True),
+        ("école", "ÉCOLE", True),
+        ("100% sure_", "% sure_", True),
+        ("100 percent", "%", False),
+        ("a\\b", "a\\b", True),
+        ("a'; DROP TABLE message; --", "'; drop", True),
+        ("é", "30", False),
+        ("é", "\\303", False),
+        ("wörter", "worter", False),
+        ("👍 yes", "👍", True),
+        ("two\nlines", "two\nlines", True),
+    ],
+)
+def test_what_counts_as_found(log: Log, body: str, text: str, is_found: bool) -> None:
+    stored(log, say("a", "b", body))
+    assert found(log, "b", text) == ([body] if is_found else [])
+
+
+def test_what_is_hidden_recalled_or_no_text_is_not_found(log: Log) -> None:
+    first, second, third, data = stored(
+        log,
+        say("a", "b", "tea one"),
+        say("a", "b", "tea two"),
+        say("a", "b", "tea three"),
+        say("a", "b", '"tea"', type="custom"),
+    )
+    (edited,) = stored(log, say("a", "b", "tea 2", kind="edit", about=second.id))
+    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [first.id, second.id, third.id, edited.id]
+    log.hide(APP, "b", [first.id])
+    stored(
+        log,
+        say("a", "b", "", kind="recall", about=second.id),
+        say("a", "b", "", kind="recall", about=data.id),
+    )
+    stored(log, say("a", "b", "", kind="recall", about=second.id))
+    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [third.id]
+    assert ids(log.search(APP, "a", "tea", 0, 0, 10)[0]) == [first.id, third.id]
+    assert second.id in ids(log.history(APP, "b", 1, 0, 10)[0])
+
+
+def test_bytes_that_are_no_text_disturb_nobody(log: Log) -> None:
+    log.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
+    stored(log, say("a", "b", "tea"))
+    assert len(log.search(APP, "b", "tea", 0, 0, 10)[0]) == 2
+
+
+def test_pages_go_back_to_the_beginning(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 7)
+    stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
+    seen: list[str] = []
+    before, pages = 0, 0
+    while pages == 0 or before:
+        entries, before = log.search(APP, "b", "tea", 1, before, 10)
+        assert len(entries) <= 10
+        seen = bodies(entries) + seen
+        pages += 1
+    assert seen == [f"tea {number}" for number in range(60) if number % 3]
+    assert pages >= 4
+
+
+def test_a_search_that_takes_long_says_how_far_it_has_come(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_search, "_FIRST_STRETCH", 10)
+    monkeypatch.setattr(log_search, "_GROWTH", 1)
+    monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)
+    stored(log, say("a", "b", "tea"), *(say("a", "b", "coffee") for _ in range(35)))
+    before, steps = 0, 0
+    entries: list[object] = []
+    while not entries:
+        found_now, before = log.search(APP, "b", "tea", 0, before, 10)
+        entries += found_now
+        steps += 1
+        assert before > 0 or entries
+    assert steps == 4
+
+
+def test_a_long_log_is_looked_through_in_steps_that_hold_no_writer_up(
+    url: str, open_store: OpenStore
+) -> None:
+    if not url.startswith("sqlite"):
+        pytest.skip("the others read beside each other")
+    log = open_store(url, threaded=False).log()
+    for _ in range(10):
+        stored(
+            log,
+            *(say("a", "b", f"some words of a message, and its number {number}") for number in range(2000)),
+        )
+    longest = 0.0
+    read = log._opened().read
+
+    def timed(step):  # type: ignore[no-untyped-def]
+        nonlocal longest
+        began = time.perf_counter()
+        value = read(step)
+        longest = max(longest, time.perf_counter() - began)
+        return value
+
+    assert log_search.search(timed, APP, "b", "nowhere said", 0, 0, 10) == ([], 0)
+    assert longest < 0.2
