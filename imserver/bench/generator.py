@@ -99,6 +99,7 @@ def open_connections(
         retry=retry,
         progress=generator.progress,
         path=opener.path,
+        answer=opener.answer,
     )
     return pack_opening(opening)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from imserver.bench.dialects import OPENERS
+from imserver.bench.loop import BenchError
 from imserver.bench.stage import (
     MOST_CONNECTIONS,
     Figures,
@@ -27,9 +28,16 @@ class IdleOptions:
     login: bool = parameter(True, "Log in (or only connect).")
     dialect: str = choice_parameter("cmd", "What the connections speak.", OPENERS)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server of our own is told by settings."""
+        return dict(OPENERS[self.dialect].environment)
+
 
 def run(stage: Stage, options: IdleOptions) -> Figures:
     """Measure RSS a connection, against the server after 500 connections that came and went, and idle CPU."""
+    if options.environment and not stage.folder:
+        raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
     empty = stage.rss_bytes()
     hands = stage.hire(-(-options.connections // CONNECTIONS_A_PROCESS))
     stage.open(

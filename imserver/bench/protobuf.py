@@ -8,6 +8,7 @@ from imserver.bench.frames import client_frame
 
 BINARY = 0x2
 PATH = "/ws"
+APP = "gochat"
 CT_LOGIN, _CT_HEARTBEAT, CT_MESSAGE, CT_ACK, CT_SYNC = range(1, 6)
 SINGLE, GROUP = 1, 2
 UP = 1
@@ -70,8 +71,8 @@ class Writer:
         self._head = b"\x08%c\x10%b\x18%b\x20%c" % (session, varint(receiver), varint(sender), _TEXT)
         self._tail = b"\x38" + varint(sent_ms)
 
-    def frame(self, number: int, content: bytes) -> bytes:
-        """Return the frame of this client's message ``number``."""
+    def frame(self, number: int, content: bytes, name: bytes = b"") -> bytes:
+        """Return the frame of this client's message ``number``; ``name`` is its ``client_msg_id``."""
         message = self._head + field(0x2A, content) + self._tail
         named = field(0x1A, name) if name else b""
         return _input(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number) + named)

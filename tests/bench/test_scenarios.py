@@ -40,6 +40,16 @@ def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: st
     assert report["command"].endswith(f"--dialect {dialect}")
 
 
+def test_idle_connections_of_the_protobuf_dialect_on_a_server_with_our_key(
+    place: tuple[str, ...],
+) -> None:
+    report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", "protobuf")
+    assert (report["figures"]["connections"], report["figures"]["dropped"]) == (50, 0)
+    result = run("idle", "--connections", "50", "--dialect", "protobuf", *place)
+    assert result.exit_code != 0
+    assert "needs a server of our own" in result.output
+
+
 @pytest.mark.parametrize("way", [(), ("--rate", "50"), ("--one-per-send",)])
 def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
