@@ -12,6 +12,7 @@ from tests.support import Server, eventually
 from .action import Talker
 from .client import Listener
 from .cmd import command, get, good
+from .protobuf import Chatter
 from .raw import Raw, handshake
 from .setting import Launch, open_files, rss_bytes, stop
 
@@ -68,6 +69,14 @@ def call(server: Server, number: int) -> Raw:
     return Talker(server.ws).begin().login(f"user{number}", to=f"gone{number}")
 
 
+def chat(server: Server, number: int) -> Raw:
+    """A session of the protobuf dialect, which has caught up."""
+    raw = Chatter(server.ws).begin()
+    raw.login(f"{number + 1}")
+    raw.catch_up()
+    return raw
+
+
 class Weighed(Server):
     """A server that counts what its objects take."""
 
@@ -107,7 +116,7 @@ def session_bytes(tmp_path_factory: pytest.TempPathFactory) -> float:
     return cost(tmp_path_factory.mktemp("weighed"), log_in)
 
 
-@pytest.mark.parametrize("open_one", [listen, talk, call])
+@pytest.mark.parametrize("open_one", [listen, talk, call, chat])
 def test_an_idle_connection_of_another_dialect_takes_at_most_a_tenth_more_than_a_cmd_one(
     open_one: Callable[[Server, int], Raw], session_bytes: float, tmp_path: Path
 ) -> None:
