@@ -24,7 +24,8 @@ from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.services.uploads import ID_CHARACTERS, Offer, Refused
+from imserver.services.upload_arrivals import Offer, Refused
+from imserver.services.uploads import ID_CHARACTERS
 from imserver.storage.upload_contract import Upload
 from imserver.transport.fast import FastRequest
 
