@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from imserver.api.call import Api
 from imserver.api.fast import fast_routes
-from imserver.api.v1.uploads import STREAMED
+from imserver.api.v1.upload import STREAMED
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.logs import RequestLog

@@ -20,7 +20,8 @@ from imserver.api.form import BadBody
 from imserver.api.reply import Answer
 from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1.query import read_query
-from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery, owner_of, shown
+from imserver.api.v1.upload import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery, shown
+from imserver.api.v1.uploads import owner_of
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
