@@ -30,7 +30,7 @@ LAYERS = (
     ("protocol",),
     ("logs", "lifecycle"),
     ("config",),
-    ("app_ini", "gochat_yaml"),
+    ("app_ini", "gochat_yaml", "checks"),
     ("yaml_text",),
     ("values",),
     ("settings", "metrics", "model"),

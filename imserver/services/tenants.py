@@ -14,7 +14,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.config import Config, check_tenant
+from imserver.checks import check_tenant
+from imserver.config import Config
 from imserver.hub.hub import Hub
 from imserver.settings import LoginPolicy, TenantSettings
 from imserver.storage.contract import AppRow, Changes
