@@ -72,6 +72,7 @@ class Client:
         self.counts = counts
         self.phase = AWAY
         self.wanted = True
+        self.ack_seconds = ACK_SECONDS
         self.waiting: dict[int, tuple[Outgoing, float]] = {}
         """Messages that are not acknowledged, by mark and in their order, and when to send them (again)."""
         self.on_acked: Callable[[Outgoing], None] = lambda message: None
@@ -113,7 +114,7 @@ class Client:
         if (
             self.phase == LIVE
             and self._told_acked < self.reader.cursor
-            and now > self._acked_at + ACK_SECONDS
+            and now > self._acked_at + self.ack_seconds
         ):
             self._told_acked, self._acked_at = self.reader.cursor, now
             if frame := self.speech.ack(self._told_acked):
@@ -238,6 +239,7 @@ class Client:
         self.phase, self._pause = BEHIND, FIRST_PAUSE_SECONDS
         self._told_acked = self.reader.cursor
         self.counts.connections += 1
+        self._check_cursor(heard.anew)
         for mark, (message, due) in self.waiting.items():
             self.waiting[mark] = (message, min(due, now))
         if heard.recovered:
@@ -247,12 +249,15 @@ class Client:
             self._write(self.speech.sync(self.reader.cursor), now)
         self._send_due(now)
 
+    def _check_cursor(self, anew: bool) -> None:
+        if anew and self.reader.cursor:
+            self.faults.add(
+                "anew", f"{self.reader.name} is told that its cursor {self.reader.cursor} is void"
+            )
+
     def _take_page(self, page: Page, now: float) -> None:
         self.counts.pages += 1
-        if page.anew and self.reader.cursor:
-            self.faults.add(
-                "anew", f"{self.reader.name} was told that its cursor {self.reader.cursor} is void"
-            )
+        self._check_cursor(page.anew)
         for told in page.entries:
             self.reader.take(told)
         if page.more:

@@ -1,20 +1,17 @@
-"""What the clients of a chaos run say and hear, in the cmd dialect and in protobuf, as the same few words."""
+"""What clients that come back say and hear, as the same few words in each dialect; and those of cmd."""
 
 from __future__ import annotations
 
 import json
-import time
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from imserver.bench import protobuf
 from imserver.bench.chaos_checker import Told, read_mark
-from imserver.bench.frames import client_frame, request_frame
-from imserver.bench.protobuf import CT_ACK, CT_LOGIN, CT_MESSAGE, CT_SYNC, field, varint
+from imserver.bench.frames import request_frame
 
 SYNC_ENTRIES = 200
 """Entries of a page that clients of the cmd dialect ask for."""
-_OK, _NOT_STORED = 200, 1008
+OK, NOT_STORED = 200, 1008
 _NOTICE, _HEAD_BYTES = b'","cmd":"e', 64
 """Somebody enters or exits, as the first bytes of a frame say."""
 
@@ -36,9 +33,10 @@ class Outgoing:
 
 @dataclass(frozen=True)
 class LoggedIn:
-    """The session stands; ``recovered``: what was missed follows by itself."""
+    """The session stands; ``recovered``: what was missed follows; ``anew``: the cursor is unknown."""
 
     recovered: bool
+    anew: bool = False
 
 
 @dataclass(frozen=True)
@@ -146,7 +144,7 @@ class CmdSpeech:
             return [_told(data)]
         if command == "send":
             return [_sent(int(body["seq"]), code, data)]
-        if command in ("login", "sync", "ack") and code != _OK:
+        if command in ("login", "sync", "ack") and code != OK:
             return [Refused(command, code)]
         if command == "login":
             return [LoggedIn(bool(data and data["recovered"]))]
@@ -161,83 +159,7 @@ def _told(entry: dict[str, Any]) -> Told:
 
 
 def _sent(mark: int, code: int, data: Any) -> Heard:
-    if code == _OK:
+    if code == OK:
         told = Told(data["id"], data["conversation"], data["seq"], mark)
         return Stored(mark, told, data["repeated"])
-    return NotStored(mark) if code == _NOT_STORED else Refused("send", code)
-
-
-class ProtobufSpeech:
-    """The protobuf dialect, as the account of ``token``; one message at a time."""
-
-    path = protobuf.PATH
-    depth = 1
-
-    def __init__(self, account: int, token: str) -> None:
-        self.account = account
-        self.token = token
-        self._acked = 0
-        self._waiting = 0
-        """The mark of the message that is under way."""
-
-    def login(self, cursor: int) -> bytes:
-        """Log in, and count from 1."""
-        self._acked = self._waiting = 0
-        return protobuf.login_frame(self.token)
-
-    def sync(self, cursor: int) -> bytes:
-        """Ask for a page."""
-        return protobuf.sync_frame(cursor)
-
-    def send(self, message: Outgoing) -> bytes:
-        """Send under the next number of this connection."""
-        self._waiting = message.mark
-        kind = protobuf.GROUP if message.group else protobuf.SINGLE
-        body = b"\x08%c\x10%b\x18%b\x20\x01" % (kind, varint(message.receiver), varint(self.account))
-        body += field(0x2A, message.text.encode()) + b"\x38" + varint(int(time.time() * 1000))
-        up = field(0x0A, body) + b"\x10" + varint(self._acked + 1) + field(0x1A, message.name.encode())
-        return client_frame(b"\x08%c%b" % (CT_MESSAGE, field(0x12, up)), protobuf.BINARY)
-
-    def ack(self, cursor: int) -> bytes:
-        """There is no such word."""
-        return b""
-
-    def hear(self, payload: bytes) -> list[Heard]:
-        """Read a batch."""
-        heard: list[Heard] = []
-        for kind, data, _whole in protobuf.outputs(payload):
-            if kind == CT_ACK:
-                heard += self._hear_ack(protobuf.numbers(data))
-            elif kind == CT_MESSAGE:
-                size, at = protobuf.read_varint(data, 1)
-                heard.append(_message(data[at : at + size]))
-            elif kind == CT_SYNC:
-                messages, more = protobuf.page(data)
-                heard.append(Page([_message(each) for each in messages], more))
-            elif kind != CT_LOGIN:
-                raise ValueError(payload[:100])
-        return heard
-
-    def _hear_ack(self, fields: dict[int, int]) -> list[Heard]:
-        if fields.get(0x08) == 3:
-            return [LoggedIn(recovered=False)]
-        number, id = fields.get(0x10, 0), fields.get(0x18, 0)
-        if number != self._acked + 1 or not self._waiting:
-            return []  # the last one again
-        self._acked = number
-        mark, self._waiting = self._waiting, 0
-        return [Stored(mark, Told(id, 0, 0, mark), repeated=False)]
-
-
-def _message(data: bytes) -> Told:
-    """Read a ``Message``: its id and the mark in its content."""
-    id = mark = at = 0
-    while at < len(data):
-        tag = data[at]
-        value, at = protobuf.read_varint(data, at + 1)
-        if tag == 0x2A:
-            mark = read_mark(data[at : at + value].decode())
-            at += value
-        elif tag == 0x30:
-            id = value
-    return Told(id, 0, 0, mark)
+    return NotStored(mark) if code == NOT_STORED else Refused("send", code)

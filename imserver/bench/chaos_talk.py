@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 from imserver.bench import chat_members
 from imserver.bench.chaos_checker import Faults, Promises, Reader, compare, mark_of, text_of
 from imserver.bench.chaos_client import LIVE, Client, Counts
-from imserver.bench.chaos_speech import CmdSpeech, Outgoing, ProtobufSpeech, Speech
+from imserver.bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
+from imserver.bench.chaos_speech import CmdSpeech, Outgoing, Speech
 from imserver.bench.generator import Generator
 from imserver.bench.latency import Latency
 from imserver.bench.loop import BenchError
@@ -22,6 +23,8 @@ GROUP_PERCENT = 40
 MOST_WAITING = 16
 """A client with so many messages that are not acknowledged sends nothing new."""
 LONG_PERCENT, LONG_BYTES, SHORT_BYTES = 1, 20_000, 60
+LAZY, LAZY_ACK_SECONDS = 8, 14.0
+"""Every eighth client acknowledges so late that it is told some things again."""
 LOOK_SECONDS = 0.02
 QUIET_SECONDS = 3.0
 """A node without news looks each second for what it was not told; so much later nothing more can come."""
@@ -62,11 +65,19 @@ class Crowd:
 
     def _client(self, place: int, dialect: str, reader: Reader, resumes: bool = True) -> Client:
         account, token = self.accounts[place]
-        speech: Speech = CmdSpeech(self.app, account, place % 4 < 2, resumes)
+        acks = place % 4 < 2
+        speech: Speech = CmdSpeech(self.app, account, acks, resumes)
         if dialect == "protobuf":
-            speech = ProtobufSpeech(account, token)
+            # Every other one knows no more than the clients of GoChat.
+            speech = (
+                CursorSpeech(account, token, place % 8 < 4)
+                if place % 4 < 2
+                else ProtobufSpeech(account, token)
+            )
         client = Client(self.loop, self.doors, place, speech, reader, self.promises[place], self.counts)
         client.on_acked = self._note_ack
+        if place % LAZY == 0:
+            client.ack_seconds = LAZY_ACK_SECONDS
         return client
 
     def _note_ack(self, message: Outgoing) -> None:

@@ -11,7 +11,8 @@ from typing import Any
 from imserver.bench import chat_members
 from imserver.bench.chaos_checker import Faults, Promises, Reader, mark_of, text_of
 from imserver.bench.chaos_client import LIVE, Client, Counts
-from imserver.bench.chaos_speech import CmdSpeech, Outgoing, ProtobufSpeech, Speech
+from imserver.bench.chaos_protobuf import ProtobufSpeech
+from imserver.bench.chaos_speech import CmdSpeech, Outgoing, Speech
 from imserver.bench.generator import Generator
 from imserver.bench.latency import Latency
 from imserver.bench.loop import BenchError
@@ -106,7 +107,7 @@ def prepare(
         refill(place)
 
     for place, client in enumerate(senders):
-        client.speech.depth = DEPTH if dialect == "cmd" else 1
+        client.speech.depth = DEPTH
         client.on_acked = lambda message, place=place: on_acked(place, message)  # type: ignore[misc]
         for _ in range(DEPTH):
             refill(place)

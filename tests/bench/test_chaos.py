@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,8 +15,9 @@ from imserver.bench import chaos_talk
 from imserver.bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
 from imserver.bench.chaos_faults import FAULTS, chosen
 from imserver.bench.chaos_ground import CMD_APP
+from imserver.bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
 from imserver.bench.chaos_proxy import Network
-from imserver.bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, ProtobufSpeech, Stored
+from imserver.bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
 from imserver.bench.figures import FIGURES
 from imserver.bench.generator import Generator
 from imserver.bench.loop import BenchError, Loop
@@ -145,24 +147,48 @@ def test_cmd_frames_are_understood() -> None:
         speech.hear(b"{}")
 
 
+def sent(frame: bytes, dialect: protobuf.ProtobufDialect | None = None) -> Any:
+    """The command that the server reads in a frame of a client."""
+    return (dialect or protobuf.ProtobufDialect()).decode(unmasked(frame)).command
+
+
 def test_protobuf_frames_are_understood() -> None:
     speech = ProtobufSpeech(1, "token")
-    speech.login(0)
-    message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
-    request = protobuf.ProtobufDialect().decode(unmasked(speech.send(message)))
-    command = request.command
-    assert (command.number, command.receiver, command.content) == (1, 2, b"1:4:..")  # type: ignore[union-attr]
-    assert command.client_msg_id == message.name  # type: ignore[union-attr]
+    assert sent(speech.login(7)).token == "token"
+    first, second = (Outgoing(mark_of(ANN, number), 2, False, f"1:{number}:..") for number in (4, 5))
+    command = sent(speech.send(first))
+    assert (command.number, command.receiver, command.content) == (1, 2, b"1:4:..")
+    assert command.client_msg_id == first.name
+    assert sent(speech.send(second)).number == 2
+    assert sent(speech.send(first)).number == 1, "again under its own number"
     assert speech.hear(protobuf.LOGIN_ACK) == [LoggedIn(recovered=False)]
-    assert speech.hear(protobuf.uplink_ack(2, 5)) == [], "not the number that is due"
     ack = protobuf.uplink_ack(1, 5)
-    assert speech.hear(ack) == [Stored(message.mark, Told(5, 0, 0, message.mark), repeated=False)]
+    assert speech.hear(ack) == [Stored(first.mark, Told(5, 0, 0, first.mark), repeated=False)]
     assert speech.hear(ack) == [], "the last one again"
     pushed = protobuf.message(1, 1, 2, 1, b"2:9:", 6, 1_700_000_000_000)
     expected = Told(6, 0, 0, mark_of(BOB, 9))
     assert speech.hear(protobuf.push(pushed)) == [expected]
     assert speech.hear(protobuf.page([pushed], True)) == [Page([expected], more=True)]
     assert speech.hear(protobuf.page([], False)) == [Page([], more=False)]
+    speech.login(7)
+    assert sent(speech.send(second)).number == 1, "each connection counts anew"
+
+
+def test_protobuf_with_a_cursor_is_understood() -> None:
+    speech = CursorSpeech(1, "token", acks=True)
+    login = sent(speech.login(7))
+    assert (login.token, login.cursor, login.acks) == ("token", 7, True)
+    message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
+    speech.send(message)
+    recovered = protobuf.output(protobuf.CT_ACK, b"\x08\x03\x20\x01")
+    assert speech.hear(recovered) == [LoggedIn(recovered=True)]
+    refused = b"\x08\x04\x10%b\x22\x06\x08\x04\x10\x01\x30\x03"
+    not_stored = refused % b"\xf0\x07"  # 1008
+    assert speech.hear(b"\x0a%c%b" % (len(not_stored), not_stored)) == [NotStored(message.mark)]
+    other = refused % b"\xeb\x07"  # 1003
+    assert speech.hear(b"\x0a%c%b" % (len(other), other)) == [Refused("send", 1003)]
+    with pytest.raises(ValueError, match="x04"):
+        speech.hear(b"\x0a\x09\x08\x04")
 
 
 def unmasked(frame: bytes) -> bytes:
