@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import count, repeat
-from random import getrandbits
+from itertools import repeat
 from time import monotonic
 
 import gevent
@@ -13,17 +12,17 @@ from imserver.cluster.contract import Claim, Place, Registry
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.courier import Courier, ToApp, ToUser
+from imserver.services.courier import Courier, ToApp
 from imserver.services.dedupe import Dedupe
-from imserver.services.order import Arrivals, Routes
+from imserver.services.order import Arrivals
 from imserver.services.pushing import Delivers, Outcome, Target
+from imserver.services.whereabouts import Whereabouts
 
 CLAIM_SECONDS = 10.0
 """How long a repeat waits for the outcome of the same message id on another node."""
 _LOOK_SECONDS = 0.05
 BATCH_TARGETS = 1000
 """Targets that are looked up together."""
-_ANYWHERE: tuple[Place, ...] = ()
 
 
 class ClusterPushes:
@@ -45,14 +44,10 @@ class ClusterPushes:
     ) -> None:
         self._registry = registry
         self._courier = courier
-        self._hub = hub
         self._delivery = delivery
         self._dedupe = dedupe
         self._metrics = metrics
-        self._arrivals = arrivals
-        self._routes = Routes()
-        self._origin = getrandbits(48)
-        self._numbers = count(1)
+        self._where = Whereabouts(registry, courier, hub, delivery, arrivals)
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`imserver.services.pushing.Pushes`."""
@@ -75,13 +70,13 @@ class ClusterPushes:
     def _find_and_push(self, app: str, target: Target) -> Outcome:
         event = Event("msg", target.user, target.text, target.msg_id)
         if not target.msg_id:
-            found = self._find(app, [target.user])
-            return self._push(app, target.user, event, None if found is None else found[0])
+            found = self._where.find(app, [target.user])
+            return self._where.push(app, target.user, event, None if found is None else found[0])
         deadline = monotonic() + CLAIM_SECONDS
         while True:
             answer = self._registry.find_and_claim(app, target.user, self._key(app, target.msg_id))
             if answer is None:
-                return self._push(app, target.user, event, None)
+                return self._where.push(app, target.user, event, None)
             places, claim = answer
             if claim.state == "mine":
                 return self._push_claimed(app, target.user, event, places, claim)
@@ -94,65 +89,12 @@ class ClusterPushes:
     ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
-            if self._wait_for_followers(app, [(user, places)]):
-                places = (self._look_up(app, [user]) or [places])[0]
-            outcome = self._push(app, user, event, places)
+            if self._where.wait_for_followers(app, [(user, places)]):
+                places = (self._where.look_up(app, [user]) or [places])[0]
+            outcome = self._where.push(app, user, event, places)
         finally:
             self._registry.settle(claim, outcome == Outcome.SENT)
         return outcome
-
-    def _wait_for_followers(self, app: str, targets: Iterable[tuple[str, tuple[Place, ...]]]) -> bool:
-        """Let pushes of a moment ago follow users who have moved meanwhile, before later ones are sent.
-
-        Whether that took time, in which others may have moved, too.
-        """
-        seconds = 0.0
-        for user, places in targets:
-            if len(places) == 1:
-                seconds = max(seconds, self._routes.wait_seconds(app, user, places[0].epoch))
-        if seconds:
-            gevent.sleep(seconds)
-        return seconds > 0
-
-    def _push(
-        self,
-        app: str,
-        user: str,
-        event: Event,
-        places: tuple[Place, ...] | None,
-        device: str | None = None,
-    ) -> Outcome:
-        """Deliver to where the user is, or one of their devices; None: the registry does not say.
-
-        Whom it does not know anywhere, though they have a session here, it has forgotten: a flush, a lost
-        lease.
-        """
-        number = next(self._numbers)
-        own = self._courier.own_epoch
-        epochs = {place.epoch for place in places or () if device is None or place.device == device}
-        reached = failed = 0
-        here = own in epochs or not places or self._is_unregistered(app, user)
-        if here and self._delivery.to_user(app, user, event, device):
-            reached += 1
-            self._arrivals.reached(app, user, self._origin, number)
-        for epoch in epochs - {own}:
-            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
-            sent = self._courier.to_life(epoch, item)
-            reached += sent
-            failed += not sent
-        if reached:
-            return Outcome.SENT
-        return Outcome.FAILED if failed else Outcome.NOT_SENT
-
-    def _is_unregistered(self, app: str, user: str) -> bool:
-        """Whether the user has a session here that the registry does not know yet."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return False
-        return any(
-            c.session is not None and not self._registry.registered(c.session)
-            for c in known.sessions_of(user)
-        )
 
     def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
         """See :class:`imserver.services.pushing.Pushes`."""
@@ -232,7 +174,7 @@ class ClusterPushes:
         claims: dict[int, Claim] = {}
         pending = []
         try:
-            places = self._find(app, [target.user for target in targets])
+            places = self._where.find(app, [target.user for target in targets])
             wanted = [index for index in keys if targets[index].msg_id and (places is None or places[index])]
             asked = [self._key(app, targets[index].msg_id) for index in wanted]
             claims = dict(zip(wanted, (self._registry.claim(asked) or ()) if asked else (), strict=False))
@@ -242,7 +184,7 @@ class ClusterPushes:
                     target = targets[index]
                     event = Event("msg", target.user, target.text, target.msg_id)
                     where = None if places is None else places[index]
-                    outcomes[index] = self._push(app, target.user, event, where)
+                    outcomes[index] = self._where.push(app, target.user, event, where)
                 elif state == "pending":
                     pending.append(index)
                 else:
@@ -252,22 +194,6 @@ class ClusterPushes:
                 self._settle(claims.get(index), outcomes[index])
                 self._dedupe.settle(key, outcomes[index] in (Outcome.SENT, Outcome.REPEATED))
         return pending
-
-    def _find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
-        """Where the users are, as soon as pushes of a moment ago have followed those who have moved."""
-        places = self._look_up(app, users)
-        if places is not None and self._wait_for_followers(app, zip(users, places, strict=True)):
-            places = self._look_up(app, users)
-        return places
-
-    def _look_up(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
-        """Where the users are; ``""`` is nobody and nowhere."""
-        named = [user for user in users if user]
-        found = self._registry.find(app, named) if named else []
-        if found is None:
-            return None
-        places = iter(found)
-        return [next(places) if user else _ANYWHERE for user in users]
 
     def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
         """See :class:`imserver.services.pushing.Pushes`."""
@@ -282,11 +208,11 @@ class ClusterPushes:
             repeated = claim is not None and claim.state != "mine"
             for start in range(0, 0 if repeated else len(users), BATCH_TARGETS):
                 batch = users[start : start + BATCH_TARGETS]
-                places = self._find(app, batch)
+                places = self._where.find(app, batch)
                 for index, user in enumerate(batch):
                     event = Event("msg", user, text, msg_id)
                     where = None if places is None else places[index]
-                    outcomes.append(self._push(app, user, event, where) if user else Outcome.NOT_SENT)
+                    outcomes.append(self._where.push(app, user, event, where) if user else Outcome.NOT_SENT)
         finally:
             sent = sum(outcome == Outcome.SENT for outcome in outcomes)
             self._dedupe.settle(key, repeated or sent > 0)
@@ -309,10 +235,10 @@ class ClusterPushes:
         coming = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
-            places = self._find(app, batch)
+            places = self._where.find(app, batch)
             for index, user in enumerate(batch):
                 where = None if places is None else places[index]
-                outcomes.append(self._push(app, user, next(coming), where, device))
+                outcomes.append(self._where.push(app, user, next(coming), where, device))
         self._metrics.pushes += outcomes.count(Outcome.SENT)
         return outcomes
 

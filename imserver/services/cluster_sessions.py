@@ -19,6 +19,7 @@ from imserver.model import Event, Login
 from imserver.services.courier import Courier, Notice, Replaced
 from imserver.services.departures import Departures
 from imserver.services.questions import Alive, Kick, encode, read
+from imserver.services.restoring import Restoring
 from imserver.services.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
 from imserver.services.verdict import Admits
 from imserver.transport.connection import OPEN, Connection
@@ -57,11 +58,9 @@ class ClusterSessions(Sessions):
         self._beginners: Counter[tuple[str, str]] = Counter()
         """Users with a session that is being begun."""
         self._departures = Departures(registry, self._tell_exit)
-        self._restoring: gevent.Greenlet[..., None] | None = None
+        self._restoring = Restoring(hub, registry, self._departures, self._tell_replaced)
         self.on_came: Callable[[str, str], None] = lambda app, user: None
         """Called with (app, user) when a session has begun. Must not switch."""
-        self._wanted: bool | None = None
-        """What is still to be restored: True: everything."""
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -247,8 +246,7 @@ class ClusterSessions(Sessions):
     def stop(self) -> None:
         """End the greenlets."""
         self._departures.stop()
-        if self._restoring is not None:
-            self._restoring.kill()
+        self._restoring.stop()
 
     # --- kicking --------------------------------------------------------------------------------------------
 
@@ -285,42 +283,10 @@ class ClusterSessions(Sessions):
 
     def restore(self, everything: bool) -> None:
         """The registry wants sessions again (its ``on_restore``). Returns at once."""
-        self._wanted = self._wanted or everything
-        if self._restoring is None or self._restoring.dead:
-            self._restoring = gevent.spawn(self._restore)
-
-    def _restore(self) -> None:
-        while self._wanted is not None:
-            everything, self._wanted = self._wanted, None
-            by_id: dict[int, Connection] = {}
-            for session, begun in self._registry.restore(self._sessions_to_restore(everything, by_id)):
-                connection = by_id.pop(session.id)
-                if connection.session is session:
-                    self._restored(connection, session, begun)
-                else:
-                    self._departures.add(session, False)
+        self._restoring.wish(everything)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
         for connection in tuple(self._hub.sessions()):
             if connection.session is not None:
                 yield connection.session
-
-    def _sessions_to_restore(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
-        for connection in tuple(self._hub.sessions()):
-            session = connection.session
-            if session is None or connection.state != OPEN:
-                continue
-            if everything or not self._registry.registered(session):
-                by_id[session.id] = connection
-                yield session
-
-    def _restored(self, connection: Connection, session: Session, begun: Begun) -> None:
-        if begun.banned:
-            say(connection, errors.CLOSE_BANNED)
-        elif begun.superseded or begun.refused:
-            self._hub.forget(connection)
-            if session.policy in ("single", "refuse"):
-                say(connection, errors.CLOSE_REPLACED)
-        else:
-            self._tell_replaced(session.app, session.user, begun.replaced)

@@ -496,7 +496,7 @@ def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
 
 def restored(node: ClusterWorld, everything: bool) -> None:
     node.sessions.restore(everything)
-    until(lambda: node.sessions._restoring is not None and node.sessions._restoring.dead)
+    until(lambda: not node.sessions._restoring.busy)
 
 
 def test_what_began_without_the_registry_is_registered_when_it_is_back(nodes: Several) -> None:
