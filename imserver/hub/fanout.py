@@ -23,11 +23,11 @@ Made = bytes | Callable[[str], bytes]
 _encode = msgspec.json.Encoder().encode
 
 
-def make(encoding: Encoding, event: Event | Message | Run) -> Made:
+def make(encoding: Encoding, event: Event | Message | Part) -> Made:
     """The event in an encoding, once for all its connections."""
     dialect = encoding.dialect
-    if isinstance(event, Run):
-        return event.made(encoding)
+    if isinstance(event, Part):
+        return event.run.pick(encoding, event.places)
     if isinstance(event, Message):
         # The protocol TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
         encode_message = getattr(dialect, "encode_message", None)
@@ -49,36 +49,47 @@ def frame_for(made: Made, connection: Connection) -> bytes:
 
 
 class Run:
-    """Messages that follow each other for somebody: encoded once per encoding, whole and in parts."""
+    """Messages that are told together, to some all of them, to others a part: each is encoded once."""
 
     __slots__ = ("_each", "messages")
 
     def __init__(self, messages: Sequence[Message]) -> None:
         self.messages = messages
-        self._each: dict[Encoding, list[bytes] | list[Made]] = {}
-        """Payloads where the dialect puts several into one frame, else frames."""
+        self._each: dict[Encoding, list[Made | None]] = {}
+        """Payloads where the dialect puts several into one frame, else frames; None: was not needed yet."""
 
-    def made(self, encoding: Encoding) -> Made:
-        """All of them."""
-        return self.part(encoding, 0, len(self.messages))
-
-    def part(self, encoding: Encoding, begin: int, end: int) -> Made:
-        """Those from ``begin`` to before ``end``."""
+    def pick(self, encoding: Encoding, places: Sequence[int]) -> Made:
+        """Those at these places, as one frame where the dialect can."""
         batches = hasattr(encoding.dialect, "encode_messages")
         each = self._each.get(encoding)
         if each is None:
-            each = self._each[encoding] = self._encode(encoding, batches)
-        some = each[begin:end]
-        if all(type(one) is bytes for one in some):
+            each = self._each[encoding] = [None] * len(self.messages)
+        some: list[Made] = []
+        for place in places:
+            made = each[place]
+            if made is None:
+                made = each[place] = self._encode(encoding, self.messages[place], batches)
+            some.append(made)
+        if batches or all(type(one) is bytes for one in some):
             joined = b"".join(some)  # type: ignore[arg-type]
             return encoding.frame(joined) if batches and joined else joined
         return lambda user: b"".join([one if type(one) is bytes else one(user) for one in some])  # type: ignore[operator]
 
-    def _encode(self, encoding: Encoding, batches: bool) -> list[bytes] | list[Made]:
+    def _encode(self, encoding: Encoding, message: Message, batches: bool) -> Made:
         if not batches:
-            return [make(encoding, message) for message in self.messages]
+            return make(encoding, message)
         encode: Callable[[Message], bytes | None] = encoding.dialect.encode_message  # type: ignore[attr-defined]
-        return [encode(message) or b"" for message in self.messages]
+        return encode(message) or b""
+
+
+class Part:
+    """Messages of a run, by their places in it."""
+
+    __slots__ = ("places", "run")
+
+    def __init__(self, run: Run, places: Sequence[int]) -> None:
+        self.run = run
+        self.places = places
 
 
 class Fanout:
@@ -151,27 +162,11 @@ class Fanout:
         self._metrics.deliveries += reached
         return reached
 
-    def message(self, app: App, connections: Collection[Connection], message: Message) -> None:
-        """Tell sessions of the app something that is stored."""
+    def messages(self, app: App, connections: Collection[Connection], part: Part) -> None:
+        """Tell sessions of the app what is stored."""
         if app.notices:
             self.flush_notices()
-        self._metrics.deliveries += self._fill(connections, None, {}, message)
-
-    def run(self, app: App, connections: Collection[Connection], run: Run) -> None:
-        """Tell sessions of the app several things that are stored."""
-        if app.notices:
-            self.flush_notices()
-        what = run if len(run.messages) > 1 else run.messages[0]
-        self._metrics.deliveries += self._fill(connections, None, {}, what) * len(run.messages)
-
-    def part(self, app: App, connection: Connection, run: Run, begin: int, end: int) -> None:
-        """Tell a session of the app those of a run from ``begin`` to before ``end``."""
-        if app.notices:
-            self.flush_notices()
-        frame = frame_for(run.part(connection.encoding, begin, end), connection)
-        if frame:
-            self._metrics.deliveries += end - begin
-            self._flusher.enqueue(connection, frame)
+        self._metrics.deliveries += self._fill(connections, None, {}, part) * len(part.places)
 
     def signal(self, app: App, connections: Collection[Connection], signal: Signal) -> None:
         """Tell sessions of the app what happens in a conversation, and is not stored."""

@@ -12,7 +12,7 @@ from typing import Final
 
 from imserver import errors
 from imserver.errors import StorageUnavailable
-from imserver.hub.fanout import Fanout, Run
+from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.acks import Acknowledger, AckWheel
@@ -31,8 +31,10 @@ log = logging.getLogger(__name__)
 
 MAX_HELD: Final = 1000
 """Acknowledgements that wait for a connection to ask for what it missed; beyond, it is a slow reader."""
+MAX_WINDOW: Final = 250
+"""Most entries that are told together."""
 MAX_RUN: Final = 50
-"""Most messages that are told in one frame, where a dialect can."""
+"""Most messages in one frame, where a dialect can."""
 MAX_RUN_BYTES: Final = 65_536
 """Most bytes of their bodies, if there are several."""
 _OF_MEMBERS: Final = ("join", "leave", "group")
@@ -43,6 +45,8 @@ Done = Callable[[Result], None]
 """What became of a draft; called once, and must not switch."""
 Waiting = tuple[Connection | None, Done, Appended]
 """Who is to be told that a draft is stored."""
+Readers = dict[int, Collection[Connection]]
+"""Conversation → those who read it here."""
 
 
 class Telling:
@@ -88,11 +92,11 @@ class Telling:
         """Tell entries to those who read them here, and senders that theirs are stored."""
         begin, acks, followed = 0, self._acks.get(app, {}), app in self.followers
         while begin < len(entries):
-            end = _end_of_run(entries, begin)
-            run, begin = entries[begin:end], end
-            mine = [acks.pop(entry.id, ()) for entry in run] if acks else ()
+            end = _end_of_window(entries, begin)
+            window, begin = entries[begin:end], end
+            mine = [acks.pop(entry.id, ()) if acks else () for entry in window]
             if followed:
-                self._tell_run(app, run, mine)
+                self._tell_window(app, window, mine)
             else:
                 self._settle_all(mine)
         if acks:
@@ -105,30 +109,31 @@ class Telling:
             for connection, done, result in each:
                 self.settle(connection, done, result)
 
-    def _tell_run(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
-        """Tell entries of one conversation to its readers here: the same to all but the senders, who are told
-        what stands before, between and behind their own, and in its place that it is stored."""
+    def _tell_window(self, app: str, entries: list[Entry], mine: Sequence[Sequence[Waiting]]) -> None:
+        """Tell entries between which nobody comes or goes. Of each conversation its readers are told all at
+        once; but who has sent some of this, or reads several of these conversations, is told it in order."""
         first = entries[0]
         if first.kind in ("join", "group"):
             self._joined(app, first)
-        readers = self._readers(app, first)
-        if readers:
-            run = Run([message_of(entry) for entry in entries])
-            senders = {
-                connection: 0
-                for each in mine
-                for connection, _, _ in each
-                if connection is not None and connection in readers
-            }
-            self._tell_others(app, readers, senders, run)
-            for place, each in enumerate(mine):
-                for connection, done, result in each:
-                    if connection is not None and connection in senders:
-                        self._give(app, connection, run, senders[connection], place)
-                        senders[connection] = place + 1
-                    self.settle(connection, done, result)
-            for sender, begin in senders.items():
-                self._give(app, sender, run, begin, len(entries))
+        readers: Readers = {}
+        places: dict[int, list[int]] = {}
+        messages: list[Message] = []
+        for entry in entries:
+            number = entry.conversation
+            found = readers.get(number)
+            if found is None:
+                found = readers[number] = self._readers(app, entry)
+            if found:
+                places.setdefault(number, []).append(len(messages))
+                messages.append(message_of(entry))
+        if messages:
+            run = Run(messages)
+            special = {connection for own in mine for connection, _, _ in own if connection is not None}
+            if len(places) > 1:
+                special |= _readers_of_several([readers[number] for number in places])
+            for number, some in places.items():
+                self._tell_others(app, readers[number], special, Part(run, some))
+            self._tell_in_order(app, entries, mine, _only(special, readers), run)
         else:
             self._settle_all(mine)
         if first.kind == "leave":
@@ -143,34 +148,57 @@ class Telling:
         return self.rooms.members(app, entry.conversation)
 
     def _tell_others(
-        self, app: str, readers: Collection[Connection], senders: Collection[Connection], run: Run
+        self, app: str, readers: Collection[Connection], special: Collection[Connection], part: Part
     ) -> None:
         live = []
         for each in readers:
-            if each in senders:
+            if each in special:
                 continue
             held = each.about.held
             if held is None:
                 live.append(each)
             elif type(held) is list:
-                held.extend(run.messages)
-        if not live:
-            return
-        self._fanout.run(self._hub.apps[app], live, run)
-        self._note_told(live, run.messages[-1].id)
+                held.extend([part.run.messages[place] for place in part.places])
+        if live:
+            self._push(app, live, part)
         if len(live) > self.widest.get(app, 0):
             self.widest[app] = len(live)
 
-    def _give(self, app: str, connection: Connection, run: Run, begin: int, end: int) -> None:
-        """Tell a sender a part of a run."""
+    def _tell_in_order(
+        self,
+        app: str,
+        entries: Sequence[Entry],
+        mine: Sequence[Sequence[Waiting]],
+        readers: Readers,
+        run: Run,
+    ) -> None:
+        """Tell each of these readers what it reads, and senders in the places of theirs that it is stored."""
+        waiting: dict[Connection, list[int]] = {}
+        place = 0
+        for entry, own in zip(entries, mine, strict=True):
+            special = readers.get(entry.conversation)
+            if special is not None:
+                senders = [connection for connection, _, _ in own]
+                for each in special:
+                    if each not in senders:
+                        waiting.setdefault(each, []).append(place)
+                place += 1
+            for connection, done, result in own:
+                if connection is not None:
+                    self._give(app, connection, run, waiting.pop(connection, ()))
+                self.settle(connection, done, result)
+        for connection, some in waiting.items():
+            self._give(app, connection, run, some)
+
+    def _give(self, app: str, connection: Connection, run: Run, places: Sequence[int]) -> None:
+        """Tell one connection a part of a run."""
         reader = connection.about
-        if begin >= end or not isinstance(reader, Reader):
+        if not places or not isinstance(reader, Reader):
             return
         if reader.held is None:
-            self._fanout.part(self._hub.apps[app], connection, run, begin, end)
-            self._note_told((connection,), run.messages[end - 1].id)
+            self._push(app, (connection,), Part(run, places))
         elif type(reader.held) is list:
-            reader.held.extend(run.messages[begin:end])
+            reader.held.extend([run.messages[place] for place in places])
 
     def _joined(self, app: str, entry: Entry) -> None:
         for user in concerned(entry):
@@ -186,35 +214,59 @@ class Telling:
 
     def give(self, connection: Connection, messages: Sequence[Message]) -> None:
         """Tell one connection what it missed."""
-        begin = 0
-        while begin < len(messages):
-            end, size = begin + 1, len(messages[begin].body)
-            while end < len(messages) and end - begin < MAX_RUN:
-                size += len(messages[end].body)
-                if size > MAX_RUN_BYTES:
-                    break
-                end += 1
-            run, begin = messages[begin:end], end
-            self._fanout.run(self._hub.apps[connection.app or ""], (connection,), Run(run))
-            self._note_told((connection,), run[-1].id)
+        if messages:
+            self._push(connection.app or "", (connection,), Part(Run(messages), range(len(messages))))
 
-    def _note_told(self, connections: Collection[Connection], id: int) -> None:
+    def _push(self, app: str, connections: Collection[Connection], part: Part) -> None:
+        run, places = part.run, part.places
+        for some in _frames(run.messages, places) if len(places) > 1 else (places,):
+            self._fanout.messages(self._hub.apps[app], connections, Part(run, some))
         if self.acknowledging:
             for each in connections:
                 if isinstance(each.about, Acknowledger):
-                    self._wheel.told(each, each.about, id)
+                    self._wheel.told(each, each.about, run.messages[places[-1]].id)
 
 
-def _end_of_run(entries: Sequence[Entry], begin: int) -> int:
-    """Where what is told together with the entry at ``begin`` ends: another conversation begins, or who reads
-    it changes, or it is enough for a frame."""
-    first, end, size = entries[begin], begin + 1, len(entries[begin].body)
-    if first.kind in _OF_MEMBERS:
-        return end
-    most = min(len(entries), begin + MAX_RUN)
-    while end < most and entries[end].conversation == first.conversation:
-        size += len(entries[end].body)
-        if entries[end].kind in _OF_MEMBERS or size > MAX_RUN_BYTES:
-            break
-        end += 1
+def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
+    """Where that ends what is told together with the entry at ``begin``: readers change, or it is enough."""
+    end, most = begin + 1, min(len(entries), begin + MAX_WINDOW)
+    if entries[begin].kind not in _OF_MEMBERS:
+        while end < most and entries[end].kind not in _OF_MEMBERS:
+            end += 1
     return end
+
+
+def _readers_of_several(groups: Iterable[Collection[Connection]]) -> set[Connection]:
+    """Who is in more than one of these; the largest is not walked through."""
+    *smaller, largest = sorted(groups, key=len)
+    seen: set[Connection] = set()
+    several: set[Connection] = set()
+    for group in smaller:
+        for each in group:
+            (several if each in seen else seen).add(each)
+    several.update([each for each in seen if each in largest])
+    return several
+
+
+def _only(special: Collection[Connection], readers: Readers) -> Readers:
+    """The special ones among the readers of each conversation that has any."""
+    found: Readers = {}
+    for number, some in readers.items():
+        if some:
+            few, many = (special, some) if len(special) < len(some) else (some, special)
+            found[number] = [each for each in few if each in many]
+    return found
+
+
+def _frames(messages: Sequence[Message], places: Sequence[int]) -> Iterable[Sequence[int]]:
+    """These places in parts, each for one frame."""
+    begin = 0
+    while begin < len(places):
+        end, size = begin + 1, len(messages[places[begin]].body)
+        while end < len(places) and end - begin < MAX_RUN:
+            size += len(messages[places[end]].body)
+            if size > MAX_RUN_BYTES:
+                break
+            end += 1
+        yield places[begin:end]
+        begin = end

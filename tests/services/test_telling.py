@@ -5,6 +5,8 @@ from collections.abc import Iterator
 import gevent
 import pytest
 from gevent.event import Event as Signal
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from imserver.services import follower as following
 from imserver.services import telling
@@ -106,6 +108,59 @@ def test_clients_of_all_dialects_are_told_a_run_in_its_order() -> None:
             assert each.stream() == [2, 3, 4, 5, 6]
         assert node.log.appends == [1, 4]
         assert len(ann.pushed()) == 3
+
+
+def talk(node: Node, said: list[tuple[int, int]]) -> None:
+    """Have four users say all this to groups and to each other in one transaction; look at what all got."""
+    users = [f"u{number}" for number in range(4)]
+    groups = [node.log.create(APP, "u0", users[1:]), node.log.create(APP, "u0", users[1:2])]
+    targets: list[dict[str, object]] = [
+        {"conversation": groups[0]},
+        {"conversation": groups[1]},
+        {"to": "u0"},
+        {"to": "u3"},
+    ]
+    talkers = [node.speaker(user, 2) for user in users]
+    other = node.speaker("u1", 2, "other")
+    node.log.committing = gate = Signal()
+    talkers[0].tell("send", {"to": "u1", "text": "before"})
+    until(lambda: node.messaging.follower.storing(APP))
+    for sender, target in said:
+        talkers[sender].tell("send", {**targets[target], "text": "x"})
+        talkers[sender].settle()
+    gate.set()
+    until(lambda: not node.messaging._intake.running(APP))
+    entries = node.log.shelf.entries[APP][2:]
+    for user, talker in (*zip(users, talkers, strict=True), ("u1", other)):
+        member = {row.conversation for row in node.log.memberships(APP, user)}
+        reads = [entry.id for entry in entries if entry.conversation in member]
+        until(lambda talker=talker, reads=reads: len(talker.stream()) >= len(reads))  # type: ignore[misc]
+        talker.settle()
+        assert talker.stream() == reads
+        assert not {each["from"] for each in talker.pushed()} & ({user} - {"u1"})
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=3, max_size=20))
+def test_whatever_is_stored_together_everybody_is_told_in_order(said: list[tuple[int, int]]) -> None:
+    with Node() as node:
+        talk(node, [each for each in said if each not in ((0, 2), (3, 3), (2, 1), (3, 1))])
+
+
+def test_what_is_said_elsewhere_in_between_does_not_part_a_frame(world: World) -> None:
+    one, (ann, bob, eve, dan, fay) = members(world, 1, 2, 3, 4, 5)
+    two = world.log.create(CHATS, "1", ["2"])
+    gate = together(world, dan, one)
+    for each, group, text in ((ann, one, "a"), (bob, two, "b"), (eve, one, "c")):
+        each.group(1, group, text)
+        each.settle()
+    gate.set()
+    until(lambda: len(fay.stream()) >= 3)
+    assert [said.content for said in fay.pushes()] == [b"before", b"a", b"c"]
+    assert len(fay.client.payloads()) == 2
+    for each, count in ((ann, 4), (bob, 4), (eve, 3), (dan, 3)):
+        until(lambda each=each, count=count: len(each.stream()) >= count)  # type: ignore[misc]
+        assert each.stream() == sorted(each.stream())
 
 
 def test_nobody_is_pushed_what_is_their_own_as_it_is_read_from_the_log_before_it_is_acknowledged(
