@@ -233,11 +233,18 @@ class ProtobufDialect:
         """Read one ``Input``; acks, and whatever is no command, are not answered."""
         try:
             fields = read_fields(payload)
-            row = self.commands.get(int_in(fields, 0x08))
-            if row is not None:
-                return Request("", row[0], row[1](bytes_in(fields, 0x12)))
+        except Broken:
+            raise BadFrame(None) from None
+        row = self.commands.get(int_in(fields, 0x08))
+        if row is None:
+            raise BadFrame(None)
+        try:
+            return Request("", row[0], row[1](bytes_in(fields, 0x12)))
         except (Broken, UnicodeDecodeError):
-            pass
+            return self.unreadable(row[0])
+
+    def unreadable(self, name: str) -> Request:
+        """What becomes of a command that cannot be read: it is dropped. Raises BadFrame."""
         raise BadFrame(None)
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:

@@ -18,7 +18,8 @@ from imserver.model import (
     Search,
     Typing,
 )
-from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE
+from imserver.protocol.cmd_signals import MAX_WORDS_BYTES
+from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, MAX_RECEIVER_BYTES
 from imserver.protocol.protobuf import (
     AT_PUSH,
     COMMANDS,
@@ -45,8 +46,6 @@ from imserver.protocol.varints import Broken, Fields, read_fields, read_numbers
     CT_SIGNAL,
 ) = range(6, 16)
 """Kinds of frames that the original does not know."""
-MAX_TEXT_BYTES: Final = 1024
-"""Longest text to look for, and longest id of a user, in bytes."""
 _PAGE: Final = 50
 
 
@@ -65,8 +64,8 @@ def _limit(fields: Fields, tag: int) -> int:
     return min(int_in(fields, tag) or _PAGE, MAX_PAGE)
 
 
-def _name(fields: Fields, tag: int) -> str:
-    found = text_in(fields, tag, MAX_TEXT_BYTES)
+def _short(fields: Fields, tag: int, most_bytes: int) -> str:
+    found = text_in(fields, tag, most_bytes)
     if "\0" in found:
         raise Broken
     return found
@@ -121,7 +120,7 @@ def _read_conversations(data: bytes) -> Command:
 
 def _read_receipts(data: bytes) -> Command:
     fields = read_fields(data)
-    return AskReceipts(_needed(fields, 0x08), _name(fields, 0x12), _limit(fields, 0x18))
+    return AskReceipts(_needed(fields, 0x08), _short(fields, 0x12, MAX_RECEIVER_BYTES), _limit(fields, 0x18))
 
 
 def _read_marks(data: bytes) -> Command:
@@ -130,7 +129,7 @@ def _read_marks(data: bytes) -> Command:
 
 def _read_search(data: bytes) -> Command:
     fields = read_fields(data)
-    text = _name(fields, 0x0A)
+    text = _short(fields, 0x0A, MAX_WORDS_BYTES)
     if not text:
         raise Broken
     return Search(text, _id(fields, 0x10), _id(fields, 0x18), _limit(fields, 0x20))

@@ -167,8 +167,16 @@ def _shown(entry: Shown) -> bytes:
     )
 
 
+def _entries(messages: Iterable[Shown], more: bool) -> bytes:
+    return b"".join([lengthy(0x0A, _shown(each)) for each in messages]) + _flag(0x10, more)
+
+
 def _history(data: Any) -> bytes:
-    return b"".join([lengthy(0x0A, _shown(each)) for each in data.messages]) + _flag(0x10, data.more)
+    return _entries(data.messages, data.more)
+
+
+def _search(data: Any) -> bytes:
+    return _entries(data.messages, data.has_more) + number(0x18, data.before)
 
 
 def _conversation(found: Any) -> bytes:
@@ -222,7 +230,7 @@ _ANSWERS: Final[dict[int, Callable[[Any], bytes]]] = {
     CT_CONVERSATIONS: _conversations,
     CT_RECEIPTS: _receipts,
     CT_MARKS: _marks,
-    CT_SEARCH: _history,
+    CT_SEARCH: _search,
 }
 """What makes the data of an answer of what was answered, by kind."""
 _KIND_OF: Final = {name: kind for kind, (name, _) in FULL_COMMANDS.items()}
@@ -233,12 +241,16 @@ class FullProtobufDialect(ProtobufDialect):
 
     commands = FULL_COMMANDS
 
+    def unreadable(self, name: str) -> Request:
+        """What becomes of a command that cannot be read: it is refused."""
+        return Request("", name, None, errors.REPLY_BAD_PARAMETER)
+
     def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
         """An answer has the kind of its request; a login is acknowledged, or refused."""
         kind = _KIND_OF.get(request.name, 0)
         if kind in _ANSWERS:
-            good = reply.code == errors.REPLY_OK
-            return output(kind, _ANSWERS[kind](reply.data) if good else b"", reply.code)
+            said = b"" if reply.data is None else _ANSWERS[kind](reply.data)
+            return output(kind, said, reply.code)
         if request.name != "login":
             return None
         if reply.code != errors.REPLY_OK:

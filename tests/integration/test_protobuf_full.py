@@ -5,9 +5,9 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support import Address, Server
+from tests.support import Address
 
-from .clusters import Nodes, nodes_of
+from .clusters import nodes_of
 from .gochat import form, register
 from .protobuf import (
     CONVERSATIONS,
@@ -40,25 +40,17 @@ from .setting import Launch
 Places = tuple[Address, Address]
 
 
-@pytest.fixture(scope="module")
-def server(launch: Launch, door: str) -> Server:
-    return launch(door, apps={"gochat": {}, "101": {}}, websocket={"close_seconds": 1})
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
-    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as two:
-        yield two
-
-
-@pytest.fixture(params=["lone", "cluster"])
-def places(request: pytest.FixtureRequest) -> tuple[Address, Places]:
+@pytest.fixture(scope="module", params=["front", "wsgi", "cluster"])
+def places(
+    request: pytest.FixtureRequest, launch: Launch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Address, Places]]:
     """Where accounts are made, and where two clients connect: to one node, or to two."""
-    if request.param == "lone":
-        server: Server = request.getfixturevalue("server")
-        return server.http, (server.ws, server.http)
-    nodes: Nodes = request.getfixturevalue("nodes")
-    return nodes.http[0], (nodes.ws[0], nodes.ws[1])
+    if request.param == "cluster":
+        with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps={"gochat": {}}) as nodes:
+            yield nodes.http[0], (nodes.ws[0], nodes.ws[1])
+    else:
+        server = launch(request.param, apps={"gochat": {}}, websocket={"close_seconds": 1})
+        yield server.http, (server.ws, server.http)
 
 
 @pytest.fixture

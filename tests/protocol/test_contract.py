@@ -15,11 +15,13 @@ from imserver.protocol.action import ActionDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.protobuf import ProtobufDialect
+from imserver.protocol.protobuf_full import FullProtobufDialect
 from imserver.protocol.registry import BY_NAME, DIALECTS
 from tests.hub.world import World
 from tests.integration.raw import BINARY, TEXT, frame
 from tests.protocol.contract import CommandContract, DialectContract, RequestContract
 from tests.protocol.line import LineDialect
+from tests.protocol.test_protobuf_full import ASKED
 
 
 class TestCmd(CommandContract):
@@ -60,6 +62,16 @@ class TestProtobuf(RequestContract):
         Heartbeat: bytes.fromhex("08 02"),
         ChatMessage: bytes.fromhex("08 03 12 11 0a 0a 08 02 10 05 18 07 2a 02 68 69 10 03 1a 01 61"),
         ChatSync: bytes.fromhex("08 05 12 02 08 09"),
+    }
+
+
+class TestFullProtobuf(RequestContract):
+    """The same with words for all that is stored."""
+
+    dialect = FullProtobufDialect()
+    samples = {  # noqa: RUF012
+        **TestProtobuf.samples,
+        **{type(command): payload for payload, command in ASKED},
     }
 
 

@@ -1,6 +1,6 @@
 """The words of clients with a cursor, byte by byte: what they ask, what they are answered and told."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -27,12 +27,15 @@ from imserver.model import (
     Signal,
     Typing,
 )
+from imserver.protocol.cmd_signals import MAX_WORDS_BYTES
 from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, shown
 from imserver.protocol.protobuf import MAX_ID, ProtobufDialect, as_message
-from imserver.protocol.protobuf_asks import FULL_COMMANDS, MAX_TEXT_BYTES
-from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered, as_full_message
+from imserver.protocol.protobuf_asks import FULL_COMMANDS
+from imserver.protocol.protobuf_full import KINDS, FullProtobufDialect, Recovered, as_full_message
 from imserver.services.correspondence import Conversation, ConversationPage, Page
+from imserver.services.finding import Found
 from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from imserver.storage.log_contract import EntryKind
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint
 
@@ -55,8 +58,7 @@ ASKED: list[tuple[bytes, Command]] = [
     (sent(protobuf.MARKS, b"\x08\x03"), AskMarks(3)),
     (sent(protobuf.SEARCH, b"\x0a\x02hi\x10\x05\x18\x09\x20\x0a"), Search("hi", 5, 9, 10)),
 ]
-DROPPED = [
-    sent(protobuf.ACK, b"\x08\x01\x18\x07"),
+UNREADABLE = [
     sent(protobuf.READ, b"\x08\x05"),
     sent(protobuf.READ, b"\x10\x05"),
     sent(protobuf.RECEIVED),
@@ -71,10 +73,10 @@ DROPPED = [
     sent(protobuf.RECEIPTS, b"\x12\x01x"),
     sent(protobuf.RECEIPTS, b"\x08\x05\x12\x01\x00"),
     sent(protobuf.SEARCH),
-    sent(protobuf.SEARCH, field(1, b"x" * (MAX_TEXT_BYTES + 1))),
-    sent(protobuf.SIGNAL, b"\x08\x01"),
-    sent(16),
+    sent(protobuf.SEARCH, field(1, b"x" * (MAX_WORDS_BYTES + 1))),
+    sent(protobuf.SEARCH, field(1, b"\xff")),
 ]
+DROPPED = [b"", b"\xff", sent(0), sent(protobuf.SIGNAL, b"\x08\x01"), sent(16)]
 
 
 # --- what clients ask ---------------------------------------------------------------------------------------
@@ -86,10 +88,27 @@ def test_what_is_asked_becomes_a_command(payload: bytes, command: Command) -> No
 
 
 @pytest.mark.parametrize("payload", DROPPED, ids=bytes.hex)
-def test_what_says_too_little_or_too_much_is_dropped(payload: bytes) -> None:
+def test_what_is_no_command_is_dropped(payload: bytes) -> None:
     with pytest.raises(BadFrame) as caught:
         full.decode(payload)
     assert caught.value.reply is None
+
+
+@pytest.mark.parametrize("payload", UNREADABLE, ids=lambda payload: payload[:20].hex())
+def test_what_says_too_little_or_too_much_is_refused_by_its_kind(payload: bytes) -> None:
+    request = full.decode(payload)
+    made = full.encode_reply(request, Reply(request.code))
+    assert made is not None
+    assert outputs(made) == [Output(payload[1], 1001, "参数不合法", b"")]
+
+
+@pytest.mark.parametrize(
+    "payload", [sent(protobuf.ACK, b"\x08\x01\x18\x07"), sent(3, b"\xff"), sent(5, b"\xff")], ids=bytes.hex
+)
+def test_what_has_no_answer_is_not_refused_either(payload: bytes) -> None:
+    request = full.decode(payload)
+    assert request.command is None
+    assert full.encode_reply(request, Reply(request.code)) is None
 
 
 @pytest.mark.parametrize("kind", [4, *range(6, 17)])
@@ -110,7 +129,7 @@ def test_whatever_stands_in_a_frame_it_is_read_or_dropped(data: bytes, kind: int
         request = full.decode(sent(kind, data))
     except BadFrame:
         return
-    assert request.command is not None
+    assert (request.command is None) == (request.code == errors.REPLY_BAD_PARAMETER)
 
 
 # --- what they are answered ---------------------------------------------------------------------------------
@@ -176,9 +195,10 @@ def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_orig
 )
 def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
     entry = Message(9, 5, 2, "266", "267", "message", type, body, time_ms=1)
-    for name in ("history", "search"):
-        found = protobuf.fields(answered(name, Page([shown(entry)], True)).data)
-        assert found == [(1, as_full_message(entry)), (2, 1)]
+    found = protobuf.fields(answered("history", Page([shown(entry)], True)).data)
+    assert found == [(1, as_full_message(entry)), (2, 1)]
+    found = protobuf.fields(answered("search", Found([shown(entry)], True, 7)).data)
+    assert found == [(1, as_full_message(entry)), (2, 1), (3, 7)]
 
 
 def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
@@ -221,6 +241,12 @@ def test_an_entry_has_the_fields_of_the_original_and_others_behind_them() -> Non
     begin = as_message(plain)
     assert begin is not None
     assert as_full_message(plain).startswith(begin)
+
+
+def test_every_kind_of_entries_has_a_number() -> None:
+    assert set(KINDS) == set(get_args(EntryKind))
+    for kind in KINDS:
+        assert further(as_full_message(Message(9, 5, 2, "266", kind=kind)))["kind"] == kind
 
 
 def test_users_who_are_no_accounts_are_named() -> None:

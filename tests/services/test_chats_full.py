@@ -324,6 +324,23 @@ def test_of_two_kinds_of_clients_each_is_told_in_its_own_words(world: World) -> 
     assert (new.connection.encoding.dialect.name, old.connection.encoding.dialect.name) == ("protobuf",) * 2
 
 
+def test_in_a_group_of_both_kinds_everybody_is_told_the_same_in_one_order(world: World) -> None:
+    ids = range(266, 272)
+    group = world.log.create(APP, "266", [str(id) for id in ids[1:]])
+    everybody = [resumed(world, id, 1, acks=id % 3 == 0) if id % 2 else world.live(id) for id in ids]
+    for number in range(1, 11):
+        for who in everybody:
+            who.group(number, group, f"{who.id}: {number}")
+    streams = []
+    for who in everybody:
+        until(lambda who=who: len(who.stream()) >= 60)  # type: ignore[misc]
+        who.settle()
+        streams.append(who.stream())
+        assert [number for number, _ in who.acks()] == list(range(1, 11))
+    assert all(stream == list(range(2, 62)) for stream in streams)
+    assert len(everybody[0].client.payloads()) < 61, "what was stored together is told together"
+
+
 def test_a_second_login_is_refused_in_words(world: World) -> None:
     ann = resumed(world, 266)
     ann.tell(protobuf.login("266", "", 0))

@@ -1,0 +1,148 @@
+"""The schema of the protobuf dialect says what the server writes and reads, field by field."""
+
+import re
+from typing import Any
+
+import pytest
+
+from imserver.model import ChatLogin, ChatMessage, Message, Reply, Request, Signal
+from imserver.protocol.cmd_stored import shown
+from imserver.protocol.protobuf import MESSAGE_TYPES, uplink_ack
+from imserver.protocol.protobuf_asks import FULL_COMMANDS
+from imserver.protocol.protobuf_full import (
+    KINDS,
+    SIGNALS,
+    FullProtobufDialect,
+    Recovered,
+    as_full_message,
+    refusal,
+)
+from imserver.services.correspondence import Conversation, ConversationPage, Page
+from imserver.services.finding import Found
+from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from tests.integration import protobuf
+from tests.support import ROOT
+
+TEXT = re.sub(r"//.*", "", (ROOT / "sdk" / "protobuf" / "chat.proto").read_text(encoding="utf-8"))
+ENUMS = {
+    name: {int(number): word for word, number in re.findall(r"(\w+) = (\d+);", body)}
+    for name, body in re.findall(r"enum (\w+) \{(.*?)\}", TEXT, re.DOTALL)
+}
+_FIELD = re.compile(r"(repeated |optional )?(\w+) (\w+) = (\d+);")
+MESSAGES = {
+    name: {int(number): (word, kind, way) for way, kind, word, number in _FIELD.findall(body)}
+    for name, body in re.findall(r"message (\w+) \{(.*?)\}", TEXT, re.DOTALL)
+}
+dialect = FullProtobufDialect()
+ENTRY = Message(9, 5, 2, "ann", "bob", "edit", "picture", b"{}", "mine", 1, 8, b"{}")
+OWN = Message(9, 5, 2, "266", "267", "edit", "picture", b"{}", "mine", 1, 8, b"{}")
+
+
+def is_bytes(kind: str, way: str) -> bool:
+    """Whether a field is written as bytes: numbers that are repeated are packed."""
+    return kind in ("bytes", "string") or kind in MESSAGES or way == "repeated "
+
+
+def written(name: str, *made: bytes) -> None:
+    """Together these have all fields of a message, each as it is declared."""
+    found = {(number, isinstance(value, bytes)) for data in made for number, value in protobuf.fields(data)}
+    assert found == {(number, is_bytes(kind, way)) for number, (_, kind, way) in MESSAGES[name].items()}
+
+
+def answer(name: str, data: Any) -> bytes:
+    payload = dialect.encode_reply(Request("", name, None), Reply(200, data))
+    assert payload is not None
+    return protobuf.outputs(payload)[0].data
+
+
+def data_of(payload: bytes | None) -> bytes:
+    return protobuf.outputs(payload or b"")[0].data
+
+
+def test_messages_are_declared_as_they_are_written() -> None:
+    written("Message", as_full_message(ENTRY), as_full_message(OWN))
+    written("PushMsg", data_of(dialect.encode_message(ENTRY)))
+    written(
+        "ACKMsg",
+        data_of(uplink_ack(1, 2)),
+        data_of(refusal(1003, 3, 7)),
+        answer("login", Recovered(True, True)),
+    )
+    written("SyncOutputMsg", data_of(dialect.page([as_full_message(OWN)], True, True)))
+    written("HistoryOutputMsg", answer("history", Page([shown(ENTRY)], True)))
+    written("SearchOutputMsg", answer("search", Found([shown(ENTRY)], True, 7)))
+    written("OutputBatch", uplink_ack(1, 2))
+    written("Output", protobuf.fields(uplink_ack(1, 2))[0][1])
+
+
+def test_lists_are_declared_as_they_are_written() -> None:
+    rows = [Conversation(5, "user", 3, 8, "member", peer, "us", shown(ENTRY)) for peer in ("267", "ann")]
+    made = answer("conversations", ConversationPage(rows, True))
+    written("ConversationsOutputMsg", made)
+    written("Conversation", *[value for number, value in protobuf.fields(made) if number == 1])
+    written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ShownReceipt("267", 8, 9)], True)))
+    peers = [ShownPeer(user, 7, 8, 5) for user in ("267", "ann")]
+    made = answer("marks", ShownMarks(12, [ShownRead(5, 8)], (3,), peers))
+    written("MarksOutputMsg", made)
+    written("Receipt", *[value for number, value in protobuf.fields(made) if number == 4])
+    signals = [
+        Signal("hidden", "266", "", to="267", conversation=5, read=1, received=2, ids=(3,)),
+        Signal("typing", "ann", "", to="bob"),
+    ]
+    written("SignalMsg", *[data_of(dialect.encode_event(each)) for each in signals])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        (1, "LoginMsg"),
+        (5, "SyncInputMsg"),
+        (6, "PlaceMsg"),
+        (7, "PlaceMsg"),
+        (9, "HideMsg"),
+        (10, "HistoryMsg"),
+        (11, "ConversationsMsg"),
+        (12, "ReceiptsMsg"),
+        (13, "MarksMsg"),
+        (14, "SearchMsg"),
+    ],
+)
+def test_each_field_of_a_request_is_read(kind: int, name: str) -> None:
+    data = b""
+    values: list[object] = []
+    for number, (_, declared, way) in MESSAGES[name].items():
+        if is_bytes(declared, way):
+            data += protobuf.field(number, b"%d" % (70 + number))
+            values.append(f"{70 + number}")
+        else:
+            data += protobuf.field(number, 1 if declared == "bool" else 70 + number)
+            values.append(True if declared == "bool" else 70 + number)
+    command = dialect.decode(protobuf.sent(kind, data)).command
+    assert command is not None
+    found = [getattr(command, field) for field in command.__struct_fields__]
+    if name == "HideMsg":
+        assert found == [(ord("7"), ord("1"))]
+    elif isinstance(command, ChatLogin):
+        assert found == values
+    else:
+        assert sorted(map(str, found)) == sorted(map(str, values))
+
+
+def test_each_field_of_a_message_is_read() -> None:
+    more = {"kind": 2, "about": 9, "meta": "{}"}
+    command = dialect.decode(
+        protobuf.message(7, protobuf.Said(1, 2, 3, 4, b"5", 6, 8), "mine", **more)
+    ).command  # type: ignore[arg-type]
+    assert command == ChatMessage(7, 1, 2, 3, 4, b"5", 8, "mine", 2, 9, b"{}")
+    assert list(MESSAGES["UpMsg"]) == [1, 2, 3]
+
+
+def test_enums_have_the_numbers_of_the_code() -> None:
+    words = {number: word.partition("_")[2].lower() for number, word in ENUMS["CmdType"].items()}
+    assert {number: words[number] for number in FULL_COMMANDS} == {
+        number: name for number, (name, _) in FULL_COMMANDS.items()
+    }
+    assert [word.partition("_")[2].lower() for word in ENUMS["Kind"].values()] == list(KINDS)
+    assert [word.partition("_")[2].lower() for word in ENUMS["SignalKind"].values()][1:] == list(SIGNALS)
+    types = [word.partition("_")[2].lower() for word in ENUMS["MessageType"].values()]
+    assert types[1:] == list(MESSAGE_TYPES)
