@@ -4,141 +4,74 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from time import time
 from typing import TYPE_CHECKING, Any
-
-from gevent.hub import get_hub
 
 from imserver.api.call import Api
 from imserver.api.metrics import render
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
 from imserver.api.v1.publisher import Publisher
-from imserver.auth import Auth
-from imserver.cluster.contract import Lease, Registry
-from imserver.cluster.memory import MemoryRegistry
+from imserver.cluster.contract import Lease
 from imserver.config import Config
+from imserver.core import Core
 from imserver.doors import Doors
-from imserver.errors import StartError
-from imserver.hub.fanout import Fanout
-from imserver.hub.hub import Hub
 from imserver.hub.sweep import Sweep
-from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import RequestLog
-from imserver.metrics import Metrics
 from imserver.report import Report
 from imserver.services.accounts import Accounts
-from imserver.services.allow_lists import AllowLists
-from imserver.services.attendance import Attendance
 from imserver.services.chats import Chats
 from imserver.services.clients import Clients
-from imserver.services.connection_ids import ConnectionIds, new_birth
-from imserver.services.connections import Connections, LocalConnections
 from imserver.services.correspondence import Correspondence
-from imserver.services.dedupe import Dedupe
-from imserver.services.delivery import Delivery
 from imserver.services.dispatch import Dispatcher
 from imserver.services.finding import Finding
 from imserver.services.friends import Friends
 from imserver.services.groups import Groups
 from imserver.services.holding import Holding
 from imserver.services.idempotency import Ids
-from imserver.services.local_rooms import LocalRooms
-from imserver.services.logins import Logins
 from imserver.services.messaging import Messaging
-from imserver.services.outgoing import Outgoing
 from imserver.services.overview import Overview
-from imserver.services.presence import LocalPresence, Presence
 from imserver.services.publishing import Publishing
-from imserver.services.pushing import LocalPushes, Pushes
-from imserver.services.questions import Questions, State
+from imserver.services.questions import State
 from imserver.services.receipts import Receipts
 from imserver.services.recovery import Recovery
-from imserver.services.removals import LocalRemovals, Removals
 from imserver.services.retention import Retention
-from imserver.services.rooms import Rooms
-from imserver.services.rules import objection
-from imserver.services.sessions import Sessions
 from imserver.services.signals import Signals
 from imserver.services.streams import EventStreams
 from imserver.services.talks import Talks
-from imserver.services.tenants import Tenants
 from imserver.services.tokens import BadToken, Claims
 from imserver.services.uplink import Uplink
 from imserver.services.uploads import Uploads
-from imserver.services.webhooks import Webhooks
 from imserver.speaking import paths_of
 from imserver.storage.accounts import KeptAccounts
-from imserver.storage.store import Store
-from imserver.transport import poller
-from imserver.transport.connection import Carrier, Connection
+from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, Opened, host_of
-from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
-    from imserver.clustering import Cluster
     from imserver.storage.log import Log
 
 log = logging.getLogger(__name__)
 
-_SPARE_FILES = 64
-"""Open files that are no connections: logs, listeners, requests."""
-_SPARE_FILES_OF_A_CLUSTER = 320
-"""The same with Redis and 60 other nodes, each of which takes three."""
 
-
-class Parts:
+class Parts(Core):
     """Everything that a node is made of; parts are reached as attributes and own their state themselves."""
 
     doors: Doors
 
     def __init__(self, config: Config, request_log: RequestLog) -> None:
-        self.config = config
+        super().__init__(config)
         self.request_log = request_log
-        self.started_at = time()
-        self.metrics = Metrics()
-        self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
-        self.store = Store(config.storage, config.server.data_dir)
-        self.draining = False
         self.report = Report(self)
         self.opened: dict[str, Opened] = {}
         """What dialects do when a connection begins, by their name."""
-        self.cluster: Cluster | None = None
-        """The other nodes; None on a node that is alone."""
         self.http_port = config.app.http_port
         self.ws_port = config.app.websocket_port
 
     def build(self) -> None:
         """Build all parts but the doors. Raises :class:`StartError` with one clear line if it cannot."""
-        config, limits = self.config, self.config.limits
-        self.max_connections = self._connection_limit(raise_file_limit())
-        self.data.start()
-        loop = get_hub().loop
-        secret = self.data.secret(config.server.secret_file)
-        self.auth = Auth(config, secret)
-        self.poller = poller.make(loop, config.hub.readers)
-        self.flusher = Flusher(
-            loop,
-            config.hub.flush_connections,
-            limits.outbox_bytes,
-            limits.outbox_seconds,
-            Budget(limits.node_outbox_bytes),
-        )
-        self.carrier = Carrier(self.poller, self.flusher, self._ended, config.websocket.close_seconds)
-        policies = {
-            name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
-        }
-        self.hub = Hub(policies, self.carrier.connections)
-        self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
-        self.delivery = Delivery(self.hub, self.fanout)
-        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.auth.demo)
-        self.questions = Questions()
-        self.ids = ConnectionIds(secret, new_birth())
-        self.tenants = Tenants(config, self.store, self.hub, objection)
-        self._make_logins(secret)
-        self._choose_services(secret)
+        config = self.config
+        secret = self._build_core()
         self._make_publishing()
         self._make_accounts(secret)
         self.overview = self._make_overview()
@@ -156,7 +89,7 @@ class Parts:
             self.carrier,
             self.metrics,
             config.websocket.heartbeat_seconds,
-            limits.login_seconds,
+            config.limits.login_seconds,
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
             {"protobuf": config.websocket.protobuf_silent_seconds},
@@ -165,87 +98,13 @@ class Parts:
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
 
-    def _make_logins(self, secret: bytes) -> None:
-        """Who may log in, and what back ends are told and asked."""
-        self.webhooks = Webhooks(
-            Outgoing(),
-            lambda connection: self.connections.id_of(connection),
-            lambda: self.registry.lease.node,
-        )
-        self.logins = Logins(
-            self.tenants,
-            self.auth.may_login,
-            self.webhooks,
-            secret,
-            self.carrier.connections,
-            self.metrics,
-        )
-        self.allowed = AllowLists()
-        self.allowed.learn(self.tenants.all())
-        self.tenants.on_change += [self.logins.changed, self.allowed.changed]
-
-    def _choose_services(self, secret: bytes) -> None:
-        """What asks only this node, or what asks the others too."""
-        self.sessions: Sessions
-        self.presence: Presence
-        self.pushes: Pushes
-        self.removals: Removals
-        self.registry: Registry
-        self.rooms: Rooms
-        self.connections: Connections
-        if not self.config.clustered:
-            # It asks its own hub who is here; the registry tells operators of the one node that lives.
-            self.registry = MemoryRegistry()
-            self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
-            self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
-            self.removals = LocalRemovals(self.hub, self.sessions)
-            self.rooms, self.connections = self._local_rooms()
-            attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
-            self.presence = LocalPresence(self.hub, attendance)
-            return
-        # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
-        from imserver.clustering import Cluster
-
-        cluster = Cluster(
-            self.config,
-            secret,
-            self.store,
-            self.questions,
-            self.ids,
-            self.hub,
-            self.fanout,
-            self.delivery,
-            self.dedupe,
-            self.metrics,
-            self.logins,
-            self._max_rooms,
-        )
-        self.cluster = cluster
-        self.registry = cluster.registry
-        self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
-        self.removals = cluster.removals
-        self.rooms, self.connections = cluster.rooms, cluster.connections
-
-    def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
-        connections = LocalConnections(
-            self.hub, self.fanout, self.ids, self.questions, lambda: self.registry.lease.node
-        )
-        connections.rooms = rooms = LocalRooms(
-            self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms
-        )
-        return rooms, connections
-
     def _kept(self) -> Log | None:
         """The message log; None while nothing was ever stored."""
         return self.store.log() if self.store.keeps else None
 
     def _make_messaging(self) -> Messaging:
         """What is stored, and told in its order."""
-        store = self.store
-
-        def kept() -> Log | None:
-            return store.log() if store.keeps else None
-
+        store, kept = self.store, self._kept
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
         messaging.on_sent = self.webhooks.stored
@@ -341,10 +200,6 @@ class Parts:
         self.groups = Groups(store.log, lambda: store.keeps, most)
         self.accounts.on_removed.append(lambda account: self.groups.forget(account.app, account.user))
 
-    def _max_rooms(self, app: str) -> int:
-        tenant = self.tenants.get(app)
-        return 0 if tenant is None else tenant.max_rooms
-
     def _make_streams(self) -> Streams:
         events = Events(
             self,
@@ -373,18 +228,6 @@ class Parts:
         overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
         overview.add_to(self.questions)
         return overview
-
-    def _connection_limit(self, files: int) -> int:
-        wanted = self.config.limits.max_connections
-        if wanted > files:
-            raise StartError(
-                f"limits.max_connections {wanted} is above the {files} files that this process may open: "
-                "raise the limit (ulimit -n) or lower the setting"
-            )
-        log.info("this process may open %d files", files)
-        return wanted or max(
-            files - (_SPARE_FILES_OF_A_CLUSTER if self.config.clustered else _SPARE_FILES), 1
-        )
 
     def _make_gate(self) -> Gate:
         config = self.config

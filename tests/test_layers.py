@@ -22,6 +22,7 @@ LAYERS = (
     ("app",),
     ("node",),
     ("parts", "report"),
+    ("core",),
     ("doors", "clustering", "speaking", "exposure"),
     ("api", "pages", "auth"),
     ("services",),
