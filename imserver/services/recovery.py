@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore as Lock
+
 from imserver.model import Message
 from imserver.services.acks import Acknowledger
 from imserver.services.messaging import Messaging
@@ -34,6 +37,9 @@ class Recovery:
     def __init__(self, messaging: Messaging, kept: Callable[[], Ends | None]) -> None:
         self._messaging = messaging
         self._kept = kept
+        self._asked: dict[str, AsyncResult[int]] = {}
+        """Floors for which somebody is going to ask: those who want to know it meanwhile share the answer."""
+        self._turns: dict[str, Lock] = {}
 
     def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
         """Whether something behind the cursor has expired, or it is none of this log. Switches; raises
@@ -42,9 +48,30 @@ class Recovery:
         assert app is not None
         if not cursor:
             return False
-        if log is None or cursor < log.floor(app):
+        if log is None or cursor < self._floor(log, app):
             return True
         return cursor > self._messaging.follower.position(app) and cursor > log.head(app)
+
+    def _floor(self, log: Ends, app: str) -> int:
+        """The floor as of now, or later. Many who come back at once share a question."""
+        shared = self._asked.get(app)
+        if shared is not None:
+            floor = shared.get()
+            assert floor is not None
+            return floor
+        shared = self._asked[app] = AsyncResult()
+        try:
+            with self._turns.setdefault(app, Lock()):
+                # Whoever comes from here on needs an answer that is newer.
+                del self._asked[app]
+                floor = log.floor(app)
+        except BaseException as error:
+            if self._asked.get(app) is shared:
+                del self._asked[app]
+            shared.set_exception(error)
+            raise
+        shared.set(floor)
+        return floor
 
     def resume(self, connection: Connection, reader: Reader, cursor: int, told: Told) -> None:
         """Have a session that has just begun follow, from its cursor on: ``reader`` becomes its ``about``.

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
@@ -86,6 +87,47 @@ def test_a_cursor_that_has_expired_or_is_none_of_this_log_has_to_begin_anew(
     ann.tell(protobuf.sync(0))
     ann.settle()
     assert 3 not in dict(protobuf.fields(ann.outputs()[2].data))
+
+
+def test_when_many_come_back_at_once_the_floor_is_not_asked_for_each(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed(world, 3)
+    asked = []
+    floor = world.log.floor
+
+    def slow_floor(app: str) -> int:
+        asked.append(app)
+        gevent.sleep(0.01)
+        return floor(app)
+
+    monkeypatch.setattr(world.log, "floor", slow_floor)
+    many = [world.visitor() for _ in range(20)]
+    for id, each in enumerate(many, 266):
+        each.tell(protobuf.login(str(id), "", 1))
+    for each in many:
+        until(each.outputs)
+        assert recovered(each.outputs()[0]) == (True, False)
+    assert 1 <= len(asked) <= 5
+    assert many[0].stream() == [2, 3]
+
+
+def test_of_those_who_share_a_question_all_are_told_that_it_failed(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed(world, 1)
+
+    def away(app: str) -> int:
+        gevent.sleep(0.01)
+        raise StorageUnavailable("away")
+
+    monkeypatch.setattr(world.log, "floor", away)
+    many = [world.visitor() for _ in range(5)]
+    for id, each in enumerate(many, 266):
+        each.tell(protobuf.login(str(id), "", 1))
+    assert [each.client.close_code() for each in many] == [1011] * 5
+    monkeypatch.undo()
+    assert recovered(resumed(world, 266, 1).outputs()[0]) == (True, False)
 
 
 def test_a_login_with_a_cursor_that_cannot_be_served_closes_to_be_tried_again(world: World) -> None:
