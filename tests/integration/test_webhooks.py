@@ -41,7 +41,7 @@ def hooked(launch: Launch, door: str, receiver: Receiver, **more: Any) -> Server
     """A server whose apps tell the receiver of everything."""
     webhook = {"webhook": receiver.settings}
     apps = {"101": webhook, "102": {}, "action:1": webhook, "system:shop": webhook, **more}
-    return launch(door, apps=apps, websocket={"close_seconds": 1})
+    return launch(door, apps=apps, websocket={"close_seconds": 0.1})
 
 
 class Asking(NamedTuple):
