@@ -199,6 +199,12 @@ HTTP_UNKNOWN_ACCOUNT: Final = HttpProblem(404, "unknown_account", "There is no s
 HTTP_UNKNOWN_GROUP: Final = HttpProblem(
     404, "unknown_group", "There is no such group, or the user is no member of it.", False
 )
+HTTP_UNKNOWN_CONVERSATION: Final = HttpProblem(
+    404, "unknown_conversation", "There is no such conversation, or the user is not in it.", False
+)
+HTTP_UNKNOWN_MESSAGE: Final = HttpProblem(
+    404, "unknown_message", "There is no such message, or it is not the user's.", False
+)
 HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.", False)
 HTTP_PHONE_TAKEN: Final = HttpProblem(
     409, "phone_taken", "There is an account with this phone number already.", False
@@ -295,6 +301,8 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_QUOTA_EXCEEDED,
         HTTP_UNKNOWN_ACCOUNT,
         HTTP_UNKNOWN_GROUP,
+        HTTP_UNKNOWN_CONVERSATION,
+        HTTP_UNKNOWN_MESSAGE,
         HTTP_UNKNOWN_MEMBER,
         HTTP_UNKNOWN_APP,
         HTTP_UNKNOWN_CONNECTION,

@@ -22,6 +22,7 @@ from imserver.services.allow_lists import AllowLists
 from imserver.services.clients import Clients
 from imserver.services.connections import Connections
 from imserver.services.dedupe import Dedupe
+from imserver.services.finding import Finding
 from imserver.services.friends import Friends
 from imserver.services.groups import Groups
 from imserver.services.holding import Holding
@@ -32,12 +33,14 @@ from imserver.services.overview import Overview
 from imserver.services.presence import Presence
 from imserver.services.publishing import Publishing
 from imserver.services.pushing import Pushes
+from imserver.services.receipts import Receipts
 from imserver.services.removals import Removals
 from imserver.services.rooms import Rooms
 from imserver.services.talks import Talks
 from imserver.services.tenants import Tenants
 from imserver.services.uploads import Uploads
 from imserver.services.webhooks import Webhooks
+from imserver.storage.store import Store
 from imserver.transport.fast import FastRequest
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
@@ -95,6 +98,12 @@ class Services(Protocol):
     def rooms(self) -> Rooms: ...
     @property
     def tenants(self) -> Tenants: ...
+    @property
+    def store(self) -> Store: ...
+    @property
+    def finding(self) -> Finding: ...
+    @property
+    def receipts(self) -> Receipts: ...
     @property
     def hub(self) -> Hub: ...
     @property

@@ -29,6 +29,7 @@ from imserver.services.messaging import Log, Messaging, Result
 from imserver.services.readers import Reader, message_of
 from imserver.services.receipts import Receipts, ShownMarks
 from imserver.services.recovery import Recovery
+from imserver.services.revisions import revision
 from imserver.services.sessions import Sessions
 from imserver.storage.log_contract import (
     INVALID,
@@ -153,32 +154,41 @@ class Correspondence:
         app, user = _who(connection)
         if command.to == user:
             return Reply(errors.REPLY_BAD_PARAMETER)
-        to, conversation = command.to, command.conversation
-        if command.kind != "message":
-            about = self._own_message(app, user, command.about)
-            if about is None:
-                return _REFUSED
-            to, conversation = about.peer(user), 0 if about.members else about.conversation
-        draft = Draft(
+        draft = (
+            self._message(user, command) if command.kind == "message" else self._revision(app, user, command)
+        )
+        if draft is None:
+            return _REFUSED
+        self._messaging.send(app, draft, lambda result: answer(_told(result)), connection)
+        return None
+
+    def _message(self, user: str, command: Send) -> Draft:
+        return Draft(
             sender=user,
-            kind=command.kind,
             type=command.type,
             body=command.body,
             client_msg_id=command.id,
             time_ms=int(time() * 1000),
             about=command.about,
             meta=command.meta,
-            to_user=to,
-            conversation=conversation,
+            to_user=command.to,
+            conversation=command.conversation,
         )
-        self._messaging.send(app, draft, lambda result: answer(_told(result)), connection)
-        return None
 
-    def _own_message(self, app: str, user: str, id: int) -> Entry | None:
-        """The message that may be recalled or edited: one's own."""
-        log = self._kept()
-        found = [] if log is None else log.entries(app, [id])
-        return found[0] if found and (found[0].kind, found[0].sender) == ("message", user) else None
+    def _revision(self, app: str, user: str, command: Send) -> Draft | None:
+        """What recalls or edits one's own message."""
+        assert command.kind != "message"
+        return revision(
+            self._kept(),
+            app,
+            user,
+            command.about,
+            command.kind,
+            type=command.type,
+            body=command.body,
+            client_msg_id=command.id,
+            meta=command.meta,
+        )
 
     # --- catching up ----------------------------------------------------------------------------------------
 

@@ -135,6 +135,8 @@ class Talk(Struct, frozen=True):
     read: int
     """Id of the newest entry that was read."""
     role: str = "member"
+    place: int = 0
+    """Id of the newest entry, hidden or not: where it stands in the list."""
 
 
 class Receipt(Struct, frozen=True):

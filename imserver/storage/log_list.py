@@ -113,8 +113,8 @@ _TALKS: Final = (
 
 
 def _talk(row: Sequence[Any], last: dict[int, Entry]) -> Talk:
-    role, read, _newest, last_id, unread = row[7:12]
-    return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role))
+    role, read, place, last_id, unread = row[7:12]
+    return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
 
 
 def _membership(app: str, row: Sequence[Any]) -> Membership:

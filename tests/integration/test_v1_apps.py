@@ -37,6 +37,8 @@ DEFAULTS = {
     "max_connections": 0,
     "messages_per_second": 0.0,
     "max_rooms": 0,
+    "keep_seconds": 0.0,
+    "keep_messages": 0,
     "room_members": {},
 }
 

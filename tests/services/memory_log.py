@@ -102,6 +102,8 @@ class MemoryLog:
                 )
         elif not self._reads(app, draft.sender, conversation, len(log) + 1):
             return Rejected("not_member")
+        else:
+            members = next((entry.members for entry in log if entry.conversation == conversation), ())
         return Appended(self._put(app, conversation, members, draft))
 
     def _conversation(self) -> int:

@@ -16,6 +16,7 @@ from imserver.api.style import PROBLEM
 from imserver.api.v1 import (
     accounts,
     apps,
+    conversations,
     events,
     friends,
     groups,
@@ -97,6 +98,7 @@ _SINGLE: Final = (
     *accounts.OPERATIONS,
     *friends.OPERATIONS,
     *groups.OPERATIONS,
+    *conversations.OPERATIONS,
     *operate.OPERATIONS,
     *apps.OPERATIONS,
     *uploads.OPERATIONS,

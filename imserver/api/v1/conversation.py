@@ -1,0 +1,204 @@
+"""Conversations and what was said in them, as requests and answers of ``/api/v1`` have them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
+
+from imserver.api.v1 import field
+from imserver.api.v1.actor import Acting
+from imserver.model import Message
+from imserver.protocol.cmd_stored import shown
+from imserver.services.readers import message_of
+from imserver.storage.log_contract import Entry, Talk
+
+_MAX_PAGE = 200
+_MAX_ID = 2**63 - 1
+
+Place = Annotated[int, Meta(ge=1, le=_MAX_ID, description="The conversation; of a group, that is the group.")]
+AnyPlace = Annotated[int, Meta(ge=0, le=_MAX_ID, description="Only this conversation; 0: all of the user's.")]
+MessageId = Annotated[
+    int, Meta(ge=1, le=_MAX_ID, description="The message: its place in the log of the app.")
+]
+Before = Annotated[
+    int,
+    Meta(ge=0, le=_MAX_ID, description="Where to go on: `before` of the page before; 0: at the newest."),
+]
+PageLimit = Annotated[int, Meta(ge=1, le=_MAX_PAGE, description="Most entries of this page.")]
+Words = Annotated[str, Meta(min_length=1, max_length=256, description="What is looked for in texts.")]
+NewText = Annotated[str, Meta(max_length=131_072, description="What the message says now.")]
+
+
+class ConversationsQuery(Acting, kw_only=True):
+    """Whose conversations, and which page of them."""
+
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class HistoryQuery(Acting, kw_only=True):
+    """Who reads which conversation, and which page of it."""
+
+    conversation: Place
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class SearchQuery(Acting, kw_only=True):
+    """Who looks for what, and where."""
+
+    text: Words
+    conversation: AnyPlace = 0
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class ReceiptsQuery(Acting, kw_only=True):
+    """Who asks about which conversation, and which page."""
+
+    conversation: Place
+    cursor: field.Cursor = ""
+    limit: PageLimit = 50
+
+
+class ReadRequest(Acting, kw_only=True):
+    """Who has read a conversation up to a message."""
+
+    conversation: Place
+    id: MessageId
+
+
+class RecallRequest(Acting, kw_only=True):
+    """Which message is taken back. A back end that names no `user` may take back anybody's."""
+
+    id: MessageId
+
+
+class EditRequest(Acting, kw_only=True):
+    """Which message says something else now. A back end that names no `user` may change anybody's."""
+
+    id: MessageId
+    text: NewText
+
+
+class MessageShown(Struct, omit_defaults=True):
+    """An entry of a conversation. What is empty is left out."""
+
+    id: Annotated[int, Meta(description="Its place in the log of the app.")]
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+    kind: Annotated[
+        Literal["message", "edit", "recall", "group", "join", "leave"], Meta(description="What it is.")
+    ]
+    sender: Annotated[str, Meta(description="Who says it; empty: a back end.")] = msgspec.field(name="from")
+    to: Annotated[str, Meta(description="The receiver; empty in a group.")] = ""
+    type: Annotated[str, Meta(description="What the message is: `text`, or another word.")] = ""
+    text: Annotated[str | UnsetType, Meta(description="The words, where the message is text.")] = UNSET
+    data: Annotated[Any, Meta(description="What it is made of, where it is no text.")] = UNSET
+    base64: Annotated[bytes | UnsetType, Meta(description="The same, where it is no JSON.")] = UNSET
+    client_msg_id: Annotated[str, Meta(description="The id that its sender gave it.")] = ""
+    about: Annotated[int, Meta(description="The message that it replies to, changes or takes back.")] = 0
+    meta: Annotated[Any, Meta(description="Who is mentioned, or who joined or left.")] = UNSET
+    time: Annotated[int, Meta(description="When it was sent, in Unix milliseconds.")] = 0
+
+
+class MessagesAnswer(Struct):
+    """Entries in the order of their ids."""
+
+    messages: list[MessageShown]
+    before: Annotated[
+        int,
+        Meta(
+            description="`before` of the page of older ones; 0: there are none. A search may have to go on "
+            "after a page with nothing on it."
+        ),
+    ]
+
+
+class ConversationShown(Struct):
+    """A conversation as one of its members sees it."""
+
+    conversation: Annotated[int, Meta(description="Its number; of a group, that is the group.")]
+    kind: Annotated[Literal["user", "group"], Meta(description="Of two users, or a group.")]
+    peer: Annotated[str, Meta(description="The other user; empty for a group.")]
+    name: Annotated[str, Meta(description="What a group is called.")]
+    role: Annotated[str, Meta(description="What the user is in the group.")]
+    unread: Annotated[int, Meta(description="Messages of others that were not read; counted up to 1,000.")]
+    read: Annotated[int, Meta(description="The last message that was read.")]
+    last: Annotated[MessageShown | None, Meta(description="The newest entry that the user may read.")]
+
+
+class ConversationsAnswer(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationShown]
+    before: Annotated[int, Meta(description="`before` of the following page; 0: there is none.")]
+
+
+class ReceiptShown(Struct):
+    """How far somebody is."""
+
+    user: Annotated[str, Meta(description="Another member.")]
+    read: Annotated[int, Meta(description="The last message that they read; 0: none.")]
+    received: Annotated[int, Meta(description="The last that one of their devices received; 0: none.")]
+
+
+class ReceiptsAnswer(Struct):
+    """Members who said how far they are, in the order of their ids."""
+
+    receipts: list[ReceiptShown]
+    next: field.Next
+
+
+class ReadAnswer(Struct):
+    """How far the user is now."""
+
+    conversation: Annotated[int, Meta(description="The conversation.")]
+    read: Annotated[int, Meta(description="The last message that was read.")]
+
+
+class RevisionAnswer(Struct):
+    """What was stored, and tells everybody who may read the message."""
+
+    id: Annotated[int, Meta(description="Its place in the log of the app.")]
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+
+
+def shown_entry(entry: Entry) -> MessageShown:
+    """An entry as it is answered."""
+    message: Message = message_of(entry)
+    told = shown(message)
+    return MessageShown(
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.kind,
+        entry.sender,
+        message.to,
+        told.type,
+        UNSET if told.text is None else told.text,
+        UNSET if told.data is None else told.data,
+        UNSET if told.base64 is None else told.base64,
+        entry.client_msg_id,
+        entry.about,
+        UNSET if told.meta is None else told.meta,
+        entry.time_ms,
+    )
+
+
+def shown_talk(talk: Talk, user: str) -> ConversationShown:
+    """A conversation as it is answered to a member."""
+    known = talk.conversation
+    return ConversationShown(
+        known.id,
+        known.kind,
+        next((each for each in known.members if each != user), ""),
+        known.name,
+        talk.role,
+        talk.unread,
+        talk.read,
+        None if talk.last is None else shown_entry(talk.last),
+    )

@@ -1,0 +1,48 @@
+"""Revisions: what recalls or edits a message, as it is stored. Stateless."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from time import time
+from typing import Literal, Protocol
+
+from imserver.storage.log_contract import Draft, Entry
+
+
+class Entries(Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
+        """Those of these entries that exist."""
+
+
+def revision(
+    log: Entries | None,
+    app: str,
+    user: str,
+    about: int,
+    kind: Literal["recall", "edit"],
+    *,
+    type: str = "text",
+    body: bytes = b"",
+    client_msg_id: str = "",
+    meta: bytes = b"",
+) -> Draft | None:
+    """What takes a message back, or says what it says now; None: it is no message of this user.
+
+    ``user`` ``""`` is a back end, whose are all. Switches; raises StorageUnavailable.
+    """
+    found = [] if log is None else log.entries(app, [about])
+    if not found or found[0].kind != "message" or (user and found[0].sender != user):
+        return None
+    return Draft(
+        sender=user,
+        kind=kind,
+        type=type,
+        body=body,
+        client_msg_id=client_msg_id,
+        time_ms=int(time() * 1000),
+        about=about,
+        meta=meta,
+        conversation=found[0].conversation,
+    )
