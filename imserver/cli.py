@@ -15,6 +15,7 @@ from imserver import __version__, assets, config, errors
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
+    "account": ("imserver.commands.account", "account", "Take over accounts from elsewhere."),
     "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers use it."),
     "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),

@@ -195,6 +195,9 @@ HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
     403, "registration_closed", "Nobody may register (accounts.registration).", False
 )
 HTTP_ROLE_TOO_LOW: Final = HttpProblem(403, "role_too_low", "The member's role does not allow this.", False)
+HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
+    404, "unknown_device", "The account has no such login, or it has ended.", False
+)
 HTTP_UNKNOWN_ACCOUNT: Final = HttpProblem(404, "unknown_account", "There is no such account.", False)
 HTTP_UNKNOWN_GROUP: Final = HttpProblem(
     404, "unknown_group", "There is no such group, or the user is no member of it.", False
@@ -299,6 +302,7 @@ HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
         HTTP_REGISTRATION_CLOSED,
         HTTP_ROLE_TOO_LOW,
         HTTP_QUOTA_EXCEEDED,
+        HTTP_UNKNOWN_DEVICE,
         HTTP_UNKNOWN_ACCOUNT,
         HTTP_UNKNOWN_GROUP,
         HTTP_UNKNOWN_CONVERSATION,

@@ -18,7 +18,13 @@ from imserver.doors import Doors
 from imserver.hub.sweep import Sweep
 from imserver.logs import RequestLog
 from imserver.report import Report
+<<<<<<< Updated upstream
 from imserver.services.accounts import Accounts
+=======
+from imserver.services.accounts import GOCHAT, Accounts
+from imserver.services.allow_lists import AllowLists
+from imserver.services.attendance import Attendance
+>>>>>>> Stashed changes
 from imserver.services.chats import Chats
 from imserver.services.clients import Clients
 from imserver.services.correspondence import Correspondence
@@ -136,9 +142,8 @@ class Parts(Core):
         return talks
 
     def _make_chats(self) -> Chats:
-        def holder(token: str) -> tuple[str, int]:
-            session = self.accounts.holder(token)
-            return session.account.user, session.expires_at
+        def holder(token: str) -> Claims:
+            return self._account_claims(GOCHAT, token)
 
         chats = Chats(
             self.sessions,
@@ -180,10 +185,9 @@ class Parts(Core):
 
         def account(token: str) -> Claims | None:
             try:
-                session = self.accounts.holder(token)
+                return self._account_claims(GOCHAT, token)
             except BadToken:
                 return None
-            return Claims(session.account.user, session.account.app, session.expires_at)
 
         uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
         uploads.holders += [self.logins.holder, account]
@@ -194,12 +198,30 @@ class Parts(Core):
         """People who register here, and whom they know."""
         kept = KeptAccounts(self.store)
         kick = self.sessions.kick_everywhere
-        self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo)
+
+        def disconnect(app: str, user: str, device: str) -> None:
+            self.removals.remove(app, [user], device)
+
+        self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo, disconnect)
+        self.logins.proof.account = self._account_claims
         self.friends = Friends(kept, self.config.accounts.friends)
         store, most = self.store, self.config.accounts.group_members
         self.groups = Groups(store.log, lambda: store.keeps, most)
         self.accounts.on_removed.append(lambda account: self.groups.forget(account.app, account.user))
 
+<<<<<<< Updated upstream
+=======
+    def _account_claims(self, app: str, token: str) -> Claims:
+        """What the token of an account proves. Raises BadToken, and StorageUnavailable."""
+        session = self.accounts.holder(token, app)
+        account = session.account
+        return Claims(account.user, account.app, session.expires_at, session.device)
+
+    def _max_rooms(self, app: str) -> int:
+        tenant = self.tenants.get(app)
+        return 0 if tenant is None else tenant.max_rooms
+
+>>>>>>> Stashed changes
     def _make_streams(self) -> Streams:
         events = Events(
             self,

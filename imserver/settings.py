@@ -153,6 +153,7 @@ class TenantSettings(Struct, frozen=True):
     origin_policy: OriginPolicy = ""
     api_allow_from: tuple[Text, ...] = ()
     jwt: tuple[JwtSettings, ...] = ()
+    account_tokens: Literal["", "required", "ignored"] = ""
     webhook: WebhookSettings = WebhookSettings()
     max_connections: Count = 0
     messages_per_second: Seconds = 0.0
@@ -164,6 +165,10 @@ class TenantSettings(Struct, frozen=True):
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""
         return self.login_policy or usual_policy(name)
+
+    def wants_accounts(self, name: str) -> bool:
+        """Whether a login to the app ``name`` takes the token of an account, or one of ``jwt``."""
+        return self.account_tokens == "required" or (not self.account_tokens and name == "gochat")
 
 
 _NEWEST: Final = frozenset({"101", "102", "103", "104", "action:1", "action:2"})
@@ -235,6 +240,10 @@ class AccountSettings(Struct, frozen=True):
     failures: Amount = 10
     failures_per_address: Amount = 100
     failure_seconds: Duration = 900.0
+    registrations_per_address: Count = 100
+    logins_per_address: Count = 1000
+    rate_seconds: Duration = 3600.0
+    devices: Amount = 100
     friends: Amount = 5000
     group_members: Annotated[int, Meta(ge=1, le=100_000)] = 10000
 

@@ -53,7 +53,7 @@ DOORS = {
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
     "click": ("cli.py", "commands/", "bench/cli.py", "bench/command.py"),
-    "rich": ("bench/",),
+    "rich": ("bench/", "commands/account.py"),
     "redis": ("cluster/",),
     "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),

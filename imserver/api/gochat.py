@@ -15,13 +15,8 @@ from imserver.api.reply import Answer, Refused
 from imserver.api.route import Route
 from imserver.api.style import Style
 from imserver.errors import HttpProblem
-from imserver.services.accounts import (
-    GOCHAT,
-    BadField,
-    Closed,
-    WrongLogin,
-    account_id,
-)
+from imserver.services.account_fields import BadField, account_id
+from imserver.services.accounts import GOCHAT, Closed, WrongLogin
 from imserver.services.attempts import TooManyFailures
 from imserver.services.friends import Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.services.groups import BadGroup, TooManyMembers, UnknownGroup
@@ -102,15 +97,18 @@ def register(api: Api, call: Call) -> Answer:
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    accounts = api.services.accounts
+    assert call.request is not None
+    accounts, nickname, host = api.services.accounts, call.params.get("nickname", ""), call.request.host
     try:
-        account = accounts.register(app_of(api), phone, password, call.params.get("nickname", ""))
+        account = accounts.register(app_of(api), phone, password, nickname, address=host)
     except BadField:
         return BAD_PARAMETER
     except Taken:
         return TAKEN
     except Closed:
         return CLOSED
+    except TooManyFailures:
+        return TOO_MANY_FAILURES
     except Overloaded:
         return BUSY
     return success("登录成功", {"token": accounts.token(account).token, "id": account.user})

@@ -1,7 +1,8 @@
 """Tokens of accounts: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
 
-Ours have one claim more, ``version``: that of the account when the token was made. One of GoChat's own counts
-as the first version, so it is good with the same key until the account ends all its sessions.
+Ours have two claims more: ``version``, that of the account when the token was made, and ``device``, which
+of its logins it belongs to. One of GoChat's own counts as the first version, so it is good with the same key
+until the account ends all its sessions.
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from imserver.storage.account_contract import MAX_ID
 
 
 class Claims(Struct):
-    """What a token says: whose it is, until when (Unix seconds), and of which version of the account."""
+    """What a token says: whose it is, until when (Unix seconds), of which version of the account, and of
+    which of its logins (0: it does not say)."""
 
     user_id: int
     exp: int | float
     version: int = 0
     nbf: int | float = 0
+    device: int = 0
 
 
 class _Header(Struct):
@@ -38,9 +41,10 @@ _decode = msgspec.json.Decoder(Claims).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
 
 
-def make(id: int, version: int, expires_at: int, key: bytes) -> str:
-    """A token for an account."""
-    signed = _HEADER + b"." + _text(_encode({"user_id": id, "version": version, "exp": expires_at}))
+def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
+    """A token for an account, and a login of it."""
+    claims = {"user_id": id, "version": version, "exp": expires_at}
+    signed = _HEADER + b"." + _text(_encode({**claims, "device": device} if device else claims))
     return (signed + b"." + _signature(signed, key)).decode()
 
 

@@ -6,8 +6,8 @@ password.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
+from secrets import randbits
 from time import time
 from typing import Final
 
@@ -17,30 +17,25 @@ from imserver.config import Config
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
 from imserver.services import account_tokens
-from imserver.services.attempts import Attempts
-from imserver.services.passwords import MAX_PASSWORD_BYTES, Passwords
+from imserver.services.account_fields import (
+    account_id,
+    check_device,
+    check_password,
+    check_phone,
+    check_shown,
+    may_be_login,
+)
+from imserver.services.attempts import AddressRate, Attempts
+from imserver.services.passwords import Passwords
 from imserver.services.tokens import BadToken
 from imserver.settings import PUBLIC_SIGN_KEY
-from imserver.storage.account_contract import (
-    AVATAR_CHARACTERS,
-    MAX_ID,
-    NICKNAME_CHARACTERS,
-    PHONE_CHARACTERS,
-    Account,
-    Taken,
-)
+from imserver.storage.account_contract import Account, Device, Taken
 from imserver.storage.accounts import KeptAccounts
 
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
-
-
-_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-"""Control characters, and what is no text at all."""
-
-
-class BadField(ImserverError):
-    """What was given cannot be stored; the text says which, and why."""
+_DEVICE_BITS: Final = 53
+"""Of the number of a login, so that it is exact in every language's JSON."""
 
 
 class Closed(ImserverError):
@@ -55,19 +50,30 @@ class UnknownAccount(ImserverError):
     """There is no such account in the app."""
 
 
+class UnknownDevice(ImserverError):
+    """The account has no such login."""
+
+
 class Session(Struct, frozen=True):
-    """A login: whose, and the token that proves it until ``expires_at`` (Unix seconds)."""
+    """A login: whose, and the token that proves it until ``expires_at`` (Unix seconds).
+
+    ``device``: what the device called itself then, ``device_id`` which login of the account it is (0: its
+    token does not say).
+    """
 
     account: Account
     token: str
     expires_at: int
+    device: str = ""
+    device_id: int = 0
 
 
 class Accounts:
-    """Registers, logs in, reads tokens. Everything but :meth:`token` may switch and raise StorageUnavailable.
+    """Registers, logs in, reads tokens. Everything may switch and raise StorageUnavailable.
 
-    ``kick(app, user)`` ends the connections of a user on all nodes; ``is_demo`` says whether anybody may do
-    anything, so that keys which everybody knows are good enough.
+    ``kick(app, user)`` ends the connections of a user on all nodes, ``disconnect(app, user, device)`` those
+    on devices of one name; ``is_demo`` says whether anybody may do anything, so that keys which everybody
+    knows are good enough.
     """
 
     def __init__(
@@ -77,11 +83,16 @@ class Accounts:
         kept: KeptAccounts,
         kick: Callable[[str, str], object],
         is_demo: Callable[[], bool],
+        disconnect: Callable[[str, str, str], object] = lambda app, user, device: None,
     ) -> None:
         settings = config.accounts
         self._kept = kept
         self._kick = kick
         self._is_demo = is_demo
+        self._disconnect = disconnect
+        self._devices = settings.devices
+        self._registrations = AddressRate(settings.registrations_per_address, settings.rate_seconds)
+        self._logins = AddressRate(settings.logins_per_address, settings.rate_seconds)
         self._registration = settings.registration
         self._passwords = Passwords(config.app.salt)
         self._by_account = Attempts(settings.failures, settings.failure_seconds)
@@ -103,17 +114,20 @@ class Accounts:
         avatar: str = "",
         *,
         invited: bool = False,
+        address: str = "",
     ) -> Account:
         """Make an account. ``invited``: a back end asks, which may where nobody else does.
 
-        Raises BadField, Closed, Taken and Overloaded.
+        ``address``: where it is asked for; so many only come from one. Raises BadField, Closed, Taken,
+        TooManyFailures and Overloaded.
         """
         if not (self._registration or invited):
             raise Closed("accounts.registration is false")
-        _check(phone, "phone", 1, PHONE_CHARACTERS)
-        _check(nickname, "nickname", 0, NICKNAME_CHARACTERS)
-        _check(avatar, "avatar", 0, AVATAR_CHARACTERS)
-        _check_password(password)
+        if not invited:
+            self._registrations.charge(address)
+        check_phone(phone)
+        check_shown(nickname, avatar)
+        check_password(password)
         new = Account(0, app, phone, nickname, avatar)
         if self._kept.by_phone(app, phone) is not None:
             raise Taken(phone)
@@ -124,7 +138,8 @@ class Accounts:
 
         Raises WrongLogin, TooManyFailures and Overloaded.
         """
-        if not _fits(phone, 1, PHONE_CHARACTERS) or len(password.encode()) > MAX_PASSWORD_BYTES:
+        self._logins.charge(address)
+        if not may_be_login(phone, password):
             raise WrongLogin
         who = (app, phone)
         self._by_account.require(who)
@@ -142,11 +157,14 @@ class Accounts:
             self._kept.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
-    def token(self, account: Account) -> Session:
-        """A token for somebody who has logged in. Never switches."""
-        expires_at = int(time()) + self._seconds
-        token = account_tokens.make(account.id, account.version, expires_at, self._key())
-        return Session(account, token, expires_at)
+    def token(self, account: Account, device: str = "") -> Session:
+        """A token for somebody who has logged in, on a device of this name. Raises BadField."""
+        check_device(device)
+        now = int(time())
+        login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+        self._kept.add_device(account.id, login, self._devices)
+        token = account_tokens.make(account.id, account.version, login.expires_at, self._key(), login.id)
+        return Session(account, token, login.expires_at, device, login.id)
 
     def holder(self, token: str | bytes, app: str = GOCHAT) -> Session:
         """Whose token this is. Raises BadToken: nobody's, or not any more."""
@@ -155,12 +173,22 @@ class Accounts:
         except UnicodeDecodeError:
             raise BadToken("this is no token") from None
         claims = account_tokens.read(text, self._key(), time())
+        found, name = self._found(app, claims)
+        if found.version != claims.version:
+            raise BadToken("the account has ended its sessions")
+        return Session(found, text, int(claims.exp), name, claims.device)
+
+    def _found(self, app: str, claims: account_tokens.Claims) -> tuple[Account, str]:
+        """The account that a token names, and what the device of its login is called."""
+        if claims.device:
+            known = self._kept.by_device(app, claims.user_id, claims.device)
+            if known is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            return known[0], known[1].name
         found = self._kept.by_id(app, claims.user_id)
         if found is None:
             raise BadToken("the account does not exist")
-        if found[0].version != claims.version:
-            raise BadToken("the account has ended its sessions")
-        return Session(found[0], text, int(claims.exp))
+        return found[0], ""
 
     def _key(self) -> bytes:
         if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
@@ -189,8 +217,7 @@ class Accounts:
         """Change what an account shows of itself; None: as it is. Raises BadField and UnknownAccount."""
         given = {"nickname": nickname, "avatar": avatar}
         fields = {name: value for name, value in given.items() if value is not None}
-        _check(nickname or "", "nickname", 0, NICKNAME_CHARACTERS)
-        _check(avatar or "", "avatar", 0, AVATAR_CHARACTERS)
+        check_shown(nickname or "", avatar or "")
         changed = self._kept.change(app, account_id(user), fields)
         if changed is None:
             raise UnknownAccount(user)
@@ -201,7 +228,7 @@ class Accounts:
 
         Raises BadField, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
         """
-        _check_password(new)
+        check_password(new)
         found = self._kept.by_id(app, account_id(user))
         if found is None:
             raise UnknownAccount(user)
@@ -219,6 +246,26 @@ class Accounts:
             raise UnknownAccount(user)
         self._kick(app, user)
 
+    def devices(self, app: str, user: str) -> list[Device]:
+        """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
+        account = self.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        return self._kept.devices(account.id, int(time()))
+
+    def log_out_device(self, app: str, user: str, device: int) -> None:
+        """End one login: its token is void, connections on devices of its name are closed.
+
+        Raises UnknownAccount and UnknownDevice.
+        """
+        account = self.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        ended = self._kept.remove_device(account.id, device)
+        if ended is None:
+            raise UnknownDevice(str(device))
+        self._disconnect(app, user, ended.name)
+
     def remove(self, app: str, user: str) -> None:
         """Delete an account with all that is its own. Raises UnknownAccount."""
         account = self.get(app, user)
@@ -233,25 +280,3 @@ class Accounts:
     def close(self) -> None:
         """End the threads that hash."""
         self._passwords.close()
-
-
-def account_id(user: str) -> int:
-    """The id of an account as a number; 0 if that is none."""
-    if not (user.isascii() and user.isdecimal()) or len(user) > 19 or user[:1] == "0":
-        return 0
-    id = int(user)
-    return id if id <= MAX_ID else 0
-
-
-def _fits(text: str, least: int, most: int) -> bool:
-    return least <= len(text) <= most and _unshowable.search(text) is None
-
-
-def _check(text: str, name: str, least: int, most: int) -> None:
-    if not _fits(text, least, most):
-        raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
-
-
-def _check_password(password: str) -> None:
-    if not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
-        raise BadField(f"password: expected 1 to {MAX_PASSWORD_BYTES} bytes")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from ipaddress import ip_address
 from time import monotonic
 from typing import Final
 
@@ -19,10 +20,10 @@ MAX_COUNTS: Final = 100_000
 
 
 class TooManyFailures(ImserverError):
-    """Too many logins failed; ``seconds`` until one may be tried again."""
+    """Too many logins failed, or came from one address; ``seconds`` until one may be tried again."""
 
     def __init__(self, seconds: int) -> None:
-        super().__init__(f"too many failed logins; the next one may be tried in {seconds} s")
+        super().__init__(f"too many logins; the next one may be tried in {seconds} s")
         self.seconds = seconds
 
 
@@ -66,3 +67,25 @@ class Attempts:
             return 0.0
         count, since = found
         return max(0.0, count - (self._clock() - since) / self._each)
+
+
+class AddressRate:
+    """Owner of what each address but this machine's own has asked for: at most ``most`` in ``seconds``, 0: as
+    much as it likes."""
+
+    def __init__(self, most: int, seconds: float) -> None:
+        self._attempts = Attempts(most, seconds) if most else None
+
+    def charge(self, address: str) -> None:
+        """Count a request of an address. Raises TooManyFailures."""
+        if self._attempts is None or not address or _is_own(address):
+            return
+        self._attempts.require(address)
+        self._attempts.failed(address)
+
+
+def _is_own(address: str) -> bool:
+    try:
+        return ip_address(address).is_loopback
+    except ValueError:
+        return False

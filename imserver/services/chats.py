@@ -21,7 +21,7 @@ from imserver.services.grace import Grace
 from imserver.services.messaging import Messaging
 from imserver.services.recovery import Recovery
 from imserver.services.sessions import Sessions, say
-from imserver.services.tokens import BadToken
+from imserver.services.tokens import BadToken, Claims
 from imserver.services.uplink import CHAT_READERS, ChatAcknowledger, ChatReader, Uplink
 from imserver.services.verdict import Verdict
 from imserver.transport.connection import OPEN, Connection, Encoding
@@ -64,8 +64,7 @@ class Chats:
     """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, and of who is
     still expected to sync.
 
-    ``holder`` reads the token of an account: its user, and until when it is good (Unix seconds). It may
-    switch, and raises BadToken.
+    ``holder`` reads the token of an account. It may switch, and raises BadToken.
     """
 
     def __init__(
@@ -75,7 +74,7 @@ class Chats:
         messaging: Messaging,
         recovery: Recovery,
         uplink: Uplink,
-        holder: Callable[[str], tuple[str, int]],
+        holder: Callable[[str], Claims],
     ) -> None:
         self._sessions = sessions
         self._logins = logins
@@ -161,7 +160,7 @@ class Chats:
         """Whether the account, or the user of the app's own token, may log in; ``user`` says who it is."""
         app, name, device = self._logins.resolve(APP), connection.encoding.dialect.name, command.device
         try:
-            user, expires_at = self._holder(command.token)
+            claims = self._holder(command.token)
         except BadToken as bad:
             log.debug("login refused: %s", bad, extra={"connection": connection.peer})
             if not self._logins.wants_tokens(app):
@@ -170,8 +169,8 @@ class Chats:
             if verdict.ok and not account(verdict.user):
                 return Verdict(errors.REPLY_BAD_USER)
             return verdict
-        proven = Verdict(expires_at=expires_at, user=user)
-        return self._logins.check(app, user, command.token, name, connection, device, proven)
+        proven = Verdict(expires_at=claims.expires_at, user=claims.user, device=claims.device)
+        return self._logins.check(app, claims.user, command.token, name, connection, device, proven)
 
     def _minute_of(self, second: int) -> int:
         """The minute that has begun when a second is over; one number for all who have the same."""

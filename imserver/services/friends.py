@@ -6,7 +6,7 @@ from enum import StrEnum
 from typing import Final
 
 from imserver.errors import ImserverError
-from imserver.services.accounts import account_id
+from imserver.services.account_fields import account_id
 from imserver.storage.account_contract import Contact, ListName
 from imserver.storage.accounts import KeptAccounts, Relating, States
 

@@ -54,6 +54,8 @@ class Group(Struct, frozen=True):
     role: str = ""
     muted_until: int = 0
     """Unix seconds."""
+    open: bool = False
+    """Anybody may join."""
 
 
 class Groups:
@@ -70,8 +72,8 @@ class Groups:
     # --- asking ---------------------------------------------------------------------------------------------
 
     def show(self, app: str, group: int, by: str) -> Group:
-        """One group, for a member of it or a back end."""
-        found, own = self._seen(app, group, by)
+        """One group, for a member of it or a back end; an open one for anybody."""
+        found, own = self._seen(app, group, by, or_open=True)
         return _group(found, own)
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[int, list[Group]]:
@@ -121,6 +123,25 @@ class Groups:
         if len(there) + len(new) > self.limit:
             raise TooManyMembers(f"accounts.group_members {self.limit}")
         return _done(log.join(app, group, new, by)).users if new else ()
+
+    def join(self, app: str, group: int, user: str) -> Group:
+        """Become a member of an open group. Raises TooManyMembers."""
+        _, own = self._seen(app, group, user, or_open=True)
+        if own is None:
+            log = self._log()
+            if len(log.members(app, group, "", self.limit)) >= self.limit:
+                raise TooManyMembers(f"accounts.group_members {self.limit}")
+            _done(log.join(app, group, [user], user))
+        return self.show(app, group, user)
+
+    def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
+        """Let anybody join, or not any more. Raises NotAllowed."""
+        found, own = self._seen(app, group, by)
+        if own is not None and own.role == MEMBER:
+            raise NotAllowed("only the owner and admins open and close a group")
+        if found.open != is_open:
+            _done(self._log().set_open(app, group, is_open, by))
+        return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
         """End a membership. An owner's group goes to the first admin, else to the first member."""
@@ -187,14 +208,17 @@ class Groups:
 
     # --- inside ---------------------------------------------------------------------------------------------
 
-    def _seen(self, app: str, group: int, by: str) -> tuple[Conversation, Membership | None]:
-        """A group, and the membership of whoever asks (None: a back end). Raises UnknownGroup."""
+    def _seen(
+        self, app: str, group: int, by: str, or_open: bool = False
+    ) -> tuple[Conversation, Membership | None]:
+        """A group, and the membership of whoever asks (None: a back end; with ``or_open`` somebody else, too,
+        if the group is open). Raises UnknownGroup."""
         if not self._is_kept() or not group:
             raise UnknownGroup(str(group))
         log = self._log()
         own = log.member(app, group, by) if by else None
         found = log.conversation(app, group)
-        if found is None or found.kind != "group" or (by and own is None):
+        if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
             raise UnknownGroup(str(group))
         return found, own
 
@@ -207,8 +231,8 @@ class Groups:
 
 def _group(found: Conversation, own: Membership | None) -> Group:
     if own is None:
-        return Group(found.id, found.name, found.created)
-    return Group(found.id, found.name, found.created, own.role, own.muted_until)
+        return Group(found.id, found.name, found.created, open=found.open)
+    return Group(found.id, found.name, found.created, own.role, own.muted_until, found.open)
 
 
 def _require_above(own: Membership | None, other: Membership) -> None:

@@ -16,9 +16,10 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.services.authorise import Asked
 from imserver.services.expiry import Expiry
+from imserver.services.proof import Proof
 from imserver.services.rules import Rule, Secrets, load_secrets
 from imserver.services.seats import Seats
-from imserver.services.tokens import BadKey, BadToken, Claims, app_named_by, read_token
+from imserver.services.tokens import BadKey, BadToken, Claims, app_named_by
 from imserver.services.verdict import (
     ALLOWED,
     APP_FULL,
@@ -86,6 +87,7 @@ class Logins:
         self._ends = self._expiry.ends
         self.origins: Origins | None = None
         """The gate's, which is built later."""
+        self.proof = Proof(tenants.resolve, page_login)
 
     # --- before a login -------------------------------------------------------------------------------------
 
@@ -102,8 +104,9 @@ class Logins:
         """Whether ``user`` may log in to ``app`` now. ``user`` ``""``: whom the token names (or nobody).
 
         ``proven``: the token has been read already, and this is what it proves.
-        Waits for the back end, at most two seconds, where the app has an ``authorise_url``; switches nowhere
-        else. If it is followed by a session, tell :meth:`began`.
+        Waits for the back end, at most two seconds, where the app has an ``authorise_url``, and for the
+        database where it wants tokens of accounts; switches nowhere else. If it is followed by a session,
+        tell :meth:`began`.
         """
         rule = self._rules.get(app) or self._learn(app)
         if rule is None:
@@ -134,10 +137,13 @@ class Logins:
         if comer.origin and not self._is_allowed(rule, comer.origin, dialect):
             return self._denied("origin", BAD_ORIGIN)
         try:
-            verdict = self._read_token(rule, user, token) if proven is None else proven
+            verdict = self.proof.read(rule, user, token) if proven is None else proven
         except BadToken as bad:
             log.debug("login of %s in %s refused: %s", user, app, bad, extra={"connection": comer.peer})
             return self._denied("token", BAD_TOKEN)
+        except errors.StorageUnavailable as unavailable:
+            log.info("login of %s in %s failed: %s", user, app, unavailable, extra={"connection": comer.peer})
+            return self._denied("undecided", UNDECIDED)
         if self._seats.full(rule, comer):
             return self._denied("limit", APP_FULL)
         if rule.asked is not None:
@@ -149,20 +155,6 @@ class Logins:
             self._seats.take(rule, comer)
         return verdict
 
-    def _read_token(self, rule: Rule, user: str, token: str) -> Verdict:
-        """What the token proves; raises :class:`BadToken`. Tokens of pages are void where an app has keys:
-        who may open a page is asked nothing."""
-        if not rule.keys:
-            if not self._page_login(rule.name, user, token):
-                raise BadToken("the page's token is not for this user, or has expired")
-            return ALLOWED
-        claims = read_token(token, rule.keys, time())
-        if not claims.user or (user and claims.user != user):
-            raise BadToken("the token is for somebody else")
-        if self._tenants.resolve(claims.app) != rule.name:
-            raise BadToken("the token is for another app")
-        return Verdict(expires_at=claims.expires_at, user=claims.user)
-
     def holder(self, token: str) -> Claims | None:
         """What a session token is good for at this moment; None: it is none."""
         app = self.resolve(app_named_by(token))
@@ -170,15 +162,15 @@ class Logins:
         if rule is None or not rule.keys:
             return None
         try:
-            verdict = self._read_token(rule, "", token)
+            verdict = self.proof.read(rule, "", token)
         except BadToken:
             return None
         return Claims(verdict.user, rule.name, verdict.expires_at)
 
     def wants_tokens(self, app: str) -> bool:
-        """Whether a login in this app needs a session token."""
+        """Whether a login in this app needs a session token, or one of an account."""
         tenant = self._get(app)
-        return tenant is not None and bool(tenant.jwt)
+        return tenant is not None and (bool(tenant.jwt) or tenant.wants_accounts(app))
 
     def _ask_back_end(
         self, asked: Asked, verdict: Verdict, user: str, token: str, dialect: str, comer: Comer, device: str
@@ -189,7 +181,8 @@ class Logins:
         if not answer.allow:
             return self._denied("back end", NOT_ALLOWED)
         times = [each for each in (verdict.expires_at, answer.expires_at) if each]
-        return Verdict(expires_at=min(times, default=0), user=user or verdict.user or answer.user)
+        known = user or verdict.user or answer.user
+        return Verdict(expires_at=min(times, default=0), user=known, device=verdict.device)
 
     def _is_allowed(self, rule: Rule, origin: str, dialect: str) -> bool:
         if rule.origins is None:

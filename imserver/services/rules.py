@@ -59,12 +59,14 @@ class Rule:
     """What an app demands of who logs in. Owner of the encodings that keep its rate.
 
     ``plain``: it demands nothing that a page's token would not show; ``quiet``: and tells nobody. ``broken``:
-    it demands tokens, or the consent of its back end, and lacks the keys for that. ``origins`` None: the
+    it demands tokens, or the consent of its back end, and lacks the keys for that. ``accounts``: tokens of
+    accounts are good for it, and one of them, or of its keys, is needed. ``origins`` None: the
     node's own policy holds.
     """
 
     __slots__ = (
         "_encodings",
+        "accounts",
         "any_origin",
         "asked",
         "broken",
@@ -85,6 +87,7 @@ class Rule:
         self.name = tenant.name
         self.secrets = secrets
         self.keys = secrets.keys
+        self.accounts = tenant.wants_accounts(tenant.name)
         self.broken = bool(tenant.jwt and not secrets.keys) or bool(
             webhook.authorise_url and not secrets.webhook
         )
@@ -102,6 +105,7 @@ class Rule:
         )
         self.plain = not (
             tenant.jwt
+            or self.accounts
             or tenant.dialects
             or tenant.max_connections
             or tenant.messages_per_second

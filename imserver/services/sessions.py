@@ -68,6 +68,8 @@ class Sessions:
             if verdict.final:
                 say(connection, verdict.close)
             return self._refused(verdict.code)
+        if verdict.device:
+            login = replace(login, device=verdict.device)
         if self._is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)

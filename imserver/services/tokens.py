@@ -41,11 +41,15 @@ class BadToken(ImserverError):
 
 
 class Claims(Struct, frozen=True):
-    """What a token proves: ``user`` of ``app``, until ``expires_at`` (Unix seconds)."""
+    """What a token proves: ``user`` of ``app``, until ``expires_at`` (Unix seconds).
+
+    ``device``: what the device called itself when it logged in to its account; ``""`` if that is not known.
+    """
 
     user: str
     app: str
     expires_at: int
+    device: str = ""
 
 
 class _Payload(Struct):

@@ -18,7 +18,8 @@ class Verdict(Struct, frozen=True, gc=False):
     ``code`` is the reply code of a dialect that answers, ``close`` the close code of one that cannot (and
     what HTTP makes a status of: 4504 is 401, 4505 is 403, the rest 503). ``final``: the connection is to be
     closed even where the dialect could answer. ``expires_at``: Unix second at which the session ends (0:
-    with its connection). ``user``: whom the token names, where the caller named nobody.
+    with its connection). ``user``: whom the token names, where the caller named nobody; ``device``: the
+    device that it names, which goes before what the client says (``""``: it names none).
     """
 
     code: int = errors.REPLY_OK
@@ -26,6 +27,7 @@ class Verdict(Struct, frozen=True, gc=False):
     final: bool = False
     expires_at: int = 0
     user: str = ""
+    device: str = ""
 
     @property
     def ok(self) -> bool:

@@ -41,6 +41,25 @@ class Account(Struct, frozen=True):
         return str(self.id)
 
 
+class Device(Struct, frozen=True):
+    """A login of an account that has not ended: its token names it. ``name`` is what the device calls
+    itself."""
+
+    id: int
+    name: str
+    since: int
+    """Unix seconds."""
+    expires_at: int
+    """Unix seconds; its token ends then."""
+
+
+class Imported(Struct, frozen=True):
+    """An account that comes from elsewhere, with its id there and the hash of its password."""
+
+    account: Account
+    password: str
+
+
 class Contact(Struct, frozen=True):
     """Somebody on a list of an account: their id, what they show of themselves, and since when."""
 

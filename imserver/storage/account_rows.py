@@ -7,11 +7,11 @@ from time import time
 from typing import Any, Final
 
 from msgspec.structs import replace
-from sqlalchemy import Connection, RowMapping, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, Select, delete, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
-from imserver.storage.account_contract import Account, Taken
-from imserver.storage.account_tables import account, relation
+from imserver.storage.account_contract import Account, Device, Imported, Taken
+from imserver.storage.account_tables import account, account_device, relation
 
 _SHOWN: Final = (
     account.c.id,
@@ -86,15 +86,18 @@ def set_password(connection: Connection, id: int, before: str, password: str, en
         .where(account.c.id == id, account.c.password == before)
         .values(password=password, version=version)
     )
+    if changed.rowcount == 1 and ends_sessions:
+        _forget_devices(connection, id)
     return changed.rowcount == 1
 
 
 def end_sessions(connection: Connection, app: str, id: int) -> bool:
     """Make all tokens of an account void; False if there is no such account."""
     where = (account.c.id == id, account.c.app == app)
-    return (
-        connection.execute(update(account).where(*where).values(version=account.c.version + 1)).rowcount == 1
-    )
+    ended = connection.execute(update(account).where(*where).values(version=account.c.version + 1))
+    if ended.rowcount == 1:
+        _forget_devices(connection, id)
+    return ended.rowcount == 1
 
 
 def remove(connection: Connection, app: str, id: int) -> bool:
@@ -102,7 +105,109 @@ def remove(connection: Connection, app: str, id: int) -> bool:
     if connection.execute(delete(account).where(account.c.id == id, account.c.app == app)).rowcount != 1:
         return False
     connection.execute(delete(relation).where(or_(relation.c.account == id, relation.c.other == id)))
+    _forget_devices(connection, id)
     return True
+
+
+# --- devices ------------------------------------------------------------------------------------------------
+
+
+def add_device(connection: Connection, account_id: int, new: Device, most: int) -> None:
+    """Remember a login, and forget those that have ended, and the oldest of more than ``most``."""
+    of = account_device.c.account == account_id
+    connection.execute(delete(account_device).where(of, account_device.c.expires_at <= new.since))
+    kept = [row[0] for row in connection.execute(_newest(account_id).offset(max(most - 1, 0)))]
+    if kept:
+        connection.execute(delete(account_device).where(of, account_device.c.id.in_(kept)))
+    values = {
+        "account": account_id,
+        "id": new.id,
+        "name": new.name,
+        "since": new.since,
+        "expires_at": new.expires_at,
+    }
+    connection.execute(insert(account_device).values(values))
+
+
+def devices(connection: Connection, account_id: int, now: int) -> list[Device]:
+    """The logins of an account that have not ended, the newest first."""
+    statement = (
+        select(account_device)
+        .where(account_device.c.account == account_id, account_device.c.expires_at > now)
+        .order_by(account_device.c.since.desc(), account_device.c.id)
+    )
+    return [_device(row) for row in connection.execute(statement).mappings()]
+
+
+def device(connection: Connection, account_id: int, id: int) -> Device | None:
+    """One login."""
+    statement = select(account_device).where(
+        account_device.c.account == account_id, account_device.c.id == id
+    )
+    row = connection.execute(statement).mappings().first()
+    return None if row is None else _device(row)
+
+
+def remove_device(connection: Connection, account_id: int, id: int) -> Device | None:
+    """End a login; which it was, None if there is none."""
+    found = device(connection, account_id, id)
+    connection.execute(
+        delete(account_device).where(account_device.c.account == account_id, account_device.c.id == id)
+    )
+    return found
+
+
+def _newest(account_id: int) -> Select[Any]:
+    return (
+        select(account_device.c.id)
+        .where(account_device.c.account == account_id)
+        .order_by(account_device.c.since.desc(), account_device.c.id)
+    )
+
+
+def _forget_devices(connection: Connection, account_id: int) -> None:
+    connection.execute(delete(account_device).where(account_device.c.account == account_id))
+
+
+def _device(row: RowMapping) -> Device:
+    return Device(row["id"], row["name"], row["since"], row["expires_at"])
+
+
+# --- accounts from elsewhere --------------------------------------------------------------------------------
+
+
+def there(connection: Connection, app: str, rows: Sequence[Imported]) -> list[Account]:
+    """The accounts that have the id, or in the app the phone number, of one of these."""
+    ids = [row.account.id for row in rows]
+    phones = [row.account.phone for row in rows]
+    same = or_(account.c.id.in_(ids), (account.c.app == app) & account.c.phone.in_(phones))
+    return [_account(row) for row in connection.execute(select(*_SHOWN).where(same)).mappings()]
+
+
+def put(connection: Connection, rows: Sequence[Imported]) -> None:
+    """Store accounts under the ids that they have; numbers that are given later are above those."""
+    values = [
+        {
+            "id": row.account.id,
+            "app": row.account.app,
+            "phone": row.account.phone,
+            "nickname": row.account.nickname,
+            "avatar": row.account.avatar,
+            "password": row.password,
+            "version": row.account.version,
+            "created": row.account.created,
+        }
+        for row in rows
+    ]
+    connection.execute(insert(account), values)
+    if connection.dialect.name == "postgresql":
+        # The other engines count on from the greatest id by themselves.
+        connection.execute(
+            text(
+                "SELECT setval(pg_get_serial_sequence('account', 'id'), "
+                "GREATEST((SELECT max(id) FROM account), nextval(pg_get_serial_sequence('account', 'id'))))"
+            )
+        )
 
 
 def _of_app(app: str) -> Select[Any]:

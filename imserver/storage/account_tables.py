@@ -29,6 +29,18 @@ account: Final = Table(
 )
 """An id is never given twice: whoever is deleted stands in the messages of others."""
 
+account_device: Final = Table(
+    "account_device",
+    metadata,
+    Column("account", BigInteger, primary_key=True, autoincrement=False),
+    Column("id", BigInteger, primary_key=True, autoincrement=False),
+    Column("name", Name(255), nullable=False),
+    Column("since", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    **MYSQL_OPTIONS,
+)
+"""Logins that have not ended: a token that names one is good as long as its row is there."""
+
 relation: Final = Table(
     "relation",
     metadata,

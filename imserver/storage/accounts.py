@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imserver.storage.account_contract import Account, Contact, ListName
+from imserver.storage.account_contract import Account, Contact, Device, Imported, ListName
 from imserver.storage.store import Store
 
 if TYPE_CHECKING:
@@ -97,6 +97,58 @@ class KeptAccounts:
         from imserver.storage import account_rows as rows
 
         return self._store.write(lambda connection: rows.remove(connection, app, id))
+
+    # --- devices --------------------------------------------------------------------------------------------
+
+    def by_device(self, app: str, id: int, device: int) -> tuple[Account, Device] | None:
+        """The account with this id, and the login of it that has not ended."""
+        if not self._store.keeps:
+            return None
+        from imserver.storage import account_rows as rows
+
+        def work(connection: Connection) -> tuple[Account, Device] | None:
+            found, row = rows.by_id(connection, app, id), rows.device(connection, id, device)
+            return None if found is None or row is None else (found[0], row)
+
+        return self._store.read(work)
+
+    def add_device(self, id: int, new: Device, most: int) -> None:
+        """Remember a login; of more than ``most`` the oldest end."""
+        from imserver.storage import account_rows as rows
+
+        self._store.write(lambda connection: rows.add_device(connection, id, new, most))
+
+    def devices(self, id: int, now: int) -> list[Device]:
+        """The logins that have not ended, the newest first."""
+        if not self._store.keeps:
+            return []
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.devices(connection, id, now))
+
+    def remove_device(self, id: int, device: int) -> Device | None:
+        """End a login; which it was, None if there is none."""
+        if not self._store.keeps:
+            return None
+        from imserver.storage import account_rows as rows
+
+        return self._store.write(lambda connection: rows.remove_device(connection, id, device))
+
+    # --- accounts from elsewhere ----------------------------------------------------------------------------
+
+    def there(self, app: str, some: Sequence[Imported]) -> list[Account]:
+        """The accounts that have the id, or in the app the phone number, of one of these."""
+        if not self._store.keeps:
+            return []
+        from imserver.storage import account_rows as rows
+
+        return self._store.read(lambda connection: rows.there(connection, app, some))
+
+    def put(self, some: Sequence[Imported]) -> None:
+        """Keep accounts under the ids that they have."""
+        from imserver.storage import account_rows as rows
+
+        self._store.write(lambda connection: rows.put(connection, some))
 
     # --- who knows whom -------------------------------------------------------------------------------------
 

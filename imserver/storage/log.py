@@ -87,6 +87,9 @@ class Log:
     def rename(self, app: str, conversation: int, name: str, by: str = "") -> Change | Rejected:
         return self._do(app, log_groups.rename(conversation, name, by))
 
+    def set_open(self, app: str, conversation: int, is_open: bool, by: str = "") -> Change | Rejected:
+        return self._do(app, log_groups.set_open(conversation, is_open, by))
+
     def set_member(
         self,
         app: str,

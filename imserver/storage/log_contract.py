@@ -122,6 +122,8 @@ class Conversation(Struct, frozen=True, kw_only=True):
     last_seq: int = 0
     created: int = 0
     """Unix seconds."""
+    open: bool = False
+    """A group that anybody may join."""
 
 
 class Talk(Struct, frozen=True):
@@ -278,6 +280,9 @@ class MessageLog(Protocol):
 
     def rename(self, app: str, conversation: int, name: str, by: str = "") -> Change | Rejected:
         """Give a group another name; its entry is of kind ``group``."""
+
+    def set_open(self, app: str, conversation: int, is_open: bool, by: str = "") -> Change | Rejected:
+        """Let anybody join a group, or not any more; its entry is of kind ``group``."""
 
     def set_member(
         self,

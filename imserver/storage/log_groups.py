@@ -98,6 +98,19 @@ def rename(conversation: int, name: str, by: str) -> Deed:
     return deed
 
 
+def set_open(conversation: int, is_open: bool, by: str) -> Deed:
+    """Let anybody join, or not any more."""
+
+    def deed(sheet: Sheet) -> Change | Rejected:
+        line = _group(sheet, conversation)
+        if isinstance(line, Rejected):
+            return line
+        sheet.pen.set_open(sheet.log, conversation, is_open)
+        return _tell(sheet, line, "group", by, {"change": "open", "open": is_open}, ())
+
+    return deed
+
+
 def set_member(conversation: int, user: str, role: str | None, muted_until: int | None, by: str) -> Deed:
     """Change a member's role or silence."""
 

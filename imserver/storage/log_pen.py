@@ -236,6 +236,13 @@ class Pen(ABC):
             (name, log, conversation, GROUP),
         )
 
+    def set_open(self, log: int, conversation: int, is_open: bool) -> None:
+        """Let anybody join a group, or not any more."""
+        self.do(
+            "UPDATE conversation SET open = %s WHERE log = %s AND id = %s AND kind = %s",
+            (int(is_open), log, conversation, GROUP),
+        )
+
     def add_messages(self, rows: Sequence[Row]) -> None:
         """Store entries."""
         self.do_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)

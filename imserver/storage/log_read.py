@@ -16,7 +16,7 @@ from imserver.storage.log_row import ENTRY_COLUMNS, Head, conversation_of, entry
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-CONVERSATION_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created"
+CONVERSATION_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
 _ENTRIES: Final = (
     f"SELECT {ENTRY_COLUMNS} FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
     "WHERE m.log = %s AND "

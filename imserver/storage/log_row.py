@@ -114,7 +114,7 @@ def line_of(row: Any) -> Line:
 
 
 def conversation_of(row: Any) -> Conversation:
-    """A conversation from ``id, kind, name, pair, last_id, last_seq, created``."""
+    """A conversation from ``id, kind, name, pair, last_id, last_seq, created, open``."""
     return Conversation(
         id=row[0],
         kind=CONVERSATION_KINDS[row[1]],
@@ -123,6 +123,7 @@ def conversation_of(row: Any) -> Conversation:
         last_id=row[4],
         last_seq=row[5],
         created=row[6],
+        open=bool(row[7]),
     )
 
 

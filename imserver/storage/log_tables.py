@@ -40,10 +40,12 @@ conversation: Final = Table(
     Column("last_seq", BigInteger, nullable=False),
     Column("last_id", BigInteger, nullable=False),
     Column("created", BigInteger, nullable=False),
+    Column("open", SmallInteger, nullable=False, server_default=text("0")),
     UniqueConstraint("log", "pair", name="conversation_by_pair"),
     **_CLUSTERED,
 )
-"""``pair``: the ids of the two users in their order, with a NUL between; NULL for a group."""
+"""``pair``: the ids of the two users in their order, with a NUL between; NULL for a group. ``open``: 1 for a
+group that anybody may join."""
 
 membership: Final = Table(
     "membership",

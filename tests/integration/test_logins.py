@@ -21,8 +21,11 @@ from tests.support import Server, eventually
 from . import client, sse
 from .action import login_data, talker
 from .cmd import Speaker, fresh, get, speaker
+from .gochat import fresh_phone
 from .raw import Raw, ask, request, text
 from .setting import Launch
+from .sse import Listener, ask_for
+from .v1 import good, sessions_of
 
 SECRET = "a secret that is long enough to be one"
 NEW_SECRET = "the secret that comes after it, as long"
@@ -366,3 +369,51 @@ def test_what_a_token_says_is_looked_at_only_when_it_is_signed(house: Server) ->
     forged = base64.urlsafe_b64encode(json.dumps({**claims, "exp": 2**31}).encode()).rstrip(b"=").decode()
     with by_cmd(house, user, f"{header}.{forged}.{signature}") as one:
         assert one == 1003
+
+
+# --- tokens of accounts -------------------------------------------------------------------------------------
+
+
+def test_in_an_app_of_accounts_each_dialect_takes_their_tokens_and_nothing_else(
+    launch: Launch, door: str
+) -> None:
+    required = {"account_tokens": "required"}
+    apps = {"101": required, "action:1": required, "gochat": {}, "105": {"same_as": "gochat"}}
+    server = launch(door, apps=apps)
+
+    def account(app: str, device: str = "") -> tuple[str, str]:
+        body = {"phone": fresh_phone(), "password": "correct horse", "app": app, "device": device}
+        made = good(server.http, "accounts/register", body)
+        return made["account"]["user"], made["token"]
+
+    ann, bob = account("101", "phone"), account("101")
+    for proof, code in (
+        (ann[1], 200),
+        (bob[1], 1003),
+        ("", 1003),
+        ("x.y.z", 1003),
+        (account("gochat")[1], 1003),
+    ):
+        with speaker(server.ws) as one:
+            data = {"userID": ann[0], "appID": 101, "serviceToken": proof}
+            assert one.ask_cmd("login", data)[0] == code
+            if code == 200:
+                (session,) = sessions_of(server.http, 101, ann[0])
+                assert session["device"] == "phone"
+    guest, chatter = account("action:1"), account("gochat")
+    for proof, code in ((guest[1], 200), ("", 1003), (ann[1], 1003)):
+        with talker(server.ws) as one:
+            data = {**login_data(guest[0]), "token": proof}
+            assert one.ask_action("login", data)[0] == code
+    with speaker(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": chatter[0], "appID": 105})[0] == 1003
+        data = {"userID": chatter[0], "appID": 105, "serviceToken": chatter[1], "cursor": 0}
+        assert one.ask_cmd("login", data)[0] == 200
+    with Listener(server.http) as stream:
+        stream.listen(headers=[("Authorization", f"Bearer {chatter[1]}")], app="gochat")
+        assert stream.ready.data["user"] == chatter[0]
+    refused_stream = ask_for(server.http, app="gochat", user=chatter[0])
+    assert (refused_stream.status, refused_stream.json["code"]) == (401, "token_invalid")
+    good(server.http, "accounts/logout", {"app": "101", "user": ann[0]})
+    with speaker(server.ws) as one:
+        assert one.ask_cmd("login", {"userID": ann[0], "appID": 101, "serviceToken": ann[1]})[0] == 1003

@@ -1,5 +1,6 @@
 """Accounts, friends and groups over ``/api/v1``: by an account with its token, by a back end with its key."""
 
+import json
 from time import time
 from typing import Any
 
@@ -9,6 +10,8 @@ from tests.support import Server, eventually
 
 from .cmd import speaker
 from .gochat import fresh_phone
+from .protobuf import chatting
+from .raw import Response, ask, request
 from .setting import Launch
 from .v1 import call, good, refused
 
@@ -341,3 +344,89 @@ def test_members_of_a_large_group_come_in_pages(launch: Launch, door: str) -> No
         cursor = page["next"]
     assert found == users
     eventually(lambda: good(server.http, "groups", **named)["count"] == 1)
+
+
+# --- logins one by one --------------------------------------------------------------------------------------
+
+
+def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> None:
+    body = {"phone": ann.phone, "password": PASSWORD, "device": "phone"}
+    token = good(locked.http, "accounts/login", body)["token"]
+    with chatting(locked.ws, (ann.user, token)) as phone, chatting(locked.ws, (ann.user, ann.token)):
+        rows = {row["name"]: row for row in ann.good("accounts/devices")["devices"]}
+        phone_row, own = rows["phone"], rows[""]
+        assert (phone_row["name"], phone_row["online"], phone_row["current"]) == ("phone", True, False)
+        assert (own["name"], own["online"], own["current"]) == ("", True, True)
+        assert ann.good("accounts/devices/logout", {"device": phone_row["device"]}) == {"user": ann.user}
+        phone.closed_with(4502)
+        assert refused(locked.http, "accounts/show", key=token)[:2] == (401, "token_invalid")
+        assert [row["device"] for row in ann.good("accounts/devices")["devices"]] == [own["device"]]
+    again = {"device": phone_row["device"]}
+    assert ann.refused("accounts/devices/logout", again) == (404, "unknown_device")
+    asked = {"user": ann.user, **again}
+    assert refused(locked.http, "accounts/devices/logout", asked, key="push-key")[:2] == (403, "forbidden")
+    assert refused(locked.http, "accounts/devices", key="admin-key", user="999999")[1] == "unknown_account"
+
+
+def test_nobody_ends_the_logins_of_somebody_else(locked: Server, ann: Person, bob: Person) -> None:
+    (row,) = ann.good("accounts/devices")["devices"]
+    assert bob.refused("accounts/devices/logout", {"device": row["device"]}) == (404, "unknown_device")
+    assert bob.refused("accounts/devices", user=ann.user) == (403, "forbidden")
+    assert ann.good("accounts/show")["user"] == ann.user
+
+
+# --- open groups --------------------------------------------------------------------------------------------
+
+
+def test_an_open_group_is_joined_by_whoever_knows_it(ann: Person, bob: Person, cid: Person) -> None:
+    group = ann.group(bob)
+    assert cid.refused("groups/join", {"group": group}) == (404, "unknown_group")
+    assert bob.refused("groups/open", {"group": group, "open": True}) == (403, "role_too_low")
+    assert ann.good("groups/open", {"group": group, "open": True})["open"] is True
+    assert cid.good("groups/show", group=group)["role"] == ""
+    assert cid.refused("groups/members", group=group) == (404, "unknown_group")
+    for _ in range(2):
+        joined = cid.good("groups/join", {"group": group})
+        assert (joined["role"], joined["open"]) == ("member", True)
+    assert ann.roles(group) == {ann.user: "owner", bob.user: "member", cid.user: "member"}
+    cid.good("groups/leave", {"group": group})
+    assert ann.good("groups/open", {"group": group, "open": False})["open"] is False
+    assert cid.refused("groups/join", {"group": group}) == (404, "unknown_group")
+    assert cid.refused("groups/show", group=group) == (404, "unknown_group")
+
+
+# --- how often ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def strict(launch: Launch, door: str) -> Server:
+    """A server that lets an address register and log in twice."""
+    return launch(door, api=KEYS, accounts={"registrations_per_address": 2, "logins_per_address": 2})
+
+
+def asked_from(server: Server, address: str, path: str, body: str) -> Response:
+    kind = "application/json" if body.startswith("{") else "application/x-www-form-urlencoded"
+    headers = [("X-Forwarded-For", address), ("Content-Type", kind)]
+    return ask(server.http, request(path, method="POST", headers=headers, body=body.encode()))
+
+
+def test_an_address_registers_and_logs_in_so_often_and_others_go_on(strict: Server) -> None:
+    def register(address: str) -> Response:
+        body = json.dumps({"phone": fresh_phone(), "password": PASSWORD})
+        return asked_from(strict, address, "/api/v1/accounts/register", body)
+
+    assert [register("203.0.113.7").status for _ in range(2)] == [201, 201]
+    above = register("203.0.113.7")
+    assert (above.status, above.json["code"]) == (429, "too_many_requests")
+    assert 0 < int(above.header("Retry-After") or 0) <= 1800
+    form = f"phone_number={fresh_phone()}&password=secret"
+    assert asked_from(strict, "203.0.113.7", "/register", form).json["code"] == -1
+    assert register("203.0.113.8").status == 201
+    assert [register("127.0.0.1").status for _ in range(3)] == [201] * 3
+    ann = Person(strict)
+    login = json.dumps({"phone": ann.phone, "password": PASSWORD})
+    found = [asked_from(strict, "203.0.113.9", "/api/v1/accounts/login", login).status for _ in range(3)]
+    assert found == [200, 200, 429]
+    form = f"phone_number={ann.phone}&password={PASSWORD}"
+    assert asked_from(strict, "203.0.113.9", "/login", form).json["code"] == -1
+    assert asked_from(strict, "203.0.113.10", "/login", form).json["code"] == 200

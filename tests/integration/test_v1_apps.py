@@ -33,6 +33,7 @@ DEFAULTS = {
     "origin_policy": "",
     "api_allow_from": [],
     "jwt": [],
+    "account_tokens": "ignored",
     "webhook": {"url": "", "events": [], "authorise_url": "", "signed": False},
     "max_connections": 0,
     "messages_per_second": 0.0,

@@ -12,7 +12,7 @@ from imserver.services.chats import PAGE, Chats
 from imserver.services.grace import HOLD_SECONDS
 from imserver.services.messaging import Result
 from imserver.services.recovery import Recovery
-from imserver.services.tokens import BadToken
+from imserver.services.tokens import BadToken, Claims
 from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
 from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
 from imserver.storage.log_contract import Appended, Entry
@@ -124,12 +124,12 @@ class World(Node):
         self.chats = Chats(self.sessions, self.door, self.messaging, self.recovery, self.uplink, self._holder)
         self.chats.add_to(self.dispatcher)
 
-    def _holder(self, token: str) -> tuple[str, int]:
+    def _holder(self, token: str) -> Claims:
         if self.unavailable:
             raise StorageUnavailable("away")
         if not token.isdecimal():
             raise BadToken("no token")
-        return token, 4102444800
+        return Claims(token, APP, 4102444800)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         chats = getattr(self, "chats", None)

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from imserver.settings import StorageSettings
-from imserver.storage.account_contract import Account, Taken
+from imserver.storage.account_contract import Account, Device, Imported, Taken
 from imserver.storage.accounts import KeptAccounts, States
 from imserver.storage.store import Store
 
@@ -147,3 +147,59 @@ def test_two_who_ask_each_other_at_once_do_it_one_after_the_other(url: str, open
     with ThreadPoolExecutor(2) as pool:
         assert list(pool.map(ask, [(ids[0], ids[1]), (ids[1], ids[0])])) == ["friends", "friends"]
     assert seen == [("", ""), ("friend", "friend")]
+
+
+def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one, two = new(accounts, "1"), new(accounts, "2")
+    phone, pad = Device(2**53 - 1, "phone", 100, 900), Device(7, "平板", 200, 900)
+    for device in (phone, pad):
+        accounts.add_device(one.id, device, 10)
+    accounts.add_device(two.id, Device(7, "other", 100, 900), 10)
+    assert accounts.devices(one.id, 300) == [pad, phone]
+    assert accounts.by_device("gochat", one.id, phone.id) == (one, phone)
+    assert accounts.by_device("other", one.id, phone.id) is None
+    assert accounts.remove_device(one.id, phone.id) == phone
+    assert accounts.remove_device(one.id, phone.id) is None
+    assert accounts.by_device("gochat", one.id, phone.id) is None
+    assert accounts.devices(two.id, 300) == [Device(7, "other", 100, 900)]
+
+
+def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_over(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "1")
+    for number in range(1, 6):
+        accounts.add_device(one.id, Device(number, "", number, 1000), 3)
+    assert [device.id for device in accounts.devices(one.id, 5)] == [5, 4, 3]
+    accounts.add_device(one.id, Device(6, "", 1000, 2000), 3)
+    assert [device.id for device in accounts.devices(one.id, 0)] == [6]
+
+
+def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "1")
+    ends = (
+        lambda: accounts.end_sessions("gochat", one.id),
+        lambda: accounts.set_password(one.id, "a hash", "another", ends_sessions=True),
+        lambda: accounts.remove("gochat", one.id),
+    )
+    for number, end in enumerate(ends, 1):
+        accounts.add_device(one.id, Device(number, "", 1, 1000), 3)
+        assert end()
+        assert accounts.devices(one.id, 0) == []
+
+
+def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
+    url: str, open_store: OpenStore
+) -> None:
+    accounts = kept(open_store(url))
+    first = new(accounts, "1")
+    some = [Imported(Account(500 + n, "gochat", f"5{n}", created=9), "f" * 32) for n in range(3)]
+    accounts.put(some)
+    assert accounts.by_phone("gochat", "51") == (some[1].account, "f" * 32)
+    assert new(accounts, "2").id > 502
+    same = [Imported(Account(first.id, "gochat", "9"), ""), Imported(Account(99, "gochat", "52"), "")]
+    assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
+    assert accounts.there("other", [same[1]]) == []

@@ -8,7 +8,15 @@ import gevent
 import pytest
 
 from imserver.storage.log import Log
-from imserver.storage.log_contract import Appended, Draft, Entry, MessageLog, Rejected
+from imserver.storage.log_contract import (
+    UNKNOWN_CONVERSATION,
+    Appended,
+    Change,
+    Draft,
+    Entry,
+    MessageLog,
+    Rejected,
+)
 
 from .conftest import OpenStore
 
@@ -448,3 +456,23 @@ def test_apps_are_listed_while_they_have_anything_left(log: Log) -> None:
     stored(log, say("a", "b"), app="one")
     stored(log, say("a", "b"), app="two")
     assert log.apps() == ["one", "two"]
+
+
+def test_a_group_is_opened_and_closed_by_an_entry_each(url: str, open_store: OpenStore) -> None:
+    log = open_store(url).log()
+    made = log.create("101", "ann", "tea", [])
+    change = log.set_open("101", made.conversation, True, "ann")
+    assert isinstance(change, Change)
+    assert change.entry is not None
+    assert (change.entry.kind, json.loads(change.entry.meta)) == (
+        "group",
+        {"change": "open", "open": True},
+    )
+    found = log.conversation("101", made.conversation)
+    assert found is not None
+    assert found.open
+    log.set_open("101", made.conversation, False, "ann")
+    found = log.conversation("101", made.conversation)
+    assert found is not None
+    assert not found.open
+    assert log.set_open("101", 999, True) == Rejected(UNKNOWN_CONVERSATION)

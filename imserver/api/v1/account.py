@@ -29,6 +29,10 @@ Avatar = Annotated[
 UserId = Annotated[str, Meta(description="The id of the account: the user that it is.")]
 
 
+DeviceName = Annotated[str, Meta(max_length=64, pattern=_SHOWN, description="What the device calls itself.")]
+DeviceId = Annotated[str, Meta(pattern="^[1-9][0-9]{0,15}$", description="A login of the account.")]
+
+
 class Registration(Struct, forbid_unknown_fields=True):
     """A new account."""
 
@@ -37,6 +41,7 @@ class Registration(Struct, forbid_unknown_fields=True):
     app: App = GOCHAT
     nickname: Nickname = ""
     avatar: Avatar = ""
+    device: DeviceName = ""
 
 
 class LoginRequest(Struct, forbid_unknown_fields=True):
@@ -45,6 +50,7 @@ class LoginRequest(Struct, forbid_unknown_fields=True):
     phone: Phone
     password: Password
     app: App = GOCHAT
+    device: DeviceName = ""
 
 
 class AccountSet(Acting):
@@ -87,6 +93,33 @@ class SessionAnswer(Struct):
     ]
     expires_at: Annotated[int, Meta(description="Until when it is good, in Unix seconds.")]
     account: AccountShown
+
+
+class DevicesQuery(Acting):
+    """Whose logins."""
+
+
+class DeviceEnd(Acting, kw_only=True):
+    """Which login is to end."""
+
+    device: DeviceId
+
+
+class DeviceShown(Struct):
+    """A login of an account."""
+
+    device: DeviceId
+    name: DeviceName
+    since: Annotated[int, Meta(description="When it began, in Unix seconds.")]
+    expires_at: Annotated[int, Meta(description="Until when its token is good, in Unix seconds.")]
+    current: Annotated[bool, Meta(description="It is the one whose token was shown.")]
+    online: Annotated[bool, Meta(description="A device of this name is connected.")]
+
+
+class DevicesAnswer(Struct):
+    """The logins of an account that have not ended, the newest first."""
+
+    devices: list[DeviceShown]
 
 
 class AccountDone(Struct):

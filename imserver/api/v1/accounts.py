@@ -27,7 +27,8 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_ba
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.accounts import BadField, Closed, Session, UnknownAccount, WrongLogin
+from imserver.services.account_fields import BadField
+from imserver.services.accounts import Closed, Session, UnknownAccount, WrongLogin
 from imserver.services.attempts import TooManyFailures
 from imserver.services.passwords import Overloaded
 from imserver.storage.account_contract import Account, Taken
@@ -73,9 +74,15 @@ def register(api: Api, call: Call) -> Answer:
     accounts = api.services.accounts
     with _refusing():
         account = accounts.register(
-            app, asked.phone, asked.password, asked.nickname, asked.avatar, invited=invited
+            app,
+            asked.phone,
+            asked.password,
+            asked.nickname,
+            asked.avatar,
+            invited=invited,
+            address=_host(call),
         )
-    return reply(call, _session(accounts.token(account)), status=201)
+    return reply(call, _session(accounts.token(account, asked.device)), status=201)
 
 
 def login(api: Api, call: Call) -> Answer:
@@ -84,7 +91,7 @@ def login(api: Api, call: Call) -> Answer:
     accounts = api.services.accounts
     with _refusing():
         account = accounts.login(known_app(api, asked.app), asked.phone, asked.password, _host(call))
-    return reply(call, _session(accounts.token(account)))
+    return reply(call, _session(accounts.token(account, asked.device)))
 
 
 def show(api: Api, call: Call) -> Answer:

@@ -61,6 +61,8 @@ class Actor(Struct, frozen=True):
     app: str
     user: str
     is_back_end: bool
+    device: int = 0
+    """Which login of an account it is; 0: that is not known."""
 
     @property
     def by(self) -> str:
@@ -102,12 +104,13 @@ def actor(api: Api, call: Call, asked: Acting, needs_user: bool = True) -> Actor
         return Actor(app, asked.user, True)
     app = known_app(api, asked.app)
     try:
-        user = api.services.accounts.holder(token, app).account.user
+        session = api.services.accounts.holder(token, app)
     except BadToken:
         raise Problem(errors.HTTP_TOKEN_INVALID) from None
+    user = session.account.user
     if asked.user not in ("", user):
         raise Problem(errors.HTTP_FORBIDDEN)
-    return Actor(app, user, False)
+    return Actor(app, user, False, session.device_id)
 
 
 def _authorization(call: Call) -> str:

@@ -29,6 +29,7 @@ Setting = Literal[
     "origin_policy",
     "api_allow_from",
     "jwt",
+    "account_tokens",
     "webhook",
     "max_connections",
     "messages_per_second",
@@ -86,6 +87,10 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
     jwt: Annotated[
         list[TokenKey] | UnsetType, Meta(description="With one or more, a login needs a session token.")
+    ] = UNSET
+    account_tokens: Annotated[
+        Literal["required", "ignored"] | UnsetType,
+        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
     ] = UNSET
     webhook: Webhook | UnsetType = UNSET
     max_connections: Annotated[Number | UnsetType, Meta(description="Most sessions on a node; 0: any.")] = (
@@ -165,6 +170,10 @@ class AppShown(Struct):
     origin_policy: Annotated[str, Meta(description="Empty: as for the server as a whole.")]
     api_allow_from: list[str]
     jwt: list[TokenKeyShown]
+    account_tokens: Annotated[
+        Literal["required", "ignored"],
+        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
+    ]
     webhook: WebhookShown
     max_connections: int
     messages_per_second: float

@@ -109,6 +109,7 @@ def _shown(tenant: Tenant) -> AppShown:
         tenant.origin_policy,
         list(tenant.api_allow_from),
         [TokenKeyShown(key.algorithm, key.kid) for key in tenant.jwt],
+        "required" if tenant.wants_accounts(tenant.name) else "ignored",
         WebhookShown(
             webhook.url,
             list(webhook.events),
@@ -134,6 +135,7 @@ _SHOWN: Final = {
     "origin_policy": "",
     "api_allow_from": [],
     "jwt": [],
+    "account_tokens": "ignored",
     "webhook": {"url": "", "events": [], "authorise_url": "", "signed": False},
     "max_connections": 0,
     "messages_per_second": 0.0,

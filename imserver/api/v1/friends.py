@@ -17,7 +17,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.accounts import account_id
+from imserver.services.account_fields import account_id
 from imserver.services.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 
 Change = Callable[[Friends, str, str, str], Said]

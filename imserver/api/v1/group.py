@@ -48,6 +48,12 @@ class GroupChange(Acting, kw_only=True):
     group: GroupId
 
 
+class GroupOpen(GroupChange, kw_only=True):
+    """Which group, and whether anybody may join it."""
+
+    open: Annotated[bool, Meta(description="Whether anybody who knows its id may join.")]
+
+
 class GroupMembers(GroupChange, kw_only=True):
     """Which group, and which users."""
 
@@ -94,6 +100,7 @@ class GroupShown(Struct):
     created: Annotated[int, Meta(description="When it was made, in Unix seconds.")]
     role: OwnRole
     muted_until: Annotated[int, Meta(description="Until when whoever asks is silenced; 0: is not.")]
+    open: Annotated[bool, Meta(description="Whether anybody who knows its id may join.")] = False
 
 
 class GroupsAnswer(Struct):

@@ -33,7 +33,7 @@ from imserver.api.v1.group import (
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.accounts import account_id
+from imserver.services.account_fields import account_id
 from imserver.services.groups import BadGroup, Group, NoMember, NotAllowed, TooManyMembers, UnknownGroup
 
 _read_create: Final = msgspec.json.Decoder(GroupCreate)
@@ -45,7 +45,7 @@ _read_mute: Final = msgspec.json.Decoder(GroupMute)
 
 
 @contextmanager
-def _refusing() -> Iterator[None]:
+def refusing() -> Iterator[None]:
     """What the service refuses, as problems."""
     try:
         yield
@@ -77,9 +77,9 @@ def create(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/create``."""
     asked = read(api, call, _read_create)
     who = actor(api, call, asked)
-    with _refusing():
+    with refusing():
         made = api.services.groups.create(who.app, who.user, asked.name, _existing(api, who, asked.members))
-    return reply(call, _shown(made), status=201)
+    return reply(call, shown_group(made), status=201)
 
 
 def groups(api: Api, call: Call) -> Answer:
@@ -89,15 +89,15 @@ def groups(api: Api, call: Call) -> Answer:
     behind = account_id(after(asked.cursor) or "")
     total, page = api.services.groups.page(who.app, who.user, behind, asked.limit)
     following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
-    return reply(call, GroupsAnswer(total, [_shown(each) for each in page], following))
+    return reply(call, GroupsAnswer(total, [shown_group(each) for each in page], following))
 
 
 def show(api: Api, call: Call) -> Answer:
     """``GET /api/v1/groups/show``."""
     asked = read_query(call, GroupQuery)
     who = actor(api, call, asked, needs_user=False)
-    with _refusing():
-        return reply(call, _shown(api.services.groups.show(who.app, account_id(asked.group), _by(who))))
+    with refusing():
+        return reply(call, shown_group(api.services.groups.show(who.app, account_id(asked.group), _by(who))))
 
 
 def members(api: Api, call: Call) -> Answer:
@@ -105,7 +105,7 @@ def members(api: Api, call: Call) -> Answer:
     asked = read_query(call, GroupMembersQuery)
     who = actor(api, call, asked, needs_user=False)
     group, behind = account_id(asked.group), after(asked.cursor) or ""
-    with _refusing():
+    with refusing():
         page = api.services.groups.members(who.app, group, _by(who), behind, asked.limit)
     following = cursor_of(page[-1].user) if len(page) == asked.limit else ""
     now = time()
@@ -121,7 +121,7 @@ def invite(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_members)
     who = actor(api, call, asked, needs_user=False)
     users = _existing(api, who, asked.members)
-    with _refusing():
+    with refusing():
         new = api.services.groups.invite(who.app, account_id(asked.group), _by(who), users)
     return reply(call, GroupAnswer(asked.group, list(new)))
 
@@ -130,7 +130,7 @@ def leave(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/leave``."""
     asked = read(api, call, _read_change)
     who = actor(api, call, asked)
-    with _refusing():
+    with refusing():
         api.services.groups.leave(who.app, account_id(asked.group), who.user)
     return reply(call, GroupAnswer(asked.group, [who.user]))
 
@@ -139,7 +139,7 @@ def remove(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/remove``."""
     asked = read(api, call, _read_members)
     who = actor(api, call, asked, needs_user=False)
-    with _refusing():
+    with refusing():
         gone = api.services.groups.remove(who.app, account_id(asked.group), _by(who), asked.members)
     return reply(call, GroupAnswer(asked.group, list(gone)))
 
@@ -148,16 +148,16 @@ def rename(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/rename``."""
     asked = read(api, call, _read_rename)
     who = actor(api, call, asked, needs_user=False)
-    with _refusing():
+    with refusing():
         group = api.services.groups.rename(who.app, account_id(asked.group), _by(who), asked.name)
-    return reply(call, _shown(group))
+    return reply(call, shown_group(group))
 
 
 def set_role(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/role``."""
     asked = read(api, call, _read_role)
     who = actor(api, call, asked, needs_user=False)
-    with _refusing():
+    with refusing():
         group = account_id(asked.group)
         api.services.groups.set_role(who.app, group, _by(who), asked.member, asked.role)
     return reply(call, GroupAnswer(asked.group, [asked.member]))
@@ -167,18 +167,25 @@ def mute(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/mute``."""
     asked = read(api, call, _read_mute)
     who = actor(api, call, asked, needs_user=False)
-    with _refusing():
+    with refusing():
         api.services.groups.mute(who.app, account_id(asked.group), _by(who), asked.member, asked.until)
     return reply(call, GroupAnswer(asked.group, [asked.member]))
 
 
-def _shown(group: Group) -> GroupShown:
+def shown_group(group: Group) -> GroupShown:
     muted = group.muted_until if group.muted_until > time() else 0
-    return GroupShown(str(group.id), group.name, group.created, group.role, muted)  # type: ignore[arg-type]
+    return GroupShown(str(group.id), group.name, group.created, group.role, muted, group.open)  # type: ignore[arg-type]
 
 
-_GROUP: Final = {"group": "1", "name": "tea", "created": 1795155803, "role": "owner", "muted_until": 0}
-_PROBLEMS: Final = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_GROUP)
+GROUP: Final = {
+    "group": "1",
+    "name": "tea",
+    "created": 1795155803,
+    "role": "owner",
+    "muted_until": 0,
+    "open": False,
+}
+GROUP_PROBLEMS: Final = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_GROUP)
 
 
 def _query(path: str, function: Callable[[Api, Call], Answer], summary: str, **more: Any) -> Operation:
@@ -191,7 +198,7 @@ def _row(
     """A route that changes a group."""
     more.setdefault("answer", GroupAnswer)
     more.setdefault("example_answer", {"group": "1", "users": ["2"]})
-    problems = (*_PROBLEMS, *more.pop("problems", ()))
+    problems = (*GROUP_PROBLEMS, *more.pop("problems", ()))
     path = f"/api/v1/groups/{word}"
     return Operation(
         "POST", path, "", function, "groups", summary, description, problems=problems, hot=False, **more
@@ -209,7 +216,7 @@ OPERATIONS: Final = (
         answer=GroupsAnswer,
         problems=ACTOR_PROBLEMS,
         example_query={"user": "1"},
-        example_answer={"count": 1, "groups": [_GROUP], "next": ""},
+        example_answer={"count": 1, "groups": [GROUP], "next": ""},
     ),
     _query(
         "/api/v1/groups/show",
@@ -217,9 +224,9 @@ OPERATIONS: Final = (
         "What a group is called, and what one is in it",
         query=GroupQuery,
         answer=GroupShown,
-        problems=_PROBLEMS,
+        problems=GROUP_PROBLEMS,
         example_query={"user": "1", "group": "1"},
-        example_answer=_GROUP,
+        example_answer=GROUP,
     ),
     _query(
         "/api/v1/groups/members",
@@ -227,7 +234,7 @@ OPERATIONS: Final = (
         "The members of a group, page by page",
         query=GroupMembersQuery,
         answer=GroupMembersAnswer,
-        problems=_PROBLEMS,
+        problems=GROUP_PROBLEMS,
         example_query={"user": "1", "group": "1"},
         example_answer={"members": [{"user": "1", "role": "owner", "muted_until": 0}], "next": ""},
     ),
@@ -240,7 +247,7 @@ OPERATIONS: Final = (
         status=201,
         problems=(errors.HTTP_TOO_MANY_MEMBERS,),
         example_body={"user": "1", "name": "tea", "members": ["2"]},
-        example_answer=_GROUP,
+        example_answer=GROUP,
     ),
     _row(
         "invite",
@@ -277,7 +284,7 @@ OPERATIONS: Final = (
         answer=GroupShown,
         problems=(errors.HTTP_ROLE_TOO_LOW,),
         example_body={"user": "1", "group": "1", "name": "tea"},
-        example_answer=_GROUP,
+        example_answer=GROUP,
     ),
     _row(
         "role",

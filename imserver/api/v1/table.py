@@ -16,10 +16,15 @@ from imserver.api.style import PROBLEM
 from imserver.api.v1 import (
     accounts,
     apps,
+<<<<<<< Updated upstream
     conversations,
+=======
+    devices,
+>>>>>>> Stashed changes
     events,
     friends,
     groups,
+    open_groups,
     operate,
     presence,
     publisher,
@@ -96,9 +101,14 @@ _SINGLE: Final = (
     *presence.OPERATIONS,
     *rooms.OPERATIONS,
     *accounts.OPERATIONS,
+    *devices.OPERATIONS,
     *friends.OPERATIONS,
     *groups.OPERATIONS,
+<<<<<<< Updated upstream
     *conversations.OPERATIONS,
+=======
+    *open_groups.OPERATIONS,
+>>>>>>> Stashed changes
     *operate.OPERATIONS,
     *apps.OPERATIONS,
     *uploads.OPERATIONS,

@@ -1,0 +1,37 @@
+"""Devices of accounts, and groups that anybody may join."""
+
+from typing import Any, Final
+
+import sqlalchemy as sa
+from alembic import op
+
+from imserver.storage.tables import Name
+
+revision: Final = "0006"
+down_revision: Final = "0005"
+branch_labels: Final = None
+depends_on: Final = None
+
+_MYSQL: Final[dict[str, Any]] = {
+    "mysql_engine": "InnoDB",
+    "mysql_charset": "utf8mb4",
+    "mysql_collate": "utf8mb4_bin",
+}
+
+
+def upgrade() -> None:
+    """Make what is missing: MySQL keeps what was done before a crash."""
+    op.create_table(
+        "account_device",
+        sa.Column("account", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("id", sa.BigInteger, primary_key=True, autoincrement=False),
+        sa.Column("name", Name(255), nullable=False),
+        sa.Column("since", sa.BigInteger, nullable=False),
+        sa.Column("expires_at", sa.BigInteger, nullable=False),
+        if_not_exists=True,
+        **_MYSQL,
+    )
+    there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("conversation")}
+    if "open" not in there:
+        column = sa.Column("open", sa.SmallInteger, nullable=False, server_default=sa.text("0"))
+        op.add_column("conversation", column)

@@ -1,0 +1,107 @@
+"""Accounts from elsewhere: what of a file is an account, and what is wrong with the rest."""
+
+import pytest
+
+from imserver.services.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
+from imserver.storage.account_contract import Account, Imported
+
+HASH = "0123456789abcdef0123456789ABCDEF"
+ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
+
+
+class Shelf:
+    """Keeps accounts in a list."""
+
+    def __init__(self, *some: Account) -> None:
+        self.accounts = list(some)
+
+    def there(self, app: str, some: list[Imported]) -> list[Account]:
+        ids, phones = {row.account.id for row in some}, {row.account.phone for row in some}
+        return [
+            each for each in self.accounts if each.id in ids or (each.app == app and each.phone in phones)
+        ]
+
+    def put(self, some: list[Imported]) -> None:
+        self.accounts += [row.account for row in some]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "id,phone_number,nickname,password,create_time,update_time\r\n"
+        f"7,138,Ann,{HASH},2023-01-02 03:04:05,\r\n",
+        f'[{{"id":7,"phone":"138","nickname":"Ann","password":"{HASH}","created":1672628645}}]',
+        f'{{"id":"7","phone_number":"138","nickname":"Ann","password":"{HASH}","create_time":'
+        '"2023-01-02T04:04:05+01:00"}\n\n',
+    ],
+)
+def test_a_table_of_users_is_read_as_csv_as_json_and_line_by_line(text: str) -> None:
+    account = Account(7, "gochat", "138", "Ann", "", 0, 1672628645)
+    assert accounts_of(read_rows(text), "gochat") == [Imported(account, HASH)]
+
+
+@pytest.mark.parametrize("text", ["[1]", "[{]", '{"id":1}\nx', 'a,b\n"x', "[" * 100_000])
+def test_what_is_no_table_is_refused(text: str) -> None:
+    with pytest.raises(BadImport, match="neither JSON nor CSV"):
+        read_rows(text)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"id": 0}, "id: "),
+        ({"id": "x"}, "id: "),
+        ({"id": 2**63}, "id: "),
+        ({"id": True}, "id: "),
+        ({"id": None}, "id: "),
+        ({"phone": ""}, "phone: "),
+        ({"phone": "1" * 21}, "phone: "),
+        ({"phone": 138}, "phone: expected a text"),
+        ({"nickname": "a\nb"}, "nickname: "),
+        ({"password": "secret"}, "password: expected a hash"),
+        ({"password": None}, "password: expected a hash"),
+        ({"created": "yesterday"}, "created: "),
+        ({"created": [1]}, "created: "),
+        ({"salt": "x"}, "unknown columns: salt"),
+    ],
+)
+def test_a_row_that_is_no_account_is_named_with_what_is_wrong(change: dict[str, object], words: str) -> None:
+    row = {"id": 1, "phone": "138", "password": ARGON, **change}
+    with pytest.raises(BadImport, match=f"nothing was imported:\nrow 2: {words}"):
+        accounts_of([{"id": 9, "phone": "9", "password": HASH}, row], "gochat")
+
+
+def test_of_many_wrong_rows_some_are_told() -> None:
+    with pytest.raises(BadImport) as raised:
+        accounts_of([{}] * (MOST_ERRORS + 5), "gochat")
+    assert str(raised.value).count("row ") == MOST_ERRORS
+    assert str(raised.value).endswith("and 5 more")
+
+
+def test_two_rows_with_one_id_or_one_phone_are_no_two_accounts() -> None:
+    rows = [
+        {"id": number, "phone": phone, "password": HASH} for number, phone in ((1, "1"), (1, "2"), (2, "1"))
+    ]
+    with pytest.raises(BadImport, match=r"row 2: .*\nrow 3: "):
+        accounts_of(rows, "gochat")
+
+
+def test_what_is_there_is_passed_over_and_told_how_far_it_is() -> None:
+    rows = [{"id": number, "phone": str(number), "password": HASH} for number in range(1, 1202)]
+    some = accounts_of(rows, "gochat")
+    shelf, told = Shelf(some[0].account), []
+    assert store(shelf, "gochat", some, told.append) == 1200  # type: ignore[arg-type]
+    assert told == [500, 1000, 1200]
+    assert store(shelf, "gochat", some, told.append) == 0  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "there",
+    [Account(1, "gochat", "other"), Account(9, "gochat", "1"), Account(1, "other", "1")],
+)
+def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Account) -> None:
+    some = accounts_of([{"id": n, "phone": str(n), "password": HASH} for n in (2, 1)], "gochat")
+    shelf = Shelf(there)
+    with pytest.raises(BadImport, match="account 1: "):
+        store(shelf, "gochat", some, lambda _: None)  # type: ignore[arg-type]
+    assert shelf.accounts == [there]
