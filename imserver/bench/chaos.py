@@ -55,7 +55,9 @@ Begin = Callable[[str], Callable[[int, int], None]]
 class ChaosOptions:
     """Parameters of the run."""
 
-    minutes: float = parameter(30.0, "How long to break things.", least=0.05, most=24 * 60)
+    minutes: float = parameter(
+        30.0, "How long to break things; each at least once.", least=0.05, most=24 * 60
+    )
     nodes: int = parameter(2, "Nodes of the cluster.", most=16)
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
     rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
@@ -123,9 +125,10 @@ class Chaos:
         begin = time.monotonic()
         end = begin + options.minutes * 60
         self._ask(hand, "chaos.talk", seconds=LEAD_SECONDS, rate=options.rate)
-        for fault in shuffled(chosen(options.faults, self.ground), self.chance):
+        possible = chosen(options.faults, self.ground)
+        for fault in shuffled(possible, self.chance):
             progress(int(time.monotonic() - begin), int(options.minutes * 60))
-            if time.monotonic() >= end:
+            if time.monotonic() >= end and len(self.rounds) >= len(possible):
                 break
             self._play_round(fault, begin)
         self.show("everything settles")
