@@ -18,13 +18,7 @@ from imserver.doors import Doors
 from imserver.hub.sweep import Sweep
 from imserver.logs import RequestLog
 from imserver.report import Report
-<<<<<<< Updated upstream
-from imserver.services.accounts import Accounts
-=======
 from imserver.services.accounts import GOCHAT, Accounts
-from imserver.services.allow_lists import AllowLists
-from imserver.services.attendance import Attendance
->>>>>>> Stashed changes
 from imserver.services.chats import Chats
 from imserver.services.clients import Clients
 from imserver.services.correspondence import Correspondence
@@ -209,19 +203,12 @@ class Parts(Core):
         self.groups = Groups(store.log, lambda: store.keeps, most)
         self.accounts.on_removed.append(lambda account: self.groups.forget(account.app, account.user))
 
-<<<<<<< Updated upstream
-=======
     def _account_claims(self, app: str, token: str) -> Claims:
         """What the token of an account proves. Raises BadToken, and StorageUnavailable."""
         session = self.accounts.holder(token, app)
         account = session.account
         return Claims(account.user, account.app, session.expires_at, session.device)
 
-    def _max_rooms(self, app: str) -> int:
-        tenant = self.tenants.get(app)
-        return 0 if tenant is None else tenant.max_rooms
-
->>>>>>> Stashed changes
     def _make_streams(self) -> Streams:
         events = Events(
             self,

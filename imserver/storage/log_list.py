@@ -113,13 +113,8 @@ _TALKS: Final = (
 
 
 def _talk(row: Sequence[Any], last: dict[int, Entry]) -> Talk:
-<<<<<<< Updated upstream
-    role, read, place, last_id, unread = row[7:12]
+    role, read, place, last_id, unread = row[8:13]
     return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
-=======
-    role, read, _newest, last_id, unread = row[8:13]
-    return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role))
->>>>>>> Stashed changes
 
 
 def _membership(app: str, row: Sequence[Any]) -> Membership:

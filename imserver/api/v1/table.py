@@ -16,11 +16,8 @@ from imserver.api.style import PROBLEM
 from imserver.api.v1 import (
     accounts,
     apps,
-<<<<<<< Updated upstream
     conversations,
-=======
     devices,
->>>>>>> Stashed changes
     events,
     friends,
     groups,
@@ -104,11 +101,8 @@ _SINGLE: Final = (
     *devices.OPERATIONS,
     *friends.OPERATIONS,
     *groups.OPERATIONS,
-<<<<<<< Updated upstream
     *conversations.OPERATIONS,
-=======
     *open_groups.OPERATIONS,
->>>>>>> Stashed changes
     *operate.OPERATIONS,
     *apps.OPERATIONS,
     *uploads.OPERATIONS,
