@@ -9,7 +9,7 @@ ARGS ?=
 # How many tests "make test" runs at once: one more than there are processors, since tests wait half of their time.
 WORKERS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$((n < 4 ? n + 1 : 4)))
 # PARALLEL= runs one test after the other.
-PARALLEL ?= -n $(WORKERS) --dist loadfile
+PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help serve test style types coverage faults schema bench smoke million autobahn wheel lock clean
