@@ -38,8 +38,9 @@ from imserver.services.tenants import Tenants
 from imserver.services.webhooks import Webhooks
 from imserver.storage.store import Store
 from imserver.transport import poller
+from imserver.transport.backlog import Budget
 from imserver.transport.connection import Carrier, Connection
-from imserver.transport.outbox import Budget, Flusher
+from imserver.transport.outbox import Flusher
 
 if TYPE_CHECKING:
     from imserver.clustering import Cluster

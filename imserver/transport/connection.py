@@ -16,7 +16,7 @@ from websockets.speedups import apply_mask
 
 from imserver import errors
 from imserver.transport import frames
-from imserver.transport.outbox import Backlog
+from imserver.transport.backlog import Backlog
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from imserver import errors
 from imserver.transport import problems
+from imserver.transport.backlog import Backlog
 from imserver.transport.body import Body, plain_head, plain_request, streams
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
 from imserver.transport.fast import FastRequest, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
 from imserver.transport.handover import BODY_SECONDS, LINGER_SECONDS, RECEIVE_BYTES
 from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
-from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET
 
 if TYPE_CHECKING:

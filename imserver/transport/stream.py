@@ -17,9 +17,9 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
+from imserver.transport.backlog import Backlog
 from imserver.transport.connection import OPEN, Carrier, Connection, Encoding
 from imserver.transport.gate import Gate, Head, host_of
-from imserver.transport.outbox import Backlog
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect

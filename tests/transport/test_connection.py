@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.services.dispatch import echo
+from imserver.transport.backlog import Backlog
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.frames import MessageParser, Rest
-from imserver.transport.outbox import Backlog
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.rig import Client, Rig, look, turn, until
 from tests.transport.test_frames import deflated, fragments, pieces

@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport import outbox
+from imserver.transport import backlog, outbox
+from imserver.transport.backlog import SEND_BYTES, Backlog
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
-from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
+from imserver.transport.outbox import BULK_CONNECTIONS
 from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
 
 SMALL = 4096
@@ -314,7 +315,8 @@ def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
 
 def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    monkeypatch.setattr(outbox, "monotonic", lambda: now)
+    for module in (outbox, backlog):
+        monkeypatch.setattr(module, "monotonic", lambda: now)
     with Rig(outbox_seconds=30) as rig:
         stuck, client = rig.connect(buffer_bytes=SMALL)
         slow, other = rig.connect(buffer_bytes=SMALL)

@@ -13,8 +13,8 @@ from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
 from imserver.services.dispatch import echo
+from imserver.transport.backlog import Backlog
 from imserver.transport.connection import Connection
-from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
 from tests.integration.raw import frame, text
 from tests.integration.setting import open_files

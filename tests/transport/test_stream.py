@@ -12,9 +12,9 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.protocol.sse import SseDialect
+from imserver.transport.backlog import Backlog
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Gate, Head
-from imserver.transport.outbox import Backlog
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import Stream, StreamEncoding, Streams
 from tests.transport.rig import Caller, Rig, look, tcp_pair, turn, until
