@@ -190,6 +190,7 @@ def _conversation(found: Any) -> bytes:
             _user(0x30, 0x4A, found.peer),
             _text(0x3A, found.name),
             b"" if found.last is None else lengthy(0x42, _shown(found.last)),
+            number(0x50, found.place or (found.last.id if found.last else 0)),
         )
     )
 

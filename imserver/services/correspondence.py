@@ -25,6 +25,7 @@ from imserver.model import (
 from imserver.protocol.cmd_stored import Shown, shown
 from imserver.services.acks import Acknowledger
 from imserver.services.dispatch import Dispatcher, Rule
+from imserver.services.listing import ConversationPage, listed
 from imserver.services.messaging import Log, Messaging, Result
 from imserver.services.readers import Reader, message_of
 from imserver.services.receipts import Receipts, ShownMarks
@@ -94,26 +95,6 @@ class Resumed(Struct):
     """What a login with a cursor is told: all that was missed comes right behind, or has to be asked for."""
 
     recovered: bool
-
-
-class Conversation(Struct, omit_defaults=True):
-    """A conversation as its member sees it."""
-
-    id: int
-    kind: str
-    unread: int = field(default=-1)
-    read: int = field(default=-1)
-    role: str = ""
-    peer: str = ""
-    name: str = ""
-    last: Shown | None = None
-
-
-class ConversationPage(Struct):
-    """Conversations, those with the newest entries first."""
-
-    conversations: list[Conversation]
-    more: bool = field(name="hasMore")
 
 
 class Correspondence:
@@ -248,7 +229,7 @@ class Correspondence:
         app, user = _who(connection)
         log = self._kept()
         talks, more = ([], False) if log is None else log.talks(app, user, command.before, command.limit)
-        return Reply(errors.REPLY_OK, ConversationPage([_listed(talk, user) for talk in talks], more))
+        return Reply(errors.REPLY_OK, ConversationPage([listed(talk, user) for talk in talks], more))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:
         """Remember that the client has everything up to an id."""
@@ -290,10 +271,3 @@ def _told(result: Result) -> Reply:
 
 def _page(messages: list[Message], more: bool, anew: bool, marks: ShownMarks | UnsetType = UNSET) -> Page:
     return Page([shown(message) for message in messages], more, True if anew else UNSET, marks)
-
-
-def _listed(talk: Talk, user: str) -> Conversation:
-    known = talk.conversation
-    peer = next((each for each in known.members if each != user), "")
-    last = None if talk.last is None else shown(message_of(talk.last))
-    return Conversation(known.id, known.kind, talk.unread, talk.read, talk.role, peer, known.name, last)

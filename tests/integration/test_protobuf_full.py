@@ -150,6 +150,10 @@ def test_conversations_and_their_history_are_listed_searched_and_hidden(two: tup
     assert bob.asked(HIDE, field(1, field(1, last)[1:])) == []
     found = bob.asked(HISTORY, field(1, row[1]))
     assert [said(data).text for number, data in found] == ["red apples", "green pears"]
+    ((_, listed),) = bob.asked(CONVERSATIONS)
+    row = one(listed)
+    assert (said(row[8]).text, row[10]) == ("green pears", last), "it is paged on by what is hidden"
+    assert bob.asked(CONVERSATIONS, field(1, last)) == []
 
 
 def test_what_happens_in_a_group_is_told(places: tuple[Address, Places]) -> None:

@@ -32,8 +32,9 @@ from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, shown
 from imserver.protocol.protobuf import MAX_ID, ProtobufDialect, as_message
 from imserver.protocol.protobuf_asks import FULL_COMMANDS
 from imserver.protocol.protobuf_full import KINDS, FullProtobufDialect, Recovered, as_full_message
-from imserver.services.correspondence import Conversation, ConversationPage, Page
+from imserver.services.correspondence import Page
 from imserver.services.finding import Found
+from imserver.services.listing import Conversation, ConversationPage
 from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
 from imserver.storage.log_contract import EntryKind
 from tests.integration import protobuf
@@ -204,11 +205,11 @@ def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: byt
 def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
     rows = [
         Conversation(5, "user", 3, 8, "member", "267", "", shown(ENTRY)),
-        Conversation(6, "group", 0, 0, "owner", "", "us", None),
+        Conversation(6, "group", 0, 0, "owner", "", "us", None, 11),
     ]
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
-    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: as_full_message(ENTRY)}
-    assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us"}
+    assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: as_full_message(ENTRY), 10: 9}
+    assert one(second) == {1: 6, 2: 2, 5: b"owner", 7: b"us", 10: 11}
 
 
 def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
