@@ -35,6 +35,8 @@ Work = Callable[[Connection], T]
 """What is done in one transaction. SQLite's runs in another thread: it touches the connection only."""
 
 _MIGRATE_SECONDS: Final = 3600.0
+_DEADLOCKS: Final = 3
+"""How often what a deadlock undid is done once more, within the time that it has."""
 _CLOSE_SECONDS: Final = 1.0
 """For what is under way when nobody may ask any more."""
 
@@ -175,7 +177,7 @@ class Database:
         return self._guarded(lambda: self._in_transaction(work))
 
     def write(self, work: Work[T]) -> T:
-        """Do ``work`` and commit; nothing is changed if it raises. Switches.
+        """Do ``work`` and commit, once more if a deadlock undid it; nothing is changed if it raises. Switches.
 
         Raises StorageUnavailable, after which the change may have been made or not.
         """
@@ -232,6 +234,15 @@ class Database:
         if not writes:
             with self._connected() as connection:
                 return work(connection)
+        for _ in range(_DEADLOCKS):
+            try:
+                return self._write_once(work)
+            except OperationalError as error:
+                if not engines.is_deadlock(error):
+                    raise
+        return self._write_once(work)
+
+    def _write_once(self, work: Work[T]) -> T:
         with self.writing(), self._connected(writes=True) as connection, connection.begin():
             return work(connection)
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from gevent import monkey
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import StaticPool
 
 from imserver.errors import StartError
@@ -20,6 +20,9 @@ WRITES: Final = "imserver_writes"
 """Execution option of a connection whose transaction will change something."""
 
 _BUSY_SECONDS: Final = 5.0
+_DEADLOCK_STATES: Final = ("40P01", "40001")
+"""PostgreSQL's names of what may be tried again: a deadlock, transactions that cannot follow each other."""
+_MYSQL_DEADLOCK: Final = 1213
 
 
 def make_engine(place: Place, settings: StorageSettings) -> Engine:
@@ -142,3 +145,11 @@ _DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
     "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
 }
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether the database has taken a transaction back because it and another waited for each other."""
+    cause = error.orig
+    if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
+        return True
+    return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)

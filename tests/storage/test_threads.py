@@ -71,6 +71,48 @@ def test_a_slow_query_does_not_hold_up_the_loop(
     assert beats > 15
 
 
+# Two transactions that lock two rows, each in another order; at first they have one row each.
+EMBRACE = """
+from gevent import monkey; monkey.patch_all()
+import sys
+import gevent
+from gevent.event import Event
+from sqlalchemy import text
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
+store = Store(StorageSettings(sys.argv[1], seconds=20), "")
+store.start()
+def make(connection):
+    connection.execute(text("CREATE TABLE pair (id INT PRIMARY KEY, count INT NOT NULL)"))
+    connection.execute(text("INSERT INTO pair VALUES (1, 0), (2, 0)"))
+store.write(make)
+tries = []
+arrived = {1: Event(), 2: Event()}
+def embrace(first):
+    def work(connection):
+        tries.append(first)
+        add = text("UPDATE pair SET count = count + 1 WHERE id = :id")
+        connection.execute(add, {"id": first})
+        arrived[first].set()
+        arrived[3 - first].wait(10)
+        connection.execute(add, {"id": 3 - first})
+    store.write(work)
+gevent.joinall([gevent.spawn(embrace, first) for first in (1, 2)], raise_error=True)
+counts = store.read(lambda connection: connection.execute(text("SELECT count FROM pair")).scalars().all())
+print(len(tries), *counts, store.healthy())
+store.close()
+"""
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_what_a_deadlock_undid_is_done_once_more(
+    engine: str, database_servers: dict[str, DatabaseServer]
+) -> None:
+    if engine not in database_servers:
+        database_servers[engine] = KINDS[engine]()
+    assert run(EMBRACE, database_servers[engine].new_url()).split() == ["3", "2", "2", "True"]
+
+
 UNPATCHED = """
 import psycopg
 from gevent import monkey; monkey.patch_all()
