@@ -17,6 +17,10 @@ ERRORS: Final = (sqlite3.Error,)
 
 _BUSY_SECONDS: Final = 5.0
 _STATEMENTS: Final = 256
+_WAL_PAGES: Final = 4000
+"""The write-ahead log is copied into the database at so many pages of 4 KiB, four times SQLite's own number:
+the commit that does it waits for two more fsyncs, and pages of the indexes are written many times over.
+"""
 
 
 class SqlitePen(Pen):
@@ -34,7 +38,7 @@ class SqlitePen(Pen):
             check_same_thread=False,
             cached_statements=_STATEMENTS,
         )
-        for pragma in ("journal_mode=WAL", "synchronous=FULL"):
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", f"wal_autocheckpoint={_WAL_PAGES}"):
             self._connection.execute(f"PRAGMA {pragma}")
 
     def begin(self) -> None:

@@ -69,6 +69,12 @@ def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: Log) -> N
     assert costs[1] <= 2 * costs[0] + 2
 
 
+def test_commits_are_copied_into_the_database_when_many_have_gathered(log: Log, tmp_path: Path) -> None:
+    fill(log, 40)
+    size = (tmp_path / "imserver.db-wal").stat().st_size
+    assert size > 1500 * 4096
+
+
 def test_repeats_are_found_among_many(log: Log) -> None:
     fill(log, 3)
     first = log.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
