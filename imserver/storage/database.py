@@ -177,9 +177,10 @@ class Database:
         return self._guarded(lambda: self._in_transaction(work))
 
     def write(self, work: Work[T]) -> T:
-        """Do ``work`` and commit, once more if a deadlock undid it; nothing is changed if it raises. Switches.
+        """Do ``work`` and commit, once more if a deadlock undid it. Switches.
 
-        Raises StorageUnavailable, after which the change may have been made or not.
+        Nothing is changed if ``work`` raises. Raises StorageUnavailable, after which the change may have been
+        made or not.
         """
         return self._guarded(lambda: self._in_transaction(work, writes=True))
 
