@@ -39,7 +39,8 @@ from imserver.services.webhooks import Webhooks
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.backlog import Budget
-from imserver.transport.connection import Carrier, Connection
+from imserver.transport.carrier import Carrier
+from imserver.transport.connection import Connection
 from imserver.transport.outbox import Flusher
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from imserver.errors import StartError
 from imserver.logs import RequestLog
 from imserver.metrics import Metrics
 from imserver.settings import ListenSettings
-from imserver.transport.connection import Carrier
+from imserver.transport.carrier import Carrier
 from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate
 from imserver.transport.handover import HandOver

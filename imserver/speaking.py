@@ -9,7 +9,7 @@ from imserver.protocol.echo import EchoDialect
 from imserver.protocol.registry import DIALECTS, choose
 from imserver.services.dispatch import echo
 from imserver.services.rate import limited
-from imserver.transport.connection import Serve
+from imserver.transport.carrier import Serve
 from imserver.transport.gate import Choose, Opened, Spoken
 
 

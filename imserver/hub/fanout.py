@@ -14,7 +14,8 @@ from imserver.hub.hub import App
 from imserver.hub.rooms import Room
 from imserver.metrics import Metrics
 from imserver.model import Event, Message, Signal
-from imserver.transport.connection import Connection, Encoding
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import Connection
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
 Made = bytes | Callable[[str], bytes]

@@ -16,7 +16,8 @@ import gevent
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.metrics import Metrics
-from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.carrier import Carrier
+from imserver.transport.connection import OPEN, Connection
 
 SLOTS: Final = 25
 """Steps of a period."""

@@ -12,7 +12,8 @@ import gevent
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.carrier import Carrier
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.traffic import quiet_seconds
 
 _BATCH = 1000

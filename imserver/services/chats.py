@@ -24,7 +24,8 @@ from imserver.services.sessions import Sessions, say
 from imserver.services.tokens import BadToken, Claims
 from imserver.services.uplink import CHAT_READERS, ChatAcknowledger, ChatReader, Uplink
 from imserver.services.verdict import Verdict
-from imserver.transport.connection import OPEN, Connection, Encoding
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
 

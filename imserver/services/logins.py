@@ -33,7 +33,8 @@ from imserver.services.verdict import (
     Visitor,
 )
 from imserver.services.webhooks import Webhooks
-from imserver.transport.connection import OPEN, Connection, Encoding
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.origins import Origins
 
 if TYPE_CHECKING:

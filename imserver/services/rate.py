@@ -6,7 +6,8 @@ from time import monotonic
 from weakref import WeakKeyDictionary
 
 from imserver import errors
-from imserver.transport.connection import Connection, Encoding, Serve
+from imserver.transport.carrier import Encoding, Serve
+from imserver.transport.connection import Connection
 
 
 def limited(serve: Serve, per_second: float) -> Serve:

@@ -12,7 +12,8 @@ from imserver.services.rate import LimitedEncoding
 from imserver.services.tokens import BadKey, Key, load_keys, read_key_file
 from imserver.services.webhook_queue import Receiver
 from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
-from imserver.transport.connection import Connection, Encoding
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import Connection
 from imserver.transport.origins import host_name
 
 if TYPE_CHECKING:

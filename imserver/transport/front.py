@@ -14,7 +14,8 @@ from typing import Any
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.transport.body import Streamed
-from imserver.transport.connection import OPEN, Carrier, Connection
+from imserver.transport.carrier import Carrier
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.fast import FastRoutes
 from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver

@@ -16,7 +16,8 @@ from websockets.headers import build_extension, parse_extension
 
 from imserver import errors
 from imserver.protocol.dialect import Dialect
-from imserver.transport.connection import Connection, Encoding, Serve
+from imserver.transport.carrier import Encoding, Serve
+from imserver.transport.connection import Connection
 from imserver.transport.origins import Origins
 from imserver.transport.proxies import TrustedProxies, is_loopback
 

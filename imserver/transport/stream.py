@@ -18,7 +18,8 @@ from imserver.metrics import Metrics
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
 from imserver.transport.backlog import Backlog
-from imserver.transport.connection import OPEN, Carrier, Connection, Encoding
+from imserver.transport.carrier import Carrier, Encoding
+from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Gate, Head, host_of
 
 if TYPE_CHECKING:

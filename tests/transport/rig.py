@@ -17,7 +17,8 @@ from gevent.hub import get_hub
 from imserver.protocol.dialect import Dialect
 from imserver.protocol.echo import EchoDialect
 from imserver.transport.backlog import Budget
-from imserver.transport.connection import Carrier, Connection, Encoding, Serve
+from imserver.transport.carrier import Carrier, Encoding, Serve
+from imserver.transport.connection import Connection
 from imserver.transport.outbox import Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
 from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
