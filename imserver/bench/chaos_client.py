@@ -122,8 +122,12 @@ class Client:
         self._send_due(now)
 
     def _send_due(self, now: float) -> None:
-        for mark, (message, due) in [*islice(self.waiting.items(), self.speech.depth)]:
-            if self.phase >= BEHIND and now >= due:
+        window = [*islice(self.waiting.items(), self.speech.depth)]
+        # Where numbers count, one that is lost takes those behind it along.
+        all_again = self.speech.in_order and bool(window) and 0 < window[0][1][1] <= now
+        for mark, (message, due) in window:
+            late = all_again if self.speech.in_order else 0 < due <= now
+            if self.phase >= BEHIND and (late or not due):
                 self.counts.resends += due > 0
                 self.waiting[mark] = (message, now + RESEND_SECONDS)
                 self._write(self.speech.send(message), now)

@@ -48,6 +48,7 @@ class ProtobufSpeech:
 
     path = PATH
     depth = 4
+    in_order = True
 
     def __init__(self, account: int, token: str) -> None:
         self.account = account

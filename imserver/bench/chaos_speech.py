@@ -76,10 +76,12 @@ Heard = LoggedIn | Page | Told | Stored | NotStored | Refused
 
 
 class Speech(Protocol):
-    """One connection's side of a dialect. ``depth``: messages that may wait for their acknowledgement."""
+    """One connection's side of a dialect. ``depth``: messages that may wait for their acknowledgement;
+    ``in_order``: they are numbered, and the server takes no other than the next."""
 
     path: str
     depth: int
+    in_order: bool
 
     def login(self, cursor: int) -> bytes:
         """The frame that logs in; the first on a connection."""
@@ -98,23 +100,28 @@ class Speech(Protocol):
 
 
 class CmdSpeech:
-    """The cmd dialect, as user ``account`` of ``app``; ``acks``: it acknowledges what it is told.
+    """The cmd dialect, as user ``account`` of ``app``, with a ``token`` or ``""``; ``acks``: it acknowledges
+    what it is told.
 
     ``resumes`` False: it does not say where it stands as it logs in, and asks for everything by pages.
     """
 
     path = "/acc"
     depth = 8
+    in_order = False
 
-    def __init__(self, app: int, account: int, acks: bool, resumes: bool = True) -> None:
+    def __init__(self, app: int, account: int, token: str, acks: bool, resumes: bool = True) -> None:
         self.app = app
         self.account = account
+        self.token = token
         self.acks = acks and resumes
         self.resumes = resumes
 
     def login(self, cursor: int) -> bytes:
         """Log in."""
         data: dict[str, object] = {"userID": str(self.account), "appID": self.app}
+        if self.token:
+            data["serviceToken"] = self.token
         if self.resumes:
             data |= {"cursor": cursor, "acks": self.acks}
         return request_frame("login", "l", data)

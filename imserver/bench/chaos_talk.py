@@ -66,7 +66,7 @@ class Crowd:
     def _client(self, place: int, dialect: str, reader: Reader, resumes: bool = True) -> Client:
         account, token = self.accounts[place]
         acks = place % 4 < 2
-        speech: Speech = CmdSpeech(self.app, account, acks, resumes)
+        speech: Speech = CmdSpeech(self.app, account, token, acks, resumes)
         if dialect == "protobuf":
             # Every other one knows no more than the clients of GoChat.
             speech = (

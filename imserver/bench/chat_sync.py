@@ -53,7 +53,7 @@ class Absence:
     def client(self, place: int) -> Client:
         """The client of an account; the first are those of the members."""
         account, token = self.accounts[place]
-        speech: Speech = CmdSpeech(self.generator.target.app, account, acks=False)
+        speech: Speech = CmdSpeech(self.generator.target.app, account, token, acks=False)
         if self.dialect == "protobuf":
             speech = ProtobufSpeech(account, token)
         reader = Reader(f"user {account}", self.faults)

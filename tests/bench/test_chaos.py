@@ -137,7 +137,7 @@ def test_a_mark_is_read_from_the_text_that_has_it() -> None:
 
 
 def test_cmd_frames_are_understood() -> None:
-    speech = CmdSpeech(105, 1, acks=True)
+    speech = CmdSpeech(105, 1, "", acks=True)
     answer = b'{"seq":"%d","cmd":"send","response":{"code":%d,"codeMsg":"","data":%b}}'
     mark = mark_of(ANN, 4)
     stored = answer % (mark, 200, b'{"id":8,"conversation":2,"seq":5,"repeated":true}')
