@@ -254,7 +254,7 @@ def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
         inner, _ = network._pairs[0]
         inner.sendall(b"\x04\xc8damaged" + bytes(200))
     until(lambda: a.rpc.send(between.lease, b"%08d" % 1) and len(b.items) > 1, what="an event to arrive")
-    until(lambda: attempt(a, between.lease).get() == b"kind:", what="an answer")
+    until(lambda: attempt(a, between.lease, seconds=2).get() == b"kind:", 20, what="an answer")
     between.close()
 
 

@@ -21,6 +21,10 @@ from imserver.storage.store import Store  # noqa: E402
 def main() -> None:
     """Serve the lines of standard input."""
     url, folder, seconds, pool = sys.argv[1:]
+    # To make the tables takes longer than what is to be tried out.
+    first = Store(StorageSettings(url), folder)
+    first.start()
+    first.close()
     store = Store(StorageSettings(url, seconds=float(seconds), pool_size=int(pool)), folder)
     store.start()
     print("ready", flush=True)

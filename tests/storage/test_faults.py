@@ -78,11 +78,11 @@ def stand(tmp_path: Path) -> Iterator[Callable[..., Standing]]:
 def test_a_server_that_stands_still_costs_no_more_than_the_time_set(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
-    store = stand(own_database.new_url(), 0.5)
+    store = stand(own_database.new_url(), 1)
     own_database.pause()
     outcome, took, healthy = store.do("look")
     assert (outcome, healthy) == ("unavailable", False)
-    assert 0.3 < took < 3
+    assert 0.8 < took < 4
     own_database.resume()
     assert store.do("add", "105")[::2] == ("True", True)
 

@@ -17,7 +17,7 @@ import sys, time, gevent
 from imserver.settings import StorageSettings
 from imserver.storage.store import Store
 url, folder, slow = sys.argv[1:]
-store = Store(StorageSettings(url, seconds=10), folder)
+store = Store(StorageSettings(url, seconds=40), folder)
 store.add_app("105", {})
 late = []
 def beat():
