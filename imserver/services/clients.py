@@ -18,8 +18,8 @@ from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
-from imserver.services.connection_ids import ConnectionIds
-from imserver.services.connections import NAMED_BY_ID, Connections, Joined, Left
+from imserver.services.connection_ids import NAMED_BY_ID, ConnectionIds
+from imserver.services.connections import Connections, Joined, Left
 from imserver.services.questions import Questions
 from imserver.services.rooms import Rooms
 from imserver.services.sessions import say

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 ID_CHARACTERS: Final = 38
 """Length of every id: 16 bytes of authentication and 12 of content, in base64 for URLs."""
+NAMED_BY_ID: Final = "client"
+"""The dialect whose users are connections: the name of the user is the id of the connection."""
 _NUMBER_BYTES: Final = 6
 _PURPOSE: Final = "connection ids"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -17,14 +17,11 @@ from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Event
-from imserver.services.connection_ids import ConnectionIds
+from imserver.services.connection_ids import NAMED_BY_ID, ConnectionIds
 from imserver.services.pushing import Outcome
 from imserver.services.questions import Questions, encode
 from imserver.services.rooms import RoomRefused, Rooms, check_name
 from imserver.transport.connection import OPEN, Connection
-
-NAMED_BY_ID: Final = "client"
-"""The dialect whose users are connections: the name of the user is the id of the connection."""
 
 OnJoin = Callable[[Connection, str, bytes, bool], None]
 

@@ -27,7 +27,7 @@ from imserver.services.acks import Acknowledger
 from imserver.services.dispatch import Dispatcher, Rule
 from imserver.services.listing import ConversationPage, listed
 from imserver.services.messaging import Log, Messaging, Result
-from imserver.services.readers import Reader, message_of
+from imserver.services.readers import Reader
 from imserver.services.receipts import Receipts, ShownMarks
 from imserver.services.recovery import Recovery
 from imserver.services.revisions import revision
@@ -41,6 +41,7 @@ from imserver.storage.log_contract import (
     Rejected,
     Talk,
 )
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)

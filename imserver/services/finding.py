@@ -14,8 +14,8 @@ from imserver.errors import StorageUnavailable
 from imserver.model import Reply, Search
 from imserver.protocol.cmd_stored import Shown, shown
 from imserver.services.dispatch import Dispatcher, Rule
-from imserver.services.readers import message_of
 from imserver.storage.log_contract import Entry
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 
 MOST_AT_ONCE: Final = 2

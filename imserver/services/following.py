@@ -10,9 +10,10 @@ from imserver.metrics import Metrics
 from imserver.model import Message
 from imserver.services.acks import Acknowledger
 from imserver.services.follower import Follower
-from imserver.services.readers import Reader, acknowledgements, groups_at, message_of
+from imserver.services.readers import Reader, acknowledgements, groups_at
 from imserver.services.telling import Telling
 from imserver.storage.log_contract import Entry, Membership
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import OPEN, Connection
 
 Answer = Callable[[list[Message], bool], bool]

@@ -50,26 +50,6 @@ class Reader(Struct, gc=False):
         return self.held is None
 
 
-def message_of(entry: Entry) -> Message:
-    """An entry as dialects tell it."""
-    members = entry.members
-    to = (members[0] if members[1] == entry.sender else members[1]) if members else ""
-    return Message(
-        entry.id,
-        entry.conversation,
-        entry.seq,
-        entry.sender,
-        to,
-        entry.kind,
-        entry.type,
-        entry.body,
-        entry.client_msg_id,
-        entry.time_ms,
-        entry.about,
-        entry.meta,
-    )
-
-
 def concerned(entry: Entry) -> list[str]:
     """The users whose membership an entry is about."""
     try:

@@ -12,7 +12,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
-from imserver.services.connections import NAMED_BY_ID
+from imserver.services.connection_ids import NAMED_BY_ID
 from imserver.services.verdict import Admits, Verdict
 from imserver.transport.connection import OPEN, Connection
 

@@ -16,15 +16,9 @@ from imserver.hub.fanout import Fanout, Part, Run
 from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.acks import Acknowledger, AckWheel
-from imserver.services.readers import (
-    GroupRooms,
-    Reader,
-    Readings,
-    concerned,
-    message_of,
-    with_acknowledgement,
-)
+from imserver.services.readers import GroupRooms, Reader, Readings, concerned, with_acknowledgement
 from imserver.storage.log_contract import Appended, Entry, Rejected
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

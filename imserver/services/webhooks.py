@@ -16,9 +16,9 @@ from imserver.model import Event
 from imserver.protocol.cmd_stored import shown
 from imserver.services.authorise import Answer, Asked, Authoriser
 from imserver.services.outgoing import Outgoing
-from imserver.services.readers import message_of
 from imserver.services.webhook_queue import Receiver, Tally, WebhookQueue
 from imserver.storage.log_contract import Entry
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 
