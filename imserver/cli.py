@@ -140,7 +140,7 @@ def check_config(path: str | None, defaults: bool) -> None:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
     from imserver import exposure, parent  # as for serve
-    from imserver.services import rules
+    from imserver.services.logins import rules
 
     try:
         settings = config.load(path)

@@ -21,15 +21,8 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
 from imserver.model import Signal
-from imserver.services.attendance import Attendance
-from imserver.services.cluster_connections import ClusterConnections
-from imserver.services.cluster_presence import ClusterPresence
-from imserver.services.cluster_pushes import ClusterPushes
-from imserver.services.cluster_removals import ClusterRemovals
-from imserver.services.cluster_rooms import ClusterRooms
-from imserver.services.cluster_sessions import ClusterSessions
-from imserver.services.connection_ids import ConnectionIds
-from imserver.services.courier import (
+from imserver.services.logins.verdict import Admits
+from imserver.services.nodes.courier import (
     Courier,
     Item,
     Notice,
@@ -42,14 +35,21 @@ from imserver.services.courier import (
     ToUser,
     Unsettled,
 )
-from imserver.services.dedupe import Dedupe
-from imserver.services.delivery import Delivery
-from imserver.services.one_database import OneDatabase
-from imserver.services.order import Arrivals
-from imserver.services.questions import Alive, Kick, Questions, encode
-from imserver.services.removals import LocalRemovals
-from imserver.services.strays import Strays
-from imserver.services.verdict import Admits
+from imserver.services.nodes.one_database import OneDatabase
+from imserver.services.nodes.questions import Alive, Kick, Questions, encode
+from imserver.services.pushes.cluster_pushes import ClusterPushes
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.delivery import Delivery
+from imserver.services.pushes.order import Arrivals
+from imserver.services.pushes.strays import Strays
+from imserver.services.rooms.cluster_connections import ClusterConnections
+from imserver.services.rooms.cluster_rooms import ClusterRooms
+from imserver.services.sessions.attendance import Attendance
+from imserver.services.sessions.cluster_presence import ClusterPresence
+from imserver.services.sessions.cluster_removals import ClusterRemovals
+from imserver.services.sessions.cluster_sessions import ClusterSessions
+from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.removals import LocalRemovals
 from imserver.storage.log_contract import Entry
 from imserver.storage.store import Store
 

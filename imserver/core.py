@@ -18,24 +18,24 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.metrics import Metrics
-from imserver.services.allow_lists import AllowLists
-from imserver.services.attendance import Attendance
-from imserver.services.connection_ids import ConnectionIds, new_birth
-from imserver.services.connections import Connections, LocalConnections
-from imserver.services.dedupe import Dedupe
-from imserver.services.delivery import Delivery
-from imserver.services.local_rooms import LocalRooms
-from imserver.services.logins import Logins
-from imserver.services.outgoing import Outgoing
-from imserver.services.presence import LocalPresence, Presence
-from imserver.services.pushing import LocalPushes, Pushes
-from imserver.services.questions import Questions
-from imserver.services.removals import LocalRemovals, Removals
-from imserver.services.rooms import Rooms
-from imserver.services.rules import objection
-from imserver.services.sessions import Sessions
-from imserver.services.tenants import Tenants
-from imserver.services.webhooks import Webhooks
+from imserver.services.logins.allow_lists import AllowLists
+from imserver.services.logins.logins import Logins
+from imserver.services.logins.rules import objection
+from imserver.services.logins.tenants import Tenants
+from imserver.services.nodes.questions import Questions
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.delivery import Delivery
+from imserver.services.pushes.pushing import LocalPushes, Pushes
+from imserver.services.rooms.connections import Connections, LocalConnections
+from imserver.services.rooms.local_rooms import LocalRooms
+from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.attendance import Attendance
+from imserver.services.sessions.connection_ids import ConnectionIds, new_birth
+from imserver.services.sessions.presence import LocalPresence, Presence
+from imserver.services.sessions.removals import LocalRemovals, Removals
+from imserver.services.sessions.sessions import Sessions
+from imserver.services.webhooks.outgoing import Outgoing
+from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.backlog import Budget

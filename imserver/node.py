@@ -24,7 +24,7 @@ from imserver.exposure import refuse_open_demo
 from imserver.hub.pings import Pings
 from imserver.logs import RequestLog
 from imserver.parts import Parts
-from imserver.services.tenants import Tenant
+from imserver.services.logins.tenants import Tenant
 from imserver.storage.place import DRIVERS, place_of
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of

@@ -18,29 +18,29 @@ from imserver.doors import Doors
 from imserver.hub.sweep import Sweep
 from imserver.logs import RequestLog
 from imserver.report import Report
-from imserver.services.accounts import GOCHAT, Accounts
-from imserver.services.chats import Chats
-from imserver.services.clients import Clients
-from imserver.services.correspondence import Correspondence
-from imserver.services.dispatch import Dispatcher
-from imserver.services.finding import Finding
-from imserver.services.friends import Friends
-from imserver.services.groups import Groups
-from imserver.services.holding import Holding
-from imserver.services.idempotency import Ids
-from imserver.services.messaging import Messaging
-from imserver.services.overview import Overview
-from imserver.services.publishing import Publishing
-from imserver.services.questions import State
-from imserver.services.receipts import Receipts
-from imserver.services.recovery import Recovery
-from imserver.services.retention import Retention
-from imserver.services.signals import Signals
-from imserver.services.streams import EventStreams
-from imserver.services.talks import Talks
-from imserver.services.tokens import BadToken, Claims
-from imserver.services.uplink import Uplink
-from imserver.services.uploads import Uploads
+from imserver.services.dialects.chats import Chats
+from imserver.services.dialects.clients import Clients
+from imserver.services.dialects.streams import EventStreams
+from imserver.services.dialects.talks import Talks
+from imserver.services.dialects.uplink import Uplink
+from imserver.services.files.uploads import Uploads
+from imserver.services.logins.tokens import BadToken, Claims
+from imserver.services.messages.correspondence import Correspondence
+from imserver.services.messages.finding import Finding
+from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.receipts import Receipts
+from imserver.services.messages.recovery import Recovery
+from imserver.services.messages.retention import Retention
+from imserver.services.messages.signals import Signals
+from imserver.services.nodes.questions import State
+from imserver.services.people.accounts import GOCHAT, Accounts
+from imserver.services.people.friends import Friends
+from imserver.services.people.groups import Groups
+from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.idempotency import Ids
+from imserver.services.pushes.publishing import Publishing
+from imserver.services.sessions.dispatch import Dispatcher
+from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
 from imserver.storage.accounts import KeptAccounts
 from imserver.transport.connection import Connection

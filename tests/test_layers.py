@@ -38,6 +38,20 @@ LAYERS = (
     ("errors", "assets", "clock", "__init__"),
 )
 
+# The folders of the services, from the top down.
+SERVICES = (
+    "dialects",
+    "messages",
+    "files",
+    "people",
+    "rooms",
+    "pushes",
+    "sessions",
+    "nodes",
+    "logins",
+    "webhooks",
+)
+
 # The load tool and the client stand beside the server: they use the bottom of it; only the command line loads
 # the tool, and the server knows nothing of the client.
 BESIDE = "bench"
@@ -63,11 +77,11 @@ DOORS = {
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
     "pymysql": ("storage/",),
-    "argon2": ("services/passwords.py",),
-    "jwt": ("services/tokens.py",),
-    "cryptography": ("services/tokens.py", "services/connection_ids.py"),
-    "urllib3": ("services/outgoing.py", "storage/s3.py", "client/"),
-    "PIL": ("services/thumbnails.py",),
+    "argon2": ("services/people/passwords.py",),
+    "jwt": ("services/logins/tokens.py",),
+    "cryptography": ("services/logins/tokens.py", "services/sessions/connection_ids.py"),
+    "urllib3": ("services/webhooks/outgoing.py", "storage/s3.py", "client/"),
+    "PIL": ("services/files/thumbnails.py",),
     "gunicorn": (),
 }
 
@@ -118,6 +132,16 @@ def test_imports_run_one_way() -> None:
         for name, line in imported(module):
             used = own_layer(name)
             if used in (BESIDE, CLIENT) or (used is not None and HEIGHT[used] > HEIGHT[layer]):
+                wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
+    assert wrong == []
+
+
+def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
+    wrong = []
+    for module in (PACKAGE / "services").glob("*/*.py"):
+        floor = SERVICES.index(module.parent.name)
+        for name, line in imported(module):
+            if name.startswith("imserver.services.") and SERVICES.index(name.split(".")[2]) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 

@@ -17,29 +17,29 @@ from imserver.auth import Auth, Caller
 from imserver.config import Config
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
-from imserver.services.accounts import Accounts
-from imserver.services.allow_lists import AllowLists
-from imserver.services.clients import Clients
-from imserver.services.connections import Connections
-from imserver.services.dedupe import Dedupe
-from imserver.services.finding import Finding
-from imserver.services.friends import Friends
-from imserver.services.groups import Groups
-from imserver.services.holding import Holding
-from imserver.services.idempotency import Ids
-from imserver.services.logins import Logins
-from imserver.services.messaging import Messaging
-from imserver.services.overview import Overview
-from imserver.services.presence import Presence
-from imserver.services.publishing import Publishing
-from imserver.services.pushing import Pushes
-from imserver.services.receipts import Receipts
-from imserver.services.removals import Removals
-from imserver.services.rooms import Rooms
-from imserver.services.talks import Talks
-from imserver.services.tenants import Tenants
-from imserver.services.uploads import Uploads
-from imserver.services.webhooks import Webhooks
+from imserver.services.dialects.clients import Clients
+from imserver.services.dialects.talks import Talks
+from imserver.services.files.uploads import Uploads
+from imserver.services.logins.allow_lists import AllowLists
+from imserver.services.logins.logins import Logins
+from imserver.services.logins.tenants import Tenants
+from imserver.services.messages.finding import Finding
+from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.receipts import Receipts
+from imserver.services.people.accounts import Accounts
+from imserver.services.people.friends import Friends
+from imserver.services.people.groups import Groups
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.idempotency import Ids
+from imserver.services.pushes.publishing import Publishing
+from imserver.services.pushes.pushing import Pushes
+from imserver.services.rooms.connections import Connections
+from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.overview import Overview
+from imserver.services.sessions.presence import Presence
+from imserver.services.sessions.removals import Removals
+from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.store import Store
 from imserver.transport.fast import FastRequest
 
@@ -50,7 +50,7 @@ _LOOK_SECONDS = 0.005
 
 
 class Kicking(Protocol):
-    """How the API ends sessions; :class:`imserver.services.sessions.Sessions` does it."""
+    """How the API ends sessions; :class:`imserver.services.sessions.sessions.Sessions` does it."""
 
     def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
         """Close a user's connections: how many there were, and the nodes that did not answer."""

@@ -33,11 +33,11 @@ from imserver.api.route import Route
 from imserver.api.style import CLIENT, client_refusal
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import message_id
-from imserver.services.clients import BadSystem, Label
-from imserver.services.connections import Joined, Left
-from imserver.services.pushing import Outcome
-from imserver.services.rooms import RoomRefused
-from imserver.services.tenants import TooManyTenants
+from imserver.services.dialects.clients import BadSystem, Label
+from imserver.services.logins.tenants import TooManyTenants
+from imserver.services.pushes.pushing import Outcome
+from imserver.services.rooms.connections import Joined, Left
+from imserver.services.rooms.rooms import RoomRefused
 
 LIST_MEMBERS: Final = 10_000
 """Most clients in one answer of ``/api/get_online_list``."""

@@ -15,13 +15,13 @@ from imserver.api.reply import Answer, Refused
 from imserver.api.route import Route
 from imserver.api.style import Style
 from imserver.errors import HttpProblem
-from imserver.services.account_fields import BadField, account_id
-from imserver.services.accounts import GOCHAT, Closed, WrongLogin
-from imserver.services.attempts import TooManyFailures
-from imserver.services.friends import Oneself, Said, TooManyFriends, UnknownFriend
-from imserver.services.groups import BadGroup, TooManyMembers, UnknownGroup
-from imserver.services.passwords import Overloaded
-from imserver.services.tokens import BadToken
+from imserver.services.logins.tokens import BadToken
+from imserver.services.people.account_fields import BadField, account_id
+from imserver.services.people.accounts import GOCHAT, Closed, WrongLogin
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.friends import Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
+from imserver.services.people.passwords import Overloaded
 from imserver.storage.account_contract import Account, Taken
 from imserver.transport.fast import FastRequest
 

@@ -1,7 +1,7 @@
 """``GET /metrics``: the table of metrics in Prometheus' text format 0.0.4, for all nodes of this machine.
 
 Nodes of one machine share a port, so a scrape reaches any of them; that one asks the others
-(:mod:`imserver.services.overview`) and answers for all, each sample with a label ``node``.
+(:mod:`imserver.services.sessions.overview`) and answers for all, each sample with a label ``node``.
 """
 
 from __future__ import annotations

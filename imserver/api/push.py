@@ -23,7 +23,7 @@ from imserver.api.reply import (
     success,
 )
 from imserver.model import Event
-from imserver.services.pushing import Outcome, Target
+from imserver.services.pushes.pushing import Outcome, Target
 
 _ANSWERS: Final = {
     Outcome.SENT: SENT,

@@ -25,8 +25,8 @@ from imserver.api.v1.uploads import owner_of
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.services.upload_arrivals import Offer, Refused
-from imserver.services.uploads import ID_CHARACTERS
+from imserver.services.files.upload_arrivals import Offer, Refused
+from imserver.services.files.uploads import ID_CHARACTERS
 from imserver.storage.upload_contract import Upload
 from imserver.transport.fast import FastRequest
 

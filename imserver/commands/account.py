@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import Progress
 
 from imserver.commands.kept import fail, opened, settings_options
-from imserver.services.account_import import BadImport, accounts_of, read_rows, store
-from imserver.services.accounts import GOCHAT
+from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
+from imserver.services.people.accounts import GOCHAT
 from imserver.storage.accounts import KeptAccounts
 
 

@@ -14,8 +14,8 @@ import click
 from imserver import config
 from imserver.config import Config
 from imserver.errors import StartError, StorageUnavailable
-from imserver.services import rules
-from imserver.services.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
+from imserver.services.logins import rules
+from imserver.services.logins.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.storage.store import Store
 
 Command = TypeVar("Command", bound=Any)

@@ -33,9 +33,9 @@ from imserver.pages.names import Names
 from imserver.pages.rendering import language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.pages.talk import TalkPages, is_asked_for
-from imserver.services.logins import Logins
-from imserver.services.talks import Talks
-from imserver.services.tenants import Tenants
+from imserver.services.dialects.talks import Talks
+from imserver.services.logins.logins import Logins
+from imserver.services.logins.tenants import Tenants
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3

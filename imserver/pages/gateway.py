@@ -14,7 +14,7 @@ from imserver.cluster.contract import Lease
 from imserver.errors import HTTP_NOT_READY
 from imserver.pages.address import websocket_address
 from imserver.pages.seen import Listening, Seen
-from imserver.services.overview import Overview
+from imserver.services.sessions.overview import Overview
 
 
 class Member(Listening, Protocol):

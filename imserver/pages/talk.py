@@ -9,8 +9,8 @@ from werkzeug.wrappers import Response
 from imserver.pages.rendering import has_parameter, language_asked_for, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
-from imserver.services.talks import Talks
-from imserver.services.tenants import Tenants
+from imserver.services.dialects.talks import Talks
+from imserver.services.logins.tenants import Tenants
 
 _FIRST_APP: Final = "1"
 _FIRST_ROOM: Final = "1"

@@ -16,15 +16,15 @@ from imserver.cluster.contract import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.allow_lists import AllowLists
-from imserver.services.attendance import Attendance
-from imserver.services.dedupe import Dedupe
-from imserver.services.overview import Overview
-from imserver.services.presence import LocalPresence
-from imserver.services.pushing import LocalPushes
-from imserver.services.tenants import Tenants
-from imserver.services.tokens import Claims
-from imserver.services.webhooks import Webhooks
+from imserver.services.logins.allow_lists import AllowLists
+from imserver.services.logins.tenants import Tenants
+from imserver.services.logins.tokens import Claims
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.pushing import LocalPushes
+from imserver.services.sessions.attendance import Attendance
+from imserver.services.sessions.overview import Overview
+from imserver.services.sessions.presence import LocalPresence
+from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.fast import FastRequest
 from tests.services.back_end import BackEnd

@@ -3,8 +3,8 @@
 import pytest
 
 from imserver.api import ROUTES, answer
-from imserver.services.tenants import Tenant
-from imserver.services.tokens import Claims
+from imserver.services.logins.tenants import Tenant
+from imserver.services.logins.tokens import Claims
 from imserver.settings import KeySettings
 from imserver.transport.fast import FastRequest
 

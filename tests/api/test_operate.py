@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from imserver.cluster.contract import Lease
-from imserver.services.questions import State
+from imserver.services.nodes.questions import State
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.services.rules import EVENTS
-from imserver.services.tokens import Claims
-from imserver.services.webhook_queue import Receiver
+from imserver.services.logins.rules import EVENTS
+from imserver.services.logins.tokens import Claims
+from imserver.services.webhooks.webhook_queue import Receiver
 from imserver.settings import KeySettings
 from tests.transport.rig import until
 

@@ -13,8 +13,8 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.services.outgoing import signature
-from imserver.services.rules import EVENTS
+from imserver.services.logins.rules import EVENTS
+from imserver.services.webhooks.outgoing import signature
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with
 from tests.integration.cmd import fresh, send_message, speaker

@@ -87,6 +87,18 @@ def test_the_map_names_every_package_and_top_level_module() -> None:
     assert {name for row in rows for name in row["module"].split(", ")} == modules | packages
 
 
+def test_the_map_names_every_folder_and_module_of_the_services() -> None:
+    rows = {
+        row["folder"].strip("`"): row["what for"] for row in table_with(ARCHITECTURE, "folder", "what for")
+    }
+    services = ROOT / "imserver" / "services"
+    assert {f"{path.parent.name}/" for path in services.glob("*/__init__.py")} == set(rows)
+    for path in services.glob("*/*.py"):
+        told = rows[f"{path.parent.name}/"]
+        counterpart = path.stem.startswith("cluster_") and "cluster_…" in told
+        assert path.stem == "__init__" or counterpart or path.stem in told, path.name
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_is_named_exists(page: Path) -> None:
     for section, key in re.findall(rf"`({SECTIONS})\.(\w+)`", prose(page)):

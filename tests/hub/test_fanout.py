@@ -11,7 +11,7 @@ from msgspec import json
 
 from imserver.model import Event, Reply, Request
 from imserver.protocol.cmd import CmdDialect
-from imserver.services.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import CMD, World, told, told_with_ids
 from tests.integration.raw import CONTROL_OPCODES, text

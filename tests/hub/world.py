@@ -12,16 +12,16 @@ from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
-from imserver.services.connection_ids import ConnectionIds
-from imserver.services.connections import LocalConnections
-from imserver.services.dedupe import Dedupe
-from imserver.services.delivery import Delivery
-from imserver.services.dispatch import Dispatcher
-from imserver.services.local_rooms import LocalRooms
-from imserver.services.pushing import LocalPushes
-from imserver.services.questions import Questions
-from imserver.services.sessions import Sessions
-from imserver.services.talks import Talks
+from imserver.services.dialects.talks import Talks
+from imserver.services.nodes.questions import Questions
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.delivery import Delivery
+from imserver.services.pushes.pushing import LocalPushes
+from imserver.services.rooms.connections import LocalConnections
+from imserver.services.rooms.local_rooms import LocalRooms
+from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.dispatch import Dispatcher
+from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from tests.services.admitting import Admitting
 from tests.transport.rig import Client, Rig, until

@@ -16,7 +16,7 @@ from pathlib import Path  # noqa: E402
 import gevent  # noqa: E402
 
 from imserver.cli import main  # noqa: E402
-from imserver.services.accounts import Accounts, Session  # noqa: E402
+from imserver.services.people.accounts import Accounts, Session  # noqa: E402
 from imserver.storage.account_contract import Account  # noqa: E402
 
 STEP_BYTES = 16

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from imserver.auth import Auth
 from imserver.config import ConfigError
 from imserver.pages.blueprint import create_pages
-from imserver.services.tokens import Claims
+from imserver.services.logins.tokens import Claims
 from imserver.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
 
 POLICY = (

@@ -32,10 +32,10 @@ from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, shown
 from imserver.protocol.protobuf import MAX_ID, ProtobufDialect, as_message
 from imserver.protocol.protobuf_asks import FULL_COMMANDS
 from imserver.protocol.protobuf_full import KINDS, FullProtobufDialect, Recovered, as_full_message
-from imserver.services.correspondence import Page
-from imserver.services.finding import Found
-from imserver.services.listing import Conversation, ConversationPage
-from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from imserver.services.messages.correspondence import Page
+from imserver.services.messages.finding import Found
+from imserver.services.messages.listing import Conversation, ConversationPage
+from imserver.services.messages.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
 from imserver.storage.log_contract import EntryKind
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint

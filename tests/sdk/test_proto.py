@@ -17,10 +17,10 @@ from imserver.protocol.protobuf_full import (
     as_full_message,
     refusal,
 )
-from imserver.services.correspondence import Page
-from imserver.services.finding import Found
-from imserver.services.listing import Conversation, ConversationPage
-from imserver.services.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from imserver.services.messages.correspondence import Page
+from imserver.services.messages.finding import Found
+from imserver.services.messages.listing import Conversation, ConversationPage
+from imserver.services.messages.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
 from tests.integration import protobuf
 from tests.support import ROOT
 

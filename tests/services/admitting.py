@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from imserver.services.verdict import ALLOWED, BAD_TOKEN, Comer, Verdict
+from imserver.services.logins.verdict import ALLOWED, BAD_TOKEN, Comer, Verdict
 from imserver.transport.connection import Connection
 
 

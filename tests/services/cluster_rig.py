@@ -16,14 +16,7 @@ from msgspec.structs import replace
 from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, RoomEntry, Session
 from imserver.cluster.forward import PeerUnavailable
 from imserver.model import Event
-from imserver.services.attendance import Attendance
-from imserver.services.cluster_connections import ClusterConnections
-from imserver.services.cluster_presence import ClusterPresence
-from imserver.services.cluster_pushes import ClusterPushes
-from imserver.services.cluster_rooms import ClusterRooms
-from imserver.services.cluster_sessions import ClusterSessions
-from imserver.services.connection_ids import ConnectionIds
-from imserver.services.courier import (
+from imserver.services.nodes.courier import (
     Courier,
     Item,
     Notice,
@@ -34,11 +27,18 @@ from imserver.services.courier import (
     ToUser,
     Unsettled,
 )
-from imserver.services.dedupe import Dedupe
-from imserver.services.dispatch import Dispatcher
-from imserver.services.order import Arrivals
-from imserver.services.questions import Alive, Kick, Questions
-from imserver.services.strays import Strays
+from imserver.services.nodes.questions import Alive, Kick, Questions
+from imserver.services.pushes.cluster_pushes import ClusterPushes
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.order import Arrivals
+from imserver.services.pushes.strays import Strays
+from imserver.services.rooms.cluster_connections import ClusterConnections
+from imserver.services.rooms.cluster_rooms import ClusterRooms
+from imserver.services.sessions.attendance import Attendance
+from imserver.services.sessions.cluster_presence import ClusterPresence
+from imserver.services.sessions.cluster_sessions import ClusterSessions
+from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.dispatch import Dispatcher
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
 from tests.services.admitting import Admitting

@@ -7,9 +7,9 @@ import jwt
 from msgspec.structs import asdict
 
 from imserver.metrics import Metrics
-from imserver.services.logins import Logins
-from imserver.services.tenants import Tenant
-from imserver.services.webhooks import Webhooks
+from imserver.services.logins.logins import Logins
+from imserver.services.logins.tenants import Tenant
+from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.transport.connection import Connection
 from imserver.transport.origins import Origins

@@ -6,10 +6,10 @@ from typing import Any
 from msgspec import json
 
 from imserver.model import Signal
-from imserver.services.correspondence import Correspondence
-from imserver.services.messaging import Messaging
-from imserver.services.receipts import Receipts
-from imserver.services.signals import Signals
+from imserver.services.messages.correspondence import Correspondence
+from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.receipts import Receipts
+from imserver.services.messages.signals import Signals
 from imserver.storage.log_contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.world import World

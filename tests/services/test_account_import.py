@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.services.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
+from imserver.services.people.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
 from imserver.storage.account_contract import Account, Imported
 
 HASH = "0123456789abcdef0123456789ABCDEF"

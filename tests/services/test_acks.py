@@ -3,7 +3,7 @@
 import pytest
 
 from imserver import errors
-from imserver.services.acks import ACK_SECONDS, TRIES
+from imserver.services.messages.acks import ACK_SECONDS, TRIES
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import turn, until
 
@@ -105,7 +105,7 @@ def test_while_the_database_is_away_nobody_is_closed() -> None:
 def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("imserver.services.acks.AGAIN", 2)
+    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 2)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(3):

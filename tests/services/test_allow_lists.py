@@ -1,7 +1,7 @@
 """Who needs no key because of where they call from."""
 
-from imserver.services.allow_lists import AllowLists
-from imserver.services.tenants import Tenant
+from imserver.services.logins.allow_lists import AllowLists
+from imserver.services.logins.tenants import Tenant
 
 
 def lists(**networks: tuple[str, ...]) -> AllowLists:

@@ -2,8 +2,8 @@
 
 import pytest
 
-from imserver.services import attempts
-from imserver.services.attempts import Attempts, TooManyFailures
+from imserver.services.people import attempts
+from imserver.services.people.attempts import Attempts, TooManyFailures
 
 
 class Clock:

@@ -7,14 +7,14 @@ from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
-from imserver.services import chats as module
-from imserver.services.chats import PAGE, Chats
-from imserver.services.grace import HOLD_SECONDS
-from imserver.services.messaging import Result
-from imserver.services.recovery import Recovery
-from imserver.services.tokens import BadToken, Claims
-from imserver.services.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
-from imserver.services.verdict import ALLOWED, BAD_ORIGIN, Verdict
+from imserver.services.dialects import chats as module
+from imserver.services.dialects.chats import PAGE, Chats
+from imserver.services.dialects.grace import HOLD_SECONDS
+from imserver.services.dialects.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
+from imserver.services.logins.tokens import BadToken, Claims
+from imserver.services.logins.verdict import ALLOWED, BAD_ORIGIN, Verdict
+from imserver.services.messages.messaging import Result
+from imserver.services.messages.recovery import Recovery
 from imserver.storage.log_contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.hub.world import POLICIES

@@ -6,9 +6,9 @@ import gevent
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.services import acks
-from imserver.services.recovery import RECOVERED
-from imserver.services.uplink import ChatAcknowledger, ChatReader
+from imserver.services.dialects.uplink import ChatAcknowledger, ChatReader
+from imserver.services.messages import acks
+from imserver.services.messages.recovery import RECOVERED
 from imserver.transport.connection import CLOSING, OPEN
 from tests.integration import protobuf
 from tests.integration.protobuf import ACK, MESSAGE, REFUSED, SINGLE, SYNC, Said, further, recovered, refused

@@ -9,10 +9,10 @@ import pytest
 
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
-from imserver.services.clients import BadSystem, Clients, Label
-from imserver.services.connections import Joined, Left
-from imserver.services.questions import Questions
-from imserver.services.verdict import BAD_TOKEN, Verdict
+from imserver.services.dialects.clients import BadSystem, Clients, Label
+from imserver.services.logins.verdict import BAD_TOKEN, Verdict
+from imserver.services.nodes.questions import Questions
+from imserver.services.rooms.connections import Joined, Left
 from imserver.transport.connection import CLOSED, OPEN, Connection
 from imserver.transport.gate import Head
 from tests.hub.world import World

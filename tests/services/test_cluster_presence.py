@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services.courier import ToApp, ToUser
-from imserver.services.questions import Names, NamesAnswer, Questions, encode, read
+from imserver.services.nodes.courier import ToApp, ToUser
+from imserver.services.nodes.questions import Names, NamesAnswer, Questions, encode, read
 from tests.services.cluster_rig import HELLO, MULTI, NEWEST, Several, told_since
 from tests.transport.rig import Client
 

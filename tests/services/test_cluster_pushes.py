@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.contract import Claim
-from imserver.services import cluster_pushes as module
-from imserver.services.pushing import Outcome, Target
+from imserver.services.pushes import cluster_pushes as module
+from imserver.services.pushes.pushing import Outcome, Target
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several, told_since
 from tests.transport.rig import Client, look, until
 

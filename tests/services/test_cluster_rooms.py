@@ -13,15 +13,15 @@ from imserver import errors
 from imserver.cluster.contract import Lease
 from imserver.model import Event
 from imserver.protocol.client import ClientDialect
-from imserver.services import courier
-from imserver.services.cluster_connections import ASKED_TOGETHER
-from imserver.services.connections import Joined, Left
-from imserver.services.courier import FENCE_SECONDS, Fence, ToConnection, ToRoom
-from imserver.services.pushing import Outcome
-from imserver.services.questions import Alive
-from imserver.services.registrar import TELL_SECONDS
-from imserver.services.room_questions import Behind
-from imserver.services.rooms import Publication, RoomRefused
+from imserver.services.nodes import courier
+from imserver.services.nodes.courier import FENCE_SECONDS, Fence, ToConnection, ToRoom
+from imserver.services.nodes.questions import Alive
+from imserver.services.pushes.pushing import Outcome
+from imserver.services.rooms.cluster_connections import ASKED_TOGETHER
+from imserver.services.rooms.connections import Joined, Left
+from imserver.services.rooms.registrar import TELL_SECONDS
+from imserver.services.rooms.room_questions import Behind
+from imserver.services.rooms.rooms import Publication, RoomRefused
 from tests.hub.test_rooms import texts
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several
 from tests.transport.rig import Client, turn, until

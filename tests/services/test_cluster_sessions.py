@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from imserver.cluster.contract import Session
 from imserver.model import Login
-from imserver.services import departures
-from imserver.services import sessions as module
-from imserver.services.courier import Replaced
-from imserver.services.sessions import ENTER_TEXT, EXIT_TEXT
+from imserver.services.nodes.courier import Replaced
+from imserver.services.sessions import departures
+from imserver.services.sessions import sessions as module
+from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection
 from tests.integration.raw import CLOSE, PING, PONG, frame
 from tests.services.cluster_rig import (

@@ -10,10 +10,10 @@ from msgspec.structs import replace
 
 from imserver.cluster.contract import Place
 from imserver.model import Event, Login
-from imserver.services import order
-from imserver.services import strays as module
-from imserver.services.courier import ToUser
-from imserver.services.pushing import Outcome, Target
+from imserver.services.nodes.courier import ToUser
+from imserver.services.pushes import order
+from imserver.services.pushes import strays as module
+from imserver.services.pushes.pushing import Outcome, Target
 from tests.services.cluster_rig import MULTI, NEWEST, Several, told_since
 from tests.transport.rig import Client, look, until
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver.services.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
+from imserver.services.sessions.connection_ids import ID_CHARACTERS, Address, ConnectionIds, new_birth
 from tests.support import clean_environment
 
 SECRET = b"s" * 32
@@ -73,7 +73,7 @@ def test_births_are_not_repeated() -> None:
 
 def test_nothing_of_cryptography_is_loaded_before_the_first_id() -> None:
     code = (
-        "import sys; from imserver.services.connection_ids import ConnectionIds; "
+        "import sys; from imserver.services.sessions.connection_ids import ConnectionIds; "
         "ids = ConnectionIds(b's' * 32, 1); before = 'cryptography' in sys.modules; ids.id_of(1); "
         "print(before, 'cryptography' in sys.modules)"
     )

@@ -9,9 +9,9 @@ from gevent.event import Event as Signal
 from msgspec import json
 
 from imserver.model import Heartbeat, Ping, Reply
-from imserver.services import rate as module
-from imserver.services.dispatch import Rule, echo
-from imserver.services.rate import limited
+from imserver.services.logins import rate as module
+from imserver.services.logins.rate import limited
+from imserver.services.sessions.dispatch import Rule, echo
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import CMD, World
 from tests.integration.raw import BINARY, TEXT, frame, text

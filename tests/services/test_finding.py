@@ -7,8 +7,8 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
-from imserver.services import finding
-from imserver.services.finding import MOST_AT_ONCE, Finding
+from imserver.services.messages import finding
+from imserver.services.messages.finding import MOST_AT_ONCE, Finding
 from tests.transport.rig import until
 
 

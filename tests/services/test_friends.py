@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.services.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.settings import StorageSettings
 from imserver.storage.account_contract import Account
 from imserver.storage.accounts import KeptAccounts

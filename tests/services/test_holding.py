@@ -6,8 +6,8 @@ import gevent
 import pytest
 
 from imserver.model import Event
-from imserver.services.holding import Holding
-from imserver.services.pushing import Outcome
+from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.pushing import Outcome
 
 
 class Users:

@@ -6,10 +6,10 @@ import gevent
 import pytest
 
 from imserver.cluster.contract import Claim
-from imserver.services import idempotency
-from imserver.services.dedupe import Dedupe
-from imserver.services.idempotency import First, IdReused, Ids, Ticket, Waiting
-from imserver.services.pushing import Outcome
+from imserver.services.pushes import idempotency
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.idempotency import First, IdReused, Ids, Ticket, Waiting
+from imserver.services.pushes.pushing import Outcome
 
 SENT, ABSENT, HELD, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD, Outcome.FAILED
 

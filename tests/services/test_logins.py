@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from imserver.errors import StartError
-from imserver.services.verdict import Visitor
+from imserver.services.logins.verdict import Visitor
 from imserver.settings import JwtSettings, TenantSettings
 from imserver.transport.connection import OPEN
 from tests.integration.raw import text

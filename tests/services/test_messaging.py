@@ -8,8 +8,8 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services import follower as following
-from imserver.services import intake, recovery
+from imserver.services.messages import follower as following
+from imserver.services.messages import intake, recovery
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import until

@@ -6,8 +6,8 @@ import pytest
 
 from imserver.cluster.contract import Lease
 from imserver.errors import StorageUnavailable
-from imserver.services import one_database
-from imserver.services.one_database import OneDatabase
+from imserver.services.nodes import one_database
+from imserver.services.nodes.one_database import OneDatabase
 from imserver.settings import StorageSettings
 from imserver.storage.store import Store
 

@@ -1,6 +1,6 @@
 """Order of pushes to users who move: what a sender and a receiver remember."""
 
-from imserver.services.order import (
+from imserver.services.pushes.order import (
     ARRIVAL_SECONDS,
     FOLLOW_SECONDS,
     MAX_ROUTES,

@@ -3,8 +3,8 @@
 import gevent
 import pytest
 
-from imserver.services import passwords
-from imserver.services.passwords import AT_ONCE, Overloaded, Passwords
+from imserver.services.people import passwords
+from imserver.services.people.passwords import AT_ONCE, Overloaded, Passwords
 
 GOCHATS = "764fb148aadad5dae3bb6c1ef08cb53d"
 """What the original keeps of the password ``123456``: printf %s 123456gogogoChat | md5sum"""

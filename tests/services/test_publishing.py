@@ -6,9 +6,9 @@ import msgspec
 import pytest
 
 from imserver.model import Event
-from imserver.services.holding import Holding
-from imserver.services.publishing import Publishing, Target
-from imserver.services.pushing import Outcome
+from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.publishing import Publishing, Target
+from imserver.services.pushes.pushing import Outcome
 
 SENT, ABSENT, HELD = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD
 HELLO = Event("msg", "shop", "hello", "7")

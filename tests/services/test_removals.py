@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.model import Login
-from imserver.services.cluster_removals import ClusterRemovals
-from imserver.services.removals import LocalRemovals, Removals
+from imserver.services.sessions.cluster_removals import ClusterRemovals
+from imserver.services.sessions.removals import LocalRemovals, Removals
 from imserver.transport.connection import OPEN
 from tests.hub.world import World
 from tests.transport.rig import Client, turn

@@ -5,7 +5,7 @@ import pytest
 
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.services.retention import Retention
+from imserver.services.messages.retention import Retention
 from imserver.settings import StorageSettings, TenantSettings
 from tests.transport.rig import until
 

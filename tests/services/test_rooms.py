@@ -7,10 +7,10 @@ import pytest
 
 from imserver import errors
 from imserver.model import Event
-from imserver.services.connections import Joined, Left
-from imserver.services.pushing import Outcome
-from imserver.services.questions import Alive
-from imserver.services.rooms import (
+from imserver.services.nodes.questions import Alive
+from imserver.services.pushes.pushing import Outcome
+from imserver.services.rooms.connections import Joined, Left
+from imserver.services.rooms.rooms import (
     MAX_NAME_BYTES,
     MAX_ROOMS_OF_A_CONNECTION,
     Publication,

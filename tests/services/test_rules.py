@@ -8,9 +8,9 @@ from click.testing import CliRunner
 
 from imserver.cli import main
 from imserver.config import ConfigError, load
-from imserver.services.rules import Rule, load_secrets, objection
-from imserver.services.tenants import Tenant
-from imserver.services.tokens import BadKey
+from imserver.services.logins.rules import Rule, load_secrets, objection
+from imserver.services.logins.tenants import Tenant
+from imserver.services.logins.tokens import BadKey
 from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from tests.services.login_rig import ASK, HOOK, JWT
 

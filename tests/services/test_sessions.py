@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.model import Event, Login
-from imserver.services import sessions as module
+from imserver.services.sessions import sessions as module
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import World, told
 from tests.integration.raw import CLOSE, PING, PONG, frame

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.services import signals
+from imserver.services.messages import signals
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import until

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.protocol.action import ActionDialect
-from imserver.services import sessions
+from imserver.services.sessions import sessions
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import World
 from tests.integration.raw import TEXT, frame

@@ -8,8 +8,8 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services import follower as following
-from imserver.services import telling
+from imserver.services.messages import follower as following
+from imserver.services.messages import telling
 from tests.services.messaging_world import APP, Node
 from tests.services.test_chats import APP as CHATS
 from tests.services.test_chats import Chatter, World

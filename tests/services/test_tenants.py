@@ -9,8 +9,8 @@ import pytest
 from imserver.config import Config
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
-from imserver.services import rules
-from imserver.services.tenants import (
+from imserver.services.logins import rules
+from imserver.services.logins.tenants import (
     NAME_CHARACTERS,
     SETTINGS_BYTES,
     BadTenant,

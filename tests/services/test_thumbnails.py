@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imserver.services.thumbnails import MAX_PIXELS, Picture, Thumbnails
+from imserver.services.files.thumbnails import MAX_PIXELS, Picture, Thumbnails
 
 
 @pytest.fixture

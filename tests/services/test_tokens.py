@@ -13,7 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from imserver.services.tokens import (
+from imserver.services.logins.tokens import (
     MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
     BadKey,

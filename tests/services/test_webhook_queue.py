@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.services import webhook_queue as module
-from imserver.services.webhook_queue import Receiver, Tally, WebhookQueue
+from imserver.services.webhooks import webhook_queue as module
+from imserver.services.webhooks.webhook_queue import Receiver, Tally, WebhookQueue
 from tests.services.back_end import BackEnd
 from tests.transport.rig import turn, until
 

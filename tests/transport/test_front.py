@@ -12,7 +12,7 @@ from gevent.event import Event as Signal
 
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
-from imserver.services.dispatch import echo
+from imserver.services.sessions.dispatch import echo
 from imserver.transport.connection import Connection
 from imserver.transport.fast import FastRequest, FastResponse
 from imserver.transport.front import Front, adopt

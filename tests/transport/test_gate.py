@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.echo import EchoDialect
-from imserver.services.dispatch import echo
+from imserver.services.sessions.dispatch import echo
 from imserver.transport.gate import (
     Admission,
     Gate,

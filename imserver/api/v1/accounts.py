@@ -27,10 +27,10 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_ba
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.account_fields import BadField
-from imserver.services.accounts import Closed, Session, UnknownAccount, WrongLogin
-from imserver.services.attempts import TooManyFailures
-from imserver.services.passwords import Overloaded
+from imserver.services.people.account_fields import BadField
+from imserver.services.people.accounts import Closed, Session, UnknownAccount, WrongLogin
+from imserver.services.people.attempts import TooManyFailures
+from imserver.services.people.passwords import Overloaded
 from imserver.storage.account_contract import Account, Taken
 
 _read_registration: Final = msgspec.json.Decoder(Registration)

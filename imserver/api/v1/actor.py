@@ -14,8 +14,8 @@ from imserver.api.call import Api, Call
 from imserver.api.style import Problem
 from imserver.api.v1 import field
 from imserver.auth import NOBODY
-from imserver.services.accounts import GOCHAT
-from imserver.services.tokens import BadToken
+from imserver.services.logins.tokens import BadToken
+from imserver.services.people.accounts import GOCHAT
 
 _ADMIN: Final = "admin"
 

@@ -25,10 +25,10 @@ from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import page_of, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import read, reply
-from imserver.services.tenants import BadTenant, TooManyTenants, UnknownTenant
+from imserver.services.logins.tenants import BadTenant, TooManyTenants, UnknownTenant
 
 if TYPE_CHECKING:
-    from imserver.services.tenants import Tenant
+    from imserver.services.logins.tenants import Tenant
 
 _read_create: Final = msgspec.json.Decoder(AppCreate)
 _read_set: Final = msgspec.json.Decoder(AppSet)

@@ -19,7 +19,7 @@ from imserver.api.v1.operation import PREFIX, Header, Operation
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import read, reply
 from imserver.errors import StorageUnavailable
-from imserver.services.pushing import YIELD_TARGETS
+from imserver.services.pushes.pushing import YIELD_TARGETS
 
 log = logging.getLogger(__name__)
 

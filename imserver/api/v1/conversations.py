@@ -34,7 +34,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
 from imserver.errors import StorageUnavailable
-from imserver.services.revisions import revision
+from imserver.services.messages.revisions import revision
 from imserver.storage.log_contract import Appended
 
 _read_read: Final = msgspec.json.Decoder(ReadRequest)

@@ -15,7 +15,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.accounts import UnknownAccount, UnknownDevice
+from imserver.services.people.accounts import UnknownAccount, UnknownDevice
 
 _read_end: Final = msgspec.json.Decoder(DeviceEnd)
 

@@ -15,8 +15,8 @@ from imserver.api.v1 import field
 from imserver.api.v1.operation import Header, Operation
 from imserver.api.v1.query import read_query
 from imserver.auth import ANYBODY, Caller
-from imserver.services.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
-from imserver.services.streams import EventStreams, Nobody, Wish
+from imserver.services.dialects.streams import EventStreams, Nobody, Wish
+from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
 from imserver.transport import problems
 from imserver.transport.fast import FastRequest
 from imserver.transport.gate import Head, host_of

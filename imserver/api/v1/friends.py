@@ -17,8 +17,8 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.account_fields import account_id
-from imserver.services.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.services.people.account_fields import account_id
+from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 
 Change = Callable[[Friends, str, str, str], Said]
 

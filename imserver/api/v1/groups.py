@@ -33,8 +33,15 @@ from imserver.api.v1.group import (
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.account_fields import account_id
-from imserver.services.groups import BadGroup, Group, NoMember, NotAllowed, TooManyMembers, UnknownGroup
+from imserver.services.people.account_fields import account_id
+from imserver.services.people.groups import (
+    BadGroup,
+    Group,
+    NoMember,
+    NotAllowed,
+    TooManyMembers,
+    UnknownGroup,
+)
 
 _read_create: Final = msgspec.json.Decoder(GroupCreate)
 _read_change: Final = msgspec.json.Decoder(GroupChange)

@@ -14,7 +14,7 @@ from imserver.api.v1.group import GroupChange, GroupOpen, GroupShown
 from imserver.api.v1.groups import GROUP, GROUP_PROBLEMS, refusing, shown_group
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import read, reply
-from imserver.services.account_fields import account_id
+from imserver.services.people.account_fields import account_id
 
 _read_open: Final = msgspec.json.Decoder(GroupOpen)
 _read_change: Final = msgspec.json.Decoder(GroupChange)

@@ -15,7 +15,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.errors import CLOSE_KICKED, HTTP_REGISTRY_UNAVAILABLE
-from imserver.services.pushing import Outcome
+from imserver.services.pushes.pushing import Outcome
 
 MOST_USERS: Final = 1000
 LONGEST_BAN: Final = 366 * 86400

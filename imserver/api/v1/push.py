@@ -30,7 +30,7 @@ from imserver.api.v1.outcome import PushAnswer
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.sending import Carried, send
 from imserver.api.v1.wire import read, reply
-from imserver.services.publishing import Name
+from imserver.services.pushes.publishing import Name
 
 
 class RoomPublishRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -31,8 +31,8 @@ from imserver.api.v1.room import (
 )
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.errors import HTTP_INVALID_REQUEST, HTTP_UNKNOWN_CONNECTION
-from imserver.services.connections import Joined, Left
-from imserver.services.rooms import RoomRefused
+from imserver.services.rooms.connections import Joined, Left
+from imserver.services.rooms.rooms import RoomRefused
 
 Named = tuple[str | UnsetType, str | UnsetType]
 

@@ -19,8 +19,8 @@ from imserver.api.v1.outcome import STATUSES, Result
 from imserver.api.v1.storing import Kept, Order, store_each
 from imserver.api.v1.wire import app_of
 from imserver.model import Event
-from imserver.services.idempotency import First, IdReused, Ticket, Waiting
-from imserver.services.pushing import Outcome
+from imserver.services.pushes.idempotency import First, IdReused, Ticket, Waiting
+from imserver.services.pushes.pushing import Outcome
 
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'

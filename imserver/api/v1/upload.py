@@ -7,7 +7,7 @@ from typing import Annotated, Final, Literal
 from msgspec import Meta, Struct
 
 from imserver.api.v1 import field
-from imserver.services.uploads import ID_CHARACTERS
+from imserver.services.files.uploads import ID_CHARACTERS
 from imserver.storage.upload_contract import MAX_USER_BYTES, Upload
 from imserver.transport.body import Streamed
 

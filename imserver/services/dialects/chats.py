@@ -1,0 +1,251 @@
+"""Chats: what clients of the protobuf dialect do. They log in with the token of their account, send messages
+to be kept, and ask for those that they have missed.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from time import time
+from typing import Final, Protocol
+
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Message, Reply
+from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
+from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered
+from imserver.services.dialects.grace import Grace
+from imserver.services.dialects.uplink import CHAT_READERS, ChatAcknowledger, ChatReader, Uplink
+from imserver.services.logins.tokens import BadToken, Claims
+from imserver.services.logins.verdict import Verdict
+from imserver.services.messages.messaging import Messaging
+from imserver.services.messages.recovery import Recovery
+from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.services.sessions.sessions import Sessions, say
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+PAGE: Final = 50
+"""Entries in the answer to one sync."""
+MAX_MINUTES: Final = 100_000
+"""Numbers of minutes that are kept to be shared."""
+_FULL: Final = FullProtobufDialect()
+_OK: Final = Reply(errors.REPLY_OK)
+
+Answer = Callable[[Reply], None]
+
+
+class Admits(Protocol):
+    """Decides on logins; :class:`imserver.services.logins.logins.Logins` does."""
+
+    def resolve(self, app: str) -> str:
+        """The app that stands for this name."""
+
+    def wants_tokens(self, app: str) -> bool:
+        """Whether the app has session tokens of its own."""
+
+    def check(
+        self,
+        app: str,
+        user: str,
+        token: str,
+        dialect: str,
+        connection: Connection,
+        device: str = "",
+        proven: Verdict | None = None,
+    ) -> Verdict:
+        """Whether ``user`` may log in. May switch."""
+
+
+class Chats:
+    """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, and of who is
+    still expected to sync.
+
+    ``holder`` reads the token of an account. It may switch, and raises BadToken.
+    """
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        logins: Admits,
+        messaging: Messaging,
+        recovery: Recovery,
+        uplink: Uplink,
+        holder: Callable[[str], Claims],
+    ) -> None:
+        self._sessions = sessions
+        self._logins = logins
+        self._messaging = messaging
+        self._holder = holder
+        self._uplink = uplink
+        self._recovery = recovery
+        self.grace = Grace(self._release)
+        self._minutes: dict[int, int] = {}
+        self._full: dict[Encoding, Encoding] = {}
+        """The encodings of clients that log in with a cursor, by those that their connections begin with."""
+
+    def add_to(self, dispatcher: Dispatcher) -> None:
+        """Have the commands of the dialect served."""
+        dispatcher.rules[ChatLogin] = Rule(self.login, needs_session=False, answers=True)
+        dispatcher.rules[ChatMessage] = Rule(self._uplink.send, needs_session=True)
+        dispatcher.rules[ChatSync] = Rule(self.sync, needs_session=True)
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is over. Never switches."""
+        self._uplink.ended(connection)
+        self.grace.asked(connection)
+
+    # --- logging in -----------------------------------------------------------------------------------------
+
+    def login(self, connection: Connection, command: Command, answer: Answer) -> Reply | None:
+        """Begin the session of the account whose token this is. It may switch.
+
+        When it is answered with 200 the user is reachable on this connection. A refused login may be tried
+        again, but for one of a user who is online already: then the connection is closed.
+        """
+        assert isinstance(command, ChatLogin)
+        if connection.user is not None:
+            return Reply(errors.REPLY_FAILED)
+        self._choose_words(connection, command.cursor >= 0)
+        try:
+            verdict = self._check(connection, command)
+            if not verdict.ok:
+                if verdict.final:
+                    say(connection, verdict.close)
+                return Reply(verdict.code)
+            login = Login(APP, verdict.user, command.token, command.device)
+            code = self._sessions.login(connection, login, verdict=replace(verdict, expires_at=0))
+            if code != errors.REPLY_OK:
+                return Reply(code)
+            return self._begin(connection, command, verdict.expires_at, answer)
+        except StorageUnavailable as unavailable:
+            # Silence would let its client wait for ever.
+            log.info("a login failed: %s", unavailable, extra={"connection": connection.peer})
+            say(connection, errors.CLOSE_INTERNAL_ERROR)
+            return Reply(errors.REPLY_SYSTEM)
+
+    def _begin(
+        self, connection: Connection, command: ChatLogin, expires_at: int, answer: Answer
+    ) -> Reply | None:
+        """Have a session follow what is stored."""
+        reader = ChatAcknowledger(held=[]) if command.cursor >= 0 and command.acks else ChatReader(held=[])
+        if expires_at:
+            reader.ends = self._minute_of(expires_at)
+        if command.cursor < 0:
+            self._messaging.follow(connection, reader, live=False)
+            self.grace.expect(connection)
+            return _OK
+
+        def told(recovered: bool, begin_anew: bool) -> None:
+            answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
+
+        self._recovery.resume(connection, reader, command.cursor, told)
+        return None
+
+    def _choose_words(self, connection: Connection, full: bool) -> None:
+        """Speak with a client as it can understand: all the words, or those of the original."""
+        plain = connection.encoding
+        if full == isinstance(plain.dialect, FullProtobufDialect):
+            return
+        other = self._full.get(plain)
+        if other is None:
+            other = Encoding(_FULL, plain.serve, plain.limit_bytes, plain.deflate_bits, plain.outbox_bytes)
+            self._full[plain], self._full[other] = other, plain
+        connection.encoding = other
+
+    def _check(self, connection: Connection, command: ChatLogin) -> Verdict:
+        """Whether the account, or the user of the app's own token, may log in; ``user`` says who it is."""
+        app, name, device = self._logins.resolve(APP), connection.encoding.dialect.name, command.device
+        try:
+            claims = self._holder(command.token)
+        except BadToken as bad:
+            log.debug("login refused: %s", bad, extra={"connection": connection.peer})
+            if not self._logins.wants_tokens(app):
+                return Verdict(errors.REPLY_UNAUTHORIZED)
+            verdict = self._logins.check(app, "", command.token, name, connection, device)
+            if verdict.ok and not account(verdict.user):
+                return Verdict(errors.REPLY_BAD_USER)
+            return verdict
+        proven = Verdict(expires_at=claims.expires_at, user=claims.user, device=claims.device)
+        return self._logins.check(app, claims.user, command.token, name, connection, device, proven)
+
+    def _minute_of(self, second: int) -> int:
+        """The minute that has begun when a second is over; one number for all who have the same."""
+        minute = second // 60 + 1
+        if len(self._minutes) > MAX_MINUTES:
+            self._minutes.clear()
+        return self._minutes.setdefault(minute, minute)
+
+    def look(self, connection: Connection) -> None:
+        """Close a session whose token has ended; asked about each of them by the sweep. Never switches.
+
+        To have the loop end them, as those of other dialects, would cost each more memory than all else here.
+        """
+        reader = connection.about
+        if isinstance(reader, CHAT_READERS) and 0 < reader.ends <= time() // 60:
+            say(connection, errors.CLOSE_TOKEN_INVALID)
+
+    # --- catching up ----------------------------------------------------------------------------------------
+
+    def sync(self, connection: Connection, command: Command) -> Reply:
+        """Answer with the messages behind a place. It switches.
+
+        Whoever cannot be answered is closed: it would be told what is new, and never ask for the rest.
+        """
+        assert isinstance(command, ChatSync)
+        self.grace.asked(connection)
+        after = min(command.after, MAX_ID)
+        dialect, found = connection.encoding.dialect, list[bytes]()
+        assert isinstance(dialect, ProtobufDialect)
+        full = isinstance(dialect, FullProtobufDialect)
+        try:
+            anew = full and self._recovery.must_begin_anew(connection, after)
+            place: int | None = after
+            while place is not None:
+                place = self._page(connection, dialect, place, command.limit or PAGE, anew, found)
+        except StorageUnavailable as unavailable:
+            log.info("a sync failed: %s", unavailable, extra={"connection": connection.peer})
+            say(connection, errors.CLOSE_INTERNAL_ERROR)
+        reader = connection.about
+        if isinstance(reader, CHAT_READERS) and not (reader.live or full) and connection.state == OPEN:
+            # It is expected to ask for the rest; what is new is kept back meanwhile.
+            reader.held = list(reader.held or ())
+            self.grace.expect(connection)
+        return _OK
+
+    def _page(
+        self,
+        connection: Connection,
+        dialect: ProtobufDialect,
+        after: int,
+        limit: int,
+        anew: bool,
+        found: list[bytes],
+    ) -> int | None:
+        """Add what stands behind a place to ``found``, and send that if it is a page, or all there is.
+
+        What the client has no word for is passed over. None: sent; else the place behind which to go on.
+        """
+        last: int | None = None
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal last
+            found.extend(each for message in messages if (each := dialect.shown(message)) is not None)
+            if more and messages and len(found) < limit:
+                last = messages[-1].id
+                return False
+            more = more or len(found) > limit
+            connection.send(dialect.page(found[:limit], more, anew))
+            return not more
+
+        self._messaging.sync(connection, after, limit, answer)
+        return last
+
+    def _release(self, connection: Connection) -> None:
+        """A session has not asked in time: it is told what is new."""
+        if isinstance(connection.about, CHAT_READERS):
+            self._messaging.release(connection)

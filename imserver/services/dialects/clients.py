@@ -1,0 +1,239 @@
+"""Clients: browsers that listen, each with an id by which a back end drives it (the ``client`` dialect).
+
+A client is a session in the app of its system, and its user is its own id: unique in the cluster, so that
+what is done to a user can only be done to this client. Groups are rooms of that app. Clients are not in the
+registry: an id tells where its client is.
+"""
+
+from __future__ import annotations
+
+from time import time
+from typing import Final, Protocol
+
+import msgspec
+from msgspec import Struct
+
+from imserver import errors
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import SYSTEM_PREFIX, Event
+from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
+from imserver.services.logins.tenants import valid_name
+from imserver.services.logins.verdict import Verdict
+from imserver.services.nodes.questions import Questions
+from imserver.services.rooms.connections import Connections, Joined, Left
+from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
+from imserver.services.sessions.sessions import say
+from imserver.transport.connection import OPEN, Connection
+from imserver.transport.gate import Head
+
+POLICY: Final = "multi"
+"""Login policy of systems that nobody has registered. No two clients are one user, so it never decides."""
+_UNBIND: Final = "unbind"
+
+_pack = msgspec.msgpack.Encoder().encode
+_to_json = msgspec.json.Encoder().encode
+
+
+class BadSystem(errors.ImserverError):
+    """No system can have this name."""
+
+
+class Label(Struct, frozen=True, array_like=True):
+    """What a back end has said of a client: it stands in the notices of its groups."""
+
+    user_id: str = ""
+    extend: str = ""
+
+
+_unpack_label = msgspec.msgpack.Decoder(Label).decode
+_NO_LABEL: Final = Label()
+
+
+class Unbind(Struct, frozen=True, array_like=True):
+    """Take a client of yours out of a group; answered with a :class:`Left`."""
+
+    app: str
+    client_id: str
+    group: str
+
+
+def _is_name(system: str) -> bool:
+    """Whether a system may be called so: a header has to carry it, which loses blanks at its ends."""
+    return system != "" and system == system.strip() and valid_name(SYSTEM_PREFIX + system)
+
+
+class Directory(Protocol):
+    """Knows the systems; :class:`imserver.services.logins.tenants.Tenants` does."""
+
+    def get(self, name: str) -> object | None:
+        """The registered app of this name. Never switches."""
+
+    def find(self, name: str) -> object | None:
+        """The same, also if it was registered a moment ago on another node. May switch."""
+
+    def resolve(self, name: str) -> str:
+        """The app that stands for it."""
+
+    def register(self, name: str) -> bool:
+        """Register an app. False: there is one of this name. May switch."""
+
+
+class Admits(Protocol):
+    """Decides on logins; :class:`imserver.services.logins.logins.Logins` does."""
+
+    def check(
+        self, app: str, user: str, token: str, dialect: str, connection: Connection, device: str = ""
+    ) -> Verdict:
+        """Whether it may log in. May switch."""
+
+    def began(self, connection: Connection, verdict: Verdict) -> None:
+        """It has."""
+
+
+class Clients:
+    """Begins clients, and tells groups who comes and goes. Owner of the labels (``Connection.about``).
+
+    Groups with more than ``notice_members`` members are told nothing of who comes and goes.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        ids: ConnectionIds,
+        rooms: Rooms,
+        connections: Connections,
+        questions: Questions,
+        directory: Directory,
+        logins: Admits,
+        metrics: Metrics,
+        notice_members: int,
+    ) -> None:
+        self._hub = hub
+        self._ids = ids
+        self._rooms = rooms
+        self._connections = connections
+        self._directory = directory
+        self._logins = logins
+        self._metrics = metrics
+        self._notice_members = notice_members
+        rooms.on_left.append(self._left)
+        connections.on_join.append(self._joined)
+        questions.add(_UNBIND, Unbind, self._unbind_here)
+
+    # --- coming and going -----------------------------------------------------------------------------------
+
+    def opened(self, connection: Connection, head: Head) -> None:
+        """A connection has begun: make it a client of the system that its query names, and tell it its id.
+
+        When it knows its id it can be reached by it. The system need not be registered. May switch.
+        """
+        params = head.params()
+        system = params.get("systemId", "")
+        if not system:
+            self._refuse(connection, NO_SYSTEM, errors.CLOSE_NOT_ALLOWED)
+            return
+        if not _is_name(system):
+            self._refuse(connection, BAD_SYSTEM, errors.CLOSE_NOT_ALLOWED)
+            return
+        app = self.app_of(system)
+        if self._directory.get(app) is None:
+            self._begin(app, connection, guest=True)
+            return
+        verdict = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
+        if connection.state != OPEN:
+            return
+        if not verdict.ok:
+            text = errors.reply_text(verdict.code)
+            self._refuse(connection, refusal(-verdict.code, text), verdict.close)
+            return
+        self._begin(app, connection, guest=False)
+        if verdict.user:
+            connection.about = Label(verdict.user)
+        self._logins.began(connection, verdict)
+
+    def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
+        self._metrics.logins_refused += 1
+        connection.send(payload)
+        say(connection, code)
+
+    def _begin(self, app: str, connection: Connection, guest: bool) -> None:
+        client_id = self._ids.id_of(self._ids.next_number())
+        self._hub.join(self._hub.open(app, POLICY, guest), connection, client_id, "")
+        self._metrics.logins += 1
+        connection.send(welcome(client_id))
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is over, and has left the hub and its groups. Never switches."""
+        if connection.app is not None and connection.encoding.dialect.name == NAMED_BY_ID:
+            self._hub.close_guest(connection.app)
+
+    # --- systems --------------------------------------------------------------------------------------------
+
+    def register(self, system: str) -> bool:
+        """Register a system, for all nodes and for good. False: it is registered already.
+
+        Raises :class:`BadSystem` for what cannot be its name. May switch.
+        """
+        if not _is_name(system):
+            raise BadSystem(system)
+        return self._directory.register(SYSTEM_PREFIX + system)
+
+    def app_of(self, system: str) -> str:
+        """The app in which the clients of a system are, registered or not."""
+        return self._directory.resolve(SYSTEM_PREFIX + system)
+
+    def is_registered(self, system: str) -> bool:
+        """Whether somebody has registered a system. May switch."""
+        return self._directory.find(SYSTEM_PREFIX + system) is not None
+
+    # --- groups ---------------------------------------------------------------------------------------------
+
+    def bind(self, app: str, client_id: str, group: str, label: Label) -> Joined:
+        """Put a client into a group, wherever it is; its label is replaced.
+
+        Raises :class:`imserver.services.rooms.rooms.RoomRefused` for a name that no group can have.
+        """
+        return self._connections.join(app, client_id, group, _pack(label))
+
+    def unbind(self, app: str, client_id: str, group: str) -> Left:
+        """Take a client out of a group, wherever it is; the others are told that it is gone."""
+        if self._ids.read(client_id) is None:
+            return Left.UNKNOWN
+        answer: Left | None = self._connections.ask(client_id, _UNBIND, Unbind(app, client_id, group), Left)
+        # No answer: its node has gone, or is silent, which this tells apart.
+        return self._connections.leave(app, client_id, group) if answer is None else answer
+
+    def _unbind_here(self, asked: Unbind) -> Left:
+        connection = self._connections.find(asked.app, asked.client_id)
+        if connection is None:
+            return Left.UNKNOWN
+        if not self._rooms.leave(asked.app, asked.group, connection):
+            return Left.ABSENT
+        self._tell(connection, asked.group, "offline")
+        return Left.LEFT
+
+    def _joined(self, connection: Connection, room: str, about: bytes, new: bool) -> None:
+        """A connection of this node has joined a room, or was asked to once more."""
+        if connection.encoding.dialect.name != NAMED_BY_ID:
+            return
+        if about:
+            connection.about = _unpack_label(about)
+        if new:
+            self._tell(connection, room, "online")
+
+    def _left(self, connection: Connection, rooms: tuple[str, ...]) -> None:
+        """A connection of this node has ended that was in these rooms."""
+        if connection.encoding.dialect.name == NAMED_BY_ID:
+            for room in rooms:
+                self._tell(connection, room, "offline")
+
+    def _tell(self, connection: Connection, group: str, kind: str) -> None:
+        app = connection.app
+        if app is None:
+            return
+        label = connection.about or _NO_LABEL
+        member = {"clientId": connection.user, "extend": label.extend, "userId": label.user_id}
+        event = Event(kind, "", "", message_id(), data=_to_json(member), time=int(time()))
+        self._rooms.publish(app, group, event, at_most=self._notice_members)

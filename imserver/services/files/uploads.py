@@ -1,0 +1,150 @@
+"""Files that users send each other: taken in (by :mod:`.upload_arrivals`), described, given out, removed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from typing import Final, Self
+
+from imserver import errors
+from imserver.metrics import Metrics
+from imserver.services.files.upload_arrivals import Arrivals, Offer, Refused
+from imserver.services.files.upload_places import Places, name_of
+from imserver.services.logins.tokens import Claims
+from imserver.settings import UploadSettings
+from imserver.storage.store import Store
+from imserver.storage.upload_contract import Upload, Usage
+
+log = logging.getLogger(__name__)
+
+ID_CHARACTERS: Final = 32
+_FORGOTTEN_AT_ONCE: Final = 100
+
+Holder = Callable[[str], Claims | None]
+"""Whose token this is; None: it is none that this function knows. May switch."""
+
+
+class Pieces:
+    """A part of a file on its way out. Iterate over it, and close it."""
+
+    def __init__(self, pieces: Iterator[bytes], done: Callable[[], None]) -> None:
+        self._pieces = pieces
+        self._done: Callable[[], None] | None = done
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> bytes:
+        return next(self._pieces)
+
+    def close(self) -> None:
+        """Give back what it holds; harmless the second time."""
+        done, self._done = self._done, None
+        if done is not None:
+            close = getattr(self._pieces, "close", None)
+            if close is not None:
+                close()
+            done()
+
+
+class Uploads:
+    """Owner of the places where files are kept, and of the count of those that leave. One a node."""
+
+    def __init__(self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics) -> None:
+        self.settings = settings
+        self.holders: list[Holder] = []
+        """Who may read the tokens of those who upload; the first that knows a token has the word."""
+        self._store = store
+        self._metrics = metrics
+        self._places = Places(settings, data_dir)
+        self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
+        self._leaving = 0
+
+    def holder(self, token: str) -> Claims | None:
+        """Whose token this is; None: nobody's."""
+        for asked in self.holders:
+            claims = asked(token)
+            if claims is not None:
+                return claims
+        return None
+
+    def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
+        """Take a file in; see :meth:`.upload_arrivals.Arrivals.receive`."""
+        return self._arrivals.receive(offer, read)
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def find(self, name: str) -> Upload | None:
+        """The file of this id. Raises StorageUnavailable."""
+        if len(name) != ID_CHARACTERS or not name.isascii() or not self._store.keeps:
+            return None
+        from imserver.storage import upload_rows
+
+        return self._store.read(lambda connection: upload_rows.find(connection, name))
+
+    def open(self, row: Upload, thumbnail: bool, first: int, last: int) -> Pieces:
+        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``. Switches.
+
+        Raises :class:`Refused` and MediaUnavailable.
+        """
+        if self._leaving >= self.settings.at_once:
+            raise Refused(errors.HTTP_BUSY, f"{self.settings.at_once} files leave already")
+        place = self._places.of(row)
+        self._leaving += 1
+        try:
+            pieces = place.get(name_of(row, thumbnail), first, last)
+        except FileNotFoundError:
+            self._leaving -= 1
+            log.error("the file %s is not where it was kept", row.id)
+            raise Refused(errors.HTTP_UNKNOWN_UPLOAD) from None
+        except BaseException:
+            self._leaving -= 1
+            raise
+        self._metrics.downloads += 1
+        return Pieces(pieces, self._left)
+
+    def _left(self) -> None:
+        self._leaving -= 1
+
+    def usage(self, app: str, user: str) -> Usage:
+        """What a user keeps. Raises StorageUnavailable."""
+        if not self._store.keeps:
+            return Usage()
+        from imserver.storage import upload_rows
+
+        return self._store.read(lambda connection: upload_rows.usage(connection, app, user))
+
+    def page(self, app: str, user: str, before: tuple[int, str], limit: int) -> list[Upload]:
+        """Files of a user, the newest first; ``before``: time and id of the last one of the page before, or
+        ``(0, "")``. Raises StorageUnavailable."""
+        if not self._store.keeps:
+            return []
+        from imserver.storage import upload_rows
+
+        return self._store.read(lambda connection: upload_rows.page(connection, app, user, before, limit))
+
+    # --- away -----------------------------------------------------------------------------------------------
+
+    def delete(self, name: str) -> bool:
+        """Remove a file; False if there is none. Raises StorageUnavailable."""
+        from imserver.storage import upload_rows
+
+        if not self._store.keeps:
+            return False
+        row = self._store.write(lambda connection: upload_rows.remove(connection, name))
+        if row is None:
+            return False
+        self._places.remove(row)
+        return True
+
+    def forget(self, app: str, user: str) -> int:
+        """Remove all files of a user; how many there were. Raises StorageUnavailable."""
+        removed = 0
+        while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
+            removed += sum(self.delete(row.id) for row in rows)
+        return removed
+
+    def close(self) -> None:
+        """End threads and connections."""
+        self._arrivals.close()
+        self._places.close()

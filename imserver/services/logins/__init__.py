@@ -1,0 +1,1 @@
+"""Who may log in, and under which rules: tenants, tokens, address lists."""

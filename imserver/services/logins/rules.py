@@ -1,0 +1,146 @@
+"""Rules: an app's settings made ready for the moment of a login."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, get_args
+
+from msgspec import Struct
+
+from imserver.errors import StartError
+from imserver.services.logins.rate import LimitedEncoding
+from imserver.services.logins.tokens import BadKey, Key, load_keys, read_key_file
+from imserver.services.webhooks.authorise import Asked
+from imserver.services.webhooks.webhook_queue import Receiver
+from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
+from imserver.transport.carrier import Encoding
+from imserver.transport.connection import Connection
+from imserver.transport.origins import host_name
+
+if TYPE_CHECKING:
+    from imserver.services.logins.tenants import Tenant
+
+EVENTS: Final = frozenset(get_args(WebhookEvent))
+"""What a back end may be told of; it is told of all where its app names none."""
+
+
+class Secrets(Struct, frozen=True):
+    """What an app's settings give as keys: of tokens, and of the webhook's signature."""
+
+    keys: tuple[Key, ...] = ()
+    webhook: bytes = b""
+
+
+def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
+    """Read the keys of the app ``name``, from their files too.
+
+    Raises :class:`imserver.services.logins.tokens.BadKey`, whose text begins with the setting.
+    """
+    try:
+        keys = load_keys(settings.jwt, secret, name)
+    except BadKey as bad:
+        raise BadKey(f"jwt: {bad}") from None
+    return Secrets(keys, _webhook_secret(settings.webhook))
+
+
+def _webhook_secret(webhook: WebhookSettings) -> bytes:
+    if not (webhook.url or webhook.authorise_url):
+        return b""
+    if webhook.secret and webhook.secret_file:
+        raise BadKey("webhook: secret and secret_file are both given")
+    try:
+        text = read_key_file(webhook.secret_file) if webhook.secret_file else webhook.secret
+    except BadKey as bad:
+        raise BadKey(f"webhook: {bad}") from None
+    if not text:
+        raise BadKey("webhook.secret: requests are signed with it, so it must be set")
+    return text.encode()
+
+
+class Rule:
+    """What an app demands of who logs in. Owner of the encodings that keep its rate.
+
+    ``plain``: it demands nothing that a page's token would not show; ``quiet``: and tells nobody. ``broken``:
+    it demands tokens, or the consent of its back end, and lacks the keys for that. ``accounts``: tokens of
+    accounts are good for it, and one of them, or of its keys, is needed. ``origins`` None: the
+    node's own policy holds.
+    """
+
+    __slots__ = (
+        "_encodings",
+        "accounts",
+        "any_origin",
+        "asked",
+        "broken",
+        "dialects",
+        "keys",
+        "name",
+        "origins",
+        "plain",
+        "quiet",
+        "receiver",
+        "secrets",
+        "tenant",
+    )
+
+    def __init__(self, tenant: Tenant, secrets: Secrets) -> None:
+        webhook = tenant.webhook
+        self.tenant = tenant
+        self.name = tenant.name
+        self.secrets = secrets
+        self.keys = secrets.keys
+        self.accounts = tenant.wants_accounts(tenant.name)
+        self.broken = bool(tenant.jwt and not secrets.keys) or bool(
+            webhook.authorise_url and not secrets.webhook
+        )
+        self.dialects = frozenset(tenant.dialects)
+        self.any_origin = tenant.origin_policy == "any"
+        has_origins = tenant.origins or tenant.origin_policy
+        self.origins = frozenset(host_name(each) for each in tenant.origins) if has_origins else None
+        self.asked = (
+            Asked(tenant.name, webhook.authorise_url, secrets.webhook) if webhook.authorise_url else None
+        )
+        self.receiver = (
+            Receiver(tenant.name, webhook.url, secrets.webhook, frozenset(webhook.events) or EVENTS)
+            if webhook.url and secrets.webhook
+            else None
+        )
+        self.plain = not (
+            tenant.jwt
+            or self.accounts
+            or tenant.dialects
+            or tenant.max_connections
+            or tenant.messages_per_second
+            or webhook.authorise_url
+        )
+        self.quiet = self.plain and self.receiver is None
+        self._encodings: dict[Encoding, LimitedEncoding] = {}
+
+    def limit(self, connection: Connection) -> None:
+        """Hold the connection to the app's rate, and to no other app's."""
+        encoding = connection.encoding
+        plain = encoding.plain if isinstance(encoding, LimitedEncoding) else encoding
+        per_second = self.tenant.messages_per_second
+        if not per_second:
+            connection.encoding = plain
+            return
+        known = self._encodings.get(plain)
+        if known is None:
+            known = self._encodings[plain] = LimitedEncoding(plain, per_second)
+        connection.encoding = known
+
+
+def check_keys(config: Config) -> None:
+    """Raise :class:`imserver.errors.StartError` if a key of an app in the configuration cannot be used."""
+    for name, settings in config.apps.items():
+        if wrong := objection(name, settings):
+            raise StartError(f"apps.{name}.{wrong}")
+
+
+def objection(name: str, settings: TenantSettings) -> str:
+    """What is wrong with the keys of the app ``name``, that no look at the settings alone would show; ``""``:
+    nothing. Reads the files of keys."""
+    try:
+        load_secrets(name, settings, b"")
+    except BadKey as bad:
+        return str(bad)
+    return ""

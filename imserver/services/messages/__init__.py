@@ -1,0 +1,1 @@
+"""What is stored: taken in, told in order, acknowledged, found again."""

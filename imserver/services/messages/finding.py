@@ -1,0 +1,79 @@
+"""Finding what was said, for those who may read it. Owner of the turns: few look at a time, so that the
+database has time for all the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from gevent.lock import BoundedSemaphore
+from msgspec import Struct
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.model import Reply, Search
+from imserver.protocol.cmd_stored import Shown, shown
+from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.storage.log_contract import Entry
+from imserver.storage.log_message import message_of
+from imserver.transport.connection import Connection
+
+MOST_AT_ONCE: Final = 2
+TURN_SECONDS: Final = 10.0
+"""How long a search waits for its turn; it is refused then, as while the database does not answer."""
+
+
+class Searchable(Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        """The newest texts with something in them, and the id before which to go on."""
+
+
+class Found(Struct, rename="camel"):
+    """Entries in the order of their ids. ``has_more``: there may be others before ``before``."""
+
+    messages: list[Shown]
+    has_more: bool
+    before: int
+
+
+class Finding:
+    """Looks for texts. ``kept`` gives the log, or None while nothing was ever stored."""
+
+    def __init__(self, kept: Callable[[], Searchable | None]) -> None:
+        self._kept = kept
+        self._turns = BoundedSemaphore(MOST_AT_ONCE)
+
+    def add_to(self, dispatcher: Dispatcher) -> None:
+        """Have the command served."""
+        dispatcher.rules[Search] = Rule(self._serve, needs_session=True)
+
+    def search(
+        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
+    ) -> tuple[list[Entry], int]:
+        """See :meth:`imserver.storage.log_contract.MessageLog.search`. Raises StorageUnavailable."""
+        log = self._kept()
+        if log is None:
+            return [], 0
+        if not self._turns.acquire(timeout=TURN_SECONDS):
+            raise StorageUnavailable("too many searches at a time")
+        try:
+            return log.search(app, user, text, conversation, before, limit)
+        finally:
+            self._turns.release()
+
+    def _serve(self, connection: Connection, command: Search) -> Reply:
+        app, user = connection.app, connection.user
+        assert app is not None
+        assert user is not None
+        try:
+            entries, before = self.search(
+                app, user, command.text, command.conversation, command.before, command.limit
+            )
+        except StorageUnavailable:
+            return Reply(errors.REPLY_NOT_STORED)
+        messages = [shown(message_of(entry)) for entry in entries]
+        return Reply(errors.REPLY_OK, Found(messages, before > 0, before))

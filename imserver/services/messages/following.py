@@ -1,0 +1,189 @@
+"""Following: sessions are told what is stored from a place on, and catch up with what came before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import Message
+from imserver.services.messages.acks import Acknowledger
+from imserver.services.messages.follower import Follower
+from imserver.services.messages.readers import Reader, acknowledgements, groups_at
+from imserver.services.messages.telling import Telling
+from imserver.storage.log_contract import Entry, Membership
+from imserver.storage.log_message import message_of
+from imserver.transport.connection import OPEN, Connection
+
+Answer = Callable[[list[Message], bool], bool]
+"""A page of what was missed, and whether there is more → whether the client has all of it now, so that it is
+told what is new; must not switch."""
+
+
+class Pages(Protocol):
+    """What of the log is needed here."""
+
+    def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        """What the user may read behind an id."""
+
+    def memberships(self, app: str, user: str) -> list[Membership]:
+        """All of a user's memberships, those that have ended too."""
+
+
+class Following:
+    """Owner of who follows: of ``Connection.about``, and of the number of those who do.
+
+    ``kept`` gives the log, or None if nothing was ever stored; ``busy`` says whether an app still needs its
+    position known for other reasons.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        kept: Callable[[], Pages | None],
+        follower: Follower,
+        telling: Telling,
+        busy: Callable[[str], bool],
+    ) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._kept = kept
+        self._follower = follower
+        self._telling = telling
+        self._busy = busy
+
+    def follow(self, connection: Connection, reader: Reader, live: bool = True) -> int:
+        """Tell a session what is stored from now on; the position from which. It may switch.
+
+        ``live`` False: not before it has asked for all that it missed (:meth:`sync`). ``reader`` becomes its
+        ``about``. Raises StorageUnavailable; then it does not follow.
+        """
+        app, user, telling = connection.app, connection.user, self._telling
+        assert app is not None
+        assert user is not None
+        telling.followers[app] = telling.followers.get(app, 0) + 1
+        try:
+            self._follower.follow(app)
+            kept = self._kept()
+            rows = [] if kept is None else telling.readings.read(kept.memberships, app, user)
+        except BaseException:
+            self._uncount(app)
+            raise
+        position = self._follower.position(app)
+        addressed = connection.user == user and connection in self._hub.apps[app].sessions_of(user)
+        if connection.state != OPEN or not addressed or isinstance(connection.about, Reader):
+            self._uncount(app)
+            return position
+        connection.about = reader
+        telling.acknowledging += isinstance(reader, Acknowledger)
+        if live:
+            reader.held = None
+        for conversation in groups_at(rows, position):
+            telling.rooms.enter(app, connection, conversation)
+        return position
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is over, or its session is. Never switches."""
+        reader, app = connection.about, connection.app
+        if isinstance(reader, Reader) and app is not None:
+            self._telling.rooms.leave_all(app, connection)
+            connection.about = None
+            self._telling.acknowledging -= isinstance(reader, Acknowledger)
+            self._uncount(app)
+
+    def _uncount(self, app: str) -> None:
+        followers = self._telling.followers
+        left = followers[app] - 1
+        if left:
+            followers[app] = left
+        else:
+            del followers[app]
+            if not self._telling.owes(app) and not self._busy(app):
+                self._follower.forget(app)
+
+    # --- catching up ----------------------------------------------------------------------------------------
+
+    def sync(self, connection: Connection, after: int, limit: int, answer: Answer) -> None:
+        """Give a following connection a page of what it missed behind ``after``. It switches.
+
+        While there is more it is told nothing else; with the last page it is live. ``answer`` is called where
+        the page belongs among the rest. Raises StorageUnavailable.
+        """
+        app, user, reader = connection.app, connection.user, connection.about
+        assert app is not None
+        assert user is not None
+        assert isinstance(reader, Reader)
+        was_live = reader.live
+        held = reader.held = list(reader.held or ())
+        try:
+            entries, more = self.page(app, user, after, limit)
+        except BaseException:
+            if was_live:
+                self.release(connection)
+            else:
+                reader.held = acknowledgements(held)
+            raise
+        if connection.about is not reader:
+            answer([], False)
+            return
+        if not more:
+            # What this node has not been told yet it will be told, live.
+            position = self._follower.position(app)
+            entries = [entry for entry in entries if entry.id <= position]
+        if not answer([message_of(entry) for entry in entries], more):
+            # Pages to come have these; acknowledgements wait for the last.
+            reader.held = acknowledgements(held)
+            return
+        self._go_live(connection, reader, entries[-1].id if entries else after)
+
+    def release(self, connection: Connection) -> None:
+        """Tell a following connection what was held back for it, and what is stored from now on."""
+        reader = connection.about
+        if isinstance(reader, Reader) and not reader.live:
+            self._go_live(connection, reader, 0)
+
+    def _go_live(self, connection: Connection, reader: Reader, covered: int) -> None:
+        """Tell what was held; of entries those behind ``covered``."""
+        held, reader.held = reader.held or (), None
+        messages: list[Message] = []
+        for each in held:
+            if not isinstance(each, Message):
+                self._telling.give(connection, messages)
+                messages = []
+                each()
+            elif each.id > covered:
+                messages.append(each)
+        self._telling.give(connection, messages)
+
+    def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
+        """Tell a live connection again what its user may read behind an id; False if that is more than
+        ``limit``. It switches. Raises StorageUnavailable.
+        """
+        reader = connection.about
+        if not isinstance(reader, Reader) or not reader.live:
+            return True  # it is asking itself
+        whole = True
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal whole
+            whole = not more
+            if whole:
+                self._metrics.told_again += 1
+                self._telling.give(connection, messages)
+            return True
+
+        self.sync(connection, after, limit, answer)
+        return whole
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        """What a user may read behind an id, in order, and whether there is more. It switches.
+
+        Raises StorageUnavailable.
+        """
+        kept = self._kept()
+        if kept is None:
+            return [], False
+        entries, more = kept.sync(app, user, after, limit)
+        return entries, more

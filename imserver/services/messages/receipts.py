@@ -1,0 +1,193 @@
+"""Receipts: up to where users have read and received; who is told of it, and who asks. Stateless."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
+from imserver.services.messages.signals import Rosters, Signals
+from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.storage.log_contract import Marks, Noted, Receipt
+from imserver.transport.connection import Connection
+
+_OK: Final = Reply(errors.REPLY_OK)
+_NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
+_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+
+
+class MarkLog(Rosters, Protocol):
+    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+
+    def note(
+        self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
+    ) -> Noted | None:
+        """The user has read, or received, up to an id."""
+
+    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
+        """The user does not want to see these entries."""
+
+    def marks(self, app: str, user: str, after: int) -> Marks:
+        """What the user marked behind a version."""
+
+    def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
+        """Where the other members are."""
+
+
+class ShownRead(Struct):
+    """Up to which id a conversation was read."""
+
+    conversation: int
+    id: int
+
+
+class ShownReceipt(Struct):
+    """Up to which ids a user has read, and received."""
+
+    user: str
+    read: int
+    received: int
+
+
+class ShownPeer(ShownReceipt):
+    """The same, of the other one in a conversation of two."""
+
+    conversation: int
+
+
+class ShownMarks(Struct):
+    """What is new behind a version, and the version that it is now."""
+
+    version: int
+    read: list[ShownRead]
+    hidden: tuple[int, ...]
+    receipts: list[ShownPeer]
+
+
+class ReceiptPage(Struct, rename="camel"):
+    """Receipts in the order of the users' ids."""
+
+    receipts: list[ShownReceipt]
+    has_more: bool
+
+
+class Receipts:
+    """Notes what was read and received, and has it told.
+
+    ``kept`` gives the log, or None while nothing was ever stored.
+    """
+
+    def __init__(self, signals: Signals, kept: Callable[[], MarkLog | None]) -> None:
+        self._signals = signals
+        self._kept = kept
+
+    def add_to(self, dispatcher: Dispatcher) -> None:
+        """Have the commands served."""
+        for kind, run in (
+            (Read, self.read),
+            (Received, self.received),
+            (Hide, self.hide),
+            (AskReceipts, self.ask),
+            (AskMarks, self.ask_marks),
+        ):
+            dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
+        dispatcher.rules[Typing] = Rule(self._signals.typing, needs_session=True)
+
+    # --- noting ---------------------------------------------------------------------------------------------
+
+    def note(
+        self,
+        app: str,
+        user: str,
+        conversation: int,
+        *,
+        read: int = 0,
+        received: int = 0,
+        besides: Connection | None = None,
+    ) -> Noted | None:
+        """A user has read, or received, up to an id. Those who wrote it are told, and the user's other
+        connections but ``besides``. Switches; raises StorageUnavailable. None: not in this conversation.
+        """
+        log = self._kept()
+        noted = None if log is None else log.note(app, user, conversation, read=read, received=received)
+        if noted is not None and noted.moved:
+            at = noted.receipt
+            signal = (
+                Signal("receipt", user, "", conversation=conversation, read=at.read)
+                if read
+                else Signal("receipt", user, "", conversation=conversation, received=at.received)
+            )
+            self._signals.tell_users(app, (*noted.authors, user), signal, besides)
+        return noted
+
+    def read(self, connection: Connection, command: Read) -> Reply:
+        """The user has read a conversation up to an id. Switches."""
+        app, user = _who(connection)
+        noted = self.note(app, user, command.conversation, read=command.id, besides=connection)
+        return _NO_DATA if noted is None else _OK
+
+    def received(self, connection: Connection, command: Received) -> Reply:
+        """The client has a conversation up to an id. Switches."""
+        app, user = _who(connection)
+        noted = self.note(app, user, command.conversation, received=command.id, besides=connection)
+        return _NO_DATA if noted is None else _OK
+
+    def hide(self, connection: Connection, command: Hide) -> Reply:
+        """Do not show entries to this user any more. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        if log is None:
+            return _NO_DATA
+        log.hide(app, user, command.ids)
+        self._signals.tell_users(app, (user,), Signal("hidden", user, "", ids=command.ids), connection)
+        return _OK
+
+    # --- being asked ----------------------------------------------------------------------------------------
+
+    def ask(self, connection: Connection, command: AskReceipts) -> Reply:
+        """Where the other members of a conversation are. Switches."""
+        app, user = _who(connection)
+        log = self._kept()
+        if log is None:
+            return _NO_DATA
+        rows = log.receipts(app, user, command.conversation, command.after, command.limit + 1)
+        shown = [ShownReceipt(row.user, row.read, row.received) for row in rows[: command.limit]]
+        return Reply(errors.REPLY_OK, ReceiptPage(shown, len(rows) > command.limit))
+
+    def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
+        """What the user marked, on whatever device. Switches."""
+        return Reply(errors.REPLY_OK, self.marks(*_who(connection), command.version))
+
+    def marks(self, app: str, user: str, after: int) -> ShownMarks:
+        """What is new to a user behind a version. Switches; raises StorageUnavailable."""
+        log = self._kept()
+        found = Marks(0, {}) if log is None else log.marks(app, user, after)
+        return ShownMarks(
+            found.version,
+            [ShownRead(conversation, id) for conversation, id in sorted(found.reads.items())],
+            found.hidden,
+            [ShownPeer(row.user, row.read, row.received, row.conversation) for row in found.receipts],
+        )
+
+
+def _honest(run: Callable[..., Reply]) -> Callable[..., Reply]:
+    """``run``; a database that does not answer is said to be what it is."""
+
+    def serve(*arguments: object) -> Reply:
+        try:
+            return run(*arguments)
+        except StorageUnavailable:
+            return _NOT_STORED
+
+    return serve
+
+
+def _who(connection: Connection) -> tuple[str, str]:
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user

@@ -1,0 +1,1 @@
+"""Accounts, friends and groups of people."""

@@ -1,0 +1,157 @@
+"""Accounts that come from elsewhere: GoChat's table of users, as CSV or JSON, with their ids and hashes.
+
+Everything is looked at before anything is stored, and what is there already is passed over, so an import may
+be repeated.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from imserver.errors import ImserverError
+from imserver.services.people.account_fields import BadField, check_phone, check_shown
+from imserver.storage.account_contract import MAX_ID, Account, Imported
+from imserver.storage.accounts import KeptAccounts
+
+AT_ONCE: Final = 500
+"""Accounts that are looked for, or stored, in one transaction."""
+MOST_ERRORS: Final = 20
+"""Wrong rows that are told of; there may be more."""
+
+_hash: Final = re.compile(r"[0-9a-fA-F]{32}|\$argon2id\$[!-~]{1,240}", re.ASCII)
+_NAMES: Final = {"phone_number": "phone", "create_time": "created"}
+"""GoChat's names of columns → ours."""
+_FIELDS: Final = frozenset({"id", "phone", "nickname", "avatar", "password", "created"})
+_PASSED_OVER: Final = frozenset({"update_time"})
+
+
+class BadImport(ImserverError):
+    """Rows cannot be imported; the text has a line for each of the first ones."""
+
+
+def read_rows(text: str) -> list[Mapping[str, Any]]:
+    """The rows of a file: JSON (a list of objects, or one on each line), or CSV with names in its first line.
+
+    Raises BadImport.
+    """
+    try:
+        if text.lstrip()[:1] == "[":
+            return list(msgspec.json.decode(text, type=list[dict[str, Any]]))
+        if text.lstrip()[:1] == "{":
+            return [
+                msgspec.json.decode(line, type=dict[str, Any]) for line in text.splitlines() if line.strip()
+            ]
+        return list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
+    except (ValueError, csv.Error, RecursionError) as error:
+        raise BadImport(f"this is neither JSON nor CSV: {error}") from None
+
+
+def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
+    """Rows as accounts. Raises BadImport if one of them is none, or two are the same."""
+    found: list[Imported] = []
+    errors: list[str] = []
+    seen: set[object] = set()
+    for number, row in enumerate(rows, 1):
+        try:
+            one = _account(row, app)
+            if one.account.id in seen or one.account.phone in seen:
+                raise BadField("the id or the phone number is that of a row before")
+            seen |= {one.account.id, one.account.phone}
+            found.append(one)
+        except BadField as bad:
+            errors.append(f"row {number}: {bad}")
+    _require_none(errors)
+    return found
+
+
+def store(kept: KeptAccounts, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
+    """Store accounts; how many, the others were there already. ``done`` is told how far it is.
+
+    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account.
+    """
+    new: list[Imported] = []
+    errors: list[str] = []
+    for chunk in _chunks(some):
+        there = {account.id: account for account in kept.there(app, chunk)}
+        phones = {account.phone: account for account in there.values() if account.app == app}
+        for one in chunk:
+            mine = one.account
+            same, by_phone = there.get(mine.id), phones.get(mine.phone)
+            if same is None and by_phone is None:
+                new.append(one)
+            elif same is not by_phone:
+                errors.append(f"account {mine.id}: the id or the phone number is that of another account")
+    _require_none(errors)
+    count = 0
+    for chunk in _chunks(new):
+        kept.put(chunk)
+        count += len(chunk)
+        done(count)
+    return count
+
+
+def _chunks(some: Sequence[Imported]) -> Iterator[Sequence[Imported]]:
+    for start in range(0, len(some), AT_ONCE):
+        yield some[start : start + AT_ONCE]
+
+
+def _require_none(errors: list[str]) -> None:
+    if errors:
+        more = [f"and {len(errors) - MOST_ERRORS} more"] if len(errors) > MOST_ERRORS else []
+        raise BadImport("\n".join(["nothing was imported:", *errors[:MOST_ERRORS], *more]))
+
+
+def _account(row: Mapping[str, Any], app: str) -> Imported:
+    """One row. Raises BadField."""
+    fields = {_NAMES.get(name, name): value for name, value in row.items()}
+    if unknown := fields.keys() - _FIELDS - _PASSED_OVER:
+        raise BadField(f"unknown columns: {', '.join(map(str, sorted(map(str, unknown))))}")
+    password = _text(fields, "password")
+    if _hash.fullmatch(password) is None:
+        raise BadField("password: expected a hash, of GoChat (32 hexadecimal digits) or argon2id")
+    phone, nickname, avatar = (_text(fields, name) for name in ("phone", "nickname", "avatar"))
+    check_phone(phone)
+    check_shown(nickname, avatar)
+    created = _time(fields.get("created"))
+    return Imported(Account(_id(fields.get("id")), app, phone, nickname, avatar, 0, created), password)
+
+
+def _text(fields: Mapping[str, Any], name: str) -> str:
+    value = fields.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise BadField(f"{name}: expected a text")
+    return value
+
+
+def _id(value: Any) -> int:
+    text = str(value) if type(value) is int else value
+    digits = isinstance(text, str) and text.isascii() and text.isdecimal() and len(text) <= 19
+    if not digits or not 0 < int(text) <= MAX_ID:
+        raise BadField("id: expected a number above 0")
+    return int(text)
+
+
+def _time(value: Any) -> int:
+    """Unix seconds, or a date as databases write it, in UTC; 0 for none."""
+    if value in (None, ""):
+        return 0
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**40:
+        return int(value)
+    try:
+        return _seconds(value)
+    except (TypeError, ValueError, OverflowError):
+        raise BadField("created: expected Unix seconds or a date") from None
+
+
+def _seconds(value: Any) -> int:
+    when = datetime.fromisoformat(value)
+    return max(0, int((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()))

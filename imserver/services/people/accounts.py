@@ -1,0 +1,282 @@
+"""Accounts: people who register with a phone number, log in with a password, and prove it with a token.
+
+Nothing here tells which part of a login was wrong, and an account that is not there takes as long as a wrong
+password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from secrets import randbits
+from time import time
+from typing import Final
+
+from msgspec import Struct
+
+from imserver.config import Config
+from imserver.errors import ImserverError
+from imserver.lifecycle import derive_key
+from imserver.services.logins.tokens import BadToken
+from imserver.services.people import account_tokens
+from imserver.services.people.account_fields import (
+    account_id,
+    check_device,
+    check_password,
+    check_phone,
+    check_shown,
+    may_be_login,
+)
+from imserver.services.people.attempts import AddressRate, Attempts
+from imserver.services.people.passwords import Passwords
+from imserver.settings import PUBLIC_SIGN_KEY
+from imserver.storage.account_contract import Account, Device, Taken
+from imserver.storage.accounts import KeptAccounts
+
+GOCHAT: Final = "gochat"
+"""The app of GoChat's clients."""
+_DEVICE_BITS: Final = 53
+"""Of the number of a login, so that it is exact in every language's JSON."""
+
+
+class Closed(ImserverError):
+    """Nobody may register (``accounts.registration``)."""
+
+
+class WrongLogin(ImserverError):
+    """There is no such account, or this is not its password."""
+
+
+class UnknownAccount(ImserverError):
+    """There is no such account in the app."""
+
+
+class UnknownDevice(ImserverError):
+    """The account has no such login."""
+
+
+class Session(Struct, frozen=True):
+    """A login: whose, and the token that proves it until ``expires_at`` (Unix seconds).
+
+    ``device``: what the device called itself then, ``device_id`` which login of the account it is (0: its
+    token does not say).
+    """
+
+    account: Account
+    token: str
+    expires_at: int
+    device: str = ""
+    device_id: int = 0
+
+
+class Accounts:
+    """Registers, logs in, reads tokens. Everything may switch and raise StorageUnavailable.
+
+    ``kick(app, user)`` ends the connections of a user on all nodes, ``disconnect(app, user, device)`` those
+    on devices of one name; ``is_demo`` says whether anybody may do anything, so that keys which everybody
+    knows are good enough.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        secret: bytes,
+        kept: KeptAccounts,
+        kick: Callable[[str, str], object],
+        is_demo: Callable[[], bool],
+        disconnect: Callable[[str, str, str], object] = lambda app, user, device: None,
+    ) -> None:
+        settings = config.accounts
+        self._kept = kept
+        self._kick = kick
+        self._is_demo = is_demo
+        self._disconnect = disconnect
+        self._devices = settings.devices
+        self._registrations = AddressRate(settings.registrations_per_address, settings.rate_seconds)
+        self._logins = AddressRate(settings.logins_per_address, settings.rate_seconds)
+        self._registration = settings.registration
+        self._passwords = Passwords(config.app.salt)
+        self._by_account = Attempts(settings.failures, settings.failure_seconds)
+        self._by_address = Attempts(settings.failures_per_address, settings.failure_seconds)
+        self._seconds = int(config.jwt.expire_time * 3600)
+        self._sign_key = config.jwt.sign_key
+        self._derived_key = derive_key(secret, "account tokens")
+        self.on_removed: list[Callable[[Account], object]] = []
+        """Called with an account that has been deleted, so that others forget it, too. May switch."""
+
+    # --- registering and logging in -------------------------------------------------------------------------
+
+    def register(
+        self,
+        app: str,
+        phone: str,
+        password: str,
+        nickname: str = "",
+        avatar: str = "",
+        *,
+        invited: bool = False,
+        address: str = "",
+    ) -> Account:
+        """Make an account. ``invited``: a back end asks, which may where nobody else does.
+
+        ``address``: where it is asked for; so many only come from one. Raises BadField, Closed, Taken,
+        TooManyFailures and Overloaded.
+        """
+        if not (self._registration or invited):
+            raise Closed("accounts.registration is false")
+        if not invited:
+            self._registrations.charge(address)
+        check_phone(phone)
+        check_shown(nickname, avatar)
+        check_password(password)
+        new = Account(0, app, phone, nickname, avatar)
+        if self._kept.by_phone(app, phone) is not None:
+            raise Taken(phone)
+        return self._kept.add(new, self._passwords.hash(password))
+
+    def login(self, app: str, phone: str, password: str, address: str) -> Account:
+        """The account with this phone number and this password.
+
+        Raises WrongLogin, TooManyFailures and Overloaded.
+        """
+        self._logins.charge(address)
+        if not may_be_login(phone, password):
+            raise WrongLogin
+        who = (app, phone)
+        self._by_account.require(who)
+        self._by_address.require(address)
+        # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
+        self._by_account.failed(who)
+        self._by_address.failed(address)
+        found = self._kept.by_phone(app, phone)
+        if not self._passwords.matches("" if found is None else found[1], password) or found is None:
+            raise WrongLogin
+        self._by_account.forget(who)
+        self._by_address.forgive(address)
+        account, hashed = found
+        if self._passwords.is_weak(hashed):
+            self._kept.set_password(account.id, hashed, self._passwords.hash(password))
+        return account
+
+    def token(self, account: Account, device: str = "") -> Session:
+        """A token for somebody who has logged in, on a device of this name. Raises BadField."""
+        check_device(device)
+        now = int(time())
+        login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
+        self._kept.add_device(account.id, login, self._devices)
+        token = account_tokens.make(account.id, account.version, login.expires_at, self._key(), login.id)
+        return Session(account, token, login.expires_at, device, login.id)
+
+    def holder(self, token: str | bytes, app: str = GOCHAT) -> Session:
+        """Whose token this is. Raises BadToken: nobody's, or not any more."""
+        try:
+            text = token if isinstance(token, str) else token.decode("ascii")
+        except UnicodeDecodeError:
+            raise BadToken("this is no token") from None
+        claims = account_tokens.read(text, self._key(), time())
+        found, name = self._found(app, claims)
+        if found.version != claims.version:
+            raise BadToken("the account has ended its sessions")
+        return Session(found, text, int(claims.exp), name, claims.device)
+
+    def _found(self, app: str, claims: account_tokens.Claims) -> tuple[Account, str]:
+        """The account that a token names, and what the device of its login is called."""
+        if claims.device:
+            known = self._kept.by_device(app, claims.user_id, claims.device)
+            if known is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            return known[0], known[1].name
+        found = self._kept.by_id(app, claims.user_id)
+        if found is None:
+            raise BadToken("the account does not exist")
+        return found[0], ""
+
+    def _key(self) -> bytes:
+        if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
+            return self._sign_key.encode()
+        return self._derived_key
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def get(self, app: str, user: str) -> Account | None:
+        """The account of a user."""
+        id = account_id(user)
+        found = self._kept.by_id(app, id) if id else None
+        return None if found is None else found[0]
+
+    def those_of(self, app: str, users: Sequence[str]) -> list[Account]:
+        """The accounts of these users, those that exist, in the order of their ids."""
+        return self._kept.by_ids(app, sorted({id for user in users if (id := account_id(user))}))
+
+    def page(self, app: str, after: int, limit: int) -> list[Account]:
+        """Accounts of an app in the order of their ids, behind one."""
+        return self._kept.page(app, after, limit)
+
+    # --- changing -------------------------------------------------------------------------------------------
+
+    def change(self, app: str, user: str, nickname: str | None, avatar: str | None) -> Account:
+        """Change what an account shows of itself; None: as it is. Raises BadField and UnknownAccount."""
+        given = {"nickname": nickname, "avatar": avatar}
+        fields = {name: value for name, value in given.items() if value is not None}
+        check_shown(nickname or "", avatar or "")
+        changed = self._kept.change(app, account_id(user), fields)
+        if changed is None:
+            raise UnknownAccount(user)
+        return changed
+
+    def change_password(self, app: str, user: str, old: str | None, new: str, address: str) -> None:
+        """Give an account another password and end its sessions. ``old`` None: a back end asks.
+
+        Raises BadField, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
+        """
+        check_password(new)
+        found = self._kept.by_id(app, account_id(user))
+        if found is None:
+            raise UnknownAccount(user)
+        account, hashed = found
+        if old is not None:
+            account = self.login(app, account.phone, old, address)
+            hashed = (self._kept.by_id(app, account.id) or found)[1]
+        if not self._kept.set_password(account.id, hashed, self._passwords.hash(new), ends_sessions=True):
+            raise WrongLogin
+        self._kick(app, user)
+
+    def log_out(self, app: str, user: str) -> None:
+        """End all sessions of an account: tokens are void, connections closed. Raises UnknownAccount."""
+        if not self._kept.end_sessions(app, account_id(user)):
+            raise UnknownAccount(user)
+        self._kick(app, user)
+
+    def devices(self, app: str, user: str) -> list[Device]:
+        """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
+        account = self.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        return self._kept.devices(account.id, int(time()))
+
+    def log_out_device(self, app: str, user: str, device: int) -> None:
+        """End one login: its token is void, connections on devices of its name are closed.
+
+        Raises UnknownAccount and UnknownDevice.
+        """
+        account = self.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        ended = self._kept.remove_device(account.id, device)
+        if ended is None:
+            raise UnknownDevice(str(device))
+        self._disconnect(app, user, ended.name)
+
+    def remove(self, app: str, user: str) -> None:
+        """Delete an account with all that is its own. Raises UnknownAccount."""
+        account = self.get(app, user)
+        if account is None:
+            raise UnknownAccount(user)
+        for told in self.on_removed:
+            told(account)
+        if not self._kept.remove(app, account.id):
+            raise UnknownAccount(user)
+        self._kick(app, user)
+
+    def close(self) -> None:
+        """End the threads that hash."""
+        self._passwords.close()

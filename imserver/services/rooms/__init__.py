@@ -1,0 +1,1 @@
+"""Rooms and single connections, on this node and on all."""

@@ -1,0 +1,201 @@
+"""Connections by their ids in a cluster: an id tells the process that has the connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
+
+import gevent
+import msgspec
+
+from imserver.cluster.contract import Lease, Registry
+from imserver.cluster.forward import PeerUnavailable
+from imserver.cluster.rpc import Rpc
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.model import Event
+from imserver.services.nodes.courier import Courier, ToConnection
+from imserver.services.nodes.questions import Questions, encode
+from imserver.services.pushes.pushing import Outcome
+from imserver.services.rooms.connections import ConnectionInfo, Joined, Left, LocalConnections
+from imserver.services.rooms.room_questions import About, Behind, JoinRoom, LeaveRoom
+from imserver.services.rooms.rooms import check_name
+from imserver.services.sessions.connection_ids import ConnectionIds
+
+T = TypeVar("T")
+
+ASKED_TOGETHER: Final = 100
+"""Connections of one node that are asked about in one question."""
+
+
+class ClusterConnections(LocalConnections):
+    """See :class:`imserver.services.rooms.connections.Connections`. Owner of the births of live nodes."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        ids: ConnectionIds,
+        questions: Questions,
+        node: Callable[[], str],
+        registry: Registry,
+        courier: Courier,
+        rpc: Rpc,
+        rpc_seconds: float,
+    ) -> None:
+        super().__init__(hub, fanout, ids, questions, node)
+        self._registry = registry
+        self._courier = courier
+        self._rpc = rpc
+        self._rpc_seconds = rpc_seconds
+        self._births: dict[int, Lease] = {}
+        self._leases: Mapping[int, Lease] | None = None
+        """Those of which ``_births`` were made."""
+        self.unreached = 0
+        """Pushes that came for connections that had ended."""
+
+    def add_to(self, questions: Questions) -> None:
+        """Answer what other nodes ask."""
+        join, leave, about = super().join_each, super().leave_each, super().about
+        questions.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
+        questions.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
+        questions.add("about", About, lambda a: about(a.app, a.connections))
+        questions.add("behind", Behind, self._answer_behind)
+
+    def received(self, item: ToConnection) -> None:
+        """Another node has something for a connection of ours. Never switches."""
+        if item.event is None:
+            self.close_here(item.app, item.connection, item.code)
+        elif not self.tell(item.app, item.connection, item.event):
+            self.unreached += 1
+
+    def node_of(self, connection_id: str) -> Lease | None:
+        """The live node, but this one, that has the connection of this id, or had it. Never switches."""
+        address = self.ids.read(connection_id)
+        if address is None or address.birth == self.ids.birth:
+            return None
+        leases = self._registry.leases()
+        if leases is not self._leases:
+            self._leases = leases
+            # Of two lives of a process the later one counts.
+            self._births = {lease.birth: lease for _, lease in sorted(leases.items())}
+        return self._births.get(address.birth)
+
+    # --- telling --------------------------------------------------------------------------------------------
+
+    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        return [self._push(app, connection_id, event) for connection_id in connection_ids]
+
+    def _push(self, app: str, connection_id: str, event: Event) -> Outcome:
+        if self.tell(app, connection_id, event):
+            return Outcome.SENT
+        return self._send(connection_id, ToConnection(app, connection_id, event))
+
+    def close(self, app: str, connection_id: str, code: int) -> Outcome:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        if self.close_here(app, connection_id, code):
+            return Outcome.SENT
+        return self._send(connection_id, ToConnection(app, connection_id, None, code))
+
+    def _send(self, connection_id: str, item: ToConnection) -> Outcome:
+        lease = self.node_of(connection_id)
+        if lease is None:
+            return Outcome.NOT_SENT
+        return Outcome.SENT if self._courier.to_life(lease.epoch, item) else Outcome.FAILED
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def join_each(
+        self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
+    ) -> list[Joined]:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        check_name(room)
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.join_here(app, connection_id, room, about),
+            "join",
+            lambda ids: JoinRoom(app, ids, room, about),
+            Joined,
+            Joined.FAILED,
+        )
+
+    def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.leave_here(app, connection_id, room),
+            "leave",
+            lambda ids: LeaveRoom(app, ids, room),
+            Left,
+            Left.FAILED,
+        )
+
+    def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        return self._of_each(
+            connection_ids,
+            lambda connection_id: self.about_here(app, connection_id),
+            "about",
+            lambda ids: About(app, ids),
+            ConnectionInfo | None,
+            None,
+        )
+
+    def _of_each(
+        self,
+        connection_ids: Sequence[str],
+        here: Callable[[str], T],
+        kind: str,
+        question: Callable[[Sequence[str]], Any],
+        answer: Any,
+        silent: T,
+    ) -> list[T]:
+        """What became of each connection, in their order: those of this node by ``here``, those of others by
+        ``question``, :data:`ASKED_TOGETHER` at a time, all nodes at once; ``silent`` where a node is."""
+        found: dict[str, T] = {}
+        elsewhere: dict[int, list[str]] = {}
+        leases: dict[int, Lease] = {}
+        for connection_id in dict.fromkeys(connection_ids):
+            lease = self.node_of(connection_id)
+            if lease is not None:
+                leases[lease.epoch] = lease
+                elsewhere.setdefault(lease.epoch, []).append(connection_id)
+
+        def ask(lease: Lease, ids: list[str]) -> None:
+            for first in range(0, len(ids), ASKED_TOGETHER):
+                part = ids[first : first + ASKED_TOGETHER]
+                answers = self._ask_node(lease, kind, question(part), list[answer], [])
+                found.update(zip(part, answers, strict=False))
+
+        asking = [gevent.spawn(ask, leases[epoch], ids) for epoch, ids in elsewhere.items()]
+        away = {connection_id for ids in elsewhere.values() for connection_id in ids}
+        for connection_id in connection_ids:
+            if connection_id not in away and connection_id not in found:
+                found[connection_id] = here(connection_id)
+        gevent.joinall(asking)
+        return [found.get(connection_id, silent) for connection_id in connection_ids]
+
+    def ask(self, connection_id: str, kind: str, asked: Any, answer: Any) -> Any:
+        """See :class:`imserver.services.rooms.connections.Connections`."""
+        lease = self.node_of(connection_id)
+        if lease is None:
+            return super().ask(connection_id, kind, asked, answer)
+        return self._ask_node(lease, kind, asked, answer, None)
+
+    def _ask_node(self, lease: Lease, kind: str, asked: Any, answer: Any, silent: Any) -> Any:
+        """Ask a node, behind all that it was sent before.
+
+        ``silent`` if it does not answer in time, or not what is expected.
+        """
+        fence = self._courier.fence(lease.epoch)
+        behind = Behind(self._courier.own_epoch, fence, kind, encode(asked))
+        try:
+            body = self._rpc.ask(lease, "behind", encode(behind), self._rpc_seconds)
+            return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
+        except (PeerUnavailable, ValueError):
+            return silent
+
+    def _answer_behind(self, asked: Behind) -> bytes:
+        self._courier.wait_for(asked.origin, asked.fence)
+        return self._questions.answer(asked.kind, asked.body)

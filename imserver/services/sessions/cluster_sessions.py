@@ -1,0 +1,292 @@
+"""Sessions of a node among others: the registry decides which of a user's sessions are addressed."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator
+from time import time
+
+import gevent
+
+from imserver import errors
+from imserver.cluster.contract import Begun, Place, Registry, Session
+from imserver.cluster.rpc import Rpc
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.metrics import Metrics
+from imserver.model import Event, Login
+from imserver.services.logins.verdict import Admits
+from imserver.services.nodes.courier import Courier, Notice, Replaced
+from imserver.services.nodes.questions import Alive, Kick, encode, read
+from imserver.services.sessions.departures import Departures
+from imserver.services.sessions.restoring import Restoring
+from imserver.services.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
+from imserver.transport.connection import OPEN, Connection
+
+log = logging.getLogger(__name__)
+
+
+class ClusterSessions(Sessions):
+    """See :class:`imserver.services.sessions.sessions.Sessions`. Owner of what is known of sessions that are
+    being begun, and of the departures.
+
+    While the registry is away, logins go on under this node's own knowledge (or are refused with 1004 where
+    ``require_registry`` says so) and are registered when it is back.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        metrics: Metrics,
+        logins: Admits,
+        registry: Registry,
+        courier: Courier,
+        rpc: Rpc,
+        require_registry: bool,
+        rpc_seconds: float = 1.0,
+    ) -> None:
+        super().__init__(hub, fanout, metrics, logins)
+        self._registry = registry
+        self._courier = courier
+        self._rpc = rpc
+        self._require_registry = require_registry
+        self._rpc_seconds = rpc_seconds
+        self._beginning: dict[int, bool] = {}
+        """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
+        self._beginners: Counter[tuple[str, str]] = Counter()
+        """Users with a session that is being begun."""
+        self._departures = Departures(registry, self._tell_exit)
+        self._restoring = Restoring(hub, registry, self._departures, self._tell_replaced)
+        self.on_came: Callable[[str, str], None] = lambda app, user: None
+        """Called with (app, user) when a session has begun. Must not switch."""
+
+    # --- logging in -----------------------------------------------------------------------------------------
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        session = Session(login.app, login.user, login.device, app.policy, connection.peer, int(time()))
+        self._beginning[session.id] = False
+        who = login.app, login.user
+        self._beginners[who] += 1
+        try:
+            begun = self._ask_to_begin(session, login)
+        finally:
+            replaced = self._beginning.pop(session.id)
+            self._beginners[who] -= 1
+            if not self._beginners[who]:
+                del self._beginners[who]
+        if begun is None and self._require_registry:
+            # It may have been registered, and the answer lost.
+            self._departures.add(session, False)
+            return errors.REPLY_SYSTEM
+        if begun is not None and begun.refused:
+            return self._refuse_newer(connection)
+        if begun is not None and begun.banned:
+            return self._refuse_banned(connection)
+        if connection.state != OPEN:
+            self._departures.add(session, False)
+            return errors.REPLY_FAILED
+        connection.session = session
+        if begun is not None:
+            self._tell_replaced(login.app, login.user, begun.replaced)
+        if replaced and app.policy != "newest":
+            say(connection, errors.CLOSE_REPLACED)
+            return errors.REPLY_FAILED
+        if not replaced and self._is_newest_here(app, connection, login.user):
+            code = super()._begin(app, connection, login)
+            self.on_came(login.app, login.user)
+            self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
+            return code
+        self._hub.attach(app, connection, login.user, login.device)
+        return errors.REPLY_OK
+
+    def is_beginning(self, app: str, user: str) -> bool:
+        """Whether a login of this user waits for the registry: it may know of the session already."""
+        return (app, user) in self._beginners
+
+    def _ask_to_begin(self, session: Session, login: Login) -> Begun | None:
+        begun = self._registry.begin(session)
+        if begun is not None and begun.refused and not self._is_any_alive(begun.others, login):
+            begun = self._registry.begin(session, begun.others)
+        return begun
+
+    def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
+        """False if a later login of the same user has overtaken this one on its way."""
+        assert connection.session is not None
+        number = connection.session.number
+        return (
+            app.policy != "newest"
+            or not number
+            or all(other.session is None or other.session.number < number for other in app.sessions_of(user))
+        )
+
+    def _refuse_newer(self, connection: Connection) -> int:
+        say(connection, errors.CLOSE_REFUSED)
+        return errors.REPLY_FAILED
+
+    def _refuse_banned(self, connection: Connection) -> int:
+        say(connection, errors.CLOSE_BANNED)
+        return errors.REPLY_UNAUTHORIZED
+
+    def _is_any_alive(self, others: Collection[Place], login: Login) -> bool:
+        """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody.
+
+        Those here have been asked before, but for who has come meanwhile.
+        """
+        if any(p.epoch == self._courier.own_epoch and self._has_just_come(login, p.id) for p in others):
+            return True
+        leases = self._registry.leases()
+        asked = [
+            gevent.spawn(self._ask_alive, leases[place.epoch], Alive(login.app, login.user, place.id))
+            for place in others
+            if place.epoch in leases and place.epoch != self._courier.own_epoch
+        ]
+        gevent.joinall(asked)
+        return any(greenlet.value for greenlet in asked)
+
+    def _has_just_come(self, login: Login, session_id: int) -> bool:
+        connection = self._find(login.app, login.user, session_id)
+        if connection is None:
+            return session_id in self._beginning
+        if connection.state == OPEN and connection.pinged_at:
+            # Another node asks the same at this moment: wait for the answer as it does.
+            return super()._any_alive([connection])
+        return connection.state == OPEN
+
+    def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
+        answers, _ = self._rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
+        return any(read(answers, bool).values())
+
+    def is_alive(self, alive: Alive) -> bool:
+        """Another node asks: whether a session of ours answers a ping. Takes up to :data:`ALIVE_SECONDS`."""
+        if alive.session_id in self._beginning:
+            return True
+        connection = self._find(alive.app, alive.user, alive.session_id)
+        return connection is not None and self._any_alive([connection])
+
+    # --- being replaced -------------------------------------------------------------------------------------
+
+    def _tell_replaced(self, app: str, user: str, replaced: Collection[Place]) -> None:
+        for place in replaced:
+            if place.epoch == self._courier.own_epoch:
+                self.replaced(app, user, place.id)
+            else:
+                self._courier.to_life(place.epoch, Replaced(app, user, place.id))
+
+    def replaced(self, app: str, user: str, session_id: int) -> None:
+        """A session of ours is addressed no longer (told by its follower's node, or by the registry)."""
+        if session_id in self._beginning:
+            self._beginning[session_id] = True
+        connection = self._find(app, user, session_id)
+        if connection is None:
+            return
+        known = self._hub.apps[app]
+        self._hub.forget(connection)
+        if known.policy in ("single", "refuse"):
+            say(connection, errors.CLOSE_REPLACED)
+
+    def _find(self, app: str, user: str, session_id: int) -> Connection | None:
+        known = self._hub.apps.get(app)
+        for connection in known.sessions_of(user) if known is not None else ():
+            if connection.session is not None and connection.session.id == session_id:
+                return connection
+        return None
+
+    # --- leaving --------------------------------------------------------------------------------------------
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over (the carrier's ``ended``). A greenlet tells the registry."""
+        self._metrics.closed(code)
+        last_here = self._hub.leave(connection)
+        session, connection.session = connection.session, None
+        if session is not None:
+            self._departures.add(session, last_here)
+
+    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
+        """See :class:`imserver.services.sessions.sessions.Sessions`."""
+        session, connection.session = connection.session, None
+        last_here = self._hub.detach(connection)
+        if session is None:
+            return
+        stays = follower == (session.app, session.user)
+        if stays and session.policy in ("single", "refuse"):
+            # It must not be a rival of its own follower.
+            self._registry.end(session)
+        else:
+            self._departures.add(session, last_here and not stays)
+
+    def start(self) -> None:
+        """Begin to tell the registry of departures."""
+        self._departures.start()
+
+    def _tell_exit(self, session: Session) -> None:
+        app = self._hub.apps[session.app]
+        event = Event("exit", session.user, EXIT_TEXT)
+        self._fanout.notice(app, event)
+        self._tell_peers_of(app, event)
+
+    def _tell_peers_of(self, app: App, event: Event) -> None:
+        """Enter and exit notices go to the other nodes too, unless the app is too large for them."""
+        if len(app.users) + app.elsewhere <= self._fanout.notice_members:
+            self._courier.to_all(Notice(app.name, event))
+
+    def count_elsewhere(self) -> None:
+        """Learn from the leases how many users the apps have on other nodes. Called once a second."""
+        peers = self._courier.peers()
+        for app in self._hub.apps.values():
+            counted = sum(lease.counts.get(app.name, 0) for lease in peers)
+            # Leases lag by seconds: what notices have told since then counts until they have caught up.
+            app.elsewhere = max(counted, app.elsewhere * 19 // 20)
+
+    def flush(self, seconds: float) -> bool:
+        """Wait until all departures are told, for at most ``seconds``; whether they all are."""
+        return self._departures.flush(seconds)
+
+    def stop(self) -> None:
+        """End the greenlets."""
+        self._departures.stop()
+        self._restoring.stop()
+
+    # --- kicking --------------------------------------------------------------------------------------------
+
+    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+        """See :class:`imserver.services.sessions.sessions.Sessions`; on all nodes."""
+        return self.kick_everywhere(app, user, ban_seconds)[0]
+
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+        """See :class:`imserver.services.sessions.sessions.Sessions`."""
+        if ban_seconds > 0 and app in self._hub.apps:
+            self._registry.ban(app, user, ban_seconds)
+        found = self._registry.find(app, [user])
+        asked = Kick(app, user, ban_seconds, bool(found and found[0]))
+        closed = self.kick_here(asked)
+        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", encode(asked), self._rpc_seconds)
+        if missing:
+            log.warning("a kick did not reach %s", ", ".join(missing))
+        elsewhere: int = sum(read(answers, int).values())
+        return closed + elsewhere, missing
+
+    def kick_here(self, asked: Kick) -> int:
+        """The part of a kick that happens on this node; another one may ask for it."""
+        closed = super().kick(asked.app, asked.user, asked.ban_seconds)
+        known = self._hub.apps.get(asked.app)
+        if asked.online and not closed and known is not None and known.policy == "newest":
+            # The newest connection is elsewhere; older ones that are in service go with it.
+            code = errors.CLOSE_BANNED if asked.ban_seconds > 0 else errors.CLOSE_KICKED
+            for connection in tuple(self._hub.connections()):
+                if connection.user == asked.user and connection.app == asked.app:
+                    say(connection, code)
+        return closed
+
+    # --- registering again ----------------------------------------------------------------------------------
+
+    def restore(self, everything: bool) -> None:
+        """The registry wants sessions again (its ``on_restore``). Returns at once."""
+        self._restoring.wish(everything)
+
+    def registered_sessions(self) -> Iterator[Session]:
+        """All addressed sessions of this node (the registry's ``sessions``)."""
+        for connection in tuple(self._hub.sessions()):
+            if connection.session is not None:
+                yield connection.session

@@ -1,0 +1,203 @@
+"""Sessions: logging in under an app's policy, logging out, kicking and banning."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+import gevent
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import App, Hub
+from imserver.metrics import Metrics
+from imserver.model import Event, Login
+from imserver.services.logins.verdict import Admits, Verdict
+from imserver.services.sessions.connection_ids import NAMED_BY_ID
+from imserver.transport.connection import OPEN, Connection
+
+ENTER_TEXT = "哈喽~"
+EXIT_TEXT = "用户已经离开~"
+ALIVE_SECONDS = 3
+"""Time for an old connection to answer a ping before a login under ``refuse`` takes its place."""
+_LOOKS = 30
+MAX_BANS = 100_000
+"""Bans kept at once; beyond it the oldest leaves first."""
+
+
+def say(connection: Connection, code: int) -> None:
+    """Close a connection with one of our own codes and its name."""
+    connection.close(code, errors.CLOSE[code].name)
+
+
+def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
+    """The other sessions of the same user on a device of the same name."""
+    return [c for c in app.sessions_of(login.user) if c.device == login.device and c is not connection]
+
+
+class Sessions:
+    """Owner of the bans. Everything else it changes through the hub."""
+
+    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Admits) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._metrics = metrics
+        self._logins = logins
+        self._bans: dict[tuple[str, str], float] = {}
+
+    def login(
+        self, connection: Connection, login: Login, again: bool = False, verdict: Verdict | None = None
+    ) -> int:
+        """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
+
+        ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
+        ``verdict``: what :class:`Logins` has said already. When it returns ``REPLY_OK`` the user is reachable
+        on this connection.
+        """
+        app = self._hub.apps.get(login.app)
+        if app is None:
+            login = replace(login, app=self._logins.resolve(login.app))
+            app = self._hub.apps.get(login.app)
+            if app is None:
+                return self._refused(errors.REPLY_UNAUTHORIZED)
+        if connection.user is not None and not again:
+            return self._renew(connection, login)
+        if verdict is None:
+            verdict = self._check(connection, login)
+        if not verdict.ok:
+            if verdict.final:
+                say(connection, verdict.close)
+            return self._refused(verdict.code)
+        if verdict.device:
+            login = replace(login, device=verdict.device)
+        if self._is_banned(login.app, login.user):
+            say(connection, errors.CLOSE_BANNED)
+            return self._refused(errors.REPLY_UNAUTHORIZED)
+        rivals = _rivals(app, login, connection)
+        if app.policy == "refuse" and rivals:
+            alive = self._any_alive(rivals)
+            # Others may have logged in during the wait, and they are alive for sure.
+            rivals, old = _rivals(app, login, connection), rivals
+            if alive or any(rival not in old for rival in rivals):
+                say(connection, errors.CLOSE_REFUSED)
+                return self._refused(errors.REPLY_FAILED)
+            if self._is_banned(login.app, login.user):
+                say(connection, errors.CLOSE_BANNED)
+        if connection.state != OPEN:
+            return self._refused(errors.REPLY_FAILED)
+        if connection.user is not None:
+            self.leave(connection, (app.name, login.user))
+        code = self._begin(app, connection, login)
+        if code != errors.REPLY_OK:
+            return self._refused(code)
+        self._logins.began(connection, verdict)
+        if app.policy in ("single", "refuse"):
+            for rival in rivals:
+                say(rival, errors.CLOSE_REPLACED)
+        return code
+
+    def _check(self, connection: Connection, login: Login) -> Verdict:
+        dialect = connection.encoding.dialect.name
+        return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
+
+    def _renew(self, connection: Connection, login: Login) -> int:
+        """Another login on a connection that has logged in: it may only bring its session a new token."""
+        same = (connection.app, connection.user) == (login.app, login.user)
+        if not (same and self._logins.holds_token(connection)):
+            return self._refused(errors.REPLY_FAILED)
+        verdict = self._check(connection, login)
+        if not verdict.ok:
+            return self._refused(verdict.code)
+        if connection.state != OPEN:
+            return self._refused(errors.REPLY_FAILED)
+        self._logins.began(connection, verdict)
+        self.heartbeat(connection)
+        return errors.REPLY_OK
+
+    def leave(self, connection: Connection, follower: tuple[str, str] | None = None) -> None:
+        """End the session of a connection that lives on. It may switch.
+
+        ``follower``: the app and user as whom it logs in anew at once; who stays is not said to have left.
+        """
+        app, user = connection.app, connection.user
+        if self._hub.detach(connection) and app is not None and user is not None and (app, user) != follower:
+            self._fanout.notice(self._hub.apps[app], Event("exit", user, EXIT_TEXT))
+
+    def heartbeat(self, connection: Connection) -> None:
+        """Renew a session. Under ``newest`` an older connection lives on, but keeps nobody online."""
+        connection.last_seen = monotonic()
+
+    def ended(self, connection: Connection, code: int) -> None:
+        """A connection is over (the carrier's ``ended``)."""
+        self._metrics.closed(code)
+        user = connection.user
+        gone = self._hub.leave(connection)
+        if connection.encoding.dialect.name == NAMED_BY_ID:
+            return  # nobody was told of its coming
+        if gone and user is not None and connection.app is not None:
+            self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
+
+    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
+        """Close all connections of a user with a terminal code; refuse logins for ``ban_seconds``.
+
+        Returns the number of addressed sessions that were closed.
+        """
+        if ban_seconds > 0:
+            self.ban(app, user, ban_seconds)
+        known = self._hub.apps.get(app)
+        if known is None:
+            return 0
+        addressed = known.sessions_of(user)
+        code = errors.CLOSE_BANNED if ban_seconds > 0 else errors.CLOSE_KICKED
+        victims = addressed
+        if known.policy == "newest" and (addressed or ban_seconds > 0):
+            # Older connections of the user are in service, but the hub addresses the newest alone.
+            victims = tuple(c for c in self._hub.connections() if c.user == user and c.app == app)
+        for connection in victims:
+            say(connection, code)
+        return len(addressed)
+
+    def ban(self, app: str, user: str, seconds: float) -> None:
+        """Refuse logins of a user on this node for ``seconds`` (0: no longer). Closes nothing."""
+        self._bans.pop((app, user), None)
+        if seconds > 0 and app in self._hub.apps:
+            self._bans[app, user] = monotonic() + seconds
+            while len(self._bans) > MAX_BANS:
+                del self._bans[next(iter(self._bans))]
+
+    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+        """Kick on all nodes: the number of sessions closed, and the nodes that did not answer in time."""
+        return self.kick(app, user, ban_seconds), []
+
+    def _begin(self, app: App, connection: Connection, login: Login) -> int:
+        """Make the connection a session; a reply code."""
+        connection.last_seen = monotonic()
+        self._hub.join(app, connection, login.user, login.device)
+        self._metrics.logins += 1
+        self._fanout.notice(app, Event("enter", login.user, ENTER_TEXT), connection)
+        return errors.REPLY_OK
+
+    def _refused(self, code: int) -> int:
+        self._metrics.logins_refused += 1
+        return code
+
+    def _is_banned(self, app: str, user: str) -> bool:
+        until = self._bans.get((app, user))
+        if until is None:
+            return False
+        if until < monotonic():
+            del self._bans[app, user]
+            return False
+        return True
+
+    def _any_alive(self, rivals: list[Connection]) -> bool:
+        """Ping ``rivals`` and wait until one shows life or all have had their time."""
+        for rival in rivals:
+            rival.ping()
+        for _ in range(_LOOKS):
+            gevent.sleep(ALIVE_SECONDS / _LOOKS)
+            if any(rival.state == OPEN and not rival.pinged_at for rival in rivals):
+                return True
+            if all(rival.state != OPEN for rival in rivals):
+                break
+        return False

@@ -1,0 +1,1 @@
+"""Back ends: told what happens, and asked who may log in."""
