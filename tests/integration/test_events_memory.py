@@ -1,56 +1,48 @@
 """What an idle event stream costs, beside a WebSocket."""
 
 import sys
-from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from tests.support import Server, eventually
+from tests.support import Server
 
 from .raw import Raw, request
 from .setting import Launch, open_files, rss_bytes
 from .sse import PATH
-from .test_memory import BAR_BYTES, connect, counted
+from .test_memory import BAR_BYTES, cost, counted, log_in
 
-CONNECTIONS = 4000
-WARM_UP = 500
-MORE_BYTES = 150
-"""How much more a stream may seem to cost: memory is given out in pages, and what was freed is used again."""
+COUNT = 1_000
+MORE_BYTES = 100
+"""What a stream may cost above a session of the cmd dialect: it keeps its place in what is stored."""
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
-def listen(server: Server, count: int) -> list[Raw]:
-    """So many streams, of users of their own, over the four apps."""
-    raws = []
-    for number in range(count):
-        raw = Raw(server.http)
-        raw.send(request(f"{PATH}?app={101 + number % 4}&user=user{number}"))
-        raws.append(raw)
-    eventually(lambda: counted(server) == (count, count), 60, "all are logged in")
-    for raw in raws:
-        assert raw.response(to_head=True).status == 200
-    return raws
+def listen(server: Server, number: int) -> Raw:
+    """A stream of a user of their own."""
+    raw = Raw(server.http)
+    raw.send(request(f"{PATH}?app=101&user=user{number}"))
+    assert raw.response(to_head=True).status == 200
+    return raw
 
 
-def cost(server: Server, make: Callable[[Server, int], list[Raw]]) -> float:
-    """Bytes of memory each of many connections takes, after others have come and gone."""
-    count = open_files(CONNECTIONS)
-    for raw in make(server, min(WARM_UP, count)):
-        raw.leave()
-    eventually(lambda: counted(server) == (0, 0), 30, "the warm-up is over")
+def test_an_idle_stream_costs_little_more_than_an_idle_session(tmp_path: Path) -> None:
+    (tmp_path / "session").mkdir()
+    (tmp_path / "stream").mkdir()
+    session, stream = cost(tmp_path / "session", log_in), cost(tmp_path / "stream", listen)
+    print(f"{session:.0f} bytes a session, {stream:.0f} bytes a stream")
+    assert stream <= session + MORE_BYTES
+
+
+def test_idle_streams_stay_within_the_bar_on_both_doors(launch: Launch, door: str) -> None:
+    server = launch(door, hub={"notice_members": 0})
+    count = open_files(COUNT)
+    warm = [listen(server, number) for number in range(100)]
     before = rss_bytes(server.pid)
-    raws = make(server, count)
-    bytes_each = (rss_bytes(server.pid) - before) / count
-    for raw in raws:
+    raws = [listen(server, number) for number in range(100, 100 + count)]
+    taken = (rss_bytes(server.pid) - before) / count
+    assert counted(server) == (100 + count, 100 + count)
+    for raw in warm + raws:
         raw.leave()
-    return bytes_each
-
-
-def test_an_idle_stream_costs_what_an_idle_websocket_does(launch: Launch, door: str) -> None:
-    quiet = {"notice_members": 0}
-    websocket = cost(launch(door, hub=quiet), connect)
-    stream = cost(launch(door, hub=quiet), listen)
-    print(f"{door}: a WebSocket {websocket:.0f} bytes, a stream {stream:.0f}")
-    assert stream <= websocket + MORE_BYTES
-    assert stream <= BAR_BYTES
+    assert taken <= BAR_BYTES

@@ -17,7 +17,7 @@ from .raw import Raw, handshake
 from .setting import Launch, open_files, rss_bytes, stop
 
 CONNECTIONS = 5_000
-FEW, MORE = 50, 1_000
+FEW, MORE = 50, 2_000
 WARM_UP = 500
 BAR_BYTES = 2.0 * 1024
 EMPTY_NODE_BYTES = 45_000_000
