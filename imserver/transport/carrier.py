@@ -57,7 +57,7 @@ class Carrier:
     ``ended(connection, close_code)`` is told once when a connection takes no more part; it must not block.
     """
 
-    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller")
+    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
 
     def __init__(
         self,
@@ -70,6 +70,8 @@ class Carrier:
         self.flusher = flusher
         self.ended = ended
         self.close_seconds = close_seconds
+        self.ponged: Callable[[Connection, bytes], None] = lambda connection, data: None
+        """Told what came with a pong that is not empty. Must not block."""
         self.connections: set[Connection] = set()
         """Every connection whose TCP has not ended."""
         self.pinged = 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import _socket
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from websockets.frames import Opcode
 from websockets.speedups import apply_mask
@@ -17,9 +17,6 @@ from imserver import errors
 from imserver.transport import frames
 from imserver.transport.backlog import Backlog
 from imserver.transport.carrier import Carrier, Encoding
-
-if TYPE_CHECKING:
-    pass
 
 OPEN, CLOSING, DRAINING, CLOSED = range(4)
 """States: in service; our close frame waits to be written; it is written and our half of TCP ended, the peer
@@ -31,6 +28,7 @@ SMALL_RECEIVE_BYTES = 4096
 """Read at once otherwise: a flood of tiny frames must not keep the loop from the others."""
 _TEXT = int(Opcode.TEXT)
 _PING = int(Opcode.PING)
+_PONG = int(Opcode.PONG)
 _CLOSE = int(Opcode.CLOSE)
 
 
@@ -163,6 +161,8 @@ class Connection:
     def _keep(self, data: bytes) -> None:
         """What is left is no whole small frame."""
         if frames.is_pong(data):
+            if len(data) > frames.EMPTY_BYTES:
+                self.carrier.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
             return
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
@@ -203,6 +203,8 @@ class Connection:
             self._closed_by_peer(frames.read_close(message.data))
         elif opcode == _PING:
             self.send_frame(frames.encode(message.data, Opcode.PONG))
+        elif opcode == _PONG and message.data:
+            self.carrier.ponged(self, message.data)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -219,6 +221,11 @@ class Connection:
         """Ask for a sign of life; ``pinged_at`` is 0 again as soon as something is read."""
         self.pinged_at = monotonic()
         self.send_frame(b"\x89\x00")
+
+    def probe(self, data: bytes) -> None:
+        """Ask for a pong with at most 125 bytes (the carrier's ``ponged``). Nobody is closed for its want."""
+        if self.state == OPEN:
+            self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
         """The kernel takes bytes again."""

@@ -20,6 +20,8 @@ from websockets.streams import StreamReader
 from imserver import errors
 
 SMALL_BYTES = 125
+EMPTY_BYTES = 6
+"""Size of a client's frame without a payload."""
 REST_BYTES = 4096
 """Longest frame whose beginning is kept unread: it is read anew with each piece of it that comes."""
 _MEMORY_LEVEL = 5
@@ -106,12 +108,13 @@ class Rest:
 
 
 def is_pong(data: bytes) -> bool:
-    """Whether this is one whole pong of a client and nothing else, which says that it lives and no more.
+    """Whether this is one whole pong of a client and nothing else; mostly it says that it lives and no more.
 
     Nearly all frames of clients that only listen are pongs; a parser for each would cost forty times this.
     """
     # Final, no reserved bits; then masked, at most 125 bytes, all there (RFC 6455 sections 5.2 and 5.5).
-    return data[0] == 0x8A and 6 <= len(data) <= 6 + SMALL_BYTES and data[1] == 0x80 + len(data) - 6
+    size = len(data) - EMPTY_BYTES
+    return data[0] == 0x8A and 0 <= size <= SMALL_BYTES and data[1] == 0x80 + size
 
 
 def begins_small(data: bytes, limit: int) -> bool:
