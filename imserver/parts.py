@@ -20,6 +20,7 @@ from imserver.logs import RequestLog
 from imserver.report import Report
 from imserver.services.dialects.chats import Chats
 from imserver.services.dialects.clients import Clients
+from imserver.services.dialects.kept_talks import KeptTalks
 from imserver.services.dialects.streams import EventStreams
 from imserver.services.dialects.talks import Talks
 from imserver.services.dialects.uplink import Uplink
@@ -43,6 +44,7 @@ from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
 from imserver.storage.accounts import KeptAccounts
+from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, Opened, host_of
 from imserver.transport.proxies import TrustedProxies
@@ -131,9 +133,15 @@ class Parts(Core):
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
         talks.on_said = self.webhooks.message
+        talks.kept = kept = KeptTalks(self.messaging, TalkPositions(self.store), self._keeps_talks)
+        self.carrier.ponged = kept.ponged
         talks.add_to(self.dispatcher)
         self.opened["action"] = talks.opened
         return talks
+
+    def _keeps_talks(self, app: str) -> bool:
+        tenant = self.tenants.get(app)
+        return tenant is not None and tenant.keep_talks
 
     def _make_chats(self) -> Chats:
         def holder(token: str) -> Claims:

@@ -161,6 +161,7 @@ class TenantSettings(Struct, frozen=True):
     keep_seconds: Seconds = 0.0
     keep_messages: Count = 0
     room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
+    keep_talks: bool = False
 
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""

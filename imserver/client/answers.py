@@ -138,6 +138,7 @@ class App(Struct, frozen=True):
     max_rooms: int = 0
     keep_seconds: float = 0.0
     keep_messages: int = 0
+    keep_talks: bool = False
 
 
 class _Presences(Struct):

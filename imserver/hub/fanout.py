@@ -30,7 +30,9 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
     if isinstance(event, Part):
         return event.run.pick(encoding, event.places)
     if isinstance(event, Message):
-        # The protocol TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
+        # TellsEach or TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
+        if dialect.personal:
+            return _for_each(encoding, event)
         encode_message = getattr(dialect, "encode_message", None)
         payload = None if encode_message is None else encode_message(event)
         return b"" if payload is None else encoding.frame(payload)
@@ -38,10 +40,22 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
         payload = dialect.encode_event(event)
         return b"" if payload is None else encoding.frame(payload)
     halves = dialect.encode_for(event)
+    return b"" if halves is None else _named(encoding, *halves)
+
+
+def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], bytes]:
+    return lambda user: encoding.frame(b"%b%b%b" % (before, _encode(user), behind))
+
+
+def _for_each(encoding: Encoding, message: Message) -> Made:
+    """A message where frames name their receiver; who has sent it hears it on no other connection."""
+    encode: Callable[[Message], tuple[bytes, bytes] | None] | None
+    encode = getattr(encoding.dialect, "encode_message_for", None)
+    halves = None if encode is None else encode(message)
     if halves is None:
         return b""
-    before, behind = halves
-    return lambda user: encoding.frame(b"%b%b%b" % (before, _encode(user), behind))
+    named, sender = _named(encoding, *halves), message.sender
+    return lambda user: b"" if user == sender else named(user)
 
 
 def frame_for(made: Made, connection: Connection) -> bytes:

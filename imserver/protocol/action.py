@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Raw, Struct, field
 
 from imserver import errors
-from imserver.model import BadFrame, Command, Event, Heartbeat, Reply, Request, Say, TalkLogin
+from imserver.model import BadFrame, Command, Event, Heartbeat, Message, Reply, Request, Say, TalkLogin
 from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
 from imserver.protocol.forgiving import MAX_NUMBER, Refused, fields_of, number_in, parse_frame, text_in
 
@@ -157,6 +157,16 @@ class ActionDialect:
         """A pushed frame but for its receiver; None for who enters or leaves an app."""
         name = PUSHED.get(event.kind)
         return None if name is None else self._halves(name, event)
+
+    def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
+        """What is stored, as if it were said, but for its receiver; None for what there is no word for."""
+        if message.kind != "message":
+            return None
+        text = message.body.decode("utf-8", "replace")
+        seconds = message.time_ms // 1000
+        return self._halves(
+            "sendmsg", Event("msg", message.sender, text, str(message.id), message.type, time=seconds)
+        )
 
     def greet(self) -> bytes:
         """The payload that a new connection is told first."""

@@ -60,6 +60,15 @@ class TellsMessages(Protocol):
         """The payload that tells a client of ``message``; None where the dialect has no word for it."""
 
 
+class TellsEach(Protocol):
+    """A :attr:`~Dialect.personal` dialect with words for what is stored, too. The sender's other connections
+    are not told."""
+
+    def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
+        """What stands before and behind the receiver's id in the payload that tells of ``message``; None: no
+        word for it."""
+
+
 class TellsBatches(TellsMessages, Protocol):
     """A dialect whose frames hold several messages: what follows each other for somebody is one frame."""
 

@@ -40,6 +40,7 @@ DEFAULTS = {
     "max_rooms": 0,
     "keep_seconds": 0.0,
     "keep_messages": 0,
+    "keep_talks": False,
     "room_members": {},
 }
 

@@ -37,6 +37,7 @@ Setting = Literal[
     "keep_seconds",
     "keep_messages",
     "room_members",
+    "keep_talks",
 ]
 
 
@@ -112,6 +113,10 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
         dict[field.RoomName, list[field.User]] | UnsetType,
         Meta(description="Users who are put into a room when they log in, by room."),
     ] = UNSET
+    keep_talks: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether what users of the `action` dialect say to each other is stored."),
+    ] = UNSET
 
 
 class AppCreate(Struct, forbid_unknown_fields=True):
@@ -180,6 +185,9 @@ class AppShown(Struct):
     max_rooms: int
     keep_seconds: float
     keep_messages: int
+    keep_talks: Annotated[
+        bool, Meta(description="Whether what users of the `action` dialect say to each other is stored.")
+    ]
     room_members: dict[str, list[str]]
 
 

@@ -121,6 +121,7 @@ def _shown(tenant: Tenant) -> AppShown:
         tenant.max_rooms,
         tenant.keep_seconds,
         tenant.keep_messages,
+        tenant.keep_talks,
         {room: list(users) for room, users in tenant.room_members.items()},
     )
 
@@ -142,6 +143,7 @@ _SHOWN: Final = {
     "max_rooms": 0,
     "keep_seconds": 0.0,
     "keep_messages": 0,
+    "keep_talks": False,
     "room_members": {},
 }
 

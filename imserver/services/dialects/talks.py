@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
+from typing import Any
 
 from msgspec import Struct
 
@@ -13,6 +14,7 @@ from imserver.hub.hub import Hub
 from imserver.hub.rooms import Room
 from imserver.model import Command, Event, Reply, Say, TalkLogin
 from imserver.protocol.action import ActionDialect
+from imserver.services.dialects.kept_talks import Answers, KeptTalks, TalkReader
 from imserver.services.pushes.pushing import Pushes
 from imserver.services.rooms.rooms import RoomRefused, Rooms
 from imserver.services.sessions.dispatch import Dispatcher, Rule
@@ -53,7 +55,7 @@ class Talks:
     There stands whom a connection talks to, as its latest login says: the :class:`Room` it is in, or a
     :class:`Place`; the peer; or None for nobody. The peer is the very text by which the peer is known here,
     so that two who talk to each other keep nothing for it; one who is not here is kept as UTF-8 (16 bytes
-    smaller).
+    smaller). Where talks are kept it stands in a :class:`TalkReader`.
 
     A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
     members a room is not told who leaves it.
@@ -75,13 +77,15 @@ class Talks:
         self._stored = stored
         self._notice_members = notice_members
         self.on_said: Said = lambda app, sender, said: None
-        """Told of every message."""
+        """Told of every message that is not stored."""
+        self.kept: KeptTalks | None = None
+        """What stores talks in apps that want it."""
         rooms.on_left.append(self.left)
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
         dispatcher.rules[TalkLogin] = Rule(self.login, needs_session=False)
-        dispatcher.rules[Say] = Rule(self.say, needs_session=True)
+        dispatcher.rules[Say] = Rule(self.say, needs_session=True, answers=True)
 
     def opened(self, connection: Connection, _head: Head) -> None:
         """A connection begins: the server speaks first."""
@@ -98,13 +102,15 @@ class Talks:
         code = self._sessions.login(connection, command, again=True)
         if code != errors.REPLY_OK:
             return Reply(code)
-        connection.about = Place(command.room) if command.room else self._peer(connection, command.peer)
+        _talk_to(connection, Place(command.room) if command.room else self._peer(connection, command.peer))
         try:
             self._enter(connection, command.room)
         except RoomRefused as refused:
             log.info("no room for %s: %s", command.user, refused, extra={"connection": connection.peer})
             self._sessions.leave(connection)
             return _FAILED
+        if self.kept is not None and self.kept.keeps(connection.app or ""):
+            self.kept.begin(connection)
         return _OK
 
     def _peer(self, connection: Connection, name: str) -> str | bytes | None:
@@ -128,7 +134,7 @@ class Talks:
             self._rooms.join(app, name, connection)
         shared = self._hub.apps[app].rooms.get(room)
         if shared is not None:
-            connection.about = shared
+            _talk_to(connection, shared)
         if not self._is_addressed(connection):
             # A later login has come while the registry was asked.
             self._rooms.leave_all(connection)
@@ -142,12 +148,21 @@ class Talks:
         known = self._hub.apps.get(connection.app or "")
         return known is not None and connection in known.sessions_of(connection.user or "")
 
-    def say(self, connection: Connection, command: Command) -> Reply:
-        """Pass on what is said; whether anybody hears it is not told. It may switch."""
+    def say(self, connection: Connection, command: Command, answer: Answers) -> Reply | None:
+        """Pass on what is said; whether anybody hears it is not told. It may switch.
+
+        What is said to another user where talks are kept is answered when it is stored.
+        """
         assert isinstance(command, Say)
-        app, user, about = connection.app, connection.user, connection.about
+        app, user, about = connection.app, connection.user, _talk_of(connection)
         assert app is not None
         assert user is not None
+        kept = self.kept
+        if kept is not None and isinstance(about, str | bytes) and kept.keeps(app):
+            other = about.decode() if isinstance(about, bytes) else about
+            if other != user:
+                kept.say(connection, other, command, answer)
+                return None
         event = Event("msg", user, command.text, command.id, command.type, time=int(time()))
         if isinstance(about, Room | Place):
             self._rooms.publish(app, about.name, event)
@@ -163,7 +178,7 @@ class Talks:
 
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """A connection has ended that was in these rooms (the rooms' ``on_left``). It may switch."""
-        app, user, about = connection.app, connection.user, connection.about
+        app, user, about = connection.app, connection.user, _talk_of(connection)
         if not isinstance(connection.encoding.dialect, ActionDialect) or not isinstance(about, Room | Place):
             return
         if about.name not in rooms:
@@ -188,3 +203,16 @@ class Talks:
         page = self._rooms.members(app, room, after, limit)
         users = dict.fromkeys(member.user for member in page.members if member.user not in stored)
         return Audience([*(() if after else stored), *users], page.next)
+
+
+def _talk_to(connection: Connection, about: Room | Place | str | bytes | None) -> None:
+    if isinstance(connection.about, TalkReader):
+        connection.about.to = about
+    else:
+        connection.about = about
+
+
+def _talk_of(connection: Connection) -> Any:
+    """Whom a connection talks to."""
+    about = connection.about
+    return about.to if isinstance(about, TalkReader) else about

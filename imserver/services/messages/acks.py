@@ -7,7 +7,8 @@ in one slot of a wheel that turns each second; so those that owe none cost nothi
 from __future__ import annotations
 
 import logging
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import ClassVar, Final, Protocol
 
 import gevent
 
@@ -35,7 +36,9 @@ class Acknowledger(Reader, gc=False):
     told: int = 0
     tries: int = 0
     turning: bool = False
-    """It stands in the wheel."""
+    """It stands in the wheel; or, :attr:`by_pong`, with whoever pings it."""
+    by_pong: ClassVar[bool] = False
+    """Whether its client acknowledges by a pong, for which it has to be asked, and not by itself."""
 
 
 class Resyncs(Protocol):
@@ -52,11 +55,18 @@ class AckWheel:
         self._messaging = messaging
         self._slots: list[list[tuple[Connection, int]]] = [[] for _ in range(_SLOTS)]
         self._now = 0
+        self.on_owing: Callable[[Connection], None] = lambda connection: None
+        """Told of a connection that is to be pinged. Must not switch."""
 
     def told(self, connection: Connection, reader: Acknowledger, id: int) -> None:
         """An acknowledging connection was told an entry."""
         reader.told = id
-        if not reader.turning:
+        if reader.turning:
+            return
+        if reader.by_pong:
+            reader.turning = True
+            self.on_owing(connection)
+        else:
             self._put(connection, reader)
 
     def acked(self, connection: Connection, id: int) -> None:

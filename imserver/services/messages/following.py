@@ -76,6 +76,7 @@ class Following:
         if connection.state != OPEN or not addressed or isinstance(connection.about, Reader):
             self._uncount(app)
             return position
+        reader.take_over(connection.about)
         connection.about = reader
         telling.acknowledging += isinstance(reader, Acknowledger)
         if live:
@@ -89,7 +90,7 @@ class Following:
         reader, app = connection.about, connection.app
         if isinstance(reader, Reader) and app is not None:
             self._telling.rooms.leave_all(app, connection)
-            connection.about = None
+            connection.about = reader.rest
             self._telling.acknowledging -= isinstance(reader, Acknowledger)
             self._uncount(app)
 

@@ -44,6 +44,14 @@ class Reader(Struct, gc=False):
     groups: tuple[int, ...] = ()
     """Conversations in whose local rooms it is."""
 
+    def take_over(self, about: object) -> None:
+        """It becomes ``Connection.about`` in place of ``about``."""
+
+    @property
+    def rest(self) -> object:
+        """What ``Connection.about`` is when it follows no longer."""
+        return None
+
     @property
     def live(self) -> bool:
         """Whether it is told what is new."""

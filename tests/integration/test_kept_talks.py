@@ -1,0 +1,170 @@
+"""What users of the action dialect say to each other, in an app that keeps it: on both doors."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .action import Talker, talking
+from .cmd import speaker
+from .setting import Launch
+from .v1 import good
+
+MISSED = 450
+"""More than two pages of what was missed."""
+KEPT = {"keep_talks": True}
+
+
+@pytest.fixture(scope="module")
+def keeping(launch: Launch, door: str) -> Server:
+    """A server whose apps keep talks; of the last, all connections of a user are addressed."""
+    apps = {**{f"action:{number}": KEPT for number in range(1, 8)}, "105": {"same_as": "action:4"}}
+    apps["action:8"] = {**KEPT, "login_policy": "multi"}
+    return launch(door, apps=apps)
+
+
+def said(one: Talker, count: int) -> list[str]:
+    """What the next messages say."""
+    return [one.told()["content"] for _ in range(count)]
+
+
+def test_who_was_away_is_told_at_the_next_login_and_not_again(keeping: Server) -> None:
+    with talking(keeping.ws, "ann", 1, "bob") as ann:
+        ann.say("one")
+        ann.say("https://im.example.com/a.png", "image")
+        with talking(keeping.ws, "bob", 1, "cid") as bob:
+            first, second = bob.hears("ann", "one", "bob"), bob.told()
+            assert (second["msgType"], second["content"]) == ("image", "https://im.example.com/a.png")
+            assert int(second["msgId"]) == int(first["msgId"]) + 1
+            ann.say("three")
+            bob.hears("ann", "three", "bob")
+            bob.until_pinged()
+        ann.say("four")
+        ann.nothing()
+        with talking(keeping.ws, "bob", 1, "ann") as again:
+            again.hears("ann", "four", "bob")
+            ann.say("five")
+            again.hears("ann", "five", "bob")
+
+
+def test_what_was_told_but_answered_no_ping_is_told_again(keeping: Server) -> None:
+    with talking(keeping.ws, "ann", 2, "bob") as ann, talking(keeping.ws, "bob", 2) as bob:
+        bob.deaf = True
+        ann.say("one")
+        bob.until_pinged()
+        assert said(bob, 1) == ["one"]
+        for text in ("two", "three"):
+            ann.say(text)
+        assert said(bob, 2) == ["two", "three"]
+        bob.reset()
+        with talking(keeping.ws, "bob", 2) as again:
+            assert said(again, 3) == ["one", "two", "three"]
+
+
+def test_much_that_was_missed_comes_in_order_before_what_is_new(keeping: Server) -> None:
+    with talking(keeping.ws, "ann", 3, "bob") as ann:
+        for number in range(MISSED):
+            ann.say(str(number))
+        with talking(keeping.ws, "bob", 3, "ann") as bob:
+            ann.say("new")
+            bob.say("hi")
+            assert said(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
+            ann.hears("bob", "hi", "ann")
+
+
+def test_clients_of_other_dialects_take_part(keeping: Server) -> None:
+    with talking(keeping.ws, "ann", 4, "bob") as ann, speaker(keeping.ws) as bob:
+        ann.say("hi", "voice")
+        code, _, data = bob.ask_cmd("login", {"userID": "bob", "appID": 105, "cursor": 0})
+        assert (code, data) == (200, {"recovered": True})
+        told = bob.push("message").json["response"]["data"]
+        assert (told["from"], told["type"], told["text"]) == ("ann", "voice", "hi")
+        code, _, back = bob.ask_cmd("send", {"to": "ann", "text": "back"})
+        assert code == 200
+        assert ann.hears("bob", "back", "ann")["msgId"] == str(back["id"])
+        bob.ask_cmd("recall", {"id": back["id"]})
+        push = {"app": "105", "user": "ann", "sender": "shop", "text": "kept", "store": True}
+        assert good(keeping.http, "push", push)["sent"] == 1
+        ann.hears("shop", "kept", "ann")
+
+
+def test_rooms_and_oneself_are_told_live_and_not_kept(keeping: Server) -> None:
+    with (
+        talking(keeping.ws, "1", 5, room="r") as one,
+        talking(keeping.ws, "2", 5, room="r") as two,
+        talking(keeping.ws, "3", 5, "3") as alone,
+    ):
+        one.say("all")
+        assert (said(one, 1), said(two, 1)) == (["all"], ["all"])
+        alone.say("me")
+        alone.hears("3", "me", "3")
+        two.leave()
+        assert one.told()["action"] == "exit"
+    with talking(keeping.ws, "2", 5, "1") as two, talking(keeping.ws, "3", 5, "3") as alone:
+        two.nothing()
+        alone.nothing()
+
+
+def test_a_later_login_of_the_connection_changes_the_peer_and_the_user(keeping: Server) -> None:
+    with (
+        talking(keeping.ws, "ann", 6, "bob") as ann,
+        talking(keeping.ws, "bob", 6, "ann") as bob,
+        talking(keeping.ws, "cid", 6, "ann") as cid,
+    ):
+        ann.login("ann", 6, "cid")
+        ann.say("one")
+        cid.hears("ann", "one", "cid")
+        bob.say("two")
+        ann.hears("bob", "two", "ann")
+        ann.login("dan", 6, "bob")
+        ann.say("three")
+        bob.hears("dan", "three", "bob")
+        bob.say("four")
+        ann.login("eve", 6, room="r")
+        ann.say("five")
+        ann.hears("eve", "five", "eve")
+        ann.login("ann", 6, "0")
+        assert said(ann, 2) == ["two", "four"]
+
+
+def test_what_cannot_be_kept_is_refused(keeping: Server) -> None:
+    with talking(keeping.ws, "ann", 7, "bob") as ann, talking(keeping.ws, "bob", 7) as bob:
+        assert ann.ask_action("sendmsg", {"msgType": "x" * 33, "message": "-"})[0] == 1001
+        ann.say("next")
+        bob.hears("ann", "next", "bob")
+
+
+def test_no_other_connection_of_the_sender_hears_it(keeping: Server) -> None:
+    with (
+        talking(keeping.ws, "ann", 8, "bob") as ann,
+        talking(keeping.ws, "ann", 8, "bob") as other,
+        talking(keeping.ws, "bob", 8) as phone,
+        talking(keeping.ws, "bob", 8) as desk,
+    ):
+        ann.say("one")
+        for one in (phone, desk):
+            one.hears("ann", "one", "bob")
+        other.nothing()
+    with talking(keeping.ws, "ann", 8) as again:
+        again.nothing()
+
+
+def test_while_storage_is_away_senders_are_told_so(launch: Launch, door: str) -> None:
+    server = launch(door, apps={"action:1": KEPT})
+    file = Path(server.folder) / "data" / "imserver.db"
+    file.mkdir()
+    with talking(server.ws, "ann", 1, "bob") as ann, talking(server.ws, "bob", 1) as bob:
+        assert ann.ask_action("sendmsg", {"msgType": "text", "message": "lost"}) == (1008, "存储错误")
+        file.rmdir()
+        eventually(lambda: ann.ask_action("sendmsg", {"msgType": "text", "message": "kept"})[0] == 200)
+        bob.hears("ann", "kept", "bob")
+
+
+def test_an_app_may_be_told_to_keep_its_talks(keeping: Server) -> None:
+    created = good(keeping.http, "apps/create", {"app": "action:77", "settings": {"keep_talks": True}})
+    assert created["keep_talks"] is True
+    with talking(keeping.ws, "ann", 77, "bob") as ann:
+        ann.say("one")
+    with talking(keeping.ws, "bob", 77) as bob:
+        bob.hears("ann", "one", "bob")
