@@ -188,6 +188,15 @@ def test_a_range_that_there_is_not_is_refused(house: Server, thousand: Any, want
     assert answer.header("Content-Range") == "bytes */1000"
 
 
+def test_the_document_tells_of_parts_and_of_nothing_new(house: Server) -> None:
+    paths = ask(house.http, request("/api/v1/openapi.json")).json["paths"]
+    for path in ("/api/v1/uploads/{id}", "/api/v1/uploads/{id}/thumbnail"):
+        responses = paths[path]["get"]["responses"]
+        assert next(iter(responses)) == "200"
+        assert responses["206"]["content"] == responses["200"]["content"]
+        assert "content" not in responses["304"]
+
+
 def test_who_has_it_already_is_told_so(house: Server, thousand: Any) -> None:
     url, content = thousand
     tag = fetch(house, url).header("ETag") or ""

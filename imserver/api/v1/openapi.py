@@ -218,11 +218,17 @@ def _responses(row: Operation, references: Mapping[Any, Any]) -> dict[str, Any]:
         good["links"] = {
             link.name: {"operationId": link.operation, "parameters": link.parameters} for link in row.links
         }
+    others = {
+        str(status): {key: good[key] for key in good if status != HTTPStatus.NOT_MODIFIED or key != "content"}
+        | {"description": HTTPStatus(status).phrase}
+        for status in row.also
+    }
     by_status: dict[int, list[HttpProblem]] = {}
     for problem in problems_of(row):
         by_status.setdefault(problem.status, []).append(problem)
     return {
         str(row.status): good,
+        **others,
         **{
             str(status): _refusal(problems, references[Problem], headers)
             for status, problems in sorted(by_status.items())

@@ -59,6 +59,8 @@ class Operation(Struct, frozen=True):
     body: type[Struct] | None = None
     answer: Any = None
     status: int = 200
+    also: tuple[int, ...] = ()
+    """Statuses of other answers that are no refusals: 206 with a part of the same, 304 with nothing."""
     problems: tuple[HttpProblem, ...] = ()
     headers: tuple[Header, ...] = ()
     answer_headers: tuple[Header, ...] = ()

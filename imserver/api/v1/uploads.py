@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Final, NoReturn
 
 import msgspec
@@ -240,6 +241,7 @@ STREAMS: Final = (
         "answered with 206, `If-None-Match` with 304.",
         path_id=FileId,
         example_query={"id": _ID},
+        also=(HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
         problems=_OUT,
         headers=(Header("Range", "The bytes that are wanted: `bytes=0-1023`."),),
         content_type="application/octet-stream",
@@ -255,6 +257,7 @@ STREAMS: Final = (
         "A JPEG, or a PNG where the picture is transparent.",
         path_id=FileId,
         example_query={"id": _ID},
+        also=(HTTPStatus.PARTIAL_CONTENT, HTTPStatus.NOT_MODIFIED),
         problems=_OUT,
         content_type="application/octet-stream",
         hot=False,
