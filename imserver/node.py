@@ -8,7 +8,6 @@ import logging
 import socket
 from collections.abc import Callable, Mapping
 from time import monotonic, time
-from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event as Signal
@@ -28,9 +27,6 @@ from imserver.services.logins.tenants import Tenant
 from imserver.storage.place import DRIVERS, place_of
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
-
-if TYPE_CHECKING:
-    pass
 
 log = logging.getLogger(__name__)
 

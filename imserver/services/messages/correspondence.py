@@ -30,7 +30,7 @@ from imserver.services.messages.readers import Reader
 from imserver.services.messages.receipts import Receipts, ShownMarks
 from imserver.services.messages.recovery import Recovery
 from imserver.services.messages.revisions import revision
-from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.services.sessions.sessions import Sessions
 from imserver.storage.log_contract import (
     INVALID,
@@ -124,16 +124,16 @@ class Correspondence:
             (Conversations, self.conversations),
             (Ack, self.ack),
         ):
-            dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
-        dispatcher.rules[Send] = Rule(_honest(self.send), needs_session=True, answers=True)
-        dispatcher.rules[Sync] = Rule(_honest(self.sync), needs_session=True, answers=True)
+            dispatcher.rules[kind] = Rule(run, needs_session=True)
+        dispatcher.rules[Send] = Rule(self.send, needs_session=True, answers=True)
+        dispatcher.rules[Sync] = Rule(self.sync, needs_session=True, answers=True)
         dispatcher.rules[Resume] = Rule(self.resume, needs_session=False, answers=True)
 
     # --- sending --------------------------------------------------------------------------------------------
 
     def send(self, connection: Connection, command: Send, answer: Answers) -> Reply | None:
         """Store a message, a recall or an edit; answered behind the commit. May switch."""
-        app, user = _who(connection)
+        app, user = who(connection)
         if command.to == user:
             return Reply(errors.REPLY_BAD_PARAMETER)
         draft = (
@@ -196,7 +196,7 @@ class Correspondence:
 
     def sync(self, connection: Connection, command: Sync, answer: Answers) -> Reply | None:
         """A page of what was missed; with the last one the connection is told everything new. May switch."""
-        app, user = _who(connection)
+        app, user = who(connection)
         if not isinstance(connection.about, Reader):
             self._messaging.follow(connection, Reader(), live=False)
         anew = self._recovery.must_begin_anew(connection, command.after)
@@ -218,7 +218,7 @@ class Correspondence:
 
     def history(self, connection: Connection, command: History) -> Reply:
         """What was said in a conversation. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         log = self._kept()
         if log is None:
             return Reply(errors.REPLY_OK, _page([], False, False))
@@ -227,7 +227,7 @@ class Correspondence:
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:
         """The user's conversations. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         log = self._kept()
         talks, more = ([], False) if log is None else log.talks(app, user, command.before, command.limit)
         return Reply(errors.REPLY_OK, ConversationPage([listed(talk, user) for talk in talks], more))
@@ -240,25 +240,6 @@ class Correspondence:
 
 _RECOVERED: Final = Reply(errors.REPLY_OK, Resumed(True))
 _MUST_SYNC: Final = Reply(errors.REPLY_OK, Resumed(False))
-
-
-def _honest(run: Callable[..., Reply | None]) -> Callable[..., Reply | None]:
-    """``run``; a database that does not answer is said to be what it is."""
-
-    def serve(*arguments: object) -> Reply | None:
-        try:
-            return run(*arguments)
-        except StorageUnavailable:
-            return _NOT_STORED
-
-    return serve
-
-
-def _who(connection: Connection) -> tuple[str, str]:
-    app, user = connection.app, connection.user
-    assert app is not None
-    assert user is not None
-    return app, user
 
 
 def _told(result: Result) -> Reply:

@@ -13,7 +13,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.model import Reply, Search
 from imserver.protocol.cmd_stored import Shown, shown
-from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.storage.log_contract import Entry
 from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
@@ -66,14 +66,8 @@ class Finding:
             self._turns.release()
 
     def _serve(self, connection: Connection, command: Search) -> Reply:
-        app, user = connection.app, connection.user
-        assert app is not None
-        assert user is not None
-        try:
-            entries, before = self.search(
-                app, user, command.text, command.conversation, command.before, command.limit
-            )
-        except StorageUnavailable:
-            return Reply(errors.REPLY_NOT_STORED)
+        entries, before = self.search(
+            *who(connection), command.text, command.conversation, command.before, command.limit
+        )
         messages = [shown(message_of(entry)) for entry in entries]
         return Reply(errors.REPLY_OK, Found(messages, before > 0, before))

@@ -8,10 +8,9 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from imserver import errors
-from imserver.errors import StorageUnavailable
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
 from imserver.services.messages.signals import Rosters, Signals
-from imserver.services.sessions.dispatch import Dispatcher, Rule
+from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.storage.log_contract import Marks, Noted, Receipt
 from imserver.transport.connection import Connection
 
@@ -94,7 +93,7 @@ class Receipts:
             (AskReceipts, self.ask),
             (AskMarks, self.ask_marks),
         ):
-            dispatcher.rules[kind] = Rule(_honest(run), needs_session=True)
+            dispatcher.rules[kind] = Rule(run, needs_session=True)
         dispatcher.rules[Typing] = Rule(self._signals.typing, needs_session=True)
 
     # --- noting ---------------------------------------------------------------------------------------------
@@ -126,19 +125,19 @@ class Receipts:
 
     def read(self, connection: Connection, command: Read) -> Reply:
         """The user has read a conversation up to an id. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         noted = self.note(app, user, command.conversation, read=command.id, besides=connection)
         return _NO_DATA if noted is None else _OK
 
     def received(self, connection: Connection, command: Received) -> Reply:
         """The client has a conversation up to an id. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         noted = self.note(app, user, command.conversation, received=command.id, besides=connection)
         return _NO_DATA if noted is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         log = self._kept()
         if log is None:
             return _NO_DATA
@@ -150,7 +149,7 @@ class Receipts:
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
         """Where the other members of a conversation are. Switches."""
-        app, user = _who(connection)
+        app, user = who(connection)
         log = self._kept()
         if log is None:
             return _NO_DATA
@@ -160,7 +159,7 @@ class Receipts:
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
         """What the user marked, on whatever device. Switches."""
-        return Reply(errors.REPLY_OK, self.marks(*_who(connection), command.version))
+        return Reply(errors.REPLY_OK, self.marks(*who(connection), command.version))
 
     def marks(self, app: str, user: str, after: int) -> ShownMarks:
         """What is new to a user behind a version. Switches; raises StorageUnavailable."""
@@ -172,22 +171,3 @@ class Receipts:
             found.hidden,
             [ShownPeer(row.user, row.read, row.received, row.conversation) for row in found.receipts],
         )
-
-
-def _honest(run: Callable[..., Reply]) -> Callable[..., Reply]:
-    """``run``; a database that does not answer is said to be what it is."""
-
-    def serve(*arguments: object) -> Reply:
-        try:
-            return run(*arguments)
-        except StorageUnavailable:
-            return _NOT_STORED
-
-    return serve
-
-
-def _who(connection: Connection) -> tuple[str, str]:
-    app, user = connection.app, connection.user
-    assert app is not None
-    assert user is not None
-    return app, user

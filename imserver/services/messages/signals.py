@@ -8,7 +8,6 @@ from time import monotonic
 from typing import Final, Protocol
 
 from imserver import errors
-from imserver.errors import StorageUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Reply, Signal, Typing
@@ -111,10 +110,7 @@ class Signals:
             return _OK
         group = command.conversation
         if not (isinstance(connection.about, Reader) and group in connection.about.groups):
-            try:
-                found = self._place(app, user, group)
-            except StorageUnavailable:
-                return Reply(errors.REPLY_NOT_STORED)
+            found = self._place(app, user, group)
             if found is None:
                 return _REFUSED
             if found.members:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from msgspec import Struct
 
 from imserver import errors
+from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.model import BadFrame, Command, Heartbeat, Login, Ping, Reply, Request
 from imserver.services.sessions.sessions import Sessions
@@ -32,6 +33,7 @@ _OK = Reply(errors.REPLY_OK)
 _PONG = Reply(errors.REPLY_OK, "pong")
 _NOT_LOGGED_IN = Reply(errors.REPLY_NOT_LOGGED_IN)
 _FAILED = Reply(errors.REPLY_SYSTEM)
+_NOT_STORED = Reply(errors.REPLY_NOT_STORED)
 
 
 class Dispatcher:
@@ -47,7 +49,8 @@ class Dispatcher:
         }
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
-        """Answer one message. An error in a rule costs its client code 1004, and the log a traceback."""
+        """Answer one message. A database that does not answer is code 1008; any other error in a rule is
+        code 1004 to its client, and a traceback in the log."""
         self._metrics.messages_in += 1
         dialect = connection.encoding.dialect
         try:
@@ -67,6 +70,8 @@ class Dispatcher:
             else:
                 try:
                     reply = _run(rule, connection, request, command)
+                except StorageUnavailable:
+                    reply = _NOT_STORED
                 except Exception:
                     log.exception("%s failed", request.name, extra={"connection": connection.peer})
                     reply = _FAILED
@@ -87,6 +92,14 @@ class Dispatcher:
 
     def _ping(self, _connection: Connection, _command: Command) -> Reply:
         return _PONG
+
+
+def who(connection: Connection) -> tuple[str, str]:
+    """App and user of a session."""
+    app, user = connection.app, connection.user
+    assert app is not None
+    assert user is not None
+    return app, user
 
 
 def _run(rule: Rule, connection: Connection, request: Request, command: Command) -> Reply | None:
