@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from imserver.bench.generator import Generator
+from imserver.bench.keeper import Keeper
 from imserver.bench.loop import BenchError
 from imserver.bench.server import KEPT, free_ports
 
 START_SECONDS: Final = 60.0
-END_SECONDS: Final = 20.0
 NAME: Final = "imserver"
 _NOBODY: Final = 65534
 
@@ -51,17 +51,18 @@ def program(*names: str) -> str:
     raise BenchError(f"there is no {' or '.join(names)} here")
 
 
-class DatabaseKeeper:
+class DatabaseKeeper(Keeper):
     """One server. Owns its process and folder. Under root it runs as nobody: these servers refuse root."""
 
     url = ""
     end_at_once = signal.SIGKILL
+    end_seconds = 20.0
 
     def __init__(self, environment: dict[str, str]) -> None:
         self.environment = {**os.environ, **environment}
         self.folder = Path(tempfile.mkdtemp(prefix="imserver-bench-database-"))
         (self.port,) = free_ports(1)
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__()
         self.user = _NOBODY if os.geteuid() == 0 else None
         if self.user is not None:
             os.chown(self.folder, self.user, self.user)
@@ -96,22 +97,6 @@ class DatabaseKeeper:
         assert self.process is not None
         self.process.send_signal(self.end_at_once)
         self.process.wait()
-
-    def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(END_SECONDS)
-
-    def pause(self) -> None:
-        """Let it stand still, but for the children that it may have."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
     def again(self) -> None:
         """Start it at its port, wait until it answers."""
@@ -148,14 +133,7 @@ class DatabaseKeeper:
 
     def end(self) -> None:
         """End it, and remove its files."""
-        if self.process is not None and self.process.poll() is None:
-            self.resume()
-            self.process.send_signal(self.end_at_once)
-            try:
-                self.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self.end_by(self.end_at_once)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 

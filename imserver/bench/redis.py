@@ -18,11 +18,11 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from imserver.bench.generator import Generator
+from imserver.bench.keeper import Keeper
 from imserver.bench.loop import BenchError
 from imserver.bench.server import KEPT, free_ports
 
 START_SECONDS = 10.0
-END_SECONDS = 10.0
 ANSWER_SECONDS = 10.0
 
 
@@ -113,14 +113,14 @@ def keep(generator: Generator, path: str) -> dict[str, Any]:
     return keeper.start()
 
 
-class RedisKeeper:
+class RedisKeeper(Keeper):
     """A redis-server with a port and a folder of its own, which keeps nothing on disk. Owns both."""
 
     def __init__(self, path: str) -> None:
         self.path = path
         self.directory = Path(tempfile.mkdtemp(prefix="imserver-bench-redis-"))
         self.port = 0
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__()
 
     def start(self) -> dict[str, Any]:
         """Start the server, wait until it answers."""
@@ -139,22 +139,6 @@ class RedisKeeper:
         assert self.process is not None
         self.process.kill()
         self.process.wait()
-
-    def stop(self) -> None:
-        """Ask it to end, and wait until it has."""
-        assert self.process is not None
-        self.process.terminate()
-        self.process.wait(END_SECONDS)
-
-    def pause(self) -> None:
-        """Let it stand still."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        """Let it go on."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
 
     def again(self) -> None:
         """Start it at its port, wait until it answers."""
@@ -179,12 +163,5 @@ class RedisKeeper:
 
     def end(self) -> None:
         """End the server by its pid and remove its folder."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)
-            self.process.terminate()
-            try:
-                self.process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self.process.kill()
-                self.process.wait()
+        self.end_by(signal.SIGTERM)
         shutil.rmtree(self.directory, ignore_errors=True)
