@@ -130,7 +130,7 @@ def _read_marks(data: bytes) -> Command:
 def _read_search(data: bytes) -> Command:
     fields = read_fields(data)
     text = _short(fields, 0x0A, MAX_WORDS_BYTES)
-    if not text:
+    if not text.strip():
         raise Broken
     return Search(text, _id(fields, 0x10), _id(fields, 0x18), _limit(fields, 0x20))
 

@@ -430,3 +430,12 @@ def test_an_address_registers_and_logs_in_so_often_and_others_go_on(strict: Serv
     form = f"phone_number={ann.phone}&password={PASSWORD}"
     assert asked_from(strict, "203.0.113.9", "/login", form).json["code"] == -1
     assert asked_from(strict, "203.0.113.10", "/login", form).json["code"] == 200
+
+
+def test_a_device_that_may_not_be_called_so_is_refused_before_an_account_is_made(locked: Server) -> None:
+    body = {"phone": fresh_phone(), "password": PASSWORD}
+    asked = {**body, "device": "phone\n"}
+    for route in ("accounts/register", "accounts/login"):
+        assert refused(locked.http, route, asked)[:2] == (400, "invalid_request")
+    assert good(locked.http, "accounts/register", body)["account"]["user"]
+    assert refused(locked.http, "accounts/login", asked)[:2] == (400, "invalid_request")

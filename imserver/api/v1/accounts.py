@@ -27,7 +27,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_ba
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
-from imserver.services.people.account_fields import BadField
+from imserver.services.people.account_fields import BadField, check_device
 from imserver.services.people.accounts import Closed, Session, UnknownAccount, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import Overloaded
@@ -73,6 +73,7 @@ def register(api: Api, call: Call) -> Answer:
     app = back_end(api, call, asked.app) if invited else known_app(api, asked.app)
     accounts = api.services.accounts
     with _refusing():
+        check_device(asked.device)
         account = accounts.register(
             app,
             asked.phone,
@@ -82,7 +83,8 @@ def register(api: Api, call: Call) -> Answer:
             invited=invited,
             address=_host(call),
         )
-    return reply(call, _session(accounts.token(account, asked.device)), status=201)
+        session = accounts.token(account, asked.device)
+    return reply(call, _session(session), status=201)
 
 
 def login(api: Api, call: Call) -> Answer:
@@ -90,8 +92,10 @@ def login(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_login)
     accounts = api.services.accounts
     with _refusing():
+        check_device(asked.device)
         account = accounts.login(known_app(api, asked.app), asked.phone, asked.password, _host(call))
-    return reply(call, _session(accounts.token(account, asked.device)))
+        session = accounts.token(account, asked.device)
+    return reply(call, _session(session))
 
 
 def show(api: Api, call: Call) -> Answer:

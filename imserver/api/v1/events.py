@@ -14,6 +14,7 @@ from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1 import field
 from imserver.api.v1.operation import Header, Operation
 from imserver.api.v1.query import read_query
+from imserver.api.v1.wire import bearer_of
 from imserver.auth import ANYBODY, Caller
 from imserver.services.dialects.streams import EventStreams, Nobody, Wish
 from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
@@ -153,7 +154,7 @@ class Events:
         app: str = services.tenants.resolve(query.app)
         if services.tenants.find(app) is None:
             raise Problem(errors.HTTP_UNKNOWN_APP)
-        bearer = _bearer(request)
+        bearer = bearer_of(request)
         caller: Caller = services.auth.caller(f"Bearer {bearer}")
         is_key = bool(caller.key)
         rooms = tuple(dict.fromkeys(name for name in query.rooms.split(",") if name))
@@ -174,11 +175,6 @@ def _last_event_id(request: FastRequest) -> int | None:
     """The last id of a client that comes back; None for none, or one that is no id of ours."""
     text = request.headers.get("last-event-id", "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
-
-
-def _bearer(request: FastRequest) -> str:
-    kind, _, credential = request.headers.get("authorization", "").partition(" ")
-    return credential.strip() if kind.lower() == "bearer" else ""
 
 
 def _request(head: Head, host: str) -> FastRequest:

@@ -29,9 +29,8 @@ from imserver.api.v1.upload import (
     UploadsQuery,
     shown,
 )
-from imserver.api.v1.wire import app_of, read, reply
+from imserver.api.v1.wire import app_of, bearer_of, read, reply
 from imserver.auth import ANYBODY, Caller
-from imserver.transport.fast import FastRequest
 
 # --- who asks -----------------------------------------------------------------------------------------------
 
@@ -72,12 +71,6 @@ def _same(app: str, user: str, asked_app: str, asked_user: str) -> tuple[str, st
     if (asked_app and asked_app != app) or (asked_user and asked_user != user):
         raise Problem(errors.HTTP_NOT_ALLOWED, "The token is somebody else's")
     return app, user
-
-
-def bearer_of(request: FastRequest) -> str:
-    """The key or token of a request."""
-    kind, _, credential = request.headers.get("authorization", "").partition(" ")
-    return credential.strip() if kind.lower() == "bearer" else ""
 
 
 # --- what is no file ----------------------------------------------------------------------------------------

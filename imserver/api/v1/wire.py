@@ -13,6 +13,7 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
+from imserver.transport.fast import FastRequest
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -77,6 +78,12 @@ def inflate(body: bytes, limit: int) -> bytes:
     if not inflater.eof or inflater.unused_data:
         raise Problem(errors.HTTP_INVALID_REQUEST, "the body is no gzip")
     return content
+
+
+def bearer_of(request: FastRequest) -> str:
+    """The key or token of a request."""
+    kind, _, credential = request.headers.get("authorization", "").partition(" ")
+    return credential.strip() if kind.lower() == "bearer" else ""
 
 
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> Answer:

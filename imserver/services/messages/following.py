@@ -121,10 +121,11 @@ class Following:
         try:
             entries, more = self.page(app, user, after, limit)
         except BaseException:
-            if was_live:
-                self.release(connection)
-            else:
-                reader.held = acknowledgements(held)
+            if reader.held is held:  # else a later question has taken it over, or was answered
+                if was_live:
+                    self.release(connection)
+                else:
+                    reader.held = acknowledgements(held)
             raise
         if connection.about is not reader:
             answer([], False)
@@ -135,7 +136,7 @@ class Following:
             entries = [entry for entry in entries if entry.id <= position]
         if not answer([message_of(entry) for entry in entries], more):
             # Pages to come have these; acknowledgements wait for the last.
-            reader.held = acknowledgements(held)
+            reader.held = acknowledgements(reader.held or ())
             return
         self._go_live(connection, reader, entries[-1].id if entries else after)
 

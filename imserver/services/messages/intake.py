@@ -141,7 +141,10 @@ class Intake:
         for (_, connection, done), result in zip(batch, results, strict=True):
             self._count(result)
             if connection is not None and isinstance(result, Appended) and not result.repeated:
-                self.on_sent(app, result.entry)
+                try:
+                    self.on_sent(app, result.entry)
+                except Exception:
+                    log.exception("what was sent could not be told to others")
             if isinstance(result, Appended) and result.entry.id > self._follower.position(app):
                 self._telling.acknowledge(app, connection, done, result)
                 if result.repeated:

@@ -8,6 +8,7 @@ from typing import Final, Protocol
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
 
+from imserver.errors import StorageUnavailable
 from imserver.model import Message
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.messaging import Messaging
@@ -68,7 +69,9 @@ class Recovery:
         except BaseException as error:
             if self._asked.get(app) is shared:
                 del self._asked[app]
-            shared.set_exception(error)
+            # Who only shares the question must not die of what was meant for who asked it.
+            ours = isinstance(error, Exception)
+            shared.set_exception(error if ours else StorageUnavailable("the log was not read"))
             raise
         shared.set(floor)
         return floor

@@ -254,7 +254,8 @@ class Accounts:
         return self._kept.devices(account.id, int(time()))
 
     def log_out_device(self, app: str, user: str, device: int) -> None:
-        """End one login: its token is void, connections on devices of its name are closed.
+        """End one login: its token is void, connections on devices of its name are closed; of a login without
+        a name all of the account's, as nothing tells which are its own.
 
         Raises UnknownAccount and UnknownDevice.
         """
@@ -264,7 +265,10 @@ class Accounts:
         ended = self._kept.remove_device(account.id, device)
         if ended is None:
             raise UnknownDevice(str(device))
-        self._disconnect(app, user, ended.name)
+        if ended.name:
+            self._disconnect(app, user, ended.name)
+        else:
+            self._kick(app, user)
 
     def remove(self, app: str, user: str) -> None:
         """Delete an account with all that is its own. Raises UnknownAccount."""
