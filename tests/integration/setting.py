@@ -31,6 +31,21 @@ def rss_bytes(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
+def growth_of(pid: int) -> Callable[[], int]:
+    """Ask the answer how many bytes more than now were resident at once since, at most.
+
+    The kernel keeps the peak itself: it matters neither when one asks nor what has been given back meanwhile.
+    """
+    Path(f"/proc/{pid}/clear_refs").write_text("5")  # the peak is what is resident now
+
+    def peak_bytes() -> int:
+        rows = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return next(int(row.split()[1]) for row in rows if row.startswith("VmHWM:")) * 1024
+
+    before = peak_bytes()
+    return lambda: peak_bytes() - before
+
+
 def stop(server: Server) -> None:
     """End a server; fail with the first traceback in its log, if there is one."""
     server.stop()

@@ -10,7 +10,7 @@ from tests.support import Server
 
 from .cmd import NOT_VALID, Speaker, command, fresh, pairs, push, reply, send_to_all
 from .raw import BINARY, CONTINUATION, PING, PONG, TEXT, Frame, Raw, frame, handshake, open_socket, text
-from .setting import ECHO_PATH, Launch, rss_bytes
+from .setting import ECHO_PATH, Launch, growth_of
 
 RSV1 = 4
 OFFER = "permessage-deflate"
@@ -209,10 +209,10 @@ def test_a_bomb_is_refused_before_it_is_inflated(server: Server) -> None:
     bomb = deflated(b"\0" * (60 << 20))
     assert len(bomb) < 65536
     with open_socket(server.ws, more=[("Sec-WebSocket-Extensions", OFFER)]) as raw:
-        before = rss_bytes(server.pid)
+        grown = growth_of(server.pid)
         raw.send(frame(BINARY, bomb, rsv=RSV1))
         raw.closed(1009)
-        assert rss_bytes(server.pid) - before < 16 << 20
+        assert grown() < 16 << 20
 
 
 def test_cmd_answers_and_pushes_are_understood_by_all_kinds_of_clients(server: Server) -> None:

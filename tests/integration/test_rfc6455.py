@@ -24,7 +24,7 @@ from .raw import (
     open_socket,
     text,
 )
-from .setting import ECHO_PATH, rss_bytes
+from .setting import ECHO_PATH, growth_of
 
 MESSAGE_BYTES = 65536
 
@@ -351,21 +351,21 @@ def test_an_endless_row_of_empty_fragments_takes_no_memory(server: Server) -> No
     """Either it is refused, or it costs nothing; the row here is half a million long."""
     with open_socket(server.ws) as raw:
         raw.send(frame(TEXT, b"x", fin=False))
-        before = rss_bytes(server.pid)
+        grown = growth_of(server.pid)
         row = frame(CONTINUATION, b"", fin=False) * 20000
         try:
             for _ in range(25):
                 raw.send(row)
             raw.send(frame(PING, b"end"))
             if raw.frame(30) == Frame(PONG, b"end"):
-                assert rss_bytes(server.pid) - before < 2 << 20
+                assert grown() < 2 << 20
         except (ConnectionError, Ended):
             pass
 
 
 def test_a_declared_length_reserves_nothing(server: Server) -> None:
     """The echo path takes 32 MiB a message: who only claims so must not make the server hold it."""
-    before = rss_bytes(server.pid)
+    grown = growth_of(server.pid)
     raws = [open_socket(server.ws, ECHO_PATH) for _ in range(50)]
     opened = [raw.__enter__() for raw in raws]
     for raw in opened:
@@ -375,7 +375,7 @@ def test_a_declared_length_reserves_nothing(server: Server) -> None:
         raw.send(b"z")
     with open_socket(server.ws) as probe:
         probe.quiet()
-    assert rss_bytes(server.pid) - before < 8 << 20
+    assert grown() < 8 << 20
     for one in raws:
         one.__exit__(None, None, None)
 
