@@ -21,17 +21,20 @@ _HTTP_PORT: Final = 9090
 _WEBSOCKET_PORT: Final = 9091
 _RPC_PORT: Final = 9092
 _LEVELS: Final = ("info", "debug")
+_NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
+"""Numbers that the original reads from quotes, too; its own file has its ports in quotes."""
 _IDLE: Final = frozenset(
     {
         "app.workerpoolsize",
         "app.maxworkertask",
         "app.heartbeatinterval",
+        "app.node",
         "etcd.endpoints",
         "etcd.timeout",
         "rabbitmq.url",
     }
 )
-"""Keys that nothing here depends on."""
+"""Keys that nothing here depends on, those of its older editions included."""
 _OWN: Final = _IDLE | {
     "app.httpserverport",
     "app.websocketserverport",
@@ -40,7 +43,9 @@ _OWN: Final = _IDLE | {
     "mysql.dns",
     "log.target",
 }
-"""Keys that no file of another form has."""
+"""Keys that are the original's alone."""
+_TELLING: Final = _OWN - {"app.node"}
+"""Those by which its files are known: ``node`` is too likely a slip in one of ours."""
 _OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
 
 
@@ -81,6 +86,9 @@ def take(document: Mapping, where: str) -> GochatYaml | None:
     ``where`` names the file in messages. Raises :class:`ConfigError`.
     """
     sections = {key: section for key, section in document.items() if isinstance(section, Mapping)}
+    if not any(fold(f"{name}.{key}") in _TELLING for name, section in sections.items() for key in section):
+        return None
+    _unquote(sections)
     given: dict[str, _Given] = {}
     for name, section in sections.items():
         for key in list(section):
@@ -92,8 +100,6 @@ def take(document: Mapping, where: str) -> GochatYaml | None:
                 raise ConfigError(f"{place} is given twice, in two spellings")
             given[folded] = _Given(f"{name}.{key}", section[key], place)
             del section[key]
-    if not given:
-        return None
     for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
         del document[name]
     _know_level(sections)
@@ -137,6 +143,15 @@ def _host(given: _Given | None) -> str:
     except ValueError:
         raise ConfigError(f"{given.place}: expected an address, got {given.value!r}") from None
     return "" if address.is_loopback else str(address)
+
+
+def _unquote(sections: dict[Any, Mapping]) -> None:
+    """Take numbers that stand in quotes for numbers, as the original does."""
+    for name, section in sections.items():
+        for key, value in section.items():
+            quoted = isinstance(value, str) and value.isascii() and value.isdecimal()
+            if quoted and fold(f"{name}.{key}") in _NUMBERS:
+                section[key] = int(value)
 
 
 def _know_level(sections: dict[Any, Mapping]) -> None:

@@ -10,10 +10,11 @@ from imserver.config import Config, ConfigError
 ORIGINAL = """\
 app:
   salt: "gogogoChat"
+  node: 1
   ip: "127.0.0.1"
-  http_server_port: 9190
-  websocket_server_port: 9191
-  rpc-port: 9192
+  http_server_port: "9190"
+  websocket_server_port: "9191"
+  rpc-port: "9192"
   worker_pool_size: 10
   max_worker_task: 1024
   heartbeattime: 500 # s
@@ -81,6 +82,18 @@ def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: st
 def test_a_file_of_another_form_is_read_as_ever(file: Path, text: str) -> None:
     settings = load(file, text)
     assert settings == config.load(None, {"IMSERVER_APP_RPC_PORT": "9001"})
+
+
+def test_numbers_in_quotes_are_numbers_as_in_the_original(file: Path) -> None:
+    settings = load(file, "app: {heartbeattime: '30', rpc-port: '9192'}\njwt: {expire_time: '24'}")
+    assert settings.websocket.protobuf_silent_seconds == 30
+    assert (settings.app.rpc_port, settings.jwt.expire_time) == (9192, 24)
+
+
+@pytest.mark.parametrize("text", ["app: {rpc-port: '9001'}", "app: {node: 1}"])
+def test_no_other_file_is_read_as_loosely(file: Path, text: str) -> None:
+    with pytest.raises(ConfigError):
+        load(file, text)
 
 
 def test_one_port_for_both_is_one_listener(file: Path) -> None:
