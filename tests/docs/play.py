@@ -1,15 +1,16 @@
 """Plays what the documents show: shell sessions with their output, and transcripts of WebSocket frames."""
 
+import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from tests.docs.markdown import Block
 from tests.integration.cmd import Speaker, logged_in, users
-from tests.integration.raw import CLOSE, close, text
+from tests.integration.raw import CLOSE, PING, PONG, TEXT, Frame, close, frame, text
 from tests.support import Server, eventually
 from tests.tools import require
 
@@ -93,10 +94,11 @@ def matches(found: str, wanted: str) -> bool:
 def play_frames(block: Block, folder: Path, *servers: Server) -> None:
     """Play a transcript: ``ann → …`` is sent by ann, ``ann ← …`` is the next that she gets, ``$ …`` runs.
 
-    Each name is a connection of its own. At the end nobody may have got more than what is shown.
+    Each name is a connection of its own. At the end nobody may have got more than what is shown, but for
+    notices that other nodes may tell late.
     """
     shell = Shell(folder, *servers)
-    speakers: dict[str, Speaker] = {}
+    speakers: dict[str, Reader] = {}
     lines = iter(block.text.splitlines())
     with ExitStack() as stack:
         for line in lines:
@@ -107,16 +109,15 @@ def play_frames(block: Block, folder: Path, *servers: Server) -> None:
             assert found, f"{block}: {line}"
             name, way, words = found.groups()
             if name not in speakers:
-                speakers[name] = stack.enter_context(Speaker(node_of(name, servers).ws)).upgrade()
+                late = late_notices(speakers) if len(servers) > 1 else set()
+                speaker = stack.enter_context(Speaker(node_of(name, servers).ws)).upgrade()
+                speakers[name] = Reader(speaker, late)
             if way == "→":
                 _send(speakers[name], words)
             else:
                 _expect(block, speakers[name], words)
-            if words.startswith("close "):
-                speakers[name].leaving = True  # type: ignore[attr-defined]
-        for speaker in speakers.values():
-            if not hasattr(speaker, "leaving"):
-                speaker.quiet()
+        for reader in speakers.values():
+            reader.quiet()
     nobody(*servers)
 
 
@@ -125,15 +126,54 @@ def node_of(name: str, servers: Sequence[Server]) -> Server:
     return servers[PRESENT.index(name) % len(servers) if name in PRESENT else 0]
 
 
-def _send(speaker: Speaker, words: str) -> None:
-    speaker.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+def late_notices(there: Iterable[str]) -> set[tuple[str, str]]:
+    """What another node may still tell to who comes now: these have entered, and anybody may have left
+    when the block before ended."""
+    return {("exit", name) for name in PRESENT} | {("enter", name) for name in there}
 
 
-def _expect(block: Block, speaker: Speaker, words: str) -> None:
+class Reader:
+    """Who reads in a transcript. ``late``: notices, and of whom, that may come and are not shown."""
+
+    def __init__(self, speaker: Speaker, late: set[tuple[str, str]]) -> None:
+        self.speaker = speaker
+        self.leaving = False
+        self._late = late
+
+    def frame(self, wanted: str) -> Frame:
+        """The next frame that is no late notice, unless that is what is wanted."""
+        while True:
+            found = self.speaker.frame()
+            if found.opcode != TEXT or _plain(found.text) == wanted or not self._is_late(found):
+                return found
+
+    def _is_late(self, found: Frame) -> bool:
+        if not self._late:
+            return False
+        body = json.loads(found.text)
+        data = body.get("response", {}).get("data") or {}
+        return (body.get("cmd"), data.get("from")) in self._late
+
+    def quiet(self) -> None:
+        """Nothing more comes to those who stay."""
+        if not self.leaving:
+            self.speaker.send(frame(PING, b"quiet?"))
+            found = self.frame("")
+            assert (found.opcode, found.payload) == (PONG, b"quiet?"), f"not quiet: {found}"
+
+
+def _send(reader: Reader, words: str) -> None:
+    reader.leaving |= words.startswith("close ")
+    reader.speaker.send(close(int(words.split()[1])) if words.startswith("close ") else text(words))
+
+
+def _expect(block: Block, reader: Reader, words: str) -> None:
     if words.startswith("close "):
-        assert speaker.frame().close_code == int(words.split()[1]), f"{block}: {words}"
+        reader.leaving = True
+        found = reader.frame("")
+        assert found.close_code == int(words.split()[1]), f"{block}: {words}\nfound {found}"
         return
-    found = speaker.frame()
+    found = reader.frame(_plain(words))
     assert found.opcode != CLOSE, f"{block}: {words}\nfound {found}"
     assert _plain(found.text) == _plain(words), f"{block}: says {words}\nfound {found.text}"
 
