@@ -1,8 +1,10 @@
 """Acknowledgements of clients: what is not acknowledged is told again, and then the connection is closed."""
 
 import pytest
+from gevent.event import Event as Signal
 
 from imserver import errors
+from imserver.services.messages import recovery
 from imserver.services.messages.acks import ACK_SECONDS, TRIES
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import turn, until
@@ -116,3 +118,51 @@ def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
         back = acknowledging(node, "bob", 0)
         assert back.login == (200, {"recovered": True})
         until(lambda: back.stream() == [1, 2, 3])
+
+
+def test_what_came_in_a_page_is_acknowledged_like_what_was_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recovery, "RECOVERED", 2)
+    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 2)
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for _ in range(5):
+            ann.send("bob", "missed")
+        bob = acknowledging(node, "bob", 0)
+        assert bob.login == (200, {"recovered": False})
+        assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
+        assert bob.ask("ack", {"id": 5}) == (200, None)
+        ann.send("bob", "new")
+        until(bob.pushed)
+        pass_time(node)
+        bob.settle()
+        assert bob.stream() == [1, 2, 3, 4, 5, 6, 6], "only the last is owed, and told again"
+
+
+def test_who_asks_while_it_is_to_be_told_again_is_told_nothing_that_is_newer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(6):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 6)
+        sync, reads, again = node.log.sync, list[int](), Signal()
+
+        def read(app: str, user: str, after: int, limit: int) -> object:
+            found = sync(app, user, after, limit)
+            reads.append(after)
+            if len(reads) == 1:
+                again.wait()
+            return found
+
+        monkeypatch.setattr(node.log, "sync", read)
+        pass_time(node)
+        until(lambda: reads)
+        bob.client.frames.clear()
+        assert bob.ask("sync", {"cursor": 0, "limit": 2})[1]["hasMore"]
+        again.set()
+        ann.send("bob", "new")
+        bob.settle()
+        assert bob.stream() == [1, 2], "it has still to ask for the rest"
+        assert not bob.ask("sync", {"cursor": 2})[1]["hasMore"]
+        assert bob.stream() == [1, 2, 3, 4, 5, 6, 7]

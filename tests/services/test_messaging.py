@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imserver.services.messages import follower as following
 from imserver.services.messages import intake, recovery
+from imserver.services.messages.readers import Reader
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import until
@@ -190,6 +191,22 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
 
 
 # --- catching up
+
+
+def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> None:
+    with Node() as node:
+        connection, _ = node.connect()
+        app = node.hub.open("guests", "multi", guest=True)
+        node.hub.join(app, connection, "bob", "")
+        node.log.answering = Signal()
+        following = gevent.spawn(node.messaging.follow, connection, Reader(), False)
+        until(lambda: node.messaging.telling.followers)
+        node.hub.leave(connection)
+        node.hub.close_guest("guests")
+        node.log.answering.set()
+        following.get(timeout=5)
+        assert not node.messaging.telling.followers
+        assert not node.messaging.follower.follows("guests")
 
 
 def test_a_login_with_a_cursor_is_given_exactly_what_was_missed() -> None:

@@ -47,6 +47,9 @@ class Resyncs(Protocol):
     def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
         """Tell what a connection's user may read behind an id; False if that is more than ``limit``."""
 
+    def position(self, app: str) -> int:
+        """How far an app has been told."""
+
 
 class AckWheel:
     """Owner of the wheel. Nothing here switches but :meth:`run`."""
@@ -70,10 +73,12 @@ class AckWheel:
             self._put(connection, reader)
 
     def acked(self, connection: Connection, id: int) -> None:
-        """A client has everything up to an id. What it was never told it cannot have."""
+        """A client has everything up to an id: pushed, or in a page that it asked for. What nobody was told
+        yet it cannot have."""
         reader = connection.about
         if isinstance(reader, Acknowledger) and reader.acked < id:
-            reader.acked = min(id, max(reader.told, reader.acked))
+            position = self._messaging.position(connection.app or "")
+            reader.acked = min(id, max(reader.told, reader.acked, position))
             reader.tries = 0
 
     def _put(self, connection: Connection, reader: Acknowledger) -> None:

@@ -72,7 +72,8 @@ class Following:
             self._uncount(app)
             raise
         position = self._follower.position(app)
-        addressed = connection.user == user and connection in self._hub.apps[app].sessions_of(user)
+        known = self._hub.apps.get(app)  # one of guests goes with its last session
+        addressed = known is not None and connection.user == user and connection in known.sessions_of(user)
         if connection.state != OPEN or not addressed or isinstance(connection.about, Reader):
             self._uncount(app)
             return position
@@ -106,11 +107,14 @@ class Following:
 
     # --- catching up ----------------------------------------------------------------------------------------
 
-    def sync(self, connection: Connection, after: int, limit: int, answer: Answer) -> None:
+    def sync(
+        self, connection: Connection, after: int, limit: int, answer: Answer, yields: bool = False
+    ) -> None:
         """Give a following connection a page of what it missed behind ``after``. It switches.
 
         While there is more it is told nothing else; with the last page it is live. ``answer`` is called where
-        the page belongs among the rest. Raises StorageUnavailable.
+        the page belongs among the rest. ``yields``: not at all if somebody else has asked meanwhile. Raises
+        StorageUnavailable.
         """
         app, user, reader = connection.app, connection.user, connection.about
         assert app is not None
@@ -127,6 +131,8 @@ class Following:
                 else:
                     reader.held = acknowledgements(held)
             raise
+        if yields and reader.held is not held:
+            return
         if connection.about is not reader:
             answer([], False)
             return
@@ -161,7 +167,8 @@ class Following:
 
     def tell_again(self, connection: Connection, after: int, limit: int) -> bool:
         """Tell a live connection again what its user may read behind an id; False if that is more than
-        ``limit``. It switches. Raises StorageUnavailable.
+        ``limit``. Whose client begins to ask itself meanwhile is left to it. It switches. Raises
+        StorageUnavailable.
         """
         reader = connection.about
         if not isinstance(reader, Reader) or not reader.live:
@@ -176,7 +183,7 @@ class Following:
                 self._telling.give(connection, messages)
             return True
 
-        self.sync(connection, after, limit, answer)
+        self.sync(connection, after, limit, answer, yields=True)
         return whole
 
     def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:

@@ -54,6 +54,7 @@ class Messaging:
         self.send = self._intake.send
         self.committed = self._intake.committed
         self.heard = follower.heard
+        self.position = follower.position
         self.give = telling.give
         following = Following(hub, metrics, kept, follower, telling, self._intake.running)
         self.follow = following.follow
