@@ -160,190 +160,125 @@ class HttpProblem(msgspec.Struct, frozen=True):
     temporary: bool
 
 
-HTTP_BAD_REQUEST: Final = HttpProblem(400, "bad_request", "The request is malformed.", False)
-HTTP_NOT_AN_UPGRADE: Final = HttpProblem(
-    400, "not_an_upgrade", "This path takes WebSocket upgrades only.", False
-)
-HTTP_INVALID_REQUEST: Final = HttpProblem(
-    400, "invalid_request", "The request does not have the shape that this route takes.", False
-)
-HTTP_TOO_MANY_TARGETS: Final = HttpProblem(
-    400, "too_many_targets", "More targets, or commands, than limits.batch_targets.", False
-)
-HTTP_STORE_UNAVAILABLE: Final = HttpProblem(
-    400, "store_unavailable", "In apps of systems nothing is stored: a user there is a connection.", False
-)
-HTTP_UNAUTHORIZED: Final = HttpProblem(
-    401, "unauthorized", "An API key with the right scope is required.", False
-)
-HTTP_ORIGIN_REFUSED: Final = HttpProblem(403, "origin_refused", "This origin is not allowed.", False)
-HTTP_FORBIDDEN: Final = HttpProblem(
-    403, "forbidden", "The key does not allow this, or not in this app.", False
-)
-HTTP_TOKEN_INVALID: Final = HttpProblem(
-    401, "token_invalid", "The session token is missing, wrong or expired.", False
-)
-HTTP_NOT_ALLOWED: Final = HttpProblem(
-    403, "not_allowed", "The app does not allow this user, this origin or this way to connect.", False
-)
-HTTP_BANNED: Final = HttpProblem(403, "banned", "The user is banned for a time.", False)
-HTTP_ALREADY_ONLINE: Final = HttpProblem(
-    409, "already_online", "The user is online on another connection.", False
-)
-HTTP_WRONG_LOGIN: Final = HttpProblem(401, "wrong_login", "The phone number or the password is wrong.", False)
-HTTP_REGISTRATION_CLOSED: Final = HttpProblem(
-    403, "registration_closed", "Nobody may register (accounts.registration).", False
-)
-HTTP_ROLE_TOO_LOW: Final = HttpProblem(403, "role_too_low", "The member's role does not allow this.", False)
-HTTP_UNKNOWN_DEVICE: Final = HttpProblem(
-    404, "unknown_device", "The account has no such login, or it has ended.", False
-)
-HTTP_UNKNOWN_ACCOUNT: Final = HttpProblem(404, "unknown_account", "There is no such account.", False)
-HTTP_UNKNOWN_GROUP: Final = HttpProblem(
-    404, "unknown_group", "There is no such group, or the user is no member of it.", False
-)
-HTTP_UNKNOWN_CONVERSATION: Final = HttpProblem(
-    404, "unknown_conversation", "There is no such conversation, or the user is not in it.", False
-)
-HTTP_UNKNOWN_MESSAGE: Final = HttpProblem(
-    404, "unknown_message", "There is no such message, or it is not the user's.", False
-)
-HTTP_UNKNOWN_MEMBER: Final = HttpProblem(404, "unknown_member", "The group has no such member.", False)
-HTTP_PHONE_TAKEN: Final = HttpProblem(
-    409, "phone_taken", "There is an account with this phone number already.", False
-)
-HTTP_TOO_MANY_FRIENDS: Final = HttpProblem(
-    409, "too_many_friends", "One of the two would have more friends than accounts.friends.", False
-)
-HTTP_TOO_MANY_MEMBERS: Final = HttpProblem(
-    409, "too_many_members", "The group would have more members than accounts.group_members.", False
-)
-HTTP_UNKNOWN_APP: Final = HttpProblem(404, "unknown_app", "There is no app of this name.", False)
-HTTP_UNKNOWN_CONNECTION: Final = HttpProblem(
-    404, "unknown_connection", "No connection of this app has this id.", False
-)
-HTTP_NOT_FOUND: Final = HttpProblem(404, "not_found", "There is nothing at this path.", False)
-HTTP_METHOD_NOT_ALLOWED: Final = HttpProblem(405, "method_not_allowed", "The path has no such method.", False)
-HTTP_TIMEOUT: Final = HttpProblem(408, "timeout", "The request took too long to arrive.", True)
-HTTP_APP_EXISTS: Final = HttpProblem(409, "app_exists", "There is an app of this name already.", False)
-HTTP_APP_CONFIGURED: Final = HttpProblem(
-    409, "app_configured", "This app stands in the configuration, and is changed there.", False
-)
-HTTP_TOO_MANY_APPS: Final = HttpProblem(
-    409, "too_many_apps", "limits.registered_apps apps are registered already.", False
-)
-HTTP_BODY_TOO_LARGE: Final = HttpProblem(413, "body_too_large", "The body is over limits.body_bytes.", False)
-HTTP_FILE_TOO_LARGE: Final = HttpProblem(
-    413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind.", False
-)
-HTTP_LENGTH_REQUIRED: Final = HttpProblem(
-    411, "length_required", "An upload says its Content-Length, and is not empty.", False
-)
-HTTP_QUOTA_EXCEEDED: Final = HttpProblem(
-    403, "quota_exceeded", "The user would keep more than uploads.quota_bytes.", False
-)
-HTTP_UNKNOWN_UPLOAD: Final = HttpProblem(404, "unknown_upload", "There is no file of this id.", False)
-HTTP_KIND_REFUSED: Final = HttpProblem(
-    415,
-    "kind_refused",
-    "Files of this content are not taken, or the file is not what it is said to be.",
-    False,
-)
-HTTP_RANGE: Final = HttpProblem(416, "range_not_satisfiable", "The file has no such bytes.", False)
-HTTP_DISK_FULL: Final = HttpProblem(
-    507, "disk_full", "The disk would have less than uploads.min_free_bytes.", True
-)
-HTTP_MEDIA_UNAVAILABLE: Final = HttpProblem(
-    503, "media_unavailable", "The place where files are kept does not answer.", True
-)
-HTTP_URI_TOO_LONG: Final = HttpProblem(414, "uri_too_long", "The address is over limits.header_bytes.", False)
-HTTP_UNKNOWN_ENCODING: Final = HttpProblem(
-    415, "unknown_encoding", "A body comes as it is, or with Content-Encoding: gzip.", False
-)
-HTTP_ID_REUSED: Final = HttpProblem(
-    422, "id_reused", "Another request came with this id or Idempotency-Key before.", False
-)
-HTTP_VERSION_REQUIRED: Final = HttpProblem(
-    426, "version_required", "Sec-WebSocket-Version must be 13.", False
-)
-HTTP_TOO_MANY_REQUESTS: Final = HttpProblem(429, "too_many_requests", "Too many requests; slow down.", True)
-HTTP_HEADERS_TOO_LARGE: Final = HttpProblem(
-    431, "headers_too_large", "Headers are over limits.header_bytes.", False
-)
-HTTP_INTERNAL_ERROR: Final = HttpProblem(500, "internal_error", "The server failed; its log says why.", True)
-HTTP_NOT_IMPLEMENTED: Final = HttpProblem(501, "not_implemented", "The server does not do this.", False)
-HTTP_NODE_FULL: Final = HttpProblem(503, "node_full", "The node takes no more connections.", True)
-HTTP_BUSY: Final = HttpProblem(503, "busy", "The node works on limits.http_requests requests already.", True)
-HTTP_NOT_READY: Final = HttpProblem(503, "not_ready", "The node starts, stops or lacks what it needs.", True)
-HTTP_STORAGE_UNAVAILABLE: Final = HttpProblem(
-    503, "storage_unavailable", "The database does not answer.", True
-)
-HTTP_REGISTRY_UNAVAILABLE: Final = HttpProblem(503, "registry_unavailable", "Redis does not answer.", True)
-HTTP_VERSION_NOT_SUPPORTED: Final = HttpProblem(
-    505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.", False
-)
+#: every problem, by its code, in the order of the statuses
+HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {}
 
-#: every problem, by its code
-HTTP_PROBLEMS: Final[dict[str, HttpProblem]] = {
-    row.code: row
-    for row in (
-        HTTP_BAD_REQUEST,
-        HTTP_INVALID_REQUEST,
-        HTTP_TOO_MANY_TARGETS,
-        HTTP_STORE_UNAVAILABLE,
-        HTTP_NOT_AN_UPGRADE,
-        HTTP_UNAUTHORIZED,
-        HTTP_TOKEN_INVALID,
-        HTTP_WRONG_LOGIN,
-        HTTP_FORBIDDEN,
-        HTTP_NOT_ALLOWED,
-        HTTP_BANNED,
-        HTTP_ORIGIN_REFUSED,
-        HTTP_REGISTRATION_CLOSED,
-        HTTP_ROLE_TOO_LOW,
-        HTTP_QUOTA_EXCEEDED,
-        HTTP_UNKNOWN_DEVICE,
-        HTTP_UNKNOWN_ACCOUNT,
-        HTTP_UNKNOWN_GROUP,
-        HTTP_UNKNOWN_CONVERSATION,
-        HTTP_UNKNOWN_MESSAGE,
-        HTTP_UNKNOWN_MEMBER,
-        HTTP_UNKNOWN_APP,
-        HTTP_UNKNOWN_CONNECTION,
-        HTTP_NOT_FOUND,
-        HTTP_UNKNOWN_UPLOAD,
-        HTTP_METHOD_NOT_ALLOWED,
-        HTTP_TIMEOUT,
-        HTTP_PHONE_TAKEN,
-        HTTP_TOO_MANY_FRIENDS,
-        HTTP_TOO_MANY_MEMBERS,
-        HTTP_ALREADY_ONLINE,
-        HTTP_APP_EXISTS,
-        HTTP_APP_CONFIGURED,
-        HTTP_TOO_MANY_APPS,
-        HTTP_LENGTH_REQUIRED,
-        HTTP_BODY_TOO_LARGE,
-        HTTP_FILE_TOO_LARGE,
-        HTTP_URI_TOO_LONG,
-        HTTP_KIND_REFUSED,
-        HTTP_UNKNOWN_ENCODING,
-        HTTP_RANGE,
-        HTTP_ID_REUSED,
-        HTTP_VERSION_REQUIRED,
-        HTTP_TOO_MANY_REQUESTS,
-        HTTP_HEADERS_TOO_LARGE,
-        HTTP_INTERNAL_ERROR,
-        HTTP_NOT_IMPLEMENTED,
-        HTTP_MEDIA_UNAVAILABLE,
-        HTTP_NODE_FULL,
-        HTTP_BUSY,
-        HTTP_NOT_READY,
-        HTTP_STORAGE_UNAVAILABLE,
-        HTTP_REGISTRY_UNAVAILABLE,
-        HTTP_VERSION_NOT_SUPPORTED,
-        HTTP_DISK_FULL,
-    )
-}
+
+def _problem(status: int, code: str, message: str, *, temporary: bool = False) -> HttpProblem:
+    """One more row of the table."""
+    row = HTTP_PROBLEMS[code] = HttpProblem(status, code, message, temporary)
+    return row
+
+
+HTTP_BAD_REQUEST: Final = _problem(400, "bad_request", "The request is malformed.")
+HTTP_INVALID_REQUEST: Final = _problem(
+    400, "invalid_request", "The request does not have the shape that this route takes."
+)
+HTTP_TOO_MANY_TARGETS: Final = _problem(
+    400, "too_many_targets", "More targets, or commands, than limits.batch_targets."
+)
+HTTP_STORE_UNAVAILABLE: Final = _problem(
+    400, "store_unavailable", "In apps of systems nothing is stored: a user there is a connection."
+)
+HTTP_NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
+HTTP_UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
+HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is missing, wrong or expired.")
+HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The phone number or the password is wrong.")
+HTTP_FORBIDDEN: Final = _problem(403, "forbidden", "The key does not allow this, or not in this app.")
+HTTP_NOT_ALLOWED: Final = _problem(
+    403, "not_allowed", "The app does not allow this user, this origin or this way to connect."
+)
+HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
+HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
+HTTP_REGISTRATION_CLOSED: Final = _problem(
+    403, "registration_closed", "Nobody may register (accounts.registration)."
+)
+HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The member's role does not allow this.")
+HTTP_QUOTA_EXCEEDED: Final = _problem(
+    403, "quota_exceeded", "The user would keep more than uploads.quota_bytes."
+)
+HTTP_UNKNOWN_DEVICE: Final = _problem(
+    404, "unknown_device", "The account has no such login, or it has ended."
+)
+HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "There is no such account.")
+HTTP_UNKNOWN_GROUP: Final = _problem(
+    404, "unknown_group", "There is no such group, or the user is no member of it."
+)
+HTTP_UNKNOWN_CONVERSATION: Final = _problem(
+    404, "unknown_conversation", "There is no such conversation, or the user is not in it."
+)
+HTTP_UNKNOWN_MESSAGE: Final = _problem(
+    404, "unknown_message", "There is no such message, or it is not the user's."
+)
+HTTP_UNKNOWN_MEMBER: Final = _problem(404, "unknown_member", "The group has no such member.")
+HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "There is no app of this name.")
+HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No connection of this app has this id.")
+HTTP_NOT_FOUND: Final = _problem(404, "not_found", "There is nothing at this path.")
+HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "There is no file of this id.")
+HTTP_METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "The path has no such method.")
+HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
+HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "There is an account with this phone number already.")
+HTTP_TOO_MANY_FRIENDS: Final = _problem(
+    409, "too_many_friends", "One of the two would have more friends than accounts.friends."
+)
+HTTP_TOO_MANY_MEMBERS: Final = _problem(
+    409, "too_many_members", "The group would have more members than accounts.group_members."
+)
+HTTP_ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
+HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "There is an app of this name already.")
+HTTP_APP_CONFIGURED: Final = _problem(
+    409, "app_configured", "This app stands in the configuration, and is changed there."
+)
+HTTP_TOO_MANY_APPS: Final = _problem(
+    409, "too_many_apps", "limits.registered_apps apps are registered already."
+)
+HTTP_LENGTH_REQUIRED: Final = _problem(
+    411, "length_required", "An upload says its Content-Length, and is not empty."
+)
+HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
+HTTP_FILE_TOO_LARGE: Final = _problem(
+    413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
+)
+HTTP_URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
+HTTP_KIND_REFUSED: Final = _problem(
+    415, "kind_refused", "Files of this content are not taken, or the file is not what it is said to be."
+)
+HTTP_UNKNOWN_ENCODING: Final = _problem(
+    415, "unknown_encoding", "A body comes as it is, or with Content-Encoding: gzip."
+)
+HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file has no such bytes.")
+HTTP_ID_REUSED: Final = _problem(
+    422, "id_reused", "Another request came with this id or Idempotency-Key before."
+)
+HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
+HTTP_TOO_MANY_REQUESTS: Final = _problem(
+    429, "too_many_requests", "Too many requests; slow down.", temporary=True
+)
+HTTP_HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
+HTTP_INTERNAL_ERROR: Final = _problem(
+    500, "internal_error", "The server failed; its log says why.", temporary=True
+)
+HTTP_NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not do this.")
+HTTP_MEDIA_UNAVAILABLE: Final = _problem(
+    503, "media_unavailable", "The place where files are kept does not answer.", temporary=True
+)
+HTTP_NODE_FULL: Final = _problem(503, "node_full", "The node takes no more connections.", temporary=True)
+HTTP_BUSY: Final = _problem(
+    503, "busy", "The node works on limits.http_requests requests already.", temporary=True
+)
+HTTP_NOT_READY: Final = _problem(
+    503, "not_ready", "The node starts, stops or lacks what it needs.", temporary=True
+)
+HTTP_STORAGE_UNAVAILABLE: Final = _problem(
+    503, "storage_unavailable", "The database does not answer.", temporary=True
+)
+HTTP_REGISTRY_UNAVAILABLE: Final = _problem(
+    503, "registry_unavailable", "Redis does not answer.", temporary=True
+)
+HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.")
+HTTP_DISK_FULL: Final = _problem(
+    507, "disk_full", "The disk would have less than uploads.min_free_bytes.", temporary=True
+)
 
 
 def problem_body(problem: HttpProblem) -> bytes:

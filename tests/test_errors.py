@@ -43,10 +43,11 @@ def test_reply_texts_are_those_that_the_original_clients_know() -> None:
 
 
 def test_every_http_problem_is_listed_and_is_an_error_status() -> None:
-    problems = {value.code for value in vars(errors).values() if isinstance(value, errors.HttpProblem)}
-    assert problems == set(errors.HTTP_PROBLEMS)
-    for problem in errors.HTTP_PROBLEMS.values():
-        assert 400 <= problem.status <= 599
+    problems = [value.code for value in vars(errors).values() if isinstance(value, errors.HttpProblem)]
+    assert problems == list(errors.HTTP_PROBLEMS), "two of one code"
+    statuses = [problem.status for problem in errors.HTTP_PROBLEMS.values()]
+    assert statuses == sorted(statuses)
+    assert all(400 <= status <= 599 for status in statuses)
 
 
 def test_a_problem_becomes_a_json_body() -> None:
