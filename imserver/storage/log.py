@@ -77,18 +77,39 @@ class Log:
         return change
 
     def join(
-        self, app: str, conversation: int, users: Sequence[str], by: str = "", role: str = "member"
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        role: str = "member",
+        *,
+        most: int = 0,
+        right: Right | None = None,
     ) -> Change | Rejected:
-        return self._do(app, log_groups.join(conversation, users, by, role))
+        return self._do(app, log_groups.join(conversation, users, by, role, most, right))
 
-    def leave(self, app: str, conversation: int, users: Sequence[str], by: str = "") -> Change | Rejected:
-        return self._do(app, log_groups.leave(conversation, users, by))
+    def leave(
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        *,
+        heir: bool = False,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        return self._do(app, log_groups.leave(conversation, users, by, heir, right))
 
-    def rename(self, app: str, conversation: int, name: str, by: str = "") -> Change | Rejected:
-        return self._do(app, log_groups.rename(conversation, name, by))
+    def rename(
+        self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
+        return self._do(app, log_groups.rename(conversation, name, by, right))
 
-    def set_open(self, app: str, conversation: int, is_open: bool, by: str = "") -> Change | Rejected:
-        return self._do(app, log_groups.set_open(conversation, is_open, by))
+    def set_open(
+        self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
+        return self._do(app, log_groups.set_open(conversation, is_open, by, right))
 
     def set_member(
         self,
@@ -99,8 +120,9 @@ class Log:
         role: str | None = None,
         muted_until: int | None = None,
         by: str = "",
+        right: Right | None = None,
     ) -> Change | Rejected:
-        return self._do(app, log_groups.set_member(conversation, user, role, muted_until, by))
+        return self._do(app, log_groups.set_member(conversation, user, role, muted_until, by, right))
 
     def _do(self, app: str, deed: Deed) -> Change | Rejected:
         job = Job(app, (), deed)
@@ -157,6 +179,9 @@ class Log:
 
     def conversation(self, app: str, conversation: int) -> Conversation | None:
         return self._read(lambda connection: log_read.conversation(connection, app, conversation), None)
+
+    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+        return self._read(lambda connection: log_read.conversations(connection, app, ids), [])
 
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         return self._read(lambda connection: log_read.between(connection, app, user, other), None)

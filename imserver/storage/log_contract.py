@@ -8,9 +8,12 @@ in the order of the commits. Its ``seq`` is contiguous in its conversation.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
+
+if TYPE_CHECKING:
+    from imserver.storage.group_contract import Right
 
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group"]
 ConversationKind = Literal["user", "group"]
@@ -255,6 +258,9 @@ class MessageLog(Protocol):
     def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
         """The user's conversations whose newest id is below ``before`` (0: all), those with the newest entry
         first, and whether there are more."""
+    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+        """Those of these conversations that exist, in the order of their ids."""
+
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All of a user's memberships, those that have ended too."""
@@ -271,18 +277,48 @@ class MessageLog(Protocol):
         """Make a group of the owner and others; its first entry is of kind ``group``."""
 
     def join(
-        self, app: str, conversation: int, users: Sequence[str], by: str = "", role: str = "member"
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        role: str = "member",
+        *,
+        most: int = 0,
+        right: Right | None = None,
     ) -> Change | Rejected:
-        """Make users members; who is one stays as they are. One entry of kind ``join`` names the new ones."""
+        """Make users members; who is one stays as they are. One entry of kind ``join`` names the new ones.
 
-    def leave(self, app: str, conversation: int, users: Sequence[str], by: str = "") -> Change | Rejected:
-        """End memberships; one entry of kind ``leave`` names whose."""
+        ``most``: so many members a group may have then; 0: as many as come. ``right``, here and below: who
+        has it may make the change; None: anybody.
+        """
 
-    def rename(self, app: str, conversation: int, name: str, by: str = "") -> Change | Rejected:
+    def leave(
+        self,
+        app: str,
+        conversation: int,
+        users: Sequence[str],
+        by: str = "",
+        *,
+        heir: bool = False,
+        right: Right | None = None,
+    ) -> Change | Rejected:
+        """End memberships; one entry of kind ``leave`` names whose.
+
+        ``heir``: where the owner is among them, the first admin that is left, else the first member, is the
+        owner from then on; the entry that says so comes before.
+        """
+
+    def rename(
+        self, app: str, conversation: int, name: str, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
         """Give a group another name; its entry is of kind ``group``."""
 
-    def set_open(self, app: str, conversation: int, is_open: bool, by: str = "") -> Change | Rejected:
-        """Let anybody join a group, or not any more; its entry is of kind ``group``."""
+    def set_open(
+        self, app: str, conversation: int, is_open: bool, by: str = "", *, right: Right | None = None
+    ) -> Change | Rejected:
+        """Let anybody join a group, or not any more; its entry is of kind ``group``. Nothing is stored where
+        it is so already."""
 
     def set_member(
         self,
@@ -294,11 +330,13 @@ class MessageLog(Protocol):
         muted_until: int | None = None,
         by: str = "",
     ) -> Change | Rejected:
-        """Change a member's role or silence; its entry is of kind ``group``."""
+        """Change a member's role or silence; its entry is of kind ``group``. Nothing is stored where it is so
+        already. Whoever is made the owner takes the place of the one before, who is an admin then."""
 
     # --- marks ----------------------------------------------------------------------------------------------
 
     def note(
+        right: Right | None = None,
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
     ) -> Noted | None:
         """The user has read, or received, up to an id: never back, and never beyond the log. What was read

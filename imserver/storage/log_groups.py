@@ -1,4 +1,7 @@
-"""Changes of groups: each is one function over a sheet, and adds the one entry that tells of it."""
+"""Changes of groups: each is one function over a sheet, and adds what tells of it to the log.
+
+Who may make a change is asked here, under the log's lock: what the group was a moment ago does not count.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 
+from imserver.storage.group_contract import FULL, Ground, Right
 from imserver.storage.log_contract import (
     INVALID,
     NOT_MEMBER,
@@ -14,15 +18,19 @@ from imserver.storage.log_contract import (
     USER_BYTES,
     Change,
     Draft,
+    Entry,
     EntryKind,
     Rejected,
 )
-from imserver.storage.log_row import GROUP, Line, text_objection
+from imserver.storage.log_row import GROUP, Line, text_objection, text_of
 from imserver.storage.log_sheet import Sheet
 
 Deed = Callable[[Sheet], Change | Rejected]
 
-ROLES: Final = ("owner", "admin", "member")
+OWNER: Final = "owner"
+ADMIN: Final = "admin"
+MEMBER: Final = "member"
+ROLES: Final = (OWNER, ADMIN, MEMBER)
 GROUP_NAME_BYTES: Final = 500
 
 _encode: Final = msgspec.json.Encoder().encode
@@ -36,99 +44,107 @@ def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> Deed:
         if wrong := _wrong(all_users, name):
             return wrong
         line = sheet.make_conversation(GROUP, (), name)
-        sheet.admit(line, [owner], "owner")
-        sheet.admit(line, all_users[1:], "member")
+        sheet.admit(line, [owner], OWNER)
+        sheet.admit(line, all_users[1:], MEMBER)
         told = {"change": "create", "name": name, "users": all_users}
-        return _tell(sheet, line, "group", owner, told, all_users, meta)
+        entry = _tell(sheet, line, "group", owner, told, meta)
+        return Change(line.id, entry, tuple(all_users))
 
     return deed
 
 
-def join(conversation: int, users: Sequence[str], by: str, role: str) -> Deed:
+def join(conversation: int, users: Sequence[str], by: str, role: str, most: int, right: Right | None) -> Deed:
     """Make users members."""
 
     def deed(sheet: Sheet) -> Change | Rejected:
-        if wrong := _wrong(users) or _wrong_role(role):
-            return wrong
-        line = _group(sheet, conversation)
+        line = _wrong(users) or _wrong_role(role) or _group(sheet, conversation, by, users, right)
         if isinstance(line, Rejected):
             return line
         there = sheet.pen.current(sheet.log, conversation, users)
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return Change(conversation)
+        if most and _count(sheet, conversation, most) + len(new) > most:
+            return Rejected(FULL)
         sheet.admit(line, new, role)
-        return _tell(sheet, line, "join", by, {"users": new, "role": role}, new)
+        entry = _tell(sheet, line, "join", by, {"users": new, "role": role})
+        return Change(line.id, entry, tuple(new))
 
     return deed
 
 
-def leave(conversation: int, users: Sequence[str], by: str) -> Deed:
+def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: Right | None) -> Deed:
     """End memberships."""
 
     def deed(sheet: Sheet) -> Change | Rejected:
-        if wrong := _wrong(users):
-            return wrong
-        line = _group(sheet, conversation)
+        line = _wrong(users) or _group(sheet, conversation, by, users, right)
         if isinstance(line, Rejected):
             return line
         there = sheet.pen.current(sheet.log, conversation, users)
         gone = [user for user in dict.fromkeys(users) if user in there]
         if not gone:
             return Change(conversation)
-        change = _tell(sheet, line, "leave", by, {"users": gone}, gone)
+        if heir and any(there[user][1] == OWNER for user in gone):
+            _bequeath(sheet, line, gone, by)
+        entry = _tell(sheet, line, "leave", by, {"users": gone})
         sheet.pen.end_members(sheet.log, conversation, gone, line.last_id)
-        return change
+        return Change(line.id, entry, tuple(gone))
 
     return deed
 
 
-def rename(conversation: int, name: str, by: str) -> Deed:
+def rename(conversation: int, name: str, by: str, right: Right | None) -> Deed:
     """Give a group another name."""
 
     def deed(sheet: Sheet) -> Change | Rejected:
-        if wrong := _wrong((), name):
-            return wrong
-        line = _group(sheet, conversation)
+        line = _wrong((), name) or _group(sheet, conversation, by, (), right)
         if isinstance(line, Rejected):
             return line
         sheet.pen.rename(sheet.log, conversation, name)
-        return _tell(sheet, line, "group", by, {"change": "rename", "name": name}, ())
+        return Change(line.id, _tell(sheet, line, "group", by, {"change": "rename", "name": name}))
 
     return deed
 
 
-def set_open(conversation: int, is_open: bool, by: str) -> Deed:
+def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> Deed:
     """Let anybody join, or not any more."""
 
     def deed(sheet: Sheet) -> Change | Rejected:
-        line = _group(sheet, conversation)
+        line = _group(sheet, conversation, by, (), right)
         if isinstance(line, Rejected):
             return line
+        if _is_open(sheet, conversation) == is_open:
+            return Change(line.id)
         sheet.pen.set_open(sheet.log, conversation, is_open)
-        return _tell(sheet, line, "group", by, {"change": "open", "open": is_open}, ())
+        return Change(line.id, _tell(sheet, line, "group", by, {"change": "open", "open": is_open}))
 
     return deed
 
 
-def set_member(conversation: int, user: str, role: str | None, muted_until: int | None, by: str) -> Deed:
+def set_member(
+    conversation: int, user: str, role: str | None, muted_until: int | None, by: str, right: Right | None
+) -> Deed:
     """Change a member's role or silence."""
 
     def deed(sheet: Sheet) -> Change | Rejected:
-        if wrong := _wrong((user,)) or _wrong_role(role or "member"):
-            return wrong
-        line = _group(sheet, conversation)
+        line = (
+            _wrong((user,)) or _wrong_role(role or MEMBER) or _group(sheet, conversation, by, (user,), right)
+        )
         if isinstance(line, Rejected):
             return line
         there = sheet.pen.current(sheet.log, conversation, (user,))
         if user not in there:
             return Rejected(NOT_MEMBER)
         until = sheet.pen.silences(sheet.log, [(user, conversation)])[user, conversation]
-        role_now = role or there[user][1]
-        until_now = until if muted_until is None else muted_until
-        sheet.pen.change_member(sheet.log, conversation, user, role_now, until_now)
-        told = {"change": "member", "users": [user], "role": role_now, "muted_until": until_now}
-        return _tell(sheet, line, "group", by, told, (user,))
+        before = there[user][1], until
+        after = role or before[0], until if muted_until is None else muted_until
+        if after == before:
+            return Change(line.id)
+        if after[0] == OWNER:
+            for owner in _first_of(sheet, conversation, OWNER, len(ROLES)):
+                if owner != user:
+                    _set(sheet, line, owner, ADMIN, None, by)
+        return Change(line.id, _set(sheet, line, user, *after, by), (user,))
 
     return deed
 
@@ -136,15 +152,28 @@ def set_member(conversation: int, user: str, role: str | None, muted_until: int 
 # --- inside -------------------------------------------------------------------------------------------------
 
 
+def _bequeath(sheet: Sheet, line: Line, gone: Sequence[str], by: str) -> None:
+    """Make somebody the owner who stays, if there is anybody."""
+    for role in (ADMIN, MEMBER):
+        found = _first_of(sheet, line.id, role, len(gone) + 1)
+        heir = next((user for user in found if user not in gone), None)
+        if heir is not None:
+            _set(sheet, line, heir, OWNER, None, by)
+            return
+
+
+def _set(sheet: Sheet, line: Line, user: str, role: str, muted_until: int | None, by: str) -> Entry:
+    """Write what has become of a member, and tell it. ``muted_until`` None: as it is."""
+    if muted_until is None:
+        muted_until = sheet.pen.silences(sheet.log, [(user, line.id)])[user, line.id]
+    sheet.pen.change_member(sheet.log, line.id, user, role, muted_until)
+    told = {"change": "member", "users": [user], "role": role, "muted_until": muted_until}
+    return _tell(sheet, line, "group", by, told)
+
+
 def _tell(
-    sheet: Sheet,
-    line: Line,
-    kind: EntryKind,
-    by: str,
-    told: dict[str, Any],
-    users: Sequence[str],
-    body: bytes = b"",
-) -> Change:
+    sheet: Sheet, line: Line, kind: EntryKind, by: str, told: dict[str, Any], body: bytes = b""
+) -> Entry:
     draft = Draft(
         sender=by,
         kind=kind,
@@ -156,14 +185,45 @@ def _tell(
     )
     entry = sheet.enter(line, draft)
     sheet.settle()
-    return Change(line.id, entry, tuple(users))
+    return entry
 
 
-def _group(sheet: Sheet, conversation: int) -> Line | Rejected:
+def _group(
+    sheet: Sheet, conversation: int, by: str, users: Sequence[str], right: Right | None
+) -> Line | Rejected:
+    """The group that is to be changed, or why it is not: ``users`` are those whom the change names."""
     line = sheet.pen.lines(sheet.log, (conversation,)).get(conversation)
     if line is None or line.kind != GROUP:
         return Rejected(UNKNOWN_CONVERSATION)
-    return line
+    if right is None:
+        return line
+    there = sheet.pen.current(sheet.log, conversation, list(dict.fromkeys((by, *users))))
+    ground = Ground({user: role for user, (_, role) in there.items()}, _is_open(sheet, line.id))
+    return right(ground) or line
+
+
+def _count(sheet: Sheet, conversation: int, most: int) -> int:
+    """How many are members; counting ends at ``most``."""
+    statement = (
+        "SELECT count(*) FROM (SELECT 1 FROM membership "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
+    )
+    return int(sheet.pen.ask(statement, (sheet.log, conversation, most))[0][0])
+
+
+def _first_of(sheet: Sheet, conversation: int, role: str, most: int) -> list[str]:
+    """The first members of a role, by their ids."""
+    statement = (
+        "SELECT member FROM membership WHERE log = %s AND conversation = %s AND left_id IS NULL "
+        "AND role = %s ORDER BY member LIMIT %s"
+    )
+    return [text_of(row[0]) for row in sheet.pen.ask(statement, (sheet.log, conversation, role, most))]
+
+
+def _is_open(sheet: Sheet, conversation: int) -> bool:
+    """Whether anybody may join."""
+    statement = "SELECT open FROM conversation WHERE log = %s AND id = %s"
+    return any(row[0] for row in sheet.pen.ask(statement, (sheet.log, conversation)))
 
 
 def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:

@@ -118,6 +118,18 @@ def conversation(connection: Connection, app: str, conversation: int) -> Convers
     return _conversation(connection, found, "c.id = %s", conversation) if found else None
 
 
+def conversations(connection: Connection, app: str, ids: Sequence[int]) -> list[Conversation]:
+    """Those of these conversations that exist, in the order of their ids."""
+    found, rows = head_of(connection, app), list[Any]()
+    if found is None:
+        return []
+    for some in chunks(ids):
+        some = padded(some)
+        statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND c.id IN "
+        rows += ask(connection, statement + marks_of(len(some)), (found.number, *some))
+    return sorted(map(conversation_of, rows), key=lambda one: one.id)
+
+
 def between(connection: Connection, app: str, user: str, other: str) -> Conversation | None:
     """The conversation of two users."""
     found = head_of(connection, app)

@@ -13,7 +13,17 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.errors import ImserverError
-from imserver.storage.log_contract import Change, Conversation, Membership, MessageLog, Rejected
+from imserver.storage.group_contract import FULL, NOT_ALLOWED, Ground, Right
+from imserver.storage.log_contract import (
+    INVALID,
+    NOT_MEMBER,
+    UNKNOWN_CONVERSATION,
+    Change,
+    Conversation,
+    Membership,
+    MessageLog,
+    Rejected,
+)
 
 NAME_CHARACTERS: Final = 50
 OWNER: Final = "owner"
@@ -21,6 +31,7 @@ ADMIN: Final = "admin"
 MEMBER: Final = "member"
 
 _RANK: Final = {OWNER: 2, ADMIN: 1, MEMBER: 0}
+_OUTSIDER: Final = Rejected(UNKNOWN_CONVERSATION)
 _unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -81,15 +92,13 @@ class Groups:
         if not self._is_kept():
             return 0, []
         log = self._log()
-        rows = [
-            row
+        own = {
+            row.conversation: row
             for row in log.memberships(app, user)
             if row.left_id is None and row.kind_of_conversation == "group"
-        ]
-        rows.sort(key=lambda row: row.conversation)
-        shown = [row for row in rows if row.conversation > after][:limit]
-        found = ((log.conversation(app, row.conversation), row) for row in shown)
-        return len(rows), [_group(group, row) for group, row in found if group is not None]
+        }
+        shown = sorted(id for id in own if id > after)[:limit]
+        return len(own), [_group(group, own[group.id]) for group in log.conversations(app, shown)]
 
     def members(self, app: str, group: int, by: str, after: str, limit: int) -> list[Membership]:
         """Members in the order of their ids, behind one."""
@@ -116,61 +125,36 @@ class Groups:
 
     def invite(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
         """Make users members; those who were none before. Raises BadGroup and TooManyMembers."""
-        self._seen(app, group, by)
-        log = self._log()
-        there = {row.user for row in log.members(app, group, "", self.limit + 1)}
-        new = [user for user in dict.fromkeys(users) if user not in there]
-        if len(there) + len(new) > self.limit:
-            raise TooManyMembers(f"accounts.group_members {self.limit}")
-        return _done(log.join(app, group, new, by)).users if new else ()
+        log = self._log_with(group)
+        return _done(log.join(app, group, users, by, most=self.limit, right=_ranked(by, MEMBER))).users
 
     def join(self, app: str, group: int, user: str) -> Group:
         """Become a member of an open group. Raises TooManyMembers."""
-        _, own = self._seen(app, group, user, or_open=True)
-        if own is None:
-            log = self._log()
-            if len(log.members(app, group, "", self.limit)) >= self.limit:
-                raise TooManyMembers(f"accounts.group_members {self.limit}")
-            _done(log.join(app, group, [user], user))
+        log = self._log_with(group)
+        _done(log.join(app, group, [user], user, most=self.limit, right=_may_enter(user)))
         return self.show(app, group, user)
 
     def set_open(self, app: str, group: int, by: str, is_open: bool) -> Group:
         """Let anybody join, or not any more. Raises NotAllowed."""
-        found, own = self._seen(app, group, by)
-        if own is not None and own.role == MEMBER:
-            raise NotAllowed("only the owner and admins open and close a group")
-        if found.open != is_open:
-            _done(self._log().set_open(app, group, is_open, by))
+        right = _ranked(by, ADMIN, "only the owner and admins open and close a group")
+        _done(self._log_with(group).set_open(app, group, is_open, by, right=right))
         return self.show(app, group, by)
 
     def leave(self, app: str, group: int, user: str) -> None:
         """End a membership. An owner's group goes to the first admin, else to the first member."""
-        _, own = self._seen(app, group, user)
-        log = self._log()
-        if own is not None and own.role == OWNER:
-            rest = [row for row in log.members(app, group, "", self.limit + 1) if row.user != user]
-            rest.sort(key=lambda row: -_RANK[row.role])
-            if rest:
-                _done(log.set_member(app, group, rest[0].user, role=OWNER, by=user))
-        _done(log.leave(app, group, [user], user))
+        log = self._log_with(group)
+        _done(log.leave(app, group, [user], user, heir=True, right=_ranked(user, MEMBER)))
 
     def remove(self, app: str, group: int, by: str, users: Sequence[str]) -> tuple[str, ...]:
-        """End the memberships of others; those who were members. Raises NotAllowed."""
-        found, own = self._seen(app, group, by)
-        log = self._log()
-        there = [row for user in dict.fromkeys(users) if (row := log.member(app, found.id, user)) is not None]
-        for row in there:
-            _require_above(own, row)
-        named = [row.user for row in there]
-        return _done(log.leave(app, group, named, by)).users if named else ()
+        """End the memberships of others; those who were members. Raises BadGroup and NotAllowed."""
+        log = self._log_with(group)
+        return _done(log.leave(app, group, users, by, heir=True, right=_above(by, users))).users
 
     def rename(self, app: str, group: int, by: str, name: str) -> Group:
         """Give a group another name. Raises BadGroup and NotAllowed."""
         _check_name(name)
-        _, own = self._seen(app, group, by)
-        if own is not None and own.role == MEMBER:
-            raise NotAllowed("only the owner and admins rename a group")
-        _done(self._log().rename(app, group, name, by))
+        right = _ranked(by, ADMIN, "only the owner and admins rename a group")
+        _done(self._log_with(group).rename(app, group, name, by, right=right))
         return self.show(app, group, by)
 
     def set_role(self, app: str, group: int, by: str, user: str, role: str) -> None:
@@ -178,27 +162,13 @@ class Groups:
 
         Raises NotAllowed and NoMember.
         """
-        _, own = self._seen(app, group, by)
-        if own is not None and own.role != OWNER:
-            raise NotAllowed("only the owner gives roles")
-        row = self._member(app, group, user)
-        if row.role == role:
-            return
-        if row.role == OWNER:
-            raise NotAllowed("a group has an owner: make another member the owner")
-        log = self._log()
-        if role == OWNER:
-            for owner in log.members(app, group, "", self.limit + 1):
-                if owner.role == OWNER:
-                    _done(log.set_member(app, group, owner.user, role=ADMIN, by=by))
-        _done(log.set_member(app, group, user, role=role, by=by))
+        right = _gives_roles(by, user, role)
+        _done(self._log_with(group).set_member(app, group, user, role=role, by=by, right=right))
 
     def mute(self, app: str, group: int, by: str, user: str, until: int) -> None:
         """Silence a member until a time (Unix seconds; 0: not any more). Raises NotAllowed and NoMember."""
-        _, own = self._seen(app, group, by)
-        row = self._member(app, group, user)
-        _require_above(own, row)
-        _done(self._log().set_member(app, group, user, muted_until=until, by=by))
+        right = _above(by, [user])
+        _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
 
     def forget(self, app: str, user: str) -> None:
         """The user leaves all groups."""
@@ -213,20 +183,18 @@ class Groups:
     ) -> tuple[Conversation, Membership | None]:
         """A group, and the membership of whoever asks (None: a back end; with ``or_open`` somebody else, too,
         if the group is open). Raises UnknownGroup."""
-        if not self._is_kept() or not group:
-            raise UnknownGroup(str(group))
-        log = self._log()
+        log = self._log_with(group)
         own = log.member(app, group, by) if by else None
         found = log.conversation(app, group)
         if found is None or found.kind != "group" or (by and own is None and not (or_open and found.open)):
             raise UnknownGroup(str(group))
         return found, own
 
-    def _member(self, app: str, group: int, user: str) -> Membership:
-        row = self._log().member(app, group, user)
-        if row is None:
-            raise NoMember(user)
-        return row
+    def _log_with(self, group: int) -> MessageLog:
+        """The log, which may have this group."""
+        if not self._is_kept() or not group:
+            raise UnknownGroup(str(group))
+        return self._log()
 
 
 def _group(found: Conversation, own: Membership | None) -> Group:
@@ -235,9 +203,53 @@ def _group(found: Conversation, own: Membership | None) -> Group:
     return Group(found.id, found.name, found.created, own.role, own.muted_until, found.open)
 
 
-def _require_above(own: Membership | None, other: Membership) -> None:
-    if own is not None and _RANK[own.role] <= _RANK[other.role]:
-        raise NotAllowed("the member's role is not below that of whoever asks")
+# --- who may what: asked under the log's lock, of the roles that are in force there -------------------------
+
+
+def _ranked(by: str, least: str, words: str = "") -> Right:
+    """Whoever asks is a member, and has this role or more."""
+
+    def right(ground: Ground) -> Rejected | None:
+        if not by:
+            return None
+        if by not in ground.roles:
+            return _OUTSIDER
+        return None if _RANK[ground.roles[by]] >= _RANK[least] else Rejected(NOT_ALLOWED, words)
+
+    return right
+
+
+def _above(by: str, users: Sequence[str]) -> Right:
+    """Whoever asks is a member, and all who are named are below."""
+
+    def right(ground: Ground) -> Rejected | None:
+        if not by:
+            return None
+        if by not in ground.roles:
+            return _OUTSIDER
+        own = _RANK[ground.roles[by]]
+        if all(_RANK[ground.roles[user]] < own for user in users if user in ground.roles):
+            return None
+        return Rejected(NOT_ALLOWED, "the member's role is not below that of whoever asks")
+
+    return right
+
+
+def _gives_roles(by: str, user: str, role: str) -> Right:
+    """Whoever asks is the owner, who stays one until another is."""
+    is_owner = _ranked(by, OWNER, "only the owner gives roles")
+
+    def right(ground: Ground) -> Rejected | None:
+        if ground.roles.get(user) == OWNER != role:
+            return is_owner(ground) or Rejected(NOT_ALLOWED, "a group has an owner: make another the owner")
+        return is_owner(ground)
+
+    return right
+
+
+def _may_enter(user: str) -> Right:
+    """The group is open, or the user is in it already."""
+    return lambda ground: None if ground.open or user in ground.roles else _OUTSIDER
 
 
 def _check_name(name: str) -> None:
@@ -246,10 +258,15 @@ def _check_name(name: str) -> None:
 
 
 def _done(change: Change | Rejected) -> Change:
-    if isinstance(change, Rejected):
-        if change.reason == "invalid":
-            raise BadGroup(change.detail)
-        if change.reason == "not_member":
-            raise NoMember(change.detail)
-        raise UnknownGroup(change.detail)
-    return change
+    if isinstance(change, Change):
+        return change
+    refusal = _REFUSALS.get(change.reason, UnknownGroup)
+    raise refusal(change.detail)
+
+
+_REFUSALS: Final[dict[str, type[ImserverError]]] = {
+    INVALID: BadGroup,
+    NOT_MEMBER: NoMember,
+    NOT_ALLOWED: NotAllowed,
+    FULL: TooManyMembers,
+}

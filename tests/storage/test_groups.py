@@ -1,0 +1,172 @@
+"""What several do to one group at once: its rules hold in the order of the log, on each engine."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.services.people.groups import (
+    ADMIN,
+    MEMBER,
+    OWNER,
+    BadGroup,
+    Group,
+    Groups,
+    NoMember,
+    NotAllowed,
+    TooManyMembers,
+    UnknownGroup,
+)
+
+from .conftest import OpenStore
+
+APP = "101"
+LIMIT = 5
+Deed = tuple[Callable[..., Any], Any]
+
+
+@pytest.fixture
+def groups(url: str, open_store: OpenStore) -> Groups:
+    return Groups(open_store(url).log, lambda: True, LIMIT)
+
+
+@pytest.fixture
+def group(groups: Groups) -> int:
+    """Ann's, with Bob as its admin, Cid and Dan."""
+    made = groups.create(APP, "ann", "tea", ["bob", "cid", "dan"])
+    groups.set_role(APP, made.id, "ann", "bob", ADMIN)
+    return made.id
+
+
+def roles(groups: Groups, group: int) -> dict[str, str]:
+    return {row.user: row.role for row in groups.members(APP, group, "", "", 100)}
+
+
+def owners(groups: Groups, group: int) -> list[str]:
+    return [user for user, role in roles(groups, group).items() if role == OWNER]
+
+
+def at_once(*deeds: tuple[Any, ...]) -> list[str]:
+    """Do all of it at the same time; the names of what was raised, ``""`` for nothing."""
+
+    def outcome(function: Callable[..., Any], *arguments: Any) -> str:
+        try:
+            function(APP, *arguments)
+        except (BadGroup, NoMember, NotAllowed, TooManyMembers, UnknownGroup) as refused:
+            return type(refused).__name__
+        return ""
+
+    running = [gevent.spawn(outcome, *deed) for deed in deeds]
+    return [one.get(timeout=20) for one in running]
+
+
+def test_many_who_join_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
+    groups.set_open(APP, group, "ann", True)
+    said = at_once(*((groups.join, group, f"u{number}") for number in range(8)))
+    assert sorted(said) == ["", *["TooManyMembers"] * 7]
+    assert len(roles(groups, group)) == LIMIT
+    groups.join(APP, group, "cid")  # who is in it already needs no room
+
+
+def test_many_who_are_invited_at_once_are_no_more_than_there_is_room_for(groups: Groups, group: int) -> None:
+    said = at_once(*((groups.invite, group, "cid", ["bob", f"u{number}"]) for number in range(4)))
+    assert sorted(said) == ["", *["TooManyMembers"] * 3]
+    assert len(roles(groups, group)) == LIMIT
+    assert groups.invite(APP, group, "cid", ["ann", "bob"]) == ()
+
+
+def test_the_owner_and_the_heir_leave_at_once_and_there_is_an_owner(groups: Groups, group: int) -> None:
+    assert at_once((groups.leave, group, "ann"), (groups.leave, group, "bob")) == ["", ""]
+    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
+
+
+def test_the_heir_leaves_before_the_owner_and_there_is_an_owner(groups: Groups, group: int) -> None:
+    assert at_once((groups.leave, group, "bob"), (groups.leave, group, "ann")) == ["", ""]
+    assert roles(groups, group) == {"cid": OWNER, "dan": MEMBER}
+
+
+def test_all_leave_at_once_and_nobody_is_refused(groups: Groups, group: int) -> None:
+    said = at_once(*((groups.leave, group, user) for user in ("ann", "cid", "bob", "dan")))
+    assert said == [""] * 4
+    assert roles(groups, group) == {}
+
+
+def test_whoever_is_handed_a_group_leaves_meanwhile_and_it_keeps_its_owner(
+    groups: Groups, group: int
+) -> None:
+    said = at_once((groups.leave, group, "cid"), (groups.set_role, group, "ann", "cid", OWNER))
+    assert said == ["", "NoMember"]
+    assert owners(groups, group) == ["ann"]
+
+
+def test_a_group_that_is_handed_to_two_at_once_has_one_owner(groups: Groups, group: int) -> None:
+    handing = ((groups.set_role, group, "ann", user, OWNER) for user in ("cid", "dan"))
+    assert at_once(*handing) == ["", "NotAllowed"]
+    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": OWNER, "dan": MEMBER}
+
+
+def test_who_was_an_admin_a_moment_ago_is_none_any_more(groups: Groups, group: int) -> None:
+    no_more = (groups.set_role, group, "ann", "bob", MEMBER)
+    removing, silencing = (groups.remove, group, "bob", ["cid"]), (groups.mute, group, "bob", "cid", 2**40)
+    naming, opening = (groups.rename, group, "bob", "coffee"), (groups.set_open, group, "bob", True)
+    assert at_once(no_more, removing, silencing, naming, opening) == ["", *["NotAllowed"] * 4]
+    shown = groups.show(APP, group, "cid")
+    assert (shown.name, shown.role, shown.muted_until, shown.open) == ("tea", MEMBER, 0, False)
+
+
+def test_who_was_removed_a_moment_ago_does_nothing_any_more(groups: Groups, group: int) -> None:
+    away = (groups.remove, group, "ann", ["bob", "dan"])
+    inviting, removing = (groups.invite, group, "dan", ["eve"]), (groups.remove, group, "bob", ["cid"])
+    naming, leaving = (groups.rename, group, "bob", "coffee"), (groups.leave, group, "bob")
+    assert at_once(away, inviting, removing, naming, leaving) == ["", *["UnknownGroup"] * 4]
+    assert roles(groups, group) == {"ann": OWNER, "cid": MEMBER}
+
+
+def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, group: int) -> None:
+    said = at_once(
+        (groups.set_role, group, "ann", "cid", ADMIN),
+        (groups.remove, group, "bob", ["dan", "cid"]),
+        (groups.mute, group, "bob", "cid", 2**40),
+    )
+    assert said == ["", "NotAllowed", "NotAllowed"]
+    assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
+
+
+def test_a_group_that_was_closed_a_moment_ago_is_joined_by_nobody(groups: Groups, group: int) -> None:
+    groups.set_open(APP, group, "ann", True)
+    said = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))
+    assert said == ["", "UnknownGroup"]
+    assert "eve" not in roles(groups, group)
+
+
+def test_a_back_end_that_removes_the_owner_leaves_the_group_another(groups: Groups, group: int) -> None:
+    assert groups.remove(APP, group, "", ["ann", "cid", "nobody"]) == ("ann", "cid")
+    assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
+    assert groups.remove(APP, group, "", ["bob", "dan"]) == ("bob", "dan")
+    assert roles(groups, group) == {}
+
+
+def test_a_back_end_hands_a_group_over(groups: Groups, group: int) -> None:
+    groups.set_role(APP, group, "", "dan", OWNER)
+    assert roles(groups, group) == {"ann": ADMIN, "bob": ADMIN, "cid": MEMBER, "dan": OWNER}
+
+
+def test_the_end_of_an_owner_is_told_before_the_owner_is_gone(groups: Groups, group: int) -> None:
+    log = groups._log()  # what clients are told stands there only
+    before = log.head(APP)
+    groups.leave(APP, group, "ann")
+    role, leaving = log.read(APP, before, 10)
+    assert (role.kind, b'"users":["bob"],"role":"owner"' in role.meta) == ("group", True)
+    assert (leaving.kind, leaving.meta) == ("leave", b'{"users":["ann"]}')
+
+
+def test_groups_are_listed_in_pages_with_their_names(groups: Groups) -> None:
+    made = [groups.create(APP, "ann", f"group {number}", []).id for number in range(5)]
+    groups.leave(APP, made[1], "ann")
+    total, page = groups.page(APP, "ann", made[0], 2)
+    assert (total, [(one.id, one.name) for one in page]) == (
+        4,
+        [(made[2], "group 2"), (made[3], "group 3")],
+    )
+    assert all(isinstance(one, Group) and one.role == OWNER for one in page)
