@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import time
 from typing import TYPE_CHECKING, TypeVar
 
 from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_search, log_sync
@@ -229,19 +228,7 @@ class Log:
         return self._read(log_expiry.apps, [])
 
     def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
-        before = int(time() - older_than_seconds) if older_than_seconds > 0 else 0
-        found = self._change(
-            lambda connection: log_expiry.raise_floor(connection, app, before, more_than), None
-        )
-        if found is None:
-            return 0
-        log, floor = found
-        deleted = 0
-        while (
-            some := self._change(lambda connection: log_expiry.delete_some(connection, log, floor), None)
-        ) is not None:
-            deleted += some
-        return deleted
+        return log_expiry.expire(self._read, self._change, app, older_than_seconds, more_than)
 
     def _change(self, work: Callable[[Connection], T], nothing: T) -> T:
         return self._opened().write(work) if self._keeps() else nothing

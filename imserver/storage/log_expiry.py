@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable
+from functools import partial
+from time import time
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 from imserver.storage.log_read import ask, change, head_of
-from imserver.storage.log_row import Head, text_of
+from imserver.storage.log_row import text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+T = TypeVar("T")
+
 _EXPIRED_AT_ONCE: Final = 1000
 """Entries that are deleted in one transaction: who wants to write meanwhile waits for these only."""
+_FIRST_LOOK: Final = 50
+_LOOK: Final = 5000
+"""Entries whose age is looked at in one question: the first question, and those behind it."""
+
+
+class Does(Protocol):
+    """Does something in a transaction; ``nothing`` is the answer where there is no database."""
+
+    def __call__(self, work: Callable[[Connection], T], nothing: T) -> T: ...
 
 
 def apps(connection: Connection) -> list[str]:
@@ -20,39 +34,64 @@ def apps(connection: Connection) -> list[str]:
     return [text_of(row[0]) for row in rows]
 
 
-def raise_floor(connection: Connection, app: str, before: int, more_than: int) -> tuple[int, int] | None:
-    """Let the oldest entries expire: (number of the log, its floor).
+def expire(read: Does, write: Does, app: str, older_than_seconds: float, more_than: int) -> int:
+    """Delete the oldest entries: those stored longer ago, all but the newest; 0: not by this. How many."""
+    old = _last_old(read, app, older_than_seconds) if older_than_seconds > 0 else 0
+    found = write(lambda connection: _raise_floor(connection, app, old, more_than), None)
+    if found is None:
+        return 0
+    log, floor = found
+    deleted = 0
+    while (some := write(lambda connection: _delete_some(connection, log, floor), None)) is not None:
+        deleted += some
+    return deleted
 
-    ``before``: those stored earlier than this Unix second; ``more_than``: all but so many; 0: not by this.
+
+def _last_old(read: Does, app: str, seconds: float) -> int:
+    """The id up to which entries were stored longer ago; 0: none was.
+
+    They are looked at one after the other: clocks are set, and differ between nodes, so the times at which
+    they were stored may go back. What was stored before something young is only deleted when that is: nothing
+    is lost early behind a clock that went wrong. What was stored in the future holds up nothing.
     """
+    now = int(time())
+    old = after = 0
+    many = _FIRST_LOOK
+    while True:
+        rows: list[Any] = read(partial(_times, app=app, after=after, many=many), [])
+        for id, stored_at in rows:
+            if stored_at < now - seconds:
+                old = id
+            elif stored_at <= now:
+                return old
+        if len(rows) < many:
+            return old
+        after, many = rows[-1][0], _LOOK
+
+
+def _times(connection: Connection, app: str, after: int, many: int) -> list[Any]:
+    """When entries were stored: (id, Unix seconds)."""
+    head = head_of(connection, app)
+    if head is None:
+        return []
+    statement = "SELECT id, stored_at FROM message WHERE log = %s AND id > %s ORDER BY id LIMIT %s"
+    return ask(connection, statement, (head.number, max(after, head.floor), many))
+
+
+def _raise_floor(connection: Connection, app: str, old: int, more_than: int) -> tuple[int, int] | None:
+    """Let entries expire up to an id, and all but the newest: (number of the log, its floor)."""
     head = head_of(connection, app, lock=True)
     if head is None:
         return None
-    floor = head.floor
+    floor = max(head.floor, old)
     if more_than > 0:
         floor = max(floor, head.last_id - more_than)
-    if before > 0:
-        floor = max(floor, _oldest_since(connection, head, before) - 1)
     if floor > head.floor:
         change(connection, "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
     return head.number, floor
 
 
-def _oldest_since(connection: Connection, head: Head, since: int) -> int:
-    """The first id that was stored at this second or later: they are in the order of their storing."""
-    low, high = head.floor + 1, head.last_id + 1
-    statement = "SELECT id, stored_at FROM message WHERE log = %s AND id >= %s ORDER BY id LIMIT 1"
-    while low < high:
-        middle = (low + high) // 2
-        rows = ask(connection, statement, (head.number, middle))
-        if not rows or rows[0][1] >= since:
-            high = middle
-        else:
-            low = rows[0][0] + 1
-    return low
-
-
-def delete_some(connection: Connection, log: int, floor: int) -> int | None:
+def _delete_some(connection: Connection, log: int, floor: int) -> int | None:
     """Delete some of what has expired; how many, None: there is nothing left of it."""
     rows = ask(connection, "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))
     first: Any = rows[0][0]

@@ -429,6 +429,41 @@ def test_the_oldest_expire_by_the_time_of_their_storing(log: Log, monkeypatch: p
     assert log.head(APP) == 6
 
 
+def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(
+    log: Log, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes write with clocks of their own; one of them may have started in 1970."""
+    now = time.time()
+    for stored_at in (now - 300, now - 100, 0.0, 10.0, now - 50):
+        monkeypatch.setattr("imserver.storage.log_writer.time", lambda stored_at=stored_at: stored_at)
+        stored(log, say("a", "b"), say("a", "b"))
+    assert log.expire(APP, older_than_seconds=200) == 2
+    assert ids(log.read(APP, 0, 10)) == list(range(3, 11))
+    assert log.expire(APP, older_than_seconds=80) == 6, "what lies before the first that is young"
+    assert ids(log.read(APP, 0, 10)) == [9, 10]
+
+
+def test_a_clock_that_was_ahead_holds_up_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    for stored_at in (now - 300, now + 1e9, now - 200, now + 1e9):
+        monkeypatch.setattr("imserver.storage.log_writer.time", lambda stored_at=stored_at: stored_at)
+        stored(log, say("a", "b"))
+    assert log.expire(APP, older_than_seconds=100) == 3
+    assert ids(log.read(APP, 0, 10)) == [4]
+
+
+def test_the_age_of_a_long_log_is_looked_at_in_steps(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = time.time()
+    monkeypatch.setattr("imserver.storage.log_expiry._FIRST_LOOK", 2)
+    monkeypatch.setattr("imserver.storage.log_expiry._LOOK", 3)
+    for age, many in ((300, 7), (100, 6)):
+        monkeypatch.setattr("imserver.storage.log_writer.time", lambda age=age: now - age)
+        stored(log, *(say("a", "b") for _ in range(many)))
+    assert log.expire(APP, older_than_seconds=200) == 7
+    assert log.expire(APP, older_than_seconds=50) == 6
+    assert log.expire(APP, older_than_seconds=50) == 0
+
+
 # --- life ---------------------------------------------------------------------------------------------------
 
 
