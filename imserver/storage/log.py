@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_search, log_sync
+from imserver.storage.group_contract import Right
 from imserver.storage.log_contract import (
     INVALID,
     Appended,

@@ -252,15 +252,15 @@ class MessageLog(Protocol):
     def conversation(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""
 
+    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
+        """Those of these conversations that exist, in the order of their ids."""
+
     def between(self, app: str, user: str, other: str) -> Conversation | None:
         """The conversation of two users, if they ever had one."""
 
     def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
         """The user's conversations whose newest id is below ``before`` (0: all), those with the newest entry
         first, and whether there are more."""
-    def conversations(self, app: str, ids: Sequence[int]) -> list[Conversation]:
-        """Those of these conversations that exist, in the order of their ids."""
-
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All of a user's memberships, those that have ended too."""
@@ -329,6 +329,7 @@ class MessageLog(Protocol):
         role: str | None = None,
         muted_until: int | None = None,
         by: str = "",
+        right: Right | None = None,
     ) -> Change | Rejected:
         """Change a member's role or silence; its entry is of kind ``group``. Nothing is stored where it is so
         already. Whoever is made the owner takes the place of the one before, who is an admin then."""
@@ -336,7 +337,6 @@ class MessageLog(Protocol):
     # --- marks ----------------------------------------------------------------------------------------------
 
     def note(
-        right: Right | None = None,
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
     ) -> Noted | None:
         """The user has read, or received, up to an id: never back, and never beyond the log. What was read
