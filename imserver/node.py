@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import importlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -24,7 +23,6 @@ from imserver.hub.pings import Pings
 from imserver.logs import RequestLog
 from imserver.parts import Parts
 from imserver.services.logins.tenants import Tenant
-from imserver.storage.place import DRIVERS, place_of
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
 
@@ -33,18 +31,6 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = (50_000, 20, 100)
 _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
-_LOADED_LATE = (
-    "cryptography.hazmat.primitives.ciphers.aead",
-    "encodings.ascii",
-    "encodings.idna",
-    "encodings.unicode_escape",
-    "gevent.pool",
-    "gevent.resolver.thread",
-    "gevent.threadpool",
-    "imserver.api.multipart",
-    "imserver.api.metric_table",
-    "imserver.app",
-)
 _WEBHOOK_SECONDS = 2.0
 """Time for back ends to be told of the last events."""
 _LAST_REQUESTS_SECONDS = 2.0
@@ -285,28 +271,3 @@ class Node(Parts):
         """Whether this node can do its work."""
         one = self.cluster is None or not self.cluster.database.wrong
         return self._ready and self.registry.healthy() and self.store.healthy() and one
-
-
-def load_modules(config: Config) -> None:
-    """Load what a node of these settings comes to load while it runs; for a process that forks nodes.
-
-    None of these modules makes anything when it is imported: no loop, thread, socket or file.
-    """
-    names = list(_LOADED_LATE)
-    if config.clustered:
-        names.append("imserver.clustering")
-    if config.server.door == "wsgi":
-        names.append("imserver.transport.upgrade")
-    if any(tenant.jwt for tenant in config.apps.values()):
-        names.append("jwt.api_jws")
-    if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):
-        names.append("urllib3")
-    place = place_of(config.storage, config.server.data_dir)
-    if place.configured or place.exists:
-        names += ["imserver.storage.database", DRIVERS[place.engine]]
-    for name in names:
-        importlib.import_module(name)
-    # Here, for it brings Flask, which a node that forks nothing loads when it is asked for a page.
-    from imserver.pages.compiled import precompile
-
-    precompile()

@@ -13,10 +13,10 @@ from imserver.errors import StartError
 from imserver.exposure import keys_may_be_kept, refuse_open_demo
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import Logs, open_logs
-from imserver.node import load_modules
 from imserver.parent import listening, provision
 from imserver.parent.children import Children
 from imserver.parent.inbox import DRAIN, PASSED_ON, ROLL, Inbox
+from imserver.parent.preload import load_modules
 from imserver.parent.rolling import Rolling
 from imserver.parent.slot import Slot
 from imserver.serving import banner, has_terminal
