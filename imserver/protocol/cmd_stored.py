@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from imserver import errors
 from imserver.model import Ack, Command, Conversations, Hide, History, Message, Read, Send, Sync
-from imserver.protocol.forgiving import Refused, fields_of, text_in
+from imserver.protocol.forgiving import Refused, fields_of, text_in, well_formed
 
 MAX_ID: Final = 2**63 - 1
 MAX_CLIENT_MSG_ID_BYTES: Final = 64
@@ -61,7 +61,14 @@ def _body(fields: dict[str, Any]) -> tuple[str, bytes]:
     kind = short_text(fields, "type", MAX_TYPE_BYTES) or "custom"
     if "text" in fields or kind == "text":
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return kind, msgspec.json.encode(fields["data"])
+    return kind, _json(fields["data"])
+
+
+def _json(value: Any) -> bytes:
+    try:
+        return msgspec.json.encode(value)
+    except UnicodeEncodeError:  # half a character, which JSON's escapes can write
+        return well_formed(json.dumps(value, ensure_ascii=False, separators=(",", ":"))).encode()
 
 
 def _meta(fields: dict[str, Any]) -> bytes:
@@ -71,10 +78,13 @@ def _meta(fields: dict[str, Any]) -> bytes:
     if (
         not isinstance(mentions, list)
         or len(mentions) > MAX_MENTIONS
-        or not all(isinstance(user, str) and len(user.encode()) <= MAX_RECEIVER_BYTES for user in mentions)
+        or not all(isinstance(user, str) for user in mentions)
     ):
         raise Refused(errors.REPLY_BAD_PARAMETER)
-    return msgspec.json.encode({"mentions": mentions})
+    users = [well_formed(user) for user in mentions]
+    if any(len(user.encode()) > MAX_RECEIVER_BYTES for user in users):
+        raise Refused(errors.REPLY_BAD_PARAMETER)
+    return msgspec.json.encode({"mentions": users})
 
 
 def _verbatim(data: bytes) -> dict[str, Any]:

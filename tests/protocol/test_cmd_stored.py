@@ -61,6 +61,13 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
     assert found == command
 
 
+def test_half_a_character_is_replaced_wherever_it_stands() -> None:
+    said = cmd_stored._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
+    assert json.decode(said.body) == {"a\ufffd": ["\ufffd"]}
+    assert json.decode(said.meta) == {"mentions": ["\ufffd"]}
+    assert json.decode(cmd_stored._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
+
+
 @pytest.mark.parametrize(
     ("type", "body", "wanted"),
     [
