@@ -194,6 +194,24 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(world: World) 
     assert len(ann.expect(1)) == 1
 
 
+def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = world.chats._holder
+
+    def reading(token: str) -> Claims:
+        claims = read(token)
+        world.sessions.kick(APP, claims.user)
+        return claims
+
+    monkeypatch.setattr(world.chats, "_holder", reading)
+    ann = world.visitor()
+    ann.tell(protobuf.login("266"))
+    assert ann.client.close_code() == 4502
+    assert ann.outputs() == []
+    assert not world.hub.is_online(APP, "266")
+
+
 def test_a_second_login_on_a_connection_is_dropped(world: World) -> None:
     ann = world.chatter(266)
     ann.tell(protobuf.login("267"))

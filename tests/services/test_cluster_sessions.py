@@ -171,6 +171,20 @@ def test_who_goes_while_the_registry_is_asked_leaves_nothing(nodes: Several, pol
     assert not nodes[1].hub.is_online(policy, "ann")
 
 
+@pytest.mark.parametrize("policy", [NEWEST, MULTI, SINGLE, REFUSE])
+def test_who_is_kicked_on_another_node_while_the_registry_is_asked_is_not_logged_in(
+    nodes: Several, policy: str
+) -> None:
+    nodes[1].registry.hold()
+    login, _, client = begin_login(nodes[1], policy, "ann")
+    nodes[2].sessions.kick(policy, "ann")
+    nodes[1].registry.release()
+    assert login.get() == 1003
+    assert client.close_code() == 4502
+    until(lambda: nodes.addressed(policy, "ann") == [])
+    assert not nodes[1].hub.is_online(policy, "ann")
+
+
 def test_who_goes_while_the_registry_is_asked_and_the_answer_is_lost_leaves_nothing(nodes: Several) -> None:
     nodes[1].registry.hold()
     login, connection, client = begin_login(nodes[1], NEWEST, "ann")

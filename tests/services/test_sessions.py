@@ -8,7 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.model import Event, Login
+from imserver.services.sessions import kicks
 from imserver.services.sessions import sessions as module
+from imserver.services.sessions.removals import LocalRemovals
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import World, told
 from tests.integration.raw import CLOSE, PING, PONG, frame
@@ -255,6 +257,40 @@ def test_a_ban_that_comes_while_a_login_waits_holds_for_it(world: World) -> None
     assert login.get() != 200
     assert client.close_code() == 4503
     assert not world.hub.is_online(REFUSE, "ann")
+
+
+@pytest.mark.usefixtures("hasty")
+@pytest.mark.parametrize("device", [None, "phone"])
+def test_a_kick_that_comes_while_a_login_waits_holds_for_it(world: World, device: str | None) -> None:
+    world.login(REFUSE, "ann", "phone")
+    new, client = world.connect()
+    login = gevent.spawn(world.sessions.login, new, Login(REFUSE, "ann", device="phone"))
+    look()
+    removals = LocalRemovals(world.hub, world.sessions)
+    removals.remove(REFUSE, ["ann"], "laptop")
+    removals.remove(REFUSE, ["bob"], "phone")
+    if device is None:
+        world.sessions.kick(REFUSE, "ann")
+    else:
+        removals.remove(REFUSE, ["ann"], device)
+    assert login.get() == 1003
+    assert client.close_code() == 4502
+    assert not world.hub.is_online(REFUSE, "ann")
+    assert world.login(REFUSE, "ann", "phone")[0].state == OPEN, "kicked is not banned"
+
+
+@pytest.mark.usefixtures("hasty")
+def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kicks, "MOST", 5)
+    before = world.sessions.kicks.count
+    for number in range(10):
+        world.sessions.kick(REFUSE, f"u{number}")
+    assert world.sessions.kicks.since(before, REFUSE, "u9", "phone")
+    assert not world.sessions.kicks.since(before, REFUSE, "u1", "phone"), "long ago"
+    assert not world.sessions.kicks.since(before + 10, REFUSE, "u9", "phone")
+    assert world.login(REFUSE, "u9")[0].state == OPEN
 
 
 # --- kicking and banning ------------------------------------------------------------------------------------

@@ -111,6 +111,7 @@ class Chats:
         if connection.user is not None:
             return Reply(errors.REPLY_FAILED)
         self._choose_words(connection, command.cursor >= 0)
+        kicks = self._sessions.kicks.count
         try:
             verdict = self._check(connection, command)
             if not verdict.ok:
@@ -118,7 +119,9 @@ class Chats:
                     say(connection, verdict.close)
                 return Reply(verdict.code)
             login = Login(APP, verdict.user, command.token, command.device)
-            code = self._sessions.login(connection, login, verdict=replace(verdict, expires_at=0))
+            code = self._sessions.login(
+                connection, login, verdict=replace(verdict, expires_at=0), kicks=kicks
+            )
             if code != errors.REPLY_OK:
                 return Reply(code)
             return self._begin(connection, command, verdict.expires_at, answer)

@@ -100,6 +100,7 @@ class EventStreams:
 
         It may switch. Raises :class:`Nobody`.
         """
+        kicks = self._sessions.kicks.count
         verdict = self._logins.check(wish.app, wish.user, wish.token, sse.NAME, stream, wish.device)
         if not verdict.ok:
             _close(stream, verdict.close)
@@ -111,7 +112,7 @@ class EventStreams:
         if stream.state != OPEN:
             return
         login = Login(wish.app, user, wish.token, wish.device)
-        code = self._sessions.login(stream, login, verdict=verdict)
+        code = self._sessions.login(stream, login, verdict=verdict, kicks=kicks)
         if code != errors.REPLY_OK:
             _close(stream, _CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
             return

@@ -78,8 +78,9 @@ class LocalRemovals:
 
     def remove_here(self, asked: Removal) -> list[int]:
         """Close what is on this node: the number of addressed sessions of each user. Never switches."""
-        if asked.ban_seconds > 0:
-            for user in asked.users:
+        for user in asked.users:
+            self._sessions.kicks.note(asked.app, user, asked.device)
+            if asked.ban_seconds > 0:
                 self._sessions.ban(asked.app, user, asked.ban_seconds)
         app = self._hub.apps.get(asked.app)
         if app is None:

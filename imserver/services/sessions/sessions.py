@@ -14,6 +14,7 @@ from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.logins.verdict import Admits, Verdict
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
+from imserver.services.sessions.kicks import Kicks
 from imserver.transport.connection import OPEN, Connection
 
 ENTER_TEXT = "哈喽~"
@@ -44,16 +45,24 @@ class Sessions:
         self._metrics = metrics
         self._logins = logins
         self._bans: dict[tuple[str, str], float] = {}
+        self.kicks = Kicks()
 
     def login(
-        self, connection: Connection, login: Login, again: bool = False, verdict: Verdict | None = None
+        self,
+        connection: Connection,
+        login: Login,
+        again: bool = False,
+        verdict: Verdict | None = None,
+        kicks: int | None = None,
     ) -> int:
         """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
 
         ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
-        ``verdict``: what :class:`Logins` has said already. When it returns ``REPLY_OK`` the user is reachable
-        on this connection.
+        ``verdict``: what :class:`Logins` has said already, and ``kicks`` the count of them before it was
+        asked. When it returns ``REPLY_OK`` the user is reachable on this connection.
         """
+        if kicks is None:
+            kicks = self.kicks.count
         app = self._hub.apps.get(login.app)
         if app is None:
             login = replace(login, app=self._logins.resolve(login.app))
@@ -90,6 +99,9 @@ class Sessions:
         code = self._begin(app, connection, login)
         if code != errors.REPLY_OK:
             return self._refused(code)
+        if self.kicks.since(kicks, app.name, login.user, login.device):
+            say(connection, errors.CLOSE_KICKED)
+            return self._refused(errors.REPLY_UNAUTHORIZED)
         self._logins.began(connection, verdict)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
@@ -142,6 +154,7 @@ class Sessions:
 
         Returns the number of addressed sessions that were closed.
         """
+        self.kicks.note(app, user)
         if ban_seconds > 0:
             self.ban(app, user, ban_seconds)
         known = self._hub.apps.get(app)
