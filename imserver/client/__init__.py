@@ -9,12 +9,14 @@
         for push in client:
             print(push.sender, push.text)
 
-:class:`Client` and :class:`Api` are for ordinary code, with threads or under gevent; :class:`AsyncClient`
-and :class:`AsyncApi` for asyncio. :class:`Publisher` and :class:`AsyncPublisher` push over one standing
-connection. Importing this package patches nothing.
+:class:`Messenger` sends and receives what is stored, and loses none of it; :class:`Client` hears pushes.
+They and :class:`Api` are for ordinary code, with threads or under gevent; :class:`AsyncMessenger`,
+:class:`AsyncClient` and :class:`AsyncApi` for asyncio. :class:`Publisher` and :class:`AsyncPublisher` push
+over one standing connection. Importing this package patches nothing.
 """
 
 from imserver.client.aio import AsyncClient
+from imserver.client.aiomessenger import AsyncMessenger
 from imserver.client.answers import (
     App,
     BatchResult,
@@ -28,7 +30,28 @@ from imserver.client.answers import (
 )
 from imserver.client.api import Api
 from imserver.client.asyncapi import AsyncApi
-from imserver.client.errors import ClientError, Closed, LoginRefused, NotConnected, RequestRefused
+from imserver.client.entries import (
+    BeginAnew,
+    Conversation,
+    ConversationPage,
+    Entry,
+    Marks,
+    Page,
+    ReadUpTo,
+    Receipt,
+    ReceiptPage,
+    Sent,
+    Signal,
+)
+from imserver.client.errors import (
+    ClientError,
+    Closed,
+    CommandRefused,
+    LoginRefused,
+    NotConnected,
+    RequestRefused,
+)
+from imserver.client.messenger import Messenger, Told
 from imserver.client.publisher import AsyncPublisher, Publisher
 from imserver.client.sync import Client
 from imserver.client.wire import Push, Reply
@@ -38,22 +61,37 @@ __all__ = [
     "App",
     "AsyncApi",
     "AsyncClient",
+    "AsyncMessenger",
     "AsyncPublisher",
     "BatchResult",
+    "BeginAnew",
     "Client",
     "ClientError",
     "Closed",
+    "CommandRefused",
+    "Conversation",
+    "ConversationPage",
     "Counts",
+    "Entry",
     "LoginRefused",
+    "Marks",
+    "Messenger",
     "NotConnected",
+    "Page",
     "Presence",
     "Publisher",
     "Push",
     "PushAnswer",
     "PushResult",
+    "ReadUpTo",
+    "Receipt",
+    "ReceiptPage",
     "Reply",
     "RequestRefused",
+    "Sent",
     "Session",
+    "Signal",
     "StoredAt",
+    "Told",
     "UserPage",
 ]

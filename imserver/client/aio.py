@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from imserver.client.backoff import Backoff, may_return
+from imserver.client.entries import Entry, Signal
 from imserver.client.errors import ClientError, Closed, LoginRefused, NotConnected
+from imserver.client.inbox import Reached
 from imserver.client.sync import (
     ANSWER_SECONDS,
     CONNECTING,
@@ -24,6 +27,7 @@ from imserver.client.sync import (
     MAX_WAITING,
     ONLINE,
     WAITING,
+    Heard,
 )
 from imserver.client.wire import HEARTBEAT_SECONDS, LASTING_REFUSALS, Push, Reply, Wire
 
@@ -32,9 +36,8 @@ log = logging.getLogger(__name__)
 Token = str | Callable[[], str | Awaitable[str]]
 
 
-class AsyncClient:
-    """See :class:`~imserver.client.Client`: the same for asyncio, in one task. ``token`` may be a coroutine
-    function."""
+class AsyncSession(ABC, Generic[Heard]):
+    """See :class:`imserver.client.sync.Session`: the same for asyncio, in one task."""
 
     def __init__(
         self,
@@ -57,15 +60,35 @@ class AsyncClient:
         self._heartbeat_seconds = heartbeat_seconds
         self._backoff = backoff or Backoff()
         self._wire = Wire()
-        self._pushes: asyncio.Queue[Push] = asyncio.Queue(MAX_WAITING)
-        self._given_back: deque[Push] = deque()
+        self._waiting: asyncio.Queue[Heard | Reached] = asyncio.Queue(MAX_WAITING)
+        self._given_back: deque[Heard | Reached] = deque()
         self._asked: dict[str, asyncio.Future[Reply]] = {}
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._settled = asyncio.Event()
+        self._online = asyncio.Event()
         self._closing = False
         self._error: ClientError | None = None
         self.state = IDLE
+
+    # --- what kinds of sessions differ in -------------------------------------------------------------------
+
+    def _login_fields(self) -> dict[str, Any]:
+        """What the login says besides who one is."""
+        return {}
+
+    async def _logged_in(self, connection: ClientConnection, reply: Reply) -> None:
+        """The login was accepted."""
+
+    @abstractmethod
+    async def _hear(self, connection: ClientConnection, read: Push | Entry | Signal | Reply) -> None:
+        """A frame has come."""
+
+    async def _tend(self, connection: ClientConnection) -> None:
+        """Do what is due, for as long as the connection stands."""
+
+    def _reached(self, place: int) -> None:
+        """Everything before this place was taken."""
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -100,21 +123,30 @@ class AsyncClient:
 
     # --- using it -------------------------------------------------------------------------------------------
 
-    async def receive(self, timeout_seconds: float | None = None) -> Push | None:
-        """The next push; None if none came in time. Raises :class:`Closed` when the session is over."""
+    async def receive(self, timeout_seconds: float | None = None) -> Heard | None:
+        """What comes next; None if nothing came in time. Raises :class:`Closed` when the session is over."""
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
+        while True:
+            left = None if deadline is None else max(0.0, deadline - monotonic())
+            heard = await self._next(left)
+            if not isinstance(heard, Reached):
+                return heard
+            self._reached(heard.take())
+
+    async def _next(self, timeout_seconds: float | None) -> Heard | Reached | None:
         if self._given_back:
             return self._given_back.popleft()
-        if not self._pushes.empty():
-            return self._pushes.get_nowait()
+        if not self._waiting.empty():
+            return self._waiting.get_nowait()
         if self._task is None or self._task.done():
             raise self._error or Closed(1000)
-        getting = asyncio.ensure_future(self._pushes.get())
+        getting = asyncio.ensure_future(self._waiting.get())
         try:
             done, _ = await asyncio.wait(
                 [getting, self._task], timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED
             )
         except asyncio.CancelledError:
-            # Whoever gives up loses no push: not one that has just come, and none to a getter left behind.
+            # Whoever gives up loses nothing: not what has just come, and nothing to a getter left behind.
             if not getting.cancel():
                 self._given_back.append(getting.result())
             raise
@@ -125,17 +157,17 @@ class AsyncClient:
             raise self._error or Closed(1000)
         return None
 
-    async def __aiter__(self) -> AsyncIterator[Push]:
-        """All pushes until we close the session. Raises :class:`Closed` if the server ended it for good."""
+    async def __aiter__(self) -> AsyncIterator[Heard]:
+        """All that comes until we close the session. Raises :class:`Closed` if the server ended it."""
         while True:
             try:
-                push = await self.receive()
+                heard = await self.receive()
             except Closed:
                 if self._closing:
                     return
                 raise
-            assert push is not None
-            yield push
+            assert heard is not None
+            yield heard
 
     async def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
         """Ask the server; its answer. Raises :class:`NotConnected` without one."""
@@ -214,34 +246,39 @@ class AsyncClient:
         token = self._token() if callable(self._token) else self._token
         if inspect.isawaitable(token):
             token = await token
-        seq, frame = self._wire.login(self._app, self._user, str(token), self._device)
+        seq, frame = self._wire.login(self._app, self._user, str(token), self._device, self._login_fields())
         await connection.send(frame)
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
                 while True:
                     read = self._wire.read(await connection.recv())
-                    if isinstance(read, Push):
-                        await self._pushes.put(read)
-                    elif read is not None and read.seq == seq:
-                        if not read.ok and read.code in LASTING_REFUSALS:
+                    if isinstance(read, Reply) and read.seq == seq:
+                        if read.ok:
+                            await self._logged_in(connection, read)
+                        elif read.code in LASTING_REFUSALS:
                             self._error = LoginRefused(read.code, read.text)
                         return read.ok
+                    if read is not None:
+                        await self._hear(connection, read)
         except TimeoutError:
             return False
 
     async def _stay(self, connection: ClientConnection) -> None:
-        beating = asyncio.create_task(self._beat(connection))
+        beside = [asyncio.create_task(each) for each in (self._beat(connection), self._tend(connection))]
         try:
             while True:
                 read = self._wire.read(await connection.recv())
-                if isinstance(read, Push):
-                    await self._pushes.put(read)
-                elif read is not None:
-                    answer = self._asked.get(read.seq)
-                    if answer is not None and not answer.done():
-                        answer.set_result(read)
+                if read is not None:
+                    await self._hear(connection, read)
         finally:
-            beating.cancel()
+            for task in beside:
+                task.cancel()
+
+    def _answered(self, reply: Reply) -> None:
+        """Give a reply to whoever waits for it."""
+        answer = self._asked.get(reply.seq)
+        if answer is not None and not answer.done():
+            answer.set_result(reply)
 
     async def _beat(self, connection: ClientConnection) -> None:
         while True:
@@ -254,5 +291,20 @@ class AsyncClient:
     def _tell(self, state: str) -> None:
         if state != self.state:
             self.state = state
+            if state in (ONLINE, ENDED):  # whoever waits for it waits no longer
+                self._online.set()
+            else:
+                self._online.clear()
             if self._on_state is not None:
                 self._on_state(state)
+
+
+class AsyncClient(AsyncSession[Push]):
+    """See :class:`~imserver.client.Client`: the same for asyncio, in one task. ``token`` may be a coroutine
+    function."""
+
+    async def _hear(self, connection: ClientConnection, read: Push | Entry | Signal | Reply) -> None:
+        if isinstance(read, Push):
+            await self._waiting.put(read)
+        elif isinstance(read, Reply):
+            self._answered(read)

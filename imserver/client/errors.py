@@ -30,6 +30,15 @@ class Closed(ClientError):
         self.code = code
 
 
+class CommandRefused(ClientError):
+    """The server will not do what a session asked for; ``code`` is its reply code (docs/protocol.md)."""
+
+    def __init__(self, cmd: str, code: int, text: str) -> None:
+        super().__init__(f"{cmd} refused: {code} {text}")
+        self.cmd = cmd
+        self.code = code
+
+
 class RequestRefused(ClientError):
     """The API refused a request: ``status`` of HTTP, ``code`` and message of the problem.
 

@@ -5,17 +5,21 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from math import inf
 from time import monotonic
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from websockets.sync.client import ClientConnection, connect
 
 from imserver.client.backoff import Backoff, may_return
+from imserver.client.entries import Entry, Signal
 from imserver.client.errors import ClientError, Closed, LoginRefused, NotConnected
+from imserver.client.inbox import Reached
 from imserver.client.wire import HEARTBEAT_SECONDS, LASTING_REFUSALS, Push, Reply, Wire
 
 log = logging.getLogger(__name__)
@@ -26,14 +30,14 @@ MAX_WAITING = 10_000
 IDLE, CONNECTING, ONLINE, WAITING, ENDED = "idle", "connecting", "online", "waiting", "ended"
 
 
-class Client:
-    """One user's session with the server's cmd dialect. It stays: what is lost is connected again.
+Heard = TypeVar("Heard")
+"""What a session hands out."""
 
-    ``url`` is that of the WebSocket, ``app`` and ``user`` say whose session it is, ``token`` goes with the
-    login; a function is asked for a fresh one before each. ``on_state`` is told of each change of ``state``:
-    ``idle``, ``connecting``, ``online``, ``waiting`` (for the next try), ``ended``.
 
-    One thread of its own reads and comes back; pushes wait in a queue until :meth:`receive` takes them.
+class Session(ABC, Generic[Heard]):
+    """What the sessions of one user have in common. Owner of the connection, and of what waits to be taken.
+
+    A session says what it logs in with, what it does once it is logged in, and what it hands out.
     """
 
     def __init__(
@@ -57,14 +61,35 @@ class Client:
         self._heartbeat_seconds = heartbeat_seconds
         self._backoff = backoff or Backoff()
         self._wire = Wire()
-        self._pushes: queue.Queue[Push | None] = queue.Queue(MAX_WAITING)
+        self._waiting: queue.Queue[Heard | Reached | None] = queue.Queue(MAX_WAITING)
         self._asked: dict[str, Future[Reply]] = {}
         self._connection: ClientConnection | None = None
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
         self._settled = threading.Event()
+        self._online = threading.Event()
         self._error: ClientError | None = None
         self.state = IDLE
+
+    # --- what kinds of sessions differ in -------------------------------------------------------------------
+
+    def _login_fields(self) -> dict[str, Any]:
+        """What the login says besides who one is."""
+        return {}
+
+    def _logged_in(self, connection: ClientConnection, reply: Reply) -> None:
+        """The login was accepted."""
+
+    @abstractmethod
+    def _hear(self, connection: ClientConnection, read: Push | Entry | Signal | Reply) -> None:
+        """A frame has come."""
+
+    def _see_to(self, connection: ClientConnection, now: float) -> float:
+        """Do what is due; when (monotonic) to be called again, at the latest."""
+        return inf
+
+    def _reached(self, place: int) -> None:
+        """Everything before this place was taken."""
 
     # --- life -----------------------------------------------------------------------------------------------
 
@@ -102,28 +127,33 @@ class Client:
 
     # --- using it -------------------------------------------------------------------------------------------
 
-    def receive(self, timeout_seconds: float | None = None) -> Push | None:
-        """The next push; None if none came in time. Raises :class:`Closed` when the session is over."""
-        try:
-            push = self._pushes.get(timeout=timeout_seconds)
-        except queue.Empty:
-            return None
-        if push is None:
-            self._pushes.put(None)  # for whoever asks next
-            raise self._error or Closed(1000)
-        return push
-
-    def __iter__(self) -> Iterator[Push]:
-        """All pushes until we close the session. Raises :class:`Closed` if the server ended it for good."""
+    def receive(self, timeout_seconds: float | None = None) -> Heard | None:
+        """What comes next; None if nothing came in time. Raises :class:`Closed` when the session is over."""
+        deadline = None if timeout_seconds is None else monotonic() + timeout_seconds
         while True:
             try:
-                push = self.receive()
+                left = None if deadline is None else max(0.0, deadline - monotonic())
+                heard = self._waiting.get(timeout=left)
+            except queue.Empty:
+                return None
+            if heard is None:
+                self._waiting.put(None)  # for whoever asks next
+                raise self._error or Closed(1000)
+            if not isinstance(heard, Reached):
+                return heard
+            self._reached(heard.take())
+
+    def __iter__(self) -> Iterator[Heard]:
+        """All that comes until we close the session. Raises :class:`Closed` if the server ended it."""
+        while True:
+            try:
+                heard = self.receive()
             except Closed:
                 if self._closing.is_set():
                     return
                 raise
-            assert push is not None
-            yield push
+            assert heard is not None
+            yield heard
 
     def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
         """Ask the server; its answer. Raises :class:`NotConnected` without one."""
@@ -204,7 +234,7 @@ class Client:
 
     def _log_in(self, connection: ClientConnection) -> bool:
         token = self._token() if callable(self._token) else self._token
-        seq, frame = self._wire.login(self._app, self._user, token, self._device)
+        seq, frame = self._wire.login(self._app, self._user, token, self._device, self._login_fields())
         connection.send(frame)
         deadline = monotonic() + ANSWER_SECONDS
         while (left := deadline - monotonic()) > 0:
@@ -212,12 +242,14 @@ class Client:
                 read = self._wire.read(connection.recv(left))
             except TimeoutError:
                 break
-            if isinstance(read, Push):
-                self._put(read)
-            elif read is not None and read.seq == seq:
-                if not read.ok and read.code in LASTING_REFUSALS:
+            if isinstance(read, Reply) and read.seq == seq:
+                if read.ok:
+                    self._logged_in(connection, read)
+                elif read.code in LASTING_REFUSALS:
                     self._error = LoginRefused(read.code, read.text)
                 return read.ok
+            if read is not None:
+                self._hear(connection, read)
         return False
 
     def _read(self, connection: ClientConnection) -> None:
@@ -227,21 +259,24 @@ class Client:
             if now >= beat_at:
                 connection.send(self._wire.request("heartbeat")[1])
                 beat_at = now + self._heartbeat_seconds
+            wake_at = min(beat_at, self._see_to(connection, now))
             try:
-                read = self._wire.read(connection.recv(beat_at - now if beat_at > now else 0.001))
+                read = self._wire.read(connection.recv(max(0.001, wake_at - now)))
             except TimeoutError:
                 continue
-            if isinstance(read, Push):
-                self._put(read)
-            elif read is not None:
-                answer = self._asked.get(read.seq)
-                if answer is not None and not answer.done():
-                    answer.set_result(read)
+            if read is not None:
+                self._hear(connection, read)
 
-    def _put(self, push: Push) -> None:
+    def _answered(self, reply: Reply) -> None:
+        """Give a reply to whoever waits for it."""
+        answer = self._asked.get(reply.seq)
+        if answer is not None and not answer.done():
+            answer.set_result(reply)
+
+    def _put(self, heard: Heard | Reached) -> None:
         while not self._closing.is_set():
             try:
-                self._pushes.put(push, timeout=1.0)
+                self._waiting.put(heard, timeout=1.0)
             except queue.Full:
                 continue
             return
@@ -249,15 +284,36 @@ class Client:
     def _end_queue(self) -> None:
         while True:
             try:
-                self._pushes.put(None, timeout=0.1)
+                self._waiting.put(None, timeout=0.1)
             except queue.Full:
                 if self._closing.is_set():
-                    self._pushes.get()  # nobody is going to take it
+                    self._waiting.get()  # nobody is going to take it
                 continue
             return
 
     def _tell(self, state: str) -> None:
         if state != self.state:
             self.state = state
+            if state in (ONLINE, ENDED):  # whoever waits for it waits no longer
+                self._online.set()
+            else:
+                self._online.clear()
             if self._on_state is not None:
                 self._on_state(state)
+
+
+class Client(Session[Push]):
+    """One user's session with the server's cmd dialect. It stays: what is lost is connected again.
+
+    ``url`` is that of the WebSocket, ``app`` and ``user`` say whose session it is, ``token`` goes with the
+    login; a function is asked for a fresh one before each. ``on_state`` is told of each change of ``state``:
+    ``idle``, ``connecting``, ``online``, ``waiting`` (for the next try), ``ended``.
+
+    One thread of its own reads and comes back; pushes wait in a queue until :meth:`receive` takes them.
+    """
+
+    def _hear(self, connection: ClientConnection, read: Push | Entry | Signal | Reply) -> None:
+        if isinstance(read, Push):
+            self._put(read)
+        elif isinstance(read, Reply):
+            self._answered(read)

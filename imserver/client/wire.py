@@ -11,6 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
+from imserver.client.entries import SIGNALS, Entry, Signal
 
 MAX_USER_BYTES: Final = 19
 """Longest user id that the dialect takes, in bytes of UTF-8."""
@@ -85,17 +86,20 @@ class Wire:
         seq = f"{self._prefix}-{next(self._numbers)}"
         return seq, _encode({"seq": seq, "cmd": cmd, "data": {} if data is None else data}).decode()
 
-    def login(self, app: str, user: str, token: str = "", device: str = "") -> tuple[str, str]:
-        """The login of ``user`` in ``app`` (an appID: digits). Raises ValueError if it can be no login."""
+    def login(
+        self, app: str, user: str, token: str = "", device: str = "", more: dict[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """The login of ``user`` in ``app`` (an appID: digits), with ``more`` fields. Raises ValueError if it
+        can be no login."""
         if not app.isdecimal():
             raise ValueError(f"an app of the cmd dialect is a number, not {app!r}")
         if not 0 < len(user.encode()) <= MAX_USER_BYTES:
             raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes")
-        data = {"userID": user, "appID": int(app), "serviceToken": token}
+        data = {"userID": user, "appID": int(app), "serviceToken": token, **(more or {})}
         return self.request("login", {**data, "device": device} if device else data)
 
-    def read(self, frame: str | bytes) -> Push | Reply | None:
-        """What a frame of the server says; None if it is neither a push nor an answer."""
+    def read(self, frame: str | bytes) -> Push | Entry | Signal | Reply | None:
+        """What a frame of the server says; None if it is neither told nor an answer."""
         try:
             read = _decode(frame)
         except msgspec.DecodeError:
@@ -110,4 +114,8 @@ class Wire:
                 read.seq,
                 str(told.get("type", "text")),
             )
+        if read.cmd == "message":
+            return Entry.of(response.data)
+        if read.cmd in SIGNALS and response.data is not None:  # typing is a command, too: its answer has none
+            return Signal.of(read.cmd, response.data)
         return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)

@@ -13,6 +13,7 @@ EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "clie
 SAID = {
     "README.md": ["hello"],
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
+    "Messages that are kept": ["dora message hello True", "['hello']"],
     "Pushing": ["held", "cmd 1", "1"],
     "One connection to push over": ["100"],
     "asyncio": ["one", "two"],

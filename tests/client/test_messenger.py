@@ -1,0 +1,268 @@
+"""Messengers against a real server: what is sent is stored once, what is missed comes."""
+
+import asyncio
+import queue
+import threading
+
+import pytest
+
+from imserver.client import (
+    Api,
+    AsyncMessenger,
+    BeginAnew,
+    Client,
+    Closed,
+    CommandRefused,
+    Entry,
+    Messenger,
+    NotConnected,
+    Signal,
+    Told,
+)
+from imserver.client.backoff import Backoff
+from tests.conftest import StartServer
+from tests.support import Server
+
+SECONDS = 10.0
+QUICK = Backoff(0.01, 0.05)
+
+
+def ws(server: Server) -> str:
+    return f"ws://{server.ws.host}:{server.ws.port}/acc"
+
+
+def next_entry(messenger: Messenger) -> Entry:
+    while True:
+        told = messenger.receive(SECONDS)
+        assert told is not None, "nothing came"
+        if isinstance(told, Entry):
+            return told
+
+
+def next_signal(messenger: Messenger) -> Signal:
+    while True:
+        told = messenger.receive(SECONDS)
+        assert told is not None, "nothing came"
+        if isinstance(told, Signal):
+            return told
+
+
+def test_what_is_sent_is_stored_and_told(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann1") as ann, Messenger(ws(server), "102", "bob1") as bob:
+        sent = ann.send("bob1", "hello", mentions=["bob1"])
+        entry = next_entry(bob)
+        assert (entry.id, entry.conversation, entry.seq) == (sent.id, sent.conversation, sent.seq)
+        assert (entry.kind, entry.sender, entry.to, entry.type, entry.text) == (
+            "message",
+            "ann1",
+            "bob1",
+            "text",
+            "hello",
+        )
+        assert entry.meta == {"mentions": ["bob1"]}
+        answer = bob.send(
+            conversation=entry.conversation, data={"url": "/p/1"}, type="picture", reply_to=entry.id
+        )
+        heard = next_entry(ann)
+        assert (heard.id, heard.data, heard.type, heard.about) == (
+            answer.id,
+            {"url": "/p/1"},
+            "picture",
+            sent.id,
+        )
+        assert bob.cursor == sent.id
+        assert ann.cursor == answer.id
+        assert ann.send("bob1", "hello!", client_msg_id="m-1").repeated is False
+        assert ann.send("bob1", "hello!", client_msg_id="m-1").repeated is True
+
+
+def test_what_was_missed_comes_and_what_is_known_does_not(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann2") as ann:
+        first = ann.send("bob2", "one")
+        for number in range(260):  # more than a login brings by itself, and more than a page
+            last = ann.send("bob2", str(number))
+    with Messenger(ws(server), "102", "bob2", cursor=first.id) as bob:
+        texts = [next_entry(bob).text for _ in range(260)]
+        assert texts == [str(number) for number in range(260)]
+        assert bob.cursor == last.id
+    with (
+        Messenger(ws(server), "102", "bob2", cursor=None) as bob,
+        Messenger(ws(server), "102", "ann2") as ann,
+    ):
+        ann.send("bob2", "newest")
+        assert next_entry(bob).text == "newest"
+
+
+def test_a_cursor_of_another_log_begins_anew(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann3") as ann:
+        ann.send("bob3", "one")
+    with Messenger(ws(server), "102", "bob3", cursor=10**12) as bob:
+        told = bob.receive(SECONDS)
+        while not isinstance(told, BeginAnew):
+            assert told is not None
+            assert not isinstance(told, Entry)
+            told = bob.receive(SECONDS)
+        assert bob.cursor == 0
+        assert next_entry(bob).text == "one"
+
+
+def test_everything_that_may_be_asked(server: Server) -> None:
+    with Api(f"http://{server.http.host}:{server.http.port}") as api:
+        api.create_app("9104", {"login_policy": "multi"})
+    with (
+        Messenger(ws(server), "9104", "ann4") as ann,
+        Messenger(ws(server), "9104", "bob4", device="phone") as bob,
+        Messenger(ws(server), "9104", "bob4", device="desk", cursor=None) as desk,
+    ):
+        sent = ann.send("bob4", "tea at five")
+        entry = next_entry(bob)
+        bob.received(entry.conversation, entry.id)
+        assert next_signal(ann).received == entry.id
+        bob.read(entry.conversation, entry.id)
+        assert next_signal(ann).read == entry.id
+        assert [(each.user, each.read) for each in ann.receipts(entry.conversation).receipts] == [
+            ("bob4", entry.id)
+        ]
+        bob.typing("ann4")
+        typing = next_signal(ann)
+        assert (typing.kind, typing.sender, typing.to) == ("typing", "bob4", "ann4")
+        assert ann.edit(sent.id, "tea at six").conversation == sent.conversation
+        edited = next_entry(bob)
+        assert (edited.kind, edited.about, edited.text) == ("edit", sent.id, "tea at six")
+        (talk,) = bob.conversations().conversations
+        assert (talk.peer, talk.read) == ("ann4", entry.id)
+        assert sent.id in [each.id for each in bob.history(entry.conversation).messages]
+        assert sent.id in [each.id for each in bob.search("TEA").messages]
+        ann.recall(sent.id)
+        recalled = next_entry(bob)
+        assert (recalled.kind, recalled.about) == ("recall", sent.id)
+        bob.hide([recalled.id])
+        told = next_signal(desk)
+        while told.kind != "hidden":
+            told = next_signal(desk)
+        assert told.ids == (recalled.id,)
+        assert recalled.id in bob.marks().hidden
+
+
+def test_what_the_server_refuses_is_raised(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann5") as ann:
+        with pytest.raises(CommandRefused) as caught:
+            ann.send("ann5", "to myself")
+        assert (caught.value.cmd, caught.value.code) == ("send", 1001)
+        with pytest.raises(CommandRefused):
+            ann.recall(10**9)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"to": "bob", "conversation": 1, "text": "x"},
+        {"text": "x"},
+        {"to": "bob"},
+        {"to": "bob", "text": "x", "data": 1},
+    ],
+)
+def test_what_makes_no_sense_is_not_sent(server: Server, asked: dict[str, object]) -> None:
+    messenger = Messenger(ws(server), "102", "ann6")
+    with pytest.raises(ValueError, match="either"):
+        messenger.send(**asked)  # type: ignore[arg-type]
+
+
+def test_who_only_sends_is_not_stopped_by_what_nobody_takes(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann7") as ann:
+        for number in range(50):
+            sent = ann.send("bob7", str(number))
+        assert ann._waiting.qsize() <= 3
+        while ann.receive(0.0) is not None:
+            pass
+        assert ann.cursor == sent.id
+
+
+def test_a_message_survives_the_restart_of_the_server(start_server: StartServer) -> None:
+    first = start_server()
+    states: queue.Queue[str] = queue.Queue()
+    with (
+        Messenger(ws(first), "101", "ann", on_state=states.put, backoff=QUICK) as ann,
+        Messenger(ws(first), "101", "bob", backoff=Backoff(0.01, 0.05)) as bob,
+    ):
+        ann.send("bob", "before")
+        assert next_entry(bob).text == "before"
+        first.stop()
+        while states.get(timeout=SECONDS) != "waiting":
+            pass
+        sending = threading.Thread(target=lambda: ann.send("bob", "while it was away"))
+        sending.start()
+        start_server(config={"app": {"websocket_port": first.ws.port}}, folder=first.folder)
+        assert next_entry(bob).text == "while it was away"
+        sending.join(SECONDS)
+        assert not sending.is_alive()
+        assert [each.text for each in ann.history(1).messages] == ["before", "while it was away"]
+
+
+def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
+    messenger = Messenger("ws://127.0.0.1:9/acc", "101", "ann", backoff=QUICK)
+    with pytest.raises(NotConnected):
+        messenger.connect(0.1)
+    with pytest.raises(NotConnected):
+        messenger.send("bob", "x", timeout_seconds=0.2)
+    messenger.close()
+    with pytest.raises((Closed, NotConnected)):
+        messenger.send("bob", "x", timeout_seconds=SECONDS)
+
+
+def test_the_same_for_asyncio(server: Server) -> None:
+    async def talk() -> list[Told]:
+        async with (
+            AsyncMessenger(ws(server), "102", "ann8") as ann,
+            AsyncMessenger(ws(server), "102", "bob8", cursor=0) as bob,
+        ):
+            sent = await asyncio.gather(*(ann.send("bob8", str(number)) for number in range(20)))
+            heard: list[Told] = []
+            while len([each for each in heard if isinstance(each, Entry)]) < 20:
+                told = await bob.receive(SECONDS)
+                assert told is not None
+                heard.append(told)
+            assert bob.cursor == max(each.id for each in sent)
+            page = await bob.history(sent[0].conversation, limit=3)
+            assert len(page.messages) == 3
+            assert page.more
+            with pytest.raises(CommandRefused):
+                await ann.send("ann8", "to myself")
+            await bob.read(sent[0].conversation, bob.cursor)
+            while not isinstance(told := await ann.receive(SECONDS), Signal):
+                assert told is not None
+            assert told.read == bob.cursor
+            return heard
+
+    heard = asyncio.run(talk())
+    entries = [each for each in heard if isinstance(each, Entry)]
+    assert [each.seq for each in entries] == list(range(1, 21))
+
+
+def test_an_asyncio_messenger_catches_up_after_a_restart(start_server: StartServer) -> None:
+    first = start_server()
+
+    async def talk() -> str | None:
+        async with AsyncMessenger(ws(first), "101", "bob", backoff=QUICK) as bob:
+            await asyncio.to_thread(first.stop)
+            second = await asyncio.to_thread(
+                start_server, config={"app": {"websocket_port": first.ws.port}}, folder=first.folder
+            )
+            api = Api(f"http://{second.http.host}:{second.http.port}")
+            await asyncio.to_thread(api.push, "101", "kept", user="bob", sender="ann", store=True)
+            async for told in bob:
+                if isinstance(told, Entry):
+                    return told.text
+            return None
+
+    assert asyncio.run(talk()) == "kept"
+
+
+def test_a_client_is_told_nothing_of_what_is_stored(server: Server) -> None:
+    with Client(ws(server), "102", "bob9") as bob, Messenger(ws(server), "102", "ann9") as ann:
+        ann.send("bob9", "hello")
+        assert bob.request("history", {"conversation": 1}).code in (200, 1005)
+        kinds = set()
+        while (push := bob.receive(0.2)) is not None:
+            kinds.add(push.kind)
+        assert kinds <= {"enter", "exit"}
