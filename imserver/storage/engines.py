@@ -20,6 +20,11 @@ WRITES: Final = "imserver_writes"
 """Execution option of a connection whose transaction will change something."""
 
 _BUSY_SECONDS: Final = 5.0
+LEFT_SECONDS: Final = 10.0
+"""After so long (or twice the time for one question) a server ends a transaction in which nothing more was
+asked: a node that was cut off in the middle would hold the head of a log, and everybody up, for hours."""
+_IDLE_SECONDS: Final = 60
+"""The same on MySQL, which knows such a time for connections only."""
 _DEADLOCK_STATES: Final = ("40P01", "40001")
 """PostgreSQL's names of what may be tried again: a deadlock, transactions that cannot follow each other."""
 _MYSQL_DEADLOCK: Final = 1213
@@ -65,8 +70,8 @@ def _postgresql(place: Place, settings: StorageSettings) -> Engine:
             "application_name": "imserver",
             "tcp_user_timeout": milliseconds,
             # A plan made while a table was empty would be kept, and read all of it once it is not.
-            "options": f"-c statement_timeout={milliseconds} -c idle_in_transaction_session_timeout=60000 "
-            "-c plan_cache_mode=force_custom_plan",
+            "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
+            f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
         },
         **_pool(settings),
     )
@@ -90,8 +95,17 @@ def _mysql(place: Place, settings: StorageSettings) -> Engine:
     def _prepare(connection: Any, _record: object) -> None:
         with connection.cursor() as cursor:
             cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (max(1, int(settings.seconds)),))
+            left = _left_seconds(settings)
+            if "MariaDB" in connection.get_server_info():
+                cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
+            else:
+                cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
 
     return engine
+
+
+def _left_seconds(settings: StorageSettings) -> int:
+    return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
 
 
 def _pool(settings: StorageSettings) -> dict[str, Any]:

@@ -134,3 +134,21 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
     store.close()
     with pytest.raises(StorageUnavailable):
         log.append(APP, [Draft(sender="a", to_user="b")])
+
+
+def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was cut off without a word: its transaction is open, and will never be asked anything again."""
+    if url.startswith("sqlite"):
+        pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
+    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
+    vanished = open_store(url, seconds=0.5)
+    vanished.log().append(APP, [Draft(sender="a", to_user="b")])
+    pen = vanished.log()._writer._desk._pen  # type: ignore[union-attr]
+    assert pen is not None
+    pen.begin()
+    pen.lock(APP)
+    (outcome,) = open_store(url, seconds=8).log().append(APP, [Draft(sender="a", to_user="b")])
+    assert isinstance(outcome, Appended)
+    assert outcome.entry.id == 2
