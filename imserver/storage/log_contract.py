@@ -28,8 +28,9 @@ UNKNOWN_CONVERSATION: Final = "unknown_conversation"
 NOT_MEMBER: Final = "not_member"
 MUTED: Final = "muted"
 INVALID: Final = "invalid"
+RECALLED: Final = "recalled"
 """The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer)
-a member; the sender may not speak yet; the draft itself cannot be stored."""
+a member; the sender may not speak yet; the draft itself cannot be stored; what it edits was recalled."""
 
 
 class Draft(Struct, frozen=True, kw_only=True):
@@ -54,7 +55,12 @@ class Draft(Struct, frozen=True, kw_only=True):
 
 
 class Entry(Struct, frozen=True, kw_only=True):
-    """What is stored."""
+    """What is stored.
+
+    A message that was edited has the content that it was given last, and the edit's id as ``edited`` in
+    ``meta``. One that was recalled, and every edit of it, has become a ``recall`` of it in its own place:
+    the message's is ``about`` itself.
+    """
 
     id: int
     conversation: int
@@ -89,7 +95,7 @@ class Rejected(Struct, frozen=True):
     """A draft was not stored, and never will be."""
 
     reason: str
-    """``unknown_conversation``, ``not_member``, ``muted`` or ``invalid``."""
+    """``unknown_conversation``, ``not_member``, ``muted``, ``invalid`` or ``recalled``."""
     detail: str = ""
 
 

@@ -247,6 +247,19 @@ class Pen(ABC):
         """Store entries."""
         self.do_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)
 
+    def edits(self, log: int, message: int) -> list[int]:
+        """The edits of a message."""
+        statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
+        return [row[0] for row in self.ask(statement, (log, message))]
+
+    def add_edits(self, log: int, edits: Sequence[tuple[int, int]]) -> None:
+        """Note edits, (message, edit), as hidden from everybody: it is the message that is found."""
+        if edits:
+            self.do_many(
+                "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
+                [(log, message, edit) for message, edit in edits],
+            )
+
     def take_back(self, log: int, ids: Sequence[int]) -> None:
         """Note entries that were recalled as hidden from everybody: nobody finds them any more."""
         self.do_many(

@@ -33,7 +33,7 @@ _GROWTH: Final = 4
 _LEAST_STRETCH: Final = 256
 
 EVERYBODY: Final = ""
-"""Whose entries in ``hidden`` are those that were taken back."""
+"""Whose entries in ``hidden`` are those that were taken back, and edits: it is the message that is found."""
 
 
 def search(
@@ -118,11 +118,9 @@ class _Step:
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-            f"AND m.kind IN ({NUMBERS['message']}, {NUMBERS['edit']}) AND m.type = 'text' "
+            f"AND m.kind = {NUMBERS['message']} AND m.type = 'text' "
             f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.id "
             f"AND h.member IN ('{EVERYBODY}', %s)) "
-            f"AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.id = m.about "
-            f"AND h.member = '{EVERYBODY}' AND m.kind = {NUMBERS['edit']}) "
             f"AND ({' OR '.join([matches] * len(self._words))}) ORDER BY m.id DESC LIMIT %s"
         )
         values = (*self._values, *[needle(word) for word in self._words], self.count)

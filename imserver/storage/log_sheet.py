@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
+from imserver.storage import log_revisions
 from imserver.storage.log_contract import (
     MUTED,
     NOT_MEMBER,
+    RECALLED,
     UNKNOWN_CONVERSATION,
     Appended,
     Draft,
@@ -20,6 +22,7 @@ from imserver.storage.log_row import CONVERSATION_KINDS, USER, Line, Ready, pair
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
 _OUTSIDER: Final = Rejected(NOT_MEMBER)
 _SILENT: Final = Rejected(MUTED)
+_TAKEN_BACK: Final = Rejected(RECALLED)
 
 Outcome = Appended | Rejected
 
@@ -40,6 +43,8 @@ class Sheet:
         self._moved: dict[int, Line] = {}
         self._made: list[tuple[Line, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str]] = []
+        self._taken_back: set[int] = set()
+        """Messages that cannot be edited any more, of those that somebody wants to."""
 
     @property
     def log(self) -> int:
@@ -104,8 +109,7 @@ class Sheet:
         self.settle()
         if self._rows:
             self.pen.add_messages(self._rows)
-            if recalled := [entry.about for entry in self.entries if entry.kind == "recall"]:
-                self.pen.take_back(self.log, recalled)
+            log_revisions.revise(self.pen, self.log, self.entries)
             self.pen.move_head(self.head)
 
     # --- drafts ---------------------------------------------------------------------------------------------
@@ -115,6 +119,8 @@ class Sheet:
         known = self.pen.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
         outcomes: dict[bytes, Outcome] = {name: Appended(entry, True) for name, entry in known.items()}
         fresh = [one for one in ready if one.resend not in outcomes]
+        if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
+            self._taken_back = log_revisions.taken_back(self.pen, self.log, edited)
         lines = self._lines(fresh)
         silences = self._silences(fresh, lines)
         answers: list[Outcome] = []
@@ -132,6 +138,8 @@ class Sheet:
         self, one: Ready, lines: dict[int | bytes, Line], silences: dict[tuple[str, int], int]
     ) -> Outcome:
         draft = one.draft
+        if draft.kind == "edit" and draft.about in self._taken_back:
+            return _TAKEN_BACK
         if draft.to_user:
             pair = pair_of(draft.sender, draft.to_user)
             line = lines.get(pair)
@@ -148,6 +156,8 @@ class Sheet:
                     return _OUTSIDER
                 if until > self.now and draft.kind == "message":
                     return _SILENT
+        if draft.kind == "recall":
+            self._taken_back.add(draft.about)
         return Appended(self.enter(line, draft, one.resend))
 
     def _lines(self, ready: Iterable[Ready]) -> dict[int | bytes, Line]:

@@ -63,6 +63,40 @@ def test_recall_edit_and_hide(server: Server, app: int) -> None:
         assert first["id"] not in [each["id"] for each in page["messages"]]
 
 
+def test_who_was_away_reads_neither_what_was_recalled_nor_what_was_corrected(
+    server: Server, app: int
+) -> None:
+    with logged_in(server.ws, "ann", app) as ann:
+        first, second = (send(ann, "bob", text, clientMsgID=text) for text in ("secret", "helo"))
+        code, _, edit = ann.ask_cmd("edit", {"id": second["id"], "text": "hello", "clientMsgID": "e"})
+        assert code == 200
+        recall = {"id": first["id"], "clientMsgID": "r"}
+        code, _, done = ann.ask_cmd("recall", recall)
+        assert code == 200
+        assert ann.ask_cmd("recall", recall)[2] == {**done, "repeated": True}
+        assert send(ann, "bob", "secret", clientMsgID="secret") == {**first, "repeated": True}
+        assert ann.ask_cmd("edit", {"id": first["id"], "text": "more"})[0] == 1003
+    wanted = [
+        ("recall", first["id"], None, None),
+        ("message", 0, "hello", {"edited": edit["id"]}),
+        ("edit", second["id"], "hello", None),
+        ("recall", first["id"], None, None),
+    ]
+    with logged_in(server.ws, "bob", app) as bob:
+        history = bob.ask_cmd("history", {"conversation": first["conversation"]})[2]
+        synced = bob.ask_cmd("sync", {"cursor": first["id"] - 1})[2]
+        for page in (history, synced):
+            assert [shape(each) for each in page["messages"]] == wanted
+        assert bob.ask_cmd("conversations", {})[2]["conversations"][0]["unread"] == 1
+    with speaker(server.ws) as again:
+        again.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": first["id"] - 1})
+        assert [shape(again.push("message").json["response"]["data"]) for _ in wanted] == wanted
+
+
+def shape(entry: dict[str, Any]) -> tuple[object, ...]:
+    return entry["kind"], entry.get("about", 0), entry.get("text"), entry.get("meta")
+
+
 def test_a_node_that_stores_nothing_opens_no_database(launch: Launch, door: str) -> None:
     server = launch(door)
     with logged_in(server.ws, "ann", 101) as ann:

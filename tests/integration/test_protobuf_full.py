@@ -112,6 +112,25 @@ def test_edits_and_recalls_are_told_and_others_messages_are_refused(two: tuple[C
     assert refused(bob.output()) == (1003, MESSAGE, 1)
 
 
+def test_the_originals_clients_find_what_a_message_says_now_and_nothing_that_was_recalled(
+    places: tuple[Address, Places], two: tuple[Chatter, Chatter]
+) -> None:
+    http, (_, there) = places
+    ann, _ = two
+    away = register(http)
+    for number, text in ((1, "secret"), (2, "helo"), (3, "last")):
+        ann.single(number, int(away[0]), text)
+    places = [acked(ann.output())[1] for _ in range(3)]
+    ann.tell(message(4, Said(sender=ann.id), kind=1, about=places[0]))
+    ann.tell(message(5, Said(sender=ann.id, type=1, content=b"hello"), kind=2, about=places[1]))
+    assert [acked(ann.output())[0] for _ in range(2)] == [4, 5]
+    with chatting(there, away) as old:
+        assert [(each.text, each.seq) for each in old.catch_up()] == [
+            ("hello", places[1]),
+            ("last", places[2]),
+        ]
+
+
 def test_who_reads_receives_and_types_is_told_to_the_other(two: tuple[Chatter, Chatter]) -> None:
     ann, bob = two
     ann.single(1, bob.id, "hi")

@@ -113,12 +113,14 @@ def test_an_account_recalls_and_edits_its_own_only(locked: Server, ann: Person, 
     recalled = ann.good("messages/recall", {"id": stored["id"]})
     page = bob.good("messages", conversation=stored["conversation"])
     assert [(each["kind"], each.get("about", 0), each["from"]) for each in page["messages"]] == [
-        ("message", 0, ann.user),
-        ("edit", stored["id"], ann.user),
+        ("recall", stored["id"], ann.user),
+        ("recall", stored["id"], ann.user),
         ("recall", stored["id"], ann.user),
     ]
+    assert not any("text" in each for each in page["messages"])
     assert page["messages"][-1]["id"] == recalled["id"]
     assert bob.good("messages/search", text="hello")["messages"] == []
+    assert ann.refused("messages/edit", {"id": stored["id"], "text": "again"}) == (404, "unknown_message")
 
 
 def test_a_back_end_may_take_back_anybodys(locked: Server, ann: Person, bob: Person) -> None:

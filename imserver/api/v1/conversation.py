@@ -99,8 +99,17 @@ class MessageShown(Struct, omit_defaults=True):
     data: Annotated[Any, Meta(description="What it is made of, where it is no text.")] = UNSET
     base64: Annotated[bytes | UnsetType, Meta(description="The same, where it is no JSON.")] = UNSET
     client_msg_id: Annotated[str, Meta(description="The id that its sender gave it.")] = ""
-    about: Annotated[int, Meta(description="The message that it replies to, changes or takes back.")] = 0
-    meta: Annotated[Any, Meta(description="Who is mentioned, or who joined or left.")] = UNSET
+    about: Annotated[
+        int,
+        Meta(
+            description="The message that it replies to, changes or takes back: itself, where it stands in "
+            "the place of what was recalled."
+        ),
+    ] = 0
+    meta: Annotated[
+        Any,
+        Meta(description="Who is mentioned, or who joined or left; `edited`: the last edit of the message."),
+    ] = UNSET
     time: Annotated[int, Meta(description="When it was sent, in Unix milliseconds.")] = 0
 
 

@@ -35,7 +35,7 @@ from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
 from imserver.errors import StorageUnavailable
 from imserver.services.messages.revisions import revision
-from imserver.storage.log_contract import Appended
+from imserver.storage.log_contract import RECALLED, Appended, Rejected
 
 _read_read: Final = msgspec.json.Decoder(ReadRequest)
 _read_recall: Final = msgspec.json.Decoder(RecallRequest)
@@ -137,8 +137,9 @@ def _revise(
     result = settled.get()
     if isinstance(result, StorageUnavailable):
         raise result
-    if not isinstance(result, Appended):  # no member of the conversation any more
-        raise Problem(errors.HTTP_UNKNOWN_CONVERSATION)
+    if not isinstance(result, Appended):  # it was recalled, or its sender is no member any more
+        gone = isinstance(result, Rejected) and result.reason == RECALLED
+        raise Problem(errors.HTTP_UNKNOWN_MESSAGE if gone else errors.HTTP_UNKNOWN_CONVERSATION)
     return reply(call, RevisionAnswer(result.entry.id, result.entry.conversation, result.entry.seq))
 
 
@@ -250,7 +251,8 @@ OPERATIONS: Final = (
         "recall",
         recall,
         "Take a message back",
-        "It is an entry of its own, which tells everybody who may read the message.",
+        "Nobody reads it any more. It is an entry of its own, which tells everybody who may read the "
+        "message.",
         body=RecallRequest,
         answer=RevisionAnswer,
         problems=(errors.HTTP_UNKNOWN_MESSAGE,),
@@ -261,7 +263,8 @@ OPERATIONS: Final = (
         "edit",
         edit,
         "Let a message say something else",
-        "It is an entry of its own, which tells everybody who may read the message.",
+        "Nobody reads what it said before. It is an entry of its own, which tells everybody who may read the "
+        "message. One that was recalled stays as it is.",
         body=EditRequest,
         answer=RevisionAnswer,
         problems=(errors.HTTP_UNKNOWN_MESSAGE,),

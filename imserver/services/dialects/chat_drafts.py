@@ -11,6 +11,7 @@ from imserver.errors import StorageUnavailable
 from imserver.model import ChatMessage
 from imserver.protocol.cmd_stored import MAX_MENTIONS, MAX_RECEIVER_BYTES
 from imserver.protocol.protobuf import MAX_ID, ST_GROUP, ST_SINGLE, account, type_name
+from imserver.services.messages.revisions import may_be_revised
 from imserver.storage.log_contract import (
     INVALID,
     NOT_MEMBER,
@@ -50,7 +51,7 @@ def draft_of(
         return StorageUnavailable("what it is about cannot be looked up")
     else:
         about = found.get(command.about)
-        if about is None or (about.kind, about.sender) != ("message", user):
+        if about is None or not may_be_revised(about, user):
             return Rejected(NOT_MEMBER)
         place = about.peer(user), 0 if about.members else about.conversation
     meta = _meta(command.meta)

@@ -16,6 +16,13 @@ class Entries(Protocol):
         """Those of these entries that exist."""
 
 
+def may_be_revised(entry: Entry, user: str) -> bool:
+    """Whether an entry is a message of this user (``""``: of anybody). One that was recalled is, too: who
+    recalls or edits it may be resending what was stored before that, and is to have the first answer."""
+    was_message = entry.kind == "message" or (entry.kind == "recall" and entry.about == entry.id)
+    return was_message and (not user or entry.sender == user)
+
+
 def revision(
     log: Entries | None,
     app: str,
@@ -33,7 +40,7 @@ def revision(
     ``user`` ``""`` is a back end, whose are all. Switches; raises StorageUnavailable.
     """
     found = [] if log is None else log.entries(app, [about])
-    if not found or found[0].kind != "message" or (user and found[0].sender != user):
+    if not found or not may_be_revised(found[0], user):
         return None
     return Draft(
         sender=user,

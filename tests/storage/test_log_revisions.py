@@ -1,0 +1,114 @@
+"""What was edited or recalled, as it is read from then on, on every engine."""
+
+import json
+
+import pytest
+
+from imserver.storage.log import Log
+from imserver.storage.log_contract import Appended, Entry, Rejected
+
+from .conftest import OpenStore
+from .test_log import APP, bodies, ids, say, stored
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> Log:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def told(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
+    return [(entry.id, entry.kind, entry.body.decode(), entry.about) for entry in entries]
+
+
+def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log: Log) -> None:
+    first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
+    stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
+    assert log.talks(APP, "b", 0, 10)[0][0].unread == 2
+    (recall,) = stored(log, say("a", "b", "", kind="recall", about=first.id))
+    whole = [
+        (first.id, "recall", "", first.id),
+        (second.id, "message", "other", 0),
+        (3, "recall", "", first.id),
+        (recall.id, "recall", "", first.id),
+    ]
+    assert told(log.history(APP, "b", first.conversation, 0, 10)[0]) == whole
+    assert told(log.sync(APP, "b", 0, 10)[0]) == whole
+    assert told(log.read(APP, 0, 10)) == whole
+    assert told(log.entries(APP, [first.id])) == whole[:1]
+    assert log.talks(APP, "b", 0, 10)[0][0].unread == 1
+    (gone,) = log.entries(APP, [first.id])
+    assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
+
+
+def test_a_message_and_its_edits_say_what_was_said_last(log: Log) -> None:
+    (first,) = stored(log, say("a", "b", "helo", about=7, meta=b'{"mentions":["x"]}'))
+    stored(log, say("a", "b", "hello", kind="edit", about=first.id))
+    edited = say("a", "b", '{"n":1}', kind="edit", type="custom", about=first.id, meta=b'{"mentions":["b"]}')
+    (last,) = stored(log, edited)
+    found = log.history(APP, "b", first.conversation, 0, 10)[0]
+    assert bodies(found) == ['{"n":1}'] * 3
+    assert [entry.type for entry in found] == ["custom"] * 3
+    assert [entry.about for entry in found] == [7, first.id, first.id]
+    assert [json.loads(entry.meta) for entry in found] == [
+        {"mentions": ["b"], "edited": last.id},
+        {"mentions": ["b"]},
+        {"mentions": ["b"]},
+    ]
+
+
+def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: Log) -> None:
+    first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
+    stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
+    assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [other.id]
+    assert ids(log.search(APP, "b", "coffee", 0, 0, 10)[0]) == [first.id]
+
+
+def test_of_many_changes_that_are_stored_together_the_last_counts(log: Log) -> None:
+    one, two = stored(log, say("a", "b", "1"), say("a", "b", "2"))
+    outcomes = log.append(
+        APP,
+        [
+            say("a", "b", "1a", kind="edit", about=one.id),
+            say("a", "b", "2a", kind="edit", about=two.id, client_msg_id="e"),
+            say("a", "b", "1b", kind="edit", about=one.id),
+            say("a", "b", "", kind="recall", about=two.id, client_msg_id="r"),
+            say("a", "b", "2b", kind="edit", about=two.id),
+        ],
+    )
+    assert [isinstance(each, Appended) for each in outcomes] == [True, True, True, True, False]
+    assert outcomes[-1] == Rejected("recalled")
+    assert bodies(log.read(APP, 0, 10)) == ["1b", "", "1b", "", "1b", ""]
+
+
+def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(log: Log) -> None:
+    (message,) = stored(log, say("a", "b", "secret", client_msg_id="m"))
+    edit = say("a", "b", "still secret", kind="edit", about=message.id, client_msg_id="e")
+    recall = say("a", "b", "", kind="recall", about=message.id, client_msg_id="r")
+    first = stored(log, edit, recall)
+    assert log.append(APP, [say("a", "b", "x", kind="edit", about=message.id)]) == [Rejected("recalled")]
+    again = log.append(APP, [say("a", "b", "secret", client_msg_id="m"), edit, recall])
+    assert [(each.entry.id, each.repeated) for each in again if isinstance(each, Appended)] == [
+        (message.id, True),
+        *((entry.id, True) for entry in first),
+    ]
+    assert bodies(log.read(APP, 0, 10)) == ["", "", ""]
+
+
+def test_a_recall_touches_nothing_but_its_message(log: Log) -> None:
+    at = log.create(APP, "a", "tea", ["b"]).conversation
+    first, second = stored(log, say("a", at, "one"), say("a", at, "two"))
+    stored(log, say("a", "b", "elsewhere"), app="other")
+    stored(log, say("a", at, "2", kind="edit", about=second.id))
+    stored(log, say("a", at, kind="recall", about=first.id), say("a", at, kind="recall", about=1))
+    assert [entry.kind for entry in log.read(APP, 0, 10)] == [
+        "group",
+        "recall",
+        "message",
+        "edit",
+        "recall",
+        "recall",
+    ]
+    assert bodies(log.read("other", 0, 10)) == ["elsewhere"]
+    assert log.expire(APP, more_than=1) == 5
+    assert log.marks(APP, "", 0).hidden == ()
