@@ -20,6 +20,7 @@ from imserver.transport.fast import FastRoutes
 from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver
 from imserver.transport.http import HttpConnection
+from imserver.transport.http_peer import HttpPeer
 from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
@@ -59,14 +60,14 @@ class Front:
         self.admitted = admitted
         self.ws_dialect = ws_dialect
         self.streams = streams
-        self.parked: set[HttpConnection] = set()
+        self.parked: set[HttpPeer] = set()
         self.draining = False
 
     def accept(self, sock: _socket.socket, address: Any) -> None:
         """Park a new connection (a listener's ``accepted``)."""
         self.park(HttpConnection(self, sock, address))
 
-    def park(self, connection: HttpConnection) -> None:
+    def park(self, connection: HttpPeer) -> None:
         """Wait for the next request on ``connection``."""
         self.parked.add(connection)
         self.carrier.poller.take(connection)

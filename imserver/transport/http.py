@@ -11,21 +11,19 @@ import _socket
 import logging
 from collections.abc import Mapping
 from time import monotonic, perf_counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from imserver import errors
 from imserver.transport import problems
-from imserver.transport.backlog import Backlog
 from imserver.transport.body import Body, plain_head, plain_request, streams
-from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN
+from imserver.transport.connection import OPEN
 from imserver.transport.fast import FastRequest, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
-from imserver.transport.handover import BODY_SECONDS, LINGER_SECONDS, RECEIVE_BYTES
+from imserver.transport.handover import BODY_SECONDS, RECEIVE_BYTES
 from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
-from imserver.transport.poller import NO_SOCKET
+from imserver.transport.http_peer import HttpPeer
 
 if TYPE_CHECKING:
-    from imserver.transport.front import Front
     from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
@@ -36,58 +34,10 @@ _SWITCHING = (
 )
 
 
-class HttpConnection:
-    """One parked HTTP connection. Owner of its socket and of the bytes of an unfinished request."""
+class HttpConnection(HttpPeer):
+    """One parked HTTP connection: its requests, as they are read."""
 
-    __slots__ = (
-        "_body",
-        "_buffer",
-        "_front",
-        "_parsed",
-        "address",
-        "deadline",
-        "fd",
-        "fresh",
-        "interest",
-        "masked",
-        "outbox",
-        "reading",
-        "sock",
-        "state",
-    )
-
-    def __init__(self, front: Front, sock: _socket.socket, address: Any) -> None:
-        self._front = front
-        self.sock = sock
-        self.fd = sock.fileno()
-        self.address = address
-        self.reading = False
-        self.masked = False
-        self.interest = 0
-        self.fresh = True
-        """No request has come yet."""
-        self._buffer = b""
-        self._body: Body | None = None
-        self._parsed: ParsedHead | None = None
-        self.outbox: list[bytes] | Backlog | None = None
-        self.state = OPEN
-        self.deadline = monotonic() + front.handshake_seconds
-
-    @property
-    def peer(self) -> str:
-        """Address of the peer, for the log."""
-        return f"{self.address[0]}:{self.address[1]}"
-
-    @property
-    def unfinished(self) -> bool:
-        """True while a request, its answer, or the first request of all is on its way."""
-        return self.state < DRAINING and bool(
-            self.reading  # it may wait for other nodes
-            or self.fresh
-            or self._buffer
-            or self._body is not None
-            or self.outbox is not None
-        )
+    __slots__ = ()
 
     def look_once_more(self) -> None:
         """The server drains: serve what the kernel holds; then end a connection that only waits."""
@@ -147,40 +97,6 @@ class HttpConnection:
         flusher.budget.set(self, size)
         if flusher.budget.total > flusher.budget.limit:
             flusher.schedule()
-
-    def on_writable(self) -> None:
-        """The kernel takes bytes again."""
-        self._front.carrier.flusher.resume(self)
-
-    def watch_writable(self, wanted: bool) -> None:
-        """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
-        self._front.carrier.poller.watch_writable(self, wanted)
-
-    @property
-    def outbox_bytes(self) -> int:
-        """Bound of this connection's outbox; 0: the node's."""
-        return 0
-
-    def held_bytes(self) -> int:
-        """Bytes of answers that wait for the peer to read, and of an unfinished request."""
-        waiting = self.outbox.size if type(self.outbox) is Backlog else 0
-        return waiting + len(self._buffer) + (0 if self._body is None else self._body.held_bytes)
-
-    def flushed(self) -> None:
-        """The last answer is written."""
-        if self.state == CLOSING:
-            self.finish()
-
-    def abandon(self, _code: int) -> None:
-        """The peer does not read its answers, or holds more than its share."""
-        self.lost()
-
-    def take_outbox(self) -> bytes:
-        """Answers that are not written yet, for whoever takes the socket over."""
-        outbox, self.outbox = self.outbox, None
-        if isinstance(outbox, Backlog):
-            return outbox.take()
-        return b"".join(outbox) if outbox else b""
 
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which begins where a request begins."""
@@ -276,11 +192,6 @@ class HttpConnection:
             return self._front.gate.proxies.client(host, headers["x-forwarded-for"])
         return host
 
-    def _answer(self, data: bytes, keep: bool) -> None:
-        self._front.carrier.flusher.enqueue(self, data)
-        if not keep:
-            self.state = CLOSING
-
     def _upgrade(self, parsed: ParsedHead, path: str, rest: bytes) -> None:
         """Decide on an upgrade request and carry it out; what follows the head are frames already."""
         front = self._front
@@ -301,9 +212,7 @@ class HttpConnection:
         if sent != len(opening):
             self.lost()
             return
-        front.parked.discard(self)
-        sock, self.sock = self.sock, NO_SOCKET
-        front.admitted(sock, decision, rest)
+        front.admitted(self._give_socket(), decision, rest)
 
     def _head(self, parsed: ParsedHead, path: str) -> Head:
         """The request as the gate knows requests."""
@@ -315,58 +224,7 @@ class HttpConnection:
     def _stream(self, streams: Streams, parsed: ParsedHead, path: str) -> None:
         """Let a stream have the socket."""
         before = self.take_outbox()
-        self._front.parked.discard(self)
-        sock, self.sock = self.sock, NO_SOCKET
-        streams.adopt(sock, self._head(parsed, path), before)
-
-    def refuse(self, problem: errors.HttpProblem, headers: tuple[tuple[str, str], ...] = ()) -> None:
-        """Answer with a problem body and end the connection."""
-        self._front.metrics.http_refused += 1
-        self._buffer, self._body = b"", None
-        self.deadline = monotonic() + self._front.handshake_seconds
-        self._answer(problems.response(problem, headers), False)
-
-    def finish(self) -> None:
-        """End TCP after the answer.
-
-        Bytes of the peer that are still on their way must not destroy the answer by a reset: they are read
-        and dropped until the peer ends its half or :data:`LINGER_SECONDS` have passed.
-        """
-        try:
-            self.sock.shutdown(_socket.SHUT_WR)
-        except OSError:
-            self.lost()
-            return
-        self.state = DRAINING
-        self._buffer, self._body = b"", None
-        self.deadline = monotonic() + LINGER_SECONDS
-        self._front.park(self)
-
-    def expire(self) -> None:
-        """It took too long: a silent connection is closed, an unfinished request is told so.
-
-        While answers wait to be read, the bounds of an outbox hold instead.
-        """
-        if self.state == OPEN and self.outbox is not None:
-            return
-        if self.state == OPEN and (self._buffer or self._body is not None):
-            self.refuse(errors.HTTP_TIMEOUT)
-        else:
-            self.lost()
-
-    def lost(self) -> None:
-        """End TCP now."""
-        self.state = CLOSED
-        self._leave()
-        if self.outbox is not None:
-            self.outbox = None
-        self._front.carrier.flusher.forget(self)
-        self.sock.close()
-
-    def _leave(self) -> None:
-        self._buffer = b""
-        self._front.parked.discard(self)
-        self._front.carrier.poller.remove(self)
+        streams.adopt(self._give_socket(), self._head(parsed, path), before)
 
     def _hand_over(self, data: bytes) -> None:
         """Let the application answer; the connection comes back afterwards."""
@@ -375,8 +233,7 @@ class HttpConnection:
         else:
             self._leave()
             self._front.metrics.http_handed_over += 1
-            sock, self.sock = self.sock, NO_SOCKET
-            self._front.hand_over.serve(self, sock, self.take_outbox(), data)
+            self._front.hand_over.serve(self, self._give_socket(), self.take_outbox(), data)
 
     def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
         """The hand-over is done: go on with the bytes that were read beyond it (None: end the connection)."""
