@@ -20,6 +20,8 @@ from imserver.storage.log_contract import (
     OnCommitted,
     Receipt,
     Rejected,
+    StorageUnsure,
+    Stored,
     Talk,
 )
 from imserver.storage.log_groups import Deed
@@ -54,8 +56,8 @@ class Log:
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
-        answers: list[Appended | Rejected | None] = [None] * len(drafts)
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
+        answers: list[Stored | None] = [None] * len(drafts)
         ready = []
         for index, draft in enumerate(drafts):
             if wrong := objection(draft):
@@ -63,12 +65,21 @@ class Log:
             else:
                 named = draft.client_msg_id
                 ready.append(Ready(draft, resend_of(draft.sender, named) if named else None))
-        if ready:
-            job = Job(app, ready)
-            self._write(job)
-            outcomes = iter(job.outcomes)
+
+        def merged(found: Sequence[Stored]) -> list[Stored]:
+            outcomes = iter(found)
             return [next(outcomes) if answer is None else answer for answer in answers]
-        return [answer for answer in answers if answer is not None]
+
+        if not ready:
+            return merged(())
+        job = Job(app, ready)
+        try:
+            self._write(job)
+        except StorageUnsure as unsure:
+            late = StorageUnsure(str(unsure))
+            unsure.on_known = lambda found: late.on_known(None if found is None else merged(found))
+            raise late from None
+        return merged(job.outcomes)
 
     def create(self, app: str, owner: str, name: str, users: Sequence[str], meta: bytes = b"") -> Change:
         change = self._do(app, log_groups.create(owner, name, users, meta))

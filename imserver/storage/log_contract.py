@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
 
+from imserver.errors import StorageUnavailable
+
 if TYPE_CHECKING:
     from imserver.storage.group_contract import Right
 
@@ -97,6 +99,20 @@ class Rejected(Struct, frozen=True):
     reason: str
     """``unknown_conversation``, ``not_member``, ``muted``, ``invalid`` or ``recalled``."""
     detail: str = ""
+
+
+class StorageUnsure(StorageUnavailable):
+    """The database was asked to store something, and nobody knows yet whether it did."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__(words)
+        self.on_known: Callable[[Sequence[Stored] | None], None] = lambda _answers: None
+        """Told when it is known, before anybody is told what was stored: the answers, or None: nothing was.
+        Must not switch."""
+
+
+Stored = Appended | Rejected | StorageUnavailable
+"""What became of a draft."""
 
 
 class Membership(Struct, frozen=True, kw_only=True):
@@ -208,12 +224,12 @@ class MessageLog(Protocol):
 
     on_committed: OnCommitted
 
-    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
         """Store drafts, in their order; returns after the commit. What is rejected costs the rest nothing.
 
-        Raises StorageUnavailable: nothing was stored. Only where the answer to a COMMIT was lost and the
-        database stays away it may have been; who tries again with a ``client_msg_id`` gets the one entry in
-        any case.
+        Raises StorageUnavailable: nothing was stored. Only :class:`StorageUnsure`, where the answer to a
+        COMMIT does not come, says that it may have been; who tries again with a ``client_msg_id`` gets the
+        one entry in any case. Where drafts had to be stored one by one, some answers may say the same.
         """
 
     # --- reading the log ------------------------------------------------------------------------------------

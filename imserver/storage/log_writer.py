@@ -17,12 +17,12 @@ import gevent
 from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import INVALID, Change, OnCommitted, Rejected
+from imserver.storage.log_contract import INVALID, Change, OnCommitted, Rejected, StorageUnsure, Stored
 from imserver.storage.log_desk import Desk, Gate, NotStored, Refused, Unsure
 from imserver.storage.log_groups import Deed
 from imserver.storage.log_pen import Pen
 from imserver.storage.log_row import Ready
-from imserver.storage.log_sheet import Outcome, Sheet
+from imserver.storage.log_sheet import Sheet
 
 if TYPE_CHECKING:
     from imserver.storage.database import Database
@@ -48,7 +48,7 @@ class Job:
         self.app = app
         self.ready = ready
         self.deed = deed
-        self.outcomes: Sequence[Outcome] = ()
+        self.outcomes: Sequence[Stored] = ()
         self.change: Change | Rejected | None = None
         self.error: StorageUnavailable | None = None
         self.gate: Gate | None = None
@@ -75,7 +75,7 @@ class Writer:
         self._closed = False
 
     def write(self, job: Job) -> None:
-        """Have it stored; returns when it is. Switches. Raises StorageUnavailable."""
+        """Have it stored; returns when it is. Switches. Raises StorageUnavailable, StorageUnsure too."""
         if self._closed:
             raise StorageUnavailable("the database is closed")
         if self._drafts_waiting >= _MOST_WAITING:
@@ -87,6 +87,8 @@ class Writer:
         # Twice: for the transaction that is under way, and for its own.
         if not job.done.wait(2 * self._seconds):
             self._give_up(job)
+        if isinstance(job.error, StorageUnsure):
+            raise job.error
         if job.error is not None:
             raise StorageUnavailable(str(job.error)) from None
 
@@ -105,7 +107,6 @@ class Writer:
             log.debug("the log's connection is left as it is")
 
     def _give_up(self, job: Job) -> None:
-        late = StorageUnavailable("the database does not answer: no answer in time")
         if job.gate is None:
             self._waiting.remove(job)
             self._drafts_waiting -= len(job.ready)
@@ -113,7 +114,7 @@ class Writer:
         elif job.gate.take():
             job.error = self._database.away("no answer in time")  # its transaction will be undone
         elif not job.done.wait(self._seconds):
-            job.error = late  # it may have been stored
+            job.error = StorageUnsure("the database does not answer: no answer in time")
 
     # --- the greenlet ---------------------------------------------------------------------------------------
 
@@ -160,6 +161,8 @@ class Writer:
                 self._fail(jobs, failure)
                 return
         self._database.heard()
+        for job in jobs:
+            _settle_late(job, job.outcomes)
         self._tell(written)
         for job in jobs:
             job.done.set()
@@ -203,14 +206,26 @@ class Writer:
                 parts = [Job(job.app, [one]) for one in job.ready]
                 for part in parts:
                     self._store([part])
-                job.outcomes = [outcome for part in parts for outcome in part.outcomes]
-                job.error = next((part.error for part in parts if part.error is not None), None)
+                job.outcomes = [part.outcomes[0] if part.error is None else part.error for part in parts]
+            _settle_late(job, job.outcomes)
             job.done.set()
 
     def _fail(self, jobs: Sequence[Job], error: StorageUnavailable) -> None:
         for job in jobs:
-            job.error = error
+            if not _settle_late(job, None):
+                job.error = error
             job.done.set()
+
+
+def _settle_late(job: Job, outcomes: Sequence[Stored] | None) -> bool:
+    """Say what became of it to somebody who could not wait; whether there is such a one."""
+    if not isinstance(job.error, StorageUnsure):
+        return False
+    try:
+        job.error.on_known(outcomes)
+    except Exception:
+        log.exception("what was stored late could not be passed on")
+    return True
 
 
 class _Transaction:

@@ -12,7 +12,15 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import Appended, Conversation, Draft, Entry, Membership, Rejected
+from imserver.storage.log_contract import (
+    Appended,
+    Conversation,
+    Draft,
+    Entry,
+    Membership,
+    Rejected,
+    StorageUnsure,
+)
 
 
 class Shelf:
@@ -42,6 +50,8 @@ class MemoryLog:
         """Clear: commits wait for it."""
         self.returning: Signal | None = None
         """Clear: what was committed is not answered yet."""
+        self.late: list[Callable[[bool], None]] | None = None
+        """A list: no COMMIT is answered in time. Each of these says later whether it came about."""
         self.answering: Signal | None = None
         """Clear: what is read is held back."""
         self.on_committed: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
@@ -63,6 +73,10 @@ class MemoryLog:
             self._check()
             if self.committing is not None:
                 self.committing.wait()
+            if self.late is not None:
+                unsure = StorageUnsure("no answer in time")
+                self.late.append(lambda stored: self._find_out(unsure, app, drafts, stored))
+                raise unsure
             first = self.shelf.next_id(app)
             results = [self._append_one(app, draft) for draft in drafts]
             self._tell(app, first)
@@ -70,6 +84,11 @@ class MemoryLog:
         if self.returning is not None:
             self.returning.wait()
         return results
+
+    def _find_out(self, unsure: StorageUnsure, app: str, drafts: Sequence[Draft], stored: bool) -> None:
+        first = self.shelf.next_id(app)
+        unsure.on_known([self._append_one(app, draft) for draft in drafts] if stored else None)
+        self._tell(app, first)
 
     def _tell(self, app: str, first: int) -> None:
         entries = self.shelf.entries.get(app, [])[first - 1 :]

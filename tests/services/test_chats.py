@@ -421,6 +421,44 @@ def test_a_message_that_could_not_be_stored_may_be_sent_again(world: World) -> N
     assert [entry.body for entry in world.log.shelf.entries[APP]] == [b"t1", b"t2"]
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_a_number_is_not_taken_again_before_it_is_known_what_became_of_it(world: World, stored: bool) -> None:
+    """A message without an id of its own, whose COMMIT is not answered in time."""
+    ann, bob = world.live(266), world.live(267)
+    world.log.late = late = []
+    ann.single(1, 267, "once")
+    until(lambda: late)
+    for number in (1, 2):
+        ann.single(number, 267, "once" if number == 1 else "twice")
+    ann.settle()
+    assert ann.outputs() == []
+    world.log.late = None
+    late.pop()(stored)
+    if not stored:
+        assert ann.outputs() == []
+        for number, text in ((1, "once"), (2, "twice")):
+            ann.single(number, 267, text)
+    until(lambda: len(ann.acks()) == 2)
+    assert ann.acks() == [(1, 1), (2, 2)]
+    assert [said.text for said in bob.pushes()] == ["once", "twice"]
+    assert ann.pushes() == []
+    assert world.uplink.idle
+
+
+def test_who_leaves_before_it_is_known_what_became_of_a_message_is_forgotten(world: World) -> None:
+    ann, bob = world.live(266), world.live(267)
+    world.log.late = late = []
+    ann.single(1, 267, "hi")
+    until(lambda: late)
+    world.log.late = None
+    ann.client.hang_up()
+    until(lambda: not world.hub.is_online(APP, "266"))
+    late.pop()(True)
+    until(bob.pushes)
+    assert world.uplink.idle
+    assert not world.messaging.telling.owes(APP)
+
+
 @pytest.mark.parametrize(("size", "taken"), [(1, MAX_WAITING), (40_000, MAX_WAITING_BYTES // 40_000)])
 def test_only_so_much_of_a_connection_waits_for_a_commit(world: World, size: int, taken: int) -> None:
     ann = world.live(266)

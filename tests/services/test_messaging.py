@@ -99,6 +99,28 @@ def test_while_the_database_is_away_a_message_is_refused_and_may_be_sent_again()
         assert bob.texts() == ["hi"]
 
 
+def test_what_is_found_stored_after_its_sender_was_refused_is_told_to_everybody_once() -> None:
+    """The answer to its COMMIT came too late."""
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
+        sent: list[int] = []
+        node.messaging.on_sent = lambda _app, entry: sent.append(entry.id)
+        node.log.late = late = []
+        assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
+        assert node.metrics.not_stored == node.metrics.stored == 0
+        node.log.late = None
+        late.pop()(True)
+        assert ann.send("bob", "hi", clientMsgID="x")[1] == {
+            "id": 1,
+            "conversation": 1,
+            "seq": 1,
+            "repeated": True,
+        }
+        until(bob.pushed)
+        assert (ann.texts(), bob.texts(), sent) == (["hi"], ["hi"], [1])
+        assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [

@@ -10,12 +10,13 @@ import pymysql
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import Appended, Draft, Rejected
+from imserver.storage.log_contract import Appended, Draft, Entry, Rejected, StorageUnsure
 from imserver.storage.log_mysql import MysqlPen
 from imserver.storage.log_pen import Pen
 from imserver.storage.log_postgresql import PostgresqlPen
 from imserver.storage.log_sqlite import SqlitePen
 from imserver.storage.store import Store
+from tests.transport.rig import until
 
 from .conftest import OpenStore
 
@@ -134,6 +135,68 @@ def test_a_closed_store_takes_nothing_more(open_store: OpenStore) -> None:
     store.close()
     with pytest.raises(StorageUnavailable):
         log.append(APP, [Draft(sender="a", to_user="b")])
+
+
+@pytest.mark.parametrize("stored", [True, False])
+def test_who_cannot_wait_for_a_commit_is_told_later_what_became_of_it(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch, stored: bool
+) -> None:
+    """The answer to a COMMIT is lost, and the database stays away for longer than anybody waits."""
+    store = open_store(url, seconds=0.2)
+    log = store.log()
+    log.append(APP, [Draft(sender="a", to_user="b")])
+    monkeypatch.setattr("imserver.storage.log_writer._LOOK_SECONDS", 0.02)
+    fail_commits(store, monkeypatch, 1, after=stored)
+    pen, error = PENS[store.place.engine]
+    ask, away = pen.batch_of, [True]
+
+    def batch_of(self: Any, number: int, id: int) -> int | None:
+        if away[0]:
+            raise error
+        return ask(self, number, id)
+
+    monkeypatch.setattr(pen, "batch_of", batch_of)
+    heard: list[Any] = []
+    with pytest.raises(StorageUnsure) as unsure:
+        log.append(APP, [Draft(sender="a", to_user="b"), Draft(sender="a")])
+    unsure.value.on_known = heard.append
+    log.on_committed = lambda _app, _first, _last, entries: heard.append(entries)
+    away[0] = False
+    until(lambda: heard and (not stored or len(heard) > 1))
+    if not stored:
+        assert heard == [None]
+        return
+    answers, entries = heard
+    assert [type(one) for one in answers] == [Appended, Rejected], "before the others are told"
+    assert [answers[0].entry] == entries == log.read(APP, 1, 10)
+
+
+def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A row is refused, and the database goes away while the others are stored: what was stored is told."""
+    store = open_store(url, seconds=10)
+    log = store.log()
+    log.append(APP, [Draft(sender="a", to_user="b")])
+    pen, error = PENS[store.place.engine]
+    wrong, move = ValueError("refused"), pen.move_head
+    calls: list[Exception | None] = [wrong, None, error, error]
+
+    def move_head(self: Any, head: Any) -> None:
+        fault = calls.pop(0) if calls else None
+        if fault is not None:
+            raise fault
+        move(self, head)
+
+    monkeypatch.setattr(pen, "move_head", move_head)
+    told: list[Entry] = []
+    log.on_committed = lambda _app, _first, _last, entries: told.extend(entries)
+    drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
+    first, second = log.append(APP, drafts)
+    assert isinstance(first, Appended)
+    assert isinstance(second, StorageUnavailable)
+    assert [entry.body for entry in told] == [b"one"]
+    assert [entry.body for entry in log.read(APP, 1, 10)] == [b"one"]
 
 
 def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hours(

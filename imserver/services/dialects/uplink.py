@@ -17,6 +17,7 @@ from imserver.services.dialects.chat_drafts import code_of, draft_of
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.messaging import Messaging, Result
 from imserver.services.messages.readers import Reader
+from imserver.services.messages.telling import Unsettled
 from imserver.services.sessions.sessions import say
 from imserver.storage.log_contract import Appended, Draft, Entry, Rejected
 from imserver.transport.connection import Connection
@@ -171,6 +172,10 @@ class Uplink:
         """What became of a message. Never switches."""
         reader, number = connection.about, command.number
         if self._lines.get(connection) is not line or not isinstance(reader, CHAT_READERS):
+            return
+        if isinstance(result, Unsettled):
+            # Its number is used up if it was stored: a repeat must not be stored meanwhile.
+            result.on_known = self._done(connection, line, command)
             return
         line.storing -= 1
         line.size -= len(command.content)

@@ -14,8 +14,8 @@ import gevent
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.messages.follower import Follower
-from imserver.services.messages.telling import Done, Result, Telling
-from imserver.storage.log_contract import Appended, Draft, Entry, Rejected
+from imserver.services.messages.telling import Done, Result, Telling, Unsettled
+from imserver.storage.log_contract import Appended, Draft, Entry, StorageUnsure
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -34,26 +34,29 @@ BATCH_DRAFTS: Final = 2000
 """Most drafts that are handed to the log at once."""
 
 Forward = Callable[[str, int, int, list[Entry]], None]
+Waiting = tuple[Draft, Connection | None, Done]
 
 
 class Appends(Protocol):
     """What of the log is needed here."""
 
-    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
-        """Store drafts; returns after the commit."""
+    def append(self, app: str, drafts: Sequence[Draft]) -> Sequence[Result]:
+        """Store drafts; returns after the commit. Raises StorageUnavailable, StorageUnsure too."""
 
 
 class _Line:
     """The drafts of one app that wait, and what is known of the transaction that is under way."""
 
-    __slots__ = ("bytes", "own", "running", "storing", "waiting")
+    __slots__ = ("bytes", "own", "running", "storing", "unsettled", "waiting")
 
     def __init__(self) -> None:
-        self.waiting: deque[tuple[Draft, Connection | None, Done]] = deque()
+        self.waiting: deque[Waiting] = deque()
         self.bytes = 0
         """Of the bodies that wait."""
         self.running = False
-        self.storing: list[tuple[Draft, Connection | None, Done]] = []
+        self.storing: list[Waiting] = []
+        self.unsettled: list[list[Waiting]] = []
+        """Batches of which it is not known whether they were stored."""
         self.own: list[tuple[int, int, list[Entry]]] = []
         """Batches that were stored, but told to nobody until it is known whose acknowledgements belong to
         them."""
@@ -80,19 +83,21 @@ class Intake:
     def _senders(self, app: str) -> Collection[str]:
         """Whose drafts are being stored, or were, without their results being known here."""
         line = self._lines.get(app)
-        return {draft.sender for draft, _, _ in line.storing} if line is not None else ()
+        if line is None:
+            return ()
+        return {draft.sender for batch in (line.storing, *line.unsettled) for draft, _, _ in batch}
 
     def running(self, app: str) -> bool:
         """Whether something of an app is being stored. Never switches."""
         line = self._lines.get(app)
-        return line is not None and line.running
+        return line is not None and (line.running or bool(line.unsettled))
 
     def send(self, app: str, draft: Draft, done: Done, connection: Connection | None = None) -> None:
         """Store a draft. Never switches.
 
         ``done`` is told what became of it: that it was stored behind everything that its sender, on
         ``connection``, has to be told before. Everybody else who may read it is told, the sender's other
-        connections too.
+        connections too. Where that is not known in time it is told :class:`Unsettled`.
         """
         line = self._lines.get(app)
         if line is None:
@@ -123,7 +128,7 @@ class Intake:
         finally:
             line.running = False
 
-    def _store(self, app: str, line: _Line, batch: list[tuple[Draft, Connection | None, Done]]) -> None:
+    def _store(self, app: str, line: _Line, batch: list[Waiting]) -> None:
         results: Sequence[Result]
         line.storing = batch
         began = perf_counter()
@@ -132,6 +137,10 @@ class Intake:
             self._follower.follow(app)
             results = stored.append(app, [draft for draft, _, _ in batch])
             self._metrics.batched(len(batch), perf_counter() - began)
+        except StorageUnsure as unsure:
+            results = unsettled = [Unsettled(str(unsure)) for _ in batch]
+            line.unsettled.append(batch)
+            unsure.on_known = lambda answers: self._known(app, line, batch, unsettled, answers)
         except StorageUnavailable as unavailable:
             results = [unavailable] * len(batch)
         except Exception:
@@ -139,21 +148,47 @@ class Intake:
             results = [StorageUnavailable("storing failed")] * len(batch)
         line.storing = []
         for (_, connection, done), result in zip(batch, results, strict=True):
-            self._count(result)
-            if connection is not None and isinstance(result, Appended) and not result.repeated:
-                try:
-                    self.on_sent(app, result.entry)
-                except Exception:
-                    log.exception("what was sent could not be told to others")
-            if isinstance(result, Appended) and result.entry.id > self._follower.position(app):
-                self._telling.acknowledge(app, connection, done, result)
-                if result.repeated:
-                    self._follower.expect(app, result.entry.id)
-            else:
-                self._telling.settle(connection, done, result)
+            if not isinstance(result, Unsettled):
+                self._settled(app, connection, result)
+            self._answer(app, connection, done, result)
         own, line.own = line.own, []
         for first, last, entries in own:
             self._follower.heard(app, first, last, entries)
+
+    def _known(
+        self,
+        app: str,
+        line: _Line,
+        batch: list[Waiting],
+        unsettled: Sequence[Unsettled],
+        answers: Sequence[Result] | None,
+    ) -> None:
+        """It is known now what became of a batch; what was stored of it is told next. Never switches."""
+        line.unsettled = [each for each in line.unsettled if each is not batch]
+        if answers is None:
+            answers = [StorageUnavailable("it was not stored")] * len(batch)
+        for (_, connection, _), each, result in zip(batch, unsettled, answers, strict=True):
+            self._settled(app, connection, result)
+            if each.on_known is not None:
+                self._answer(app, connection, each.on_known, result)
+
+    def _settled(self, app: str, connection: Connection | None, result: Result) -> None:
+        """It is known what became of a draft."""
+        self._count(result)
+        if connection is not None and isinstance(result, Appended) and not result.repeated:
+            try:
+                self.on_sent(app, result.entry)
+            except Exception:
+                log.exception("what was sent could not be told to others")
+
+    def _answer(self, app: str, connection: Connection | None, done: Done, result: Result) -> None:
+        """Tell a sender, in its place."""
+        if isinstance(result, Appended) and result.entry.id > self._follower.position(app):
+            self._telling.acknowledge(app, connection, done, result)
+            if result.repeated:
+                self._follower.expect(app, result.entry.id)
+        else:
+            self._telling.settle(connection, done, result)
 
     def _count(self, result: Result) -> None:
         if not isinstance(result, Appended):
