@@ -36,6 +36,7 @@ from imserver.services.nodes.courier import (
     Unsettled,
 )
 from imserver.services.nodes.one_database import OneDatabase
+from imserver.services.nodes.others import Others
 from imserver.services.nodes.questions import Alive, Kick, Questions, encode
 from imserver.services.pushes.cluster_pushes import ClusterPushes
 from imserver.services.pushes.dedupe import Dedupe
@@ -101,72 +102,40 @@ class Cluster:
         """Told of what other nodes have stored. Must not switch."""
         self.on_signal: Callable[[str, Collection[str], int, Signal], None] = lambda *_: None
         """Told what happens in a conversation, and is not stored. Must not switch."""
-        self.sessions = ClusterSessions(
-            hub,
-            fanout,
-            metrics,
-            logins,
-            self.registry,
-            self.courier,
-            self.rpc,
-            config.cluster.require_registry,
-            config.cluster.rpc_seconds,
-        )
-        self.arrivals = Arrivals(hub)
-        self.sessions.on_came = self.arrivals.came
-        self.pushes = ClusterPushes(
-            self.registry, self.courier, hub, delivery, dedupe, metrics, self.arrivals
-        )
-        self.removals = ClusterRemovals(
-            LocalRemovals(hub, self.sessions),
-            self.registry,
-            self.courier,
-            self.rpc,
-            config.cluster.rpc_seconds,
-        )
         self.database = OneDatabase(store, self.registry)
-        seconds = config.cluster.rpc_seconds
-
-        def node() -> str:
-            return self.registry.lease.node
-
-        self.connections = ClusterConnections(
-            hub,
-            fanout,
-            ids,
-            questions,
-            node,
-            self.registry,
-            self.courier,
-            self.rpc,
-            seconds,
-        )
-        self.connections.rooms = self.rooms = ClusterRooms(
-            hub,
-            fanout,
-            metrics,
-            self.connections,
-            ids.birth,
-            max_rooms,
-            self.registry,
-            self.courier,
-            self.rpc,
-            seconds,
-        )
-        self.presence = ClusterPresence(
-            self.registry,
-            self.courier,
-            self.rpc,
-            hub,
-            seconds,
-            Attendance(hub, self.connections, node),
-            self.connections.node_of,
-        )
-        self.strays = Strays(self.registry, self.courier, delivery, self.sessions, self.arrivals)
+        others = Others(self.registry, self.courier, self.rpc, config.cluster.rpc_seconds)
+        self._build_sessions(others, metrics, logins)
+        self._build_rooms(others, metrics, max_rooms)
+        self._build_pushes(metrics, dedupe)
         self.registry.sessions = self.sessions.registered_sessions
         self.registry.on_restore = self._restore
         self.registry.on_replaced = self.sessions.replaced
         self.registry.on_leases = self._leases_changed
+
+    def _build_sessions(self, others: Others, metrics: Metrics, logins: Admits) -> None:
+        require = self._config.cluster.require_registry
+        self.sessions = ClusterSessions(self._hub, self._fanout, metrics, logins, others, require)
+        self.arrivals = Arrivals(self._hub)
+        self.sessions.on_came = self.arrivals.came
+        self.removals = ClusterRemovals(LocalRemovals(self._hub, self.sessions), others)
+
+    def _build_rooms(self, others: Others, metrics: Metrics, max_rooms: Callable[[str], int]) -> None:
+        hub, fanout, ids = self._hub, self._fanout, self._ids
+
+        def node() -> str:
+            return self.registry.lease.node
+
+        self.connections = ClusterConnections(hub, fanout, ids, self.questions, node, others)
+        self.connections.rooms = self.rooms = ClusterRooms(
+            hub, fanout, metrics, self.connections, ids.birth, max_rooms, others
+        )
+        attendance = Attendance(hub, self.connections, node)
+        self.presence = ClusterPresence(others, hub, attendance, self.connections.node_of)
+
+    def _build_pushes(self, metrics: Metrics, dedupe: Dedupe) -> None:
+        registry, courier, delivery, arrivals = self.registry, self.courier, self._delivery, self.arrivals
+        self.pushes = ClusterPushes(registry, courier, self._hub, delivery, dedupe, metrics, arrivals)
+        self.strays = Strays(registry, courier, delivery, self.sessions, arrivals)
 
     def start(self, public_ws_url: str, port: int) -> None:
         """Join the cluster: from when this returns, live nodes know this one and forward to it.

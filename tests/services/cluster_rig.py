@@ -27,6 +27,7 @@ from imserver.services.nodes.courier import (
     ToUser,
     Unsettled,
 )
+from imserver.services.nodes.others import Others
 from imserver.services.nodes.questions import Alive, Kick, Questions
 from imserver.services.pushes.cluster_pushes import ClusterPushes
 from imserver.services.pushes.dedupe import Dedupe
@@ -309,6 +310,7 @@ class ClusterWorld(World):
         self.rpc = FakeRpc(cluster, epoch)
         self.questions = Questions()
         self.courier = Courier(self.registry, self.rpc)  # type: ignore[arg-type]
+        self.others = Others(self.registry, self.courier, self.rpc, 1.0)  # type: ignore[arg-type]
         self.courier.apply = self._apply
         super().__init__(**options)
         self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
@@ -317,9 +319,7 @@ class ClusterWorld(World):
             self.fanout,
             self.metrics,
             Admitting(self._may_login),
-            self.registry,  # type: ignore[arg-type]
-            self.courier,
-            self.rpc,  # type: ignore[arg-type]
+            self.others,
             require_registry,
         )
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
@@ -337,11 +337,8 @@ class ClusterWorld(World):
         self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions, self.arrivals)  # type: ignore[arg-type]
         attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
         self.presence = ClusterPresence(
-            self.registry,  # type: ignore[arg-type]
-            self.courier,
-            self.rpc,  # type: ignore[arg-type]
+            self.others,
             self.hub,
-            1.0,
             attendance,
             self.connections.node_of,
         )
@@ -361,10 +358,7 @@ class ClusterWorld(World):
             ids,
             self.questions,
             lambda: self.registry.lease.node,
-            self.registry,  # type: ignore[arg-type]
-            self.courier,
-            self.rpc,  # type: ignore[arg-type]
-            1.0,
+            self.others,
         )
         self.rooms: ClusterRooms = ClusterRooms(
             self.hub,
@@ -373,10 +367,7 @@ class ClusterWorld(World):
             self.connections,
             ids.birth,
             lambda app: self.max_rooms,
-            self.registry,  # type: ignore[arg-type]
-            self.courier,
-            self.rpc,  # type: ignore[arg-type]
-            1.0,
+            self.others,
         )
         self.connections.rooms = self.rooms
         self.hub.on_forgotten = self.rooms.leave_all

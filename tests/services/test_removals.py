@@ -43,13 +43,7 @@ def across(nodes: Several, epoch: int = 1) -> Removals:
 
 
 def removals_of(node: ClusterWorld) -> ClusterRemovals:
-    return ClusterRemovals(
-        of(node),
-        node.registry,  # type: ignore[arg-type]
-        node.courier,
-        node.rpc,  # type: ignore[arg-type]
-        1.0,
-    )
+    return ClusterRemovals(of(node), node.others)
 
 
 def codes(*clients: Client) -> list[int | None]:

@@ -8,13 +8,13 @@ from typing import Any, Final, TypeVar
 import gevent
 import msgspec
 
-from imserver.cluster.contract import Lease, Registry
+from imserver.cluster.contract import Lease
 from imserver.cluster.forward import PeerUnavailable
-from imserver.cluster.rpc import Rpc
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Event
-from imserver.services.nodes.courier import Courier, ToConnection
+from imserver.services.nodes.courier import ToConnection
+from imserver.services.nodes.others import Others
 from imserver.services.nodes.questions import Questions, encode
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import ConnectionInfo, Joined, Left, LocalConnections
@@ -38,16 +38,12 @@ class ClusterConnections(LocalConnections):
         ids: ConnectionIds,
         questions: Questions,
         node: Callable[[], str],
-        registry: Registry,
-        courier: Courier,
-        rpc: Rpc,
-        rpc_seconds: float,
+        others: Others,
     ) -> None:
         super().__init__(hub, fanout, ids, questions, node)
-        self._registry = registry
-        self._courier = courier
-        self._rpc = rpc
-        self._rpc_seconds = rpc_seconds
+        self._others = others
+        self._registry = others.registry
+        self._courier = others.courier
         self._births: dict[int, Lease] = {}
         self._leases: Mapping[int, Lease] | None = None
         """Those of which ``_births`` were made."""
@@ -191,7 +187,7 @@ class ClusterConnections(LocalConnections):
         fence = self._courier.fence(lease.epoch)
         behind = Behind(self._courier.own_epoch, fence, kind, encode(asked))
         try:
-            body = self._rpc.ask(lease, "behind", encode(behind), self._rpc_seconds)
+            body = self._others.rpc.ask(lease, "behind", encode(behind), self._others.seconds)
             return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
         except (PeerUnavailable, ValueError):
             return silent

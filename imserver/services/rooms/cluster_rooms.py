@@ -9,14 +9,14 @@ from typing import Final
 
 import gevent
 
-from imserver.cluster.contract import Lease, Registry
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.contract import Lease
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.hub.rooms import rooms_of
 from imserver.metrics import Metrics
-from imserver.services.nodes.courier import Courier, ToRoom
-from imserver.services.nodes.questions import Questions, encode, read
+from imserver.services.nodes.courier import ToRoom
+from imserver.services.nodes.others import Others
+from imserver.services.nodes.questions import Questions, read
 from imserver.services.pushes.pushing import YIELD_TARGETS, Outcome
 from imserver.services.rooms.local_rooms import Here, KnowsIds, LocalRooms, page_of
 from imserver.services.rooms.registrar import Registrar
@@ -45,17 +45,13 @@ class ClusterRooms(LocalRooms):
         connections: KnowsIds,
         birth: int,
         max_rooms: Callable[[str], int],
-        registry: Registry,
-        courier: Courier,
-        rpc: Rpc,
-        rpc_seconds: float,
+        others: Others,
     ) -> None:
         super().__init__(hub, fanout, metrics, connections, birth, max_rooms)
-        self._registry = registry
-        self._courier = courier
-        self._rpc = rpc
-        self._rpc_seconds = rpc_seconds
-        self.registrar = Registrar(registry, courier, hub, super().count)
+        self._others = others
+        self._registry = others.registry
+        self._courier = others.courier
+        self.registrar = Registrar(others.registry, others.courier, hub, super().count)
         self._turns: dict[_Key, deque[object]] = {}
         """Who publishes to a room and has asked the registry where it is, in their order."""
         self._unsettled: dict[int, float] = {}
@@ -173,8 +169,8 @@ class ClusterRooms(LocalRooms):
     def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         own = self.members_here(app, room, after, limit + 1)
-        body = encode(Hall(app, room, after, limit + 1))
-        answers, missing = self._rpc.ask_all(self._nodes_with(app, room), "hall", body, self._rpc_seconds)
+        asked = Hall(app, room, after, limit + 1)
+        answers, missing = self._others.ask("hall", asked, self._nodes_with(app, room))
         return page_of([own, *read(answers, Here).values()], limit, tuple(missing))
 
     def _nodes_with(self, app: str, room: str) -> list[Lease]:
@@ -193,8 +189,7 @@ class ClusterRooms(LocalRooms):
     def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         total, own = self.page_here(app, after, limit + 1)
-        body = encode(Halls(app, after, limit + 1))
-        answers, missing = self._rpc.ask_all(self._courier.peers(), "halls", body, self._rpc_seconds)
+        answers, missing = self._others.ask("halls", Halls(app, after, limit + 1))
         members: dict[str, int] = {each.room: each.members for each in own}
         for answer in read(answers, HallsAnswer).values():
             total += answer.total

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from imserver.cluster.contract import Lease, Registry
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.contract import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
-from imserver.services.nodes.courier import Courier
-from imserver.services.nodes.questions import Names, NamesAnswer, Questions, encode, read
+from imserver.services.nodes.others import Others
+from imserver.services.nodes.questions import Names, NamesAnswer, Questions, read
 from imserver.services.sessions.attendance import (
     Attendance,
     Counts,
@@ -44,19 +43,15 @@ class ClusterPresence:
 
     def __init__(
         self,
-        registry: Registry,
-        courier: Courier,
-        rpc: Rpc,
+        others: Others,
         hub: Hub,
-        seconds: float,
         attendance: Attendance,
         node_of: Callable[[str], Lease | None],
     ) -> None:
-        self._registry = registry
-        self._courier = courier
-        self._rpc = rpc
+        self._others = others
+        self._registry = others.registry
+        self._courier = others.courier
         self._hub = hub
-        self._seconds = seconds
         self._attendance = attendance
         self._node_of = node_of
 
@@ -87,7 +82,7 @@ class ClusterPresence:
         """See :class:`imserver.services.sessions.presence.Presence`."""
         asked = Names(app, after, limit + 1)
         own = names_here(self._hub, asked)
-        answers, missing = self._ask(self._courier.peers(), "names", asked)
+        answers, missing = self._others.ask("names", asked)
         heard: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
         names = sorted(set().union(*(answer.names for answer in heard)))
         more = len(names) > limit
@@ -103,7 +98,7 @@ class ClusterPresence:
         for first in range(0, len(users), BATCH_USERS):
             asked = Sought(app, users[first : first + BATCH_USERS])
             part = self._attendance.sessions(asked)
-            answers, silent = self._ask(self._nodes_of(asked), "sessions", asked)
+            answers, silent = self._others.ask("sessions", asked, self._nodes_of(asked))
             for answer in read(answers, list[list[Where]]).values():
                 for here, there in zip(part, answer, strict=False):
                     here += there
@@ -126,11 +121,7 @@ class ClusterPresence:
 
     def counts(self, apps: Sequence[str]) -> Counts:
         """See :class:`imserver.services.sessions.presence.Presence`."""
-        answers, missing = self._ask(self._courier.peers(), "tallies", list(apps))
+        answers, missing = self._others.ask("tallies", list(apps))
         heard = [self._attendance.tallies(apps), *read(answers, list[Tally]).values()]
         by_app = zip(apps, zip(*heard, strict=True), strict=True)
         return Counts({app: count_up(tallies) for app, tallies in by_app}, tuple(missing))
-
-    def _ask(self, leases: Iterable[Lease], kind: str, asked: object) -> tuple[dict[str, bytes], list[str]]:
-        peers = list(leases)
-        return self._rpc.ask_all(peers, kind, encode(asked), self._seconds) if peers else ({}, [])

@@ -5,10 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from imserver.cluster.contract import Registry
-from imserver.cluster.rpc import Rpc
-from imserver.services.nodes.courier import Courier
-from imserver.services.nodes.questions import Questions, encode, read
+from imserver.services.nodes.others import Others
+from imserver.services.nodes.questions import Questions, read
 from imserver.services.sessions.removals import LocalRemovals, Pardon, Removal, Removed
 
 log = logging.getLogger(__name__)
@@ -17,14 +15,10 @@ log = logging.getLogger(__name__)
 class ClusterRemovals:
     """See :class:`imserver.services.sessions.removals.Removals`. Stateless."""
 
-    def __init__(
-        self, local: LocalRemovals, registry: Registry, courier: Courier, rpc: Rpc, seconds: float
-    ) -> None:
+    def __init__(self, local: LocalRemovals, others: Others) -> None:
         self._local = local
-        self._registry = registry
-        self._courier = courier
-        self._rpc = rpc
-        self._seconds = seconds
+        self._registry = others.registry
+        self._others = others
 
     def add_to(self, questions: Questions) -> None:
         """Answer what other nodes ask."""
@@ -46,7 +40,7 @@ class ClusterRemovals:
         online = [user for user, places in zip(users, found or [()] * len(users), strict=True) if places]
         asked = Removal(app, users, device, ban_seconds, online)
         closed = self._local.remove_here(asked)
-        answers, missing = self._ask("remove", encode(asked))
+        answers, missing = self._ask("remove", asked)
         for counted in read(answers, list[int]).values():
             closed = [here + there for here, there in zip(closed, counted, strict=False)]
         return Removed(closed, tuple(missing), lasting)
@@ -58,11 +52,11 @@ class ClusterRemovals:
             return None
         asked = Pardon(app, users)
         self._local.pardon_here(asked)
-        _, missing = self._ask("pardon", encode(asked))
+        _, missing = self._ask("pardon", asked)
         return tuple(missing)
 
-    def _ask(self, kind: str, body: bytes) -> tuple[dict[str, bytes], list[str]]:
-        answers, missing = self._rpc.ask_all(self._courier.peers(), kind, body, self._seconds)
+    def _ask(self, kind: str, asked: Removal | Pardon) -> tuple[dict[str, bytes], list[str]]:
+        answers, missing = self._others.ask(kind, asked)
         if missing:
             log.warning("a question %r was not answered by %s", kind, ", ".join(missing))
         return answers, missing

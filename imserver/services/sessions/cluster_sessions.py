@@ -10,14 +10,14 @@ from time import time
 import gevent
 
 from imserver import errors
-from imserver.cluster.contract import Begun, Place, Registry, Session
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.contract import Begun, Place, Session
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.logins.verdict import Admits
-from imserver.services.nodes.courier import Courier, Notice, Replaced
+from imserver.services.nodes.courier import Notice, Replaced
+from imserver.services.nodes.others import Others
 from imserver.services.nodes.questions import Alive, Kick, encode, read
 from imserver.services.sessions.departures import Departures
 from imserver.services.sessions.restoring import Restoring
@@ -41,24 +41,20 @@ class ClusterSessions(Sessions):
         fanout: Fanout,
         metrics: Metrics,
         logins: Admits,
-        registry: Registry,
-        courier: Courier,
-        rpc: Rpc,
+        others: Others,
         require_registry: bool,
-        rpc_seconds: float = 1.0,
     ) -> None:
         super().__init__(hub, fanout, metrics, logins)
-        self._registry = registry
-        self._courier = courier
-        self._rpc = rpc
+        self._others = others
+        self._registry = others.registry
+        self._courier = others.courier
         self._require_registry = require_registry
-        self._rpc_seconds = rpc_seconds
         self._beginning: dict[int, bool] = {}
         """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
         self._beginners: Counter[tuple[str, str]] = Counter()
         """Users with a session that is being begun."""
-        self._departures = Departures(registry, self._tell_exit)
-        self._restoring = Restoring(hub, registry, self._departures, self._tell_replaced)
+        self._departures = Departures(others.registry, self._tell_exit)
+        self._restoring = Restoring(hub, others.registry, self._departures, self._tell_replaced)
         self.on_came: Callable[[str, str], None] = lambda app, user: None
         """Called with (app, user) when a session has begun. Must not switch."""
 
@@ -155,7 +151,7 @@ class ClusterSessions(Sessions):
         return connection.state == OPEN
 
     def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
-        answers, _ = self._rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
+        answers, _ = self._others.rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
         return any(read(answers, bool).values())
 
     def is_alive(self, alive: Alive) -> bool:
@@ -261,7 +257,7 @@ class ClusterSessions(Sessions):
         found = self._registry.find(app, [user])
         asked = Kick(app, user, ban_seconds, bool(found and found[0]))
         closed = self.kick_here(asked)
-        answers, missing = self._rpc.ask_all(self._courier.peers(), "kick", encode(asked), self._rpc_seconds)
+        answers, missing = self._others.ask("kick", asked)
         if missing:
             log.warning("a kick did not reach %s", ", ".join(missing))
         elsewhere: int = sum(read(answers, int).values())
