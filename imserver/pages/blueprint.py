@@ -105,7 +105,7 @@ def create_pages(node: Host) -> Blueprint:
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
-    pages.add_url_rule("/sdk/imserver.js", view_func=sdk, methods=["GET"])
+    pages.add_url_rule("/sdk/<any('imserver.js', 'messenger.js'):name>", view_func=sdk, methods=["GET"])
     pages.add_url_rule(
         "/gateway",
         view_func=gateway.answer,
@@ -212,9 +212,9 @@ def static(name: str) -> AnyResponse:
     return _file(assets.STATIC, name)
 
 
-def sdk() -> AnyResponse:
-    """``GET /sdk/imserver.js``: the SDK, which pages of other origins may import too."""
-    answer = _file(assets.SDK, "imserver.js")
+def sdk(name: str) -> AnyResponse:
+    """``GET /sdk/…``: a module of the SDK, which pages of other origins may import too."""
+    answer = _file(assets.SDK, name)
     answer.headers["Access-Control-Allow-Origin"] = "*"
     return answer
 

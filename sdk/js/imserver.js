@@ -76,7 +76,7 @@ const ERROR_GRACE_MS = 50;
 /**
  * `failed` is a frame with another code than 200, which the server sends unasked.
  *
- * @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange, welcome: Said, said: Said, left: Said, failed: Said, other: Said }} Events
+ * @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange, welcome: Said, said: Said, left: Said, failed: Said, other: Said, entry: any, anew: any, typing: any, receipt: any, hidden: any }} Events
  */
 
 /**
@@ -210,6 +210,14 @@ class Link {
   }
 
   /**
+   * The login was accepted; what the server tells from now on has not been heard yet.
+   *
+   * @protected
+   * @param {Answer} _answer
+   */
+  loggedIn(_answer) {}
+
+  /**
    * What a frame tells unasked: the kind of event and what it carries.
    *
    * @protected
@@ -266,6 +274,17 @@ class Link {
     if (!this.#connected) return;
     this.#drop(1000);
     this.#finish("closed", 1000, "");
+  }
+
+  /**
+   * Gives the connection up and comes back over another one.
+   *
+   * @protected
+   * @param {number} code
+   * @param {string} reason
+   */
+  comeBack(code, reason) {
+    if (this.#socket) this.#lost(code, reason);
   }
 
   /** Tries at once instead of waiting for the pause to end (say, because the network came back). */
@@ -333,6 +352,7 @@ class Link {
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
       this.#heart = setInterval(() => this.#beat(lost), this.#options.heartbeatMs);
+      this.loggedIn(answer);
       this.#setState("online");
       this.#connected?.resolve();
     } else if (LASTING_REFUSALS.has(answer.code)) {
@@ -363,7 +383,7 @@ class Link {
       return; // the bare text that answers a broken request; ours are not broken
     }
     const event = this.eventIn(frame);
-    if (event) return this.#emit(/** @type {any} */ (event[0]), /** @type {any} */ (event[1]));
+    if (event) return this.emit(/** @type {any} */ (event[0]), /** @type {any} */ (event[1]));
     const { seq, response } = frame ?? {};
     if (!response || this.#pending.get(seq)?.cmd !== frame[this.#key]) return;
     this.#pending.get(seq)?.settle({ ...response, codeMsg: response.codeMsg ?? response.msg ?? "" });
@@ -418,15 +438,16 @@ class Link {
    */
   #setState(state, detail) {
     this.#state = { attempt: this.#attempt, retryInMs: 0, code: 0, reason: "", ...detail, state };
-    this.#emit("state", this.#state);
+    this.emit("state", this.#state);
   }
 
   /**
+   * @protected
    * @template {keyof Events} K
    * @param {K} kind
    * @param {Events[K]} detail
    */
-  #emit(kind, detail) {
+  emit(kind, detail) {
     for (const listener of [...(this.#listeners.get(kind) ?? [])]) {
       try {
         listener(detail);

@@ -201,6 +201,7 @@ def test_a_page_for_operators_names_only_itself(client: FlaskClient, path: str, 
         ("/static/theme.css", "text/css; charset=utf-8"),
         ("/static/favicon.svg", "image/svg+xml; charset=utf-8"),
         ("/sdk/imserver.js", "text/javascript; charset=utf-8"),
+        ("/sdk/messenger.js", "text/javascript; charset=utf-8"),
     ],
 )
 def test_files_are_served_and_asked_for_anew(client: FlaskClient, path: str, content_type: str) -> None:

@@ -3,6 +3,7 @@ import assert from "node:assert/strict";
 import { after, it } from "node:test";
 
 import { ImClient, ImError } from "../../sdk/js/imserver.js";
+import { Messenger } from "../../sdk/js/messenger.js";
 
 const { IM_HTTP: httpUrl, IM_WS: url } = process.env;
 const clients = [];
@@ -75,4 +76,78 @@ it("a kick is the end", async () => {
   const refused = next(client, "state", ({ state }) => state === "refused");
   await fetch(`${httpUrl}/user/kick`, { method: "POST", body: new URLSearchParams({ appID: "101", userID: "eve" }) });
   assert.equal((await refused).code, 4502);
+});
+
+function makeMessenger(user, options = {}) {
+  const messenger = new Messenger({ url, httpUrl, app: 102, user, ...options });
+  clients.push(messenger);
+  return messenger;
+}
+
+it("what is sent is stored once and told, with its marks", async () => {
+  const ann = makeMessenger("js-ann");
+  const bob = makeMessenger("js-bob");
+  await Promise.all([ann.connect(), bob.connect()]);
+  const heard = next(bob, "entry");
+  const sent = await ann.send("js-bob", "你好", { mentions: ["js-bob"] });
+  const entry = await heard;
+  assert.deepEqual(
+    [entry.id, entry.seq, entry.kind, entry.from, entry.to, entry.text, entry.meta.mentions],
+    [sent.id, sent.seq, "message", "js-ann", "js-bob", "你好", ["js-bob"]],
+  );
+  assert.equal(bob.cursor, sent.id);
+  assert.equal(ann.cursor, sent.id);
+  assert.equal((await ann.send("js-bob", "again", { clientMsgID: "js-1" })).repeated, false);
+  assert.equal((await ann.send("js-bob", "again", { clientMsgID: "js-1" })).repeated, true);
+
+  const receipt = next(ann, "receipt", ({ read }) => read);
+  await bob.read(sent.conversation, sent.id);
+  assert.deepEqual([(await receipt).from, (await receipt).read], ["js-bob", sent.id]);
+  const typing = next(bob, "typing");
+  ann.typing({ to: "js-bob" });
+  assert.equal((await typing).from, "js-ann");
+  const edited = next(bob, "entry", ({ kind }) => kind === "edit");
+  await ann.edit(sent.id, "hello");
+  assert.deepEqual([(await edited).about, (await edited).text], [sent.id, "hello"]);
+  const recalled = next(bob, "entry", ({ kind }) => kind === "recall");
+  await ann.recall(sent.id);
+  assert.equal((await recalled).about, sent.id);
+  await bob.hide([(await recalled).id]);
+  assert.deepEqual((await bob.marks()).hidden, [(await recalled).id]);
+  assert.equal((await bob.conversations()).conversations[0].peer, "js-ann");
+  assert.equal((await ann.receipts(sent.conversation)).receipts[0].user, "js-bob");
+  assert.deepEqual((await bob.search("AGAIN")).messages.map(({ clientMsgID }) => clientMsgID), ["js-1"]);
+  await assert.rejects(ann.send("js-ann", "to myself"), (error) => error instanceof ImError && error.code === 1001);
+});
+
+it("what was missed comes in order, and from now on nothing of before", async () => {
+  const cat = makeMessenger("js-cat");
+  await cat.connect();
+  const texts = Array.from({ length: 450 }, (_, number) => String(number)); // more than two pages
+  const sent = await Promise.all(texts.map((text) => cat.send("js-dog", text)));
+  assert.deepEqual(sent.map(({ seq }) => seq), texts.map((_, number) => number + 1));
+
+  const heard = [];
+  const dog = makeMessenger("js-dog", { cursor: sent[9].id });
+  dog.on("entry", ({ text }) => heard.push(text));
+  const all = next(dog, "entry", ({ text }) => text === "449");
+  await dog.connect();
+  await all;
+  assert.deepEqual(heard, texts.slice(10));
+  dog.close();
+
+  const late = makeMessenger("js-dog", { cursor: null });
+  const first = next(late, "entry");
+  await late.connect();
+  await late.conversations(); // asked behind what catches up
+  await cat.send("js-dog", "newest");
+  assert.equal((await first).text, "newest");
+  late.close();
+
+  const lost = makeMessenger("js-dog", { cursor: 10 ** 12 });
+  const anew = next(lost, "anew");
+  const begins = next(lost, "entry");
+  await lost.connect();
+  await anew;
+  assert.equal((await begins).text, "0");
 });

@@ -29,6 +29,10 @@ def test_the_rules_of_the_sdk() -> None:
     run_node(str(HERE / "client.test.mjs"))
 
 
+def test_the_rules_of_the_messenger() -> None:
+    run_node(str(HERE / "messenger.test.mjs"))
+
+
 def test_the_sdk_against_a_real_server(server: Server) -> None:
     run_node(str(HERE / "server.test.mjs"), IM_HTTP=server.http_url, IM_WS=server.ws_url)
 
@@ -60,8 +64,8 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
 def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:
     readme = (SDK / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```js\n(.*?)^```$", readme, re.S | re.M)
-    assert len(blocks) == 3
-    text = "\n".join(blocks).replace("http://127.0.0.1:8080/sdk/imserver.js", (SDK / "imserver.js").as_uri())
+    assert len(blocks) == 4
+    text = "\n".join(blocks).replace("http://127.0.0.1:8080/sdk", SDK.as_uri())
     text = text.replace("ws://127.0.0.1:8089/acc", server.ws_url)
     text = text.replace("ws://127.0.0.1:8089/ws", server.ws_url.replace("/acc", "/ws")).replace(
         "http://127.0.0.1:8080", server.http_url
@@ -78,4 +82,5 @@ def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "online 0 0" in done.stdout
     assert "1 hello text" in done.stdout
+    assert "message dora hello true" in done.stdout
     assert "1 https://im.example.com/a.png image" in done.stdout

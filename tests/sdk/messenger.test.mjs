@@ -1,0 +1,209 @@
+// The messenger's rules, driven by a socket made of paper and a clock that the test moves.
+import assert from "node:assert/strict";
+import { beforeEach, it, mock } from "node:test";
+
+import { ImError } from "../../sdk/js/imserver.js";
+import { Messenger } from "../../sdk/js/messenger.js";
+
+let sockets = [];
+
+class PaperSocket {
+  readyState = 0;
+  sent = [];
+
+  constructor() {
+    sockets.push(this);
+  }
+
+  send(text) {
+    this.sent.push(JSON.parse(text));
+  }
+
+  close() {
+    this.readyState = 3;
+  }
+
+  open() {
+    this.readyState = 1;
+    this.onopen?.();
+  }
+
+  end(code = 1006) {
+    this.readyState = 3;
+    this.onclose?.({ code, reason: "" });
+  }
+
+  hear(frame) {
+    this.onmessage?.({ data: JSON.stringify(frame) });
+  }
+
+  /** Answers the newest request of this command. */
+  async answer(cmd, data = null, code = 200) {
+    const { seq } = this.sent.findLast((frame) => frame.cmd === cmd);
+    this.hear({ seq, cmd, response: { code, codeMsg: "", data } });
+    await settled();
+  }
+
+  async tell(id) {
+    this.hear({ seq: "1", cmd: "message", response: { code: 200, codeMsg: "Ok", data: entry(id) } });
+    await settled();
+  }
+
+  asked(cmd) {
+    return this.sent.filter((frame) => frame.cmd === cmd).map(({ data }) => data);
+  }
+}
+
+const last = () => sockets.at(-1);
+const settled = () => new Promise((resolve) => setImmediate(resolve));
+const entry = (id) => ({ id, conversation: 1, seq: id, kind: "message", from: "bob", text: String(id), time: 1 });
+
+async function logIn(options = {}, answer = { recovered: true }) {
+  const messenger = new Messenger({
+    url: "ws://im.test/acc", httpUrl: "http://im.test", app: 101, user: "ann", WebSocket: PaperSocket, random: () => 0, ...options,
+  });
+  const heard = [];
+  messenger.on("entry", ({ id }) => heard.push(id));
+  messenger.on("anew", () => heard.push("anew"));
+  messenger.connect().catch(() => {});
+  last().open();
+  await last().answer("login", answer);
+  return { messenger, heard };
+}
+
+async function comeBack(answer = { recovered: true }) {
+  mock.timers.tick(0);
+  last().open();
+  await last().answer("login", answer);
+}
+
+beforeEach(() => {
+  sockets = [];
+  mock.timers.reset();
+  mock.timers.enable({ apis: ["setTimeout", "setInterval", "Date"], now: 1_000_000 });
+});
+
+it("the login says where it stands, each time anew", async () => {
+  const { heard } = await logIn({ cursor: 5 });
+  assert.deepEqual([last().asked("login")[0].cursor, last().asked("login")[0].acks], [5, true]);
+  await last().tell(6);
+  await last().tell(6);
+  assert.deepEqual(heard, [6]);
+  last().end();
+  await comeBack();
+  assert.equal(last().asked("login")[0].cursor, 6);
+});
+
+it("pages are asked for until there are no more, and what is told beside them comes again", async () => {
+  const { heard } = await logIn({ cursor: 1 }, { recovered: false });
+  await last().tell(9);
+  await last().answer("sync", { messages: [entry(2), entry(3)], hasMore: true });
+  await last().answer("sync", { messages: [entry(9)], hasMore: false });
+  await last().tell(10);
+  assert.deepEqual(heard, [2, 3, 9, 10]);
+  assert.deepEqual(last().asked("sync").map(({ cursor }) => cursor), [1, 3]);
+});
+
+it("a void cursor begins anew", async () => {
+  const { heard } = await logIn({ cursor: 100 }, { recovered: false });
+  await last().answer("sync", { messages: [entry(101)], hasMore: false, beginAnew: true });
+  await last().answer("sync", { messages: [entry(1)], hasMore: false });
+  assert.deepEqual(heard, ["anew", 1]);
+});
+
+it("from now on asks where that is", async () => {
+  const { messenger } = await logIn({ cursor: null }, null);
+  assert.equal("cursor" in last().asked("login")[0], false);
+  await last().answer("conversations", { conversations: [{ id: 1, last: entry(7), place: 8 }], hasMore: true });
+  assert.equal(last().asked("sync")[0].cursor, 8);
+  await last().answer("sync", { messages: [], hasMore: false });
+  assert.equal(messenger.cursor, 8);
+});
+
+it("a database that does not answer is tried over another connection", async () => {
+  const { messenger } = await logIn({ cursor: 1 }, { recovered: false });
+  await last().answer("sync", null, 1008);
+  assert.equal(messenger.state.state, "waiting");
+  await comeBack();
+  assert.equal(messenger.state.state, "online");
+});
+
+it("pages of a connection that is gone do not count", async () => {
+  const { heard } = await logIn({ cursor: 1 }, { recovered: false });
+  last().end();
+  await comeBack({ recovered: false });
+  await last().answer("sync", { messages: [entry(2)], hasMore: false });
+  assert.deepEqual(heard, [2]);
+});
+
+it("what has come is acknowledged within a second, many at once", async () => {
+  await logIn();
+  await last().tell(3);
+  await last().tell(4);
+  assert.deepEqual(last().asked("ack"), []);
+  mock.timers.tick(1000);
+  assert.deepEqual(last().asked("ack"), [{ id: 4 }]);
+  await last().tell(4);
+  mock.timers.tick(1000);
+  assert.deepEqual(last().asked("ack"), [{ id: 4 }, { id: 4 }]);
+  for (let id = 5; id < 505; id++) last().hear({ seq: "1", cmd: "message", response: { code: 200, data: entry(id) } });
+  await settled();
+  assert.deepEqual(last().asked("ack").at(-1), { id: 504 });
+});
+
+it("what is sent goes again over the next connections, in its order and under its ids", async () => {
+  const { messenger } = await logIn();
+  const first = messenger.send("bob", "one");
+  const second = messenger.send("bob", "two");
+  const sent = last().asked("send");
+  last().end();
+  const third = messenger.send("bob", "three");
+  await comeBack();
+  const again = last().asked("send");
+  assert.deepEqual(again.slice(0, 2), sent);
+  assert.deepEqual(again.map(({ text }) => text), ["one", "two", "three"]);
+  last().sent.filter(({ cmd }) => cmd === "send").forEach(({ seq, cmd }, index) =>
+    last().hear({ seq, cmd, response: { code: 200, data: { id: index + 1, conversation: 1, seq: index + 1, repeated: false } } }));
+  assert.deepEqual((await Promise.all([first, second, third])).map(({ id }) => id), [1, 2, 3]);
+  assert.equal(messenger.cursor, 3);
+});
+
+it("a database that cannot take it is asked again, a refusal is final", async () => {
+  const { messenger } = await logIn();
+  const sending = messenger.send("bob", "one");
+  await last().answer("send", null, 1008);
+  assert.equal(last().asked("send").length, 1);
+  mock.timers.tick(500);
+  assert.equal(last().asked("send").length, 2);
+  const refused = assert.rejects(sending, (error) => error instanceof ImError && error.code === 1003);
+  await last().answer("send", null, 1003);
+  await refused;
+});
+
+it("what takes too long is given up", async () => {
+  const { messenger } = await logIn({ carryMs: 5000 });
+  const sending = messenger.send("bob", "one");
+  last().end();
+  mock.timers.tick(5000);
+  await assert.rejects(sending, (error) => error instanceof ImError && error.code === 0);
+  await comeBack();
+  assert.deepEqual(last().asked("send"), []);
+});
+
+it("who closes waits for nothing", async () => {
+  const { messenger } = await logIn();
+  const sending = messenger.send("bob", "one");
+  messenger.close();
+  await assert.rejects(sending, ImError);
+  await assert.rejects(messenger.history(1), ImError);
+});
+
+it("an answer to typing is no signal", async () => {
+  const { messenger } = await logIn();
+  const signals = [];
+  messenger.on("typing", (signal) => signals.push(signal));
+  messenger.typing({ to: "bob" });
+  await last().answer("typing");
+  last().hear({ seq: "9", cmd: "typing", response: { code: 200, data: { from: "bob", to: "ann" } } });
+  assert.deepEqual(signals, [{ from: "bob", to: "ann" }]);
+});
