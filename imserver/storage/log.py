@@ -9,7 +9,6 @@ from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_re
 from imserver.storage.group_contract import Right
 from imserver.storage.log_contract import (
     INVALID,
-    Appended,
     Change,
     Conversation,
     Draft,
