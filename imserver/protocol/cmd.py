@@ -91,6 +91,21 @@ COMMANDS: dict[str, Callable[[bytes], Command]] = {
 PUSHED = frozenset({"enter", "exit", "msg"})
 """Kinds of events that it has a word for."""
 
+# What stands between the parts that differ, made once: a reply or a push is a few pieces that are joined.
+_NAMES = {name: _encode(name) for name in COMMANDS}
+_PUSHES = {
+    kind: b',"cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":{"target":"","type":' % _encode(kind)
+    for kind in PUSHED
+}
+_TEXTS = {kind: head + b'"text","msg":' for kind, head in _PUSHES.items()}
+
+
+def _response(code: int) -> bytes:
+    return b',"response":{"code":%d,"codeMsg":%b,"data":' % (code, _encode(errors.reply_text(code)))
+
+
+_REPLIES = {code: _response(code) for code in errors.REPLY_TEXT}
+
 
 class CmdDialect:
     """Codec of the ``cmd`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
@@ -131,31 +146,41 @@ class CmdDialect:
 
     def encode_reply(self, request: Request, reply: Reply) -> bytes:
         """The answer to ``request``: its ``seq`` and ``cmd``, the code with its text, and data."""
-        return b'{"seq":%b,"cmd":%b,"response":{"code":%d,"codeMsg":%b,"data":%b}}' % (
-            _encode(request.seq),
-            _encode(request.name),
-            reply.code,
-            _encode(errors.reply_text(reply.code)),
-            b"null" if reply.data is None else _encode(reply.data),
+        seq, name, data = request.seq, request.name, reply.data
+        return b"".join(
+            (
+                b'{"seq":',
+                _encode(seq) if seq else b'""',
+                b',"cmd":',
+                _NAMES.get(name) or _encode(name),
+                _REPLIES.get(reply.code) or _response(reply.code),
+                b"null}}" if data is None else _encode(data) + b"}}",
+            )
         )
 
     def encode_event(self, event: Event) -> bytes | None:
         """A pushed frame: ``enter``, ``exit`` or ``msg``; ``typing``, ``receipt`` or ``hidden``."""
-        if isinstance(event, Signal):
-            frame = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
-            return frame % (next(self._digits), _encode(event.kind), told(event))
-        if event.kind not in PUSHED:
-            return None
-        return (
-            b'{"seq":%b,"cmd":%b,"response":{"code":200,"codeMsg":"Ok",'
-            b'"data":{"target":"","type":%b,"msg":%b,"from":%b}}}'
-        ) % (
-            _encode(event.id if event.id or event.kind == "msg" else str(next(self._digits))),
-            _encode(event.kind),
-            _encode(event.type),
-            _encode(event.data.decode() if event.data else event.text),
-            _encode(event.sender),
+        kind, name, data = event.kind, event.type, event.data
+        before = _TEXTS.get(kind)
+        if before is None:
+            return self._encode_signal(event) if isinstance(event, Signal) else None
+        if name != "text":
+            before = b'%b%b,"msg":' % (_PUSHES[kind], _encode(name))
+        return b"".join(
+            (
+                b'{"seq":',
+                _encode(event.id if event.id or kind == "msg" else str(next(self._digits))),
+                before,
+                _encode(data.decode() if data else event.text),
+                b',"from":',
+                _encode(event.sender),
+                b"}}}",
+            )
         )
+
+    def _encode_signal(self, signal: Signal) -> bytes:
+        frame = b'{"seq":"%d","cmd":%b,"response":{"code":200,"codeMsg":"Ok","data":%b}}'
+        return frame % (next(self._digits), _encode(signal.kind), told(signal))
 
     def encode_message(self, message: Message) -> bytes:
         """A pushed frame: something that is stored."""

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from imserver.transport.poller import Poller
 
 _TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+_HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
 
 Serve = Callable[["Connection", bytes, bool], None]
 """What is done with a whole message: (connection, payload, whether it came as text). It may block; the next
@@ -30,7 +32,7 @@ class Encoding:
     One instance is shared by all connections alike, so a broadcast is encoded once per encoding.
     """
 
-    __slots__ = ("deflate_bits", "dialect", "limit_bytes", "opcode", "outbox_bytes", "serve")
+    __slots__ = ("_heads", "deflate_bits", "dialect", "limit_bytes", "opcode", "outbox_bytes", "serve")
 
     def __init__(
         self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
@@ -41,10 +43,13 @@ class Encoding:
         self.serve = serve
         self.deflate_bits = deflate_bits
         self.limit_bytes = limit_bytes
-        self.opcode = _TEXT if dialect.text else int(Opcode.BINARY)
+        self.opcode = _TEXT if dialect.text else _BINARY
+        self._heads = _HEADS[self.opcode]
 
     def frame(self, payload: bytes, opcode: int = 0) -> bytes:
         """The frame that carries ``payload`` to a client of this encoding."""
+        if not opcode and not self.deflate_bits and len(payload) < frames.HEADS:
+            return self._heads[len(payload)] + payload
         opcode = opcode or self.opcode
         if self.deflate_bits:
             return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)

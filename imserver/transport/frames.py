@@ -24,18 +24,22 @@ EMPTY_BYTES = 6
 """Size of a client's frame without a payload."""
 REST_BYTES = 4096
 """Longest frame whose beginning is kept unread: it is read anew with each piece of it that comes."""
+HEADS = 512
+"""Below this size frames are made with a head that is ready; nearly all are smaller."""
 _MEMORY_LEVEL = 5
 """Of zlib: a compressor lives for one message, and 64 KiB of memory are made ready faster than 256."""
-_TEXT_HEADS = tuple(bytes((0x81, size)) for size in range(SMALL_BYTES + 1))
 _pack_medium = struct.Struct("!BBH").pack
 _pack_large = struct.Struct("!BBQ").pack
+
+
+def heads(opcode: int) -> tuple[bytes, ...]:
+    """The heads of unmasked final frames by the size of their payload, for the sizes of most frames."""
+    return tuple(encode(bytes(size), opcode)[: -size or None] for size in range(HEADS))
 
 
 def encode(payload: bytes, opcode: int = Opcode.TEXT, rsv1: bool = False) -> bytes:
     """One unmasked final frame that carries ``payload``."""
     size = len(payload)
-    if opcode == 1 and size <= SMALL_BYTES and not rsv1:
-        return _TEXT_HEADS[size] + payload
     head = 0x80 | (0x40 if rsv1 else 0) | opcode
     if size <= SMALL_BYTES:
         return bytes((head, size)) + payload

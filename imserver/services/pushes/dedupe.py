@@ -64,7 +64,8 @@ class Dedupe:
         """Claim an id for delivery: the key to :meth:`settle` it with, or None if it was accepted before."""
         if not msg_id:
             return UNTRACKED
-        key = self.key(app, msg_id)
+        # As key() does it: this and settle() are in the path of every push.
+        key = (hash(msg_id) if self.shared else hash((app, msg_id))) & _HASH_MASK
         if key in self._pending:
             self._wait_for_outcome(key)
         if key in self._shards[key % self._shard_count] and not self._has_expired(key):
