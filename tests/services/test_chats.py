@@ -10,7 +10,13 @@ from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services.dialects import chats as module
 from imserver.services.dialects.chats import PAGE, Chats
 from imserver.services.dialects.grace import HOLD_SECONDS
-from imserver.services.dialects.uplink import MAX_WAITING, MAX_WAITING_BYTES, ChatReader, Uplink
+from imserver.services.dialects.uplink import (
+    MAX_WAITING,
+    MAX_WAITING_BYTES,
+    ChatReader,
+    RestingReader,
+    Uplink,
+)
 from imserver.services.logins.tokens import BadToken, Claims
 from imserver.services.logins.verdict import ALLOWED, BAD_ORIGIN, Verdict
 from imserver.services.messages.messaging import Result
@@ -665,7 +671,9 @@ def test_a_place_beyond_all_is_answered_with_nothing(world: World) -> None:
 
 
 def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
-    ann = world.live(266)
+    ann, bob = world.live(266), world.live(267)
+    ann.single(1, 267, "hi")
+    bob.expect(1)
     reader = ann.connection.about
     assert type(reader) is ChatReader
     assert reader.__sizeof__() <= 48
@@ -689,6 +697,87 @@ def test_sessions_that_end_in_one_minute_share_its_number(world: World) -> None:
     ends = [world.chatter(id).connection.about.ends for id in (266, 267)]
     assert ends[0] is ends[1]
     assert ends[0] > 0
+
+
+def test_sessions_with_nothing_to_remember_share_what_they_have(world: World) -> None:
+    ann, bob, eve = world.live(266), world.live(267), world.chatter(268)
+    shared = ann.connection.about
+    assert type(shared) is RestingReader
+    assert bob.connection.about is shared
+    assert eve.connection.about is not shared, "she may still ask for what she missed"
+    until(lambda: eve.connection.about is shared)
+
+
+def test_who_has_sent_something_has_numbers_of_their_own(world: World) -> None:
+    ann, bob, eve = world.live(266), world.live(267), world.live(268)
+    shared = eve.connection.about
+    for number in (1, 2):
+        ann.single(number, 268, f"a{number}")
+    bob.single(1, 268, "b1")
+    until(lambda: len(eve.pushes()) == 3)
+    assert [number for number, _ in ann.acks()] == [1, 2]
+    assert [number for number, _ in bob.acks()] == [1]
+    assert eve.connection.about is shared
+    assert shared == RestingReader(held=None, ends=shared.ends)
+    ann.tell(protobuf.sync(2**62))
+    ann.settle()
+    ann.single(2, 268, "a repeat")
+    ann.single(3, 268, "a3")
+    until(lambda: len(eve.pushes()) == 4)
+    assert [number for number, _ in ann.acks()] == [1, 2, 2, 3]
+
+
+def test_who_comes_into_a_group_is_its_member_alone(world: World) -> None:
+    ann, bob, eve = world.live(266), world.live(267), world.live(268)
+    shared = eve.connection.about
+    group = world.log.create(APP, "266", ["267"])
+    until(lambda: len(world.messaging.rooms.members(APP, group)) == 2)
+    ann.group(1, group, "to both of us")
+    bob.expect(1)
+    eve.settle()
+    assert eve.outputs() == []
+    assert eve.connection.about is shared
+    assert shared.groups == ()
+    eve.connection.lost()
+    until(lambda: not world.hub.is_online(APP, "268"))
+    assert list(world.messaging.rooms.members(APP, group)) == [ann.connection, bob.connection]
+
+
+def test_who_asks_again_is_told_in_order_and_nobody_else_waits(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, bob, eve = world.live(266), world.live(267), world.live(268)
+    shared, read, begun, go_on = bob.connection.about, world.log.sync, Signal(), Signal()
+
+    def sync(app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        begun.set()
+        go_on.wait()
+        return read(app, user, after, limit)
+
+    monkeypatch.setattr(world.log, "sync", sync)
+    ann.tell(protobuf.sync(0))
+    until(begun.is_set)
+    eve.single(1, 266, "to ann")
+    eve.single(2, 267, "to bob")
+    bob.expect(1)
+    assert ann.outputs() == []
+    go_on.set()
+    until(lambda: ann.stream() == [1])
+    ann.settle()
+    assert (ann.stream(), bob.stream()) == ([1], [2])
+    until(lambda: ann.connection.about is shared)
+
+
+def test_what_is_shared_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        RestingReader(held=None).last = (1, 1)
+
+
+def test_the_minutes_that_are_remembered_are_bounded(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_MINUTES", 3)
+    for minute in range(10):
+        world.chats._resting_until(minute)
+    assert len(world.chats._resting) <= 3
 
 
 def test_the_moment_for_a_sync_is_short() -> None:

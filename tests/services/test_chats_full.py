@@ -219,7 +219,7 @@ def test_clients_of_the_original_do_not_acknowledge(world: World) -> None:
     turns(world, 10 * acks.ACK_SECONDS)
     ann.settle()
     assert (len(ann.pushes()), ann.connection.state) == (1, OPEN)
-    assert type(ann.connection.about) is ChatReader
+    assert isinstance(ann.connection.about, ChatReader)
 
 
 # --- words for all that is stored ---------------------------------------------------------------------------

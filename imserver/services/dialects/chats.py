@@ -17,7 +17,13 @@ from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Mes
 from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
 from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered
 from imserver.services.dialects.grace import Grace
-from imserver.services.dialects.uplink import CHAT_READERS, ChatAcknowledger, ChatReader, Uplink
+from imserver.services.dialects.uplink import (
+    CHAT_READERS,
+    ChatAcknowledger,
+    ChatReader,
+    RestingReader,
+    Uplink,
+)
 from imserver.services.logins.tokens import BadToken, Claims
 from imserver.services.logins.verdict import Verdict
 from imserver.services.messages.messaging import Messaging
@@ -32,7 +38,7 @@ log = logging.getLogger(__name__)
 PAGE: Final = 50
 """Entries in the answer to one sync."""
 MAX_MINUTES: Final = 100_000
-"""Numbers of minutes that are kept to be shared."""
+"""Minutes in which tokens end that are remembered at once."""
 _FULL: Final = FullProtobufDialect()
 _OK: Final = Reply(errors.REPLY_OK)
 
@@ -84,7 +90,8 @@ class Chats:
         self._uplink = uplink
         self._recovery = recovery
         self.grace = Grace(self._release)
-        self._minutes: dict[int, int] = {}
+        self._resting: dict[int, RestingReader] = {}
+        """What sessions share that have nothing to remember, by the minutes in which their tokens end."""
         self._full: dict[Encoding, Encoding] = {}
         """The encodings of clients that log in with a cursor, by those that their connections begin with."""
 
@@ -137,7 +144,7 @@ class Chats:
         """Have a session follow what is stored."""
         reader = ChatAcknowledger(held=[]) if command.cursor >= 0 and command.acks else ChatReader(held=[])
         if expires_at:
-            reader.ends = self._minute_of(expires_at)
+            reader.ends = self._resting_until(expires_at // 60 + 1).ends
         if command.cursor < 0:
             self._messaging.follow(connection, reader, live=False)
             self.grace.expect(connection)
@@ -147,6 +154,7 @@ class Chats:
             answer(Reply(errors.REPLY_OK, Recovered(recovered, begin_anew)))
 
         self._recovery.resume(connection, reader, command.cursor, told)
+        self._rest(connection)
         return None
 
     def _choose_words(self, connection: Connection, full: bool) -> None:
@@ -176,12 +184,20 @@ class Chats:
         proven = Verdict(expires_at=claims.expires_at, user=claims.user, device=claims.device)
         return self._logins.check(app, claims.user, command.token, name, connection, device, proven)
 
-    def _minute_of(self, second: int) -> int:
-        """The minute that has begun when a second is over; one number for all who have the same."""
-        minute = second // 60 + 1
-        if len(self._minutes) > MAX_MINUTES:
-            self._minutes.clear()
-        return self._minutes.setdefault(minute, minute)
+    def _resting_until(self, minute: int) -> RestingReader:
+        """What sessions at rest share whose tokens end in a minute of Unix time."""
+        found = self._resting.get(minute)
+        if found is None:
+            if len(self._resting) >= MAX_MINUTES:
+                self._resting.clear()
+            found = self._resting[minute] = RestingReader(held=None, ends=minute)
+        return found
+
+    def _rest(self, connection: Connection) -> None:
+        """A session that has caught up, and has nothing else to remember, shares with others what it has."""
+        reader = connection.about
+        if type(reader) is ChatReader and reader.live and not reader.groups and reader.last == (0, 0):
+            connection.about = self._resting_until(reader.ends)
 
     def look(self, connection: Connection) -> None:
         """Close a session whose token has ended; asked about each of them by the sweep. Never switches.
@@ -218,6 +234,7 @@ class Chats:
             # It is expected to ask for the rest; what is new is kept back meanwhile.
             reader.held = list(reader.held or ())
             self.grace.expect(connection)
+        self._rest(connection)
         return _OK
 
     def _page(
@@ -252,3 +269,4 @@ class Chats:
         """A session has not asked in time: it is told what is new."""
         if isinstance(connection.about, CHAT_READERS):
             self._messaging.release(connection)
+            self._rest(connection)

@@ -39,6 +39,16 @@ class ChatReader(Reader):
     ends: int = 0
 
 
+class RestingReader(ChatReader):
+    """What sessions share that have nothing to remember but ``ends``: live, in no group, and nothing sent."""
+
+    def own(self) -> ChatReader:
+        return ChatReader(held=None, ends=self.ends)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"{name} of a session would change for others, too")
+
+
 class ChatAcknowledger(Acknowledger):
     """The same of a session whose client acknowledges."""
 
@@ -184,6 +194,8 @@ class Uplink:
         else:
             seq = result.entry.id if isinstance(result, Appended) else 0
             if number > reader.last[0]:
+                if isinstance(reader, RestingReader):
+                    reader = connection.about = reader.own()
                 reader.last = (number, seq)
             if seq:
                 connection.send(uplink_ack(number, seq))

@@ -120,6 +120,7 @@ class Following:
         assert app is not None
         assert user is not None
         assert isinstance(reader, Reader)
+        reader = connection.about = reader.own()
         was_live = reader.live
         held = reader.held = list(reader.held or ())
         try:

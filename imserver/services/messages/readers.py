@@ -44,6 +44,10 @@ class Reader(Struct, gc=False):
     groups: tuple[int, ...] = ()
     """Conversations in whose local rooms it is."""
 
+    def own(self) -> Reader:
+        """One that may be changed: itself, unless several connections share it. Put it in its place first."""
+        return self
+
     def take_over(self, about: object) -> None:
         """It becomes ``Connection.about`` in place of ``about``."""
 
@@ -81,6 +85,7 @@ class GroupRooms:
         """A connection's user is a member."""
         reader: Reader = connection.about
         if conversation not in reader.groups:
+            reader = connection.about = reader.own()
             reader.groups += (conversation,)
             self._rooms.setdefault((app, conversation), {})[connection] = None
 
@@ -94,9 +99,10 @@ class GroupRooms:
     def leave_all(self, app: str, connection: Connection) -> None:
         """A connection follows no longer."""
         reader: Reader = connection.about
-        for conversation in reader.groups:
-            self._take_out(app, connection, conversation)
-        reader.groups = ()
+        if reader.groups:
+            for conversation in reader.groups:
+                self._take_out(app, connection, conversation)
+            reader.groups = ()
 
     def _take_out(self, app: str, connection: Connection, conversation: int) -> None:
         room = self._rooms.get((app, conversation))
