@@ -10,6 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +52,7 @@ def program(*names: str) -> str:
     raise BenchError(f"there is no {' or '.join(names)} here")
 
 
-class DatabaseKeeper(Keeper):
+class DatabaseKeeper(Keeper, ABC):
     """One server. Owns its process and folder. Under root it runs as nobody: these servers refuse root."""
 
     url = ""
@@ -67,13 +68,13 @@ class DatabaseKeeper(Keeper):
         if self.user is not None:
             os.chown(self.folder, self.user, self.user)
 
+    @abstractmethod
     def prepare(self) -> None:
         """Make the files of an empty server."""
-        raise NotImplementedError
 
+    @abstractmethod
     def command(self) -> list[str]:
         """The command line."""
-        raise NotImplementedError
 
     def create(self) -> None:
         """Make an empty database, unless there is one from the beginning."""
@@ -127,9 +128,9 @@ class DatabaseKeeper(Keeper):
         except OSError:
             return False
 
+    @abstractmethod
     def answers(self, sock: socket.socket) -> bool:
         """Whether a server that has recovered is at the other end."""
-        raise NotImplementedError
 
     def end(self) -> None:
         """End it, and remove its files."""
