@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import gevent
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -24,7 +26,7 @@ _HTTP = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 _WS = re.compile(r"ws://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
 
 
-def eventually(condition: Callable[[], T | None], seconds: float = 10.0, what: str = "") -> T:
+def eventually(condition: Callable[[], T | None], seconds: float = 20.0, what: str = "") -> T:
     """Wait until ``condition()`` is true and return its value; fail after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
@@ -33,6 +35,15 @@ def eventually(condition: Callable[[], T | None], seconds: float = 10.0, what: s
             return value
         assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
         time.sleep(0.01)
+
+
+def until(condition: Callable[[], T | None], seconds: float = 20.0, what: str = "") -> T:
+    """The same for what happens in this process: greenlets run meanwhile."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
+        gevent.sleep(0.001)
+    return value
 
 
 class Address(NamedTuple):

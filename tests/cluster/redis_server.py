@@ -11,10 +11,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
-import gevent
 import redis
 
 from imserver.settings import RedisSettings
@@ -51,14 +49,6 @@ def free_pair() -> int:
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10000))
             return port
-
-
-def until(condition: Callable[[], object], seconds: float = 5.0, what: str = "") -> None:
-    """Let greenlets run until ``condition()`` is true; fail after ``seconds``."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        gevent.sleep(0.005)
 
 
 def die_with_parent() -> None:

@@ -1,4 +1,4 @@
-"""Nodes with an RPC and nothing else, strangers at their ports, and waiting that lets greenlets run."""
+"""Nodes with an RPC and nothing else, and strangers at their ports."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import gc
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import monotonic
-from typing import Any, TypeVar
+from typing import Any
 
 import gevent
 import zmq
@@ -16,22 +15,12 @@ from imserver.cluster.contract import Lease
 from imserver.cluster.forward import PeerUnavailable
 from imserver.cluster.rpc import Rpc
 from imserver.cluster.rpc_curve import Keys
-
-T = TypeVar("T")
+from tests.support import until
 
 SECRET = b"the secret of the cluster in tests"
 FOREIGN = b"the secret of some other cluster  "
 KEYS = Keys.derive(SECRET)
 FOREIGN_KEYS = Keys.derive(FOREIGN)
-
-
-def until(condition: Callable[[], T], seconds: float = 10.0, what: str = "") -> T:
-    """Let greenlets run until ``condition()`` is true and return its value; fail after ``seconds``."""
-    deadline = monotonic() + seconds
-    while not (value := condition()):
-        assert monotonic() < deadline, f"not within {seconds} s: {what or condition}"
-        gevent.sleep(0.002)
-    return value
 
 
 class Node:

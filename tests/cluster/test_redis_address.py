@@ -13,10 +13,11 @@ from imserver.cluster.redis_address import address_of
 from imserver.cluster.redis_wire import open_wire
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings, RedisSettings
+from tests.support import until
 
 from .conftest import StartNode
 from .node_process import NodeProcess
-from .redis_server import RedisServer, free_port, until
+from .redis_server import RedisServer, free_port
 
 
 def address(url: str = "", **more: Any) -> tuple[Any, ...]:

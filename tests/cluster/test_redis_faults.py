@@ -14,10 +14,11 @@ from imserver.cluster.contract import Place, Session
 from imserver.cluster.redis_registry import RedisRegistry
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings, RedisSettings
+from tests.support import until
 
 from .conftest import QUICK, StartNode
 from .node_process import NodeProcess
-from .redis_server import RedisServer, until
+from .redis_server import RedisServer
 
 PATIENT = ClusterSettings(lease_seconds=30.0, renew_seconds=0.1, redis_seconds=0.3)
 """A lease that outlasts what happens to Redis."""

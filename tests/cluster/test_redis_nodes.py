@@ -12,9 +12,10 @@ from imserver.cluster.contract import Claim, Place, Session
 from imserver.cluster.redis_registry import RedisRegistry
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings
+from tests.support import until
 
 from .conftest import StartNode
-from .redis_server import RedisServer, until
+from .redis_server import RedisServer
 
 LASTING = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=2.0)
 """Leases that outlive the pauses of a busy machine."""

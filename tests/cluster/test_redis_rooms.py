@@ -5,9 +5,10 @@ import pytest
 from imserver.cluster.contract import RoomEntry
 from imserver.cluster.redis_registry import RedisRegistry
 from imserver.settings import ClusterSettings
+from tests.support import until
 
 from .conftest import StartNode
-from .redis_server import RedisServer, until
+from .redis_server import RedisServer
 from .test_redis_nodes import vanish
 from .test_redis_trail import keys, wait_until_buried
 

@@ -8,9 +8,10 @@ from imserver.cluster.contract import Session
 from imserver.cluster.redis_registry import RedisRegistry
 from imserver.cluster.redis_scripts import LEASES
 from imserver.settings import ClusterSettings
+from tests.support import until
 
 from .conftest import StartNode
-from .redis_server import RedisServer, until
+from .redis_server import RedisServer
 from .test_redis_nodes import record, vanish
 
 

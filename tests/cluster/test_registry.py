@@ -8,9 +8,10 @@ import pytest
 from imserver.cluster.contract import POLICIES, Begun, Lease, Place, Registry, RoomEntry, Session
 from imserver.cluster.memory import MemoryRegistry
 from imserver.cluster.redis_registry import RedisRegistry
+from tests.support import until
 
 from .conftest import QUICK, lease_of
-from .redis_server import RedisServer, until
+from .redis_server import RedisServer
 
 AWKWARD = [
     "马远",

@@ -22,19 +22,10 @@ from imserver.transport.connection import Connection
 from imserver.transport.outbox import Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
 from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
+from tests.support import until
 
 POLLERS = (EpollPoller, WatcherPoller)
-PATIENCE_SECONDS = 5.0
 MEBIBYTE = 1 << 20
-
-
-def until(condition: Callable[[], Any], seconds: float = PATIENCE_SECONDS) -> Any:
-    """Let the loop run until ``condition()`` is true; its value. Fails after ``seconds``."""
-    deadline = monotonic() + seconds
-    while not (value := condition()):
-        assert monotonic() < deadline, f"not within {seconds} s"
-        gevent.sleep(0.0005)
-    return value
 
 
 def turn() -> None:
