@@ -89,13 +89,13 @@ class Wire:
     def login(
         self, app: str, user: str, token: str = "", device: str = "", more: dict[str, Any] | None = None
     ) -> tuple[str, str]:
-        """The login of ``user`` in ``app`` (an appID: digits), with ``more`` fields. Raises ValueError if it
-        can be no login."""
-        if not app.isdecimal():
-            raise ValueError(f"an app of the cmd dialect is a number, not {app!r}")
+        """The login of ``user`` in ``app``, with ``more`` fields. Raises ValueError if it can be no login."""
+        if not app or ":" in app:
+            raise ValueError(f"{app!r} is no app of the cmd dialect")
         if not 0 < len(user.encode()) <= MAX_USER_BYTES:
             raise ValueError(f"a user id has 1 to {MAX_USER_BYTES} bytes")
-        data = {"userID": user, "appID": int(app), "serviceToken": token, **(more or {})}
+        where = {"appID": int(app)} if app.isdecimal() else {"app": app}
+        data = {"userID": user, **where, "serviceToken": token, **(more or {})}
         return self.request("login", {**data, "device": device} if device else data)
 
     def read(self, frame: str | bytes) -> Push | Entry | Signal | Reply | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import count
 from time import time_ns
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
@@ -55,7 +56,7 @@ _decode_frame = msgspec.json.Decoder(_Frame).decode
 def _login(data: bytes) -> Login:
     fields = fields_of(data)
     user, token = text_in(fields, "userid"), text_in(fields, "servicetoken")
-    app = number_in(fields, "appid")
+    app = _app(fields)
     if not 0 < len(user.encode()) <= MAX_USER_BYTES:
         raise Refused(errors.REPLY_BAD_USER)
     device = fields.get("device", "")
@@ -63,8 +64,17 @@ def _login(data: bytes) -> Login:
         device = ""
     device = well_formed(device) if device else ""
     if "cursor" in fields:
-        return Resume(str(app), user, token, device, id_in(fields, "cursor"), fields.get("acks") is True)
-    return Login(str(app), user, token, device)
+        return Resume(app, user, token, device, id_in(fields, "cursor"), fields.get("acks") is True)
+    return Login(app, user, token, device)
+
+
+def _app(fields: dict[str, Any]) -> str:
+    """The app: its number, or, for one whose name is none, the name. Those of other dialects (``system:…``)
+    are no app that this one can name; ``""`` is refused as any unknown app."""
+    number, name = number_in(fields, "appid"), fields.get("app")
+    if not isinstance(name, str) or not name:
+        return str(number)
+    return name if ":" not in name else ""
 
 
 def _heartbeat(data: bytes) -> Heartbeat:

@@ -90,7 +90,7 @@ const ERROR_GRACE_MS = 50;
  * @typedef {object} Options
  * @property {string} url                 WebSocket address, as `wss://im.example.com/acc`
  * @property {string} [httpUrl]           base of the HTTP interface, as `https://im.example.com`; default: the page's origin
- * @property {number} app                 the app (`appID`)
+ * @property {number | string} app        the app: its number (`appID`), or its name where that is no number
  * @property {string} user                the user (`userID`), at most 19 bytes in UTF-8
  * @property {string} [token]             sent as `serviceToken` at login and as bearer token by HTTP
  * @property {string} [device]            name of this device, at most 32 bytes
@@ -473,7 +473,8 @@ export class ImClient extends Link {
   /** @override */
   loginData() {
     const { app, user, device } = this.#options;
-    return { userID: user, appID: app, ...(this.token && { serviceToken: this.token }), ...(device && { device }) };
+    const where = typeof app === "number" || /^\d+$/.test(app) ? { appID: Number(app) } : { app };
+    return { userID: user, ...where, ...(this.token && { serviceToken: this.token }), ...(device && { device }) };
   }
 
   /**

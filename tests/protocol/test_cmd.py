@@ -207,6 +207,14 @@ def test_a_login_with_a_field_of_a_wrong_type_is_refused_with_1001(data: Any) ->
     assert login(data) == errors.REPLY_BAD_PARAMETER
 
 
+@pytest.mark.parametrize(
+    ("app", "read"),
+    [("gochat", "gochat"), ("马", "马"), ("", "7"), (5, "7"), (None, "7"), ("system:shop", ""), (":", "")],
+)
+def test_an_app_may_be_named_but_not_that_of_another_dialect(app: Any, read: str) -> None:
+    assert login({"userID": "a", "appID": 7, "app": app}) == Login(read, "a")
+
+
 @pytest.mark.parametrize("data", [NO_DATA, None, {}, {"appID": 101}, {"userID": None}, {"userID": ""}])
 def test_a_login_without_a_user_is_refused_with_1002(data: Any) -> None:
     assert login(data) == errors.REPLY_BAD_USER
