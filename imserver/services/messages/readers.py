@@ -115,16 +115,25 @@ class GroupRooms:
 _NOBODY: dict[Connection, None] = {}
 
 
+class _Reading:
+    """One that is under way. Each is itself, however many changes it has counted."""
+
+    __slots__ = ("changes",)
+
+    def __init__(self) -> None:
+        self.changes = 0
+
+
 class Readings:
     """Owner of the readings of memberships that are under way: each counts the changes told meanwhile."""
 
     def __init__(self) -> None:
-        self._running: dict[tuple[str, str], list[list[int]]] = {}
+        self._running: dict[tuple[str, str], list[_Reading]] = {}
 
     def changed(self, app: str, user: str) -> None:
         """A user's memberships were told to have changed. Never switches."""
-        for changes in self._running.get((app, user), ()):
-            changes[0] += 1
+        for reading in self._running.get((app, user), ()):
+            reading.changes += 1
 
     def running(self) -> bool:
         """Whether any is."""
@@ -137,18 +146,18 @@ class Readings:
 
         It switches. Raises what ``memberships`` raises.
         """
-        changes = [0]
-        reading = self._running.setdefault((app, user), [])
-        reading.append(changes)
+        reading = _Reading()
+        running = self._running.setdefault((app, user), [])
+        running.append(reading)
         try:
             while True:
-                before = changes[0]
+                before = reading.changes
                 rows = memberships(app, user)
-                if changes[0] == before:
+                if reading.changes == before:
                     return rows
         finally:
-            reading.remove(changes)
-            if not reading:
+            running.remove(reading)
+            if not running:
                 del self._running[app, user]
 
 

@@ -1,0 +1,32 @@
+"""Readings of memberships that are under way while memberships change."""
+
+import gevent
+from gevent.event import Event as Signal
+
+from imserver.services.messages.readers import Readings
+from imserver.storage.log_contract import Membership
+from tests.transport.rig import until
+
+
+def test_of_two_devices_that_come_at_once_the_slower_one_hears_of_a_change_too() -> None:
+    readings = Readings()
+    gates = [Signal(), Signal()]
+    reads = [0, 0]
+
+    def memberships(device: int) -> list[Membership]:
+        reads[device] += 1
+        gates[device].wait()
+        return []
+
+    slow, quick = (
+        gevent.spawn(readings.read, lambda *_, device=device: memberships(device), "app", "bob")
+        for device in (0, 1)
+    )
+    until(lambda: reads == [1, 1])
+    gates[1].set()
+    quick.get(timeout=5)
+    readings.changed("app", "bob")
+    gates[0].set()
+    slow.get(timeout=5)
+    assert reads == [2, 1]
+    assert not readings.running()
