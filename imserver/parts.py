@@ -209,7 +209,10 @@ class Parts(Core):
         self.friends = Friends(kept, self.config.accounts.friends)
         store, most = self.store, self.config.accounts.group_members
         self.groups = Groups(store.log, lambda: store.keeps, most)
-        self.accounts.on_removed.append(lambda account: self.groups.forget(account.app, account.user))
+        self.accounts.on_removed += [
+            lambda gone: self.groups.forget(gone.app, gone.user),
+            lambda gone: store.log().forget(gone.app, gone.user),
+        ]
 
     def _account_claims(self, app: str, token: str) -> Claims:
         """What the token of an account proves. Raises BadToken, and StorageUnavailable."""

@@ -101,6 +101,7 @@ def register(api: Api, call: Call) -> Answer:
     accounts, nickname, host = api.services.accounts, call.params.get("nickname", ""), call.request.host
     try:
         account = accounts.register(app_of(api), phone, password, nickname, address=host)
+        session = accounts.token(account)
     except BadField:
         return BAD_PARAMETER
     except Taken:
@@ -109,9 +110,9 @@ def register(api: Api, call: Call) -> Answer:
         return CLOSED
     except TooManyFailures:
         return TOO_MANY_FAILURES
-    except Overloaded:
+    except (Overloaded, WrongLogin):  # it was deleted in the same moment
         return BUSY
-    return success("登录成功", {"token": accounts.token(account).token, "id": account.user})
+    return success("登录成功", {"token": session.token, "id": account.user})
 
 
 def login(api: Api, call: Call) -> Answer:
@@ -123,13 +124,14 @@ def login(api: Api, call: Call) -> Answer:
     accounts = api.services.accounts
     try:
         account = accounts.login(app_of(api), phone, password, call.request.host)
+        session = accounts.token(account)
     except WrongLogin:
         return WRONG_LOGIN
     except TooManyFailures:
         return TOO_MANY_FAILURES
     except Overloaded:
         return BUSY
-    return success("登录成功", {"token": accounts.token(account).token, "user_id": account.user})
+    return success("登录成功", {"token": session.token, "user_id": account.user})
 
 
 # --- friends ------------------------------------------------------------------------------------------------

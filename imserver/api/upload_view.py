@@ -21,7 +21,7 @@ from imserver.api.reply import Answer
 from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1.query import read_query
 from imserver.api.v1.upload import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery, shown
-from imserver.api.v1.uploads import owner_of
+from imserver.api.v1.uploads import owner_of, still_holds
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
@@ -71,15 +71,20 @@ class _View:
     def _take(self, asked: FastRequest) -> Response:
         call = Call({}, "", ANYBODY, request=asked)
         query = read_query(call, UploadQuery)
-        app, user = owner_of(self._api, call, "push", query.app, query.user, query.token)
+        owner = owner_of(self._api, call, "push", query.app, query.user, query.token)
         if asked.headers.get("content-encoding", "identity").lower() != "identity":
             raise Problem(errors.HTTP_UNKNOWN_ENCODING, "A file comes as it is")
         length = request.content_length
         if length is None:
             raise Problem(errors.HTTP_LENGTH_REQUIRED)
-        offer = Offer(app, user, query.name, query.kind, length)
+        offer = Offer(owner.app, owner.user, query.name, query.kind, length)
         # The server's own stream: it ends with the body, and is read no further than is asked for.
-        row = self._api.services.uploads.receive(offer, request.environ["wsgi.input"].read)
+        uploads = self._api.services.uploads
+        row = uploads.receive(offer, request.environ["wsgi.input"].read)
+        if not still_holds(self._api, owner):
+            # Its account was deleted while it came: nobody else will remove it.
+            uploads.delete(row.id)
+            raise Problem(errors.HTTP_TOKEN_INVALID)
         headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", asked.id))
         return to_response(Answer(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
 

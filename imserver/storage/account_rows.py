@@ -112,8 +112,12 @@ def remove(connection: Connection, app: str, id: int) -> bool:
 # --- devices ------------------------------------------------------------------------------------------------
 
 
-def add_device(connection: Connection, account_id: int, new: Device, most: int) -> None:
-    """Remember a login, and forget those that have ended, and the oldest of more than ``most``."""
+def add_device(connection: Connection, account_id: int, version: int, new: Device, most: int) -> bool:
+    """Remember a login of a version of an account, and forget those that have ended, and the oldest of more
+    than ``most``; False if the account has another version by now, or is gone."""
+    own = select(account.c.version).where(account.c.id == account_id).with_for_update()
+    if connection.execute(own).scalar() != version:
+        return False
     of = account_device.c.account == account_id
     connection.execute(delete(account_device).where(of, account_device.c.expires_at <= new.since))
     kept = [row[0] for row in connection.execute(_newest(account_id).offset(max(most - 1, 0)))]
@@ -127,6 +131,7 @@ def add_device(connection: Connection, account_id: int, new: Device, most: int) 
         "expires_at": new.expires_at,
     }
     connection.execute(insert(account_device).values(values))
+    return True
 
 
 def devices(connection: Connection, account_id: int, now: int) -> list[Device]:

@@ -112,11 +112,14 @@ class KeptAccounts:
 
         return self._store.read(work)
 
-    def add_device(self, id: int, new: Device, most: int) -> None:
-        """Remember a login; of more than ``most`` the oldest end."""
+    def add_device(self, id: int, version: int, new: Device, most: int) -> bool:
+        """Remember a login of a version of an account; of more than ``most`` the oldest end.
+
+        False if the account has another version by now, or is gone.
+        """
         from imserver.storage import account_rows as rows
 
-        self._store.write(lambda connection: rows.add_device(connection, id, new, most))
+        return self._store.write(lambda connection: rows.add_device(connection, id, version, new, most))
 
     def devices(self, id: int, now: int) -> list[Device]:
         """The logins that have not ended, the newest first."""

@@ -227,6 +227,9 @@ class Log:
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         return self._change(lambda connection: log_marks.hide(connection, app, user, ids), 0)
 
+    def forget(self, app: str, user: str) -> None:
+        self._change(lambda connection: log_marks.forget(connection, app, user), None)
+
     def marks(self, app: str, user: str, after: int) -> Marks:
         return self._read(lambda connection: log_marks.marks(connection, app, user, after), Marks(0, {}))
 

@@ -367,6 +367,9 @@ class MessageLog(Protocol):
     def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
         """The user does not want to see these entries; the version of the user's marks."""
 
+    def forget(self, app: str, user: str) -> None:
+        """Delete all marks of a user, who is gone for good."""
+
     def marks(self, app: str, user: str, after: int) -> Marks:
         """What the user marked behind a version."""
 

@@ -174,6 +174,15 @@ def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int
     return version
 
 
+def forget(connection: Connection, app: str, user: str) -> None:
+    """Delete all that a user marked: what was read, received and hidden."""
+    head = head_of(connection, app)
+    if head is None or not user:
+        return
+    for table in ("read_position", "hidden", "mark_version"):
+        change(connection, f"DELETE FROM {table} WHERE log = %s AND member = %s", (head.number, user))
+
+
 def marks(connection: Connection, app: str, user: str, after: int) -> Marks:
     """What a user marked behind a version."""
     head = head_of(connection, app)

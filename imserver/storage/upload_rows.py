@@ -77,6 +77,7 @@ def remove(connection: Connection, name: str) -> Upload | None:
     connection.execute(
         freed.values(bytes=upload_usage.c.bytes - row.stored_bytes, files=upload_usage.c.files - 1)
     )
+    connection.execute(delete(upload_usage).where(_owned_by(row.app, row.user), upload_usage.c.files == 0))
     return row
 
 

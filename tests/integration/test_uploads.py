@@ -421,6 +421,21 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
     assert roomy.get(f"{PATH}?app=gochat&user={user}")[1].startswith(b'{"bytes":0,')
 
 
+def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Server) -> None:
+    user, proof = register(roomy.http)
+    before = kept(roomy)
+    with Raw(roomy.http) as raw:
+        raw.send(head(10, key=proof) + b"12345")
+        eventually(lambda: kept_arriving(roomy) == 1, 5, "a file under way")
+        headers = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
+        gone = ask(roomy.http, request("/api/v1/accounts/delete", method="POST", headers=headers, body=b"{}"))
+        assert gone.status == 200, gone
+        raw.send(b"67890")
+        assert code(raw.response()) == (401, "token_invalid")
+    assert fetch(roomy, f"{PATH}?app=gochat&user={user}").json["total"] == 0
+    assert kept(roomy) == before
+
+
 def test_a_page_uploads_as_its_own_user_only(house: Server) -> None:
     page = fetch(house, "/home/index?appID=101").body.decode()
     found = re.search(r"page\.[\w.-]{20,}", page)

@@ -1,6 +1,8 @@
 """Accounts, friends and groups over ``/api/v1``: by an account with its token, by a back end with its key."""
 
 import json
+import sqlite3
+from contextlib import closing
 from time import time
 from typing import Any
 
@@ -179,6 +181,49 @@ def test_a_deleted_account_is_gone_with_all_that_was_its_own(ann: Person, bob: P
     assert refused(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})[0] == 401
     again = good(ann.server.http, "accounts/register", {"phone": ann.phone, "password": PASSWORD})
     assert int(again["account"]["user"]) > int(ann.user)
+
+
+def rows_of(server: Server, user: str) -> set[str]:
+    """The tables of a server's database that have something of a user."""
+    names = {"account", "other", "member", "user", "owner"}
+    found = set()
+    with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database:
+        for (table,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            columns = {row[1] for row in database.execute(f"PRAGMA table_info({table})")} & names
+            columns |= {"id"} if table == "account" else set()
+            for column in columns:
+                asked = f'SELECT 1 FROM {table} WHERE CAST("{column}" AS TEXT) = ? LIMIT 1'
+                if database.execute(asked, (user,)).fetchone():
+                    found.add(table)
+    return found
+
+
+def test_nothing_of_a_deleted_account_stays_in_the_database(launch: Launch, door: str) -> None:
+    server = launch(door, apps={"77": {"account_tokens": "required"}})
+    body = {"password": PASSWORD, "app": "77"}
+    ann, bob = (good(server.http, "accounts/register", {**body, "phone": phone}) for phone in "12")
+    user, other = ann["account"]["user"], bob["account"]["user"]
+    for word, friend in (("request", other), ("block", other)):
+        good(server.http, f"friends/{word}", {"friend": friend, "app": "77"}, key=ann["token"])
+    group = good(
+        server.http, "groups/create", {"name": "us", "members": [other], "app": "77"}, key=ann["token"]
+    )
+    upload = request(f"/api/v1/uploads?app=77&user={user}", method="POST", body=b"a file")
+    assert ask(server.http, upload).status == 201
+    with speaker(server.ws) as one:
+        token = {"serviceToken": ann["token"]}
+        assert one.ask_cmd("login", {"userID": user, "appID": 77, "cursor": 0, **token})[0] == 200
+        sent = one.ask_cmd("send", {"conversation": int(group["group"]), "text": "hi"})[2]
+        assert one.ask_cmd("read", {"conversation": sent["conversation"], "id": sent["id"]})[0] == 200
+        assert one.ask_cmd("hide", {"ids": [sent["id"]]})[0] == 200
+        own = {"account", "account_device", "relation", "upload", "upload_usage", "membership"}
+        assert rows_of(server, user) >= {*own, "read_position", "hidden", "mark_version"}
+        good(server.http, "accounts/delete", {"app": "77"}, key=ann["token"])
+        for kind in ("group", "group", "leave"):
+            assert one.push("message").json["response"]["data"]["kind"] == kind
+        one.closed(4502)
+    assert rows_of(server, user) == {"membership"}, "what was said stays with the others"
+    assert rows_of(server, other) >= {"account", "account_device", "membership"}
 
 
 # --- who asks -----------------------------------------------------------------------------------------------

@@ -154,8 +154,8 @@ def test_logins_are_listed_and_ended_one_by_one(url: str, open_store: OpenStore)
     one, two = new(accounts, "1"), new(accounts, "2")
     phone, pad = Device(2**53 - 1, "phone", 100, 900), Device(7, "平板", 200, 900)
     for device in (phone, pad):
-        accounts.add_device(one.id, device, 10)
-    accounts.add_device(two.id, Device(7, "other", 100, 900), 10)
+        accounts.add_device(one.id, 0, device, 10)
+    accounts.add_device(two.id, 0, Device(7, "other", 100, 900), 10)
     assert accounts.devices(one.id, 300) == [pad, phone]
     assert accounts.by_device("gochat", one.id, phone.id) == (one, phone)
     assert accounts.by_device("other", one.id, phone.id) is None
@@ -171,9 +171,9 @@ def test_a_new_login_ends_the_oldest_above_the_limit_and_those_whose_time_is_ove
     accounts = kept(open_store(url))
     one = new(accounts, "1")
     for number in range(1, 6):
-        accounts.add_device(one.id, Device(number, "", number, 1000), 3)
+        accounts.add_device(one.id, 0, Device(number, "", number, 1000), 3)
     assert [device.id for device in accounts.devices(one.id, 5)] == [5, 4, 3]
-    accounts.add_device(one.id, Device(6, "", 1000, 2000), 3)
+    accounts.add_device(one.id, 0, Device(6, "", 1000, 2000), 3)
     assert [device.id for device in accounts.devices(one.id, 0)] == [6]
 
 
@@ -185,9 +185,13 @@ def test_the_end_of_all_sessions_and_of_an_account_ends_its_logins(url: str, ope
         lambda: accounts.set_password(one.id, "a hash", "another", ends_sessions=True),
         lambda: accounts.remove("gochat", one.id),
     )
-    for number, end in enumerate(ends, 1):
-        accounts.add_device(one.id, Device(number, "", 1, 1000), 3)
+    for number, (version, end) in enumerate(zip(range(3), ends, strict=True), 1):
+        assert accounts.add_device(one.id, version, Device(number, "", 1, 1000), 3)
+        assert not accounts.add_device(one.id, version + 1, Device(number + 10, "", 1, 1000), 3)
         assert end()
+        assert accounts.devices(one.id, 0) == []
+        # Whoever has looked at the password before comes too late.
+        assert not accounts.add_device(one.id, version, Device(number, "", 1, 1000), 3)
         assert accounts.devices(one.id, 0) == []
 
 

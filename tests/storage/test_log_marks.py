@@ -107,3 +107,24 @@ def test_two_who_read_each_other_at_once_both_get_through(log: Log) -> None:
     assert log.receipts(APP, "a", 1, "", 10) == [Receipt(1, "b", last, last)]
     assert log.receipts(APP, "b", 1, "", 10) == [Receipt(1, "a", last, last)]
     assert log.marks(APP, "a", 0).receipts == (Receipt(1, "b", last, last),)
+
+
+def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else(log: Log) -> None:
+    (first,) = stored(log, say("a", "b"))
+    for user in ("a", "b"):
+        log.hide(APP, user, [first.id])
+        log.note(APP, user, first.conversation, read=first.id)
+    kept = log.marks(APP, "a", 0)
+    for _ in range(2):
+        log.forget(APP, "b")
+    log.forget("another app", "a")
+    assert log.marks(APP, "b", 0).hidden == ()
+    assert log.marks(APP, "b", 0).reads == {}
+    assert log.receipts(APP, "a", first.conversation, "", 10) == []
+    found = log.marks(APP, "a", 0)
+    assert (
+        (found.hidden, found.reads)
+        == (kept.hidden, kept.reads)
+        == ((first.id,), {first.conversation: first.id})
+    )
+    assert [entry.id for entry in log.history(APP, "b", first.conversation, 0, 10)[0]] == [first.id]

@@ -262,7 +262,7 @@ OPERATIONS: Final = (
         "/api/v1/accounts/delete",
         delete,
         "Delete an account",
-        "With its profile, its friends and its memberships of groups. What it has said stays in the "
-        "conversations of others.",
+        "With its profile, its friends, its memberships of groups, its files and what it has marked. What it "
+        "has said stays in the conversations of others.",
     ),
 )

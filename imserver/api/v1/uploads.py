@@ -7,6 +7,8 @@ from http import HTTPStatus
 from typing import Final, NoReturn
 
 import msgspec
+from msgspec import Struct
+from msgspec.structs import replace
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -35,8 +37,16 @@ from imserver.auth import ANYBODY, Caller
 # --- who asks -----------------------------------------------------------------------------------------------
 
 
-def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) -> tuple[str, str]:
-    """The app and the user for whom a request is made, proved. Raises :class:`Problem`. May switch.
+class Owner(Struct, frozen=True):
+    """For whom a request is made: the user of an app, who has shown this ``token`` (``""``: others ask)."""
+
+    app: str
+    user: str
+    token: str = ""
+
+
+def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) -> Owner:
+    """For whom a request is made, proved. Raises :class:`Problem`. May switch.
 
     An API key with ``scope`` speaks for every user of its apps; a token for its own user; in demo mode
     anybody for anybody.
@@ -55,22 +65,28 @@ def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) 
         return _same(next(iter(caller.apps)), caller.user, app and api.services.tenants.resolve(app), user)
     claims = api.services.uploads.holder(token or bearer) if token or bearer else None
     if claims is not None:
-        return _same(claims.app, claims.user, app and api.services.tenants.resolve(app), user)
+        asked_app = app and api.services.tenants.resolve(app)
+        return replace(_same(claims.app, claims.user, asked_app, user), token=token or bearer)
     if api.auth.demo:
         return _named(api, ANYBODY, app, user)
     raise Problem(errors.HTTP_TOKEN_INVALID if token or bearer else errors.HTTP_UNAUTHORIZED)
 
 
-def _named(api: Api, caller: Caller, app: str, user: str) -> tuple[str, str]:
+def still_holds(api: Api, owner: Owner) -> bool:
+    """Whether the token is still good: its account may have been deleted meanwhile. May switch."""
+    return not owner.token or api.services.uploads.holder(owner.token) is not None
+
+
+def _named(api: Api, caller: Caller, app: str, user: str) -> Owner:
     if not app or not user:
         raise Problem(errors.HTTP_INVALID_REQUEST, "The request names no `app`, or no `user`")
-    return app_of(api, Call({}, "", caller), app), user
+    return Owner(app_of(api, Call({}, "", caller), app), user)
 
 
-def _same(app: str, user: str, asked_app: str, asked_user: str) -> tuple[str, str]:
+def _same(app: str, user: str, asked_app: str, asked_user: str) -> Owner:
     if (asked_app and asked_app != app) or (asked_user and asked_user != user):
         raise Problem(errors.HTTP_NOT_ALLOWED, "The token is somebody else's")
-    return app, user
+    return Owner(app, user)
 
 
 # --- what is no file ----------------------------------------------------------------------------------------
@@ -79,10 +95,10 @@ def _same(app: str, user: str, asked_app: str, asked_user: str) -> tuple[str, st
 def list_uploads(api: Api, call: Call) -> Answer:
     """``GET /api/v1/uploads``."""
     asked = read_query(call, UploadsQuery)
-    app, user = owner_of(api, call, "read", asked.app, asked.user, asked.token)
+    owner = owner_of(api, call, "read", asked.app, asked.user, asked.token)
     uploads = api.services.uploads
-    usage = uploads.usage(app, user)
-    rows = uploads.page(app, user, _place(asked.cursor), asked.limit + 1)
+    usage = uploads.usage(owner.app, owner.user)
+    rows = uploads.page(owner.app, owner.user, _place(asked.cursor), asked.limit + 1)
     page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
     answer = UploadsAnswer(

@@ -17,7 +17,7 @@ from imserver.config import Config
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
 from imserver.services.logins.tokens import BadToken
-from imserver.services.people import account_tokens
+from imserver.services.people import account_removal, account_tokens
 from imserver.services.people.account_fields import (
     account_id,
     check_device,
@@ -100,8 +100,9 @@ class Accounts:
         self._seconds = int(config.jwt.expire_time * 3600)
         self._sign_key = config.jwt.sign_key
         self._derived_key = derive_key(secret, "account tokens")
-        self.on_removed: list[Callable[[Account], object]] = []
-        """Called with an account that has been deleted, so that others forget it, too. May switch."""
+        self.on_removed: list[account_removal.Forget] = []
+        """Called with an account that is deleted, before and after that, so that others forget it, too. May
+        switch."""
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -158,11 +159,15 @@ class Accounts:
         return account
 
     def token(self, account: Account, device: str = "") -> Session:
-        """A token for somebody who has logged in, on a device of this name. Raises BadField."""
+        """A token for somebody who has logged in, on a device of this name.
+
+        Raises BadField, and WrongLogin: the account has ended its sessions since, or is gone.
+        """
         check_device(device)
         now = int(time())
         login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
-        self._kept.add_device(account.id, login, self._devices)
+        if not self._kept.add_device(account.id, account.version, login, self._devices):
+            raise WrongLogin
         token = account_tokens.make(account.id, account.version, login.expires_at, self._key(), login.id)
         return Session(account, token, login.expires_at, device, login.id)
 
@@ -273,13 +278,8 @@ class Accounts:
     def remove(self, app: str, user: str) -> None:
         """Delete an account with all that is its own. Raises UnknownAccount."""
         account = self.get(app, user)
-        if account is None:
+        if account is None or not account_removal.remove(account, self._kept, self.on_removed, self._kick):
             raise UnknownAccount(user)
-        for told in self.on_removed:
-            told(account)
-        if not self._kept.remove(app, account.id):
-            raise UnknownAccount(user)
-        self._kick(app, user)
 
     def close(self) -> None:
         """End the threads that hash."""
