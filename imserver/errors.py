@@ -194,6 +194,7 @@ HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Nobody may register (accounts.registration)."
 )
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The member's role does not allow this.")
+HTTP_SILENCED: Final = _problem(403, "silenced", "The user may not speak in this group for a time.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
     403, "quota_exceeded", "The user would keep more than uploads.quota_bytes."
 )

@@ -11,7 +11,7 @@ import gevent
 from msgspec import Struct
 
 from imserver.api.form import parse_pairs
-from imserver.api.rates import Rates
+from imserver.api.rates import Rates, TalkRates
 from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
 from imserver.auth import Auth, Caller
 from imserver.config import Config
@@ -54,6 +54,9 @@ class Kicking(Protocol):
 
     def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
         """Close a user's connections: how many there were, and the nodes that did not answer."""
+
+    def is_banned(self, app: str, user: str) -> bool:
+        """Whether a user's logins are refused for a time."""
 
 
 class Broadcasts(Protocol):
@@ -151,6 +154,7 @@ class Api:
         self.auth = services.auth
         self.metrics = services.metrics
         self.rates = Rates(services.config.api.requests_per_second)
+        self.talk_rates = TalkRates(self._messages_per_second)
         self.reload(services.config)
 
     def reload(self, config: Config) -> None:
@@ -164,6 +168,13 @@ class Api:
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)
         """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+        self._limit_messages = config.limits.messages_per_second
+
+    def _messages_per_second(self, app: str) -> float:
+        """How many messages one connection to an app may send; 0: any number."""
+        tenant = self.services.tenants.get(app)
+        limits = (self._limit_messages, tenant.messages_per_second if tenant is not None else 0.0)
+        return min((each for each in limits if each), default=0.0)
 
 
 def wait_for_broadcast(api: Api, since: int) -> None:

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Final
 
 from imserver.api.style import Problem
-from imserver.auth import Caller
+from imserver.auth import NOBODY, Caller
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 
 MAX_BUCKETS: Final = 10_000
@@ -79,3 +79,24 @@ class Rates:
     def _left(self, name: str, now: float) -> float:
         left, since = self._buckets.get(name, (self._most, now))
         return min(self._most, left + (now - since) * self.per_second)
+
+
+class TalkRates:
+    """How many messages an account may send over HTTP in a second: as many as over one connection.
+
+    ``per_second`` gives the limit of an app; 0: none. Owner of the buckets, one for each account.
+    """
+
+    def __init__(self, per_second: Callable[[str], float]) -> None:
+        self._per_second = per_second
+        self._apps: dict[str, Rates] = {}
+
+    def require(self, app: str, user: str) -> None:
+        """Count one message, or refuse it. Raises :class:`Problem`."""
+        per_second = self._per_second(app)
+        if not per_second:
+            return
+        rates = self._apps.get(app)
+        if rates is None or rates.per_second != per_second:
+            rates = self._apps[app] = Rates(per_second)
+        rates.require(NOBODY, user)

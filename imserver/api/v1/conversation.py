@@ -15,20 +15,17 @@ from imserver.storage.log_contract import Entry, Talk
 from imserver.storage.log_message import message_of
 
 _MAX_PAGE = 200
-_MAX_ID = 2**63 - 1
+MAX_ID = 2**63 - 1
 
-Place = Annotated[int, Meta(ge=1, le=_MAX_ID, description="The conversation; of a group, that is the group.")]
-AnyPlace = Annotated[int, Meta(ge=0, le=_MAX_ID, description="Only this conversation; 0: all of the user's.")]
-MessageId = Annotated[
-    int, Meta(ge=1, le=_MAX_ID, description="The message: its place in the log of the app.")
-]
+Place = Annotated[int, Meta(ge=1, le=MAX_ID, description="The conversation; of a group, that is the group.")]
+AnyPlace = Annotated[int, Meta(ge=0, le=MAX_ID, description="Only this conversation; 0: all of the user's.")]
+MessageId = Annotated[int, Meta(ge=1, le=MAX_ID, description="The message: its place in the log of the app.")]
 Before = Annotated[
     int,
-    Meta(ge=0, le=_MAX_ID, description="Where to go on: `before` of the page before; 0: at the newest."),
+    Meta(ge=0, le=MAX_ID, description="Where to go on: `before` of the page before; 0: at the newest."),
 ]
 PageLimit = Annotated[int, Meta(ge=1, le=_MAX_PAGE, description="Most entries of this page.")]
 Words = Annotated[str, Meta(min_length=1, max_length=256, description="What is looked for in texts.")]
-NewText = Annotated[str, Meta(max_length=131_072, description="What the message says now.")]
 
 
 class ConversationsQuery(Acting, kw_only=True):
@@ -55,32 +52,30 @@ class SearchQuery(Acting, kw_only=True):
     limit: PageLimit = 50
 
 
+class SyncQuery(Acting, kw_only=True):
+    """Who has everything up to where, and how much of the rest is wanted."""
+
+    after: Annotated[
+        int,
+        Meta(ge=0, le=MAX_ID, description="Where the page before has ended: its `after`; 0: from the first."),
+    ] = 0
+    limit: PageLimit = 50
+
+
+class MarksQuery(Acting, kw_only=True):
+    """Whose marks, and since when."""
+
+    version: Annotated[
+        int, Meta(ge=0, le=MAX_ID, description="The version of the answer before; 0: all marks.")
+    ] = 0
+
+
 class ReceiptsQuery(Acting, kw_only=True):
     """Who asks about which conversation, and which page."""
 
     conversation: Place
     cursor: field.Cursor = ""
     limit: PageLimit = 50
-
-
-class ReadRequest(Acting, kw_only=True):
-    """Who has read a conversation up to a message."""
-
-    conversation: Place
-    id: MessageId
-
-
-class RecallRequest(Acting, kw_only=True):
-    """Which message is taken back. A back end that names no `user` may take back anybody's."""
-
-    id: MessageId
-
-
-class EditRequest(Acting, kw_only=True):
-    """Which message says something else now. A back end that names no `user` may change anybody's."""
-
-    id: MessageId
-    text: NewText
 
 
 class MessageShown(Struct, omit_defaults=True):
@@ -126,6 +121,21 @@ class MessagesAnswer(Struct):
     ]
 
 
+class SyncAnswer(Struct):
+    """What the user may read behind a place, of all conversations, in the order of the ids."""
+
+    messages: list[MessageShown]
+    after: Annotated[int, Meta(description="Where to go on: `after` of the next question.")]
+    more: Annotated[bool, Meta(description="There is more: ask again at once.")]
+    begin_anew: Annotated[
+        bool,
+        Meta(
+            description="Something behind this place has expired, or it is none of this log: forget what you "
+            "have, and begin with 0."
+        ),
+    ]
+
+
 class ConversationShown(Struct):
     """A conversation as one of its members sees it."""
 
@@ -154,26 +164,33 @@ class ReceiptShown(Struct):
     received: Annotated[int, Meta(description="The last that one of their devices received; 0: none.")]
 
 
+class PeerReceipt(ReceiptShown):
+    """The same, of the other one in a conversation of two."""
+
+    conversation: Annotated[int, Meta(description="The conversation.")]
+
+
+class ReadMark(Struct):
+    """How far the user has read a conversation."""
+
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    id: Annotated[int, Meta(description="The last message that was read.")]
+
+
+class MarksAnswer(Struct):
+    """What the user has marked since, on whatever device, and how far those are with whom they talk alone."""
+
+    version: Annotated[int, Meta(description="The version that it is now.")]
+    read: list[ReadMark]
+    hidden: Annotated[list[int], Meta(description="Messages that are not to be shown.")]
+    receipts: list[PeerReceipt]
+
+
 class ReceiptsAnswer(Struct):
     """Members who said how far they are, in the order of their ids."""
 
     receipts: list[ReceiptShown]
     next: field.Next
-
-
-class ReadAnswer(Struct):
-    """How far the user is now."""
-
-    conversation: Annotated[int, Meta(description="The conversation.")]
-    read: Annotated[int, Meta(description="The last message that was read.")]
-
-
-class RevisionAnswer(Struct):
-    """What was stored, and tells everybody who may read the message."""
-
-    id: Annotated[int, Meta(description="Its place in the log of the app.")]
-    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
-    seq: Annotated[int, Meta(description="Its place in the conversation.")]
 
 
 def shown_entry(entry: Entry) -> MessageShown:

@@ -1,61 +1,47 @@
-"""Routes of conversations: lists, history, search, receipts; reading, recalling, editing."""
+"""Routes that ask about conversations: lists, what was missed, history, search, receipts, marks."""
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
-
-import msgspec
-from gevent.event import AsyncResult
+from typing import Any, Final
 
 from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
-from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor
+from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.conversation import (
     ConversationsAnswer,
     ConversationsQuery,
-    EditRequest,
     HistoryQuery,
+    MarksAnswer,
+    MarksQuery,
     MessagesAnswer,
-    ReadAnswer,
-    ReadRequest,
-    RecallRequest,
     ReceiptsAnswer,
     ReceiptShown,
     ReceiptsQuery,
-    RevisionAnswer,
     SearchQuery,
+    SyncAnswer,
+    SyncQuery,
     shown_entry,
     shown_talk,
 )
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
-from imserver.api.v1.wire import read, reply
-from imserver.errors import StorageUnavailable
-from imserver.services.messages.revisions import revision
-from imserver.storage.log_contract import RECALLED, Appended, Rejected
-
-_read_read: Final = msgspec.json.Decoder(ReadRequest)
-_read_recall: Final = msgspec.json.Decoder(RecallRequest)
-_read_edit: Final = msgspec.json.Decoder(EditRequest)
+from imserver.api.v1.wire import reply
 
 
-def _log(api: Api) -> Any:
+def log_of(api: Api) -> Any:
     """The message log; None while nothing was ever stored."""
     store = api.services.store
     return store.log() if store.keeps else None
-
-
-# --- asking -------------------------------------------------------------------------------------------------
 
 
 def conversations(api: Api, call: Call) -> Answer:
     """``GET /api/v1/conversations``."""
     asked = read_query(call, ConversationsQuery)
     who = actor(api, call, asked)
-    log = _log(api)
+    log = log_of(api)
     talks, more = ([], False) if log is None else log.talks(who.app, who.user, asked.before, asked.limit)
     listed = [shown_talk(talk, who.user) for talk in talks]
     return reply(call, ConversationsAnswer(listed, talks[-1].place if more else 0))
@@ -65,7 +51,7 @@ def history(api: Api, call: Call) -> Answer:
     """``GET /api/v1/messages``."""
     asked = read_query(call, HistoryQuery)
     who = actor(api, call, asked)
-    log = _log(api)
+    log = log_of(api)
     if log is None:
         return reply(call, MessagesAnswer([], 0))
     entries, more = log.history(who.app, who.user, asked.conversation, asked.before, asked.limit)
@@ -89,58 +75,30 @@ def receipts(api: Api, call: Call) -> Answer:
     """``GET /api/v1/messages/receipts``."""
     asked = read_query(call, ReceiptsQuery)
     who = actor(api, call, asked)
-    log, behind = _log(api), after(asked.cursor) or ""
+    log, behind = log_of(api), after(asked.cursor) or ""
     rows = [] if log is None else log.receipts(who.app, who.user, asked.conversation, behind, asked.limit)
     following = cursor_of(rows[-1].user) if len(rows) == asked.limit else ""
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return reply(call, ReceiptsAnswer(shown, following))
 
 
-# --- changing -----------------------------------------------------------------------------------------------
-
-
-def mark_read(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/read``."""
-    asked = read(api, call, _read_read)
+def sync(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/messages/sync``."""
+    asked = read_query(call, SyncQuery)
     who = actor(api, call, asked)
-    noted = api.services.receipts.note(who.app, who.user, asked.conversation, read=asked.id)
-    if noted is None:
-        raise Problem(errors.HTTP_UNKNOWN_CONVERSATION)
-    return reply(call, ReadAnswer(asked.conversation, noted.receipt.read))
+    log, after_ = log_of(api), asked.after
+    if after_ and (log is None or not log.floor(who.app) <= after_ <= log.head(who.app)):
+        return reply(call, SyncAnswer([], 0, True, True))
+    entries, more = ([], False) if log is None else log.sync(who.app, who.user, after_, asked.limit)
+    following = entries[-1].id if entries else after_
+    return reply(call, SyncAnswer([shown_entry(entry) for entry in entries], following, more, False))
 
 
-def recall(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/recall``."""
-    asked = read(api, call, _read_recall)
-    return _revise(api, call, asked, asked.id, "recall", "")
-
-
-def edit(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/edit``."""
-    asked = read(api, call, _read_edit)
-    return _revise(api, call, asked, asked.id, "edit", asked.text)
-
-
-def _revise(
-    api: Api, call: Call, asked: Acting, about: int, kind: Literal["recall", "edit"], text: str
-) -> Answer:
-    who = actor(api, call, asked, needs_user=False)
-    try:
-        body = text.encode()
-    except UnicodeEncodeError:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`text`: it is no text") from None
-    draft = revision(_log(api), who.app, who.user, about, kind, body=body)
-    if draft is None:
-        raise Problem(errors.HTTP_UNKNOWN_MESSAGE)
-    settled: AsyncResult[Any] = AsyncResult()
-    api.services.messaging.send(who.app, draft, settled.set)
-    result = settled.get()
-    if isinstance(result, StorageUnavailable):
-        raise result
-    if not isinstance(result, Appended):  # it was recalled, or its sender is no member any more
-        gone = isinstance(result, Rejected) and result.reason == RECALLED
-        raise Problem(errors.HTTP_UNKNOWN_MESSAGE if gone else errors.HTTP_UNKNOWN_CONVERSATION)
-    return reply(call, RevisionAnswer(result.entry.id, result.entry.conversation, result.entry.seq))
+def marks(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/messages/marks``."""
+    asked = read_query(call, MarksQuery)
+    who = actor(api, call, asked)
+    return reply(call, api.services.receipts.marks(who.app, who.user, asked.version))
 
 
 # --- as they are declared -----------------------------------------------------------------------------------
@@ -157,30 +115,12 @@ _MESSAGE: Final = {
     "time": 1795155803000,
 }
 _ON_BEHALF: Final = {"app": "101", "user": "ann"}
-_STORED: Final = {"id": 8, "conversation": 1, "seq": 4}
 
 
 def _query(path: str, function: Any, summary: str, description: str = "", **more: Any) -> Operation:
     more.setdefault("problems", ACTOR_PROBLEMS)
     return Operation(
         "GET", f"/api/v1/{path}", "", function, "conversations", summary, description, hot=False, **more
-    )
-
-
-def _row(word: str, function: Any, summary: str, description: str, **more: Any) -> Operation:
-    path = f"/api/v1/messages/{word}"
-    problems = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_CONVERSATION, *more.pop("problems", ()))
-    return Operation(
-        "POST",
-        path,
-        "",
-        function,
-        "conversations",
-        summary,
-        description,
-        problems=problems,
-        hot=False,
-        **more,
     )
 
 
@@ -237,38 +177,29 @@ OPERATIONS: Final = (
         example_query={**_ON_BEHALF, "conversation": 1},
         example_answer={"receipts": [{"user": "bob", "read": 7, "received": 7}], "next": ""},
     ),
-    _row(
-        "read",
-        mark_read,
-        "A user has read a conversation up to a message",
-        "Never back. Those who wrote it are told.",
-        body=ReadRequest,
-        answer=ReadAnswer,
-        example_body={**_ON_BEHALF, "conversation": 1, "id": 7},
-        example_answer={"conversation": 1, "read": 7},
+    _query(
+        "messages/sync",
+        sync,
+        "What a user missed, of all conversations",
+        "For who has no connection that tells it, or comes back: the entries behind a place in the log, in "
+        "its order. A front-end keeps `after`, and applies recalls and edits to what they are about.",
+        query=SyncQuery,
+        answer=SyncAnswer,
+        example_query={**_ON_BEHALF, "after": 6},
+        example_answer={"messages": [_MESSAGE], "after": 7, "more": False, "begin_anew": False},
     ),
-    _row(
-        "recall",
-        recall,
-        "Take a message back",
-        "Nobody reads it any more. It is an entry of its own, which tells everybody who may read the "
-        "message.",
-        body=RecallRequest,
-        answer=RevisionAnswer,
-        problems=(errors.HTTP_UNKNOWN_MESSAGE,),
-        example_body={**_ON_BEHALF, "id": 7},
-        example_answer=_STORED,
-    ),
-    _row(
-        "edit",
-        edit,
-        "Let a message say something else",
-        "Nobody reads what it said before. It is an entry of its own, which tells everybody who may read the "
-        "message. One that was recalled stays as it is.",
-        body=EditRequest,
-        answer=RevisionAnswer,
-        problems=(errors.HTTP_UNKNOWN_MESSAGE,),
-        example_body={**_ON_BEHALF, "id": 7, "text": "tea!"},
-        example_answer=_STORED,
+    _query(
+        "messages/marks",
+        marks,
+        "What a user has read and hidden, on any device",
+        query=MarksQuery,
+        answer=MarksAnswer,
+        example_query={**_ON_BEHALF, "version": 3},
+        example_answer={
+            "version": 5,
+            "read": [{"conversation": 1, "id": 7}],
+            "hidden": [6],
+            "receipts": [{"user": "bob", "read": 7, "received": 7, "conversation": 1}],
+        },
     ),
 )

@@ -28,8 +28,8 @@ TAGS: Final = {
     "or by a back end whose key has the scope `admin`.",
     "friends": "Who asked whom, who is a friend, who is kept away.",
     "groups": "Stored sets of members, whose messages are stored, too.",
-    "conversations": "What was said and is kept: lists, history, search, receipts; recalls and edits. To "
-    "send, push with `store`.",
+    "conversations": "What was said and is kept: lists, what was missed, history, search, receipts; sending, "
+    "recalls and edits.",
     "apps": "The tenants of this server: nothing crosses from one app to another.",
     "events": "Receive without a WebSocket.",
     "uploads": "Files that users send each other.",

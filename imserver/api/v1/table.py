@@ -28,6 +28,7 @@ from imserver.api.v1 import (
     push,
     rooms,
     uploads,
+    writing,
 )
 from imserver.api.v1.batch import batch_of
 from imserver.api.v1.operation import Operation
@@ -102,6 +103,7 @@ _SINGLE: Final = (
     *friends.OPERATIONS,
     *groups.OPERATIONS,
     *conversations.OPERATIONS,
+    *writing.OPERATIONS,
     *open_groups.OPERATIONS,
     *operate.OPERATIONS,
     *apps.OPERATIONS,

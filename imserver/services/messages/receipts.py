@@ -138,12 +138,21 @@ class Receipts:
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
         app, user = who(connection)
+        if self._kept() is None:
+            return _NO_DATA
+        self.hide_from(app, user, command.ids, connection)
+        return _OK
+
+    def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
+        """A user does not want to see these entries any more; the user's connections but ``besides`` are
+        told. The version of the user's marks. Switches; raises StorageUnavailable.
+        """
         log = self._kept()
         if log is None:
-            return _NO_DATA
-        log.hide(app, user, command.ids)
-        self._signals.tell_users(app, (user,), Signal("hidden", user, "", ids=command.ids), connection)
-        return _OK
+            return 0
+        version = log.hide(app, user, ids)
+        self._signals.tell_users(app, (user,), Signal("hidden", user, "", ids=ids), besides)
+        return version
 
     # --- being asked ----------------------------------------------------------------------------------------
 

@@ -79,7 +79,7 @@ class Sessions:
             return self._refused(verdict.code)
         if verdict.device:
             login = replace(login, device=verdict.device)
-        if self._is_banned(login.app, login.user):
+        if self.is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
         rivals = _rivals(app, login, connection)
@@ -90,7 +90,7 @@ class Sessions:
             if alive or any(rival not in old for rival in rivals):
                 say(connection, errors.CLOSE_REFUSED)
                 return self._refused(errors.REPLY_FAILED)
-            if self._is_banned(login.app, login.user):
+            if self.is_banned(login.app, login.user):
                 say(connection, errors.CLOSE_BANNED)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
@@ -194,7 +194,8 @@ class Sessions:
         self._metrics.logins_refused += 1
         return code
 
-    def _is_banned(self, app: str, user: str) -> bool:
+    def is_banned(self, app: str, user: str) -> bool:
+        """Whether this node refuses a user's logins for a time, as far as it was told. Never switches."""
         until = self._bans.get((app, user))
         if until is None:
             return False

@@ -1,0 +1,299 @@
+"""Routes by which users write and mark over HTTP: send, edit, recall; read, received, hidden."""
+
+from __future__ import annotations
+
+from time import time
+from typing import Any, Final, Literal
+
+import msgspec
+from gevent.event import AsyncResult
+from msgspec import UNSET
+
+from imserver import errors
+from imserver.api.call import Api, Call
+from imserver.api.reply import Answer
+from imserver.api.style import Problem
+from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, Actor, actor
+from imserver.api.v1.conversations import log_of
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.wire import read, reply
+from imserver.api.v1.written import (
+    EditRequest,
+    HiddenAnswer,
+    HideRequest,
+    ReadAnswer,
+    ReadRequest,
+    RecallRequest,
+    ReceivedAnswer,
+    ReceivedRequest,
+    RevisionAnswer,
+    SendRequest,
+    StoredAnswer,
+)
+from imserver.errors import StorageUnavailable
+from imserver.services.messages.revisions import revision
+from imserver.services.pushes.publishing import SYSTEM_PREFIX
+from imserver.storage.log_contract import INVALID, MUTED, RECALLED, Appended, Draft, Noted, Rejected
+
+_read_send: Final = msgspec.json.Decoder(SendRequest)
+_read_read: Final = msgspec.json.Decoder(ReadRequest)
+_read_received: Final = msgspec.json.Decoder(ReceivedRequest)
+_read_recall: Final = msgspec.json.Decoder(RecallRequest)
+_read_edit: Final = msgspec.json.Decoder(EditRequest)
+_read_hide: Final = msgspec.json.Decoder(HideRequest)
+_read_any: Final = msgspec.json.Decoder()
+_encode: Final = msgspec.json.Encoder().encode
+
+
+# --- writing ------------------------------------------------------------------------------------------------
+
+
+def send(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/send``."""
+    asked = read(api, call, _read_send)
+    who = actor(api, call, asked)
+    if who.app.startswith(SYSTEM_PREFIX):
+        raise Problem(errors.HTTP_STORE_UNAVAILABLE)
+    if bool(asked.to) == bool(asked.conversation):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
+    if asked.to == who.user:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
+    kind, body = _content(api, asked)
+    draft = Draft(
+        sender=who.user,
+        type=kind,
+        body=body,
+        client_msg_id=asked.client_msg_id,
+        time_ms=int(time() * 1000),
+        about=asked.reply_to,
+        meta=_bytes("mentions", _encode, {"mentions": asked.mentions}) if asked.mentions else b"",
+        to_user=asked.to,
+        conversation=asked.conversation,
+    )
+    stored = _store(api, who, draft)
+    entry = stored.entry
+    return reply(call, StoredAnswer(entry.id, entry.conversation, entry.seq, stored.repeated))
+
+
+def _content(api: Api, asked: SendRequest) -> tuple[str, bytes]:
+    """Type and bytes of what is said."""
+    if (asked.text is UNSET) == (asked.data is UNSET):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
+    if asked.text is not UNSET:
+        kind, body = asked.type or "text", _bytes("text", str.encode, asked.text)
+    else:
+        kind, data = asked.type or "custom", bytes(asked.data)  # type: ignore[arg-type]
+        if kind == "text":
+            raise Problem(errors.HTTP_INVALID_REQUEST, "`type`: `data` is no text")
+        try:
+            _read_any.decode(data)  # what was skipped over so far, so that nobody is sent what is no JSON
+            body = msgspec.json.format(data, indent=-1)
+        except (ValueError, RecursionError) as error:
+            raise Problem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+    if len(body) > api.push_characters:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
+    return kind, body
+
+
+def _bytes(name: str, encode: Any, value: Any) -> bytes:
+    try:
+        encoded: bytes = encode(value)
+    except UnicodeEncodeError:
+        raise Problem(errors.HTTP_INVALID_REQUEST, f"`{name}`: it is no text") from None
+    return encoded
+
+
+def recall(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/recall``."""
+    asked = read(api, call, _read_recall)
+    return _revise(api, call, asked, asked.id, "recall", "")
+
+
+def edit(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/edit``."""
+    asked = read(api, call, _read_edit)
+    return _revise(api, call, asked, asked.id, "edit", asked.text)
+
+
+def _revise(
+    api: Api, call: Call, asked: Acting, about: int, kind: Literal["recall", "edit"], text: str
+) -> Answer:
+    who = actor(api, call, asked, needs_user=False)
+    body = _bytes("text", str.encode, text)
+    draft = revision(log_of(api), who.app, who.user, about, kind, body=body)
+    if draft is None:
+        raise Problem(errors.HTTP_UNKNOWN_MESSAGE)
+    entry = _store(api, who, draft).entry
+    return reply(call, RevisionAnswer(entry.id, entry.conversation, entry.seq))
+
+
+def _store(api: Api, who: Actor, draft: Draft) -> Appended:
+    """Have it stored; a back end is told of what an account did. Switches. Raises :class:`Problem`."""
+    messaging = api.services.messaging
+    if not who.is_back_end:
+        if api.sessions.is_banned(who.app, who.user):
+            raise Problem(errors.HTTP_BANNED)
+        api.talk_rates.require(who.app, who.user)
+    settled: AsyncResult[Any] = AsyncResult()
+    messaging.send(who.app, draft, settled.set)
+    result: Appended | Rejected | StorageUnavailable | None = settled.get()
+    if isinstance(result, StorageUnavailable):
+        raise result
+    if isinstance(result, Rejected):
+        raise _problem_of(result)
+    assert result is not None
+    if not (who.is_back_end or result.repeated):
+        messaging.on_sent(who.app, result.entry)
+    return result
+
+
+def _problem_of(why: Rejected) -> Problem:
+    if why.reason == INVALID:
+        return Problem(errors.HTTP_INVALID_REQUEST, why.detail)
+    if why.reason == MUTED:
+        return Problem(errors.HTTP_SILENCED)
+    if why.reason == RECALLED:
+        return Problem(errors.HTTP_UNKNOWN_MESSAGE)
+    return Problem(errors.HTTP_UNKNOWN_CONVERSATION)
+
+
+# --- marking ------------------------------------------------------------------------------------------------
+
+
+def mark_read(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/read``."""
+    asked = read(api, call, _read_read)
+    noted = _noted(api, actor(api, call, asked), asked.conversation, read=asked.id)
+    return reply(call, ReadAnswer(asked.conversation, noted.receipt.read))
+
+
+def mark_received(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/received``."""
+    asked = read(api, call, _read_received)
+    noted = _noted(api, actor(api, call, asked), asked.conversation, received=asked.id)
+    return reply(call, ReceivedAnswer(asked.conversation, noted.receipt.received))
+
+
+def _noted(api: Api, who: Actor, conversation: int, read: int = 0, received: int = 0) -> Noted:
+    noted = api.services.receipts.note(who.app, who.user, conversation, read=read, received=received)
+    if noted is None:
+        raise Problem(errors.HTTP_UNKNOWN_CONVERSATION)
+    return noted
+
+
+def hide(api: Api, call: Call) -> Answer:
+    """``POST /api/v1/messages/hide``."""
+    asked = read(api, call, _read_hide)
+    who = actor(api, call, asked)
+    version = api.services.receipts.hide_from(who.app, who.user, tuple(asked.ids))
+    return reply(call, HiddenAnswer(version))
+
+
+# --- as they are declared -----------------------------------------------------------------------------------
+
+_ON_BEHALF: Final = {"app": "101", "user": "ann"}
+_STORED: Final = {"id": 8, "conversation": 1, "seq": 4}
+
+
+def _row(word: str, function: Any, summary: str, description: str, **more: Any) -> Operation:
+    path = f"/api/v1/messages/{word}"
+    problems = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_CONVERSATION, *more.pop("problems", ()))
+    return Operation(
+        "POST",
+        path,
+        "",
+        function,
+        "conversations",
+        summary,
+        description,
+        problems=problems,
+        hot=False,
+        **more,
+    )
+
+
+OPERATIONS: Final = (
+    _row(
+        "send",
+        send,
+        "Send a message as a user",
+        "It is stored before the answer, and told to everybody who may read it: at once to those who are "
+        "connected, to the others when they come. Back ends that send to many push with `store`.",
+        body=SendRequest,
+        answer=StoredAnswer,
+        rules={
+            "allOf": [
+                {"oneOf": [{"required": ["text"]}, {"required": ["data"]}]},
+                {
+                    "oneOf": [
+                        {"required": ["to"], "properties": {"to": {"minLength": 1}}},
+                        {"required": ["conversation"], "properties": {"conversation": {"minimum": 1}}},
+                    ]
+                },
+            ]
+        },
+        problems=(
+            errors.HTTP_STORE_UNAVAILABLE,
+            errors.HTTP_SILENCED,
+            errors.HTTP_BANNED,
+            errors.HTTP_TOO_MANY_REQUESTS,
+        ),
+        example_body={**_ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
+        example_answer={**_STORED, "repeated": False},
+    ),
+    _row(
+        "read",
+        mark_read,
+        "A user has read a conversation up to a message",
+        "Never back. Those who wrote it are told.",
+        body=ReadRequest,
+        answer=ReadAnswer,
+        example_body={**_ON_BEHALF, "conversation": 1, "id": 7},
+        example_answer={"conversation": 1, "read": 7},
+    ),
+    _row(
+        "received",
+        mark_received,
+        "A device of a user has a conversation up to a message",
+        "Never back. Those who wrote it are told.",
+        body=ReceivedRequest,
+        answer=ReceivedAnswer,
+        example_body={**_ON_BEHALF, "conversation": 1, "id": 7},
+        example_answer={"conversation": 1, "received": 7},
+    ),
+    _row(
+        "hide",
+        hide,
+        "Do not show messages to a user any more",
+        "Nobody else is concerned. Messages that the user may not read, or that do not exist, are passed "
+        "over.",
+        body=HideRequest,
+        answer=HiddenAnswer,
+        example_body={**_ON_BEHALF, "ids": [6]},
+        example_answer={"version": 5},
+    ),
+    _row(
+        "recall",
+        recall,
+        "Take a message back",
+        "Nobody reads it any more. It is an entry of its own, which tells everybody who may read the "
+        "message.",
+        body=RecallRequest,
+        answer=RevisionAnswer,
+        problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
+        example_body={**_ON_BEHALF, "id": 7},
+        example_answer=_STORED,
+    ),
+    _row(
+        "edit",
+        edit,
+        "Let a message say something else",
+        "Nobody reads what it said before. It is an entry of its own, which tells everybody who may read the "
+        "message. One that was recalled stays as it is.",
+        body=EditRequest,
+        answer=RevisionAnswer,
+        problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
+        example_body={**_ON_BEHALF, "id": 7, "text": "tea!"},
+        example_answer=_STORED,
+    ),
+)

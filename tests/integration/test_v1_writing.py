@@ -1,0 +1,199 @@
+"""What accounts write and mark over ``/api/v1``, with nothing but their token, and who is told of it."""
+
+from time import time
+from typing import Any
+
+import pytest
+
+from tests.support import Server
+
+from .cmd import speaker
+from .protobuf import chatting
+from .receiver import Receiver
+from .setting import Launch
+from .test_v1_accounts import KEYS, Person
+from .v1 import call, good, refused
+
+KEY = "admin-key"
+
+
+@pytest.fixture(scope="module")
+def locked(launch: Launch, door: str) -> Server:
+    """A server with keys."""
+    return launch(door, api=KEYS)
+
+
+@pytest.fixture
+def ann(locked: Server) -> Person:
+    return Person(locked)
+
+
+@pytest.fixture
+def bob(locked: Server) -> Person:
+    return Person(locked)
+
+
+def texts(page: Any) -> list[str]:
+    return [each.get("text", "") for each in page["messages"]]
+
+
+def test_an_account_sends_and_the_other_reads_with_nothing_but_their_tokens(ann: Person, bob: Person) -> None:
+    body = {"to": bob.user, "text": "tea?", "client_msg_id": "a-1"}
+    first = ann.good("messages/send", body)
+    assert (first["seq"], first["repeated"]) == (1, False)
+    assert ann.good("messages/send", body) == {**first, "repeated": True}
+    back = {"conversation": first["conversation"], "data": {"n": [1, "é"]}, "reply_to": first["id"]}
+    second = bob.good("messages/send", {**back, "mentions": [ann.user]})
+    page = ann.good("messages/sync", after=first["id"] - 1)
+    shown = page["messages"][1]
+    assert (page["after"], page["more"], page["begin_anew"]) == (second["id"], False, False)
+    assert (shown["type"], shown["data"], shown["about"]) == ("custom", {"n": [1, "é"]}, first["id"])
+    assert shown["meta"] == {"mentions": [ann.user]}
+    assert texts(bob.good("messages", conversation=first["conversation"])) == ["tea?", ""]
+    assert [row["peer"] for row in bob.good("conversations")["conversations"]] == [ann.user]
+
+
+def test_clients_of_other_dialects_are_told_at_once(locked: Server, ann: Person, bob: Person) -> None:
+    with chatting(locked.ws, (bob.user, bob.token)) as chatter:
+        chatter.catch_up()
+        ann.good("messages/send", {"to": bob.user, "text": "tea?"})
+        told = chatter.output()
+        assert b"tea?" in told.data
+
+
+def test_members_of_a_group_speak_there_unless_they_are_silenced(ann: Person, bob: Person) -> None:
+    group = ann.group(bob)
+    body = {"conversation": int(group), "text": "hi"}
+    assert bob.good("messages/send", body)["conversation"] == int(group)
+    ann.good("groups/mute", {"group": group, "member": bob.user, "until": int(time()) + 1000})
+    assert bob.refused("messages/send", body) == (403, "silenced")
+    ann.good("groups/remove", {"group": group, "members": [bob.user]})
+    assert bob.refused("messages/send", body) == (404, "unknown_conversation")
+    assert bob.refused("messages/send", {**body, "conversation": 10**12}) == (404, "unknown_conversation")
+
+
+def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Person, bob: Person) -> None:
+    body = {"user": ann.user, "to": bob.user, "text": "for ann"}
+    assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1
+    assert refused(locked.http, "messages/send", body)[:2] == (401, "unauthorized")
+    assert refused(locked.http, "messages/send", body, key="push-key")[:2] == (403, "forbidden")
+    assert bob.refused("messages/send", body) == (403, "forbidden")
+    assert refused(locked.http, "messages/send", {"to": "x", "text": "y"}, key=KEY)[0] == 400
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"to": "1"},
+        {"text": "x"},
+        {"to": "1", "conversation": 1, "text": "x"},
+        {"to": "1", "text": "x", "data": 1},
+        {"to": "1", "data": 1, "type": "text"},
+        {"to": "1\0", "text": "x"},
+        {"to": "é" * 200, "text": "x"},
+        {"to": "1", "text": "x", "client_msg_id": "é" * 40},
+        {"to": "1", "text": "x", "type": "t" * 33},
+        {"to": "1", "text": "x", "mentions": ["a"] * 101},
+        {"to": "1", "data": "x" * 200_000},
+        {"to": "1", "text": "x", "more": 1},
+        b'{"to":"1","data":' + b"[" * 5000 + b"]" * 5000 + b"}",
+    ],
+)
+def test_what_cannot_be_sent_is_refused(ann: Person, body: Any) -> None:
+    assert ann.refused("messages/send", body) == (400, "invalid_request")
+
+
+def test_nobody_writes_to_themselves(ann: Person) -> None:
+    assert ann.refused("messages/send", {"to": ann.user, "text": "x"}) == (400, "invalid_request")
+
+
+def test_pages_of_what_was_missed_follow_one_another(ann: Person, bob: Person) -> None:
+    sent = [ann.good("messages/send", {"to": bob.user, "text": str(number)})["id"] for number in range(5)]
+    seen, after, more = list[str](), sent[0] - 1, True
+    while more:
+        page = bob.good("messages/sync", after=after, limit=2)
+        seen += texts(page)
+        after, more = page["after"], page["more"]
+    assert (seen, after) == ([*"01234"], sent[-1])
+    assert bob.good("messages/sync", after=after) == {
+        "messages": [],
+        "after": after,
+        "more": False,
+        "begin_anew": False,
+    }
+    assert bob.good("messages/sync", after=10**12)["begin_anew"] is True
+
+
+def test_what_one_device_marks_the_others_learn(locked: Server, ann: Person, bob: Person) -> None:
+    first, second = (ann.good("messages/send", {"to": bob.user, "text": text}) for text in ("one", "two"))
+    where = first["conversation"]
+    place = {"conversation": where, "id": first["id"]}
+    assert bob.good("messages/received", place) == {"conversation": where, "received": first["id"]}
+    assert bob.good("messages/read", place) == {"conversation": where, "read": first["id"]}
+    version = bob.good("messages/hide", {"ids": [second["id"], 10**12]})["version"]
+    assert bob.good("messages/marks") == {
+        "version": version,
+        "read": [{"conversation": where, "id": first["id"]}],
+        "hidden": [second["id"]],
+        "receipts": [],
+    }
+    assert bob.good("messages/marks", version=version)["hidden"] == []
+    assert [(row["user"], row["read"]) for row in ann.good("messages/marks")["receipts"]] == [
+        (bob.user, first["id"])
+    ]
+    assert texts(bob.good("messages", conversation=where)) == ["one"]
+    assert texts(ann.good("messages", conversation=where)) == ["one", "two"]
+    assert ann.refused("messages/received", {**place, "conversation": 10**12}) == (
+        404,
+        "unknown_conversation",
+    )
+
+
+def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_banned(
+    launch: Launch, door: str
+) -> None:
+    server = launch(door, api=KEYS, apps={"gochat": {"messages_per_second": 2}})
+    ann, bob = Person(server), Person(server)
+    body = {"to": bob.user, "text": "x"}
+    answers = [call(server.http, "messages/send", body, key=ann.token) for _ in range(6)]
+    assert answers[0].status == 200
+    late = answers[-1]
+    assert (late.status, late.json["code"], late.header("Retry-After")) == (429, "too_many_requests", "1")
+    as_ann = {**body, "user": ann.user}
+    assert all(good(server.http, "messages/send", as_ann, key=KEY) for _ in range(4))
+    good(server.http, "ban", {"app": "gochat", "users": [bob.user], "seconds": 100}, key=KEY)
+    assert bob.refused("messages/send", {"to": ann.user, "text": "x"}) == (403, "banned")
+
+
+def test_a_back_end_is_told_of_what_an_account_sends_and_of_nothing_that_it_sends_itself(
+    launch: Launch, door: str
+) -> None:
+    with Receiver() as receiver:
+        server = launch(door, api=KEYS, apps={"gochat": {"webhook": receiver.settings}})
+        ann, bob = Person(server), Person(server)
+        body = {"to": bob.user, "text": "by the back end", "user": ann.user}
+        good(server.http, "messages/send", body, key=KEY)
+        sent = ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
+        ann.good("messages/send", {"to": bob.user, "text": "by ann", "client_msg_id": "a"})
+        ann.good("messages/recall", {"id": sent["id"]})
+        told = receiver.wait_for(2, "message")
+    assert [(each["sender"], each.get("text"), each.get("kind")) for each in told] == [
+        (ann.user, "by ann", None),
+        (ann.user, None, "recall"),
+    ]
+
+
+def test_where_nothing_can_be_stored_nothing_is(server: Server) -> None:
+    body = {"app": "system:shop", "user": "1", "to": "2", "text": "x"}
+    good(server.http, "apps/create", {"app": "system:shop"})
+    assert refused(server.http, "messages/send", body)[:2] == (400, "store_unavailable")
+
+
+def test_what_is_hidden_over_http_is_told_to_the_users_connections(server: Server, app: int) -> None:
+    with speaker(server.ws) as one:
+        one.ask_cmd("login", {"userID": "bob", "appID": app, "cursor": 0})
+        asked = {"app": str(app), "user": "ann", "to": "bob", "text": "hi"}
+        sent = good(server.http, "messages/send", asked)
+        one.push("message")
+        good(server.http, "messages/hide", {"app": str(app), "user": "bob", "ids": [sent["id"]]})
+        assert one.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
