@@ -103,14 +103,32 @@ def _move(
 def _authors(
     connection: Connection, head: Head, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
-    """Who else wrote what lies between two positions, as far as the user may read it."""
+    """Who else wrote what lies between two positions, as far as the user may read it, of those who are still
+    members: nobody is told what happens where they have left, nor what somebody does who has."""
     statement = (
         f"SELECT m.sender FROM membership s, message m WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
         f"AND m.kind = {NUMBERS['message']} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
     rows = ask(connection, statement, (head.number, user, conversation, after, upto))
-    return tuple(name for name in dict.fromkeys(text_of(row[0]) for row in rows) if name != user)
+    names = [name for name in dict.fromkeys(text_of(row[0]) for row in rows) if name != user]
+    if not names:
+        return ()
+    there = _still_there(connection, head, conversation, [user, *names])
+    return tuple(name for name in names if name in there) if user in there else ()
+
+
+def _still_there(connection: Connection, head: Head, conversation: int, users: Sequence[str]) -> set[str]:
+    """Those of these users who are members of a conversation."""
+    found: set[str] = set()
+    statement = (
+        "SELECT member FROM membership WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN "
+    )
+    for some in chunks(users):
+        some = padded(some)
+        rows = ask(connection, statement + marks_of(len(some)), (head.number, conversation, *some))
+        found |= {text_of(row[0]) for row in rows}
+    return found
 
 
 def receipts(

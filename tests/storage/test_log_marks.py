@@ -80,6 +80,16 @@ def test_those_are_told_whose_messages_were_passed_over(log: Log) -> None:
     assert log.marks(APP, "a", 0).receipts == ()
 
 
+def test_who_has_left_a_group_is_told_nothing_of_it_and_nobody_is_told_what_they_read(log: Log) -> None:
+    group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
+    entries = stored(log, say("a", group), say("b", group), say("", group))
+    log.leave(APP, group, ["a"])
+    assert note(log, "c", group, read=entries[-1].id).authors == ("b",)
+    assert note(log, "a", group, read=entries[-1].id).authors == ()
+    log.join(APP, group, ["a"])
+    assert set(note(log, "owner", group, read=entries[-1].id).authors) == {"a", "b"}
+
+
 def test_members_of_a_group_are_asked_where_they_are(log: Log) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     (entry,) = stored(log, say("owner", group))
