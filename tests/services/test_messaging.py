@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from imserver.services.messages import follower as following
 from imserver.services.messages import intake, recovery
+from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.readers import Reader
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
@@ -290,6 +291,34 @@ def test_a_cursor_that_is_beyond_the_log_must_begin_anew() -> None:
         assert bob.login == (200, {"recovered": False})
         assert bob.ask("sync", {"cursor": 99})[1]["beginAnew"] is True
         assert [each["text"] for each in bob.ask("sync", {"cursor": 0})[1]["messages"]] == ["1"]
+
+
+@pytest.mark.parametrize("acks", [False, True])
+def test_who_could_not_be_told_what_was_missed_is_told_nothing_newer_before_asking(acks: bool) -> None:
+    """The log was away at the login, and is back when the client speaks, before it asks."""
+    with Node() as node:
+        ann = node.speaker("ann", 0)
+        for text in "12":
+            ann.send("bob", text)
+        connection, client = node.connect()
+        bob = Talker(connection, client)
+        node.log.away = True
+        data = {"userID": "bob", "appID": int(APP), "cursor": 0, "acks": acks}
+        assert bob.ask("login", data) == (200, {"recovered": False})
+        assert bob.ask("sync", {"cursor": 0}) == (1008, None)
+        node.log.away = False
+        said = bob.tell("send", {"to": "ann", "text": "3"})
+        ann.send("bob", "4")
+        bob.settle()
+        assert bob.stream() == []
+        assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
+        assert bob.answer(said)[1]["id"] == 3
+        assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
+        assert isinstance(connection.about, Acknowledger) is acks
+        client.hang_up()
+        until(lambda: not node.hub.is_online(APP, "bob"))
+        assert node.messaging.telling.followers == {APP: 1}
+        assert node.messaging.telling.acknowledging == 0
 
 
 def test_recall_and_edit_are_told_and_only_the_senders() -> None:

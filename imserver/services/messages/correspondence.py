@@ -26,7 +26,7 @@ from imserver.protocol.cmd_stored import Shown, shown
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.listing import ConversationPage, listed
 from imserver.services.messages.messaging import Log, Messaging, Result
-from imserver.services.messages.readers import Reader
+from imserver.services.messages.readers import Behind, Reader
 from imserver.services.messages.receipts import Receipts, ShownMarks
 from imserver.services.messages.recovery import Recovery
 from imserver.services.messages.revisions import revision
@@ -191,13 +191,18 @@ class Correspondence:
             reader = Acknowledger() if command.acks else Reader()
             self._recovery.resume(connection, reader, command.cursor, told)
         except StorageUnavailable:
+            self._messaging.put_off(connection, Behind(acks=command.acks))
             return _MUST_SYNC
         return None
 
     def sync(self, connection: Connection, command: Sync, answer: Answers) -> Reply | None:
         """A page of what was missed; with the last one the connection is told everything new. May switch."""
         app, user = who(connection)
-        if not isinstance(connection.about, Reader):
+        about = connection.about
+        if isinstance(about, Behind) and about.acks:
+            reader = Acknowledger(acked=command.after, told=command.after)
+            self._messaging.follow(connection, reader, live=False)
+        elif not isinstance(about, Reader) or isinstance(about, Behind):
             self._messaging.follow(connection, Reader(), live=False)
         anew = self._recovery.must_begin_anew(connection, command.after)
         # From here on it is told what is marked: so nothing falls in between.

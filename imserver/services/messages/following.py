@@ -10,7 +10,7 @@ from imserver.metrics import Metrics
 from imserver.model import Message
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.follower import Follower
-from imserver.services.messages.readers import Reader, acknowledgements, groups_at
+from imserver.services.messages.readers import Behind, Reader, acknowledgements, groups_at
 from imserver.services.messages.telling import Telling
 from imserver.storage.log_contract import Entry, Membership
 from imserver.storage.log_message import message_of
@@ -72,11 +72,12 @@ class Following:
             self._uncount(app)
             raise
         position = self._follower.position(app)
-        known = self._hub.apps.get(app)  # one of guests goes with its last session
-        addressed = known is not None and connection.user == user and connection in known.sessions_of(user)
-        if connection.state != OPEN or not addressed or isinstance(connection.about, Reader):
+        if connection.user != user or not self._may_follow(connection):
             self._uncount(app)
             return position
+        if isinstance(connection.about, Behind):
+            reader.held = connection.about.held
+            self.ended(connection)
         reader.take_over(connection.about)
         connection.about = reader
         telling.acknowledging += isinstance(reader, Acknowledger)
@@ -85,6 +86,21 @@ class Following:
         for conversation in groups_at(rows, position):
             telling.rooms.enter(app, connection, conversation)
         return position
+
+    def put_off(self, connection: Connection, behind: Behind) -> None:
+        """A session could not follow: it has to ask for what it missed before it is told anything."""
+        app = connection.app
+        if app is not None and not isinstance(connection.about, Behind) and self._may_follow(connection):
+            self._telling.followers[app] = self._telling.followers.get(app, 0) + 1
+            connection.about = behind
+
+    def _may_follow(self, connection: Connection) -> bool:
+        """Whether a session is addressed, and does not follow yet."""
+        app, user = connection.app, connection.user
+        known = self._hub.apps.get(app or "")  # one of guests goes with its last session
+        addressed = known is not None and user is not None and connection in known.sessions_of(user)
+        follows = isinstance(connection.about, Reader) and not isinstance(connection.about, Behind)
+        return connection.state == OPEN and addressed and not follows
 
     def ended(self, connection: Connection) -> None:
         """A connection is over, or its session is. Never switches."""

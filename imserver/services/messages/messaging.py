@@ -58,6 +58,7 @@ class Messaging:
         self.give = telling.give
         following = Following(hub, metrics, kept, follower, telling, self._intake.running)
         self.follow = following.follow
+        self.put_off = following.put_off
         self.ended = following.ended
         self.sync = following.sync
         self.release = following.release

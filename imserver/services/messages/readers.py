@@ -62,6 +62,13 @@ class Reader(Struct, gc=False):
         return self.held is None
 
 
+class Behind(Reader):
+    """A session that said where it stands, and could not be told what it missed: the log was away. It has to
+    ask; until then its acknowledgements wait. ``acks``: its client acknowledges."""
+
+    acks: bool = False
+
+
 def concerned(entry: Entry) -> list[str]:
     """The users whose membership an entry is about."""
     try:
