@@ -1,6 +1,8 @@
 """Thumbnails: small, turned the right way up, without what the camera wrote; and no bomb goes off."""
 
 import struct
+import subprocess
+import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -76,6 +78,89 @@ def test_a_picture_that_would_fill_the_memory_is_measured_only(
     )
     assert thumbnails.look(path, "image/png", tmp_path / "small") == Picture(side, side)
     assert not (tmp_path / "small").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "size", "options", "is_made"),
+    [
+        ("image/jpeg", (200, 190), {}, True),
+        ("image/jpeg", (210, 200), {}, False),
+        ("image/jpeg", (90, 100), {"progressive": True}, True),
+        ("image/jpeg", (200, 190), {"progressive": True}, False),
+        ("image/jpeg", (4000, 9), {}, False),  # a line of it is no shorter at an eighth
+        ("image/png", (100, 100), {}, True),
+        ("image/png", (100, 101), {}, False),
+        ("image/png", (50, 100), {"transparency": 0}, True),
+        ("image/png", (50, 101), {"transparency": 0}, False),
+        ("image/webp", (40, 100), {}, True),
+        ("image/webp", (41, 100), {}, False),
+    ],
+)
+def test_what_takes_more_memory_to_unpack_may_be_less_large(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+    size: tuple[int, int],
+    options: dict[str, object],
+    is_made: bool,
+) -> None:
+    for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
+        monkeypatch.setattr(f"imserver.services.files.thumbnails.MAX_{name}PIXELS", pixels)
+    small, form = Thumbnails(10), kind.removeprefix("image/").upper()
+    path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
+    found = small.look(path, kind, tmp_path / "small")
+    small.close()
+    assert found is not None
+    assert (found.width, found.height, bool(found.thumbnail)) == (*size, is_made)
+
+
+def test_a_jpeg_whose_colours_come_one_after_the_other_is_kept_in_memory_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("imserver.services.files.thumbnails.MAX_PIXELS", 10_000)
+    path = saved(tmp_path / "a", "RGB", (200, 190), "JPEG")
+    content = path.read_bytes()
+    at = content.index(b"\xff\xda\x00\x0c\x03")
+    # A scan of the brightness only; those of the colours would follow.
+    path.write_bytes(content[:at] + b"\xff\xda\x00\x08\x01\x01\x00\x00?\x00" + content[at + 14 :])
+    small = Thumbnails(10)
+    assert small.look(path, "image/jpeg", tmp_path / "small") == Picture(200, 190)
+    small.close()
+
+
+def test_of_a_jpeg_with_several_pictures_the_first_is_shown(thumbnails: Thumbnails, tmp_path: Path) -> None:
+    first, second = Image.new("RGB", (400, 200)), Image.new("RGB", (100, 100))
+    first.save(tmp_path / "a", "MPO", save_all=True, append_images=[second])
+    found = thumbnails.look(tmp_path / "a", "image/jpeg", tmp_path / "small")
+    assert found == Picture(400, 200, "image/jpeg")
+
+
+def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Path) -> None:
+    Image.new("RGBA", (4000, 4000), (9, 99, 9, 99)).save(tmp_path / "a", "PNG", compress_level=1)
+    run = subprocess.run(
+        [sys.executable, "-c", WEIGHED, str(tmp_path / "a"), str(tmp_path / "small")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(run.stdout) < 150_000, "KiB"
+
+
+WEIGHED = """
+import sys
+from pathlib import Path
+from imserver.services.files.thumbnails import Thumbnails
+
+def highest():
+    return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+
+path, small = map(Path, sys.argv[1:])
+one = Thumbnails(100)
+one.look(Path(sys.executable), "image/png", small)
+before = highest()
+assert one.look(path, "image/png", small).thumbnail
+print(highest() - before)
+"""
 
 
 def test_what_only_begins_like_a_picture_is_none(thumbnails: Thumbnails, tmp_path: Path) -> None:

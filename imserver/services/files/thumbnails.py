@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from importlib import import_module
+from io import SEEK_CUR
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,11 +17,17 @@ from msgspec import Struct
 
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
+    from PIL.Image import Image
 
 MAX_PIXELS: Final = 16_000_000
-"""Of a picture that has to be unpacked whole: 64 MB then."""
+"""Of a picture that has to be unpacked whole: 64 MB then, and as much again while it is made smaller."""
 MAX_JPEG_PIXELS: Final = 64_000_000
-"""Of a JPEG, which is unpacked at an eighth of its size where that will do."""
+"""Of a JPEG, which is unpacked at an eighth of its size where that will do; not of one in several scans, as
+progressive ones are, of which all has to be in memory."""
+MAX_WEBP_PIXELS: Final = 6_000_000
+"""Of a WebP, of which its decoder has five copies."""
+MAX_FILTERED_PIXELS: Final = 8_000_000
+"""Of a picture with a transparent colour, which has to be turned into one with transparent pixels first."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
 _MODULES: Final = (
     "PIL.ImageOps",
@@ -82,31 +89,61 @@ class Thumbnails:
 
 
 def _look(path: Path, form: str, target: Path, pixels: int) -> Picture | None:
-    from PIL import Image, ImageOps
-
-    with Image.open(path, formats=(form,)) as image:
+    with _opened(path, form) as image:
         width, height = image.size
         turned = form == "JPEG" and image.getexif().get(_ORIENTATION, 1) in _TURNED
         shown = (height, width) if turned else (width, height)
-        limit = MAX_JPEG_PIXELS if form == "JPEG" else MAX_PIXELS
-        if not pixels or width * height > limit:
+        if not pixels or width * height > _most_pixels(image, form):
             return Picture(*shown)
         image.draft("RGB", (pixels * 2, pixels * 2))
+        if image.width * image.height > MAX_PIXELS:  # long and low: it cannot be unpacked any smaller
+            return Picture(*shown)
         try:
-            return Picture(*shown, _write(ImageOps.exif_transpose(image), pixels, target))
+            return Picture(*shown, _write(image, pixels, target))
         except Exception:  # cut off, or broken behind its head: it is shown as far as it goes
             target.unlink(missing_ok=True)
             return Picture(*shown)
 
 
-def _write(image: object, pixels: int, target: Path) -> str:
-    """Write a thumbnail without anything but its pixels; its media type."""
-    from PIL import Image
+def _opened(path: Path, form: str) -> Image:
+    if form == "JPEG":
+        # Opened by its class, for Pillow would look for more pictures in the file.
+        from PIL.JpegImagePlugin import JpegImageFile
 
-    assert isinstance(image, Image.Image)
+        return JpegImageFile(path)
+    from PIL.Image import open as open_image
+
+    return open_image(path, formats=(form,))
+
+
+def _most_pixels(image: Image, form: str) -> int:
+    """How large a picture may be to be unpacked."""
+    if form == "JPEG":
+        return MAX_JPEG_PIXELS if _is_one_scan(image) else MAX_PIXELS
+    if form == "WEBP":
+        return MAX_WEBP_PIXELS
+    return MAX_FILTERED_PIXELS if "transparency" in image.info else MAX_PIXELS
+
+
+def _is_one_scan(image: Any) -> bool:
+    """Whether the decoder takes a JPEG for one that it can unpack line by line: its first scan has all of its
+    components (ITU T.81 section B.2.3). Pillow stands behind the header of that."""
+    size = 6 + 2 * image.layers
+    image.fp.seek(-size, SEEK_CUR)
+    header: bytes = image.fp.read(size)
+    return "progressive" not in image.info and header[:3] == bytes((0, size, image.layers))
+
+
+def _write(image: Image, pixels: int, target: Path) -> str:
+    """Write a thumbnail without anything but its pixels; its media type."""
+    from PIL import ImageOps
+
     clear = image.has_transparency_data
-    small = image.convert("RGBA" if clear else "RGB")
+    wanted = "RGBA" if clear else "RGB"
+    # Made small before all else, so that there is one copy of the large one, or two.
+    small = image if image.mode in ("L", wanted) else image.convert(wanted)
     small.thumbnail((pixels, pixels))
+    small = ImageOps.exif_transpose(small).convert(wanted)
     small.info.clear()
     if clear:
         small.save(target, "PNG", optimize=True)
