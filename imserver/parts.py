@@ -185,14 +185,17 @@ class Parts(Core):
     def _make_uploads(self) -> Uploads:
         config = self.config
 
-        def account(token: str) -> Claims | None:
+        def session(token: str, app: str) -> Claims | None:
+            return self.logins.holder(token)
+
+        def account(token: str, app: str) -> Claims | None:
             try:
-                return self._account_claims(GOCHAT, token)
+                return self._account_claims(app or GOCHAT, token)
             except BadToken:
                 return None
 
         uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
-        uploads.holders += [self.logins.holder, account]
+        uploads.holders += [session, account]
         self.accounts.on_removed.append(lambda gone: uploads.forget(gone.app, gone.user))
         return uploads
 

@@ -122,7 +122,8 @@ def _still_there(connection: Connection, head: Head, conversation: int, users: S
     """Those of these users who are members of a conversation."""
     found: set[str] = set()
     statement = (
-        "SELECT member FROM membership WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN "
+        "SELECT member FROM membership "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN "
     )
     for some in chunks(users):
         some = padded(some)

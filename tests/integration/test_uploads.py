@@ -18,9 +18,10 @@ from tests.storage.bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, 
 from tests.support import Server, eventually
 
 from .cmd import form_request, fresh, logged_in
-from .gochat import register
+from .gochat import fresh_phone, register
 from .raw import Raw, Response, ask, request, select_readable
 from .setting import Launch, rss_bytes
+from .v1 import good
 
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
@@ -419,6 +420,18 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
     assert gone.status == 200, gone
     assert code(fetch(roomy, told["url"])) == (404, "unknown_upload")
     assert roomy.get(f"{PATH}?app=gochat&user={user}")[1].startswith(b'{"bytes":0,')
+
+
+def test_an_account_of_another_app_names_its_app_and_uploads(house: Server) -> None:
+    body = {"app": "101", "phone": fresh_phone(), "password": "correct horse"}
+    made = good(house.http, "accounts/register", body)
+    user, proof = made["account"]["user"], made["token"]
+    told = uploaded(house, b"a photograph", key=proof)
+    assert (told["app"], told["user"]) == ("101", user)
+    assert files(house, proof, app="101").json["total"] == 1
+    assert code(upload(house, b"x", key=proof, app="102")) == (401, "token_invalid")
+    assert code(upload(house, b"x", key=proof, user="1" + user)) == (403, "not_allowed")
+    assert delete(house, proof, told["id"]).json == {"deleted": True}
 
 
 def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Server) -> None:

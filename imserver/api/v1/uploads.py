@@ -63,9 +63,9 @@ def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) 
     api.rates.require(caller, request.host)
     if caller.user and caller.apps:  # a page's
         return _same(next(iter(caller.apps)), caller.user, app and api.services.tenants.resolve(app), user)
-    claims = api.services.uploads.holder(token or bearer) if token or bearer else None
+    asked_app = app and api.services.tenants.resolve(app)
+    claims = api.services.uploads.holder(token or bearer, asked_app) if token or bearer else None
     if claims is not None:
-        asked_app = app and api.services.tenants.resolve(app)
         return replace(_same(claims.app, claims.user, asked_app, user), token=token or bearer)
     if api.auth.demo:
         return _named(api, ANYBODY, app, user)
@@ -74,7 +74,7 @@ def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) 
 
 def still_holds(api: Api, owner: Owner) -> bool:
     """Whether the token is still good: its account may have been deleted meanwhile. May switch."""
-    return not owner.token or api.services.uploads.holder(owner.token) is not None
+    return not owner.token or api.services.uploads.holder(owner.token, owner.app) is not None
 
 
 def _named(api: Api, caller: Caller, app: str, user: str) -> Owner:

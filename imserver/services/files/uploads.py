@@ -20,8 +20,9 @@ log = logging.getLogger(__name__)
 ID_CHARACTERS: Final = 32
 _FORGOTTEN_AT_ONCE: Final = 100
 
-Holder = Callable[[str], Claims | None]
-"""Whose token this is; None: it is none that this function knows. May switch."""
+Holder = Callable[[str, str], Claims | None]
+"""Whose token this is, of those who use this app (``""``: it is not said which); None: it is none that this
+function knows. May switch."""
 
 
 class Pieces:
@@ -60,10 +61,10 @@ class Uploads:
         self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
         self._leaving = 0
 
-    def holder(self, token: str) -> Claims | None:
-        """Whose token this is; None: nobody's."""
+    def holder(self, token: str, app: str = "") -> Claims | None:
+        """Whose token this is, of those who use this app (``""``: it is not said which); None: nobody's."""
         for asked in self.holders:
-            claims = asked(token)
+            claims = asked(token, app)
             if claims is not None:
                 return claims
         return None
