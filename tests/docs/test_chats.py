@@ -10,7 +10,7 @@ from imserver.protocol.protobuf import COMMANDS, CT_SYNC, MESSAGE_TYPES
 from imserver.protocol.protobuf_asks import CT_SIGNAL, FULL_COMMANDS
 from imserver.protocol.protobuf_full import KINDS, SIGNALS
 from imserver.services.dialects.chats import PAGE
-from imserver.services.dialects.grace import HOLD_SECONDS
+from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS
 from imserver.services.dialects.uplink import MAX_WAITING, MAX_WAITING_BYTES
 from imserver.services.messages.recovery import RECOVERED
 from tests.conftest import StartServer
@@ -86,5 +86,6 @@ def test_types_and_limits_are_those_of_the_code() -> None:
     for number, name in enumerate(MESSAGE_TYPES, 1):
         assert f"{number} {name}" in text
     assert f"at most {PAGE} messages" in text
-    assert f"for {HOLD_SECONDS} s" in text
+    assert f"for {HOLD_SECONDS} s after its login" in text
+    assert f"for {PAGE_SECONDS:g} s after a page" in text
     assert (MAX_WAITING, MAX_WAITING_BYTES) == (1000, 1 << 20), "a thousand messages, and a megabyte"

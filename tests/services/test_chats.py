@@ -9,7 +9,7 @@ from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services.dialects import chats as module
 from imserver.services.dialects.chats import PAGE, Chats
-from imserver.services.dialects.grace import HOLD_SECONDS
+from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS, Grace
 from imserver.services.dialects.uplink import (
     MAX_WAITING,
     MAX_WAITING_BYTES,
@@ -601,7 +601,26 @@ def test_whoever_does_not_sync_is_told_what_is_new_in_a_moment(world: World) -> 
     until(lambda: world.chats.grace.idle)
 
 
-def test_whoever_stops_in_the_middle_is_told_what_is_new_in_a_moment(world: World) -> None:
+def test_the_next_question_may_take_its_time_over_a_slow_line(world: World) -> None:
+    missed(world, 60)
+    ann, bob = world.chatter(266), world.live(267)
+    ann.tell(protobuf.sync(0))
+    ann.expect(2)
+    bob.single(1, 266, "new")
+    bob.expect(1)
+    other = world.chatter(268)  # gets its moment after the page, and lets it pass
+    bob.single(2, 268, "new")
+    until(lambda: other.pushes())
+    assert not ann.pushes(), "it would hide what is missed"
+    ann.tell(protobuf.sync(50))
+    until(lambda: len(ann.stream()) == 61)
+    assert ann.stream() == list(range(1, 62)), "each once, and in order"
+
+
+def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._release, 0.1))
     missed(world, 60)
     ann, bob = world.chatter(266), world.live(267)
     ann.tell(protobuf.sync(0))
@@ -780,5 +799,6 @@ def test_the_minutes_that_are_remembered_are_bounded(world: World, monkeypatch: 
     assert len(world.chats._resting) <= 3
 
 
-def test_the_moment_for_a_sync_is_short() -> None:
+def test_the_moment_for_a_sync_is_short_and_for_the_next_page_there_is_time() -> None:
     assert 0.1 <= HOLD_SECONDS <= 0.5
+    assert 3 <= PAGE_SECONDS <= 10

@@ -16,7 +16,7 @@ from imserver.errors import StorageUnavailable
 from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Message, Reply
 from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
 from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered
-from imserver.services.dialects.grace import Grace
+from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS, Grace
 from imserver.services.dialects.uplink import (
     CHAT_READERS,
     ChatAcknowledger,
@@ -69,7 +69,7 @@ class Admits(Protocol):
 
 class Chats:
     """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, and of who is
-    still expected to sync.
+    still expected to sync: ``grace`` after a login, ``page_grace`` after a page behind which there is more.
 
     ``holder`` reads the token of an account. It may switch, and raises BadToken.
     """
@@ -89,7 +89,8 @@ class Chats:
         self._holder = holder
         self._uplink = uplink
         self._recovery = recovery
-        self.grace = Grace(self._release)
+        self.grace = Grace(self._release, HOLD_SECONDS)
+        self.page_grace = Grace(self._release, PAGE_SECONDS)
         self._resting: dict[int, RestingReader] = {}
         """What sessions share that have nothing to remember, by the minutes in which their tokens end."""
         self._full: dict[Encoding, Encoding] = {}
@@ -104,7 +105,11 @@ class Chats:
     def ended(self, connection: Connection) -> None:
         """A connection is over. Never switches."""
         self._uplink.ended(connection)
+        self._expected_no_more(connection)
+
+    def _expected_no_more(self, connection: Connection) -> None:
         self.grace.asked(connection)
+        self.page_grace.asked(connection)
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -216,7 +221,7 @@ class Chats:
         Whoever cannot be answered is closed: it would be told what is new, and never ask for the rest.
         """
         assert isinstance(command, ChatSync)
-        self.grace.asked(connection)
+        self._expected_no_more(connection)
         after = min(command.after, MAX_ID)
         dialect, found = connection.encoding.dialect, list[bytes]()
         assert isinstance(dialect, ProtobufDialect)
@@ -233,7 +238,7 @@ class Chats:
         if isinstance(reader, CHAT_READERS) and not (reader.live or full) and connection.state == OPEN:
             # It is expected to ask for the rest; what is new is kept back meanwhile.
             reader.held = list(reader.held or ())
-            self.grace.expect(connection)
+            self.page_grace.expect(connection)
         self._rest(connection)
         return _OK
 

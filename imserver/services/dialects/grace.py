@@ -1,4 +1,5 @@
-"""Grace: sessions whose clients do not say at login where they stand are given a moment to ask.
+"""Grace: sessions whose clients do not say at login where they stand are given a moment to ask, and longer to
+ask for what follows a page.
 
 A client's cursor is the greatest id that it has seen: what is told before it has asked would hide what it
 missed. Whoever does not ask is told what is new.
@@ -16,16 +17,25 @@ import gevent
 from imserver.transport.connection import Connection
 
 HOLD_SECONDS: Final = 0.25
-"""How long a client has to ask for what it missed before it is told what is new."""
-_TOGETHER_SECONDS: Final = 0.025
-"""Those who come within this time are let go together."""
+"""How long a client has to ask for what it missed before it is told what is new. Those that ask at all do so
+without waiting for an answer; the others are not to wait long for what is new."""
+PAGE_SECONDS: Final = 5.0
+"""How long it has to ask for the rest, when a page has left for it: its question has to come back over its
+line, which may be a slow one."""
+_TOGETHER: Final = 0.1
+"""Those who come within this part of the time are let go together."""
 
 
 class Grace:
-    """Owner of who is still expected to ask. ``release`` lets a connection go; it must not switch."""
+    """Owner of who is still expected to ask. ``release`` lets a connection go; it must not switch.
 
-    def __init__(self, release: Callable[[Connection], object]) -> None:
+    The time counts from when all that was sent to it before has left.
+    """
+
+    def __init__(self, release: Callable[[Connection], object], hold_seconds: float) -> None:
         self._release = release
+        self._hold_seconds = hold_seconds
+        self._together_seconds = hold_seconds * _TOGETHER
         self._expected: deque[tuple[float, set[Connection]]] = deque()
         """Until when, and who; those who came last are last."""
 
@@ -36,8 +46,8 @@ class Grace:
 
     def expect(self, connection: Connection) -> None:
         """Give a session its moment. Never switches."""
-        deadline = monotonic() + HOLD_SECONDS
-        if self._expected and deadline < self._expected[-1][0] + _TOGETHER_SECONDS:
+        deadline = monotonic() + self._hold_seconds
+        if self._expected and deadline < self._expected[-1][0] + self._together_seconds:
             self._expected[-1][1].add(connection)
             return
         self._expected.append((deadline, {connection}))
@@ -53,9 +63,13 @@ class Grace:
         """Greenlet: release those who have not asked in time; until nobody is expected."""
         while self._expected:
             # Those who joined last have their whole time, too.
-            left = self._expected[0][0] + _TOGETHER_SECONDS - monotonic()
+            left = self._expected[0][0] + self._together_seconds - monotonic()
             if left > 0:
                 gevent.sleep(left)
                 continue
-            for connection in self._expected.popleft()[1]:
-                self._release(connection)
+            for connection in self._expected[0][1]:
+                if connection.outbox is None:
+                    self._release(connection)
+                else:
+                    self.expect(connection)
+            self._expected.popleft()

@@ -1,0 +1,79 @@
+"""Grace: who is given a moment to ask, and when it is over."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.services.dialects.grace import Grace
+
+HOLD_SECONDS = 0.05
+
+
+@dataclass(eq=False)
+class Line:
+    """Of a connection: what has not left yet."""
+
+    outbox: list[bytes] | None = None
+
+
+@dataclass
+class Moment:
+    """A grace, and whom it has released."""
+
+    released: list[Line] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        release: Any = self.released.append
+        self.grace: Any = Grace(release, HOLD_SECONDS)
+
+    def over(self) -> list[Line]:
+        """Wait until nobody is expected; who was released meanwhile."""
+        with gevent.Timeout(5):
+            while not self.grace.idle:
+                gevent.sleep(0.001)
+        return self.released
+
+
+@pytest.fixture
+def moment() -> Moment:
+    return Moment()
+
+
+def test_whoever_does_not_ask_is_released_once(moment: Moment) -> None:
+    lines = [Line(), Line()]
+    for line in lines:
+        moment.grace.expect(line)
+    assert not moment.released
+    assert sorted(map(id, moment.over())) == sorted(map(id, lines))
+
+
+def test_whoever_asks_is_not(moment: Moment) -> None:
+    asks, silent = Line(), Line()
+    moment.grace.expect(asks)
+    moment.grace.expect(silent)
+    moment.grace.asked(asks)
+    assert moment.over() == [silent]
+
+
+def test_the_time_begins_when_what_was_sent_has_left(moment: Moment) -> None:
+    slow, quick = Line([b"a long page"]), Line()
+    moment.grace.expect(slow)
+    for _ in range(3):
+        moment.grace.expect(quick)
+        with gevent.Timeout(5):
+            while quick not in moment.released:
+                gevent.sleep(0.001)
+        moment.released.clear()
+    slow.outbox = None
+    assert moment.over() == [slow]
+
+
+def test_a_line_that_never_empties_is_given_up_with_its_connection(moment: Moment) -> None:
+    stuck = Line([b"a page"])
+    moment.grace.expect(stuck)
+    gevent.sleep(HOLD_SECONDS * 2)
+    assert not moment.grace.idle
+    moment.grace.asked(stuck)
+    assert moment.over() == []
