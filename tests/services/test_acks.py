@@ -120,6 +120,31 @@ def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
         until(lambda: back.stream() == [1, 2, 3])
 
 
+def test_who_owes_more_than_is_told_again_is_told_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is stored while it is looked up would stand above what it was never told."""
+    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 3)
+    with Node() as node:
+        ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
+        for _ in range(2):
+            ann.send("bob", "x")
+        until(lambda: len(bob.pushed()) == 2)
+        sync, asked, go_on = node.log.sync, list[int](), Signal()
+
+        def read(app: str, user: str, after: int, limit: int) -> object:
+            asked.append(after)
+            go_on.wait()
+            return sync(app, user, after, limit)
+
+        monkeypatch.setattr(node.log, "sync", read)
+        pass_time(node)
+        until(lambda: asked)
+        for _ in range(2):
+            ann.send("bob", "x")
+        go_on.set()
+        assert bob.client.close_code() == errors.CLOSE_ACK_TIMEOUT
+        assert bob.stream() == [1, 2]
+
+
 def test_what_came_in_a_page_is_acknowledged_like_what_was_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recovery, "RECOVERED", 2)
     monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 2)

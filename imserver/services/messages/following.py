@@ -198,7 +198,8 @@ class Following:
             if whole:
                 self._metrics.told_again += 1
                 self._telling.give(connection, messages)
-            return True
+            # Else what came meanwhile is kept back, too: some of it may stand among the rest.
+            return whole
 
         self.sync(connection, after, limit, answer, yields=True)
         return whole
