@@ -21,6 +21,7 @@ from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver
 from imserver.transport.http import HttpConnection
 from imserver.transport.http_peer import HttpPeer
+from imserver.transport.known_heads import KnownHeads
 from imserver.transport.stream import Streams
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class Front:
         self.admitted = admitted
         self.ws_dialect = ws_dialect
         self.streams = streams
+        self.heads = KnownHeads()
         self.parked: set[HttpPeer] = set()
         self.draining = False
 

@@ -45,12 +45,26 @@ class ParsedHead:
 
     ``length`` is the Content-Length, None without one; ``chunked`` whether the body comes in chunks;
     ``absolute`` whether the target named scheme and host, which ``url`` has lost (RFC 9112 section 3.2.2).
+    ``path`` and ``query`` are what stands in ``url`` before and behind the question mark.
     """
 
-    __slots__ = ("absolute", "chunked", "headers", "keep_alive", "length", "method", "url", "version")
+    __slots__ = (
+        "absolute",
+        "chunked",
+        "headers",
+        "keep_alive",
+        "length",
+        "method",
+        "path",
+        "query",
+        "url",
+        "version",
+    )
 
     def __init__(self) -> None:
         self.url = b""
+        self.path = ""
+        self.query = b""
         self.headers: dict[str, str] = {}
         self.method = ""
         self.version = ""
@@ -71,6 +85,19 @@ class ParsedHead:
         if known is not None and key == "host":
             raise ValueError("more than one Host")
         self.headers[key] = text if known is None else f"{known},{text}"
+
+    def signed(self, authorization: str) -> ParsedHead:
+        """The same head with this Authorization header, or (``""``) with none."""
+        head = ParsedHead.__new__(ParsedHead)
+        head.url, head.path, head.query = self.url, self.path, self.query
+        head.method, head.version, head.keep_alive = self.method, self.version, self.keep_alive
+        head.length, head.chunked, head.absolute = self.length, self.chunked, self.absolute
+        head.headers = headers = self.headers.copy()
+        if authorization:
+            headers["authorization"] = authorization
+        else:
+            headers.pop("authorization", None)
+        return head
 
 
 def end_of_head(data: bytes | bytearray, limit: int) -> int:
@@ -118,6 +145,8 @@ def parse_head(data: bytes) -> ParsedHead:
         if separator:
             parsed.absolute = True
             parsed.url = b"/" + rest.partition(b"/")[2]
+    path, _, parsed.query = parsed.url.partition(b"?")
+    parsed.path = path.decode("latin-1")
     # The parser's own answer is gone once a message without a body is complete.
     if "connection" in headers:
         wishes = [wish.strip() for wish in headers["connection"].lower().split(",")]

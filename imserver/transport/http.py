@@ -20,7 +20,7 @@ from imserver.transport.connection import OPEN
 from imserver.transport.fast import FastRequest, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
 from imserver.transport.handover import BODY_SECONDS, RECEIVE_BYTES
-from imserver.transport.head import BadHead, ParsedHead, end_of_head, parse_head
+from imserver.transport.head import BadHead, ParsedHead, end_of_head
 from imserver.transport.http_peer import HttpPeer
 
 if TYPE_CHECKING:
@@ -110,20 +110,21 @@ class HttpConnection(HttpPeer):
                         self.deadline = monotonic() + front.handshake_seconds
                     self._buffer = data
                     return
-                parsed = parse_head(data[:end])
+                raw = data[:end]
+                parsed = front.heads.read(raw)
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.streamed):
                 self.fresh = False
-                self._hand_over(plain_head(data[:end], parsed) + data[end:])
+                self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
             if parsed.chunked or len(data) - end < length or length > front.body_bytes:
-                self._begin_body(parsed, data[:end], data[end:])
+                self._begin_body(parsed, raw, data[end:])
                 return
             stop = end + length
-            rest = self._request(parsed, data[:end], data[end:stop], data[stop:])
+            rest = self._request(parsed, raw, data[end:stop], data[stop:])
             if rest is None:
                 return
             data = rest
@@ -154,24 +155,24 @@ class HttpConnection(HttpPeer):
         front = self._front
         self.fresh = False
         headers = parsed.headers
-        path, _, query = parsed.url.partition(b"?")
-        target = path.decode("latin-1")
+        path = parsed.path
         if too_large:
             self._answer(refuse_too_large(front.fast, parsed, self._client(headers)), False)
             return None
         if "upgrade" in headers and wants_upgrade(headers):
-            self._upgrade(parsed, target, rest)
+            self._upgrade(parsed, path, rest)
             return None
-        fast = front.fast.get((parsed.method, target))
+        fast = front.fast.get((parsed.method, path))
         if fast is None:
-            if front.streams is not None and front.streams.serves(parsed.method, target):
-                self._stream(front.streams, parsed, target)
+            if front.streams is not None and front.streams.serves(parsed.method, path):
+                self._stream(front.streams, parsed, path)
                 return None
             self._hand_over(plain_request(raw, parsed, body) + rest)
             return None
         began = perf_counter()
-        host = self._client(headers)
-        request = FastRequest(parsed.method, target, query, bytes(body), headers, host)
+        host = self._client(headers) if "x-forwarded-for" in headers else self.address[0]
+        content = body if type(body) is bytes else bytes(body)
+        request = FastRequest(parsed.method, path, parsed.query, content, headers, host)
         response = fast(request)
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
@@ -179,9 +180,7 @@ class HttpConnection(HttpPeer):
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
-            front.request_log(
-                parsed.method, target, response.status, seconds, host, len(response.body), given
-            )
+            front.request_log(parsed.method, path, response.status, seconds, host, len(response.body), given)
         self._answer(head + response.body, keep)
         return rest if keep else None
 
@@ -217,7 +216,7 @@ class HttpConnection(HttpPeer):
     def _head(self, parsed: ParsedHead, path: str) -> Head:
         """The request as the gate knows requests."""
         host, port = self.address[0], self.address[1]
-        query = parsed.url.partition(b"?")[2].decode("latin-1")
+        query = parsed.query.decode("latin-1")
         bare = self._front.ws_dialect
         return Head(parsed.method, path, parsed.version, host, port, parsed.headers, query, bare)
 

@@ -1,0 +1,116 @@
+"""Heads that have come before are read as if they had not, and nothing secret is kept of them."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from imserver.transport.head import BadHead, ParsedHead, parse_head
+from imserver.transport.known_heads import MAX_BYTES, MAX_HEADS, MAX_LINES, KnownHeads
+
+FIRST = b"POST /user/sendMessage HTTP/1.1"
+USUAL = (b"Host: chat.example", b"Content-Type: application/json", b"Content-Length: 12")
+KEY = b"Authorization: Bearer abc.DEF-123_~+/="
+
+
+def head(*lines: bytes, first: bytes = FIRST) -> bytes:
+    return b"\r\n".join((first, *lines, b"", b""))
+
+
+def said(parsed: ParsedHead) -> dict[str, object]:
+    return {name: getattr(parsed, name) for name in ParsedHead.__slots__}
+
+
+def told(read: object, data: bytes) -> object:
+    """What a head says, or why it is refused."""
+    try:
+        return said(read(data))  # type: ignore[operator]
+    except BadHead as bad:
+        return bad.problem, bad.args
+
+
+LINES = st.lists(
+    st.sampled_from(
+        [
+            *USUAL,
+            KEY,
+            b"authorization: Bearer abc",
+            b"AUTHORIZATION: Bearer abc",
+            b"Authorization: Bearer \xe9",
+            b"Authorization: Bearer a b",
+            b"Authorization:  Bearer a",
+            b"Authorization: Basic YTpi",
+            b"Xuthorization: Bearer a",
+            b"X: \r\nAuthorization: Bearer a",
+            b" folded",
+            b"Content-Length: 13",
+            b"Transfer-Encoding: chunked",
+            b"Connection: close",
+            b"Accept: a",
+            b"Cookie: c",
+            b"Upgrade: websocket",
+        ]
+    ),
+    max_size=7,
+)
+FIRSTS = st.sampled_from([FIRST, b"POST /a?b=1 HTTP/1.1", b"GET /a HTTP/1.1", b"POST http://h/a HTTP/1.0"])
+
+
+@settings(deadline=None, max_examples=200)
+@given(st.lists(st.tuples(FIRSTS, LINES), min_size=1, max_size=4))
+@example([(FIRST, [*USUAL]), (FIRST, [*USUAL, KEY, b" folded"])])
+@example([(FIRST, [*USUAL, KEY, KEY]), (FIRST, [*USUAL, KEY])])
+@example([(FIRST, [USUAL[0], KEY]), (FIRST, [USUAL[0], b"authorization: Bearer abc", KEY])])
+def test_a_head_says_the_same_whatever_came_before(heads: list[tuple[bytes, list[bytes]]]) -> None:
+    known = KnownHeads()
+    for _ in range(2):
+        for first, lines in heads:
+            data = head(*lines, first=first)
+            assert told(known.read, data) == told(parse_head, data)
+
+
+def test_a_head_that_comes_again_is_not_read_again() -> None:
+    known = KnownHeads()
+    assert known.read(head(*USUAL)) is known.read(head(*USUAL))
+    assert known.read(head(*USUAL)) is not known.read(head(*USUAL, b"Accept: x"))
+
+
+def test_a_key_is_of_its_own_request_only_and_is_not_kept() -> None:
+    known = KnownHeads()
+    one, two = head(*USUAL, b"Authorization: Bearer one"), head(*USUAL, b"authorization: Bearer two")
+    assert [known.read(data).headers.get("authorization") for data in (one, two, head(*USUAL), one)] == [
+        "Bearer one",
+        "Bearer two",
+        None,
+        "Bearer one",
+    ]
+    assert list(known._heads) == [head(*USUAL)]
+    assert all("authorization" not in kept.headers for kept in known._heads.values())
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        head(*USUAL, b"Cookie: session=1"),
+        head(*USUAL, b"X-Request-Id: 7"),
+        head(*USUAL, b"Authorization: Basic YTpi"),
+        head(*USUAL, b"Authorization: Bearer a b"),
+        head(*USUAL, b"Authorization: Bearer a", b"Authorization: Bearer a"),
+        head(*USUAL, first=b"POST /user/sendMessage?token=1 HTTP/1.1"),
+        head(*USUAL, first=b"GET /uploads/secret HTTP/1.1"),
+        head(*USUAL, b"User-Agent: " + b"x" * MAX_BYTES),
+        head(*USUAL, *[b"Accept: x"] * MAX_LINES),
+    ],
+)
+def test_what_may_be_secret_or_is_large_or_comes_once_is_not_kept(data: bytes) -> None:
+    known = KnownHeads()
+    assert said(known.read(data)) == said(parse_head(data))
+    assert not known._heads
+
+
+def test_no_more_than_so_many_are_kept() -> None:
+    known = KnownHeads()
+    for number in range(3 * MAX_HEADS):
+        known.read(head(*USUAL[:2], b"Content-Length: %d" % number))
+        assert len(known._heads) <= MAX_HEADS
