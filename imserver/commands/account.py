@@ -32,7 +32,8 @@ def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: b
     it, or argon2id), and, if there are such, avatar and create_time. Accounts that are there are passed over.
     """
     try:
-        found = accounts_of(read_rows(file.read_text(encoding="utf-8-sig")), app)
+        rows = read_rows(file.read_text(encoding="utf-8-sig"))
+        found = accounts_of(rows, app)
         if dry_run:
             click.echo(f"{len(found)} accounts could be imported")
             return
@@ -41,13 +42,10 @@ def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: b
             name = tenants.resolve(app)
             if tenants.find(name) is None:
                 fail(f"there is no app {app}")
+            if name != app:  # which stands for the other
+                found = accounts_of(rows, name)
             task: Any = progress.add_task("importing", total=len(found))
-            count = store(
-                KeptAccounts(kept),
-                name,
-                accounts_of(read_rows(file.read_text(encoding="utf-8-sig")), name) if name != app else found,
-                lambda done: progress.update(task, completed=done),
-            )
+            count = store(KeptAccounts(kept), name, found, lambda done: progress.update(task, completed=done))
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} were there already")

@@ -50,3 +50,13 @@ def test_what_cannot_be_imported_is_said_row_by_row_and_nothing_is(tmp_path: Pat
     assert not (tmp_path / "data" / "imserver.db").exists()
     unknown = run_cli("account", "import", "--data-dir", str(tmp_path / "data"), "--app", "nope", str(table))
     assert unknown.returncode == 1
+
+
+def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
+    table, settings = tmp_path / "user.json", tmp_path / "imserver.yaml"
+    table.write_text(json.dumps([{"id": 7, "phone": "1", "password": "0" * 32}]))
+    settings.write_text("apps: {gochat: {}, 101: {same_as: gochat}}\n")
+    options = ("--config", str(settings), "--data-dir", str(tmp_path / "data"))
+    for app, count in (("101", 1), ("gochat", 0)):
+        done = run_cli("account", "import", *options, "--app", app, str(table))
+        assert done.stdout == f"{count} accounts imported, {1 - count} were there already\n", done

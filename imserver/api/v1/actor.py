@@ -56,18 +56,14 @@ class Page(Acting):
 
 
 class Actor(Struct, frozen=True):
-    """Who asks: a user of an app. ``is_back_end``: a back end does, which may what no user may."""
+    """Who asks: a user of an app. ``is_back_end``: a back end does, on that user's behalf, or itself, where
+    ``user`` is ``""``, which may what no user may."""
 
     app: str
     user: str
     is_back_end: bool
     device: int = 0
     """Which login of an account it is; 0: that is not known."""
-
-    @property
-    def by(self) -> str:
-        """Who changes something: the user, or ``""`` for a back end."""
-        return "" if self.is_back_end else self.user
 
 
 def known_app(api: Api, name: str) -> str:

@@ -68,11 +68,6 @@ def refusing() -> Iterator[None]:
         raise Problem(errors.HTTP_TOO_MANY_MEMBERS) from None
 
 
-def _by(who: Actor) -> str:
-    """Who acts: a user, also where a back end does it on that user's behalf, or ``""``: a back end itself."""
-    return who.user
-
-
 def _existing(api: Api, who: Actor, users: Sequence[str]) -> list[str]:
     """Those of ``users`` who may become members: any for a back end, else accounts."""
     if who.is_back_end:
@@ -104,7 +99,7 @@ def show(api: Api, call: Call) -> Answer:
     asked = read_query(call, GroupQuery)
     who = actor(api, call, asked, needs_user=False)
     with refusing():
-        return reply(call, shown_group(api.services.groups.show(who.app, account_id(asked.group), _by(who))))
+        return reply(call, shown_group(api.services.groups.show(who.app, account_id(asked.group), who.user)))
 
 
 def members(api: Api, call: Call) -> Answer:
@@ -113,7 +108,7 @@ def members(api: Api, call: Call) -> Answer:
     who = actor(api, call, asked, needs_user=False)
     group, behind = account_id(asked.group), after(asked.cursor) or ""
     with refusing():
-        page = api.services.groups.members(who.app, group, _by(who), behind, asked.limit)
+        page = api.services.groups.members(who.app, group, who.user, behind, asked.limit)
     following = cursor_of(page[-1].user) if len(page) == asked.limit else ""
     now = time()
     shown = [
@@ -129,7 +124,7 @@ def invite(api: Api, call: Call) -> Answer:
     who = actor(api, call, asked, needs_user=False)
     users = _existing(api, who, asked.members)
     with refusing():
-        new = api.services.groups.invite(who.app, account_id(asked.group), _by(who), users)
+        new = api.services.groups.invite(who.app, account_id(asked.group), who.user, users)
     return reply(call, GroupAnswer(asked.group, list(new)))
 
 
@@ -147,7 +142,7 @@ def remove(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_members)
     who = actor(api, call, asked, needs_user=False)
     with refusing():
-        gone = api.services.groups.remove(who.app, account_id(asked.group), _by(who), asked.members)
+        gone = api.services.groups.remove(who.app, account_id(asked.group), who.user, asked.members)
     return reply(call, GroupAnswer(asked.group, list(gone)))
 
 
@@ -156,7 +151,7 @@ def rename(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_rename)
     who = actor(api, call, asked, needs_user=False)
     with refusing():
-        group = api.services.groups.rename(who.app, account_id(asked.group), _by(who), asked.name)
+        group = api.services.groups.rename(who.app, account_id(asked.group), who.user, asked.name)
     return reply(call, shown_group(group))
 
 
@@ -166,7 +161,7 @@ def set_role(api: Api, call: Call) -> Answer:
     who = actor(api, call, asked, needs_user=False)
     with refusing():
         group = account_id(asked.group)
-        api.services.groups.set_role(who.app, group, _by(who), asked.member, asked.role)
+        api.services.groups.set_role(who.app, group, who.user, asked.member, asked.role)
     return reply(call, GroupAnswer(asked.group, [asked.member]))
 
 
@@ -175,7 +170,7 @@ def mute(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_mute)
     who = actor(api, call, asked, needs_user=False)
     with refusing():
-        api.services.groups.mute(who.app, account_id(asked.group), _by(who), asked.member, asked.until)
+        api.services.groups.mute(who.app, account_id(asked.group), who.user, asked.member, asked.until)
     return reply(call, GroupAnswer(asked.group, [asked.member]))
 
 
