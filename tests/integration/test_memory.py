@@ -20,6 +20,8 @@ CONNECTIONS = 5_000
 FEW, MORE = 50, 2_000
 WARM_UP = 500
 BAR_BYTES = 2.0 * 1024
+STEP_BYTES = 16
+"""The allocator gives multiples of it: an object that is a little too large for one takes the next."""
 EMPTY_NODE_BYTES = 45_000_000
 """A node that has read a configuration file: YAML takes one megabyte of it."""
 
@@ -123,7 +125,7 @@ def test_an_idle_connection_of_another_dialect_takes_at_most_a_tenth_more_than_a
     taken = cost(tmp_path, open_one)
     print(f"{session_bytes:.0f} bytes a session, {taken:.0f} bytes: {open_one.__name__}")
     assert session_bytes > 300
-    assert taken <= 1.1 * session_bytes
+    assert taken <= 1.1 * session_bytes + STEP_BYTES
 
 
 def test_an_empty_node_takes_no_more_than_45_mb(tmp_path: Path) -> None:
