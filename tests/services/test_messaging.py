@@ -8,13 +8,14 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from imserver import errors
 from imserver.services.messages import follower as following
 from imserver.services.messages import intake, recovery
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.readers import Reader
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
-from tests.transport.rig import until
+from tests.transport.rig import turn, until
 
 
 def test_a_message_is_told_to_its_receiver_and_acknowledged_behind_the_commit() -> None:
@@ -246,6 +247,23 @@ def test_a_login_with_a_cursor_is_given_exactly_what_was_missed() -> None:
         ann.send("bob", "4")
         until(lambda: bob.texts() == ["2", "3", "4"])
         assert next(body["cmd"] for body in bob.bodies()) == "login"
+
+
+def test_who_is_kicked_while_the_place_of_the_cursor_is_looked_up_is_no_fault(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Node() as node:
+        node.speaker("ann", 0).send("bob", "1")
+        gate, asked = Signal(), list[str]()
+        node.log.floor = lambda app: asked.append(app) or gate.wait() or 0  # type: ignore[method-assign,func-returns-value]
+        connection, client = node.connect()
+        Talker(connection, client).tell("login", {"userID": "bob", "appID": int(APP), "cursor": 1})
+        until(lambda: asked)
+        connection.close(errors.CLOSE_KICKED, "")
+        gate.set()
+        until(lambda: node.messaging.telling.followers == {APP: 1})
+        turn()
+        assert not caplog.records
 
 
 def test_who_missed_too_much_must_sync_and_is_told_nothing_before(monkeypatch: pytest.MonkeyPatch) -> None:

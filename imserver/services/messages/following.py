@@ -133,9 +133,9 @@ class Following:
         StorageUnavailable.
         """
         app, user, reader = connection.app, connection.user, connection.about
-        assert app is not None
-        assert user is not None
-        assert isinstance(reader, Reader)
+        if app is None or user is None or not isinstance(reader, Reader):
+            answer([], False)  # it has ended while something else was looked up for it
+            return
         reader = connection.about = reader.own()
         was_live = reader.live
         held = reader.held = list(reader.held or ())
