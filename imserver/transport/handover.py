@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import logging
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -197,8 +198,11 @@ class OneRequestHandler(WSGIHandler):
     def _sendall(self, data: bytes | bytearray) -> None:
         if self._parts is not None:
             self._parts.append(bytes(data))
-        else:
+            return
+        try:
             super()._sendall(data)  # type: ignore[misc]
+        except TimeoutError:  # it takes nothing any more: nobody's fault here, and no matter for the log
+            raise BrokenPipeError(errno.EPIPE, "the client takes nothing") from None
 
 
 class HandOver:

@@ -13,6 +13,7 @@ from gevent.event import Event as Signal
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.sessions.dispatch import echo
+from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.fast import FastRequest, FastResponse
 from imserver.transport.front import Front, adopt
@@ -364,3 +365,25 @@ def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(door: Door) -
         go.set()
         assert [caller.response()[2] for _ in range(3)] == [b"1", b"2", b"/app"]
         assert isinstance(next(iter(door.front.parked)), HttpConnection)
+
+
+class _Pours(Door):
+    """Answers with more than a connection holds."""
+
+    def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
+        start("200 OK", [("Content-Length", "64000000")])
+        return [bytes(1_000_000)] * 64
+
+
+def test_a_client_that_takes_nothing_any_more_is_no_error(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(handover, "READ_SECONDS", 0.1)
+    with _Pours() as door:
+        caller = door.call()
+        caller.send(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: door.front.hand_over.busy)
+        until(lambda: not door.front.hand_over.busy)
+        caller.sock.close()
+        until(lambda: nothing_is_left(door))
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Callable, Iterator
+from time import monotonic
 from typing import Final, Self
 
 from imserver import errors
@@ -26,16 +28,32 @@ function knows. May switch."""
 
 
 class Pieces:
-    """A part of a file on its way out. Iterate over it, and close it."""
+    """A part of a file on its way out. Iterate over it, and close it.
 
-    def __init__(self, pieces: Iterator[bytes], done: Callable[[], None]) -> None:
+    ``done`` is called when it is over, once.
+    """
+
+    def __init__(self, done: Callable[[Pieces], object]) -> None:
+        self._pieces: Iterator[bytes] = iter(())
+        self._done: Callable[[Pieces], object] | None = done
+        self._gives_way = False
+        self.since = monotonic()
+
+    def begin(self, pieces: Iterator[bytes]) -> Self:
+        """These are they."""
         self._pieces = pieces
-        self._done: Callable[[], None] | None = done
+        return self
+
+    def give_way(self) -> None:
+        """End it before its time; the next piece is none."""
+        self._gives_way = True
 
     def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> bytes:
+        if self._gives_way:
+            raise BrokenPipeError(errno.EPIPE, "a file that leaves gives way")
         return next(self._pieces)
 
     def close(self) -> None:
@@ -45,11 +63,11 @@ class Pieces:
             close = getattr(self._pieces, "close", None)
             if close is not None:
                 close()
-            done()
+            done(self)
 
 
 class Uploads:
-    """Owner of the places where files are kept, and of the count of those that leave. One a node."""
+    """Owner of the places where files are kept, and of those that leave. One a node."""
 
     def __init__(self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics) -> None:
         self.settings = settings
@@ -59,7 +77,8 @@ class Uploads:
         self._metrics = metrics
         self._places = Places(settings, data_dir)
         self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
-        self._leaving = 0
+        self._leaving: dict[Pieces, None] = {}
+        """The oldest first."""
 
     def holder(self, token: str, app: str = "") -> Claims | None:
         """Whose token this is, of those who use this app (``""``: it is not said which); None: nobody's."""
@@ -88,24 +107,34 @@ class Uploads:
 
         Raises :class:`Refused` and MediaUnavailable.
         """
-        if self._leaving >= self.settings.at_once:
-            raise Refused(errors.HTTP_BUSY, f"{self.settings.at_once} files leave already")
+        self._make_room()
         place = self._places.of(row)
-        self._leaving += 1
+        leaving = Pieces(lambda one: self._leaving.pop(one, None))
+        self._leaving[leaving] = None
         try:
-            pieces = place.get(name_of(row, thumbnail), first, last)
+            leaving.begin(place.get(name_of(row, thumbnail), first, last))
         except FileNotFoundError:
-            self._leaving -= 1
+            leaving.close()
             log.error("the file %s is not where it was kept", row.id)
             raise Refused(errors.HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
-            self._leaving -= 1
+            leaving.close()
             raise
         self._metrics.downloads += 1
-        return Pieces(pieces, self._left)
+        return leaving
 
-    def _left(self) -> None:
-        self._leaving -= 1
+    def _make_room(self) -> None:
+        """Where as many leave as may, the one that has taken longest gives way if it has had its time.
+
+        Raises :class:`Refused`.
+        """
+        if len(self._leaving) < self.settings.at_once:
+            return
+        oldest = next(iter(self._leaving))
+        if monotonic() - oldest.since < self.settings.seconds:
+            raise Refused(errors.HTTP_BUSY, f"{self.settings.at_once} files leave already")
+        oldest.give_way()
+        del self._leaving[oldest]
 
     def usage(self, app: str, user: str) -> Usage:
         """What a user keeps. Raises StorageUnavailable."""
