@@ -376,7 +376,7 @@ class _Pours(Door):
 
 
 def test_a_client_that_takes_nothing_any_more_is_no_error(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(handover, "READ_SECONDS", 0.1)
     with _Pours() as door:
@@ -386,4 +386,4 @@ def test_a_client_that_takes_nothing_any_more_is_no_error(
         until(lambda: not door.front.hand_over.busy)
         caller.sock.close()
         until(lambda: nothing_is_left(door))
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+    assert capfd.readouterr().err == ""
