@@ -198,3 +198,47 @@ def test_any_order_and_any_loss_ends_in_the_log(data: st.DataObject) -> None:
     gevent.sleep(0.002)
     told.follower.look()
     until(lambda: told.ids == [entry.id for entry in entries])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_comes_to_be_expected_while_the_log_is_read_is_read_at_once() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    entries = told.store(2)
+    read = told.log.read
+
+    def reading(app: str, after: int, limit: int) -> list[Entry]:
+        found = read(app, after, limit)
+        if after < 2:
+            (late,) = told.store(1)
+            told.follower.expect(APP, late.id)
+        return found
+
+    told.log.read = reading  # type: ignore[method-assign]
+    told.hear(entries[1:])
+    until(lambda: told.ids == [1, 2, 3])
+
+
+@pytest.mark.usefixtures("quick")
+def test_what_is_expected_and_not_there_keeps_nobody_reading() -> None:
+    told = Told()
+    told.follower.follow(APP)
+    told.follower.expect(APP, 7)
+    until(lambda: told.log.reads == 1)
+    for _ in range(10):
+        gevent.sleep(0.001)
+    assert told.log.reads == 1
+    told.hear(told.store(1))
+    assert told.ids == [1]
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_app_of_which_nobody_wants_to_know_is_forgotten_when_it_is_quiet() -> None:
+    told = Told()
+    told.follower.wanted = {"wanted"}.__contains__
+    for app in (APP, "wanted"):
+        told.follower.follow(app)
+    gevent.sleep(0.001)
+    told.follower.look()
+    assert [told.follower.follows(app) for app in (APP, "wanted")] == [False, True]
+    assert told.follower.follow(APP) == 0

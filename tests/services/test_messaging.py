@@ -339,6 +339,40 @@ def test_who_could_not_be_told_what_was_missed_is_told_nothing_newer_before_aski
         assert node.messaging.telling.acknowledging == 0
 
 
+def test_what_would_be_thrown_away_is_not_read() -> None:
+    with Node() as node:
+        node.speaker("ann").send("bob", "1")
+        asked = 0
+        sync = node.log.sync
+
+        def counting(*arguments: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return sync(*arguments)
+
+        node.log.sync = counting  # type: ignore[method-assign]
+        bob = node.speaker("bob", 99)
+        assert (bob.login, asked) == ((200, {"recovered": False}), 0)
+        assert (len(bob.ask("sync", {"cursor": 0})[1]["messages"]), asked) == (1, 1)
+
+
+def test_a_node_that_stores_for_who_is_elsewhere_follows_no_longer_than_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "QUIET_SECONDS", 0.0)
+    with Node() as node:
+        ann = node.speaker("ann")
+        ann.send("bob", "1")
+        gevent.sleep(0.001)
+        node.messaging.follower.look()
+        assert not node.messaging.follower.follows(APP)
+        bob = node.speaker("bob", 1)
+        ann.send("bob", "2")
+        until(lambda: bob.texts() == ["2"])
+        node.messaging.follower.look()
+        assert node.messaging.follower.follows(APP)
+
+
 def test_recall_and_edit_are_told_and_only_the_senders() -> None:
     with Node() as node:
         node.log.entries = lambda app, ids: [e for e in node.log.shelf.entries[app] if e.id in ids]  # type: ignore[attr-defined]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from msgspec import Struct
@@ -20,6 +20,8 @@ from imserver.services.messages.readers import Reader
 from imserver.services.rooms.connections import Connections
 from imserver.services.rooms.rooms import RoomRefused, Rooms
 from imserver.services.sessions.sessions import Sessions
+from imserver.storage.log_contract import Entry
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding
 
@@ -66,10 +68,12 @@ class Ends(Protocol):
 
 
 class _Start(Struct, frozen=True):
-    """From which id a stream is told what is stored (None: it is not), and whether it misses nothing."""
+    """From which id a stream is told what is stored (None: it is not), and whether it misses nothing;
+    ``first``: the first of what it has missed."""
 
     cursor: int | None
     resumed: bool
+    first: Sequence[Entry] = ()
 
 
 class EventStreams:
@@ -128,7 +132,7 @@ class EventStreams:
         about = self._about(stream, wish, start.resumed)
         stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), start.cursor))
         if start.cursor is not None:
-            self._tell_stored(stream, start.cursor)
+            self._tell_stored(stream, start.cursor, start.first)
 
     # --- what is stored -------------------------------------------------------------------------------------
 
@@ -145,9 +149,9 @@ class EventStreams:
             if cursor is None:
                 return _Start(head, False)
             if kept.floor(wish.app) <= cursor <= head:
-                _, more = self._messaging.page(wish.app, user, cursor, RESUMED)
-                if not more:
-                    return _Start(cursor, True)
+                first, more = self._messaging.page(wish.app, user, cursor, _PAGE)
+                if not more or self._is_all(wish.app, user, first):
+                    return _Start(cursor, True, first)
             return _Start(head, False)
         except StorageUnavailable:
             if cursor is not None:
@@ -155,9 +159,22 @@ class EventStreams:
             log.warning("a stream of %s begins without what is stored: the database is away", wish.app)
             return _Start(None, False)
 
-    def _tell_stored(self, stream: Stream, cursor: int) -> None:
-        """Tell a stream what is stored behind an id, and everything from then on. It may switch."""
-        after: int | None = cursor
+    def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:
+        """Whether what a user has missed, which begins with these, is no more than a stream is given."""
+        count, more = len(first), True
+        after = first[-1].id
+        while more and count < RESUMED:
+            some, more = self._messaging.page(app, user, after, min(_PAGE, RESUMED - count))
+            count += len(some)
+            after = some[-1].id if some else after
+        return not more
+
+    def _tell_stored(self, stream: Stream, cursor: int, first: Sequence[Entry]) -> None:
+        """Tell a stream what is stored behind an id, of which ``first`` comes first, and everything from then
+        on. It may switch."""
+        if first:
+            self._messaging.give(stream, [message_of(entry) for entry in first])
+        after: int | None = first[-1].id if first else cursor
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal after

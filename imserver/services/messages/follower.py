@@ -79,6 +79,8 @@ class Follower:
         self.storing: Callable[[str], Collection[str]] = lambda app: ()
         """The senders of what this node is storing in an app. Of theirs nothing is told as it is read: it is
         not known yet which of it is to be acknowledged. Must not switch."""
+        self.wanted: Callable[[str], bool] = lambda app: True
+        """Whether anybody here wants to know what is stored in an app. Must not switch."""
 
     def follow(self, app: str) -> int:
         """Tell what is stored in an app from now on; the position from which. It may switch.
@@ -183,7 +185,7 @@ class Follower:
 
     def _read_on(self, app: str, followed: _Followed) -> bool:
         """Read a page; whether there may be more to read."""
-        after = followed.position
+        after, expected = followed.position, followed.expected
         try:
             reads = self._reads()
             if reads is None:
@@ -206,7 +208,8 @@ class Follower:
         if len(told) < len(entries):
             gevent.sleep(GRACE_SECONDS)
             return True
-        return not whole or bool(followed.waiting)
+        # What came to be expected while this was read may not be in it.
+        return not whole or bool(followed.waiting) or followed.expected > max(expected, last)
 
     def run(self) -> None:
         """Greenlet: once a second, compare positions with the ends of the logs."""
@@ -215,9 +218,14 @@ class Follower:
             self.look()
 
     def look(self) -> None:
-        """Read on in apps without news whose log has grown. It may switch."""
+        """Read on in apps without news whose log has grown; forget those that nobody wants any more, as when
+        something was stored for who is elsewhere. It may switch."""
         before = monotonic() - QUIET_SECONDS
         quiet = [app for app, followed in self._apps.items() if _is_quiet(followed, before)]
+        for app in quiet:
+            if not self.wanted(app):
+                self.forget(app)
+        quiet = [app for app in quiet if app in self._apps]
         if not quiet:
             return
         try:

@@ -56,6 +56,9 @@ class Messaging:
         self.heard = follower.heard
         self.position = follower.position
         self.give = telling.give
+        follower.wanted = lambda app: (
+            app in telling.followers or telling.owes(app) or self._intake.running(app)
+        )
         following = Following(hub, metrics, kept, follower, telling, self._intake.running)
         self.follow = following.follow
         self.put_off = following.put_off

@@ -90,10 +90,13 @@ class Recovery:
         if isinstance(reader, Acknowledger):
             reader.acked = reader.told = cursor
         anew = self.must_begin_anew(connection, cursor)
+        if anew or connection.about is not reader:  # it may have ended meanwhile
+            told(False, anew and connection.about is reader)
+            return
 
         def recover(messages: list[Message], more: bool) -> bool:
-            whole = not (more or anew) and connection.about is reader
-            told(whole, anew)
+            whole = not more and connection.about is reader
+            told(whole, False)
             if whole:
                 self._messaging.give(connection, messages)
             return whole
