@@ -34,8 +34,8 @@ _DIALLING: Final = (
     (zmq.SNDHWM, 100),
     # Take nothing while there is no connection: what waits, waits where it is counted.
     (zmq.IMMEDIATE, 1),
-    # Answers are never more than the questions that are open. With a mark, libzmq 4.3.5 aborts the process when
-    # as many wait to be read, the peer dies, and then a heartbeat is due.
+    # Answers are never more than the questions that are open. With a mark, libzmq 4.3.5 aborts the process
+    # when as many wait to be read, the peer dies, and then a heartbeat is due.
     (zmq.RCVHWM, 0),
     # Only the end that dials sends heartbeats; what it says of their time makes the other end watch, too.
     (zmq.HEARTBEAT_IVL, 3000),
