@@ -152,7 +152,13 @@ class PostgresKeeper(DatabaseKeeper):
     def command(self) -> list[str]:
         """The server, its fsync on."""
         words = [program("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
-        return [*words, "-c", "listen_addresses=127.0.0.1", "-c", f"unix_socket_directories={self.folder}"]
+        settings = (
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.folder}",
+            # Not in /dev/shm, where it is in reach of whatever tidies up there.
+            "dynamic_shared_memory_type=mmap",
+        )
+        return [*words, *(word for setting in settings for word in ("-c", setting))]
 
     def answers(self, sock: socket.socket) -> bool:
         """A startup message is answered by anything but "the database system is starting up" (57P03)."""
