@@ -16,8 +16,10 @@ class Entry(Struct, frozen=True, kw_only=True):
     it is: ``"message"``; ``"edit"`` or ``"recall"`` of the message whose id is ``about``; ``"group"``,
     ``"join"`` or ``"leave"``. A message has ``text``, or JSON as ``data`` (or ``base64``, what other dialects
     sent that is neither), of a ``type`` (``"text"``, ``"picture"``, …); ``about`` is then the id of what it
-    replies to. ``sender`` is empty when a back end speaks for nobody; ``to`` is empty in a group. ``meta``
-    has ``mentions``, or the ``users`` who came or went. ``time`` is in milliseconds since 1970.
+    replies to. Who reads it later finds what it says now, with the last edit's id as ``edited`` in ``meta``;
+    or, in its place, a ``"recall"`` that is ``about`` itself. ``sender`` is empty when a back end speaks for
+    nobody; ``to`` is empty in a group. ``meta`` has ``mentions``, or the ``users`` who came or went. ``time``
+    is in milliseconds since 1970.
     """
 
     id: int
