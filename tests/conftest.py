@@ -3,7 +3,9 @@
 import gc
 import itertools
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,6 +20,25 @@ StartServer = Callable[..., Server]
 # Hundreds of servers are started: what the first of them compiles is there for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+MEMORY = "/dev/shm"
+MEMORY_BYTES = 4 << 30
+
+
+def _keep_files_in_memory() -> None:
+    """Hundreds of databases are made, and nobody pulls a plug: to wait for a disk would prove nothing.
+
+    A folder that is named (TMPDIR) is taken; so is the usual one where this machine has little memory, or
+    lets no program be run from there.
+    """
+    if "TMPDIR" in os.environ or not os.path.isdir(MEMORY) or not os.access(MEMORY, os.W_OK):
+        return
+    if shutil.disk_usage(MEMORY).free >= MEMORY_BYTES and not os.statvfs(MEMORY).f_flag & os.ST_NOEXEC:
+        os.environ["TMPDIR"] = MEMORY
+        tempfile.tempdir = None
+
+
+_keep_files_in_memory()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -138,7 +138,12 @@ class Postgres(DatabaseServer):
         self.run(str(_postgres_bin() / "initdb"), "-D", str(self.folder / "data"), *options)
 
     def command(self) -> list[str]:
-        settings = ("listen_addresses=127.0.0.1", f"unix_socket_directories={self.folder}", "fsync=off")
+        settings = (
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.folder}",
+            "fsync=off",
+            "dynamic_shared_memory_type=mmap",  # in its folder, which is gone at the end
+        )
         options = [word for setting in settings for word in ("-c", setting)]
         return [
             str(_postgres_bin() / "postgres"),
