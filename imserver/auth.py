@@ -58,6 +58,10 @@ NOBODY = Caller(frozenset())
 """The caller whose key is missing or wrong."""
 
 
+def _latin(credential: str) -> bytes:
+    return credential.encode("latin-1", "replace")
+
+
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
@@ -73,6 +77,8 @@ class Auth:
         """Something that is kept, a key or an app's secret, has ended demo mode."""
         self.on_closed: Callable[[], object] = lambda: None
         """Called when that happens. Must not switch."""
+        self._own_host = ""
+        """The Host header that was found to be this machine's last."""
         self.watching = False
         """True while a stranger's request would still be worth a warning; the doors look before they ask."""
         self.reload(config)
@@ -81,6 +87,7 @@ class Auth:
         """Take the keys of ``config`` in place of those known so far."""
         self.demo = config.demo and not self.closed
         self._page_token_seconds = math.ceil(config.api.page_token_seconds)
+        self._own_host = ""
         self._own_hosts = frozenset({"localhost", config.server.host.lower()})
         self._configured = {}
         for row in config.api.keys:
@@ -119,11 +126,10 @@ class Auth:
         """
         if self.demo:
             return ANYBODY
-        kind, _, credential = authorization.partition(" ")
-        credential = credential.strip()
-        if kind.lower() != "bearer" or not credential:
+        kind, credential = authorization[:7], authorization[7:].strip()
+        if (kind != "Bearer " and kind.lower() != "bearer ") or not credential:
             return NOBODY
-        digest = _digest(credential.encode("latin-1", "replace"))
+        digest = _digest(credential.encode() if credential.isascii() else _latin(credential))
         known = self._keys.get(digest)
         if known is not None and hmac.compare_digest(known[0], digest):
             return known[1]
@@ -168,7 +174,10 @@ class Auth:
         ``host`` is the Host header, ``forwarded`` whether any header of a proxy was there. Call it while
         :attr:`watching`.
         """
-        if not self.watching or not (forwarded or self._is_foreign(host)):
+        if not self.watching or (host == self._own_host and not forwarded):
+            return
+        if not forwarded and not self._is_foreign(host):
+            self._own_host = host
             return
         self.watching = False
         how = "through a proxy" if forwarded else f"for the host {host[:100]!r}"

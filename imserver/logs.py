@@ -34,6 +34,12 @@ _ESCAPES: Final = {
     for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
 }
 
+_MIDDLES: Final = 256
+_MIDDLE_CHARACTERS: Final = 256
+"""Middles of lines of the request log that are kept, and the longest of them."""
+_Entry = tuple[float, str, str, int, float, str, int, str]
+"""An answered request: what :meth:`RequestLog.add` was told, behind the moment."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -181,16 +187,21 @@ def _whole_lines(lines: bytes) -> bytes:
     return lines[:end]
 
 
+def _shown(text: str) -> str:
+    return text if text.isprintable() else text.translate(_ESCAPES)
+
+
 class RequestLog:
     """One line a request; the hot path only appends, one write follows after 100 ms or 1,000 lines."""
 
     def __init__(self, handler: LineHandler, *, json: bool, enabled: bool = True, node: str = "") -> None:
         self._handler = handler
         self._node = node
-        self._format = self._json_line if json else self._text_line
+        self._lines = self._json_lines if json else self._text_lines
         self._enabled = enabled
         self._stamp = _Stamps()
-        self._waiting: list[tuple[float, str, str, int, float, str, int, str]] = []
+        self._middles: dict[tuple[str, str, str, int], str] = {}
+        self._waiting: list[_Entry] = []
         self._timer: Any = None
 
     def add(
@@ -222,27 +233,33 @@ class RequestLog:
             self._timer.stop()
         if self._waiting:
             waiting, self._waiting = self._waiting, []
-            self._handler.write(b"".join(self._format(*entry) for entry in waiting))
+            self._handler.write(self._lines(waiting))
 
-    def _text_line(
-        self,
-        moment: float,
-        method: str,
-        path: str,
-        status: int,
-        seconds: float,
-        peer: str,
-        size: int,
-        request: str,
-    ) -> bytes:
-        line = (
-            f"{self._stamp(moment)} INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status}"
-            f" {seconds * 1000:.2f}ms {size}B{' node=' + self._node if self._node else ''}"
-            f"{' request=' + request if request else ''}"
-        )
-        if not line.isprintable():
-            line = line.translate(_ESCAPES)
-        return line.encode("utf-8", "backslashreplace") + b"\n"
+    def _text_lines(self, waiting: list[_Entry]) -> bytes:
+        # A tenth of what a push costs was its line here: what many lines share is made once for all of them.
+        lines = []
+        last, stamp = -1, ""
+        node = f"B node={_shown(self._node)}" if self._node else "B"
+        for moment, method, path, status, seconds, peer, size, request in waiting:
+            if (millisecond := int(moment * 1000)) != last:
+                last, stamp = millisecond, self._stamp(moment)
+            middle = self._middles.get((peer, method, path, status))
+            if middle is None:
+                middle = self._middle(peer, method, path, status)
+            named = f" request={_shown(request)}" if request else ""
+            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{named}\n")
+        return "".join(lines).encode("utf-8", "backslashreplace")
+
+    def _middle(self, peer: str, method: str, path: str, status: int) -> str:
+        middle = _shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status} ")
+        if len(middle) <= _MIDDLE_CHARACTERS:
+            if len(self._middles) >= _MIDDLES:
+                self._middles.clear()
+            self._middles[peer, method, path, status] = middle
+        return middle
+
+    def _json_lines(self, waiting: list[_Entry]) -> bytes:
+        return b"".join([self._json_line(*entry) for entry in waiting])
 
     def _json_line(
         self,

@@ -246,6 +246,23 @@ def test_a_thousand_requests_are_written_at_once(logs_to: OpenLogs) -> None:
     assert len(lines(path)) == 1001
 
 
+def test_a_line_is_the_same_whatever_came_before_it_and_little_is_kept(logs_to: OpenLogs) -> None:
+    logs, path = logs_to()
+    paths = [f"/p{number}" for number in range(600)]
+    for each in (*paths, "/p1", "/x\n\x1b", "/y" * 500, "/x\n\x1b", "/p1"):
+        for status in (200, 404):
+            logs.requests.add("GET", each, status, 0.0001, "192.0.2.1", 7)
+    logs.requests.add("GET", "/p1", 200, 0.25, "192.0.2.2", 8, "r\u2028")
+    logs.requests.flush()
+    got = [re.sub("^" + STAMP, "", line) for line in lines(path)]
+    before = " INFO    imserver.request: 192.0.2.1 GET "
+    wanted = [*paths, "/p1", "/x\\n\\x1b", "/y" * 500, "/x\\n\\x1b", "/p1"]
+    assert got[:-1] == [f"{before}{each} {status} 0.10ms 7B" for each in wanted for status in (200, 404)]
+    assert got[-1] == " INFO    imserver.request: 192.0.2.2 GET /p1 200 250.00ms 8B request=r\\u2028"
+    assert len(logs.requests._middles) <= 256
+    assert max(map(len, logs.requests._middles.values())) <= 256
+
+
 def test_requests_can_be_left_out(logs_to: OpenLogs) -> None:
     logs, path = logs_to(requests=False)
     logs.requests.add("GET", "/", 200, 0.001, "127.0.0.1:1", 5)

@@ -9,6 +9,8 @@ from imserver.api.routes import HOT, answer
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 from imserver.transport.proxies import FORWARDING_HEADERS
 
+_FORWARDING = frozenset(FORWARDING_HEADERS)
+
 
 def fast_routes(api: Api, everywhere: bool = False) -> FastRoutes:
     """Every hot row, by method and path as text; ``everywhere``: only those for WebSocket listeners, too."""
@@ -30,6 +32,6 @@ class _adapter:  # a function with two fixed arguments; a closure costs more a c
         auth = self._api.auth
         if auth.watching:
             headers = request.headers
-            auth.look_at(headers.get("host", ""), any(name in headers for name in FORWARDING_HEADERS))
+            auth.look_at(headers.get("host", ""), not _FORWARDING.isdisjoint(headers))
         finished = answer(self._api, self._route, request)
         return FastResponse(finished.status, header_block(finished), finished.body)

@@ -171,17 +171,23 @@ class HttpConnection(HttpPeer):
             return None
         began = perf_counter()
         host = self._client(headers) if "x-forwarded-for" in headers else self.address[0]
-        content = body if type(body) is bytes else bytes(body)
-        request = FastRequest(parsed.method, path, parsed.query, content, headers, host)
+        asked = body if type(body) is bytes else bytes(body)
+        request = FastRequest(parsed.method, path, parsed.query, asked, headers, host)
         response = fast(request)
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
-        head = problems.head(response.status, response.head, len(response.body), keep, parsed.version)
+        content = response.body
+        if keep and parsed.version == "1.1":
+            whole = problems.kept_alive(response.status, response.head, content)
+        else:
+            whole = (
+                problems.head(response.status, response.head, len(content), keep, parsed.version) + content
+            )
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id
-            front.request_log(parsed.method, path, response.status, seconds, host, len(response.body), given)
-        self._answer(head + response.body, keep)
+            front.request_log(parsed.method, path, response.status, seconds, host, len(content), given)
+        self._answer(whole, keep)
         return rest if keep else None
 
     def _client(self, headers: Mapping[str, str]) -> str:

@@ -18,6 +18,16 @@ def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     return (*headers, ("WWW-Authenticate", "Bearer")) if problem.status == 401 else headers
 
 
+@lru_cache(1024)
+def _length_line(length: int) -> bytes:
+    return b"Content-Length: %d\r\n\r\n" % length
+
+
+def kept_alive(status: int, lines: bytes, content: bytes) -> bytes:
+    """A whole response of HTTP/1.1 after which the connection goes on; ``lines`` as :func:`head` has them."""
+    return b"".join((status_line(status), lines, _length_line(len(content)), content))
+
+
 @lru_cache(256)
 def status_line(status: int) -> bytes:
     """The first line of a response, with its CRLF."""

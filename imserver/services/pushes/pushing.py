@@ -100,7 +100,17 @@ class LocalPushes:
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`Pushes`."""
-        return self.to_each(app, (target,))[0]
+        user, msg_id = target.user, target.msg_id
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return _REPEATED
+        sent = False
+        try:
+            sent = user != "" and self._to_user(app, user, Event("msg", user, target.text, msg_id)) > 0
+        finally:
+            self._dedupe.settle(key, sent)
+        self._metrics.pushes += sent
+        return _SENT if sent else _NOT_SENT
 
     def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
         """See :class:`Pushes`."""
