@@ -67,7 +67,7 @@ def test_a_slow_query_does_not_hold_up_the_loop(
         url = database_servers[engine].new_url()
     took, late, beats = map(int, run(BEATING, url, str(tmp_path), SLOW[engine]).split())
     assert took >= 300, "slow enough to be noticed"
-    assert late < 150
+    assert late < took / 2, "a loop that was held up would be as late as the query is slow"
     assert beats > 15
 
 
