@@ -42,7 +42,7 @@ const NOT_STORED = 1008;
  * @property {string} [base64]       what other dialects sent that is neither
  * @property {string} [clientMsgID]
  * @property {number} [about]        what it replies to, edits or recalls; its own `id`: a recalled message, read later
- * @property {{ mentions?: string[], users?: string[] }} [meta]
+ * @property {{ mentions?: string[], edited?: number, users?: string[] }} [meta]
  * @property {number} time           milliseconds since 1970
  */
 

@@ -7,10 +7,12 @@ import pytest
 
 from tests.support import Server
 
+from .clusters import nodes_of
 from .cmd import speaker
 from .protobuf import chatting
 from .receiver import Receiver
 from .setting import Launch
+from .sse import Listener
 from .test_v1_accounts import KEYS, Person
 from .v1 import call, good, refused
 
@@ -197,3 +199,40 @@ def test_what_is_hidden_over_http_is_told_to_the_users_connections(server: Serve
         one.push("message")
         good(server.http, "messages/hide", {"app": str(app), "user": "bob", "ids": [sent["id"]]})
         assert one.push("hidden").json["response"]["data"] == {"ids": [sent["id"]]}
+
+
+def test_a_front_end_needs_no_websocket(locked: Server, ann: Person, bob: Person) -> None:
+    asked = {"app": "gochat", "token": bob.token}
+    with Listener(locked.http) as one:
+        one.listen(**asked)
+        first = ann.good("messages/send", {"to": bob.user, "text": "helo"})
+        assert one.stored()["text"] == "helo"
+        ann.good("messages/edit", {"id": first["id"], "text": "hello"})
+        told = one.stored()
+        assert (told["kind"], told["about"]) == ("edit", first["id"])
+    later = [ann.good("messages/send", {"to": bob.user, "text": text})["id"] for text in ("secret", "more")]
+    ann.good("messages/recall", {"id": later[0]})
+    with Listener(locked.http) as again:
+        again.listen(headers=[("Last-Event-ID", str(told["id"]))], **asked)
+        assert [(each["kind"], each.get("text")) for each in (again.stored() for _ in range(3))] == [
+            ("recall", None),
+            ("message", "more"),
+            ("recall", None),
+        ]
+
+
+def test_on_two_nodes_it_is_as_on_one(tmp_path_factory: pytest.TempPathFactory) -> None:
+    with nodes_of(tmp_path_factory.mktemp("writing"), 2, apps={"gochat": {}}) as nodes:
+        here, there = nodes.servers
+        ann, bob = Person(here), Person(there)
+        with chatting(there.ws, (bob.user, bob.token)) as chatter:
+            body = {"to": bob.user, "text": "tea?", "client_msg_id": "a"}
+            sent = ann.good("messages/send", body)
+            assert b"tea?" in chatter.output().data
+            again = good(there.http, "messages/send", body, key=ann.token)
+            assert again == {**sent, "repeated": True}
+        place = {"conversation": sent["conversation"], "id": sent["id"]}
+        assert bob.good("messages/read", place)["read"] == sent["id"]
+        good(there.http, "messages/recall", {"id": sent["id"]}, key=ann.token)
+        kinds = [each["kind"] for each in bob.good("messages/sync")["messages"]]
+        assert kinds == ["recall", "recall"]
