@@ -40,7 +40,7 @@ class TrustedProxies:
         """
         if not forwarded_for or not self.trusts(host):
             return host
-        hops = [hop.strip().strip("[]") for hop in forwarded_for.split(",")]
+        hops = [_without_port(hop.strip()) for hop in forwarded_for.split(",")]
         for hop in reversed(hops):
             if not hop:
                 break
@@ -48,6 +48,14 @@ class TrustedProxies:
             if not self.trusts(hop):
                 break
         return host
+
+
+def _without_port(hop: str) -> str:
+    """The address alone: some proxies write ``192.0.2.7:51234`` and ``[2001:db8::7]:51234``, with a port that
+    is another one each time."""
+    if hop.startswith("["):
+        return hop[1:].partition("]")[0]
+    return hop.partition(":")[0] if hop.count(":") == 1 else hop
 
 
 def is_loopback(host: str) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from imserver.services.people import attempts
-from imserver.services.people.attempts import Attempts, TooManyFailures
+from imserver.services.people.attempts import AddressRate, Attempts, TooManyFailures, network_of
 
 
 class Clock:
@@ -57,3 +57,29 @@ def test_those_that_failed_longest_ago_are_forgotten(monkeypatch: pytest.MonkeyP
     counted.failed("ben")
     counted.failed("cid")
     counted.require("ann")
+
+
+@pytest.mark.parametrize(
+    ("address", "network"),
+    [
+        ("203.0.113.7", "203.0.113.7"),
+        ("::ffff:203.0.113.7", "203.0.113.7"),
+        ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ("2001:db8:1:2::1", "2001:db8:1:2::"),
+        ("2001:db8:1:3::1", "2001:db8:1:3::"),
+        ("fe80::1%eth0", "fe80::"),
+        ("nonsense", "nonsense"),
+        ("", ""),
+    ],
+)
+def test_addresses_that_one_client_has_count_as_one(address: str, network: str) -> None:
+    assert network_of(address) == network
+
+
+def test_whoever_takes_another_address_of_its_network_for_each_request_is_counted_all_the_same() -> None:
+    rate = AddressRate(3, 60)
+    for number in range(3):
+        rate.charge(f"2001:db8:1:2::{number}")
+    with pytest.raises(TooManyFailures):
+        rate.charge("2001:db8:1:2::ffff")
+    rate.charge("2001:db8:1:3::1")

@@ -41,6 +41,21 @@ def test_nobodys_password_matches_nothing(some: Passwords) -> None:
     assert not some.matches("", "")
 
 
+@pytest.mark.parametrize("kept", ["", GOCHATS])
+def test_a_wrong_password_takes_as_long_whatever_is_kept(
+    some: Passwords, monkeypatch: pytest.MonkeyPatch, kept: str
+) -> None:
+    looked_at: list[str] = []
+
+    def look(_hasher: object, hashed: str, _password: str) -> bool:
+        looked_at.append(hashed)
+        return False
+
+    monkeypatch.setattr(some, "_verified", look)
+    assert not some.matches(kept, "wrong")
+    assert looked_at == [""], "a hash of argon2id was compared"
+
+
 def test_what_is_no_hash_matches_nothing(some: Passwords) -> None:
     assert not some.matches("no hash", "no hash")
 

@@ -26,7 +26,7 @@ from imserver.services.people.account_fields import (
     check_shown,
     may_be_login,
 )
-from imserver.services.people.attempts import AddressRate, Attempts
+from imserver.services.people.attempts import AddressRate, Attempts, network_of
 from imserver.services.people.passwords import Passwords
 from imserver.settings import PUBLIC_SIGN_KEY
 from imserver.storage.account_contract import Account, Device, Taken
@@ -144,15 +144,16 @@ class Accounts:
             raise WrongLogin
         who = (app, phone)
         self._by_account.require(who)
-        self._by_address.require(address)
+        network = network_of(address)
+        self._by_address.require(network)
         # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
         self._by_account.failed(who)
-        self._by_address.failed(address)
+        self._by_address.failed(network)
         found = self._kept.by_phone(app, phone)
         if not self._passwords.matches("" if found is None else found[1], password) or found is None:
             raise WrongLogin
         self._by_account.forget(who)
-        self._by_address.forgive(address)
+        self._by_address.forgive(network)
         account, hashed = found
         if self._passwords.is_weak(hashed):
             self._kept.set_password(account.id, hashed, self._passwords.hash(password))

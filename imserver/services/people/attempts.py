@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from ipaddress import ip_address
+from ipaddress import IPv6Address, ip_address, ip_network
 from time import monotonic
 from typing import Final
 
@@ -70,7 +70,7 @@ class Attempts:
 
 
 class AddressRate:
-    """Owner of what each address but this machine's own has asked for: at most ``most`` in ``seconds``, 0: as
+    """Owner of what each network but this machine's own has asked for: at most ``most`` in ``seconds``, 0: as
     much as it likes."""
 
     def __init__(self, most: int, seconds: float) -> None:
@@ -80,8 +80,21 @@ class AddressRate:
         """Count a request of an address. Raises TooManyFailures."""
         if self._attempts is None or not address or _is_own(address):
             return
-        self._attempts.require(address)
-        self._attempts.failed(address)
+        network = network_of(address)
+        self._attempts.require(network)
+        self._attempts.failed(network)
+
+
+def network_of(address: str) -> str:
+    """What counts as one address: of IPv6 the network of 64 bits, of which anybody has one to themselves."""
+    try:
+        parsed = ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if not isinstance(parsed, IPv6Address):
+        return address
+    mapped = parsed.ipv4_mapped
+    return str(mapped or ip_network((parsed, 64), strict=False).network_address)
 
 
 def _is_own(address: str) -> bool:
