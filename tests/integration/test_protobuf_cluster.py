@@ -8,10 +8,11 @@ import pytest
 from tests.support import eventually
 
 from .clusters import Nodes, nodes_of
-from .gochat import form, register
+from .gochat import form, fresh_phone, register
 from .protobuf import acked, chatting, pushed, visiting
 from .protobuf import login as login_frame
 from .raw import PING, PONG, frame
+from .v1 import good, refused
 
 PLACES = [(0, 1), (1, 0), (0, 0)]
 """Where the sender is connected, and where the receiver."""
@@ -85,3 +86,31 @@ def test_what_was_sent_on_one_node_is_found_on_the_other(nodes: Nodes) -> None:
         seq = acked(one.output())[1]
     with chatting(nodes.ws[1], bob) as two:
         assert [(said.seq, said.text) for said in two.missed] == [(seq, "later")]
+
+
+def test_who_logs_out_everywhere_on_one_node_is_closed_on_all_and_its_tokens_are_void(nodes: Nodes) -> None:
+    ann = register(nodes.http[0])
+    named = {"phone": fresh_phone(), "password": "correct horse", "device": "phone"}
+    bob = good(nodes.http[0], "accounts/register", named)
+    other = {**named, "device": "pad"}
+    pad = good(nodes.http[1], "accounts/login", other)["token"]
+    user = bob["account"]["user"]
+    with (
+        chatting(nodes.ws[0], ann, "here") as here,
+        chatting(nodes.ws[1], ann, "there") as there,
+        chatting(nodes.ws[1], (user, bob["token"]), "phone") as on_phone,
+        chatting(nodes.ws[0], (user, pad), "pad") as on_pad,
+    ):
+        assert good(nodes.http[0], "accounts/logout", {}, key=ann[1]) == {"user": ann[0]}
+        here.closed_with(4502)
+        there.closed_with(4502)
+        rows = {row["name"]: row for row in good(nodes.http[0], "accounts/devices", key=pad)["devices"]}
+        assert all(row["online"] for row in rows.values())
+        good(nodes.http[0], "accounts/devices/logout", {"device": rows["phone"]["device"]}, key=pad)
+        on_phone.closed_with(4502)
+        on_pad.silent()
+        good(nodes.http[1], "accounts/delete", {}, key=pad)
+        on_pad.closed_with(4502)
+    for address in nodes.http:
+        for token in (ann[1], bob["token"], pad):
+            assert refused(address, "accounts/show", key=token)[:2] == (401, "token_invalid")
