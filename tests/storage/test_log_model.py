@@ -57,6 +57,10 @@ class Model(RuleBasedStateMachine):
         self.hidden: set[tuple[str, int]] = set()
         self.read_to: dict[tuple[str, int], int] = {}
         self.floor = 0
+        self.said: dict[int, bytes] = {}
+        """What entries say that do not say nothing."""
+        self.edits: dict[int, list[int]] = {}
+        self.recalled: set[int] = set()
 
     def hear(self, _app: str, first: int, last: int, entries: list[Any]) -> None:
         assert [entry.id for entry in entries] == list(range(first, last + 1))
@@ -132,6 +136,40 @@ class Model(RuleBasedStateMachine):
         assert (outcome.entry.conversation, outcome.entry.seq) == self.entries[id - 1][:2]
         if draft.client_msg_id:
             self.known[name] = id
+
+    @rule(about=st.integers(1, 30), recalls=st.booleans(), text=st.sampled_from([b"x", b"y"]))
+    def revise(self, about: int, recalls: bool, text: bytes) -> None:
+        if not self.floor < about <= len(self.entries):
+            return
+        at, _, sender, kind = self.entries[about - 1]
+        if kind != "message" and about not in self.recalled:
+            return
+        body = b"" if recalls else text
+        draft = Draft(
+            sender=sender,
+            kind="recall" if recalls else "edit",
+            body=body,
+            about=about,
+            conversation=at,
+        )
+        (outcome,) = self.log.append(self.app, [draft])
+        if about in self.recalled and not recalls:
+            assert outcome == Rejected("recalled")
+            return
+        if at in self.groups and sender not in self.groups[at]:
+            assert outcome == Rejected("not_member")
+            return
+        id = self.enter(at, sender, draft.kind)
+        assert isinstance(outcome, Appended)
+        assert (outcome.entry.id, outcome.entry.body) == (id, body)
+        if not recalls:
+            self.edits.setdefault(about, []).append(id)
+        for each in (about, *self.edits.get(about, ())):
+            self.said[each] = body
+            if recalls:
+                self.entries[each - 1] = (*self.entries[each - 1][:3], "recall")
+        if recalls:
+            self.recalled.add(about)
 
     @rule(owner=USERS, users=st.lists(USERS, max_size=3))
     def create(self, owner: str, users: list[str]) -> None:
@@ -230,6 +268,7 @@ class Model(RuleBasedStateMachine):
         assert [
             (entry.conversation, entry.seq, entry.sender, entry.kind) for entry in entries
         ] == self.entries[self.floor :]
+        assert [entry.body for entry in entries] == [self.said.get(entry.id, b"") for entry in entries]
         assert self.told == list(range(1, len(self.entries) + 1))
 
 
