@@ -26,6 +26,7 @@ from imserver.services.dialects.uplink import (
 )
 from imserver.services.logins.tokens import BadToken, Claims
 from imserver.services.logins.verdict import Verdict
+from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.recovery import Recovery
 from imserver.services.sessions.dispatch import Dispatcher, Rule
@@ -260,11 +261,12 @@ class Chats:
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal last
             found.extend(each for message in messages if (each := dialect.shown(message)) is not None)
-            if more and messages and len(found) < limit:
+            count = min(limit, page_bounds.fitting(map(len, found)))
+            if more and messages and count == len(found) < limit:
                 last = messages[-1].id
                 return False
-            more = more or len(found) > limit
-            connection.send(dialect.page(found[:limit], more, anew))
+            more = more or count < len(found)
+            connection.send(dialect.page(found[:count], more, anew))
             return not more
 
         self._messaging.sync(connection, after, limit, answer)

@@ -23,6 +23,7 @@ from imserver.model import (
     Sync,
 )
 from imserver.protocol.cmd_stored import Shown, shown
+from imserver.services.messages import page_bounds
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.listing import ConversationPage, listed
 from imserver.services.messages.messaging import Log, Messaging, Result
@@ -209,7 +210,8 @@ class Correspondence:
         marks = UNSET if command.version < 0 else self._receipts.marks(app, user, command.version)
         if not isinstance(connection.about, Reader):
             # Another session of the user is addressed, so nothing will be pushed here.
-            entries, more = self._messaging.page(app, user, command.after, command.limit)
+            read = self._messaging.page(app, user, command.after, command.limit)
+            entries, more = page_bounds.oldest(*read)
             return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, anew, marks))
 
         def give(messages: list[Message], more: bool) -> bool:
@@ -227,7 +229,8 @@ class Correspondence:
         log = self._kept()
         if log is None:
             return Reply(errors.REPLY_OK, _page([], False, False))
-        entries, more = log.history(app, user, command.conversation, command.before, command.limit)
+        read = log.history(app, user, command.conversation, command.before, command.limit)
+        entries, more = page_bounds.newest(*read)
         return Reply(errors.REPLY_OK, _page([message_of(entry) for entry in entries], more, False))
 
     def conversations(self, connection: Connection, command: Conversations) -> Reply:

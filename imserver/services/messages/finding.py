@@ -13,6 +13,7 @@ from imserver import errors
 from imserver.errors import StorageUnavailable
 from imserver.model import Reply, Search
 from imserver.protocol.cmd_stored import Shown, shown
+from imserver.services.messages import page_bounds
 from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.storage.log_contract import Entry
 from imserver.storage.log_message import message_of
@@ -69,5 +70,8 @@ class Finding:
         entries, before = self.search(
             *who(connection), command.text, command.conversation, command.before, command.limit
         )
+        entries, cut = page_bounds.newest(entries, False)
+        if cut:
+            before = entries[0].id
         messages = [shown(message_of(entry)) for entry in entries]
         return Reply(errors.REPLY_OK, Found(messages, before > 0, before))

@@ -8,6 +8,7 @@ from typing import Protocol
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Message
+from imserver.services.messages import page_bounds
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.follower import Follower
 from imserver.services.messages.readers import Behind, Reader, acknowledgements, groups_at
@@ -126,7 +127,8 @@ class Following:
     def sync(
         self, connection: Connection, after: int, limit: int, answer: Answer, yields: bool = False
     ) -> None:
-        """Give a following connection a page of what it missed behind ``after``. It switches.
+        """Give a following connection a page of what it missed behind ``after``: as much as a page holds, at
+        most ``limit`` entries. It switches.
 
         While there is more it is told nothing else; with the last page it is live. ``answer`` is called where
         the page belongs among the rest. ``yields``: not at all if somebody else has asked meanwhile. Raises
@@ -140,7 +142,7 @@ class Following:
         was_live = reader.live
         held = reader.held = list(reader.held or ())
         try:
-            entries, more = self.page(app, user, after, limit)
+            entries, more = page_bounds.oldest(*self.page(app, user, after, limit))
         except BaseException:
             if reader.held is held:  # else a later question has taken it over, or was answered
                 if was_live:

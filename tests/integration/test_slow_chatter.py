@@ -1,0 +1,191 @@
+"""Slow clients of the dialects that keep messages: what they missed fits their line, and who does not read is
+stopped, has everything when it comes again, and costs the others nothing."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support import Server, eventually
+
+from . import protobuf
+from .cmd import Speaker, command, get, good, logged_in
+from .gochat import form, register
+from .protobuf import ACK, MESSAGE, Chatter, chatting, outputs, pushed, synced, visiting
+from .raw import BINARY, CLOSE, PING, Ended, Frame
+from .setting import Launch, growth_of
+
+Account = tuple[str, str]
+
+LONG = "x" * 60_000
+IN_TIME_SECONDS = 1.0
+OUTBOX_BYTES = 1_000_000
+
+
+@pytest.fixture(scope="module")
+def server(launch: Launch, door: str) -> Server:
+    """Little may wait for one client, and not for long."""
+    return launch(
+        door,
+        apps={"gochat": {}, "101": {}},
+        limits={"outbox_bytes": OUTBOX_BYTES, "outbox_seconds": 2},
+        websocket={"close_seconds": 1, "sweep_seconds": 0.2},
+    )
+
+
+@pytest.fixture
+def ann(server: Server) -> Account:
+    return register(server.http)
+
+
+@pytest.fixture
+def bob(server: Server) -> Account:
+    return register(server.http)
+
+
+@contextlib.contextmanager
+def slow(server: Server, account: Account) -> Iterator[Chatter]:
+    """A session that has caught up, has a small window, and from now on reads only when it is told to."""
+    with Chatter(server.ws, receive_buffer_bytes=4096) as one:
+        one.begin()
+        one.id = int(account[0])
+        one.login(account[1])
+        assert one.catch_up() == []
+        yield one
+
+
+def read_to_the_end(one: Chatter) -> list[protobuf.Said]:
+    """What a connection that is being closed was still sent, whole; the last frame is a close of 4000, if any
+    is there: it may not have found its way."""
+    found: list[protobuf.Said] = []
+    with contextlib.suppress(Ended):
+        while True:
+            got: Frame = one.frame()
+            if got.opcode == CLOSE:
+                assert got.close_code == 4000, got
+                break
+            assert got.opcode in (BINARY, PING), got
+            if got.opcode == BINARY:
+                found += [pushed(output) for output in outputs(got.payload)]
+    return found
+
+
+def test_who_does_not_read_is_stopped_costs_nobody_anything_and_misses_nothing(
+    server: Server, ann: Account, bob: Account
+) -> None:
+    quick_account = register(server.http)
+    fields = {"name": "us", "ids": [bob[0], quick_account[0]]}
+    group = int(form(server.http, "/group/create", fields, ann[1]).json["data"]["id"])
+    slowest = 0.0
+    with chatting(server.ws, ann) as sender, chatting(server.ws, quick_account) as quick:
+        with slow(server, bob) as stuck:
+            grown = growth_of(server.pid)
+            number = 0
+            while is_online(server, bob):
+                number += 1
+                assert number < 400, "so much cannot wait in the kernel alone"
+                began = time.monotonic()
+                sender.group(number, group, f"{number} {LONG}")
+                assert quick.output().kind == MESSAGE
+                assert sender.output().kind == ACK
+                slowest = max(slowest, time.monotonic() - began)
+            assert slowest < IN_TIME_SECONDS, f"others waited {slowest:.2f} s"
+            assert grown() < 16 << 20
+            before = read_to_the_end(stuck)
+        sender.group(number + 1, group, "when it is gone")
+        assert pushed(quick.output()).text == "when it is gone"
+    texts = [said.text for said in before]
+    assert texts == [f"{each} {LONG}" for each in range(1, len(texts) + 1)], "in order, without a hole"
+    assert len(texts) < number
+    with chatting(server.ws, bob, after=before[-1].seq if before else 0) as back:
+        texts += [said.text for said in back.missed]
+    assert texts == [*(f"{each} {LONG}" for each in range(1, number + 1)), "when it is gone"]
+
+
+def is_online(server: Server, account: Account) -> bool:
+    """Whether a session of the account's user is there."""
+    found = good(get(server.http, "/system/state", isDebug="true"))["managerInfo"]["users"]
+    return f"gochat_{account[0]}" in found
+
+
+def test_who_asks_for_pages_and_reads_none_is_stopped(server: Server, ann: Account, bob: Account) -> None:
+    with chatting(server.ws, ann) as sender:
+        for number in range(1, 31):
+            sender.single(number, int(bob[0]), LONG)
+            assert sender.output().kind == ACK
+        with Chatter(server.ws, receive_buffer_bytes=4096) as greedy:
+            greedy.begin().login(bob[1])
+            grown = growth_of(server.pid)
+            greedy.sock.settimeout(2)
+            with contextlib.suppress(ConnectionError, TimeoutError):
+                for _ in range(200):
+                    greedy.tell(protobuf.sync(0))
+            eventually(lambda: not is_online(server, bob), 10, "it is stopped")
+            assert grown() < 24 << 20
+        sender.single(31, int(ann[0]) + int(bob[0]) + 1000, "goes on")
+        assert sender.output().kind == ACK
+
+
+def test_a_page_of_long_messages_holds_fewer_and_says_that_there_are_more(
+    server: Server, ann: Account, bob: Account
+) -> None:
+    texts = [f"{number} {LONG}" for number in range(1, 21)]
+    with chatting(server.ws, ann) as sender:
+        for number, text in enumerate(texts, 1):
+            sender.single(number, int(bob[0]), text)
+            assert sender.output().kind == ACK
+    with visiting(server.ws) as reader:
+        reader.login(bob[1])
+        found: list[protobuf.Said] = []
+        more = True
+        while more:
+            reader.tell(protobuf.sync(found[-1].seq if found else 0))
+            page, more = synced(reader.output())
+            assert 1 <= len(page) <= 10
+            found += page
+    assert [said.text for said in found] == texts
+
+
+def long_talk(speaker: Speaker, count: int) -> int:
+    """Say so many long things to cid; the number of the conversation."""
+    for number in range(count):
+        code, _, answer = speaker.ask_cmd("send", {"to": "cid", "text": f"{number} {LONG}"}, str(number))
+        assert code == 200
+    return int(answer["conversation"])
+
+
+def test_the_cmd_dialects_pages_are_bounded_in_both_directions(server: Server) -> None:
+    with logged_in(server.ws, "dora", 101) as dora, logged_in(server.ws, "cid", 101) as cid:
+        conversation = long_talk(dora, 20)
+        forward: list[int] = []
+        while True:
+            data = {"cursor": forward[-1] if forward else 0, "limit": 200}
+            page = cid.ask_cmd("sync", data)[2]
+            assert 1 <= len(page["messages"]) <= 10
+            forward += [each["id"] for each in page["messages"]]
+            if not page["hasMore"]:
+                break
+        for asked in ("history", "search"):
+            backward: list[int] = []
+            while True:
+                before = {"before": backward[0]} if backward else {}
+                data = {"conversation": conversation, "limit": 200, **before}
+                page = cid.ask_cmd(asked, {**data, "text": "xxx"})[2]
+                assert 1 <= len(page["messages"]) <= 10
+                backward = [each["id"] for each in page["messages"]] + backward
+                if not page["hasMore"]:
+                    break
+            assert backward == forward
+    assert len(forward) == 20
+
+
+def test_who_reads_a_page_slowly_may_be_answered_meanwhile(server: Server) -> None:
+    """What it has missed is more than the kernel and its outbox hold together."""
+    with logged_in(server.ws, "dora", 101) as dora:
+        long_talk(dora, 110)
+    with Speaker(server.ws, receive_buffer_bytes=4096) as cid:
+        cid.upgrade().login("cid", 101)
+        cid.send(command("sync", {"cursor": 0, "limit": 200}, "page"), command("ping", None, "ping"))
+        answers = [cid.frame().json, cid.frame().json]
+        assert [answer["seq"] for answer in answers] == ["page", "ping"]
