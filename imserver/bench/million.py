@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from imserver.bench import proc, redis
+from imserver.bench import broadcast, proc, redis
+from imserver.bench.broadcast import Broadcasts
 from imserver.bench.capacity import MillionOptions
 from imserver.bench.crew import Progress
 from imserver.bench.gathering import Gathering
@@ -15,14 +16,6 @@ from imserver.bench.sampler import Watch
 from imserver.bench.stage import Figures, Stage
 
 SAMPLER_SECONDS = 7200.0
-EXPECT_SECONDS = 120.0
-LAST_PUSHES_SECONDS = 3.0
-CALM_SECONDS = 2.0
-#: Pause of a process of the crowd between two looks for a broadcast, times their number: a process that was
-#: asleep finds nothing that it needs in the caches, which costs more than reading a few frames.
-LOOK_SECONDS = 0.005
-LONGEST_LOOK_SECONDS = 0.5
-BUSY_SECONDS = 4.0  # of pushes before and after a broadcast
 ABSENT_USERS = 1000
 
 
@@ -182,7 +175,7 @@ class Million:
                 rate=self.options.rate,
                 seconds=self.options.push_seconds,
             )
-        self.stage.wait(CALM_SECONDS)
+        self.stage.wait(broadcast.CALM_SECONDS)
         found = self.crowd.verdict(0)
         self.figures |= {
             "push_p50_ms": found["latency"].percentile_ms(50),
@@ -199,16 +192,17 @@ class Million:
 
     def broadcast(self) -> None:
         """Push to everybody: alone, and at last with pushes to single users beside it."""
+        broadcasts = Broadcasts(self.stage, self.crowd, self.options, self.caller, self.pusher)
         runs = []
         for number in range(self.options.broadcasts):
-            self.beat_if_due(EXPECT_SECONDS)
+            self.beat_if_due(broadcast.EXPECT_SECONDS)
             progress = self.phase(f"broadcast {number + 1}")
-            runs.append(self._broadcast_once(progress))
-        seconds = BUSY_SECONDS + 2 * max(run["seconds"] for run in runs)
+            runs.append(broadcasts.one(progress))
+        seconds = broadcast.BUSY_SECONDS + 2 * max(run["seconds"] for run in runs)
         progress = self.phase("broadcast among pushes")
-        runs.append(self._broadcast_once(progress, pushing_seconds=seconds))
+        runs.append(broadcasts.one(progress, pushing_seconds=seconds))
         (pushed,) = self.stage.gather([self.pusher])
-        self.stage.wait(CALM_SECONDS)
+        self.stage.wait(broadcast.CALM_SECONDS)
         singles = self.crowd.verdict(1)
         alone = sorted(runs[:-1], key=lambda run: float(run["seconds"]))[len(runs[:-1]) // 2]
         self.figures |= {
@@ -234,46 +228,6 @@ class Million:
             (self.figures["pushes_wrong"] or 0) + pushed["wrong"] + pushed["unanswered"]
         )
         self.details["broadcasts"] = runs
-
-    def _broadcast_once(self, progress: Progress, pushing_seconds: float = 0.0) -> dict[str, Any]:
-        crowd, stage, options = self.crowd, self.stage, self.options
-        crowd.each("crowd.count")
-        time.sleep(CALM_SECONDS)
-        if pushing_seconds:
-            self.pusher.ask(
-                "backend.push",
-                first=0,
-                users=options.connections,
-                rate=options.rate,
-                seconds=pushing_seconds,
-            )
-            time.sleep(BUSY_SECONDS / 2)
-        sent_bytes = proc.loopback_bytes()
-        with stage.measured() as span:
-            for hand in crowd.hands:
-                hand.ask(
-                    "crowd.expect",
-                    broadcasts=1,
-                    seconds=EXPECT_SECONDS,
-                    look_seconds=min(len(crowd.hands) * LOOK_SECONDS, LONGEST_LOOK_SECONDS),
-                )
-            (answer,) = stage.ask([self.caller], "backend.broadcast")
-            answers = stage.crew.gather(crowd.hands, progress)
-        span.note(answers)
-        sent_bytes = proc.loopback_bytes() - sent_bytes
-        found = crowd.verdict(1)
-        return {
-            "seconds": max((found["last_ns"] - answer["begin_ns"]) / 1e9, 1e-6),
-            "received": found["received"],
-            "lost": found["lost"],
-            "doubled": found["doubled"],
-            "wrong": answer["wrong"] + answer["unanswered"],
-            "answer_ms": answer["answers"]["max_us"] / 1000,
-            "p50_ms": found["spread"].percentile_ms(50),
-            "p99_ms": found["spread"].percentile_ms(99),
-            "sent_bytes": sent_bytes,
-            **span.cost("delivery", found["received"]),
-        }
 
     def count(self) -> None:
         """Ask the server how many are online, and the generators how many they lost."""

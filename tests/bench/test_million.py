@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from imserver.bench import gathering, million
+from imserver.bench import broadcast, gathering
 from imserver.bench.capacity import MillionOptions, check_machine, room
 from imserver.bench.figures import FIGURES
 from imserver.bench.loop import BenchError
@@ -21,8 +21,8 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 @pytest.mark.slow
 def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
-    monkeypatch.setattr(million, "CALM_SECONDS", 0.3)
-    monkeypatch.setattr(million, "BUSY_SECONDS", 0.6)
+    monkeypatch.setattr(broadcast, "CALM_SECONDS", 0.3)
+    monkeypatch.setattr(broadcast, "BUSY_SECONDS", 0.6)
     monkeypatch.setattr(gathering, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
     result = run("million", "--connections", "300", "--processes", "2", *QUICK, "--json")
     assert result.exit_code == 0, result.output
@@ -50,8 +50,8 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
 
 def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
-    monkeypatch.setattr(million, "CALM_SECONDS", 0.2)
-    monkeypatch.setattr(million, "BUSY_SECONDS", 0.2)
+    monkeypatch.setattr(broadcast, "CALM_SECONDS", 0.2)
+    monkeypatch.setattr(broadcast, "BUSY_SECONDS", 0.2)
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
     assert result.exit_code == 0, result.output
     assert json.loads(result.stdout)["reports"][0]["figures"]["redis_mb"] is None
