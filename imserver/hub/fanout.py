@@ -223,6 +223,7 @@ class Fanout:
         frame: Made = b""
         personal: Callable[[str], bytes] | None = None
         before = len(dirty)
+        unheard = 0
         for connection in connections:
             if connection is skipped:
                 continue
@@ -234,6 +235,7 @@ class Fanout:
             if personal is not None:
                 frame = personal(connection.user)
             if not frame:
+                unheard += 1
                 continue
             outbox = connection.outbox
             if outbox is None:
@@ -245,7 +247,7 @@ class Fanout:
             self._flusher.schedule()
             if many:
                 self._flusher.filled(len(dirty) - before)
-        return len(connections) - (skipped is not None)
+        return len(connections) - (skipped is not None) - unheard
 
     def notice(self, app: App, event: Event, newcomer: Connection | None = None) -> None:
         """Tell all users of the app at the end of this turn, together with its other notices.

@@ -115,6 +115,17 @@ def test_deliveries_are_counted(world: World) -> None:
     assert world.metrics.deliveries - before == 3 + 2 + 1
 
 
+def test_what_a_dialect_has_no_word_for_is_no_delivery(world: World) -> None:
+    world.login("101", "ann", dialect=LineDialect())
+    world.login("101", "bob")
+    turn()
+    before = world.metrics.deliveries
+    world.login("101", "cid")
+    turn()
+    assert world.delivery.to_app("101", Event("exit", "eve", "")) == 2
+    assert world.metrics.deliveries - before == 1 + 2, "bob is told of cid, both of them of eve"
+
+
 def test_frames_to_one_connection_keep_the_order_of_the_calls(world: World) -> None:
     _, ann = world.login("101", "ann")
     world.login("101", "bob")
