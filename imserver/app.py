@@ -1,7 +1,8 @@
 """The Flask application: pages and HTTP API, JSON problems, request ids, the request log.
 
 Whatever is no route of the API answers errors with a fitting status and a body
-``{"code","message","temporary","request_id"}``. No traceback reaches a client; the log has it, by that id.
+``{"code","message","temporary","request_id"}``; browsers are shown a page. No traceback reaches a client; the
+log has it, by that id.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from imserver.logs import request_id
 from imserver.node import Node
 from imserver.pages.blueprint import create_pages
 from imserver.pages.compiled import OPTIONS
+from imserver.pages.refusal import refusal
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.problems import challenged
 from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies
@@ -176,7 +178,12 @@ def _answer_http_error(error: Exception) -> Any:
     if style.everywhere and (style is not CMD or status not in (404, 405)):
         return to_response(style.refuse(problem, as_request()))
     allow = error.get_response().headers.get("Allow") if status == 405 else None
-    return _to_problem(problem, {"Allow": allow} if allow else None)
+    headers = {"Allow": allow} if allow else {}
+    page = refusal(problem, g.request_id)
+    if page is None:
+        return _to_problem(problem, headers)
+    page.headers.update({"X-Request-Id": g.request_id, **headers})
+    return page
 
 
 def _answer_unexpected(error: Exception) -> Response:

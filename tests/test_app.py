@@ -83,6 +83,62 @@ def test_a_push_goes_through(app: App) -> None:
     assert answer.json == SENT
 
 
+BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"}
+
+
+@pytest.mark.parametrize(
+    ("path", "language", "words"),
+    [
+        ("/nothing", "zh-CN", "这里没有页面"),
+        ("/nothing", "en", "There is no page here"),
+        ("/nothing?lang=en", "zh-CN", "There is no page here"),
+        ("/teapot", "en", "The server did not take the request (refused)."),
+    ],
+)
+def test_a_browser_is_shown_a_page_in_place_of_what_it_cannot_have(
+    app: App, path: str, language: str, words: str
+) -> None:
+    answer = app.client.get(path, headers={**BROWSER, "Accept-Language": language, "X-Request-Id": "abc"})
+    assert answer.status_code == (418 if path == "/teapot" else 404)
+    assert answer.content_type == "text/html; charset=utf-8"
+    assert words in answer.text
+    assert "abc" in answer.text
+    assert answer.headers["X-Request-Id"] == "abc"
+    assert answer.headers["Vary"] == "Accept, Accept-Language"
+    assert answer.headers["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self';")
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    assert [entry[2] for entry in app.logged] == [answer.status_code]
+
+
+def test_a_page_that_takes_another_method_says_which(app: App) -> None:
+    answer = app.client.get("/home/token", headers=BROWSER)
+    assert (answer.status_code, answer.content_type) == (405, "text/html; charset=utf-8")
+    assert "POST" in answer.headers["Allow"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "accept"),
+    [
+        ("POST", "/nothing", BROWSER["Accept"]),
+        ("GET", "/api/v1/nothing", BROWSER["Accept"]),
+        ("GET", "/nothing", "*/*"),
+        ("GET", "/nothing", "application/json, text/html"),
+        ("GET", "/nothing", "text/html;q=0.5, application/json"),
+        ("GET", "/nothing", ""),
+    ],
+)
+def test_programs_are_given_json(app: App, method: str, path: str, accept: str) -> None:
+    answer = app.client.open(path, method=method, headers={"Accept": accept})
+    assert problem_of(answer)["code"] == "not_found"
+
+
+@pytest.mark.parametrize("hostile", ["/<script>alert(1)</script>", "/{{7*7}}-49", "/a?lang=%22%3E%3Ci%3E"])
+def test_a_page_in_place_of_another_repeats_nothing_of_its_address(app: App, hostile: str) -> None:
+    text = app.client.get(hostile, headers=BROWSER | {"X-Request-Id": "abc"}).text
+    for part in ("<script>alert", '"><i>', "-49"):
+        assert part not in text
+
+
 @pytest.mark.parametrize(
     "path", ["/nosuch", "/user/list/", "/user//list", "/USER/list", "/user", "/api/v1/x"]
 )

@@ -30,7 +30,7 @@ from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
 from imserver.pages.address import check
 from imserver.pages.gateway import Gateway, Member
 from imserver.pages.names import Names
-from imserver.pages.rendering import language_of_visitor, parameter, policy, render
+from imserver.pages.rendering import HEADERS, language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.pages.talk import TalkPages, is_asked_for
 from imserver.services.dialects.talks import Talks
@@ -44,11 +44,6 @@ _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_")
 _OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_")
 """Those of what the chat page does not say."""
 _FALLBACK_ROOM: Final = "101"
-
-_HEADERS: Final = {
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "same-origin",
-}
 
 
 class _Users(Protocol):
@@ -105,6 +100,9 @@ def create_pages(node: Host) -> Blueprint:
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])
+    pages.add_url_rule(
+        "/favicon.ico", "icon", view_func=static, methods=["GET"], defaults={"name": "favicon.svg"}
+    )
     pages.add_url_rule("/sdk/<any('imserver.js', 'messenger.js'):name>", view_func=sdk, methods=["GET"])
     pages.add_url_rule(
         "/gateway",
@@ -227,7 +225,7 @@ def _file(folder: Path, name: str) -> Response:
 
 
 def _protect(answer: Response) -> Response:
-    for name, value in _HEADERS.items():
+    for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     answer.headers.setdefault("Content-Security-Policy", policy("'self'"))
     return answer

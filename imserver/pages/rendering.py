@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from flask import Response, render_template, request
 
 from imserver.pages.text import LANGUAGES, TEXT, choose_language
+
+HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""What the answers of all pages have."""
 
 
 def policy(connect: str, media: str = "'none'") -> str:

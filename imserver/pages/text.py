@@ -166,6 +166,16 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "status_key_forget": ("忘记密钥", "Forget the key"),
     "status_chat": ("聊天页", "Chat page"),
     "status_reference": ("HTTP 接口", "HTTP interface"),
+    # --- the page in place of one that there is not
+    "refusal_nothing": ("这里没有页面", "There is no page here"),
+    "refusal_nothing_hint": (
+        "地址可能有误，或者页面已经移走。",
+        "The address may be misspelt, or the page has moved.",
+    ),
+    "refusal_title": ("无法打开这个页面", "This page cannot be opened"),
+    "refusal_hint": ("服务器没有接受这个请求（{code}）。", "The server did not take the request ({code})."),
+    "refusal_home": ("去聊天页", "Go to the chat page"),
+    "refusal_request": ("请求编号 {id}", "Request {id}"),
     # --- the cluster page
     "cluster_title": ("集群", "Cluster"),
     "cluster_intro": (
