@@ -6,53 +6,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from operator import attrgetter
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from msgspec import Struct
-
-from imserver.metrics import Histogram, resident_bytes
-
-Kind = Literal["counter", "gauge", "histogram"]
-Value = float | Histogram | Mapping[Any, float]
-Read = Callable[[Any], Value | None]
-
-
-class Metric(Struct, frozen=True):
-    """One row: what Prometheus calls it, what it is, and how it is read off a node.
-
-    ``read`` gets the node and returns a number, a :class:`Histogram`, or, where ``label`` is given, a number
-    for each value of that label; None if this node has no such thing.
-    """
-
-    name: str
-    kind: Kind
-    help: str
-    read: Read
-    label: str = ""
-
-    @property
-    def unit(self) -> str:
-        """``"seconds"``, ``"bytes"``, or ``""`` for what is only counted; it stands in the name."""
-        return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
-
-
-def _counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
-    """A row for each field of the counters at ``path`` of the node; those of a cluster may be missing."""
-    read_counters = attrgetter(path)
-
-    def reading(name: str) -> Read:
-        if path.startswith("cluster."):
-            return lambda node: getattr(read_counters(node), name) if node.cluster is not None else None
-        return lambda node: getattr(read_counters(node), name)
-
-    for name, help_ in helps.items():
-        yield Metric(f"{prefix}_{name}_total", "counter", help_, reading(name))
-
-
-def _of_cluster(read: Read) -> Read:
-    return lambda node: read(node.cluster) if node.cluster is not None else None
+from imserver.api.cluster_metric_table import CLUSTER_METRICS
+from imserver.api.metric import Metric, counters
+from imserver.metrics import resident_bytes
 
 
 def _by_generation(values: Sequence[float]) -> dict[int, float]:
@@ -298,107 +258,14 @@ _MESSAGE_IDS = {
     "evicted": "Message ids forgotten before their time, for want of room",
 }
 
-_REGISTRY = {
-    "round_trips": "Pipelines sent to Redis",
-    "commands": "Commands in them",
-    "errors": "Pipelines that failed, time-outs included",
-    "timeouts": "Pipelines not answered in time",
-    "unanswered": "Questions to the registry that went on without an answer",
-    "epochs": "Lives of the node in the registry; above 1 its lease was lost",
-    "restored": "Sessions registered again",
-    "lost_kicks": "Replaced sessions of which the node learnt late",
-    "buried": "Users of dead nodes that this node marked offline",
-}
-
-_RPC = {
-    "sent": "Events sent to other nodes",
-    "received": "Events received from other nodes",
-    "batches_sent": "Batches in which events were sent",
-    "batches_received": "Batches in which events came",
-    "bytes_sent": "Bytes of the events sent",
-    "bytes_received": "Bytes of the events received",
-    "dropped": "Events that were to be sent and left with their peer",
-    "overflows": "Events refused because the queue to a peer was full",
-    "refused": "Events refused because a peer is known to be away",
-    "stale": "Events received that were meant for an earlier life of the node",
-    "gaps": "How often events were missing",
-    "lost": "How many events were missing: sent to this node, never received",
-    "late": "Events dropped because later ones had come before them",
-    "malformed": "RPC messages dropped because of their shape or version",
-    "refused_peers": "Connections to the RPC ports that did not prove to belong to the cluster",
-    "call_failures": "Questions that other nodes did not answer",
-    "answered": "Questions of other nodes answered",
-    "busy": "Questions of other nodes refused because too many were being answered",
-    "breaker_opens": "How often a peer was given up for a while",
-    "restarts": "Receivers started again; above 0: a defect",
-}
-
-_STRAYS = {
-    "followed": "Pushes sent on to the node to which their user had moved",
-    "unreached": "Pushes accepted for a user of another node that reached nobody",
-}
-
-_BY_ID = {
-    "unreached": "Pushes by connection id that came from another node and reached nobody",
-}
-
-_CLUSTER = (
-    Metric(
-        "imserver_registry_up",
-        "gauge",
-        "Whether the registry answers and the lease of the node lives",
-        _of_cluster(lambda cluster: int(cluster.registry.healthy())),
-    ),
-    Metric(
-        "imserver_cluster_nodes",
-        "gauge",
-        "Live nodes of the cluster, as the node sees them",
-        _of_cluster(lambda cluster: len(cluster.registry.leases())),
-    ),
-    Metric(
-        "imserver_registry_seconds",
-        "histogram",
-        "How long Redis took to answer a pipeline",
-        _of_cluster(attrgetter("registry.counters.seconds")),
-    ),
-    Metric(
-        "imserver_rpc_call_seconds",
-        "histogram",
-        "How long other nodes took to answer questions",
-        _of_cluster(attrgetter("rpc.counters.call_seconds")),
-    ),
-    Metric(
-        "imserver_rpc_queue_items",
-        "gauge",
-        "Events that wait to be sent to other nodes",
-        _of_cluster(attrgetter("rpc.queued_items")),
-    ),
-    Metric(
-        "imserver_rpc_queue_bytes",
-        "gauge",
-        "Bytes of the events that wait",
-        _of_cluster(attrgetter("rpc.queued_bytes")),
-    ),
-    Metric(
-        "imserver_rpc_unreadable_total",
-        "counter",
-        "Events of other nodes that this version does not understand",
-        _of_cluster(attrgetter("courier.unreadable")),
-    ),
-)
-
 METRICS: Final = (
     *_PROCESS,
     *_CONNECTIONS,
-    *_counters("imserver", "metrics", _OWN),
+    *counters("imserver", "metrics", _OWN),
     *_BACK_ENDS,
-    *_counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
-    *_counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
-    *_counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
-    *_CLUSTER,
-    *_counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
-    *_counters("imserver_rpc", "cluster.rpc.counters", _RPC),
-    *_counters("imserver_strays", "cluster.strays", _STRAYS),
-    *_counters("imserver_connections", "cluster.connections", _BY_ID),
+    *counters("imserver_webhook", "webhooks.tally", _WEBHOOKS),
+    *counters("imserver_authorise", "webhooks.authoriser", _AUTHORISE),
+    *counters("imserver_message_id", "dedupe", _MESSAGE_IDS),
+    *CLUSTER_METRICS,
 )
 """Every metric, in the order in which it is shown."""

@@ -17,7 +17,7 @@ from imserver.errors import HTTP_FORBIDDEN
 from imserver.metrics import Histogram
 
 if TYPE_CHECKING:
-    from imserver.api.metric_table import Metric, Value
+    from imserver.api.metric import Metric, Value
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _UP: Final = "imserver_node_up"
