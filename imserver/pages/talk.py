@@ -63,6 +63,8 @@ class TalkPages:
         app = parameter("appid") or parameter("appname")
         if self._node.tenants.get(f"{APP_PREFIX}{app}") is None:
             app = _FIRST_APP
+        tenant = self._node.tenants.get(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
+        kept = tenant is not None and tenant.keep_talks and room == NO_ROOM
         user, token = parameter("uid"), parameter("token")
         data = {
             "app": int(app) if app.isdecimal() else 0,
@@ -80,7 +82,15 @@ class TalkPages:
         here = "" if room == NO_ROOM else room
         stored = self._node.talks.rooms(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
         rooms = dict.fromkeys([*stored, here] if here else stored)
-        shown = {"user": user, "peer": peer, "room": here, "rooms": list(rooms), "app": app, "token": token}
+        shown = {
+            "user": user,
+            "peer": peer,
+            "room": here,
+            "rooms": list(rooms),
+            "app": app,
+            "token": token,
+            "kept": kept,
+        }
         answer = render("talk.html", language, words, data=data, **shown)
         connect = " ".join(addresses.sources)
         answer.headers["Content-Security-Policy"] = policy(connect, media="'self'")

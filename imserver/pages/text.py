@@ -118,6 +118,10 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
         "发送失败：{reason}。再按一次发送重试。",
         "Not sent: {reason}. Press send to try again.",
     ),
+    "talk_kept_hint": (
+        "说的话会保存：不在线的人下次登录时收到。",
+        "What you say is kept: who is away gets it at their next login.",
+    ),
     "talk_image": ("图片", "Image"),
     "talk_video": ("视频", "Video"),
     "talk_voice": ("语音", "Voice message"),

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from msgspec.structs import replace
 
 from imserver.pages.blueprint import create_pages
+from imserver.pages.text import TEXT
 from imserver.settings import Config
 from tests.pages.test_routes import FakeNode, page_data
 
@@ -23,7 +25,9 @@ POLICY = (
 @pytest.fixture
 def client() -> Iterator[FlaskClient]:
     app = Flask("test", static_folder=None)
-    node: Any = FakeNode(Config())
+    config = Config()
+    second = replace(config.apps["action:2"], keep_talks=True)
+    node: Any = FakeNode(replace(config, apps={**config.apps, "action:2": second}))
     node.tenants = SimpleNamespace(resolve=lambda app: app, get=node.config.apps.get)
     node.talks = SimpleNamespace(rooms=lambda app: list(node.config.apps[app].room_members))
     app.register_blueprint(create_pages(node))
@@ -74,6 +78,17 @@ def test_the_words_of_the_original_stand_in_the_pages(client: FlaskClient) -> No
         assert "<span>发送</span>" in text
         assert page_data(text)["text"]["talk_in"] == "登录成功"
         assert page_data(text)["text"]["talk_over"] == "Connection Closed."
+
+
+@pytest.mark.parametrize(
+    ("query", "kept"),
+    [("appId=2&to_uid=2", True), ("appId=1&to_uid=2", False), ("appId=2&to_uid=2&lang=en", True)],
+)
+def test_a_page_says_whether_what_is_said_is_kept(client: FlaskClient, query: str, kept: bool) -> None:
+    text = opened(client, f"/home/index?uid=1&{query}").text
+    hints = TEXT["en" if "lang=en" in query else "zh"]
+    said = [f"<p>{hints[key]}</p>" in text for key in ("talk_kept_hint", "talk_alone_hint")]
+    assert said == [kept, not kept]
 
 
 def test_they_are_chinese_unless_the_address_says_otherwise(client: FlaskClient) -> None:
