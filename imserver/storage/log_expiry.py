@@ -37,7 +37,9 @@ def apps(connection: Connection) -> list[str]:
 def expire(read: Does, write: Does, app: str, older_than_seconds: float, more_than: int) -> int:
     """Delete the oldest entries: those stored longer ago, all but the newest; 0: not by this. How many."""
     old = _last_old(read, app, older_than_seconds) if older_than_seconds > 0 else 0
-    found = write(lambda connection: _raise_floor(connection, app, old, more_than), None)
+    if more_than > 0:
+        old = max(old, read(lambda connection: _last_above(connection, app, more_than), 0))
+    found = write(lambda connection: _raise_floor(connection, app, old), None)
     if found is None:
         return 0
     log, floor = found
@@ -78,14 +80,23 @@ def _times(connection: Connection, app: str, after: int, many: int) -> list[Any]
     return ask(connection, statement, (head.number, max(after, head.floor), many))
 
 
-def _raise_floor(connection: Connection, app: str, old: int, more_than: int) -> tuple[int, int] | None:
-    """Let entries expire up to an id, and all but the newest: (number of the log, its floor)."""
+def _last_above(connection: Connection, app: str, most: int) -> int:
+    """The newest entry but the newest ``most``; 0: there are no more. They are counted: behind a restore ids
+    go on elsewhere."""
+    head = head_of(connection, app)
+    if head is None or head.last_id - head.floor <= most:
+        return 0
+    statement = "SELECT id FROM message WHERE log = %s ORDER BY id DESC LIMIT 1 OFFSET %s"
+    rows = ask(connection, statement, (head.number, most))
+    return int(rows[0][0]) if rows else 0
+
+
+def _raise_floor(connection: Connection, app: str, old: int) -> tuple[int, int] | None:
+    """Let entries expire up to an id: (number of the log, its floor)."""
     head = head_of(connection, app, lock=True)
     if head is None:
         return None
     floor = max(head.floor, old)
-    if more_than > 0:
-        floor = max(floor, head.last_id - more_than)
     if floor > head.floor:
         change(connection, "UPDATE log SET floor = %s WHERE number = %s", (floor, head.number))
     return head.number, floor

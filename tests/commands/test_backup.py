@@ -9,6 +9,9 @@ import pytest
 
 from imserver.lifecycle import DataDirectory
 from imserver.settings import StorageSettings
+from imserver.storage import backup as copies
+from imserver.storage.account_contract import Account
+from imserver.storage.accounts import KeptAccounts
 from imserver.storage.log_contract import Draft
 from imserver.storage.store import Store
 from tests.support import run_cli
@@ -65,6 +68,74 @@ def test_what_was_stored_before_a_copy_is_there_after_it_is_put_back(
     assert sorted(file.name for file in data.iterdir() if "part" in file.name) == []
     with sqlite3.connect(data / "imserver.db.before") as before:
         assert before.execute("SELECT count(*) FROM message").fetchone() == (3,)
+    before.close()
+
+
+def opened(data: Path) -> Store:
+    store = Store(StorageSettings(), str(data), threaded=False)
+    store.start()
+    return store
+
+
+def live_on(data: Path, phone: str) -> tuple[int, int, int, int]:
+    """One message, group, mark and account more: the numbers that they were given."""
+    store = opened(data)
+    log, accounts = store.log(), KeptAccounts(store)
+    group = log.create("app", "a", "us", [])
+    log.append("app", [Draft(sender="a", conversation=group.conversation)])
+    version = log.hide("app", "a", [log.head("app")])
+    account = accounts.add(Account(0, "app", phone), "a hash")
+    numbers = log.head("app"), group.conversation, version, account.id
+    store.close()
+    return numbers
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+def test_no_number_that_was_given_since_a_copy_is_given_again(
+    data: Path, tmp_path: Path, is_lost: bool
+) -> None:
+    first = live_on(data, "1")
+    copy = tmp_path / "copy.db"
+    copies.backup(data / "imserver.db", copy)
+    live_on(data, "2")
+    last = live_on(data, "3")
+    if is_lost:
+        (data / "imserver.db").write_bytes(b"what a dying disk has left")
+    copies.restore(data / "imserver.db", copy)
+    store = opened(data)
+    log = store.log()
+    assert log.sync("app", "a", last[0], 10) == ([], False), "nobody has seen anything that is new"
+    log.expire("app", more_than=1)
+    assert [entry.id for entry in log.read("app", 0, 10)] == [first[0]], "ids are no count of messages"
+    store.close()
+    again = live_on(data, "2")
+    assert all(new > old for new, old in zip(again, last, strict=True)), (again, last)
+    store = opened(data)
+    assert [entry.id for entry in store.log().sync("app", "a", last[0], 10)[0]] == [again[0] - 1, again[0]]
+    store.close()
+
+
+def test_an_app_that_began_after_the_copy_goes_on_behind_it_too(data: Path, tmp_path: Path) -> None:
+    live_on(data, "1")
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    store = opened(data)
+    store.log().append("young", [Draft(sender="a", to_user="b")] * 3)
+    store.close()
+    copies.restore(data / "imserver.db", tmp_path / "copy.db")
+    store = opened(data)
+    store.log().append("young", [Draft(sender="a", to_user="b")])
+    assert [entry.id for entry in store.log().read("young", 0, 10)] == [4]
+    store.close()
+
+
+def test_what_was_there_is_kept_however_often_something_is_restored(data: Path, tmp_path: Path) -> None:
+    say(data, "one")
+    copies.backup(data / "imserver.db", tmp_path / "copy.db")
+    say(data, "two")
+    for name in ("imserver.db.before", "imserver.db.before.2", "imserver.db.before.3"):
+        assert copies.restore(data / "imserver.db", tmp_path / "copy.db") == data / name
+    with sqlite3.connect(data / "imserver.db.before") as before:
+        assert before.execute("SELECT count(*) FROM message").fetchone() == (2,)
     before.close()
 
 
