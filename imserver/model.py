@@ -281,9 +281,9 @@ class Message(Struct, frozen=True, gc=False):
     """An entry of the log, as it is told to those who may read it.
 
     ``id`` is its position in the log of its app, ``seq`` that in its conversation; ``to`` is the receiver
-    (``""``: it is said in a group). ``body`` is text in UTF-8 if ``type`` is ``text``, else whatever its
-    sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta`` is JSON
-    (``b""``: none).
+    (``""``: it is said in a group, or in ``room``). ``body`` is text in UTF-8 if ``type`` is ``text``, else
+    whatever its sender gave. ``about`` is the id of the entry that it recalls, edits or replies to; ``meta``
+    is JSON (``b""``: none).
     """
 
     id: int
@@ -298,6 +298,7 @@ class Message(Struct, frozen=True, gc=False):
     time_ms: int = 0
     about: int = 0
     meta: bytes = b""
+    room: str = ""
 
 
 class BadFrame(Exception):

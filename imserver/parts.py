@@ -20,7 +20,7 @@ from imserver.logs import RequestLog
 from imserver.report import Report
 from imserver.services.dialects.chats import Chats
 from imserver.services.dialects.clients import Clients
-from imserver.services.dialects.kept_talks import KeptTalks
+from imserver.services.dialects.kept_talks import KeptTalks, hears_log
 from imserver.services.dialects.streams import EventStreams
 from imserver.services.dialects.talks import Talks
 from imserver.services.dialects.uplink import Uplink
@@ -44,6 +44,7 @@ from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
 from imserver.storage.accounts import KeptAccounts
+from imserver.storage.log_contract import Entry
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, Opened, host_of
@@ -109,7 +110,6 @@ class Parts(Core):
         store, kept = self.store, self._kept
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
-        messaging.on_sent = self.webhooks.stored
         if self.cluster is not None:
             messaging.forward = self.cluster.tell_stored
             self.cluster.on_stored = messaging.heard
@@ -133,8 +133,18 @@ class Parts(Core):
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
         talks.on_said = self.webhooks.message
-        talks.kept = kept = KeptTalks(self.messaging, TalkPositions(self.store), self._keeps_talks)
+        talks.kept = kept = KeptTalks(
+            self.messaging, TalkPositions(self.store), self._keeps_talks, self._kept
+        )
         self.carrier.ponged = kept.ponged
+        self.rooms.hears_log = hears_log
+        self.accounts.on_removed.append(lambda gone: kept.forget(gone.app, gone.user))
+
+        def sent(app: str, entry: Entry) -> None:
+            self.webhooks.stored(app, entry)
+            talks.stored(app, entry)
+
+        self.messaging.on_sent = sent
         talks.add_to(self.dispatcher)
         self.opened["action"] = talks.opened
         return talks

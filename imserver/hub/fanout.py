@@ -49,13 +49,16 @@ def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], 
 
 
 def _for_each(encoding: Encoding, message: Message) -> Made:
-    """A message where frames name their receiver; who has sent it hears it on no other connection."""
+    """A message where frames name their receiver; who has sent it hears it on no other connection, unless it
+    was said in a room."""
     encode: Callable[[Message], tuple[bytes, bytes] | None] | None
     encode = getattr(encoding.dialect, "encode_message_for", None)
     halves = None if encode is None else encode(message)
     if halves is None:
         return b""
     named, sender = _named(encoding, *halves), message.sender
+    if message.room:
+        return named
     return lambda user: b"" if user == sender else named(user)
 
 
@@ -177,6 +180,14 @@ class Fanout:
         if except_users or except_connection is not None:
             members = [c for c in members if c.user not in except_users and c is not except_connection]
         reached = self._fill(members, None, {}, event)
+        self._metrics.deliveries += reached
+        return reached
+
+    def to_some(self, app: App, connections: Collection[Connection], event: Event) -> int:
+        """Tell these sessions of the app; returns how many there are."""
+        if app.notices:
+            self.flush_notices()
+        reached = self._fill(connections, None, {}, event)
         self._metrics.deliveries += reached
         return reached
 

@@ -49,6 +49,13 @@ class _SayData(Struct, forbid_unknown_fields=True, gc=False):
     room: str = field(default="", name="groupsId")
 
 
+class _Meta(Struct, gc=False):
+    """What is stored beside a message."""
+
+    seq: str = ""
+
+
+_decode_meta = msgspec.json.Decoder(_Meta).decode
 _decode_frame = msgspec.json.Decoder(_Frame).decode
 _decode_say = msgspec.json.Decoder(_SayData).decode
 
@@ -102,6 +109,22 @@ _BEFORE = (
     b'{"code":200,"msg":"success","data":{"action":%b,"msgId":%b,"msgType":%b,"content":%b,"from":%b,"to":'
 )
 _TEXTS = {**errors.REPLY_TEXT, errors.REPLY_BAD_USER: "非法的用户Id"}
+
+
+def with_seq(seq: str) -> bytes:
+    """What is stored beside a message: the ``seq`` under which it was said."""
+    return _encode({"seq": seq}) if seq else b""
+
+
+def as_said(message: Message) -> Event:
+    """What is stored, as if it were said now. It keeps its time, and its ``seq`` if it has one."""
+    try:
+        seq = _decode_meta(message.meta).seq if message.meta else ""
+    except (ValueError, RecursionError):
+        seq = ""
+    text = message.body.decode("utf-8", "replace")
+    name = seq or str(message.id)
+    return Event("msg", message.sender, text, name, message.type, time=message.time_ms // 1000)
 
 
 class ActionDialect:
@@ -162,11 +185,7 @@ class ActionDialect:
         """What is stored, as if it were said, but for its receiver; None for what there is no word for."""
         if message.kind != "message":
             return None
-        text = message.body.decode("utf-8", "replace")
-        seconds = message.time_ms // 1000
-        return self._halves(
-            "sendmsg", Event("msg", message.sender, text, str(message.id), message.type, time=seconds)
-        )
+        return self._halves("sendmsg", as_said(message))
 
     def greet(self) -> bytes:
         """The payload that a new connection is told first."""

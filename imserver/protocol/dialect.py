@@ -62,7 +62,7 @@ class TellsMessages(Protocol):
 
 class TellsEach(Protocol):
     """A :attr:`~Dialect.personal` dialect with words for what is stored, too. The sender's other connections
-    are not told."""
+    are not told, but of what is said in a room."""
 
     def encode_message_for(self, message: Message) -> tuple[bytes, bytes] | None:
         """What stands before and behind the receiver's id in the payload that tells of ``message``; None: no

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 from imserver.storage import log_expiry, log_groups, log_list, log_marks, log_read, log_search, log_sync
@@ -160,6 +160,9 @@ class Log:
     def floor(self, app: str) -> int:
         return self._read(lambda connection: log_read.floor(connection, app), 0)
 
+    def stored_before(self, app: str, time: int) -> int:
+        return self._read(lambda connection: log_expiry.stored_before(connection, app, time), 0)
+
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         return self._read(lambda connection: log_read.read(connection, app, after, limit), [])
 
@@ -169,6 +172,13 @@ class Log:
     def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
         return self._read(
             lambda connection: log_sync.sync(connection, app, user, after, limit), _no_entries()
+        )
+
+    def catch_up(
+        self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
+    ) -> tuple[list[Entry], bool]:
+        return self._read(
+            lambda connection: log_sync.catch_up(connection, app, user, after, limit, places), _no_entries()
         )
 
     def history(

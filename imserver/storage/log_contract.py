@@ -1,13 +1,14 @@
 """What the message log tells the rest: drafts that go in, entries that come out, as plain data.
 
 A user is a text inside an app. A conversation has a number inside an app; its kind is ``user`` (two users,
-in the order of their ids) or ``group``. An entry's ``id`` is its position in the log of its app: contiguous,
-in the order of the commits. Its ``seq`` is contiguous in its conversation.
+in the order of their ids), ``group``, or ``room``: what is said in the live room of that name, and who reads
+that is not the log's business. An entry's ``id`` is its position in the log of its app: contiguous, in the
+order of the commits. Its ``seq`` is contiguous in its conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 from msgspec import Struct
@@ -18,11 +19,13 @@ if TYPE_CHECKING:
     from imserver.storage.group_contract import Right
 
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group"]
-ConversationKind = Literal["user", "group"]
+ConversationKind = Literal["user", "group", "room"]
 
 CLIENT_MSG_ID_BYTES: Final = 64
 USER_BYTES: Final = 255
 """Bytes of the longest id of a user, in UTF-8."""
+ROOM_BYTES: Final = 255
+"""Bytes of the longest name of a room, in UTF-8."""
 TYPE_BYTES: Final = 32
 """Bytes of the longest type of a message, in UTF-8."""
 
@@ -36,7 +39,8 @@ a member; the sender may not speak yet; the draft itself cannot be stored; what 
 
 
 class Draft(Struct, frozen=True, kw_only=True):
-    """What somebody wants to store: to ``to_user``, or to ``conversation``, one of them."""
+    """What somebody wants to store: to ``to_user``, to ``conversation``, or in the live ``room`` of that
+    name, one of them."""
 
     sender: str
     kind: EntryKind = "message"
@@ -54,6 +58,7 @@ class Draft(Struct, frozen=True, kw_only=True):
     """JSON: mentions and the like."""
     to_user: str = ""
     conversation: int = 0
+    room: str = ""
 
 
 class Entry(Struct, frozen=True, kw_only=True):
@@ -78,6 +83,8 @@ class Entry(Struct, frozen=True, kw_only=True):
     kind_of_conversation: ConversationKind = "group"
     members: tuple[str, ...] = ()
     """The two users of a ``user`` conversation; empty for a group."""
+    room: str = ""
+    """The name of the room, of a ``room`` conversation."""
 
     def peer(self, reader: str) -> str:
         """The other user as ``reader`` sees it; ``""`` in a group."""
@@ -136,7 +143,7 @@ class Membership(Struct, frozen=True, kw_only=True):
 
 
 class Conversation(Struct, frozen=True, kw_only=True):
-    """A conversation as it is listed. ``name`` is a group's."""
+    """A conversation as it is listed. ``name`` is a group's, or a room's."""
 
     id: int
     kind: ConversationKind
@@ -243,6 +250,9 @@ class MessageLog(Protocol):
     def floor(self, app: str) -> int:
         """What has an id up to this one has expired. A cursor below it must begin anew."""
 
+    def stored_before(self, app: str, time: int) -> int:
+        """The greatest id that was stored before this Unix second, as far as it has not expired."""
+
     def read(self, app: str, after: int, limit: int) -> list[Entry]:
         """The whole log behind an id."""
 
@@ -251,6 +261,12 @@ class MessageLog(Protocol):
 
     def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
         """What the user may read behind an id, in order, and whether there is more."""
+
+    def catch_up(
+        self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
+    ) -> tuple[list[Entry], bool]:
+        """The same with what was said in rooms: ``places`` has for each room that is wanted the id behind
+        which, and under ``""`` that for what the user may read."""
 
     def history(
         self, app: str, user: str, conversation: int, before: int, limit: int

@@ -102,6 +102,23 @@ def _raise_floor(connection: Connection, app: str, old: int) -> tuple[int, int] 
     return head.number, floor
 
 
+def stored_before(connection: Connection, app: str, time: int) -> int:
+    """The greatest id that was stored before this Unix second."""
+    head = head_of(connection, app)
+    if head is None:
+        return 0
+    statement = (
+        "SELECT id, stored_at FROM message WHERE log = %s AND id <= %s AND id > %s ORDER BY id DESC LIMIT %s"
+    )
+    upto = head.last_id
+    while rows := ask(connection, statement, (head.number, upto, head.floor, _LOOK)):
+        for id, stored_at in rows:
+            if stored_at < time:
+                return int(id)
+        upto = rows[-1][0] - 1
+    return head.floor
+
+
 def _delete_some(connection: Connection, log: int, floor: int) -> int | None:
     """Delete some of what has expired; how many, None: there is nothing left of it."""
     rows = ask(connection, "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))

@@ -23,4 +23,5 @@ def message_of(entry: Entry) -> Message:
         entry.time_ms,
         entry.about,
         entry.meta,
+        entry.room,
     )

@@ -9,6 +9,7 @@ from msgspec import Struct
 
 from imserver.storage.log_contract import (
     CLIENT_MSG_ID_BYTES,
+    ROOM_BYTES,
     TYPE_BYTES,
     USER_BYTES,
     Conversation,
@@ -21,14 +22,16 @@ from imserver.storage.log_contract import (
 KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
 """The number of a kind in its row is its place here: only ever added to."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
-CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group")
+CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
 USER: Final = 0
 GROUP: Final = 1
+ROOM: Final = 2
 
 MOST_BYTES: Final = 1 << 20
 """Of a body, and of ``meta``; what clients may send is limited long before."""
 GREATEST: Final = (1 << 63) - 1
 _NUL: Final = "\0"
+_ROOM: Final = b"\0\0"
 
 MESSAGE_COLUMNS: Final = (
     "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
@@ -60,6 +63,7 @@ class Line(Struct):
     members: tuple[str, ...]
     last_seq: int
     last_id: int
+    room: str = ""
 
 
 class Ready(Struct, frozen=True):
@@ -79,9 +83,24 @@ def pair_of(one: str, other: str) -> bytes:
     return _NUL.join(sorted((one, other))).encode()
 
 
+def pair_of_room(room: str) -> bytes:
+    """What names the conversation of a room, where that of two users has their pair. No two are called so:
+    at most one of them has no name."""
+    return _ROOM + room.encode()
+
+
 def members_of(pair: Any) -> tuple[str, ...]:
-    """The two users of a pair; none for a group's NULL."""
-    return tuple(bytes(pair).decode().split(_NUL)) if pair is not None else ()
+    """The two users of a pair; none for a group's NULL, and for a room."""
+    if pair is None or (named := bytes(pair)).startswith(_ROOM):
+        return ()
+    return tuple(named.decode().split(_NUL))
+
+
+def room_of(pair: Any) -> str:
+    """The name of a room; ``""`` for all else."""
+    if pair is None or not (named := bytes(pair)).startswith(_ROOM):
+        return ""
+    return named.removeprefix(_ROOM).decode()
 
 
 def text_of(value: Any) -> str:
@@ -105,12 +124,13 @@ def entry_of(row: Any) -> Entry:
         meta=bytes(row[10]),
         kind_of_conversation=CONVERSATION_KINDS[row[11]],
         members=members_of(row[12]),
+        room=room_of(row[12]) if row[11] == ROOM else "",
     )
 
 
 def line_of(row: Any) -> Line:
     """A conversation from ``id, kind, pair, last_seq, last_id``."""
-    return Line(row[0], row[1], members_of(row[2]), row[3], row[4])
+    return Line(row[0], row[1], members_of(row[2]), row[3], row[4], room_of(row[2]) if row[1] == ROOM else "")
 
 
 def conversation_of(row: Any) -> Conversation:
@@ -153,11 +173,12 @@ def row_of(log: int, entry: Entry, resend: bytes | None, stored_at: int, batch: 
 
 def objection(draft: Draft) -> str:
     """Why a draft cannot be stored; ``""``: it can. So that no draft makes the others of its batch fail."""
-    if bool(draft.to_user) == bool(draft.conversation):
-        return "it goes to a user or to a conversation"
+    if bool(draft.to_user) + bool(draft.conversation) + bool(draft.room) != 1:
+        return "it goes to a user, to a conversation or to a room"
     for name, text, most in (
         ("sender", draft.sender, USER_BYTES),
         ("to_user", draft.to_user, USER_BYTES),
+        ("room", draft.room, ROOM_BYTES),
         ("type", draft.type, TYPE_BYTES),
         ("client_msg_id", draft.client_msg_id, CLIENT_MSG_ID_BYTES),
     ):

@@ -17,7 +17,16 @@ from imserver.storage.log_contract import (
     Rejected,
 )
 from imserver.storage.log_pen import Pen
-from imserver.storage.log_row import CONVERSATION_KINDS, USER, Line, Ready, pair_of, row_of
+from imserver.storage.log_row import (
+    CONVERSATION_KINDS,
+    ROOM,
+    USER,
+    Line,
+    Ready,
+    pair_of,
+    pair_of_room,
+    row_of,
+)
 
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
 _OUTSIDER: Final = Rejected(NOT_MEMBER)
@@ -56,8 +65,8 @@ class Sheet:
     def make_conversation(self, kind: int, members: tuple[str, ...], name: str = "") -> Line:
         """A new conversation. A pair's users become members here; a group's, by :meth:`admit`."""
         self.head.last_conversation += 1
-        line = Line(self.head.last_conversation, kind, members, 0, 0)
-        pair = pair_of(*members) if kind == USER else None
+        line = Line(self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else "")
+        pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
         self._made.append((line, pair, name, self.now))
         if kind == USER:
             self.admit(line, [user for user in dict.fromkeys(members) if user], "member")
@@ -86,6 +95,7 @@ class Sheet:
             meta=draft.meta,
             kind_of_conversation=CONVERSATION_KINDS[line.kind],
             members=line.members,
+            room=line.room,
         )
         self._moved[line.id] = line
         self._rows.append(row_of(self.head.number, entry, resend, self.now, self.batch))
@@ -140,7 +150,12 @@ class Sheet:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._taken_back:
             return _TAKEN_BACK
-        if draft.to_user:
+        if draft.room:
+            pair = pair_of_room(draft.room)
+            line = lines.get(pair)
+            if line is None:
+                line = lines[pair] = self.make_conversation(ROOM, (), draft.room)
+        elif draft.to_user:
             pair = pair_of(draft.sender, draft.to_user)
             line = lines.get(pair)
             if line is None:
@@ -167,6 +182,8 @@ class Sheet:
         for one in ready:
             if one.draft.to_user:
                 pairs.add(pair_of(one.draft.sender, one.draft.to_user))
+            elif one.draft.room:
+                pairs.add(pair_of_room(one.draft.room))
             else:
                 ids.add(one.draft.conversation)
         by_id = self.pen.lines(self.log, list(ids))

@@ -5,12 +5,13 @@ First the ids alone, from the index of the conversations, in the way that suits 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_contract import Entry
-from imserver.storage.log_read import ask, fetch, head_of
-from imserver.storage.log_row import GREATEST, Head
+from imserver.storage.log_pen import chunks
+from imserver.storage.log_read import ask, fetch, head_of, marks_of
+from imserver.storage.log_row import GREATEST, Head, pair_of_room, room_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _WINDOW: Final = 5000
 """Ids that SQLite looks at first: all that is behind an old cursor would be sorted for each page."""
 _GROWTH: Final = 16
+_OF_MYSQL: Final = ("mysql", "mariadb")
 _MOST_UNIONS: Final = 500
 """Conversations that MySQL is asked about one by one; for more, it walks along the log."""
 
@@ -36,6 +38,49 @@ def sync(connection: Connection, app: str, user: str, after: int, limit: int) ->
     after = max(after, head.floor)
     ids = _IDS[connection.dialect.name](connection, head, user, after, limit + 1)
     return fetch(connection, head.number, ids[:limit]), len(ids) > limit
+
+
+def catch_up(
+    connection: Connection, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
+) -> tuple[list[Entry], bool]:
+    """The same with what was said in rooms: ``places`` has for each the id behind which, and under ``""``
+    that for what the user may read."""
+    head = head_of(connection, app)
+    if head is None or after >= head.last_id:
+        return [], False
+    after, count = max(after, head.floor), limit + 1
+    ids = {*_IDS[connection.dialect.name](connection, head, user, max(after, places[""]), count)}
+    for conversation, place in _rooms(connection, head, places, after):
+        ids.update(_said_in(connection, head, conversation, place, count))
+    found = sorted(ids)
+    return fetch(connection, head.number, found[:limit]), len(found) > limit
+
+
+def _rooms(
+    connection: Connection, head: Head, places: Mapping[str, int], after: int
+) -> list[tuple[int, int]]:
+    """The conversations of rooms with anything to tell: (conversation, behind which id)."""
+    found: list[tuple[int, int]] = []
+    for some in chunks([pair_of_room(room) for room in places if room]):
+        statement = (
+            "SELECT id, pair, last_id FROM conversation "
+            f"WHERE log = %s AND last_id > %s AND pair IN {marks_of(len(some))}"
+        )
+        for conversation, pair, last_id in ask(connection, statement, (head.number, after, *some)):
+            place = max(after, places[room_of(pair)])
+            if place < last_id:
+                found.append((conversation, place))
+    return found
+
+
+def _said_in(connection: Connection, head: Head, conversation: int, after: int, count: int) -> Sequence[int]:
+    index = "FORCE INDEX (message_by_conversation) " if connection.dialect.name in _OF_MYSQL else ""
+    statement = (
+        f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s AND id > %s AND id <= %s "
+        "ORDER BY id LIMIT %s"
+    )
+    values = (head.number, conversation, after, head.last_id, count)
+    return [row[0] for row in ask(connection, statement, values)]
 
 
 def _sqlite(connection: Connection, head: Head, user: str, after: int, count: int) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Final
 
 from imserver.storage.store import Store
@@ -10,35 +10,80 @@ from imserver.storage.store import Store
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
-_RAISE: Final = "INSERT INTO talk_position (app, member, id) VALUES (%s, %s, %s) "
-_USUAL: Final = (
-    "ON CONFLICT (app, member) DO UPDATE SET id = excluded.id WHERE talk_position.id < excluded.id"
-)
+Row = tuple[str, str, str, int]
+"""(app, user, room, id); room ``""``: all but what was said in rooms."""
+
+_AT_ONCE: Final = 200
+"""Rows in one statement."""
 _OF_MYSQL: Final = "ON DUPLICATE KEY UPDATE id = GREATEST(id, VALUES(id))"
 
 
 class TalkPositions:
-    """The positions in a store. Both methods switch, and raise StorageUnavailable."""
+    """The positions in a store. All methods switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
-    def get(self, app: str, user: str) -> int:
-        """Up to which id a user has everything; 0 for one of whom nothing is known."""
+    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
+        """Up to which ids a user has everything: under ``""`` but for rooms (0 for one of whom nothing is
+        known), and of these rooms, as far as they were ever logged in there."""
         if not self._store.keeps:
-            return 0
-        from imserver.storage.log_read import ask
+            return {"": 0}
+        return self._store.read(lambda connection: _get(connection, app, user, list(rooms)))
 
-        statement = "SELECT id FROM talk_position WHERE app = %s AND member = %s"
-        rows = self._store.read(lambda connection: ask(connection, statement, (app, user)))
-        return int(rows[0][0]) if rows else 0
-
-    def raise_to(self, rows: Sequence[tuple[str, str, int]]) -> None:
-        """Remember (app, user, id) where that is more than was known."""
-        from imserver.storage.log_read import change_many
+    def raise_to(self, rows: Sequence[Row]) -> None:
+        """Remember where that is more than was known; of no two rows the first three may be the same."""
 
         def work(connection: Connection) -> None:
-            clause = _USUAL if connection.dialect.name in ("sqlite", "postgresql") else _OF_MYSQL
-            change_many(connection, _RAISE + clause, sorted(rows))
+            # In one order, so that two nodes never wait for each other.
+            talks = sorted((app, user, id) for app, user, room, id in rows if not room)
+            rooms = sorted(row for row in rows if row[2])
+            _raise(connection, "talk_position", ("app", "member"), talks)
+            _raise(connection, "room_position", ("app", "member", "room"), rooms)
 
         self._store.write(work)
+
+    def forget(self, app: str, user: str) -> None:
+        """Know nothing of a user any more: who comes back under that id comes for the first time."""
+        if not self._store.keeps:
+            return
+        from imserver.storage.log_read import change
+
+        def work(connection: Connection) -> None:
+            for table in ("talk_position", "room_position"):
+                change(connection, f"DELETE FROM {table} WHERE app = %s AND member = %s", (app, user))
+
+        self._store.write(work)
+
+
+def _get(connection: Connection, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
+    from imserver.storage.log_pen import chunks, padded
+    from imserver.storage.log_read import ask, marks_of
+    from imserver.storage.log_row import text_of
+
+    talks = ask(connection, "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user))
+    found = {"": int(talks[0][0]) if talks else 0}
+    for some in chunks(rooms):
+        some = padded(some)
+        statement = "SELECT room, id FROM room_position WHERE app = %s AND member = %s AND room IN "
+        rows = ask(connection, statement + marks_of(len(some)), (app, user, *some))
+        found |= {text_of(room): int(id) for room, id in rows}
+    return found
+
+
+def _raise(
+    connection: Connection, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
+) -> None:
+    from imserver.storage.log_pen import chunks
+    from imserver.storage.log_read import change, marks_of
+
+    if connection.dialect.name in ("sqlite", "postgresql"):
+        clause = (
+            f"ON CONFLICT ({', '.join(key)}) DO UPDATE SET id = excluded.id WHERE {table}.id < excluded.id"
+        )
+    else:
+        clause = _OF_MYSQL
+    for some in chunks(rows, _AT_ONCE):
+        values = ", ".join([marks_of(len(key) + 1)] * len(some))
+        statement = f"INSERT INTO {table} ({', '.join(key)}, id) VALUES {values} {clause}"
+        change(connection, statement, [value for row in some for value in row])

@@ -16,4 +16,16 @@ talk_position: Final = Table(
     Column("id", BigInteger, nullable=False),
     **MYSQL_OPTIONS,
 )
-"""Up to which id of the log a user of the action dialect has everything."""
+"""Up to which id of the log a user of the action dialect has everything but what was said in rooms."""
+
+room_position: Final = Table(
+    "room_position",
+    metadata,
+    Column("app", Name, primary_key=True),
+    Column("member", Name(255), primary_key=True),
+    Column("room", Name(255), primary_key=True),
+    Column("id", BigInteger, nullable=False),
+    **MYSQL_OPTIONS,
+)
+"""Up to which id of the log a user of the action dialect has everything that was said in a room. Who has a
+row belongs to the room: there is one from the first login to it on."""

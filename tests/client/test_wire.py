@@ -19,7 +19,9 @@ def test_a_login_is_read_by_the_server_as_it_was_meant() -> None:
     assert (command.app, command.user, command.token, command.device) == ("101", "马远", "t", "phone")  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", ""), ("101", "马" * 7)])
+@pytest.mark.parametrize(
+    ("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", ""), ("101", "马" * 7)]
+)
 def test_a_login_that_the_server_would_refuse_is_not_sent(app: str, user: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         Wire().login(app, user)

@@ -23,8 +23,12 @@ _LINE = re.compile(r"(\w+) ([→←]) (.*)")
 def test_a_transcript_of_talks_is_what_goes_over_the_wire(
     block: Block, start_server: StartServer, tmp_path: Path
 ) -> None:
-    """``$ …`` runs; ``ann → GET …`` connects, ``ann → close …`` ends, ``ann ← …`` is what she gets."""
-    server = start_server()
+    """``$ …`` runs; ``ann → GET …`` connects, ``ann → close …`` ends, ``ann ← …`` is what she gets.
+
+    ``kept``: the app is one that keeps talks.
+    """
+    apps = {"action:3": {"keep_talks": True}}
+    server = start_server(config={"apps": apps}) if "kept" in block.words else start_server()
     talkers: dict[str, Talker] = {}
     lines = iter(block.text.splitlines())
     with ExitStack() as stack:

@@ -1,13 +1,16 @@
 """Talks that are kept, over two real nodes and one database: stored on one, told on the other, none lost."""
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from tests.support import eventually
 
-from .action import talking
+from .action import Talker, talking
 from .clusters import Nodes, nodes_of
+from .sse import listening
 
 MESSAGES = 40
 
@@ -15,7 +18,7 @@ MESSAGES = 40
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     """Two nodes; the second has the portable door."""
-    apps = {f"action:{number}": {"keep_talks": True} for number in (1, 2, 3)}
+    apps = {f"action:{number}": {"keep_talks": True} for number in range(1, 7)}
     with nodes_of(tmp_path_factory.mktemp("kept"), 2, apps=apps) as two:
         yield two
 
@@ -46,6 +49,80 @@ def test_what_was_delivered_on_one_node_is_not_told_again_on_the_other(nodes: No
                 return again.told()["content"] == "mark"
 
         eventually(nothing_is_told)
+
+
+def heard(one: Talker, number: int) -> list[str]:
+    """What the next messages say; that somebody has left is passed over."""
+    found: list[str] = []
+    while len(found) < number:
+        told = one.told()
+        if told["action"] == "sendmsg":
+            found.append(told["content"])
+    return found
+
+
+def test_a_room_on_two_nodes_hears_all_in_one_order(nodes: Nodes) -> None:
+    with talking(nodes.ws[0], "ann", 4, room="r") as ann, talking(nodes.ws[1], "bob", 4, room="r") as bob:
+        for number in range(MESSAGES):
+            ann.say(f"a{number}")
+            bob.say(f"b{number}")
+        here, there = heard(ann, 2 * MESSAGES), heard(bob, 2 * MESSAGES)
+        assert here == there
+        assert [text for text in here if text[0] == "a"] == [f"a{number}" for number in range(MESSAGES)]
+        assert [text for text in here if text[0] == "b"] == [f"b{number}" for number in range(MESSAGES)]
+        ann.ask_action("nothing")
+        assert ann.pushed == []
+
+
+def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(nodes: Nodes) -> None:
+    over = threading.Event()
+
+    def speak(node: int) -> int:
+        with talking(nodes.ws[node], f"speaker {node}", 5, room="r") as one:
+            number, last_words = 0, False
+            while not last_words:
+                last_words = over.is_set()
+                one.say(f"{node} {number}")
+                one.pushed.clear()
+                number += 1
+        return number - 1
+
+    with talking(nodes.ws[0], "bob", 5, room="r"), ThreadPoolExecutor(2) as pool:
+        speaking = [pool.submit(speak, node) for node in range(2)]
+        sessions = []
+        for visit in range(4):
+            with talking(nodes.ws[visit % 2], "bob", 5, room="r") as bob:
+                session = heard(bob, 20)
+                bob.until_pinged()
+                sessions.append(session + [each["content"] for each in bob.pushed if each["from"] != "bob"])
+        over.set()
+        ends = [one.result() for one in speaking]
+    with talking(nodes.ws[0], "bob", 5, room="r") as bob:
+        last: list[str] = []
+        while not all(f"{node} {end}" in last for node, end in enumerate(ends)):
+            last += heard(bob, 1)
+    for node, end in enumerate(ends):
+        at = -1
+        for session in [*sessions, last]:
+            numbers = [int(text.split()[1]) for text in session if text.startswith(f"{node} ")]
+            if numbers:  # one of the two may have said all that this session heard
+                assert numbers == [*range(numbers[0], numbers[0] + len(numbers))]
+                assert numbers[0] <= at + 1
+                at = max(at, numbers[-1])
+        assert at == end
+
+
+def test_who_hears_the_room_live_on_another_node_hears_it_once(nodes: Nodes) -> None:
+    """Back ends put connections of other dialects into rooms, and those are told of what is kept as of all
+    else."""
+    with (
+        talking(nodes.ws[0], "ann", 6, room="r") as ann,
+        listening(nodes.http[1], "action:6", "bob", rooms="r") as bob,
+    ):
+        ann.say("one")
+        ann.say("two")
+        told = [bob.message() for _ in range(2)]
+        assert [each["text"] for each in told] == ["one", "two"]
 
 
 def test_what_was_answered_outlives_the_node_that_stored_it(nodes: Nodes) -> None:

@@ -3,7 +3,7 @@
 A writer is one node's. A test can hold a writer's commits back, take the log away, or lose what is told.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import gevent
@@ -105,7 +105,10 @@ class MemoryLog:
                 return Appended(entry, True)
         members: tuple[str, ...] = ()
         conversation = draft.conversation
-        if draft.to_user:
+        if draft.room:
+            known = [entry.conversation for entry in log if entry.room == draft.room]
+            conversation = known[0] if known else self._conversation()
+        elif draft.to_user:
             members = tuple(sorted((draft.sender, draft.to_user)))
             known = [entry.conversation for entry in log if entry.members == members]
             conversation = known[0] if known else self._conversation()
@@ -143,8 +146,9 @@ class MemoryLog:
             time_ms=draft.time_ms,
             about=draft.about,
             meta=draft.meta,
-            kind_of_conversation="user" if members else "group",
+            kind_of_conversation="user" if members else "room" if draft.room else "group",
             members=members,
+            room=draft.room,
         )
         log.append(entry)
         return entry
@@ -204,6 +208,11 @@ class MemoryLog:
         self._answer()
         return head
 
+    def stored_before(self, app: str, time: int) -> int:
+        self._check()
+        self._answer()
+        return sum(entry.time_ms < 1000 * time for entry in self.shelf.entries.get(app, ()))
+
     def floor(self, app: str) -> int:
         return 0
 
@@ -233,6 +242,19 @@ class MemoryLog:
             entry
             for entry in self.shelf.entries.get(app, [])
             if entry.id > after and self._reads(app, user, entry.conversation, entry.id)
+        ]
+        self._answer()
+        return found[:limit], len(found) > limit
+
+    def catch_up(
+        self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
+    ) -> tuple[list[Entry], bool]:
+        self._check()
+        found = [
+            entry
+            for entry in self.shelf.entries.get(app, [])
+            if entry.id > max(after, places.get(entry.room, entry.id))
+            and (entry.room or self._reads(app, user, entry.conversation, entry.id))
         ]
         self._answer()
         return found[:limit], len(found) > limit

@@ -1,17 +1,20 @@
 """Kept talks inside one node: what proves that something was delivered, and what does not."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from itertools import count
 from typing import Any
 
 import gevent
 import pytest
+from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
 from imserver.protocol.action import ActionDialect
 from imserver.services.dialects import kept_talks
 from imserver.services.dialects.kept_talks import KeptTalks
+from imserver.services.dialects.talks import LEFT_TEXT
+from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
 from tests.services.messaging_world import Node
 from tests.transport.rig import until
@@ -24,21 +27,25 @@ class Places:
     """The positions, in memory."""
 
     def __init__(self) -> None:
-        self.known: dict[tuple[str, str], int] = {}
+        self.known: dict[tuple[str, str, str], int] = {}
         self.away = False
 
-    def get(self, app: str, user: str) -> int:
+    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
-        return self.known.get((app, user), 0)
+        known = {room: self.known[app, user, room] for room in rooms if (app, user, room) in self.known}
+        return {"": self.known.get((app, user, ""), 0), **known}
 
-    def raise_to(self, rows: Sequence[tuple[str, str, int]]) -> None:
+    def raise_to(self, rows: Sequence[tuple[str, str, str, int]]) -> None:
         gevent.sleep(0)
         if self.away:
             raise StorageUnavailable("away")
-        for app, user, id in rows:
-            self.known[app, user] = max(id, self.known.get((app, user), 0))
+        for *key, id in rows:
+            self.known[tuple(key)] = max(id, self.known.get(tuple(key), 0))
+
+    def forget(self, app: str, user: str) -> None:
+        self.known = {key: id for key, id in self.known.items() if key[:2] != (app, user)}
 
 
 class Keeping(Node):
@@ -47,24 +54,30 @@ class Keeping(Node):
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
         self.places = Places()
-        self.kept = KeptTalks(self.messaging, self.places, lambda app: True)
+        self.kept = KeptTalks(self.messaging, self.places, lambda app: True, lambda: self.log)
         self.kept._running = True
         self.talks.kept = self.kept
+        self.rooms.hears_log = kept_talks.hears_log
+        self.messaging.on_sent = self.talks.stored
         self.carrier.ponged = self.kept.ponged
-        self.hub.on_forgotten = self.messaging.ended
+        self.hub.on_forgotten = self._forgotten
+
+    def _forgotten(self, connection: Connection) -> None:
+        self.messaging.ended(connection)
+        self.rooms.leave_all(connection)
 
 
 class One:
     """A client of the action dialect that answers pings when a test says so."""
 
-    def __init__(self, node: Keeping, user: str, to: str = "0") -> None:
+    def __init__(self, node: Keeping, user: str, to: str = "0", room: str = "0") -> None:
         self.node = node
         self.connection, self.client = node.connect(dialect=ACTION)
         self._seqs = count()
-        assert self.login(user, to) == 200
+        assert self.login(user, to, room) == 200
 
-    def login(self, user: str, to: str = "0") -> int:
-        return self.ask("login", userId=user, appId=1, toUid=to, groupsId="0")
+    def login(self, user: str, to: str = "0", room: str = "0") -> int:
+        return self.ask("login", userId=user, appId=1, toUid=to, groupsId=room)
 
     def ask(self, action: str, **data: Any) -> int:
         seq = f"s{next(self._seqs)}"
@@ -120,10 +133,10 @@ def test_only_the_pong_to_what_was_told_proves_that_it_came() -> None:
         assert node.places.known == {}
         bob.pong(ping)
         node.kept.look()
-        assert node.places.known == {(APP, "bob"): 1}
+        assert node.places.known == {(APP, "bob", ""): 1}
         bob.pong(bob.pings(2)[-1], together=frame(PING))
         node.kept.look()
-        assert node.places.known == {(APP, "bob"): 2}
+        assert node.places.known == {(APP, "bob", ""): 2}
 
 
 def test_a_pong_to_a_former_login_proves_nothing_about_the_next() -> None:
@@ -154,7 +167,7 @@ def test_what_cannot_be_remembered_yet_is_remembered_later_and_known_here_meanwh
         One(node, "bob").hears("two")
         assert node.places.known == {}
         node.kept.look()
-        assert node.places.known == {(APP, "bob"): 1}
+        assert node.places.known == {(APP, "bob", ""): 1}
 
 
 def test_whoever_logs_in_while_storage_is_away_is_told_when_it_is_back(
@@ -185,4 +198,170 @@ def test_a_reader_is_pinged_once_for_all_that_it_was_told() -> None:
         node.kept.look()
         bob.ask("heartbeat")
         assert len(bob.pings(1)) == 1
-        assert node.places.known == {(APP, "bob"): 3}
+        assert node.places.known == {(APP, "bob", ""): 3}
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+
+def places(node: Keeping, user: str) -> dict[str, int]:
+    """Where a user stands, by room."""
+    return {key[2]: id for key, id in node.places.known.items() if key[1] == user}
+
+
+def test_a_place_in_a_room_is_taken_at_the_first_login_before_it_is_answered() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        assert [ann.say(str(number)) for number in range(3)] == [200] * 3
+        One(node, "bob", room="r")
+        assert (places(node, "ann"), places(node, "bob")) == ({"r": 0}, {"r": 3})
+
+
+def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        dan = One(node, "dan", "bob")
+        bob = One(node, "bob", room="r")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        bob.pong(bob.ping())
+        node.kept.look()
+        assert places(node, "bob") == {"": 1, "r": 1}
+        node.rooms.leave(APP, "r", bob.connection)
+        assert (ann.say("two"), dan.say("three")) == (200, 200)
+        bob.hears("one", "three")
+        bob.pong(bob.ping())
+        node.kept.look()
+        assert places(node, "bob") == {"": 3, "r": 1}
+        assert bob.login("bob", room="r") == 200
+        bob.hears("one", "three", "two")
+
+
+def test_a_later_login_of_the_connection_to_another_room_has_the_places_of_that() -> None:
+    with Keeping() as node:
+        ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+        bob = One(node, "bob", room="s")
+        assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (200, 200, 200)
+        bob.hears("one")
+        assert bob.login("bob", room="s") == 200
+        bob.hears("one", "missed")
+        assert (ann.say("nothing to bob"), cid.say("two")) == (200, 200)
+        bob.hears("one", "missed", "two")
+        bob.pong(bob.ping())
+        node.kept.look()
+        assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
+
+
+def test_two_logins_of_a_connection_at_once_end_in_the_room_of_the_later_one() -> None:
+    with Keeping() as node:
+        ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+        One(node, "bob", room="r"), One(node, "bob", room="s")
+        assert (ann.say("in r"), cid.say("in s")) == (200, 200)
+        bob = One(node, "bob")
+        node.log.answering = Signal()
+        logins = [("r", "1"), ("s", "2"), ("r", "3"), ("s", "4")]
+        bob.client.send(
+            b"".join(
+                frame(TEXT, json.dumps({"seq": seq, "action": "login", "data": _login("bob", room)}))
+                for room, seq in logins
+            )
+        )
+        gevent.sleep(0.01)
+        node.log.answering.set()
+        node.log.answering = None
+        bob.hears("in s")
+        assert (ann.say("nothing to bob"), cid.say("live")) == (200, 200)
+        bob.hears("in s", "live")
+
+
+def _login(user: str, room: str) -> dict[str, Any]:
+    return {"userId": user, "appId": 1, "toUid": "0", "groupsId": room}
+
+
+def test_whoever_comes_first_to_a_room_while_storage_is_away_belongs_to_it_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kept_talks, "RETRY_SECONDS", 0.05)
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        now = kept_talks.time()
+        monkeypatch.setattr(kept_talks, "time", lambda: now - 5)
+        assert ann.say("before") == 200
+        monkeypatch.setattr(kept_talks, "time", lambda: now)
+        node.places.away = True
+        bob = One(node, "bob", room="r")
+        assert ann.say("meanwhile") == 200
+        assert (places(node, "bob"), bob.told()) == ({}, [])
+        node.places.away = False
+        bob.hears("meanwhile")
+        assert places(node, "bob") == {"r": 1}
+
+
+def test_what_is_said_while_somebody_logs_in_comes_once() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        One(node, "bob", room="r")
+        assert ann.say("0") == 200
+        for number in range(1, 12):
+            # The log answers the questions of the login only when more has been said.
+            node.log.answering = held = Signal()
+            connection, client = node.connect(dialect=ACTION)
+            client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": _login("bob", "r")})))
+            for _ in range(number):
+                gevent.sleep(0)
+            node.log.answering = None
+            assert ann.say(str(number)) == 200
+            held.set()
+            wanted = [str(each) for each in range(number + 1)]
+
+            def told(client: Any = client) -> list[str]:
+                bodies = [json.loads(payload) for payload in client.payloads()]
+                return [each["data"]["content"] for each in bodies if "code" in each]
+
+            until(lambda told=told, wanted=wanted: told() == wanted)
+            connection.close(1000)
+
+
+def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
+        node.log.committing = Signal()
+        data = {"msgType": "text", "message": "bye"}
+        bob.client.send(frame(TEXT, json.dumps({"seq": "s", "action": "sendmsg", "data": data})))
+        until(lambda: node.kept._saying)
+        bob.connection.close(1000)
+        gevent.sleep(0)
+        assert ann.told() == []
+        node.log.committing.set()
+        ann.hears("bye", LEFT_TEXT)
+
+
+def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kept_talks, "PINGS", 2)
+    with Keeping() as node:
+        many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
+        assert many[0].say("one") == 200
+        for each in many:
+            each.hears("one")
+        node.kept.look()
+        for each in many:
+            each.ask("heartbeat")
+        assert sorted(len(each.pings(0)) for each in many) == [0, 1, 1]
+        node.kept.look()
+        for each in many:
+            each.pings(1)
+
+
+def test_nothing_is_known_of_a_user_who_is_forgotten() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        bob.pong(bob.ping())
+        node.kept.forget(APP, "bob")
+        node.kept.look()
+        assert places(node, "bob") == {}
+        ann.hears("one")
+        ann.pong(ann.pings(1)[-1])
+        node.kept.look()
+        assert places(node, "ann") == {"": 1, "r": 1}

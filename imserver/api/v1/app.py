@@ -115,7 +115,7 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
     keep_talks: Annotated[
         bool | UnsetType,
-        Meta(description="Whether what users of the `action` dialect say to each other is stored."),
+        Meta(description="Whether what users of the `action` dialect say is stored."),
     ] = UNSET
 
 
@@ -185,9 +185,7 @@ class AppShown(Struct):
     max_rooms: int
     keep_seconds: float
     keep_messages: int
-    keep_talks: Annotated[
-        bool, Meta(description="Whether what users of the `action` dialect say to each other is stored.")
-    ]
+    keep_talks: Annotated[bool, Meta(description="Whether what users of the `action` dialect say is stored.")]
     room_members: dict[str, list[str]]
 
 

@@ -220,7 +220,7 @@ def shown_talk(talk: Talk, user: str) -> ConversationShown:
     known = talk.conversation
     return ConversationShown(
         known.id,
-        known.kind,
+        "user" if known.members else "group",
         next((each for each in known.members if each != user), ""),
         known.name,
         talk.role,

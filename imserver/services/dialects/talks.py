@@ -7,18 +7,21 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from time import time
 from typing import Any
 
+import gevent
 from msgspec import Struct
 
 from imserver import errors
 from imserver.hub.hub import Hub
 from imserver.hub.rooms import Room
 from imserver.model import Command, Event, Reply, Say, TalkLogin
-from imserver.protocol.action import ActionDialect
-from imserver.services.dialects.kept_talks import Answers, KeptTalks, TalkReader
+from imserver.protocol.action import ActionDialect, as_said
+from imserver.services.dialects.kept_talks import Answers, KeptTalks, Newcomer, TalkReader
 from imserver.services.pushes.pushing import Pushes
-from imserver.services.rooms.rooms import RoomRefused, Rooms
+from imserver.services.rooms.rooms import Publication, RoomRefused, Rooms
 from imserver.services.sessions.dispatch import Dispatcher, Rule
 from imserver.services.sessions.sessions import Sessions
+from imserver.storage.log_contract import Entry
+from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
 
@@ -55,7 +58,7 @@ class Talks:
     There stands whom a connection talks to, as its latest login says: the :class:`Room` it is in, or a
     :class:`Place`; the peer; or None for nobody. The peer is the very text by which the peer is known here,
     so that two who talk to each other keep nothing for it; one who is not here is kept as UTF-8 (16 bytes
-    smaller). Where talks are kept it stands in a :class:`TalkReader`.
+    smaller). Where talks are kept it stands in a :class:`TalkReader`, or a :class:`Newcomer`.
 
     A stored member is in their rooms with every session, whomever it talks to. Above ``notice_members``
     members a room is not told who leaves it.
@@ -102,6 +105,8 @@ class Talks:
         code = self._sessions.login(connection, command, again=True)
         if code != errors.REPLY_OK:
             return Reply(code)
+        kept = self._kept_in(connection.app)
+        connection.about = None if kept is None else Newcomer()
         _talk_to(connection, Place(command.room) if command.room else self._peer(connection, command.peer))
         try:
             self._enter(connection, command.room)
@@ -109,9 +114,12 @@ class Talks:
             log.info("no room for %s: %s", command.user, refused, extra={"connection": connection.peer})
             self._sessions.leave(connection)
             return _FAILED
-        if self.kept is not None and self.kept.keeps(connection.app or ""):
-            self.kept.begin(connection)
+        if kept is not None:
+            kept.begin(connection, command.room, self._rooms_of(connection.app or "", connection.user or ""))
         return _OK
+
+    def _kept_in(self, app: str | None) -> KeptTalks | None:
+        return self.kept if self.kept is not None and self.kept.keeps(app or "") else None
 
     def _peer(self, connection: Connection, name: str) -> str | bytes | None:
         """What a new session keeps of the peer's name; peers who keep its own share its text from now on."""
@@ -141,8 +149,12 @@ class Talks:
 
     def _belongs_to(self, app: str, user: str, room: str) -> Iterable[str]:
         """The room that a user has logged in to, and those of which they are a stored member."""
-        rooms = [name for name, users in self._stored(app).items() if user in users]
+        rooms = self._rooms_of(app, user)
         return dict.fromkeys([room, *rooms] if room else rooms)
+
+    def _rooms_of(self, app: str, user: str) -> list[str]:
+        """The rooms of which a user is a stored member."""
+        return [name for name, users in self._stored(app).items() if user in users]
 
     def _is_addressed(self, connection: Connection) -> bool:
         known = self._hub.apps.get(connection.app or "")
@@ -151,17 +163,20 @@ class Talks:
     def say(self, connection: Connection, command: Command, answer: Answers) -> Reply | None:
         """Pass on what is said; whether anybody hears it is not told. It may switch.
 
-        What is said to another user where talks are kept is answered when it is stored.
+        What is kept is answered when it is stored: where talks are, all but what one says to oneself.
         """
         assert isinstance(command, Say)
         app, user, about = connection.app, connection.user, _talk_of(connection)
         assert app is not None
         assert user is not None
-        kept = self.kept
-        if kept is not None and isinstance(about, str | bytes) and kept.keeps(app):
+        kept = self._kept_in(app)
+        if kept is not None and isinstance(about, Room | Place):
+            kept.say(connection, command, answer, room=about.name)
+            return None
+        if kept is not None and isinstance(about, str | bytes):
             other = about.decode() if isinstance(about, bytes) else about
             if other != user:
-                kept.say(connection, other, command, answer)
+                kept.say(connection, command, answer, to=other)
                 return None
         event = Event("msg", user, command.text, command.id, command.type, time=int(time()))
         if isinstance(about, Room | Place):
@@ -176,6 +191,13 @@ class Talks:
         self.on_said(app, user, {**to, "type": command.type, "text": command.text})
         return _OK
 
+    def stored(self, app: str, entry: Entry) -> None:
+        """What a client has sent is stored: in a room it is told to those, too, whom the log does not reach.
+        Never switches."""
+        if entry.room:
+            event = as_said(message_of(entry))
+            gevent.spawn(self._rooms.publish_each, app, (Publication(entry.room, event, kept=True),))
+
     def left(self, connection: Connection, rooms: Sequence[str]) -> None:
         """A connection has ended that was in these rooms (the rooms' ``on_left``). It may switch."""
         app, user, about = connection.app, connection.user, _talk_of(connection)
@@ -185,6 +207,8 @@ class Talks:
             return
         assert app is not None
         assert user is not None
+        if self.kept is not None:
+            self.kept.finish(connection)
         event = Event("left", user, LEFT_TEXT, time=int(time()))
         self._rooms.publish(app, about.name, event, except_users=(user,), at_most=self._notice_members)
 
@@ -206,7 +230,7 @@ class Talks:
 
 
 def _talk_to(connection: Connection, about: Room | Place | str | bytes | None) -> None:
-    if isinstance(connection.about, TalkReader):
+    if isinstance(connection.about, TalkReader | Newcomer):
         connection.about.to = about
     else:
         connection.about = about
@@ -215,4 +239,4 @@ def _talk_to(connection: Connection, about: Room | Place | str | bytes | None) -
 def _talk_of(connection: Connection) -> Any:
     """Whom a connection talks to."""
     about = connection.about
-    return about.to if isinstance(about, TalkReader) else about
+    return about.to if isinstance(about, TalkReader | Newcomer) else about

@@ -21,6 +21,10 @@ Answer = Callable[[list[Message], bool], bool]
 """A page of what was missed, and whether there is more → whether the client has all of it now, so that it is
 told what is new; must not switch."""
 
+Page = Callable[[str, str, int, int], tuple[list[Entry], bool]]
+"""(app, user, after, limit) → what is to be told behind an id, in order, and whether there is more. It
+switches, and raises StorageUnavailable."""
+
 
 class Pages(Protocol):
     """What of the log is needed here."""
@@ -73,7 +77,8 @@ class Following:
             self._uncount(app)
             raise
         position = self._follower.position(app)
-        if connection.user != user or not self._may_follow(connection):
+        fits = connection.user == user and reader.may_take_over(connection.about)
+        if not fits or not self._may_follow(connection):
             self._uncount(app)
             return position
         if isinstance(connection.about, Behind):
@@ -125,14 +130,20 @@ class Following:
     # --- catching up ----------------------------------------------------------------------------------------
 
     def sync(
-        self, connection: Connection, after: int, limit: int, answer: Answer, yields: bool = False
+        self,
+        connection: Connection,
+        after: int,
+        limit: int,
+        answer: Answer,
+        yields: bool = False,
+        page: Page | None = None,
     ) -> None:
         """Give a following connection a page of what it missed behind ``after``: as much as a page holds, at
         most ``limit`` entries. It switches.
 
         While there is more it is told nothing else; with the last page it is live. ``answer`` is called where
-        the page belongs among the rest. ``yields``: not at all if somebody else has asked meanwhile. Raises
-        StorageUnavailable.
+        the page belongs among the rest. ``yields``: not at all if somebody else has asked meanwhile. ``page``
+        reads it, where that is more than what the user may read. Raises StorageUnavailable.
         """
         app, user, reader = connection.app, connection.user, connection.about
         if app is None or user is None or not isinstance(reader, Reader):
@@ -142,7 +153,7 @@ class Following:
         was_live = reader.live
         held = reader.held = list(reader.held or ())
         try:
-            entries, more = page_bounds.oldest(*self.page(app, user, after, limit))
+            entries, more = page_bounds.oldest(*(page or self.page)(app, user, after, limit))
         except BaseException:
             if reader.held is held:  # else a later question has taken it over, or was answered
                 if was_live:

@@ -7,7 +7,7 @@ the entries of joining and leaving themselves. So a message to a group costs no 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
@@ -43,6 +43,12 @@ class Reader(Struct, gc=False):
     held: Held | None = ()
     groups: tuple[int, ...] = ()
     """Conversations in whose local rooms it is."""
+    hears_rooms: ClassVar[bool] = False
+    """Whether it is told from the log what is said in the live rooms that its connection is in."""
+
+    def may_take_over(self, about: object) -> bool:
+        """Whether it may become ``Connection.about`` in place of ``about``."""
+        return True
 
     def own(self) -> Reader:
         """One that may be changed: itself, unless several connections share it. Put it in its place first."""

@@ -147,6 +147,10 @@ class Telling:
     def _readers(self, app: str, entry: Entry) -> Collection[Connection]:
         if entry.members:
             return [each for user in set(entry.members) for each in self._following(app, user)]
+        if entry.room:
+            known = self._hub.apps.get(app)
+            room = None if known is None else known.rooms.get(entry.room)
+            return [] if room is None else {each: None for each in room.members if _hears_rooms(each)}
         return self.rooms.members(app, entry.conversation)
 
     def _tell_others(
@@ -180,7 +184,8 @@ class Telling:
         for entry, own in zip(entries, mine, strict=True):
             special = readers.get(entry.conversation)
             if special is not None:
-                senders = [connection for connection, _, _ in own]
+                # In a room those who speak hear themselves.
+                senders = () if entry.room else [connection for connection, _, _ in own]
                 for each in special:
                     if each not in senders:
                         waiting.setdefault(each, []).append(place)
@@ -227,6 +232,10 @@ class Telling:
             for each in connections:
                 if isinstance(each.about, Acknowledger):
                     self._wheel.told(each, each.about, run.messages[places[-1]].id)
+
+
+def _hears_rooms(connection: Connection) -> bool:
+    return isinstance(connection.about, Reader) and connection.about.hears_rooms
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:

@@ -75,13 +75,15 @@ class Replaced(Struct, frozen=True, gc=False, tag="r", array_like=True):
 
 
 class ToRoom(Struct, frozen=True, gc=False, tag="m", array_like=True):
-    """Deliver to the members of a room but these users, and but the connection of this id."""
+    """Deliver to the members of a room but these users, and but the connection of this id; ``kept``: nor to
+    those who hear it from the log."""
 
     app: str
     room: str
     event: Event
     except_users: tuple[str, ...] = ()
     except_connection: str = ""
+    kept: bool = False
 
 
 class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):

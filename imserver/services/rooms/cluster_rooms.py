@@ -137,7 +137,7 @@ class ClusterRooms(LocalRooms):
             skipped = what.except_connection
             if isinstance(skipped, Connection):
                 skipped = ""
-            item = ToRoom(app, what.room, what.event, what.except_users, skipped or "")
+            item = ToRoom(app, what.room, what.event, what.except_users, skipped or "", what.kept)
             sent = self._courier.to_lives(others, item)
         if sent < len(others):
             return Outcome.PARTLY if reached or sent else Outcome.FAILED
@@ -157,7 +157,8 @@ class ClusterRooms(LocalRooms):
     def received(self, item: ToRoom) -> None:
         """Another node has published. Never switches."""
         skipped = item.except_connection or None
-        self.deliver(item.app, Publication(item.room, item.event, item.except_users, skipped))
+        what = Publication(item.room, item.event, item.except_users, skipped, kept=item.kept)
+        self.deliver(item.app, what)
 
     # --- being asked ----------------------------------------------------------------------------------------
 

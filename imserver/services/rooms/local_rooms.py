@@ -83,6 +83,8 @@ class LocalRooms:
         self._connections = connections
         self._birth = birth
         self._max_rooms = max_rooms
+        self.hears_log: Callable[[Connection], bool] = lambda connection: False
+        """Whether a connection is told from the log what is said in its rooms and kept."""
         self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
         self._leavers = 0
 
@@ -185,6 +187,13 @@ class LocalRooms:
         skipped = what.except_connection
         if isinstance(skipped, str):
             skipped = self._connections.find(app, skipped)
+        if what.kept:
+            others = [
+                each
+                for each in room.members
+                if each is not skipped and each.user not in what.except_users and not self.hears_log(each)
+            ]
+            return self._fanout.to_some(room.app, others, what.event)
         return self._fanout.to_room(room, what.event, what.except_users, skipped)
 
     # --- being asked ----------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ class Publication(Struct, frozen=True, gc=False):
     ``except_connection`` (an object of this node, or an id from anywhere).
 
     ``at_most``: nobody is told if there are more members than that (None: any number); those of other nodes
-    are counted as of about a second ago.
+    are counted as of about a second ago. ``kept``: it is stored, and those who hear it from the log are not
+    told here.
     """
 
     room: str
@@ -50,6 +51,7 @@ class Publication(Struct, frozen=True, gc=False):
     except_users: tuple[str, ...] = ()
     except_connection: Connection | str | None = None
     at_most: int | None = None
+    kept: bool = False
 
 
 class Member(Struct, frozen=True, array_like=True):
@@ -104,6 +106,8 @@ class Rooms(Protocol):
     on_left: list[OnLeft]
     """Called with a connection that has ended and the names of the rooms it was in, in a greenlet of its own
     that may switch. It is no member any more; ``app``, ``user`` and ``about`` are as they were. Append."""
+    hears_log: Callable[[Connection], bool]
+    """Whether a connection is told from the log what is said in its rooms and kept. Must not switch."""
 
     def join(self, app: str, room: str, connection: Connection) -> bool:
         """Put a connection into a room: who publishes there after this returns, on any node, reaches it.

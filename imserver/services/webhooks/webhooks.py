@@ -171,6 +171,8 @@ def _facts_of(entry: Entry) -> dict[str, Any]:
     facts: dict[str, Any] = {"sender": entry.sender}
     if entry.members:
         facts["to"] = seen.to
+    elif entry.room:
+        facts["room"] = entry.room
     else:
         facts["group"] = str(entry.conversation)
     if entry.kind != "message":

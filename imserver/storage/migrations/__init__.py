@@ -6,5 +6,5 @@ using it, so that nodes of both can share a database while one after the other i
 
 from typing import Final
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The newest step. A database that has it needs no migration, and nobody has to load Alembic to know."""

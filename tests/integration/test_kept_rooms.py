@@ -1,0 +1,340 @@
+"""What is said in rooms of the action dialect, in an app that keeps it: on both doors."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import Server, eventually
+
+from .action import Talker, command, login_data, talker, talking
+from .cmd import speaker
+from .receiver import Receiver
+from .setting import Launch
+from .v1 import good
+
+KEPT = {"keep_talks": True}
+VISITS = 6
+"""How often somebody comes and goes while others speak."""
+MISSED = 450
+"""More than two pages of what was missed."""
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    """The back end of the sixth app."""
+    with Receiver() as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def keeping(launch: Launch, door: str, receiver: Receiver) -> Server:
+    """A server whose apps keep talks. Of the second, room ``h`` has stored members; of the third, all
+    connections of a user are addressed; the fourth is an app of another dialect, too; the fifth does not keep
+    anything. From the tenth on each test has one of its own."""
+    apps: dict[str, Any] = {f"action:{number}": KEPT for number in range(10, 60)}
+    apps["action:2"] = {**KEPT, "room_members": {"h": ["ann", "bob"]}}
+    apps["action:3"] = {**KEPT, "login_policy": "multi"}
+    apps["action:4"] = KEPT
+    apps["105"] = {"same_as": "action:4"}
+    apps["action:6"] = {**KEPT, "webhook": receiver.settings}
+    apps["action:5"] = {}
+    return launch(door, apps=apps)
+
+
+_numbers = count(10)
+
+
+ROOM = "room 1 厅"
+
+
+@pytest.fixture
+def app() -> int:
+    """An app that no other test has."""
+    return next(_numbers)
+
+
+def messages(one: Talker, number: int) -> list[dict[str, Any]]:
+    """The next messages; that somebody has left is passed over."""
+    found: list[dict[str, Any]] = []
+    while len(found) < number:
+        told = one.told()
+        if told["action"] == "sendmsg":
+            found.append(told)
+    return found
+
+
+def heard(one: Talker, number: int) -> list[str]:
+    """What the next messages say."""
+    return [told["content"] for told in messages(one, number)]
+
+
+def nothing(one: Talker) -> None:
+    """No message came before the answer to a request sent now."""
+    one.ask_action("nothing")
+    found, one.pushed = one.pushed, []
+    assert not [told for told in found if told["action"] == "sendmsg"]
+
+
+@contextmanager
+def been(server: Server, user: str, app: int, room: str) -> Iterator[None]:
+    """A user has logged in to a room once, and gone."""
+    with talking(server.ws, user, app, room=room) as one:
+        one.ask_action("heartbeat", {})
+    yield
+
+
+def test_who_was_away_is_told_at_the_next_login_to_the_room_and_not_again(keeping: Server, app: int) -> None:
+    with talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            ann.say("live")
+            assert heard(bob, 1) == ["live"]
+            bob.until_pinged()
+        for number in range(3):
+            ann.say(f"missed {number}")
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            ann.say("new")
+            assert heard(bob, 4) == ["missed 0", "missed 1", "missed 2", "new"]
+            bob.until_pinged()
+            bob.say("hi")
+            assert heard(bob, 1) == ["hi"]
+        assert heard(ann, 6) == ["live", "missed 0", "missed 1", "missed 2", "new", "hi"]
+
+
+def test_what_was_missed_looks_as_it_did_to_those_who_were_there(keeping: Server, app: int) -> None:
+    with been(keeping, "bob", app, ROOM), talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        ann.say("https://im.example.com/a.png", "image", "1605-3")
+        ann.say('{"a": "安\\u0000"}', "", "")
+        ann.say("", "custom", "é\n")
+        live = messages(ann, 3)
+        with talker(keeping.ws) as bob:
+            bob.send(command("login", login_data("bob", app, room=ROOM)))
+            assert bob.message().json["response"]["code"] == 200
+            frames = [bob.message().payload for _ in range(3)]
+    assert [told["msgId"] for told in live] == ["1605-3", live[1]["msgId"], "é\n"]
+    for payload, told in zip(frames, live, strict=True):
+        text = json.dumps({"code": 200, "msg": "success", "data": {**told, "to": "bob"}}, ensure_ascii=False)
+        assert json.loads(payload) == json.loads(text)
+        assert list(json.loads(payload)["data"]) == list(told)
+
+
+def test_whoever_comes_for_the_first_time_hears_nothing_of_before(keeping: Server, app: int) -> None:
+    with talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        ann.say("before")
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            nothing(bob)
+        ann.say("after")
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            assert heard(bob, 1) == ["after"]
+
+
+def test_a_login_to_somebody_else_is_not_told_what_was_said_in_the_room(keeping: Server, app: int) -> None:
+    with been(keeping, "bob", app, ROOM), talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        ann.say("one")
+        with talking(keeping.ws, "bob", app, "ann") as bob:
+            ann.say("two")
+            bob.say("to you alone")
+            assert heard(ann, 3) == ["one", "two", "to you alone"]
+            nothing(bob)
+            ann.login("ann", app, "bob")
+            ann.say("to you, too")
+            assert heard(bob, 1) == ["to you, too"]
+            bob.until_pinged()
+            bob.login("bob", app, room=ROOM)
+            assert heard(bob, 2) == ["one", "two"]
+
+
+def test_rooms_have_places_of_their_own(keeping: Server, app: int) -> None:
+    other = "another"
+    with (
+        been(keeping, "bob", app, ROOM),
+        been(keeping, "bob", app, other),
+        talking(keeping.ws, "ann", app, room=ROOM) as ann,
+        talking(keeping.ws, "cid", app, room=other) as cid,
+    ):
+        ann.say("here")
+        cid.say("there")
+        with talking(keeping.ws, "bob", app, room=other) as bob:
+            assert heard(bob, 1) == ["there"]
+            bob.until_pinged()
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            assert heard(bob, 1) == ["here"]
+
+
+def test_stored_members_are_told_all_from_the_first_whomever_they_talk_to(keeping: Server) -> None:
+    with talking(keeping.ws, "cid", 2, room="h") as cid:
+        cid.say("before anybody")
+        with talking(keeping.ws, "bob", 2, "ann") as bob:
+            assert heard(bob, 1) == ["before anybody"]
+            cid.say("live")
+            assert heard(bob, 1) == ["live"]
+            bob.until_pinged()
+        cid.say("later")
+        with talking(keeping.ws, "bob", 2, "cid") as bob:
+            assert heard(bob, 1) == ["later"]
+            bob.until_pinged()
+            with talking(keeping.ws, "bob", 2, room="h") as bob:
+                nothing(bob)
+        with talking(keeping.ws, "ann", 2, room="h") as ann:
+            assert heard(ann, 3) == ["before anybody", "live", "later"]
+
+
+def test_what_was_told_but_answered_no_ping_is_told_again(keeping: Server, app: int) -> None:
+    with been(keeping, "bob", app, ROOM), talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        for text in ("one", "two"):
+            ann.say(text)
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            bob.deaf = True
+            first = messages(bob, 2)
+            bob.until_pinged()
+            bob.reset()
+        with talking(keeping.ws, "bob", app, room=ROOM) as again:
+            assert messages(again, 2) == first
+
+
+def test_much_that_was_missed_comes_in_the_order_of_all_talks(keeping: Server, app: int) -> None:
+    with (
+        been(keeping, "bob", app, ROOM),
+        talking(keeping.ws, "ann", app, room=ROOM) as ann,
+        talking(keeping.ws, "cid", app, "bob") as cid,
+    ):
+        for number in range(MISSED // 2):
+            ann.say(str(2 * number))
+            cid.say(str(2 * number + 1))
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            ann.say("new")
+            assert heard(bob, MISSED + 1) == [*map(str, range(MISSED)), "new"]
+
+
+def test_every_connection_in_the_room_hears_it_once_the_speakers_too(keeping: Server) -> None:
+    with (
+        talking(keeping.ws, "ann", 3, room=ROOM) as ann,
+        talking(keeping.ws, "ann", 3, room=ROOM) as other,
+        talking(keeping.ws, "ann", 3, "bob") as elsewhere,
+        talking(keeping.ws, "bob", 3, room=ROOM) as phone,
+        talking(keeping.ws, "bob", 3, room=ROOM) as desk,
+    ):
+        for text in ("one", "two"):
+            ann.say(text)
+        for one, user in ((ann, "ann"), (other, "ann"), (phone, "bob"), (desk, "bob")):
+            assert [one.told()["to"] for _ in range(2)] == [user, user]
+            nothing(one)
+        nothing(elsewhere)
+
+
+def test_who_is_in_the_room_by_another_dialect_hears_it_live(keeping: Server, app: int) -> None:
+    with (
+        talking(keeping.ws, "ann", 4, room=ROOM) as ann,
+        speaker(keeping.ws) as bob,
+        speaker(keeping.ws) as following,
+    ):
+        bob.login("bob", 105)
+        following.ask_cmd("login", {"userID": "cid", "appID": 105, "cursor": 0})
+        joined = good(
+            keeping.http, "rooms/join", {"app": "105", "room": ROOM, "users": ["ann", "bob", "cid"]}
+        )
+        assert joined["joined"] == 2
+        for number in range(3):
+            ann.say(str(number))
+        for one in (bob, following):
+            told = [one.push("msg").json for _ in range(3)]
+            assert [each["response"]["data"]["msg"] for each in told] == ["0", "1", "2"]
+            one.no_push("message")
+        assert heard(ann, 3) == ["0", "1", "2"]
+        push = {"app": "105", "room": ROOM, "sender": "shop", "text": "live only"}
+        assert good(keeping.http, "push", push)["sent"] == 1
+        assert heard(ann, 1) == ["live only"]
+        nothing(ann)
+
+
+def test_an_app_that_keeps_nothing_is_as_it_was(keeping: Server, app: int) -> None:
+    with talking(keeping.ws, "ann", 5, room=ROOM) as ann:
+        with talking(keeping.ws, "bob", 5, room=ROOM) as bob:
+            ann.say("live")
+            assert heard(bob, 1) == ["live"]
+        ann.say("missed")
+        assert heard(ann, 2) == ["live", "missed"]
+        with talking(keeping.ws, "bob", 5, room=ROOM) as bob:
+            nothing(bob)
+
+
+def test_what_cannot_be_kept_is_refused(keeping: Server, app: int) -> None:
+    with talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        assert ann.ask_action("sendmsg", {"msgType": "x" * 33, "message": "-"})[0] == 1001
+        ann.say("next")
+        assert heard(ann, 1) == ["next"]
+
+
+def test_nothing_is_lost_or_told_twice_while_others_speak_and_one_comes_and_goes(
+    keeping: Server, app: int
+) -> None:
+    with been(keeping, "bob", app, ROOM):
+        over = threading.Event()
+        said: list[str] = []
+
+        def speak() -> None:
+            with talking(keeping.ws, "ann", app, room=ROOM) as ann:
+                last_words = False
+                while not last_words:
+                    last_words = over.is_set()
+                    ann.say(str(len(said)))
+                    said.append(str(len(said)))
+                    ann.pushed.clear()
+
+        speaking = threading.Thread(target=speak)
+        speaking.start()
+        sessions: list[list[int]] = []
+        try:
+            for visit in range(VISITS):
+                with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+                    if visit % 3:
+                        session = heard(bob, 30)
+                        if visit % 2:
+                            bob.until_pinged()
+                            session += [told["content"] for told in bob.pushed if told["action"] == "sendmsg"]
+                        sessions.append([int(text) for text in session])
+        finally:
+            over.set()
+            speaking.join()
+        with talking(keeping.ws, "bob", app, room=ROOM) as bob:
+            last: list[int] = []
+            while not last or last[-1] != int(said[-1]):
+                last += map(int, heard(bob, 1))
+            nothing(bob)
+        sessions.append(last)
+    end = -1
+    for session in sessions:
+        assert session == [*range(session[0], session[0] + len(session))]
+        assert session[0] <= end + 1
+        end = max(end, session[-1])
+    assert end == len(said) - 1
+
+
+def test_while_storage_is_away_speakers_are_told_so_and_newcomers_miss_nothing(
+    launch: Launch, door: str
+) -> None:
+    server = launch(door, apps={"action:1": KEPT})
+    file = Path(server.folder) / "data" / "imserver.db"
+    file.mkdir()
+    with talking(server.ws, "ann", 1, room=ROOM) as ann, talking(server.ws, "bob", 1, room=ROOM) as bob:
+        assert ann.ask_action("sendmsg", {"msgType": "text", "message": "lost"}) == (1008, "存储错误")
+        file.rmdir()
+        eventually(lambda: ann.ask_action("sendmsg", {"msgType": "text", "message": "kept"})[0] == 200)
+        ann.say("more")
+        assert heard(bob, 2)[-1] == "more"
+
+
+def test_the_back_end_is_told_what_is_said_and_where(keeping: Server, receiver: Receiver) -> None:
+    receiver.forget()
+    with talking(keeping.ws, "ann", 6, room=ROOM) as ann:
+        ann.say("hi", "image", "s1")
+    facts = receiver.wait_for(1, "message")[0]
+    told = {name: facts[name] for name in ("sender", "room", "type", "meta", "stored")}
+    where = {"id": 1, "conversation": 1, "seq": 1}
+    assert told == {"sender": "ann", "room": ROOM, "type": "image", "meta": {"seq": "s1"}, "stored": where}
+    assert "group" not in facts

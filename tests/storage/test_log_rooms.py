@@ -1,0 +1,129 @@
+"""What is said in rooms, in the log of every engine."""
+
+import pytest
+
+from imserver.storage import log_writer
+from imserver.storage.log import Log
+from imserver.storage.log_contract import (
+    INVALID,
+    NOT_MEMBER,
+    ROOM_BYTES,
+    Appended,
+    Draft,
+    Entry,
+    Rejected,
+)
+
+from .conftest import OpenStore
+
+APP = "action:1"
+NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * ROOM_BYTES)
+"""Names of rooms that have to be told apart."""
+
+
+@pytest.fixture
+def log(url: str, open_store: OpenStore) -> Log:
+    """The log of a new database, once on each engine."""
+    return open_store(url, seconds=10).log()
+
+
+def stored(log: Log, *drafts: Draft) -> list[Entry]:
+    """The entries of drafts that are all stored."""
+    outcomes = log.append(APP, drafts)
+    assert all(isinstance(outcome, Appended) for outcome in outcomes), outcomes
+    return [outcome.entry for outcome in outcomes if isinstance(outcome, Appended)]
+
+
+def said(room: str, body: str = "hi", sender: str = "ann") -> Draft:
+    """What somebody says in a room."""
+    return Draft(sender=sender, body=body.encode(), room=room)
+
+
+def test_a_room_is_a_conversation_of_its_own_without_members(log: Log) -> None:
+    entries = stored(log, *[said(name) for name in NAMES], said("r", "again", "bob"))
+    assert [entry.id for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
+    assert [entry.seq for entry in entries] == [1, 1, 1, 1, 1, 1, 2]
+    assert [entry.room for entry in entries] == [*NAMES, "r"]
+    assert {(entry.kind_of_conversation, entry.members) for entry in entries} == {("room", ())}
+    assert [entry.conversation for entry in entries] == [1, 2, 3, 4, 5, 6, 1]
+    (later,) = stored(log, said("安"))
+    assert (later.conversation, later.seq) == (2, 2)
+    assert log.read(APP, 0, 10) == [*entries, later]
+    found = log.conversation(APP, 2)
+    assert found is not None
+    assert (found.kind, found.name, found.members, found.last_id) == ("room", "安", (), 8)
+
+
+def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Log) -> None:
+    (entry,) = stored(log, said("r"))
+    assert log.sync(APP, "ann", 0, 10) == ([], False)
+    assert log.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
+    assert log.talks(APP, "ann", 0, 10) == ([], False)
+    assert log.memberships(APP, "ann") == []
+    assert log.note(APP, "ann", entry.conversation, read=1) is None
+    assert log.search(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
+    outcome = log.append(APP, [Draft(sender="ann", body=b"-", conversation=entry.conversation)])[0]
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == NOT_MEMBER
+
+
+@pytest.mark.parametrize(
+    "draft",
+    [
+        Draft(sender="ann", room="x" * (ROOM_BYTES + 1)),
+        Draft(sender="ann", room="\0"),
+        Draft(sender="ann", room="\0\0"),
+        Draft(sender="ann", room="\ud800"),
+        Draft(sender="ann", room="r", to_user="bob"),
+        Draft(sender="ann", room="r", conversation=1),
+    ],
+)
+def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store: OpenStore) -> None:
+    before, outcome, after = open_store().log().append(APP, [said("r"), draft, said("r")])
+    assert isinstance(outcome, Rejected)
+    assert outcome.reason == INVALID
+    assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
+
+
+def test_catching_up_takes_each_room_from_its_own_place_in_one_order(log: Log) -> None:
+    drafts = [said("r"), Draft(sender="bob", to_user="ann"), said("s"), said("t"), said("r"), said("s")]
+    entries = stored(log, *drafts, Draft(sender="", to_user="ann"))
+    everything = {"": 0, "r": 0, "s": 0, "t": 0, "never": 0}
+    assert log.catch_up(APP, "ann", 0, 10, everything) == (entries, False)
+    found, more = log.catch_up(APP, "ann", 0, 10, {"": 2, "r": 1, "s": 3})
+    assert ([entry.id for entry in found], more) == ([5, 6, 7], False)
+    found, more = log.catch_up(APP, "ann", 5, 10, {"": 0, "r": 0, "s": 7})
+    assert ([entry.id for entry in found], more) == ([7], False)
+    assert log.catch_up(APP, "cid", 0, 10, {"": 0}) == ([], False)
+    assert log.catch_up(APP, "ann", 7, 10, everything) == ([], False)
+
+
+def test_catching_up_goes_page_by_page(log: Log) -> None:
+    drafts = [said("rst"[number % 3], str(number)) for number in range(30)]
+    entries = stored(log, *drafts[:15], Draft(sender="bob", to_user="ann"), *drafts[15:])
+    places = {"": 0, "r": 0, "s": 4, "t": 11}
+    wanted = [entry.id for entry in entries if entry.id > places[entry.room]]
+    seen: list[int] = []
+    more = True
+    while more:
+        page, more = log.catch_up(APP, "ann", seen[-1] if seen else 0, 4, places)
+        seen += [entry.id for entry in page]
+        assert more == (seen != wanted)
+    assert seen == wanted
+
+
+def test_what_was_stored_before_a_moment_is_found(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert log.stored_before(APP, 10**10) == 0
+    for now in (100, 100, 200, 300):
+        monkeypatch.setattr(log_writer, "time", lambda now=now: now)
+        stored(log, said("r"), said("s"))
+    assert [log.stored_before(APP, time) for time in (99, 100, 101, 200, 201, 300, 301)] == [
+        *(0, 0, 4, 4, 6, 6, 8)
+    ]
+
+
+def test_what_has_expired_is_told_to_nobody(log: Log) -> None:
+    stored(log, *[said("r", str(number)) for number in range(10)])
+    assert log.expire(APP, more_than=4) == 6
+    found, _ = log.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})
+    assert [entry.body for entry in found] == [b"6", b"7", b"8", b"9"]
