@@ -19,6 +19,9 @@ const LONE_EMOJI = /^(?:\p{Extended_Pictographic}[\p{Emoji_Modifier}\u200d\ufe0f
  * @typedef {object} Ways
  * @property {(entry: Entry) => string} [nameOf]                  what another one's messages are headed by
  * @property {(entry: Entry) => HTMLElement | null} [contentOf]   a bubble's content, where it is not the text
+ * @property {(entry: Entry) => string} [faceOf]                  whose first character and colour stand beside it
+ * @property {(entry: Entry) => HTMLElement | null} [actionOf]    what can be done with a message, beside it
+ * @property {number} [maxLines]                                  how many lines are kept
  */
 
 export class ChatLog {
@@ -42,6 +45,9 @@ export class ChatLog {
   constructor(root, latest, latestText, words, language, ways = {}) {
     this.nameOf = ways.nameOf ?? ((entry) => entry.from);
     this.contentOf = ways.contentOf ?? (() => null);
+    this.faceOf = ways.faceOf ?? ((entry) => entry.from);
+    this.actionOf = ways.actionOf ?? (() => null);
+    this.maxLines = ways.maxLines ?? MAX_LINES;
     this.root = root;
     this.latest = latest;
     this.latestText = latestText;
@@ -58,7 +64,7 @@ export class ChatLog {
   /** @param {Entry} entry */
   add(entry) {
     this.#waiting.push(entry);
-    if (this.#waiting.length > MAX_LINES) this.#waiting.shift();
+    if (this.#waiting.length > this.maxLines) this.#waiting.shift();
     if (this.#scheduled) return;
     this.#scheduled = true;
     if (document.hidden) setTimeout(() => this.flush(), 250); // a hidden page gets no animation frames
@@ -80,6 +86,25 @@ export class ChatLog {
     setTimeout(() => this.root.removeAttribute("aria-live"), 500);
   }
 
+  /**
+   * Shows these lines and no others; not read aloud.
+   *
+   * @param {Entry[]} entries
+   * @param {boolean} [stay]  what is seen stays where it is, as lines come above it
+   */
+  show(entries, stay = false) {
+    this.root.setAttribute("aria-live", "off");
+    const below = this.root.scrollHeight - this.root.scrollTop;
+    this.root.replaceChildren();
+    this.#row = { count: 0, line: null };
+    this.#previous = null;
+    this.#waiting = entries.slice(-this.maxLines);
+    this.flush();
+    if (stay) this.root.scrollTop = this.root.scrollHeight - below;
+    else this.#scroll();
+    setTimeout(() => this.root.removeAttribute("aria-live"), 500);
+  }
+
   /** Draws the lines that wait. */
   flush() {
     this.#scheduled = false;
@@ -90,7 +115,7 @@ export class ChatLog {
     this.#unseen += this.#waiting.filter((entry) => entry.kind === "msg").length;
     this.#waiting = [];
     this.root.append(...lines);
-    while (this.root.childElementCount > MAX_LINES) this.root.firstElementChild?.remove();
+    while (this.root.childElementCount > this.maxLines) this.root.firstElementChild?.remove();
     if (!this.#row.line?.isConnected) this.#row.line = null; // it left with the oldest
     if (stick) this.#scroll();
     else this.#offerLatest();
@@ -199,13 +224,16 @@ export class ChatLog {
     time.setAttribute("datetime", at.toISOString());
     const bubble = make("div", LONE_EMOJI.test(entry.text) ? "bubble lone-emoji" : "bubble");
     bubble.dir = "auto";
-    const words = make("div", "words", from, make("div", "bubble-row", bubble, time));
+    const row = make("div", "bubble-row", bubble, time);
+    const action = this.actionOf(entry);
+    if (action) row.append(action);
+    const words = make("div", "words", from, row);
     const content = this.contentOf(entry);
     const more = content ? null : fillBubble(bubble, cut(entry.text, MAX_TEXT), this.words);
     if (content) bubble.append(content);
     if (more) words.append(more);
     const classes = `line${own ? " own" : ""}${follows ? " follows" : ""}`;
-    const line = make("div", classes, ...(own ? [] : [avatar(entry.from)]), words);
+    const line = make("div", classes, ...(own ? [] : [avatar(this.faceOf(entry))]), words);
     if (entry.id) line.dataset.id = entry.id;
     return line;
   }

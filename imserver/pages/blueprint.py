@@ -29,6 +29,7 @@ from imserver.auth import PAGE_TOKEN_PREFIX
 from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
 from imserver.pages.address import check
 from imserver.pages.gateway import Gateway, Member
+from imserver.pages.messages import APP, messages
 from imserver.pages.names import Names
 from imserver.pages.rendering import HEADERS, language_of_visitor, parameter, policy, render
 from imserver.pages.seen import Seen
@@ -41,7 +42,7 @@ _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "ima
 _STATUS_SECONDS: Final = 3
 _BOARD_TEXTS: Final = ("status_", "cluster_", "unit_")
 """Beginnings of the keys of what only operators' pages say."""
-_OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_")
+_OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_", "messages_", "refusal_")
 """Those of what the chat page does not say."""
 _FALLBACK_ROOM: Final = "101"
 
@@ -95,6 +96,7 @@ def create_pages(node: Host) -> Blueprint:
         "/home/index", "home", lambda: talk.peer() if is_asked_for() else chat.page(), methods=["GET"]
     )
     pages.add_url_rule("/home/room", "room", talk.room, methods=["GET"])
+    pages.add_url_rule("/home/messages", "messages", lambda: messages(node, seen), methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
     pages.add_url_rule("/api/v1/docs", "reference", reference, methods=["GET"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
@@ -140,7 +142,8 @@ class _Chat:
             "language": words["html_lang"],
             "text": {key: text for key, text in words.items() if not key.startswith(_OTHER_TEXTS)},
         }
-        answer = render("home.html", language, words, data=data, room=room, rooms=self._rooms)
+        shown = {"room": room, "rooms": self._rooms, "has_messages": APP in self._node.config.apps}
+        answer = render("home.html", language, words, data=data, **shown)
         answer.headers["Content-Security-Policy"] = policy(" ".join(addresses.sources))
         return answer
 
