@@ -133,6 +133,13 @@ def test_who_became_an_admin_a_moment_ago_is_not_removed_by_one(groups: Groups, 
     assert set(roles(groups, group)) == {"ann", "bob", "cid", "dan"}
 
 
+def test_who_goes_for_good_and_is_removed_at_once_is_gone(groups: Groups, group: int) -> None:
+    said = at_once((groups.remove, group, "ann", ["cid"]), (groups.forget, "cid"), (groups.forget, "ann"))
+    assert said == [""] * 3
+    assert roles(groups, group) == {"bob": OWNER, "dan": MEMBER}
+    assert groups.page(APP, "cid", 0, 10) == (0, [])
+
+
 def test_a_group_that_was_closed_a_moment_ago_is_joined_by_nobody(groups: Groups, group: int) -> None:
     groups.set_open(APP, group, "ann", True)
     said = at_once((groups.set_open, group, "ann", False), (groups.join, group, "eve"))

@@ -171,10 +171,10 @@ class Groups:
         _done(self._log_with(group).set_member(app, group, user, muted_until=until, by=by, right=right))
 
     def forget(self, app: str, user: str) -> None:
-        """The user leaves all groups."""
+        """The user leaves all groups. Whoever was taken out of one meanwhile need not leave it."""
         _, groups = self.page(app, user, 0, 2**31)
         for group in groups:
-            self.leave(app, group.id, user)
+            self._log().leave(app, group.id, [user], user, heir=True)
 
     # --- inside ---------------------------------------------------------------------------------------------
 
