@@ -74,6 +74,21 @@ def test_members_of_a_group_speak_there_unless_they_are_silenced(ann: Person, bo
     assert bob.refused("messages/send", {**body, "conversation": 10**12}) == (404, "unknown_conversation")
 
 
+def test_an_edit_may_say_anything_and_what_comes_again_is_stored_once(ann: Person, bob: Person) -> None:
+    sent = ann.good("messages/send", {"to": bob.user, "text": "here it is"})
+    edit = {"id": sent["id"], "data": {"url": "/p/1"}, "type": "picture", "mentions": [bob.user]}
+    first = ann.good("messages/edit", {**edit, "client_msg_id": "e"})
+    assert ann.good("messages/edit", {**edit, "client_msg_id": "e"}) == {**first, "repeated": True}
+    (shown, _) = bob.good("messages", conversation=sent["conversation"])["messages"]
+    assert (shown["type"], shown["data"]) == ("picture", {"url": "/p/1"})
+    assert shown["meta"] == {"mentions": [bob.user], "edited": first["id"]}
+    gone = ann.good("messages/recall", {"id": sent["id"], "client_msg_id": "r"})
+    assert ann.good("messages/recall", {"id": sent["id"], "client_msg_id": "r"}) == {**gone, "repeated": True}
+    assert ann.good("messages/edit", {**edit, "client_msg_id": "e"}) == {**first, "repeated": True}
+    assert ann.refused("messages/edit", edit) == (404, "unknown_message")
+    assert ann.refused("messages/edit", {"id": sent["id"]}) == (400, "invalid_request")
+
+
 def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Person, bob: Person) -> None:
     body = {"user": ann.user, "to": bob.user, "text": "for ann"}
     assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1

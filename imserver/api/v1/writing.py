@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from time import time
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 from gevent.event import AsyncResult
@@ -13,11 +13,12 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
-from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, Actor, actor
+from imserver.api.v1.actor import ACTOR_PROBLEMS, Actor, actor
 from imserver.api.v1.conversations import log_of
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import read, reply
 from imserver.api.v1.written import (
+    Content,
     EditRequest,
     HiddenAnswer,
     HideRequest,
@@ -26,7 +27,6 @@ from imserver.api.v1.written import (
     RecallRequest,
     ReceivedAnswer,
     ReceivedRequest,
-    RevisionAnswer,
     SendRequest,
     StoredAnswer,
 )
@@ -66,16 +66,14 @@ def send(api: Api, call: Call) -> Answer:
         client_msg_id=asked.client_msg_id,
         time_ms=int(time() * 1000),
         about=asked.reply_to,
-        meta=_bytes("mentions", _encode, {"mentions": asked.mentions}) if asked.mentions else b"",
+        meta=_mentions(asked),
         to_user=asked.to,
         conversation=asked.conversation,
     )
-    stored = _store(api, who, draft)
-    entry = stored.entry
-    return reply(call, StoredAnswer(entry.id, entry.conversation, entry.seq, stored.repeated))
+    return _store(api, call, who, draft)
 
 
-def _content(api: Api, asked: SendRequest) -> tuple[str, bytes]:
+def _content(api: Api, asked: Content) -> tuple[str, bytes]:
     """Type and bytes of what is said."""
     if (asked.text is UNSET) == (asked.data is UNSET):
         raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
@@ -95,6 +93,10 @@ def _content(api: Api, asked: SendRequest) -> tuple[str, bytes]:
     return kind, body
 
 
+def _mentions(asked: Content) -> bytes:
+    return _bytes("mentions", _encode, {"mentions": asked.mentions}) if asked.mentions else b""
+
+
 def _bytes(name: str, encode: Any, value: Any) -> bytes:
     try:
         encoded: bytes = encode(value)
@@ -106,28 +108,37 @@ def _bytes(name: str, encode: Any, value: Any) -> bytes:
 def recall(api: Api, call: Call) -> Answer:
     """``POST /api/v1/messages/recall``."""
     asked = read(api, call, _read_recall)
-    return _revise(api, call, asked, asked.id, "recall", "")
+    who = actor(api, call, asked, needs_user=False)
+    draft = revision(log_of(api), who.app, who.user, asked.id, "recall", client_msg_id=asked.client_msg_id)
+    return _revise(api, call, who, draft)
 
 
 def edit(api: Api, call: Call) -> Answer:
     """``POST /api/v1/messages/edit``."""
     asked = read(api, call, _read_edit)
-    return _revise(api, call, asked, asked.id, "edit", asked.text)
-
-
-def _revise(
-    api: Api, call: Call, asked: Acting, about: int, kind: Literal["recall", "edit"], text: str
-) -> Answer:
     who = actor(api, call, asked, needs_user=False)
-    body = _bytes("text", str.encode, text)
-    draft = revision(log_of(api), who.app, who.user, about, kind, body=body)
+    kind, body = _content(api, asked)
+    draft = revision(
+        log_of(api),
+        who.app,
+        who.user,
+        asked.id,
+        "edit",
+        type=kind,
+        body=body,
+        client_msg_id=asked.client_msg_id,
+        meta=_mentions(asked),
+    )
+    return _revise(api, call, who, draft)
+
+
+def _revise(api: Api, call: Call, who: Actor, draft: Draft | None) -> Answer:
     if draft is None:
         raise Problem(errors.HTTP_UNKNOWN_MESSAGE)
-    entry = _store(api, who, draft).entry
-    return reply(call, RevisionAnswer(entry.id, entry.conversation, entry.seq))
+    return _store(api, call, who, draft)
 
 
-def _store(api: Api, who: Actor, draft: Draft) -> Appended:
+def _store(api: Api, call: Call, who: Actor, draft: Draft) -> Answer:
     """Have it stored; a back end is told of what an account did. Switches. Raises :class:`Problem`."""
     messaging = api.services.messaging
     if not who.is_back_end:
@@ -142,9 +153,10 @@ def _store(api: Api, who: Actor, draft: Draft) -> Appended:
     if isinstance(result, Rejected):
         raise _problem_of(result)
     assert result is not None
+    entry = result.entry
     if not (who.is_back_end or result.repeated):
-        messaging.on_sent(who.app, result.entry)
-    return result
+        messaging.on_sent(who.app, entry)
+    return reply(call, StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated))
 
 
 def _problem_of(why: Rejected) -> Problem:
@@ -192,7 +204,8 @@ def hide(api: Api, call: Call) -> Answer:
 # --- as they are declared -----------------------------------------------------------------------------------
 
 _ON_BEHALF: Final = {"app": "101", "user": "ann"}
-_STORED: Final = {"id": 8, "conversation": 1, "seq": 4}
+_STORED: Final = {"id": 8, "conversation": 1, "seq": 4, "repeated": False}
+_ONE_CONTENT: Final = {"oneOf": [{"required": ["text"]}, {"required": ["data"]}]}
 
 
 def _row(word: str, function: Any, summary: str, description: str, **more: Any) -> Operation:
@@ -223,7 +236,7 @@ OPERATIONS: Final = (
         answer=StoredAnswer,
         rules={
             "allOf": [
-                {"oneOf": [{"required": ["text"]}, {"required": ["data"]}]},
+                _ONE_CONTENT,
                 {
                     "oneOf": [
                         {"required": ["to"], "properties": {"to": {"minLength": 1}}},
@@ -239,7 +252,7 @@ OPERATIONS: Final = (
             errors.HTTP_TOO_MANY_REQUESTS,
         ),
         example_body={**_ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
-        example_answer={**_STORED, "repeated": False},
+        example_answer=_STORED,
     ),
     _row(
         "read",
@@ -279,7 +292,7 @@ OPERATIONS: Final = (
         "Nobody reads it any more. It is an entry of its own, which tells everybody who may read the "
         "message.",
         body=RecallRequest,
-        answer=RevisionAnswer,
+        answer=StoredAnswer,
         problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
         example_body={**_ON_BEHALF, "id": 7},
         example_answer=_STORED,
@@ -291,7 +304,8 @@ OPERATIONS: Final = (
         "Nobody reads what it said before. It is an entry of its own, which tells everybody who may read the "
         "message. One that was recalled stays as it is.",
         body=EditRequest,
-        answer=RevisionAnswer,
+        answer=StoredAnswer,
+        rules=_ONE_CONTENT,
         problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
         example_body={**_ON_BEHALF, "id": 7, "text": "tea!"},
         example_answer=_STORED,

@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver.api.v1.actor import Acting
 from imserver.api.v1.conversation import MAX_ID, MessageId, Place
-from imserver.api.v1.message import Data
+from imserver.api.v1.message import Data, Text
 from imserver.protocol.cmd_stored import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_HIDDEN,
@@ -17,18 +17,19 @@ from imserver.protocol.cmd_stored import (
     MAX_TYPE_BYTES,
 )
 
-NewText = Annotated[str, Meta(max_length=131_072, description="What the message says now.")]
+OwnId = Annotated[
+    str,
+    Meta(
+        max_length=MAX_CLIENT_MSG_ID_BYTES,
+        description="Your own id of it: what comes again from the user under the same id is not stored "
+        "again.",
+    ),
+]
 
 
-class SendRequest(Acting, kw_only=True):
-    """Who says what, to whom: give one of `to` and `conversation`, and one of `text` and `data`."""
+class Content(Acting, kw_only=True):
+    """Who says what: give one of `text` and `data`."""
 
-    to: Annotated[
-        str, Meta(max_length=MAX_RECEIVER_BYTES, description="The receiver, who need not be online.")
-    ] = ""
-    conversation: Annotated[
-        int, Meta(ge=0, le=MAX_ID, description="Instead of `to`: a group, or a conversation that is known.")
-    ] = 0
     type: Annotated[
         str,
         Meta(
@@ -37,21 +38,39 @@ class SendRequest(Acting, kw_only=True):
             "your own; `text`, or `custom` with `data`, unless given.",
         ),
     ] = ""
-    text: NewText | UnsetType = UNSET
+    text: Text | UnsetType = UNSET
     data: Data | UnsetType = UNSET
-    client_msg_id: Annotated[
-        str,
-        Meta(
-            max_length=MAX_CLIENT_MSG_ID_BYTES,
-            description="Your own id of the message: what comes again from the user under the same id is not "
-            "stored again.",
-        ),
-    ] = ""
-    reply_to: Annotated[int, Meta(ge=0, le=MAX_ID, description="The message that this replies to.")] = 0
+    client_msg_id: OwnId = ""
     mentions: Annotated[
         list[Annotated[str, Meta(max_length=MAX_RECEIVER_BYTES)]],
         Meta(max_length=MAX_MENTIONS, description="Users who are named."),
     ] = field(default_factory=list)
+
+
+class SendRequest(Content, kw_only=True):
+    """Who says what, to whom: give one of `to` and `conversation`, and one of `text` and `data`."""
+
+    to: Annotated[
+        str, Meta(max_length=MAX_RECEIVER_BYTES, description="The receiver, who need not be online.")
+    ] = ""
+    conversation: Annotated[
+        int, Meta(ge=0, le=MAX_ID, description="Instead of `to`: a group, or a conversation that is known.")
+    ] = 0
+    reply_to: Annotated[int, Meta(ge=0, le=MAX_ID, description="The message that this replies to.")] = 0
+
+
+class EditRequest(Content, kw_only=True):
+    """Which message says something else now, given as `text` or `data`. A back end that names no `user` may
+    change anybody's."""
+
+    id: MessageId
+
+
+class RecallRequest(Acting, kw_only=True):
+    """Which message is taken back. A back end that names no `user` may take back anybody's."""
+
+    id: MessageId
+    client_msg_id: OwnId = ""
 
 
 class StoredAnswer(Struct):
@@ -75,27 +94,6 @@ class ReadAnswer(Struct):
 
     conversation: Annotated[int, Meta(description="The conversation.")]
     read: Annotated[int, Meta(description="The last message that was read.")]
-
-
-class RecallRequest(Acting, kw_only=True):
-    """Which message is taken back. A back end that names no `user` may take back anybody's."""
-
-    id: MessageId
-
-
-class EditRequest(Acting, kw_only=True):
-    """Which message says something else now. A back end that names no `user` may change anybody's."""
-
-    id: MessageId
-    text: NewText
-
-
-class RevisionAnswer(Struct):
-    """What was stored, and tells everybody who may read the message."""
-
-    id: Annotated[int, Meta(description="Its place in the log of the app.")]
-    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
-    seq: Annotated[int, Meta(description="Its place in the conversation.")]
 
 
 class ReceivedRequest(Acting, kw_only=True):
