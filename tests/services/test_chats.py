@@ -630,6 +630,49 @@ def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
     assert [said.text for said in ann.pushes()] == ["new"]
 
 
+@pytest.mark.parametrize("early", [False, True])
+def test_what_is_told_between_two_pages_hides_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    """A client asks for the rest with the greatest place that it has seen: here that of what is new."""
+    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._release, 0.05))
+    missed(world, 120)
+    ann, bob = world.chatter(266), world.live(267)
+    if not early:
+        ann.tell(protobuf.sync(0))
+        ann.expect(2)
+    bob.single(1, 266, "new")
+    until(lambda: ann.pushes())
+    if early:
+        ann.tell(protobuf.sync(0))
+        ann.expect(3)
+    for asked in (1, 2):
+        ann.tell(protobuf.sync(max(ann.stream())))
+        ann.expect(3 + asked)
+    assert sorted(set(ann.stream())) == list(range(1, 122))
+    assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
+    assert [more for _, more in pages(ann)] == [True, True, False]
+    assert not world.chats._unfinished
+    ann.tell(protobuf.sync(121))
+    ann.expect(6)
+    assert pages(ann)[3] == ([], False)
+
+
+def test_who_leaves_between_two_pages_is_forgotten(world: World) -> None:
+    missed(world, 60)
+    ann = world.chatter(266)
+    ann.tell(protobuf.sync(0))
+    ann.expect(2)
+    assert world.chats._unfinished
+    ann.client.hang_up()
+    until(lambda: not world.chats._unfinished)
+
+
+def pages(chatter: Chatter) -> list[tuple[list[Said], bool]]:
+    """The answers to its syncs."""
+    return [synced(each) for each in chatter.outputs() if each.kind == protobuf.SYNC]
+
+
 def test_changes_of_groups_are_passed_over_however_many_there_are(world: World) -> None:
     ann = world.live(266)
     for _ in range(PAGE * 2 + 10):

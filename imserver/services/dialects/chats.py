@@ -96,6 +96,8 @@ class Chats:
         """What sessions share that have nothing to remember, by the minutes in which their tokens end."""
         self._full: dict[Encoding, Encoding] = {}
         """The encodings of clients that log in with a cursor, by those that their connections begin with."""
+        self._unfinished: dict[Connection, int] = {}
+        """Where the pages of clients without a cursor have come to, who have still to ask for the rest."""
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
@@ -107,6 +109,7 @@ class Chats:
         """A connection is over. Never switches."""
         self._uplink.ended(connection)
         self._expected_no_more(connection)
+        self._unfinished.pop(connection, None)
 
     def _expected_no_more(self, connection: Connection) -> None:
         self.grace.asked(connection)
@@ -224,9 +227,12 @@ class Chats:
         assert isinstance(command, ChatSync)
         self._expected_no_more(connection)
         after = min(command.after, MAX_ID)
-        dialect, found = connection.encoding.dialect, list[bytes]()
+        dialect, found = connection.encoding.dialect, list[tuple[int, bytes]]()
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
+        if not full:
+            # It takes the greatest place that it has seen, be it of what it was told between two pages.
+            after = min(after, self._unfinished.pop(connection, after))
         try:
             anew = full and self._recovery.must_begin_anew(connection, after)
             place: int | None = after
@@ -250,7 +256,7 @@ class Chats:
         after: int,
         limit: int,
         anew: bool,
-        found: list[bytes],
+        found: list[tuple[int, bytes]],
     ) -> int | None:
         """Add what stands behind a place to ``found``, and send that if it is a page, or all there is.
 
@@ -260,13 +266,16 @@ class Chats:
 
         def answer(messages: list[Message], more: bool) -> bool:
             nonlocal last
-            found.extend(each for message in messages if (each := dialect.shown(message)) is not None)
-            count = min(limit, page_bounds.fitting(map(len, found)))
+            shown = ((message.id, dialect.shown(message)) for message in messages)
+            found.extend([(place, data) for place, data in shown if data is not None])
+            count = min(limit, page_bounds.fitting(len(data) for _, data in found))
             if more and messages and count == len(found) < limit:
                 last = messages[-1].id
                 return False
             more = more or count < len(found)
-            connection.send(dialect.page(found[:count], more, anew))
+            connection.send(dialect.page([data for _, data in found[:count]], more, anew))
+            if more and not isinstance(dialect, FullProtobufDialect):
+                self._unfinished[connection] = found[count - 1][0]
             return not more
 
         self._messaging.sync(connection, after, limit, answer)
