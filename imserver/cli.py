@@ -200,9 +200,12 @@ def status(url: str, key: str | None, debug: bool) -> None:
         health, _ = _get(url, "/health", key)
         state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
     except (OSError, client.HTTPException, ValueError) as error:
-        _fail(f"{url} does not answer: {error}")
+        reason = error.strerror if isinstance(error, OSError) else None
+        _fail(f"{url} does not answer: {reason or error}")
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
+    if state.get("code") == errors.REPLY_UNAUTHORIZED:
+        _fail("this server wants an API key with the scope admin: --key, or IMSERVER_KEY")
     if health != 200 or state_status != 200 or state.get("code") != errors.REPLY_OK:
         sys.exit(1)
 

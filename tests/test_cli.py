@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
 
+import click
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -50,6 +51,21 @@ def test_help_names_every_command() -> None:
     output = invoke("--help").output
     for command in ("bench", "check-config", "codes", "serve", "status", "version"):
         assert f"\n  {command} " in output
+
+
+@pytest.mark.parametrize("group", ["", "account", "app", "bench", "key", "token"])
+def test_what_a_command_does_is_said_in_whole_on_a_narrow_screen(group: str) -> None:
+    output = CliRunner().invoke(main, [*group.split(), "--help"], terminal_width=80).output
+    _, _, commands = output.partition("Commands:\n")
+    assert commands
+    assert "..." not in commands
+
+
+def test_no_option_of_the_load_tools_shows_an_empty_default() -> None:
+    bench = main.get_command(click.Context(main), "bench")
+    assert isinstance(bench, click.Group)
+    for name in bench.commands:
+        assert '[default: ""]' not in invoke("bench", name, "--help").output
 
 
 def test_codes_prints_every_code_of_the_tables() -> None:
@@ -232,6 +248,17 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
 
 
+def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer) -> None:
+    key = "a-key-that-is-long-enough"
+    server = start_server(config={"api": {"keys": [{"key": key, "scopes": ["admin"]}]}})
+    done = run_cli("status", "--url", server.http_url)
+    assert done.returncode == 1
+    assert (
+        done.stderr == "imserver: this server wants an API key with the scope admin: --key, or IMSERVER_KEY\n"
+    )
+    assert run_cli("status", "--url", server.http_url, "--key", key).returncode == 0
+
+
 def test_status_takes_an_address_without_scheme(start_server: StartServer) -> None:
     server = start_server()
     assert run_cli("status", "--url", f"{server.http.host}:{server.http.port}").returncode == 0
@@ -241,7 +268,7 @@ def test_status_of_no_server_is_one_clear_line(taken: socket.socket) -> None:
     port = taken.getsockname()[1]
     taken.close()
     said = refused("status", "--url", f"http://127.0.0.1:{port}")
-    assert said == f"http://127.0.0.1:{port} does not answer: [Errno 111] Connection refused"
+    assert said == f"http://127.0.0.1:{port} does not answer: Connection refused"
     assert (
         refused("status", "--url", "ftp://x") == "ftp://x does not answer: not an http:// or https:// address"
     )

@@ -1,4 +1,4 @@
-"""Scenario ``chat``: stored messages in a group, or one-to-one, in the protobuf dialect, each counted."""
+"""Scenario ``chat``: stored messages in a group, or of two, each one counted. In the protobuf dialect."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
 def million(
     sizes: tuple[int, ...], redis: str, redis_server: str, log: str, as_json: bool, **values: Any
 ) -> None:
-    """Log up to a million users in on this machine, and reach them all."""
+    """Log a million users in on one machine, and reach them all."""
     place = ClusterPlace(redis, redis_server, log)
     with report.Bar() as watcher:
         reports = [
@@ -128,7 +128,7 @@ def cluster(
     as_json: bool,
     **values: Any,
 ) -> None:
-    """Measure several nodes with a Redis: pushes and broadcasts across, storms."""
+    """Pushes and broadcasts across several nodes, and storms. Needs a Redis."""
     place = ClusterPlace(redis, redis_server, log)
     with report.Bar() as watcher:
         reports = cluster_suite.perform(parts, ClusterOptions(**values), place, runs, watcher)
@@ -157,7 +157,7 @@ bench.add_command(
 
 
 def chaos(as_json: bool, **values: Any) -> None:
-    """Break nodes, Redis, database, network and disk under a chat; what was acknowledged must not be lost."""
+    """Break nodes, Redis, database, network and disk under a chat. What was acknowledged must not be lost."""
     with report.Bar() as watcher:
         found = chaos_run.perform(ChaosOptions(**values), watcher.begin)
     show_all("chaos", [found], [], as_json)
@@ -184,7 +184,7 @@ bench.add_command(
     help="Draw the largest million as SVG into a file.",
 )
 def table(file: Path, into: Path | None, plot: Path | None) -> None:
-    """Turn the JSON of `imserver bench all` (or cluster, million) into Markdown."""
+    """Turn the JSON of a suite (all, cluster, million) into Markdown."""
     suite = json.loads(file.read_text(encoding="utf-8"))
     if plot is not None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
@@ -205,7 +205,5 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
 
 for _scenario in SCENARIOS.values():
     bench.add_command(scenario_command(_scenario))
-bench.add_command(
-    suite_command("all", ALL, "Measure everything that has a bar; exits with 1 when one is missed.")
-)
+bench.add_command(suite_command("all", ALL, "Measure all that has a bar; exits with 1 when one is missed."))
 bench.add_command(suite_command("smoke", SMOKE, "Play small forms of everything, within a minute."))

@@ -82,7 +82,9 @@ def option(entry: Any) -> Callable[[Command], Command]:
     about = entry.metadata["help"]
     if isinstance(entry.default, str):
         words = click.Choice(entry.metadata["choices"]) if "choices" in entry.metadata else click.STRING
-        return click.option(name, type=words, default=entry.default, show_default=True, help=about)
+        return click.option(
+            name, type=words, default=entry.default, show_default=bool(entry.default), help=about
+        )
     least, most = entry.metadata["least"], entry.metadata["most"]
     whole = isinstance(entry.default, int)
     kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)

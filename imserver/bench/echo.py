@@ -1,4 +1,4 @@
-"""Scenario ``echo``: every connection has one request in flight; what does a round trip cost?"""
+"""Scenario ``echo``: what a round trip costs when each connection has one in flight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario ``floor``: what the kernel alone takes for a send, below which no server can go.
+"""Scenario ``floor``: what the kernel alone takes for a send. No server can do better.
 
 A bare process owns plain sockets and does nothing but send the same frame to each of them, a round for every
 byte that the receiving process sends it. So the receiver sets the pace, as it does when it measures a server.

@@ -1,4 +1,4 @@
-"""Scenario ``idle``: connections that are logged in and do nothing: their memory, the server's CPU."""
+"""Scenario ``idle``: what connections cost that do nothing: memory and CPU."""
 
 from __future__ import annotations
 

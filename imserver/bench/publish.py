@@ -1,4 +1,4 @@
-"""Scenario ``publish``: messages to single users over publisher connections, many of them under way."""
+"""Scenario ``publish``: messages to single users over publisher connections. Many are under way."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenario ``storm``: everybody drops and comes back at once; who stayed must not notice."""
+"""Scenario ``storm``: everybody drops and comes back at once. Who stayed must not notice."""
 
 from __future__ import annotations
 

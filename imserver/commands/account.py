@@ -26,10 +26,11 @@ def account() -> None:
 @click.option("--dry-run", is_flag=True, help="Look at the file only.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: bool, file: Path) -> None:
-    """Import accounts with their ids from FILE: GoChat's table of users, as CSV or JSON.
+    """Import accounts with their ids from FILE.
 
-    Columns are id, phone_number (or phone), nickname, password (its hash: MD5 with app.salt, as GoChat keeps
-    it, or argon2id), and, if there are such, avatar and create_time. Accounts that are there are passed over.
+    The file is GoChat's table of users, as CSV or JSON. Columns are id, phone_number (or phone), nickname,
+    password (its hash: MD5 with app.salt, as GoChat keeps it, or argon2id), and, if there are such, avatar
+    and create_time. Accounts that are there are passed over.
     """
     try:
         rows = read_rows(file.read_text(encoding="utf-8-sig"))

@@ -70,7 +70,10 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
 def change(
     path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
 ) -> None:
-    """Change settings of an app that does not stand in the configuration, and print what it has then."""
+    """Change settings of an app, and print those it has then.
+
+    Those of an app of the configuration are changed there.
+    """
     with opened(path, data_dir) as (_, _, tenants):
         before = tenants.get(name)
         plain = {} if before is None else msgspec.to_builtins(before)

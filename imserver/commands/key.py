@@ -57,7 +57,10 @@ def create(
 @key.command("list")
 @settings_options
 def list_keys(path: str | None, data_dir: str | None) -> None:
-    """List all keys: those of the configuration and those made here, revoked ones too."""
+    """List all keys, revoked ones too.
+
+    Those of the configuration, and those made here.
+    """
     with opened(path, data_dir) as (settings, store, _):
         rows = store.keys()
     body = [

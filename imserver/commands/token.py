@@ -62,7 +62,7 @@ def create(
 @settings_options
 @_app_option
 def secret(path: str | None, data_dir: str | None, name: str) -> None:
-    """Print the secret that an app's HS256 has where its settings give none.
+    """Print the secret of an app whose settings give none for HS256.
 
     It is derived from the server's own, so it is the same on all nodes. The app's back end signs with it.
     """
