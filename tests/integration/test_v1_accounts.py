@@ -2,6 +2,7 @@
 
 import json
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from time import time
 from typing import Any
@@ -154,6 +155,24 @@ def test_a_back_end_sets_a_password_without_the_old_one(ann: Person) -> None:
     body = {"user": ann.user, "password": "battery staple"}
     assert good(ann.server.http, "accounts/password", body, key="admin-key") == {"user": ann.user}
     good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
+
+
+def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Person) -> None:
+    def set_it(password: str, key: str = "admin-key", **more: str) -> int:
+        body = {"user": ann.user, "password": password, **more}
+        return call(ann.server.http, "accounts/password", body, key=key).status
+
+    with ThreadPoolExecutor(4) as pool:
+        asked = [pool.submit(set_it, f"battery staple {number}") for number in range(4)]
+        assert [one.result() for one in asked] == [200] * 4
+    good(ann.server.http, "accounts/password", {"user": ann.user, "password": PASSWORD}, key="admin-key")
+    token = good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
+    with ThreadPoolExecutor(4) as pool:
+        mine = [
+            pool.submit(set_it, f"mine {number} and long", token, old_password=PASSWORD)
+            for number in range(4)
+        ]
+        assert sorted(one.result() for one in mine) == [200, 401, 401, 401]
 
 
 def test_the_end_of_all_sessions_voids_tokens_and_closes_connections(launch: Launch, door: str) -> None:

@@ -235,16 +235,25 @@ class Accounts:
         Raises BadField, UnknownAccount, WrongLogin, TooManyFailures and Overloaded.
         """
         check_password(new)
+        account, before = self._known(app, user)
+        if old is not None:
+            self.login(app, account.phone, old, address)
+            if self._passwords.is_weak(before):  # a better one stands in its place by now
+                before = self._known(app, user)[1]
+        hashed = self._passwords.hash(new)
+        while not self._kept.set_password(account.id, before, hashed, ends_sessions=True):
+            # Somebody else has changed it meanwhile: then this was the old one for nobody but a back end.
+            if old is not None:
+                raise WrongLogin
+            account, before = self._known(app, user)
+        self._kick(app, user)
+
+    def _known(self, app: str, user: str) -> tuple[Account, str]:
+        """The account of a user, and the hash of its password. Raises UnknownAccount."""
         found = self._kept.by_id(app, account_id(user))
         if found is None:
             raise UnknownAccount(user)
-        account, hashed = found
-        if old is not None:
-            account = self.login(app, account.phone, old, address)
-            hashed = (self._kept.by_id(app, account.id) or found)[1]
-        if not self._kept.set_password(account.id, hashed, self._passwords.hash(new), ends_sessions=True):
-            raise WrongLogin
-        self._kick(app, user)
+        return found
 
     def log_out(self, app: str, user: str) -> None:
         """End all sessions of an account: tokens are void, connections closed. Raises UnknownAccount."""
