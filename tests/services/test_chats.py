@@ -620,7 +620,7 @@ def test_the_next_question_may_take_its_time_over_a_slow_line(world: World) -> N
 def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._release, 0.1))
+    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._pass_over, 0.1))
     missed(world, 60)
     ann, bob = world.chatter(266), world.live(267)
     ann.tell(protobuf.sync(0))
@@ -630,32 +630,35 @@ def test_whoever_stops_in_the_middle_is_told_what_is_new_in_the_end(
     assert [said.text for said in ann.pushes()] == ["new"]
 
 
-@pytest.mark.parametrize("early", [False, True])
-def test_what_is_told_between_two_pages_hides_nothing(
-    world: World, monkeypatch: pytest.MonkeyPatch, early: bool
-) -> None:
+def test_what_is_told_between_two_pages_hides_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A client asks for the rest with the greatest place that it has seen: here that of what is new."""
-    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._release, 0.05))
+    monkeypatch.setattr(world.chats, "page_grace", Grace(world.chats._pass_over, 0.05))
     missed(world, 120)
     ann, bob = world.chatter(266), world.live(267)
-    if not early:
-        ann.tell(protobuf.sync(0))
-        ann.expect(2)
+    ann.tell(protobuf.sync(0))
+    ann.expect(2)
     bob.single(1, 266, "new")
     until(lambda: ann.pushes())
-    if early:
-        ann.tell(protobuf.sync(0))
-        ann.expect(3)
     for asked in (1, 2):
         ann.tell(protobuf.sync(max(ann.stream())))
         ann.expect(3 + asked)
     assert sorted(set(ann.stream())) == list(range(1, 122))
     assert [len(messages) for messages, _ in pages(ann)] == [50, 50, 21]
     assert [more for _, more in pages(ann)] == [True, True, False]
-    assert not world.chats._unfinished
+    assert world.chats.page_ends.empty
     ann.tell(protobuf.sync(121))
     ann.expect(6)
     assert pages(ann)[3] == ([], False)
+
+
+def test_who_asks_for_a_later_place_of_their_own_accord_is_given_what_is_behind_it(world: World) -> None:
+    missed(world, 120)
+    ann = world.live(266)
+    for after, count in ((0, 50), (115, 5), (0, 50), (120, 0)):
+        ann.tell(protobuf.sync(after))
+        until(lambda: pages(ann))
+        assert len(pages(ann)[-1][0]) == count
+        ann.client.frames.clear()
 
 
 def test_who_leaves_between_two_pages_is_forgotten(world: World) -> None:
@@ -663,9 +666,9 @@ def test_who_leaves_between_two_pages_is_forgotten(world: World) -> None:
     ann = world.chatter(266)
     ann.tell(protobuf.sync(0))
     ann.expect(2)
-    assert world.chats._unfinished
+    assert not world.chats.page_ends.empty
     ann.client.hang_up()
-    until(lambda: not world.chats._unfinished)
+    until(lambda: world.chats.page_ends.empty)
 
 
 def pages(chatter: Chatter) -> list[tuple[list[Said], bool]]:

@@ -1,4 +1,4 @@
-"""Grace: who is given a moment to ask, and when it is over."""
+"""Grace: who is given a moment to ask, and when it is over; and where pages have come to meanwhile."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.services.dialects.grace import Grace
+from imserver.services.dialects.grace import Grace, PageEnds
 
 HOLD_SECONDS = 0.05
 
@@ -77,3 +77,46 @@ def test_a_line_that_never_empties_is_given_up_with_its_connection(moment: Momen
     assert not moment.grace.idle
     moment.grace.asked(stuck)
     assert moment.over() == []
+
+
+ANN: Any = Line()
+BOB: Any = Line()
+
+
+def test_who_asks_in_time_is_given_what_they_ask_for() -> None:
+    ends = PageEnds()
+    ends.come_to(ANN, 50)
+    assert ends.begin(ANN, 70) == 70
+    assert ends.empty
+
+
+def test_who_was_passed_over_is_given_the_rest_until_they_have_it() -> None:
+    ends = PageEnds()
+    ends.come_to(ANN, 50)
+    ends.pass_over(ANN)
+    assert ends.begin(BOB, 121) == 121
+    for last, end in ((50, 100), (100, 110)):
+        assert ends.begin(ANN, 121) == last
+        ends.come_to(ANN, end)
+    assert ends.begin(ANN, 7) == 7, "who wants more gets it"
+    ends.come_to(ANN, 0)
+    assert ends.empty
+    assert ends.begin(ANN, 121) == 121
+
+
+def test_who_has_asked_for_everything_is_not_passed_over() -> None:
+    ends = PageEnds()
+    ends.pass_over(ANN)
+    ends.come_to(ANN, 0)
+    assert ends.empty
+
+
+@pytest.mark.parametrize("passed_over", [False, True])
+def test_who_has_gone_is_forgotten(passed_over: bool) -> None:
+    ends = PageEnds()
+    ends.come_to(ANN, 50)
+    if passed_over:
+        ends.pass_over(ANN)
+    assert not ends.empty
+    ends.forget(ANN)
+    assert ends.empty

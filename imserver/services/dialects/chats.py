@@ -16,7 +16,7 @@ from imserver.errors import StorageUnavailable
 from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Message, Reply
 from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
 from imserver.protocol.protobuf_full import FullProtobufDialect, Recovered
-from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS, Grace
+from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS, Grace, PageEnds
 from imserver.services.dialects.uplink import (
     CHAT_READERS,
     ChatAcknowledger,
@@ -91,13 +91,12 @@ class Chats:
         self._uplink = uplink
         self._recovery = recovery
         self.grace = Grace(self._release, HOLD_SECONDS)
-        self.page_grace = Grace(self._release, PAGE_SECONDS)
+        self.page_grace = Grace(self._pass_over, PAGE_SECONDS)
         self._resting: dict[int, RestingReader] = {}
         """What sessions share that have nothing to remember, by the minutes in which their tokens end."""
         self._full: dict[Encoding, Encoding] = {}
         """The encodings of clients that log in with a cursor, by those that their connections begin with."""
-        self._unfinished: dict[Connection, int] = {}
-        """Where the pages of clients without a cursor have come to, who have still to ask for the rest."""
+        self.page_ends = PageEnds()
 
     def add_to(self, dispatcher: Dispatcher) -> None:
         """Have the commands of the dialect served."""
@@ -109,7 +108,7 @@ class Chats:
         """A connection is over. Never switches."""
         self._uplink.ended(connection)
         self._expected_no_more(connection)
-        self._unfinished.pop(connection, None)
+        self.page_ends.forget(connection)
 
     def _expected_no_more(self, connection: Connection) -> None:
         self.grace.asked(connection)
@@ -230,9 +229,7 @@ class Chats:
         dialect, found = connection.encoding.dialect, list[tuple[int, bytes]]()
         assert isinstance(dialect, ProtobufDialect)
         full = isinstance(dialect, FullProtobufDialect)
-        if not full:
-            # It takes the greatest place that it has seen, be it of what it was told between two pages.
-            after = min(after, self._unfinished.pop(connection, after))
+        after = self.page_ends.begin(connection, after)
         try:
             anew = full and self._recovery.must_begin_anew(connection, after)
             place: int | None = after
@@ -274,12 +271,17 @@ class Chats:
                 return False
             more = more or count < len(found)
             connection.send(dialect.page([data for _, data in found[:count]], more, anew))
-            if more and not isinstance(dialect, FullProtobufDialect):
-                self._unfinished[connection] = found[count - 1][0]
+            asks_again = more and connection.state == OPEN and not isinstance(dialect, FullProtobufDialect)
+            self.page_ends.come_to(connection, found[count - 1][0] if asks_again else 0)
             return not more
 
         self._messaging.sync(connection, after, limit, answer)
         return last
+
+    def _pass_over(self, connection: Connection) -> None:
+        """A session has not asked for the rest in time: it is told what is new, and given the rest later."""
+        self.page_ends.pass_over(connection)
+        self._release(connection)
 
     def _release(self, connection: Connection) -> None:
         """A session has not asked in time: it is told what is new."""

@@ -73,3 +73,43 @@ class Grace:
                 else:
                     self.expect(connection)
             self._expected.popleft()
+
+
+class PageEnds:
+    """Owner of where the pages of those have come to who have still to ask for the rest. Never switches.
+
+    Who is told something newer in between will ask with the place of that, up to which it does not have
+    everything: it is given what is behind its last page.
+    """
+
+    def __init__(self) -> None:
+        self._asking: dict[Connection, int] = {}
+        self._passed_over: dict[Connection, int] = {}
+
+    @property
+    def empty(self) -> bool:
+        """Whether nobody has to ask for more."""
+        return not self._asking and not self._passed_over
+
+    def begin(self, connection: Connection, after: int) -> int:
+        """A client asks for what is behind a place: the place behind which it is to be given."""
+        self._asking.pop(connection, None)
+        return min(after, self._passed_over.get(connection, after))
+
+    def come_to(self, connection: Connection, place: int) -> None:
+        """It was given a page that ends here; 0: there is no more."""
+        ends = self._passed_over if connection in self._passed_over else self._asking
+        if place:
+            ends[connection] = place
+        else:
+            ends.pop(connection, None)
+
+    def pass_over(self, connection: Connection) -> None:
+        """It is told what is new before it has asked for the rest."""
+        if connection in self._asking:
+            self._passed_over[connection] = self._asking.pop(connection)
+
+    def forget(self, connection: Connection) -> None:
+        """It is over."""
+        self._asking.pop(connection, None)
+        self._passed_over.pop(connection, None)
