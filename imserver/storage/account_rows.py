@@ -190,7 +190,10 @@ def there(connection: Connection, app: str, rows: Sequence[Imported]) -> list[Ac
 
 
 def put(connection: Connection, rows: Sequence[Imported]) -> None:
-    """Store accounts under the ids that they have; numbers that are given later are above those."""
+    """Store accounts under the ids that they have; numbers that are given later are above those.
+
+    Raises Taken if one has an id or a phone number that is there.
+    """
     values = [
         {
             "id": row.account.id,
@@ -204,7 +207,10 @@ def put(connection: Connection, rows: Sequence[Imported]) -> None:
         }
         for row in rows
     ]
-    connection.execute(insert(account), values)
+    try:
+        connection.execute(insert(account), values)
+    except IntegrityError:
+        raise Taken(rows[0].account.phone) from None
     if connection.dialect.name == "postgresql":
         # The other engines count on from the greatest id by themselves.
         connection.execute(

@@ -148,7 +148,7 @@ class KeptAccounts:
         return self._store.read(lambda connection: rows.there(connection, app, some))
 
     def put(self, some: Sequence[Imported]) -> None:
-        """Keep accounts under the ids that they have."""
+        """Keep accounts under the ids that they have. Raises Taken if one of them is there."""
         from imserver.storage import account_rows as rows
 
         self._store.write(lambda connection: rows.put(connection, some))

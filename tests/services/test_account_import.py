@@ -2,8 +2,9 @@
 
 import pytest
 
+from imserver.services.people import account_import
 from imserver.services.people.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
-from imserver.storage.account_contract import Account, Imported
+from imserver.storage.account_contract import Account, Imported, Taken
 
 HASH = "0123456789abcdef0123456789ABCDEF"
 ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"
@@ -105,3 +106,18 @@ def test_an_id_or_a_phone_number_of_another_account_ends_the_import(there: Accou
     with pytest.raises(BadImport, match="account 1: "):
         store(shelf, "gochat", some, lambda _: None)  # type: ignore[arg-type]
     assert shelf.accounts == [there]
+
+
+def test_who_registers_while_others_are_imported_ends_the_import_with_a_clear_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Late(Shelf):
+        def put(self, some: list[Imported]) -> None:
+            if self.accounts:
+                raise Taken("138")
+            super().put(some)
+
+    monkeypatch.setattr(account_import, "AT_ONCE", 1)
+    some = [Imported(Account(id, "gochat", f"13{id}"), HASH) for id in (7, 8)]
+    with pytest.raises(BadImport, match=r"^1 accounts were imported; .*: import them again$"):
+        store(Late(), "gochat", some, lambda _: None)  # type: ignore[arg-type]

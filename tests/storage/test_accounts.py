@@ -207,3 +207,12 @@ def test_accounts_from_elsewhere_keep_their_ids_and_new_ones_come_behind(
     same = [Imported(Account(first.id, "gochat", "9"), ""), Imported(Account(99, "gochat", "52"), "")]
     assert {account.id for account in accounts.there("gochat", same)} == {first.id, 502}
     assert accounts.there("other", [same[1]]) == []
+
+
+def test_an_account_that_is_there_is_not_imported_again(url: str, open_store: OpenStore) -> None:
+    accounts = kept(open_store(url))
+    one = new(accounts, "1")
+    for account in (Account(one.id, "gochat", "9"), Account(one.id + 50, "gochat", "1")):
+        with pytest.raises(Taken):
+            accounts.put([Imported(Account(one.id + 9, "gochat", "8"), "h"), Imported(account, "h")])
+    assert accounts.page("gochat", 0, 10) == [one]

@@ -17,7 +17,7 @@ import msgspec
 
 from imserver.errors import ImserverError
 from imserver.services.people.account_fields import BadField, check_phone, check_shown
-from imserver.storage.account_contract import MAX_ID, Account, Imported
+from imserver.storage.account_contract import MAX_ID, Account, Imported, Taken
 from imserver.storage.accounts import KeptAccounts
 
 AT_ONCE: Final = 500
@@ -74,7 +74,8 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
 def store(kept: KeptAccounts, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
     """Store accounts; how many, the others were there already. ``done`` is told how far it is.
 
-    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account.
+    Raises BadImport, and stores nothing, if an id or a phone number belongs to another account; if one comes
+    to belong to another meanwhile, nothing from there on.
     """
     new: list[Imported] = []
     errors: list[str] = []
@@ -91,7 +92,11 @@ def store(kept: KeptAccounts, app: str, some: Sequence[Imported], done: Callable
     _require_none(errors)
     count = 0
     for chunk in _chunks(new):
-        kept.put(chunk)
+        try:
+            kept.put(chunk)
+        except Taken:
+            told = f"{count} accounts were imported; somebody has registered one meanwhile: import them again"
+            raise BadImport(told) from None
         count += len(chunk)
         done(count)
     return count
