@@ -21,6 +21,8 @@ from typing import Final
 import psycopg
 import pymysql
 
+from imserver.settings import StorageSettings
+from imserver.storage.store import Store
 from tests.cluster.redis_server import die_with_parent, free_port
 from tests.tools import require
 
@@ -30,9 +32,11 @@ _NAMES = itertools.count()
 
 
 class DatabaseServer(ABC):
-    """One server. ``new_url()`` makes an empty database in it."""
+    """One server. ``new_url()`` makes an empty database in it, ``migrated_url()`` one with all tables."""
 
     engine = ""
+    _model = ""
+    """The database that was migrated: all others are copies of it."""
 
     def __init__(self) -> None:
         # Not below pytest's folder, into which only its owner may look: as root these servers refuse to run.
@@ -65,6 +69,20 @@ class DatabaseServer(ABC):
         name = f"test{next(_NAMES)}"
         self.execute(f"CREATE DATABASE {name}")
         return self.url(name)
+
+    def migrated_url(self) -> str:
+        """The address of a new database, as the steps leave it."""
+        if not self._model:
+            self._model = f"test{next(_NAMES)}"
+            self.execute(f"CREATE DATABASE {self._model}")
+            migrate(self.url(self._model))
+        name = f"test{next(_NAMES)}"
+        self.copy(self._model, name)
+        return self.url(name)
+
+    @abstractmethod
+    def copy(self, model: str, name: str) -> None:
+        """Make a database that is as another one, to which nobody is connected."""
 
     def run(self, *command: str) -> None:
         """Run a program as the server's user, to its end."""
@@ -114,6 +132,13 @@ class DatabaseServer(ABC):
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
+def migrate(url: str) -> None:
+    """Take all steps in an empty database."""
+    store = Store(StorageSettings(url, seconds=START_SECONDS), "", threaded=False)
+    store.start()
+    store.close()
+
+
 def _children(pid: int) -> list[int]:
     listed = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
     return [int(child) for child in listed.split()]
@@ -156,6 +181,9 @@ class Postgres(DatabaseServer):
 
     def url(self, database: str) -> str:
         return f"postgresql://imserver@127.0.0.1:{self.port}/{database}"
+
+    def copy(self, model: str, name: str) -> None:
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {model}")
 
     def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
         with psycopg.connect(
@@ -206,6 +234,8 @@ class MariaDB(DatabaseServer):
     def __init__(self) -> None:
         self._server = require("mariadbd", "mysqld")
         self._install = require("mariadb-install-db", "mysql_install_db")
+        self._making: list[str] = []
+        """What makes a copy of the model, statement by statement."""
         super().__init__()
 
     def prepare(self) -> None:
@@ -232,14 +262,29 @@ class MariaDB(DatabaseServer):
     def url(self, database: str) -> str:
         return f"mysql://root@127.0.0.1:{self.port}/{database}"
 
+    def copy(self, model: str, name: str) -> None:
+        if not self._making:
+            tables = [str(row[0]) for row in self.execute("SHOW TABLES", model)]
+            self._making = [str(self.execute(f"SHOW CREATE TABLE {table}", model)[0][1]) for table in tables]
+            kept = [table for table in tables if self.execute(f"SELECT 1 FROM {table} LIMIT 1", model)]
+            self._making += [f"INSERT INTO {table} SELECT * FROM {model}.{table}" for table in kept]
+        self.execute(f"CREATE DATABASE {name}")
+        with self._connect(name) as connection, connection.cursor() as cursor:
+            cursor.execute("SET FOREIGN_KEY_CHECKS = 0")
+            for statement in self._making:
+                cursor.execute(statement)
+            connection.commit()
+
     def execute(self, statement: str, database: str = "") -> list[tuple[object, ...]]:
-        connection = pymysql.connect(
-            host="127.0.0.1", port=self.port, user="root", database=database or None, connect_timeout=5
-        )
-        with connection, connection.cursor() as cursor:
+        with self._connect(database) as connection, connection.cursor() as cursor:
             cursor.execute(statement)
             connection.commit()
             return list(cursor.fetchall())
+
+    def _connect(self, database: str) -> pymysql.Connection:
+        return pymysql.connect(
+            host="127.0.0.1", port=self.port, user="root", database=database or None, connect_timeout=5
+        )
 
 
 KINDS: Final[dict[str, Callable[[], DatabaseServer]]] = {"postgresql": Postgres, "mysql": MariaDB}

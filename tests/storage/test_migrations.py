@@ -36,9 +36,9 @@ def connected(url: str) -> Iterator[Connection]:
         engine.dispose()
 
 
-def test_the_steps_make_the_tables_that_the_code_declares(url: str, open_store: OpenStore) -> None:
-    open_store(url)
-    with connected(url) as connection:
+def test_the_steps_make_the_tables_that_the_code_declares(empty_url: str, open_store: OpenStore) -> None:
+    open_store(empty_url)
+    with connected(empty_url) as connection:
         context = MigrationContext.configure(connection, opts={"compare_server_default": True})
         assert compare_metadata(context, metadata) == []
 
@@ -54,11 +54,11 @@ def test_every_step_is_named_after_its_number() -> None:
         assert Path(step.path).name.partition("_")[0] == step.revision
 
 
-def test_nodes_that_start_at_once_migrate_once(url: str) -> None:
+def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
     gate = threading.Barrier(5)
 
     def start(_number: int) -> str:
-        store = Store(StorageSettings(url, seconds=30), "", threaded=False)
+        store = Store(StorageSettings(empty_url, seconds=30), "", threaded=False)
         gate.wait()
         store.start()
         try:
@@ -70,15 +70,15 @@ def test_nodes_that_start_at_once_migrate_once(url: str) -> None:
         assert len(set(pool.map(start, range(5)))) == 1
 
 
-@pytest.mark.parametrize("url", ["mysql"], indirect=True)
-def test_a_step_that_was_begun_before_a_crash_is_finished(url: str, open_store: OpenStore) -> None:
+@pytest.mark.parametrize("empty_url", ["mysql"], indirect=True)
+def test_a_step_that_was_begun_before_a_crash_is_finished(empty_url: str, open_store: OpenStore) -> None:
     """MySQL keeps tables that an unfinished step has made; elsewhere nothing of it is left."""
-    first = open_store(url)
-    with connected(url) as connection:
+    first = open_store(empty_url)
+    with connected(empty_url) as connection:
         connection.exec_driver_sql("DROP TABLE alembic_version")
         connection.exec_driver_sql("DROP TABLE api_key")
     first.close()
-    again = open_store(url)
+    again = open_store(empty_url)
     assert again.add_app("105", {})
     assert again.keys() == ()
 
