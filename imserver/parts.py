@@ -20,8 +20,10 @@ from imserver.logs import RequestLog
 from imserver.report import Report
 from imserver.services.dialects.chats import Chats
 from imserver.services.dialects.clients import Clients
-from imserver.services.dialects.kept_talks import KeptTalks, hears_log
+from imserver.services.dialects.kept_talks import KeptTalks
 from imserver.services.dialects.streams import EventStreams
+from imserver.services.dialects.talk_places import TalkPlaces
+from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.dialects.talks import Talks
 from imserver.services.dialects.uplink import Uplink
 from imserver.services.files.uploads import Uploads
@@ -133,12 +135,11 @@ class Parts(Core):
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
         talks.on_said = self.webhooks.message
-        talks.kept = kept = KeptTalks(
-            self.messaging, TalkPositions(self.store), self._keeps_talks, self._kept
-        )
-        self.carrier.ponged = kept.ponged
+        places = TalkPlaces(TalkPositions(self.store))
+        talks.kept = KeptTalks(self.messaging, places, self._keeps_talks, self._kept)
+        self.carrier.ponged = places.ponged
         self.rooms.hears_log = hears_log
-        self.accounts.on_removed.append(lambda gone: kept.forget(gone.app, gone.user))
+        self.accounts.on_removed.append(lambda gone: places.forget(gone.app, gone.user))
 
         def sent(app: str, entry: Entry) -> None:
             self.webhooks.stored(app, entry)

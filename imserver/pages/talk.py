@@ -64,7 +64,7 @@ class TalkPages:
         if self._node.tenants.get(f"{APP_PREFIX}{app}") is None:
             app = _FIRST_APP
         tenant = self._node.tenants.get(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
-        kept = tenant is not None and tenant.keep_talks and room == NO_ROOM
+        kept = tenant is not None and tenant.keep_talks
         user, token = parameter("uid"), parameter("token")
         data = {
             "app": int(app) if app.isdecimal() else 0,

@@ -189,6 +189,11 @@ class Log:
             _no_entries(),
         )
 
+    def said(self, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
+        return self._read(
+            lambda connection: log_list.said(connection, app, room, before, limit), _no_entries()
+        )
+
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
     ) -> tuple[list[Entry], int]:

@@ -274,6 +274,10 @@ class MessageLog(Protocol):
         """What the user may read of a conversation before an id (0: its end): the newest, in order, without
         what the user has hidden, and whether there is more before."""
 
+    def said(self, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
+        """What was said in a room before an id (0: its end): the newest, in order, and whether there is more
+        before."""
+
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
     ) -> tuple[list[Entry], int]:

@@ -12,6 +12,7 @@ from imserver.storage.log_row import (
     GREATEST,
     NUMBERS,
     conversation_of,
+    pair_of_room,
     text_of,
 )
 
@@ -80,6 +81,21 @@ def history(
         "ORDER BY m.id DESC LIMIT %s"
     )
     rows = ask(connection, statement, (head.number, user, conversation, last, user, limit + 1))
+    ids = [row[0] for row in rows]
+    return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
+
+
+def said(connection: Connection, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
+    """The newest entries of a room before an id; whether there are more."""
+    head = head_of(connection, app)
+    if head is None:
+        return [], False
+    last = min(before - 1, head.last_id) if before > 0 else head.last_id
+    statement = (
+        "SELECT m.id FROM conversation c JOIN message m ON m.log = c.log AND m.conversation = c.id "
+        "WHERE c.log = %s AND c.pair = %s AND m.id > %s AND m.id <= %s ORDER BY m.id DESC LIMIT %s"
+    )
+    rows = ask(connection, statement, (head.number, pair_of_room(room), head.floor, last, limit + 1))
     ids = [row[0] for row in rows]
     return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
 

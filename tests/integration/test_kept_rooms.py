@@ -329,6 +329,44 @@ def test_while_storage_is_away_speakers_are_told_so_and_newcomers_miss_nothing(
         assert heard(bob, 2)[-1] == "more"
 
 
+def test_a_back_end_reads_what_was_said(keeping: Server, app: int) -> None:
+    asked = {"app": f"action:{app}", "room": ROOM}
+    with (
+        talking(keeping.ws, "ann", app, room=ROOM) as ann,
+        talking(keeping.ws, "ann", app, room="s") as other,
+    ):
+        assert good(keeping.http, "rooms/messages", **asked) == {"messages": [], "before": 0}
+        for number in range(5):
+            ann.say(str(number), seq=f"s{number}")
+            other.say("elsewhere")
+    newest = good(keeping.http, "rooms/messages", **asked, limit=2)
+    told = [(each["from"], each["text"], each["meta"], each["seq"]) for each in newest["messages"]]
+    assert told == [("ann", "3", {"seq": "s3"}, 4), ("ann", "4", {"seq": "s4"}, 5)]
+    older = good(keeping.http, "rooms/messages", **asked, before=newest["before"])
+    assert ([each["text"] for each in older["messages"]], older["before"]) == (["0", "1", "2"], 0)
+    taken = {"app": f"action:{app}", "id": newest["messages"][0]["id"]}
+    good(keeping.http, "messages/recall", taken)
+    left = good(keeping.http, "rooms/messages", **asked)["messages"]
+    assert [each.get("text") for each in left if each["kind"] == "message"] == ["0", "1", "2", "4"]
+    with talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        assert heard(ann, 4) == ["0", "1", "2", "4"]
+        nothing(ann)
+
+
+def test_an_account_that_is_deleted_leaves_no_place_behind(keeping: Server, app: int) -> None:
+    name = f"action:{app}"
+    made = good(keeping.http, "accounts/register", {"app": name, "phone": "1", "password": "long enough"})
+    user = made["account"]["user"]
+    with been(keeping, user, app, ROOM), talking(keeping.ws, "ann", app, room=ROOM) as ann:
+        ann.say("one")
+        with talking(keeping.ws, user, app, room=ROOM) as one:
+            assert heard(one, 1) == ["one"]
+        good(keeping.http, "accounts/delete", {"app": name, "user": user})
+        ann.say("two")
+        with talking(keeping.ws, user, app, room=ROOM) as one:
+            nothing(one)
+
+
 def test_the_back_end_is_told_what_is_said_and_where(keeping: Server, receiver: Receiver) -> None:
     receiver.forget()
     with talking(keeping.ws, "ann", 6, room=ROOM) as ann:

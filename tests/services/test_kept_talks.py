@@ -11,8 +11,10 @@ from gevent.event import Event as Signal
 
 from imserver.errors import StorageUnavailable
 from imserver.protocol.action import ActionDialect
-from imserver.services.dialects import kept_talks
+from imserver.services.dialects import kept_talks, talk_places
 from imserver.services.dialects.kept_talks import KeptTalks
+from imserver.services.dialects.talk_places import TalkPlaces
+from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.dialects.talks import LEFT_TEXT
 from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
@@ -54,12 +56,13 @@ class Keeping(Node):
     def __init__(self) -> None:
         super().__init__(policies={APP: "newest"})
         self.places = Places()
-        self.kept = KeptTalks(self.messaging, self.places, lambda app: True, lambda: self.log)
-        self.kept._running = True
+        self.talk_places = TalkPlaces(self.places)
+        self.talk_places._running = True
+        self.kept = KeptTalks(self.messaging, self.talk_places, lambda app: True, lambda: self.log)
         self.talks.kept = self.kept
-        self.rooms.hears_log = kept_talks.hears_log
+        self.rooms.hears_log = hears_log
         self.messaging.on_sent = self.talks.stored
-        self.carrier.ponged = self.kept.ponged
+        self.carrier.ponged = self.talk_places.ponged
         self.hub.on_forgotten = self._forgotten
 
     def _forgotten(self, connection: Connection) -> None:
@@ -100,7 +103,7 @@ class One:
     def ping(self) -> bytes:
         """Have the node look; the ping that comes of it."""
         before = len(self.pings(0))
-        self.node.kept.look()
+        self.node.talk_places.look()
         return self.pings(before + 1)[-1]
 
     def pings(self, number: int) -> list[bytes]:
@@ -129,13 +132,13 @@ def test_only_the_pong_to_what_was_told_proves_that_it_came() -> None:
         bob.ask("heartbeat")
         for wrong in (b"", b"x", ping[:-1], ping + b"x", ping[:8] + b"\xff" * 8, b"\xff" * 8 + ping[8:]):
             bob.pong(wrong)
-        node.kept.look()
+        node.talk_places.look()
         assert node.places.known == {}
         bob.pong(ping)
-        node.kept.look()
+        node.talk_places.look()
         assert node.places.known == {(APP, "bob", ""): 1}
         bob.pong(bob.pings(2)[-1], together=frame(PING))
-        node.kept.look()
+        node.talk_places.look()
         assert node.places.known == {(APP, "bob", ""): 2}
 
 
@@ -149,7 +152,7 @@ def test_a_pong_to_a_former_login_proves_nothing_about_the_next() -> None:
         assert bob.login("bob") == 200
         bob.hears("new", "old 1", "old 2")
         bob.pong(ping)
-        node.kept.look()
+        node.talk_places.look()
         assert node.places.known == {}
 
 
@@ -160,13 +163,13 @@ def test_what_cannot_be_remembered_yet_is_remembered_later_and_known_here_meanwh
         bob.hears("one")
         bob.pong(bob.ping())
         node.places.away = True
-        node.kept.look()
+        node.talk_places.look()
         node.places.away = False
         bob.connection.close(1000)
         assert ann.say("two") == 200
         One(node, "bob").hears("two")
         assert node.places.known == {}
-        node.kept.look()
+        node.talk_places.look()
         assert node.places.known == {(APP, "bob", ""): 1}
 
 
@@ -194,8 +197,8 @@ def test_a_reader_is_pinged_once_for_all_that_it_was_told() -> None:
             assert ann.say(text) == 200
         bob.hears("one", "two", "three")
         bob.pong(bob.ping())
-        node.kept.look()
-        node.kept.look()
+        node.talk_places.look()
+        node.talk_places.look()
         bob.ask("heartbeat")
         assert len(bob.pings(1)) == 1
         assert node.places.known == {(APP, "bob", ""): 3}
@@ -225,13 +228,13 @@ def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
         assert ann.say("one") == 200
         bob.hears("one")
         bob.pong(bob.ping())
-        node.kept.look()
+        node.talk_places.look()
         assert places(node, "bob") == {"": 1, "r": 1}
         node.rooms.leave(APP, "r", bob.connection)
         assert (ann.say("two"), dan.say("three")) == (200, 200)
         bob.hears("one", "three")
         bob.pong(bob.ping())
-        node.kept.look()
+        node.talk_places.look()
         assert places(node, "bob") == {"": 3, "r": 1}
         assert bob.login("bob", room="r") == 200
         bob.hears("one", "three", "two")
@@ -248,7 +251,7 @@ def test_a_later_login_of_the_connection_to_another_room_has_the_places_of_that(
         assert (ann.say("nothing to bob"), cid.say("two")) == (200, 200)
         bob.hears("one", "missed", "two")
         bob.pong(bob.ping())
-        node.kept.look()
+        node.talk_places.look()
         assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
 
 
@@ -337,17 +340,17 @@ def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
 
 
 def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kept_talks, "PINGS", 2)
+    monkeypatch.setattr(talk_places, "PINGS", 2)
     with Keeping() as node:
         many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
         assert many[0].say("one") == 200
         for each in many:
             each.hears("one")
-        node.kept.look()
+        node.talk_places.look()
         for each in many:
             each.ask("heartbeat")
         assert sorted(len(each.pings(0)) for each in many) == [0, 1, 1]
-        node.kept.look()
+        node.talk_places.look()
         for each in many:
             each.pings(1)
 
@@ -358,10 +361,10 @@ def test_nothing_is_known_of_a_user_who_is_forgotten() -> None:
         assert ann.say("one") == 200
         bob.hears("one")
         bob.pong(bob.ping())
-        node.kept.forget(APP, "bob")
-        node.kept.look()
+        node.talk_places.forget(APP, "bob")
+        node.talk_places.look()
         assert places(node, "bob") == {}
         ann.hears("one")
         ann.pong(ann.pings(1)[-1])
-        node.kept.look()
+        node.talk_places.look()
         assert places(node, "ann") == {"": 1, "r": 1}

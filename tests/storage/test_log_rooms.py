@@ -112,6 +112,19 @@ def test_catching_up_goes_page_by_page(log: Log) -> None:
     assert seen == wanted
 
 
+def test_what_was_said_in_a_room_is_read_back_from_its_end(log: Log) -> None:
+    entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
+    of_r = [entry for entry in entries if entry.room == "r"]
+    assert log.said(APP, "r", 0, 10) == (of_r, False)
+    assert log.said(APP, "r", 0, 5) == (of_r, False)
+    assert log.said(APP, "r", 0, 2) == (of_r[-2:], True)
+    assert log.said(APP, "r", of_r[-2].id, 2) == (of_r[-4:-2], True)
+    assert log.said(APP, "r", of_r[1].id, 2) == (of_r[:1], False)
+    assert log.said(APP, "t", 0, 10) == log.said("other", "r", 0, 10) == ([], False)
+    log.expire(APP, more_than=3)
+    assert log.said(APP, "r", 0, 10) == (of_r[-1:], False)
+
+
 def test_what_was_stored_before_a_moment_is_found(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):

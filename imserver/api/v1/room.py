@@ -7,6 +7,7 @@ from typing import Annotated, Final
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.api.v1 import field
+from imserver.api.v1.conversation import Before, PageLimit
 
 MOST_MEMBERS: Final = 1000
 """Most connections and users of one call; each is asked for at its own node."""
@@ -111,6 +112,15 @@ class MembersQuery(Struct, forbid_unknown_fields=True):
     room: field.RoomName
     cursor: field.Cursor = ""
     limit: field.Limit = field.USUAL_PAGE
+
+
+class RoomMessagesQuery(Struct, forbid_unknown_fields=True):
+    """Which page of what was said in a room."""
+
+    app: field.App
+    room: field.RoomName
+    before: Before = 0
+    limit: PageLimit = 50
 
 
 class MemberShown(Struct):

@@ -11,6 +11,7 @@ from imserver.api.call import Api, Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
+from imserver.api.v1.conversation import MessagesAnswer, shown_entry
 from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
@@ -25,12 +26,13 @@ from imserver.api.v1.room import (
     MemberShown,
     MembersQuery,
     RoomChange,
+    RoomMessagesQuery,
     RoomsAnswer,
     RoomShown,
     RoomsQuery,
 )
 from imserver.api.v1.wire import app_of, read, reply
-from imserver.errors import HTTP_INVALID_REQUEST, HTTP_UNKNOWN_CONNECTION
+from imserver.errors import HTTP_INVALID_REQUEST, HTTP_STORAGE_UNAVAILABLE, HTTP_UNKNOWN_CONNECTION
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
 
@@ -106,6 +108,16 @@ def members(api: Api, call: Call) -> Answer:
     ]
     following = cursor_of(page.next) if page.next else ""
     return reply(call, MembersAnswer(page.total, shown, following, list(page.missing)))
+
+
+def messages(api: Api, call: Call) -> Answer:
+    """``GET /api/v1/rooms/messages``."""
+    asked = read_query(call, RoomMessagesQuery)
+    app, store = app_of(api, call, asked.app), api.services.store
+    if not store.keeps:
+        return reply(call, MessagesAnswer([], 0))
+    entries, more = store.log().said(app, asked.room, asked.before, asked.limit)
+    return reply(call, MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0))
 
 
 def connection(api: Api, call: Call) -> Answer:
@@ -235,6 +247,26 @@ OPERATIONS: Final = (
             ],
             "next": "",
             "missing_nodes": [],
+        },
+    ),
+    Operation(
+        "GET",
+        "/api/v1/rooms/messages",
+        "admin",
+        messages,
+        "rooms",
+        "What was said in a room and kept, the newest page first",
+        "In an app with `keep_talks`. Rooms have the names that clients of the `action` dialect give them.",
+        query=RoomMessagesQuery,
+        answer=MessagesAnswer,
+        problems=(*APP_PROBLEMS, HTTP_STORAGE_UNAVAILABLE),
+        hot=False,
+        example_query={"app": "action:1", "room": "1"},
+        example_answer={
+            "messages": [
+                {"id": 7, "conversation": 1, "seq": 3, "kind": "message", "from": "2", "text": "tea?"}
+            ],
+            "before": 0,
         },
     ),
     Operation(
