@@ -16,6 +16,7 @@ from .gochat import fresh_phone
 from .protobuf import chatting
 from .raw import Response, ask, request
 from .setting import Launch
+from .sse import Listener, ask_for, end_of
 from .v1 import call, good, refused
 
 KEYS = {"keys": [{"key": "admin-key", "scopes": ["admin"]}, {"key": "push-key", "scopes": ["push"]}]}
@@ -437,6 +438,17 @@ def test_nobody_ends_the_logins_of_somebody_else(locked: Server, ann: Person, bo
     assert bob.refused("accounts/devices/logout", {"device": row["device"]}) == (404, "unknown_device")
     assert bob.refused("accounts/devices", user=ann.user) == (403, "forbidden")
     assert ann.good("accounts/show")["user"] == ann.user
+
+
+def test_a_stream_of_events_ends_with_the_sessions_of_its_account(locked: Server, ann: Person) -> None:
+    for route in ("accounts/logout", "accounts/delete"):
+        body = {"phone": ann.phone, "password": PASSWORD, "device": "reader"}
+        token = good(locked.http, "accounts/login", body)["token"]
+        with Listener(locked.http) as stream:
+            stream.listen(headers=[("Authorization", f"Bearer {token}")], app="gochat")
+            good(locked.http, route, {}, key=token)
+            assert end_of(stream)["code"] == 4502
+        assert ask_for(locked.http, app="gochat", token=token).status == 401
 
 
 # --- open groups --------------------------------------------------------------------------------------------
