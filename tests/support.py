@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
 DOORS = ("front", "wsgi")
-START_SECONDS = 20.0
+START_SECONDS = 40.0
 STOP_SECONDS = 20.0
 
 _HTTP = re.compile(r"http://([0-9.]+|\[[0-9a-f:]+\]):(\d+)")
