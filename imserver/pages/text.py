@@ -23,7 +23,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "other_language": ("English", "中文"),
     "you": ("你", "You"),
     "you_are": ("你的名字", "You are"),
-    "self_mark": ("(自己)", "(自己)"),
+    "self_mark": ("(自己)", "(you)"),
     "new_name": ("换个名字", "New name"),
     "people": ("在线", "Online"),
     "people_show": ("查看在线的人", "Show who is online"),
@@ -229,7 +229,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "status_key_wrong": ("这个密钥不对，或没有 admin 权限。", "This key is wrong or lacks the admin scope."),
     "status_key_forget": ("忘记密钥", "Forget the key"),
     "status_chat": ("聊天页", "Chat page"),
-    "status_reference": ("HTTP 接口", "HTTP interface"),
+    "status_reference": ("HTTP 接口", "HTTP API"),
     # --- the page in place of one that there is not
     "refusal_nothing": ("这里没有页面", "There is no page here"),
     "refusal_nothing_hint": (
