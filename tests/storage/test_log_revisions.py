@@ -57,6 +57,12 @@ def test_a_message_and_its_edits_say_what_was_said_last(log: Log) -> None:
     ]
 
 
+def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: Log) -> None:
+    (first,) = stored(log, say("a", "b", "helo"))
+    stored(log, say("a", "b", "x", kind="edit", about=first.id, meta=b"no json"), say("a", "b", "next"))
+    assert json.loads(log.entries(APP, [first.id])[0].meta) == {"edited": 2}
+
+
 def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: Log) -> None:
     first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
     stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
