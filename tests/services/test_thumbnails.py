@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imserver.services.files.thumbnails import MAX_PIXELS, Picture, Thumbnails
+from imserver.services.files.thumbnails import MAX_PIXELS, MAX_SCANS, Picture, Thumbnails
 
 
 @pytest.fixture
@@ -126,6 +126,26 @@ def test_a_jpeg_whose_colours_come_one_after_the_other_is_kept_in_memory_whole(
     small = Thumbnails(10)
     assert small.look(path, "image/jpeg", tmp_path / "small") == Picture(200, 190)
     small.close()
+
+
+def test_a_jpeg_that_goes_over_itself_very_often_is_measured_only(
+    thumbnails: Thumbnails, tmp_path: Path
+) -> None:
+    def segment(marker: int, data: bytes) -> bytes:
+        return struct.pack("!BBH", 0xFF, marker, len(data) + 2) + data
+
+    side = 1000
+    head = b"\xff\xd8" + segment(0xDB, bytes(1) + b"\1" * 64)
+    head += segment(0xC2, struct.pack("!BHHB", 8, side, side, 1) + b"\1\x11\0")
+    # One code each: no difference of brightness, and nothing in the next 32,767 blocks.
+    head += b"".join(
+        segment(0xC4, kind + b"\1" + bytes(15) + code) for kind, code in ((b"\0", b"\0"), (b"\x10", b"\xe0"))
+    )
+    scan = segment(0xDA, b"\1\1\0\1?\0") + b"\x7f\xff\0\x7f\xff\0"
+    path = tmp_path / "a"
+    for scans, kind in ((MAX_SCANS, "image/jpeg"), (MAX_SCANS + 1, "")):
+        path.write_bytes(head + scan * scans + b"\xff\xd9")
+        assert thumbnails.look(path, "image/jpeg", tmp_path / "small") == Picture(side, side, kind)
 
 
 def test_of_a_jpeg_with_several_pictures_the_first_is_shown(thumbnails: Thumbnails, tmp_path: Path) -> None:

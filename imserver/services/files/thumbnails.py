@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import suppress
 from importlib import import_module
 from io import SEEK_CUR
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,6 +29,8 @@ MAX_WEBP_PIXELS: Final = 6_000_000
 """Of a WebP, of which its decoder has five copies."""
 MAX_FILTERED_PIXELS: Final = 8_000_000
 """Of a picture with a transparent colour, which has to be turned into one with transparent pixels first."""
+MAX_SCANS: Final = 100
+"""Of a JPEG in several: each goes over the whole picture once more, and may be no longer than 35 bytes."""
 _FORMATS: Final = {"image/jpeg": "JPEG", "image/png": "PNG", "image/gif": "GIF", "image/webp": "WEBP"}
 _MODULES: Final = (
     "PIL.ImageOps",
@@ -119,7 +122,9 @@ def _opened(path: Path, form: str) -> Image:
 def _most_pixels(image: Image, form: str) -> int:
     """How large a picture may be to be unpacked."""
     if form == "JPEG":
-        return MAX_JPEG_PIXELS if _is_one_scan(image) else MAX_PIXELS
+        if _is_one_scan(image):
+            return MAX_JPEG_PIXELS
+        return 0 if _has_many_scans(image) else MAX_PIXELS
     if form == "WEBP":
         return MAX_WEBP_PIXELS
     return MAX_FILTERED_PIXELS if "transparency" in image.info else MAX_PIXELS
@@ -132,6 +137,17 @@ def _is_one_scan(image: Any) -> bool:
     image.fp.seek(-size, SEEK_CUR)
     header: bytes = image.fp.read(size)
     return "progressive" not in image.info and header[:3] == bytes((0, size, image.layers))
+
+
+def _has_many_scans(image: Any) -> bool:
+    """Whether there are too many of them: nothing but their beginning is written as they begin."""
+    with mmap(image.fp.fileno(), 0, access=ACCESS_READ) as content:
+        at = -1
+        for _ in range(MAX_SCANS + 1):
+            at = content.find(b"\xff\xda", at + 1)
+            if at < 0:
+                return False
+    return True
 
 
 def _write(image: Image, pixels: int, target: Path) -> str:
