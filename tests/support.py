@@ -37,7 +37,7 @@ def eventually(condition: Callable[[], T | None], seconds: float = 20.0, what: s
         time.sleep(0.01)
 
 
-def until(condition: Callable[[], T | None], seconds: float = 20.0, what: str = "") -> T:
+def until(condition: Callable[[], Any], seconds: float = 20.0, what: str = "") -> Any:
     """The same for what happens in this process: greenlets run meanwhile."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

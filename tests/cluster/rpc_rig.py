@@ -15,7 +15,7 @@ from imserver.cluster.contract import Lease
 from imserver.cluster.forward import PeerUnavailable
 from imserver.cluster.rpc import Rpc
 from imserver.cluster.rpc_curve import Keys
-from tests.support import until
+from tests.support import until as until
 
 SECRET = b"the secret of the cluster in tests"
 FOREIGN = b"the secret of some other cluster  "

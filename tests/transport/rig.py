@@ -22,7 +22,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.outbox import Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
 from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
-from tests.support import until
+from tests.support import until as until
 
 POLLERS = (EpollPoller, WatcherPoller)
 MEBIBYTE = 1 << 20
