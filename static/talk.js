@@ -82,7 +82,18 @@ async function send(text, id) {
   if (!inRoom) sitting.remember(entry);
 }
 
+/**
+ * What this tab had shown when it logged in: of what is kept the server may tell the last once more.
+ *
+ * @type {Set<string>}
+ */
+let shown = new Set();
+
+/** @param {{ from: string, id?: string, at: number, text: string }} entry */
+const keyOf = ({ from, id, at, text }) => JSON.stringify([from, id, at, text.slice(0, 1000)]);
+
 client.on("said", ({ from, text, type, id, at }) => {
+  if (shown.delete(keyOf({ from, id, at, text }))) return;
   const entry = /** @type {const} */ ({ kind: inRoom && from === user ? "own" : "msg", from, text, type, id, at });
   tell(entry);
   sitting.remember(entry);
@@ -96,8 +107,11 @@ let over = false; // it is said once, however often the connection is tried agai
 client.on("state", (change) => {
   view.show(change);
   composer.refresh();
-  if (change.state === "online") note(words.talk_in);
-  else if (change.state !== "connecting" && !over) note(words.talk_over);
+  if (change.state === "online") {
+    shown = new Set(sitting.entries.map(keyOf));
+    note(words.talk_in);
+  }
+  if (!["online", "connecting"].includes(change.state) && !over) note(words.talk_over);
   if (change.state !== "connecting") over = change.state !== "online";
 });
 

@@ -226,6 +226,22 @@ def test_a_page_that_is_loaded_again_shows_what_was_said(pair: Pair, server: Ser
     assert page.own == []
 
 
+def test_what_is_kept_is_shown_once_by_a_tab_that_hears_it_twice(
+    pair: Pair, start_server: StartServer
+) -> None:
+    server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
+    page = in_service(pair[0].open(room_page(server, uid=7)))
+    with user(server, "8", room="1") as other:
+        for text in ("one", "two"):
+            say(other, text)
+            page.has_received("用户8：", text)
+        page.driver.refresh()  # before its pong has proven anything
+        in_service(page)
+        say(other, "three")
+        page.has_received("用户8：", "three")
+    assert page.received == [("用户8：", text) for text in ("one", "two", "three")]
+
+
 def test_the_pages_speak_chinese_unless_they_are_asked_for_english(pair: Pair, server: Server) -> None:
     page = in_service(pair[0].open(room_page(server, uid=1), languages="en"))
     assert page.find("#send").text == "发送"
