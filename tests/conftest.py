@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,10 +95,11 @@ def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
 
 
 @pytest.fixture
-def start_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StartServer]:
+def start_server(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> Iterator[StartServer]:
     """Starts servers: ``start_server(*arguments, config={…}, door="front" or "wsgi", environment={…})``.
 
-    All are stopped at the end of the test, which fails if one of them logged a traceback.
+    All are stopped at the end of the test, which fails if one of them logged a traceback. ``tmp_path``, where
+    a test may have put one of them, is named so that it is removed behind them.
     """
     with _servers(tmp_path_factory) as start:
         yield start
