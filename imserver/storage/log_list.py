@@ -45,12 +45,19 @@ def members(connection: Connection, app: str, conversation: int, after: str, lim
     head = head_of(connection, app)
     if head is None:
         return []
+    columns = _MEMBER_COLUMNS
+    if connection.dialect.name == "sqlite":  # which would walk along the members of all groups
+        columns = columns.replace("membership s", f"membership s {_BY_GROUP}")
     statement = (
-        f"SELECT {_MEMBER_COLUMNS} WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
+        f"SELECT {columns} WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
         "AND s.member > %s ORDER BY s.member LIMIT %s"
     )
     rows = ask(connection, statement, (head.number, conversation, after, limit))
     return [_membership(app, row) for row in rows]
+
+
+_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
+"""SQLite's name of ``membership_by_conversation``: the second of the constraints of its table."""
 
 
 def member(connection: Connection, app: str, conversation: int, user: str) -> Membership | None:
@@ -105,31 +112,64 @@ def talks(connection: Connection, app: str, user: str, before: int, limit: int) 
     head = head_of(connection, app)
     if head is None:
         return [], False
-    rows = ask(connection, _TALKS, (user, user, user, head.number, user, before or GREATEST, limit + 1))
+    statement = _TALKS.get(connection.dialect.name, _TALKS["mysql"])
+    values = (user, user, head.number, user, user, before or GREATEST, limit + 1)
+    rows = ask(connection, statement, values)
     ids = [row[-2] for row in rows if row[-2] is not None]
     last = {entry.id: entry for entry in (fetch(connection, head.number, ids) if ids else ())}
     return [_talk(row, last) for row in rows[:limit]], len(rows) > limit
 
 
-# A user who came back to a group has several memberships there: the last one is the one that counts.
-_TALKS: Final = (
-    f"SELECT {CONVERSATION_COLUMNS}, s.role, coalesce(r.read_id, 0), coalesce(s.left_id, c.last_id), "
-    f"(SELECT m.id FROM message m WHERE {VISIBLE} AND NOT EXISTS (SELECT 1 FROM hidden h "
-    "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1), "
-    f"(SELECT count(*) FROM message m WHERE {VISIBLE} AND m.id > coalesce(r.read_id, 0) "
-    f"AND m.kind = {NUMBERS['message']} AND m.sender <> %s AND m.id >= coalesce((SELECT b.id "
-    "FROM message b WHERE b.log = s.log AND b.conversation = s.conversation "
-    f"ORDER BY b.id DESC LIMIT 1 OFFSET {MOST_UNREAD - 1}), 0)) "
+# A user who came back to a group has several memberships there: the last one is the one that counts. What is
+# said in a conversation is looked at for those of the page only.
+_PAGE: Final = (
+    f"SELECT {CONVERSATION_COLUMNS}, s.role, coalesce(r.read_id, 0) AS read_id, "
+    f"coalesce(s.left_id, c.last_id) AS place, s.joined_id, coalesce(s.left_id, {GREATEST}) AS upto, s.log "
     "FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
     "LEFT JOIN read_position r ON r.log = s.log AND r.member = s.member AND r.conversation = s.conversation "
-    "WHERE s.member = %s AND s.log = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
+    "WHERE s.log = %s AND s.member = %s AND s.joined_id = (SELECT max(o.joined_id) FROM membership o "
     "WHERE o.log = s.log AND o.member = %s AND o.conversation = s.conversation) "
     "AND coalesce(s.left_id, c.last_id) < %s ORDER BY coalesce(s.left_id, c.last_id) DESC LIMIT %s"
 )
 
 
+def _talks(page: str, unread: str, hint: str = "") -> str:
+    """``hint`` names the index to use, where the engine would rather walk along the log."""
+    seen = f"FROM message m {hint} WHERE m.log = p.log AND m.conversation = p.id AND m.id > p.joined_id"
+    last = (
+        f"SELECT m.id {seen} AND m.id <= p.upto AND NOT EXISTS (SELECT 1 FROM hidden h "
+        "WHERE h.log = m.log AND h.member = %s AND h.id = m.id) ORDER BY m.id DESC LIMIT 1"
+    )
+    columns = CONVERSATION_COLUMNS.replace("c.", "p.")
+    return (
+        f"SELECT {columns}, p.role, p.read_id, p.place, ({last}), ({unread.replace('{seen}', seen)}) "
+        f"FROM ({page}) p ORDER BY p.place DESC"
+    )
+
+
+_OF_OTHERS: Final = f"m.kind = {NUMBERS['message']} AND m.sender <> %s"
+_UNREAD: Final = (
+    "SELECT count(*) FROM (SELECT m.id {seen} AND m.id > p.read_id AND m.id <= p.upto "
+    f"ORDER BY m.id DESC LIMIT {MOST_UNREAD}) n CROSS JOIN message m WHERE m.log = p.log AND m.id = n.id "
+    f"AND {_OF_OTHERS}"
+)
+# MariaDB's derived tables know nothing of what stands around them, and without a limit become part of it.
+_BY_CONVERSATION: Final = "FORCE INDEX (message_by_conversation)"
+_PAGE_MYSQL: Final = (
+    f"SELECT q.*, coalesce((SELECT b.id FROM message b {_BY_CONVERSATION} WHERE b.log = q.log "
+    "AND b.conversation = q.id AND b.id <= q.upto AND b.id > q.read_id ORDER BY b.id DESC "
+    f"LIMIT 1 OFFSET {MOST_UNREAD - 1}), q.read_id + 1) AS oldest FROM ({_PAGE}) q LIMIT {GREATEST}"
+)
+_UNREAD_MYSQL: Final = f"SELECT count(*) {{seen}} AND m.id >= p.oldest AND m.id <= p.upto AND {_OF_OTHERS}"
+_TALKS: Final = {
+    "sqlite": _talks(_PAGE, _UNREAD),
+    "postgresql": _talks(_PAGE, _UNREAD),
+    "mysql": _talks(_PAGE_MYSQL, _UNREAD_MYSQL, _BY_CONVERSATION),
+}
+
+
 def _talk(row: Sequence[Any], last: dict[int, Entry]) -> Talk:
-    role, read, place, last_id, unread = row[8:13]
+    role, read, place, last_id, unread = row[8:]
     return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
 
 

@@ -7,11 +7,11 @@ version that they know.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log_list import VISIBLE
-from imserver.storage.log_pen import chunks, padded
+from imserver.storage.log_pen import chunks, each, padded
 from imserver.storage.log_read import ask, change, change_many, head_of, marks_of
 from imserver.storage.log_row import CONVERSATION_KINDS, NUMBERS, Head, members_of, text_of
 
@@ -105,13 +105,19 @@ def _authors(
 ) -> tuple[str, ...]:
     """Who else wrote what lies between two positions, as far as the user may read it, of those who are still
     members: nobody is told what happens where they have left, nor what somebody does who has."""
-    statement = (
-        f"SELECT m.sender FROM membership s, message m WHERE s.log = %s AND s.member = %s "
+    passed = (
+        "SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
-        f"AND m.kind = {NUMBERS['message']} ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
+        f"ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
-    rows = ask(connection, statement, (head.number, user, conversation, after, upto))
-    names = [name for name in dict.fromkeys(text_of(row[0]) for row in rows) if name != user]
+    ids = [row[0] for row in ask(connection, passed, (head.number, user, conversation, after, upto))]
+    # By themselves: whoever asks for both at once may be walked along the whole log for it.
+    written = (
+        f"SELECT m.id, m.sender FROM message m WHERE m.kind = {_MESSAGE} AND m.log = %s AND m.id IN {{}}"
+    )
+    rows = _of_ids(connection, written, (head.number,), ids)
+    rows.sort(key=lambda row: -row[0])
+    names = [name for name in dict.fromkeys(text_of(row[1]) for row in rows) if name != user]
     if not names:
         return ()
     there = _still_there(connection, head, conversation, [user, *names])
@@ -166,6 +172,7 @@ def _receipts_since(connection: Connection, head: Head, user: str, after: int) -
 
 
 _TWO: Final = CONVERSATION_KINDS.index("user")
+_MESSAGE: Final = NUMBERS["message"]
 
 
 # --- what is hidden, and versions ---------------------------------------------------------------------------
@@ -177,20 +184,34 @@ def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int
     if head is None:
         return 0
     version = _raise(connection, head, user)
-    statement = (
-        f"SELECT DISTINCT m.id FROM membership s JOIN message m ON {VISIBLE} "
-        "WHERE s.log = %s AND s.member = %s AND NOT EXISTS (SELECT 1 FROM hidden h "
-        "WHERE h.log = m.log AND h.member = s.member AND h.id = m.id) AND m.id IN "
+    change_many(
+        connection,
+        "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
+        [(head.number, user, id, version) for id in _shown(connection, head, user, list(dict.fromkeys(ids)))],
     )
-    for some in chunks(ids):
-        some = padded(some)
-        rows = ask(connection, statement + marks_of(len(some)), (head.number, user, *some))
-        change_many(
-            connection,
-            "INSERT INTO hidden (log, member, id, version) VALUES (%s, %s, %s, %s)",
-            [(head.number, user, row[0], version) for row in rows],
-        )
     return version
+
+
+def _shown(connection: Connection, head: Head, user: str, ids: Sequence[int]) -> list[int]:
+    """Those of these entries that a user may read, and has not hidden."""
+    statement = (
+        "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
+        f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
+        "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
+    )
+    return [row[0] for row in _of_ids(connection, statement, (user, user, head.number), ids)]
+
+
+def _of_ids(connection: Connection, statement: str, first: Sequence[object], ids: Sequence[int]) -> list[Any]:
+    """The answers about these ids, which stand at the statement's end as ``IN {}``, behind the others."""
+    rows: list[Any] = []
+    for some in chunks(ids):
+        if connection.dialect.name == "postgresql":
+            rows += ask(connection, each(statement, some), (list(some), *first))
+        else:
+            some = padded(some)
+            rows += ask(connection, statement.replace("{}", marks_of(len(some))), (*first, *some))
+    return rows
 
 
 def forget(connection: Connection, app: str, user: str) -> None:

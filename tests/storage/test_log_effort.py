@@ -1,10 +1,12 @@
-"""What a batch costs on SQLite, counted in steps of its machine: it must not grow with the log."""
+"""What batches and questions cost on SQLite, in steps of its machine: it must not grow with the log."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
+from sqlalchemy import Connection
 
 from imserver.settings import StorageSettings
 from imserver.storage.log import Log
@@ -82,3 +84,64 @@ def test_repeats_are_found_among_many(log: Log) -> None:
     assert [one.entry.id for one in first if isinstance(one, Appended)] == [
         one.entry.id for one in again if isinstance(one, Appended) and one.repeated
     ]
+
+
+QUESTIONS: dict[str, Callable[[Log, int], Any]] = {
+    "sync": lambda log, end: log.sync(APP, "me", end, 50),
+    "history": lambda log, end: log.history(APP, "me", 1, 0, 50),
+    "talks": lambda log, end: log.talks(APP, "me", 0, 50),
+    "memberships": lambda log, end: log.memberships(APP, "me"),
+    "members": lambda log, end: log.members(APP, 1, "", 50),
+    "between": lambda log, end: log.between(APP, "me", "u1"),
+    "entries": lambda log, end: log.entries(APP, range(1, 20)),
+    "read": lambda log, end: log.read(APP, end, 50),
+    "head": lambda log, end: log.head(APP),
+    "floor": lambda log, end: log.floor(APP),
+    "note": lambda log, end: log.note(APP, "me", 1, read=log.head(APP)),
+    "hide": lambda log, end: log.hide(APP, "me", range(1, 20)),
+    "marks": lambda log, end: log.marks(APP, "me", 0),
+    "receipts": lambda log, end: log.receipts(APP, "me", 1, "", 50),
+    "expire": lambda log, end: log.expire(APP, older_than_seconds=1000),
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path, question: str) -> None:
+    short, long = (_cost(tmp_path / str(batches), batches, QUESTIONS[question]) for batches in (1, 40))
+    assert long <= 2 * short + 4
+
+
+def _cost(folder: Path, batches: int, question: Callable[[Log, int], Any]) -> int:
+    """Hundreds of steps that a question takes in a log with what others have said between two messages."""
+    store = Store(StorageSettings(), str(folder), threaded=False)
+    log = store.log()
+    assert log.create(APP, "me", "", [f"u{n}" for n in range(30)]).conversation == 1
+    said = [Draft(sender=f"u{n}", to_user="me", body=b"x") for n in range(30)]
+    log.append(APP, [Draft(sender="u1", conversation=1), *said])
+    fill(log, batches)
+    end = log.head(APP)
+    log.append(APP, [Draft(sender="u1", conversation=1), *said])
+    taken = _steps_of(store, lambda: question(log, end))
+    store.close()
+    return taken
+
+
+def _steps_of(store: Store, ask: Callable[[], Any]) -> int:
+    taken = 0
+
+    def count_one() -> int:
+        nonlocal taken
+        taken += 1
+        return 0
+
+    def handle(handler: Callable[[], int] | None) -> None:
+        def work(connection: Connection) -> None:
+            raw: Any = connection.connection.driver_connection
+            raw.set_progress_handler(handler, 100)
+
+        store.read(work)
+
+    handle(count_one)
+    ask()
+    handle(None)
+    return taken
