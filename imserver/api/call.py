@@ -168,6 +168,8 @@ class Api:
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)
         """Longest push. JSON takes up to six bytes a character, so a frame always fits an empty outbox."""
+        self.message_bytes = config.limits.message_bytes
+        """Longest message of an account: as over a connection."""
         self._limit_messages = config.limits.messages_per_second
 
     def _messages_per_second(self, app: str) -> float:

@@ -90,6 +90,19 @@ def test_clients_of_other_dialects_take_part(keeping: Server) -> None:
         ann.hears("shop", "kept", "ann")
 
 
+def test_who_was_away_is_told_what_was_corrected_and_nothing_that_was_recalled(keeping: Server) -> None:
+    with speaker(keeping.ws) as ann:
+        ann.ask_cmd("login", {"userID": "ann", "appID": 105})
+        secret, wrong = (
+            ann.ask_cmd("send", {"to": "dan", "text": text})[2]["id"] for text in ("secret", "helo")
+        )
+        assert ann.ask_cmd("recall", {"id": secret})[0] == 200
+        assert ann.ask_cmd("edit", {"id": wrong, "text": "hello"})[0] == 200
+        with talking(keeping.ws, "dan", 4, "ann") as dan:
+            dan.hears("ann", "hello", "dan")
+            dan.nothing()
+
+
 def test_what_one_says_to_oneself_is_told_live_and_not_kept(keeping: Server) -> None:
     with talking(keeping.ws, "3", 5, "3") as alone:
         alone.say("me")

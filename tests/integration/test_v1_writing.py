@@ -112,12 +112,23 @@ def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Per
         {"to": "1", "text": "x", "type": "t" * 33},
         {"to": "1", "text": "x", "mentions": ["a"] * 101},
         {"to": "1", "data": "x" * 200_000},
+        {"to": "1", "text": "x" * 65_537},
         {"to": "1", "text": "x", "more": 1},
         b'{"to":"1","data":' + b"[" * 5000 + b"]" * 5000 + b"}",
     ],
 )
 def test_what_cannot_be_sent_is_refused(ann: Person, body: Any) -> None:
     assert ann.refused("messages/send", body) == (400, "invalid_request")
+
+
+def test_a_back_end_may_send_longer_messages_than_an_account(
+    locked: Server, ann: Person, bob: Person
+) -> None:
+    body = {"user": ann.user, "to": bob.user, "text": "x" * 65_537}
+    assert good(locked.http, "messages/send", body, key=KEY)
+    assert ann.good("messages/send", {"to": bob.user, "text": "x" * 65_536})
+    body["text"] = "x" * 131_073
+    assert refused(locked.http, "messages/send", body, key=KEY)[:2] == (400, "invalid_request")
 
 
 def test_nobody_writes_to_themselves(ann: Person) -> None:

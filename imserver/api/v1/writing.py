@@ -58,7 +58,7 @@ def send(api: Api, call: Call) -> Answer:
         raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `to` and `conversation`")
     if asked.to == who.user:
         raise Problem(errors.HTTP_INVALID_REQUEST, "`to`: the receiver is the sender")
-    kind, body = _content(api, asked)
+    kind, body = _content(api, who, asked)
     draft = Draft(
         sender=who.user,
         type=kind,
@@ -73,7 +73,7 @@ def send(api: Api, call: Call) -> Answer:
     return _store(api, call, who, draft)
 
 
-def _content(api: Api, asked: Content) -> tuple[str, bytes]:
+def _content(api: Api, who: Actor, asked: Content) -> tuple[str, bytes]:
     """Type and bytes of what is said."""
     if (asked.text is UNSET) == (asked.data is UNSET):
         raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `text` and `data`")
@@ -88,8 +88,8 @@ def _content(api: Api, asked: Content) -> tuple[str, bytes]:
             body = msgspec.json.format(data, indent=-1)
         except (ValueError, RecursionError) as error:
             raise Problem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
-    if len(body) > api.push_characters:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
+    if len(body) > (api.push_characters if who.is_back_end else api.message_bytes):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "The message is too long")
     return kind, body
 
 
@@ -117,7 +117,7 @@ def edit(api: Api, call: Call) -> Answer:
     """``POST /api/v1/messages/edit``."""
     asked = read(api, call, _read_edit)
     who = actor(api, call, asked, needs_user=False)
-    kind, body = _content(api, asked)
+    kind, body = _content(api, who, asked)
     draft = revision(
         log_of(api),
         who.app,
