@@ -1,4 +1,4 @@
-"""The message log (:class:`imserver.storage.log_contract.MessageLog`) in a database."""
+"""The message log (:class:`imserver.storage.message_log.MessageLog`) in a database."""
 
 from __future__ import annotations
 

@@ -14,9 +14,9 @@ from imserver.storage.log_contract import (
     Change,
     Draft,
     Entry,
-    MessageLog,
     Rejected,
 )
+from imserver.storage.message_log import MessageLog
 
 from .conftest import OpenStore
 

@@ -54,7 +54,7 @@ class _Stay(Struct, frozen=True):
 
 
 class Stored(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def head(self, app: str) -> int:
         """The greatest id."""

@@ -60,7 +60,7 @@ CHAT_READERS: Final = (ChatReader, ChatAcknowledger)
 
 
 class Finds(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that exist."""

@@ -25,7 +25,7 @@ TURN_SECONDS: Final = 10.0
 
 
 class Searchable(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
@@ -55,7 +55,7 @@ class Finding:
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
     ) -> tuple[list[Entry], int]:
-        """See :meth:`imserver.storage.log_contract.MessageLog.search`. Raises StorageUnavailable."""
+        """See :meth:`imserver.storage.message_log.MessageLog.search`. Raises StorageUnavailable."""
         log = self._kept()
         if log is None:
             return [], 0

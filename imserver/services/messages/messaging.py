@@ -25,7 +25,7 @@ __all__ = ["Log", "Messaging", "Result"]
 
 
 class Log(Appends, Reads, Pages, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def floor(self, app: str) -> int:
         """What has an id up to this one has expired."""

@@ -20,7 +20,7 @@ _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 
 
 class MarkLog(Rosters, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def note(
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0

@@ -10,7 +10,7 @@ from imserver.storage.log_contract import Draft, Entry
 
 
 class Entries(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that exist."""

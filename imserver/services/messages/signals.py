@@ -30,7 +30,7 @@ Forward = Callable[[str, Collection[str], int, Signal], object]
 
 
 class Rosters(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log_contract.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
 
     def conversation(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""

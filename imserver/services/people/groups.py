@@ -21,9 +21,9 @@ from imserver.storage.log_contract import (
     Change,
     Conversation,
     Membership,
-    MessageLog,
     Rejected,
 )
+from imserver.storage.message_log import MessageLog
 
 NAME_CHARACTERS: Final = 50
 OWNER: Final = "owner"
