@@ -207,7 +207,8 @@ class Parts(Core):
 
         uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
         uploads.holders += [session, account]
-        self.accounts.on_removed.append(lambda gone: uploads.forget(gone.app, gone.user))
+        # First, as a bucket is what may be away while all else is there.
+        self.accounts.on_removed.insert(0, lambda gone: uploads.forget(gone.app, gone.user))
         return uploads
 
     def _make_accounts(self, secret: bytes) -> None:

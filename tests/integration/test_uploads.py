@@ -496,6 +496,15 @@ def test_files_go_to_a_bucket_and_come_from_there(launch: Launch, door: str, sta
     assert files(server, "", app="101", user="ann").json["total"] == 1
     assert delete(server, "", told["id"]).json == {"deleted": True}
     assert not standin.objects
+    user, proof = register(server.http)
+    uploaded(server, content, key=proof, app="")
+    asked = [("Authorization", f"Bearer {proof}"), ("Content-Type", "application/json")]
+    leave = request("/api/v1/accounts/delete", method="POST", headers=asked, body=b"{}")
+    standin.failures = ["500"] * 3
+    assert code(ask(server.http, leave)) == (503, "media_unavailable")
+    assert files(server, proof).json["total"] == 1, "nothing is deleted by half"
+    assert ask(server.http, leave).json == {"user": user}
+    assert not standin.objects
     assert SECRET_KEY not in server.log_text
 
 

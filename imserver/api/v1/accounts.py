@@ -27,6 +27,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_ba
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
+from imserver.errors import MediaUnavailable
 from imserver.services.people.account_fields import BadField, check_device
 from imserver.services.people.accounts import Closed, Session, UnknownAccount, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
@@ -60,6 +61,8 @@ def _refusing() -> Iterator[None]:
         raise Problem(errors.HTTP_TOO_MANY_REQUESTS, headers=headers) from None
     except Overloaded:
         raise Problem(errors.HTTP_BUSY) from None
+    except MediaUnavailable:
+        raise Problem(errors.HTTP_MEDIA_UNAVAILABLE) from None
 
 
 def _host(call: Call) -> str:
@@ -264,5 +267,6 @@ OPERATIONS: Final = (
         "Delete an account",
         "With its profile, its friends, its memberships of groups, its files and what it has marked. What it "
         "has said stays in the conversations of others.",
+        problems=(errors.HTTP_MEDIA_UNAVAILABLE,),
     ),
 )

@@ -61,12 +61,16 @@ class Places:
             digest = hashlib.sha256(content).hexdigest()
             place.put(name_of(row, True), str(thumbnail), len(content), digest, row.thumbnail_type)
 
+    def delete(self, row: Upload) -> None:
+        """Delete the bytes of a file. Raises MediaUnavailable."""
+        place = self.of(row)
+        for thumbnail in (False, True) if row.thumbnail_bytes else (False,):
+            place.delete(name_of(row, thumbnail))
+
     def remove(self, row: Upload) -> None:
-        """Remove the bytes of a file that has no row. What cannot be removed is logged."""
+        """Delete the bytes of a file that has no row. What cannot be deleted is logged."""
         try:
-            place = self.of(row)
-            for thumbnail in (False, True) if row.thumbnail_bytes else (False,):
-                place.delete(name_of(row, thumbnail))
+            self.delete(row)
         except MediaUnavailable as error:
             log.warning("the bytes of the removed file %s are still there: %s", row.id, error)
 

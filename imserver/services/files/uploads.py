@@ -157,21 +157,30 @@ class Uploads:
 
     def delete(self, name: str) -> bool:
         """Remove a file; False if there is none. Raises StorageUnavailable."""
-        from imserver.storage import upload_rows
-
-        if not self._store.keeps:
-            return False
-        row = self._store.write(lambda connection: upload_rows.remove(connection, name))
+        row = self._forget(name)
         if row is None:
             return False
         self._places.remove(row)
         return True
 
+    def _forget(self, name: str) -> Upload | None:
+        """Remove the row of a file: what it was."""
+        from imserver.storage import upload_rows
+
+        if not self._store.keeps:
+            return None
+        return self._store.write(lambda connection: upload_rows.remove(connection, name))
+
     def forget(self, app: str, user: str) -> int:
-        """Remove all files of a user; how many there were. Raises StorageUnavailable."""
+        """Remove all files of a user; how many there were. Raises StorageUnavailable and MediaUnavailable.
+
+        Here the bytes go first: what cannot be deleted now is found by whoever tries again.
+        """
         removed = 0
         while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
-            removed += sum(self.delete(row.id) for row in rows)
+            for row in rows:
+                self._places.delete(row)
+                removed += self._forget(row.id) is not None
         return removed
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from imserver.errors import StorageUnavailable
+from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.storage.account_contract import Account
 from imserver.storage.accounts import KeptAccounts
 
@@ -32,7 +32,7 @@ def remove(
     try:
         for forget in forgetting:
             forget(account)
-    except StorageUnavailable as error:
+    except (StorageUnavailable, MediaUnavailable) as error:
         log.warning(
             "something of the deleted account %s in %s may be left: %s", account.user, account.app, error
         )
