@@ -1,4 +1,4 @@
-"""Where log lines go and what they look like: text or JSON, to a file or the console.
+"""Logging of a process: where its lines go, and its requests.
 
 Everything logs through the standard library's ``logging``; only the request log, which the fast push routes
 write to, gathers its lines first (:class:`RequestLog`). Give ``extra={"connection": …, "request": …}``
@@ -6,33 +6,22 @@ to name the connection or request of a line, and ``extra={"detail": text}`` for 
 """
 
 import logging
-import os
 import re
 import time
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
 import gevent
-import msgspec
 from gevent.hub import Hub
 
 from imserver.config import Config
 from imserver.errors import StartError
+from imserver.log_lines import JsonFormatter, LineHandler, Stamps, TextFormatter, as_json, shown
 
 _REQUEST_LOGGER: Final = "imserver.request"
 _FLUSH_SECONDS: Final = 0.1
 _FLUSH_LINES: Final = 1000
-_STDERR: Final = 2
-_IDS: Final = ("connection", "request")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/+=-]{1,64}", re.ASCII)
-_PIPE_BYTES: Final = 4096
-
-# Text from clients may hold anything: what could fake a line or drive a terminal is shown escaped.
-_ESCAPES: Final = {
-    code: repr(chr(code))[1:-1]
-    for code in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029, *range(0x202A, 0x202F))
-}
 
 _MIDDLES: Final = 256
 _MIDDLE_CHARACTERS: Final = 256
@@ -48,149 +37,6 @@ def request_id(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else ""
 
 
-class _Stamps:
-    """Local times as ``2026-01-31T12:00:00.123+08:00``, with the costly part made once a second."""
-
-    def __init__(self) -> None:
-        self._second = -1
-        self._head = self._zone = ""
-
-    def __call__(self, moment: float) -> str:
-        second = int(moment)
-        if second != self._second:
-            local = time.localtime(second)
-            zone = time.strftime("%z", local)
-            self._head, self._zone = time.strftime("%Y-%m-%dT%H:%M:%S", local), f"{zone[:3]}:{zone[3:]}"
-            self._second = second
-        return f"{self._head}.{int((moment - second) * 1000):03d}{self._zone}"
-
-
-class TextFormatter(logging.Formatter):
-    """One readable line a record; traceback and detail follow it."""
-
-    def __init__(self, node: str = "") -> None:
-        super().__init__()
-        self._node = f" node={node}" if node else ""
-        self._stamp = _Stamps()
-
-    def format(self, record: logging.LogRecord) -> str:
-        message = record.getMessage().translate(_ESCAPES) + self._node
-        ids = "".join(f" {key}={_plain(record, key)}" for key in _IDS if getattr(record, key, None))
-        line = f"{self._stamp(record.created)} {record.levelname:<7} {record.name}: {message}{ids}"
-        blocks = [line, getattr(record, "detail", None)]
-        if record.exc_info:
-            blocks.append(self.formatException(record.exc_info))
-        return "\n".join(block for block in blocks if block)
-
-
-def _plain(record: logging.LogRecord, key: str) -> str:
-    return str(getattr(record, key)).translate(_ESCAPES)
-
-
-class JsonFormatter(logging.Formatter):
-    """One JSON object a record: time, level, logger, message; node, ids, detail and traceback if any."""
-
-    def __init__(self, node: str = "") -> None:
-        super().__init__()
-        self._node = {"node": node} if node else {}
-        self._stamp = _Stamps()
-
-    def format(self, record: logging.LogRecord) -> str:
-        line: dict[str, Any] = {
-            "time": self._stamp(record.created),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-            **self._node,
-        }
-        for key in (*_IDS, "detail"):
-            if getattr(record, key, None):
-                line[key] = str(getattr(record, key))
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return _json(line).decode()
-
-
-def _json(line: dict[str, Any]) -> bytes:
-    try:
-        return msgspec.json.encode(line)
-    except UnicodeEncodeError:  # lone surrogates, from bytes that were no UTF-8
-        return msgspec.json.encode({k: _encodable(v) if isinstance(v, str) else v for k, v in line.items()})
-
-
-def _encodable(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-class LineHandler(logging.Handler):
-    """Writes whole lines to a descriptor it can re-open; O_APPEND keeps lines of several writers apart.
-
-    Lines that cannot be written (disk full, terminal gone) harm nobody; how many were ``lost`` is said later.
-    """
-
-    def __init__(self, path: str) -> None:
-        super().__init__()
-        self.lost = 0
-        self._path = path
-        self._descriptor = self._open() if path else _STDERR
-
-    def _open(self) -> int:
-        folder = Path(self._path).parent
-        if not folder.exists():
-            folder.mkdir(parents=True)
-        return os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o640)
-
-    def emit(self, record: logging.LogRecord) -> None:
-        try:
-            self.write(self.format(record).encode("utf-8", "backslashreplace") + b"\n")
-        except Exception:  # a record that cannot be formatted
-            self.handleError(record)
-
-    def write(self, lines: bytes) -> None:
-        """Write bytes that end with a line end. Does not switch to another greenlet."""
-        if not self._put(lines):
-            self.lost += lines.count(b"\n")
-        elif self.lost:
-            lost, self.lost = self.lost, 0
-            note = _log.makeRecord(
-                __name__, logging.WARNING, "", 0, "%d lines could not be written", (lost,), None
-            )
-            self._put(f"{self.format(note)}\n".encode())
-
-    def _put(self, lines: bytes) -> bool:
-        try:
-            while lines:
-                lines = lines[os.write(self._descriptor, lines if self._path else _whole_lines(lines)) :]
-        except OSError:
-            return False
-        return True
-
-    def reopen(self) -> None:
-        """Open the file anew, after it was moved away. On failure the old one stays in use: OSError."""
-        if self._path:
-            fresh = self._open()
-            os.close(self._descriptor)
-            self._descriptor = fresh
-
-    def close(self) -> None:
-        if self._path and self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-        super().close()
-
-
-def _whole_lines(lines: bytes) -> bytes:
-    """As many lines as a pipe takes at once, so that those of several processes do not mix in it."""
-    if len(lines) <= _PIPE_BYTES:
-        return lines
-    end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
-    return lines[:end]
-
-
-def _shown(text: str) -> str:
-    return text if text.isprintable() else text.translate(_ESCAPES)
-
-
 class RequestLog:
     """One line a request; the hot path only appends, one write follows after 100 ms or 1,000 lines."""
 
@@ -199,7 +45,7 @@ class RequestLog:
         self._node = node
         self._lines = self._json_lines if json else self._text_lines
         self._enabled = enabled
-        self._stamp = _Stamps()
+        self._stamp = Stamps()
         self._middles: dict[tuple[str, str, str, int], str] = {}
         self._waiting: list[_Entry] = []
         self._timer: Any = None
@@ -239,19 +85,19 @@ class RequestLog:
         # A tenth of what a push costs was its line here: what many lines share is made once for all of them.
         lines = []
         last, stamp = -1, ""
-        node = f"B node={_shown(self._node)}" if self._node else "B"
+        node = f"B node={shown(self._node)}" if self._node else "B"
         for moment, method, path, status, seconds, peer, size, request in waiting:
             if (millisecond := int(moment * 1000)) != last:
                 last, stamp = millisecond, self._stamp(moment)
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)
-            named = f" request={_shown(request)}" if request else ""
+            named = f" request={shown(request)}" if request else ""
             lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{named}\n")
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:
-        middle = _shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status} ")
+        middle = shown(f" INFO    {_REQUEST_LOGGER}: {peer} {method} {path} {status} ")
         if len(middle) <= _MIDDLE_CHARACTERS:
             if len(self._middles) >= _MIDDLES:
                 self._middles.clear()
@@ -286,7 +132,7 @@ class RequestLog:
             line["node"] = self._node
         if request:
             line["request"] = request
-        return _json(line) + b"\n"
+        return as_json(line) + b"\n"
 
 
 class Logs:
@@ -322,13 +168,13 @@ def open_logs(config: Config, node: str = "") -> Logs:
         handler = LineHandler(path)
     except OSError as error:
         raise StartError(f"app.log_file: {path} cannot be written: {error.strerror}") from None
-    as_json = config.log.format == "json"
-    handler.setFormatter(JsonFormatter(node) if as_json else TextFormatter(node))
+    json = config.log.format == "json"
+    handler.setFormatter(JsonFormatter(node) if json else TextFormatter(node))
     root = logging.getLogger()
     root.setLevel(logging.INFO)
     root.addHandler(handler)
     logging.getLogger("imserver").setLevel(config.log.level.upper())
-    requests = RequestLog(handler, json=as_json, enabled=config.log.requests, node=node)
+    requests = RequestLog(handler, json=json, enabled=config.log.requests, node=node)
     return Logs(handler, requests)
 
 

@@ -30,6 +30,7 @@ LAYERS = (
     ("transport",),
     ("protocol",),
     ("logs", "lifecycle"),
+    ("log_lines",),
     ("config",),
     ("app_ini", "gochat_yaml", "checks"),
     ("yaml_text",),

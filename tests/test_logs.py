@@ -17,7 +17,8 @@ import pytest
 
 from imserver import config
 from imserver.errors import StartError
-from imserver.logs import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
+from imserver.log_lines import LineHandler
+from imserver.logs import Logs, RequestLog, log_greenlet_errors, open_logs
 
 from .support import eventually
 
@@ -98,7 +99,7 @@ def test_of_several_nodes_each_json_line_names_its_own(logs_to: OpenLogs) -> Non
 
 def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
     code = (
-        "import sys; from imserver.logs import LineHandler\n"
+        "import sys; from imserver.log_lines import LineHandler\n"
         "handler, line = LineHandler(''), sys.argv[1].encode() * 150 + b'\\n'\n"
         "for _ in range(30): handler.write(line * 500)"
     )
