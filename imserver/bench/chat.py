@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from imserver.bench import chat_sync
-from imserver.bench.chat_store import fsync_ms, look
+from imserver.bench.chat_store import Stored, fsync_ms, look
 from imserver.bench.chat_tally import ChatTally
 from imserver.bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
 from imserver.bench.generator import Generator
@@ -17,6 +17,7 @@ from imserver.bench.nodes import Nodes
 from imserver.bench.protobuf import GROUP, NUMBER_DIGITS, SINGLE, Writer
 from imserver.bench.stage import (
     Figures,
+    Span,
     Stage,
     choice_parameter,
     parameter,
@@ -231,14 +232,21 @@ def measure(stage: Stage, hand: Any, options: ChatOptions, group: int) -> Figure
     (answer,) = answers
     if not answer["acked"]:
         raise BenchError("no message was acknowledged")
+    figures = _figures(answer, span, fsync)
     after = look(folder)
+    if before is not None and after is not None:
+        figures |= _stored(before, after, answer["acked"])
+    return figures
+
+
+def _figures(answer: dict[str, Any], span: Span, fsync: float | None) -> Figures:
+    """What the members have seen; ``fsync``: milliseconds that the disk took for one."""
     verdict = answer["verdict"]
-    outputs = answer["received"] + answer["acked"]
     acks = Latency.merged([answer["ack_latency"]])
-    figures: Figures = {
+    return {
         "messages": answer["sent"],
         "deliveries": answer["received"],
-        **span.cost("deliveries", outputs),
+        **span.cost("deliveries", answer["received"] + answer["acked"]),
         "server_busy_percent": span.server_us / 1e4 / span.seconds if span.observed else None,
         "stored_per_second": answer["during"] / answer["sending_seconds"],
         "elapsed_seconds": answer["seconds"],
@@ -254,10 +262,14 @@ def measure(stage: Stage, hand: Any, options: ChatOptions, group: int) -> Figure
         "errors": answer["strays"] + answer["unsent"],
         "dropped": answer["dropped"],
     }
-    if before is not None and after is not None:
-        stored = replace(after, rows=after.rows - before.rows, size=after.size - before.size)
-        figures["stored_rows"] = stored.rows
-        figures["stored_bytes"] = stored.size / max(1, stored.rows)
-        figures["unstored"] = max(0, answer["acked"] - stored.rows)
-        figures["seq_holes"] = stored.holes
-    return figures
+
+
+def _stored(before: Stored, after: Stored, acked: int) -> Figures:
+    """What the database has more than before."""
+    rows = after.rows - before.rows
+    return {
+        "stored_rows": rows,
+        "stored_bytes": (after.size - before.size) / max(1, rows),
+        "unstored": max(0, acked - rows),
+        "seq_holes": after.holes,
+    }
