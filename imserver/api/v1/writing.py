@@ -1,4 +1,4 @@
-"""Routes by which users write and mark over HTTP: send, edit, recall; read, received, hidden."""
+"""Routes by which users write over HTTP: send, edit, recall."""
 
 from __future__ import annotations
 
@@ -20,27 +20,18 @@ from imserver.api.v1.wire import read, reply
 from imserver.api.v1.written import (
     Content,
     EditRequest,
-    HiddenAnswer,
-    HideRequest,
-    ReadAnswer,
-    ReadRequest,
     RecallRequest,
-    ReceivedAnswer,
-    ReceivedRequest,
     SendRequest,
     StoredAnswer,
 )
 from imserver.errors import StorageUnavailable
 from imserver.services.messages.revisions import revision
 from imserver.services.pushes.publishing import SYSTEM_PREFIX
-from imserver.storage.log_contract import INVALID, MUTED, RECALLED, Appended, Draft, Noted, Rejected
+from imserver.storage.log_contract import INVALID, MUTED, RECALLED, Appended, Draft, Rejected
 
 _read_send: Final = msgspec.json.Decoder(SendRequest)
-_read_read: Final = msgspec.json.Decoder(ReadRequest)
-_read_received: Final = msgspec.json.Decoder(ReceivedRequest)
 _read_recall: Final = msgspec.json.Decoder(RecallRequest)
 _read_edit: Final = msgspec.json.Decoder(EditRequest)
-_read_hide: Final = msgspec.json.Decoder(HideRequest)
 _read_any: Final = msgspec.json.Decoder()
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -169,46 +160,15 @@ def _problem_of(why: Rejected) -> Problem:
     return Problem(errors.HTTP_UNKNOWN_CONVERSATION)
 
 
-# --- marking ------------------------------------------------------------------------------------------------
-
-
-def mark_read(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/read``."""
-    asked = read(api, call, _read_read)
-    noted = _noted(api, actor(api, call, asked), asked.conversation, read=asked.id)
-    return reply(call, ReadAnswer(asked.conversation, noted.receipt.read))
-
-
-def mark_received(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/received``."""
-    asked = read(api, call, _read_received)
-    noted = _noted(api, actor(api, call, asked), asked.conversation, received=asked.id)
-    return reply(call, ReceivedAnswer(asked.conversation, noted.receipt.received))
-
-
-def _noted(api: Api, who: Actor, conversation: int, read: int = 0, received: int = 0) -> Noted:
-    noted = api.services.receipts.note(who.app, who.user, conversation, read=read, received=received)
-    if noted is None:
-        raise Problem(errors.HTTP_UNKNOWN_CONVERSATION)
-    return noted
-
-
-def hide(api: Api, call: Call) -> Answer:
-    """``POST /api/v1/messages/hide``."""
-    asked = read(api, call, _read_hide)
-    who = actor(api, call, asked)
-    version = api.services.receipts.hide_from(who.app, who.user, tuple(asked.ids))
-    return reply(call, HiddenAnswer(version))
-
-
 # --- as they are declared -----------------------------------------------------------------------------------
 
-_ON_BEHALF: Final = {"app": "101", "user": "ann"}
+ON_BEHALF: Final = {"app": "101", "user": "ann"}
 _STORED: Final = {"id": 8, "conversation": 1, "seq": 4, "repeated": False}
 _ONE_CONTENT: Final = {"oneOf": [{"required": ["text"]}, {"required": ["data"]}]}
 
 
-def _row(word: str, function: Any, summary: str, description: str, **more: Any) -> Operation:
+def row(word: str, function: Any, summary: str, description: str, **more: Any) -> Operation:
+    """A route by which a user changes something of what is stored."""
     path = f"/api/v1/messages/{word}"
     problems = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_CONVERSATION, *more.pop("problems", ()))
     return Operation(
@@ -226,7 +186,7 @@ def _row(word: str, function: Any, summary: str, description: str, **more: Any) 
 
 
 OPERATIONS: Final = (
-    _row(
+    row(
         "send",
         send,
         "Send a message as a user",
@@ -251,41 +211,10 @@ OPERATIONS: Final = (
             errors.HTTP_BANNED,
             errors.HTTP_TOO_MANY_REQUESTS,
         ),
-        example_body={**_ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
+        example_body={**ON_BEHALF, "to": "bob", "text": "tea?", "client_msg_id": "a-1"},
         example_answer=_STORED,
     ),
-    _row(
-        "read",
-        mark_read,
-        "A user has read a conversation up to a message",
-        "Never back. Those who wrote it are told.",
-        body=ReadRequest,
-        answer=ReadAnswer,
-        example_body={**_ON_BEHALF, "conversation": 1, "id": 7},
-        example_answer={"conversation": 1, "read": 7},
-    ),
-    _row(
-        "received",
-        mark_received,
-        "A device of a user has a conversation up to a message",
-        "Never back. Those who wrote it are told.",
-        body=ReceivedRequest,
-        answer=ReceivedAnswer,
-        example_body={**_ON_BEHALF, "conversation": 1, "id": 7},
-        example_answer={"conversation": 1, "received": 7},
-    ),
-    _row(
-        "hide",
-        hide,
-        "Do not show messages to a user any more",
-        "Nobody else is concerned. Messages that the user may not read, or that do not exist, are passed "
-        "over.",
-        body=HideRequest,
-        answer=HiddenAnswer,
-        example_body={**_ON_BEHALF, "ids": [6]},
-        example_answer={"version": 5},
-    ),
-    _row(
+    row(
         "recall",
         recall,
         "Take a message back",
@@ -294,10 +223,10 @@ OPERATIONS: Final = (
         body=RecallRequest,
         answer=StoredAnswer,
         problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
-        example_body={**_ON_BEHALF, "id": 7},
+        example_body={**ON_BEHALF, "id": 7},
         example_answer=_STORED,
     ),
-    _row(
+    row(
         "edit",
         edit,
         "Let a message say something else",
@@ -307,7 +236,7 @@ OPERATIONS: Final = (
         answer=StoredAnswer,
         rules=_ONE_CONTENT,
         problems=(errors.HTTP_UNKNOWN_MESSAGE, errors.HTTP_BANNED, errors.HTTP_TOO_MANY_REQUESTS),
-        example_body={**_ON_BEHALF, "id": 7, "text": "tea!"},
+        example_body={**ON_BEHALF, "id": 7, "text": "tea!"},
         example_answer=_STORED,
     ),
 )
