@@ -92,8 +92,9 @@ class RequestLog:
             middle = self._middles.get((peer, method, path, status))
             if middle is None:
                 middle = self._middle(peer, method, path, status)
-            named = f" request={shown(request)}" if request else ""
-            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{named}\n")
+            if request:
+                request = f" request={request if request.isprintable() else shown(request)}"
+            lines.append(f"{stamp}{middle}{seconds * 1000:.2f}ms {size}{node}{request}\n")
         return "".join(lines).encode("utf-8", "backslashreplace")
 
     def _middle(self, peer: str, method: str, path: str, status: int) -> str:

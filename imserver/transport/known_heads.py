@@ -47,7 +47,7 @@ class KnownHeads:
                 known = parse_head(data)
                 self._keep(data, known)
             return known
-        end = data.find(b"\r\n", at)
+        end = data.find(b"\r", at)  # a lone one stays in what is looked up, which is no head then
         key = data[at + len(_NAME) : end]
         if data[at - 3 : at] not in (b"\r\nA", b"\r\na") or _usual_key(key) is None:
             return parse_head(data)

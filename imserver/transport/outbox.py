@@ -120,8 +120,9 @@ class Flusher:
                     same = chunks
                     joined = b"".join(chunks)
                 data = joined
+            size = len(data)
             try:
-                if len(data) > SEND_BYTES:
+                if size > SEND_BYTES:
                     raise BlockingIOError
                 sent = connection.sock.send(data)
             except BlockingIOError:
@@ -130,7 +131,7 @@ class Flusher:
             except OSError:
                 connection.lost()
                 continue
-            if sent != len(data):
+            if sent != size:
                 self._stall(connection, [data[sent:]], partial=True)
             elif connection.state > 0:
                 connection.flushed()

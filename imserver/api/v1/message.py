@@ -223,7 +223,7 @@ def check(api: Api, push: PushRequest) -> None:
         )
     if push.device is not UNSET and push.user is UNSET:
         raise Problem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
-    if size(push) > api.batch_targets or len(push.except_users) > api.batch_targets:
+    if (push.user is UNSET and size(push) > api.batch_targets) or len(push.except_users) > api.batch_targets:
         raise Problem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)

@@ -108,13 +108,14 @@ def _send_checked(api: Api, app: str, push: PushRequest, event: Event, key: str)
         begun = ids.begin(app, key, digest_of(push))
     except IdReused:
         raise Problem(errors.HTTP_ID_REUSED) from None
-    if isinstance(begun, Ticket):
+    if type(begun) is Ticket:  # the cheap way: isinstance() of a Struct takes five times as long
         outcomes: list[Outcome] = []
         try:
             outcomes = publish(api, app, push, event)
         finally:
             ids.end(begun, outcomes)
         return Sent(push, outcomes)
+    assert not isinstance(begun, Ticket)
     repeated = _repeated(push, begun)
     assert isinstance(repeated, Sent)
     return repeated

@@ -40,7 +40,10 @@ def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         if encoding.lower() not in ("gzip", "x-gzip"):
             raise Problem(errors.HTTP_UNKNOWN_ENCODING)
         body = inflate(body, api.body_bytes)
-    return decode(decoder, body)
+    try:
+        return decoder.decode(body)
+    except (ValueError, RecursionError):
+        return decode(decoder, body)  # it knows why, and what may be meant
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview | msgspec.Raw) -> T:
@@ -88,7 +91,11 @@ def bearer_of(request: FastRequest) -> str:
 
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> Answer:
     """An answer: ``value`` as JSON (bytes are JSON already)."""
-    return reply_as(call, value if isinstance(value, bytes) else _encode(value), "", headers, status)
+    body = value if isinstance(value, bytes) else _encode(value)
+    request = call.request
+    if request is None or len(body) > GZIP_BYTES:
+        return reply_as(call, body, "", headers, status)
+    return Answer(status, body, "", (("X-Request-Id", request.id), *headers))
 
 
 def reply_as(call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200) -> Answer:

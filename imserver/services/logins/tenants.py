@@ -120,7 +120,7 @@ class Tenants:
 
     def resolve(self, name: str) -> str:
         """The name of the app that ``name`` is another name of; else ``name``. Never switches."""
-        tenant = self.get(name)
+        tenant = self._configured.get(name) or self._stored.get(name)
         return tenant.same_as if tenant is not None and tenant.same_as else name
 
     def names(self) -> list[str]:

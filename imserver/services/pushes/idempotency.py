@@ -145,7 +145,8 @@ class Ids:
         accepted = not _ACCEPTED.isdisjoint(outcomes)
         key = ticket.key
         if accepted:
-            kept = self._firsts[key] = _digest_bytes(ticket.digest) + bytes(outcomes)
+            digest = ticket.digest.to_bytes(_DIGEST_BYTES, "big", signed=True)
+            kept = self._firsts[key] = digest + bytes(outcomes)
             self._bytes += _ENTRY_BYTES + len(kept)
             if len(self._firsts) >= MAX_FIRSTS or self._bytes >= MAX_FIRST_BYTES:
                 self._older, self._firsts, self._bytes = self._firsts, {}, 0
@@ -169,10 +170,6 @@ class Ids:
         kept = self._firsts.get(key) or self._older.get(key)
         if kept is None:
             return None
-        if kept[:_DIGEST_BYTES] != _digest_bytes(digest):
+        if kept[:_DIGEST_BYTES] != digest.to_bytes(_DIGEST_BYTES, "big", signed=True):
             raise IdReused
         return First(kept[_DIGEST_BYTES:])
-
-
-def _digest_bytes(digest: int) -> bytes:
-    return digest.to_bytes(_DIGEST_BYTES, "big", signed=True)
