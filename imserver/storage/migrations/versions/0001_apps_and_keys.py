@@ -1,24 +1,16 @@
 """Apps and keys, and the row that names the database."""
 
 from time import time
-from typing import Any, Final
+from typing import Final
 from uuid import uuid4
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Name
+from imserver.storage.tables import MYSQL_OPTIONS, Name
 
 revision: Final = "0001"
 down_revision: Final = None
-branch_labels: Final = None
-depends_on: Final = None
-
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 
 def upgrade() -> None:
@@ -33,7 +25,7 @@ def upgrade() -> None:
         sa.Column("version", sa.BigInteger, nullable=False),
         sa.Column("created", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     op.create_table(
         "app",
@@ -43,7 +35,7 @@ def upgrade() -> None:
         sa.Column("created", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("version", "name", name="app_by_version"),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     op.create_table(
         "api_key",
@@ -58,7 +50,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("version", "id", name="api_key_by_version"),
         sa.UniqueConstraint("digest", name="api_key_by_digest"),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     if op.get_bind().execute(sa.select(directory.c.one)).first() is None:
         op.bulk_insert(directory, [{"one": 1, "id": uuid4().hex, "version": 0, "created": int(time())}])

@@ -5,19 +5,12 @@ from typing import Any, Final
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Content, Name, ShortBytes
+from imserver.storage.tables import MYSQL_OPTIONS, Content, Name, ShortBytes
 
 revision: Final = "0002"
 down_revision: Final = "0001"
-branch_labels: Final = None
-depends_on: Final = None
 
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
-_CLUSTERED: Final[dict[str, Any]] = {**_MYSQL, "sqlite_with_rowid": False}
+_CLUSTERED: Final[dict[str, Any]] = {**MYSQL_OPTIONS, "sqlite_with_rowid": False}
 
 
 def _key(name: str, kind: Any = sa.BigInteger) -> sa.Column[Any]:
@@ -43,7 +36,7 @@ def upgrade() -> None:
         _need("floor"),
         sa.UniqueConstraint("app", "part", name="log_by_app"),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     op.create_table(
         "conversation",

@@ -1,22 +1,14 @@
 """Accounts, and who knows whom."""
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Name
+from imserver.storage.tables import MYSQL_OPTIONS, Name
 
 revision: Final = "0003"
 down_revision: Final = "0002"
-branch_labels: Final = None
-depends_on: Final = None
-
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 
 def upgrade() -> None:
@@ -36,7 +28,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("app", "phone", name="account_by_phone"),
         sqlite_autoincrement=True,
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     op.create_table(
         "relation",
@@ -46,5 +38,5 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.UniqueConstraint("other", "account", name="relation_by_other"),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )

@@ -1,22 +1,14 @@
 """Uploaded files, and what each user keeps of them."""
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Name
+from imserver.storage.tables import MYSQL_OPTIONS, Name
 
 revision: Final = "0004"
 down_revision: Final = "0003"
-branch_labels: Final = None
-depends_on: Final = None
-
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 
 def upgrade() -> None:
@@ -39,7 +31,7 @@ def upgrade() -> None:
         sa.Column("thumbnail_type", sa.String(64), nullable=False),
         sa.UniqueConstraint("app", "user", "created", "id", name="upload_by_owner"),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     op.create_table(
         "upload_usage",
@@ -48,5 +40,5 @@ def upgrade() -> None:
         sa.Column("bytes", sa.BigInteger, nullable=False),
         sa.Column("files", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )

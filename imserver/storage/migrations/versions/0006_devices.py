@@ -1,22 +1,14 @@
 """Devices of accounts, and groups that anybody may join."""
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Name
+from imserver.storage.tables import MYSQL_OPTIONS, Name
 
 revision: Final = "0006"
 down_revision: Final = "0005"
-branch_labels: Final = None
-depends_on: Final = None
-
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 
 def upgrade() -> None:
@@ -29,7 +21,7 @@ def upgrade() -> None:
         sa.Column("since", sa.BigInteger, nullable=False),
         sa.Column("expires_at", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
     there = {column["name"] for column in sa.inspect(op.get_bind()).get_columns("conversation")}
     if "open" not in there:

@@ -1,22 +1,14 @@
 """Up to where users of the action dialect have what is stored."""
 
-from typing import Any, Final
+from typing import Final
 
 import sqlalchemy as sa
 from alembic import op
 
-from imserver.storage.tables import Name
+from imserver.storage.tables import MYSQL_OPTIONS, Name
 
 revision: Final = "0007"
 down_revision: Final = "0006"
-branch_labels: Final = None
-depends_on: Final = None
-
-_MYSQL: Final[dict[str, Any]] = {
-    "mysql_engine": "InnoDB",
-    "mysql_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-}
 
 
 def upgrade() -> None:
@@ -27,5 +19,5 @@ def upgrade() -> None:
         sa.Column("member", Name(255), primary_key=True),
         sa.Column("id", sa.BigInteger, nullable=False),
         if_not_exists=True,
-        **_MYSQL,
+        **MYSQL_OPTIONS,
     )
