@@ -242,7 +242,7 @@ def test_a_redis_cluster_away_and_back(
         server.pause()
     found, took = node.ask("timed_find", *users)
     assert found is None
-    assert took < 0.5
+    assert took < 2, "not until it is back"
     assert not node.ask("state")["healthy"]
     for server in cluster:
         server.resume()

@@ -111,7 +111,7 @@ def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder:
     own_server.kill()
     answer, took = timed(lambda: a.node.find("101", ["user0"]))
     assert answer is None
-    assert took < 0.6
+    assert took < 2, "not until it is back"
     answers, took = timed(lambda: [a.node.find("101", ["user0"]) for _ in range(1000)])
     assert answers == [None] * 1000
     assert took < 0.2, "known to be away: answered at once"

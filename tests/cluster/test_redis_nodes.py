@@ -393,8 +393,8 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
     assert where(b)
     vanish(a)
     died = time.monotonic()
-    until(lambda: where(b) == [], seconds=3)
-    assert 0.7 < time.monotonic() - died < 1.6
+    until(lambda: where(b) == [])
+    assert 0.7 < time.monotonic() - died < 2.5
     assert set(b.leases()) == {b.lease.epoch}
 
 

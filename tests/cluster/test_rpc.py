@@ -286,7 +286,7 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
     started = monotonic()
     with pytest.raises(PeerUnavailable, match="does not answer"):
         a.rpc.ask(absent, "kind", b"", 5)
-    assert monotonic() - started < 0.1
+    assert monotonic() - started < 1, "nobody waited for it"
     ports = [int(address.rpartition(":")[2]) for address in (absent.control, absent.data)]
     b = nodes(2, control_port=ports[0], data_port=ports[1])
     until(lambda: a.rpc.send(absent, b"after"))
@@ -521,7 +521,7 @@ def test_killing_ends_everything_at_once(nodes: Nodes) -> None:
     started = monotonic()
     a.rpc.kill()
     b.rpc.kill()
-    assert monotonic() - started < 0.1
+    assert monotonic() - started < 0.4, "nor for the question, which has half a second"
     assert isinstance(asking.get(), PeerUnavailable)
     until(lambda: greenlets() <= before)
 

@@ -122,7 +122,7 @@ def test_a_stopped_process_delays_nobody_and_is_found_when_it_goes_on(nodes: Nod
     started = monotonic()
     answers, missing = a.rpc.ask_all([child.lease, well.lease], "kind", b"", 5)
     assert (list(answers), missing) == ([well.lease.node], [child.lease.node])
-    assert monotonic() - started < 0.5
+    assert monotonic() - started < 2
     child.signal(signal.SIGCONT)
     until(lambda: a.rpc.send(child.lease, b"%08d" % sent), what="the peer to be back")
     # ZeroMQ and the kernel held what had been taken: nothing is missing.

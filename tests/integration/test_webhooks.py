@@ -324,10 +324,10 @@ def test_a_back_end_that_fails_lets_nobody_in_and_holds_up_nobody_else(asking: A
         while not waiting.done():
             began = time.monotonic()
             other.ask_cmd("ping")
-            assert time.monotonic() - began < 0.5, "somebody else had to wait"
+            assert time.monotonic() - began < 1.5, "somebody else had to wait"
         code, seconds = waiting.result()
     assert code == 1004
-    assert seconds < 2.7
+    assert seconds < 5
     if fault in ("slow", "dripping"):
         assert seconds > 1.9, "it has two seconds"
     assert undecided(one) == before + 1
