@@ -244,12 +244,13 @@ def test_peers_with_a_lease_are_kept(nodes: Nodes) -> None:
 def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(
     nodes: Nodes, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 0.05)
     a, b = nodes.pair()
     for number in range(3):
+        monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 60.0)
         assert a.rpc.send(b.lease, b"%d" % number)
         assert a.rpc.ask(b.lease, "kind", b"")
         assert a.rpc._peers.all()[0].active
+        monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 0.05)
         until(lambda: not a.rpc._peers.all()[0].active)
     receive(b, 3)
     assert b.items == [b"0", b"1", b"2"]
