@@ -89,6 +89,8 @@ def _servers(folders: pytest.TempPathFactory) -> Iterator[StartServer]:
         yield start
     finally:
         for server in started:
+            server.begin_to_stop()
+        for server in started:
             server.stop()
     for server in started:
         server.check()

@@ -96,6 +96,7 @@ class Server:
         self.log = folder / "server.log"
         self.config_file = folder / "config.yaml"
         self._output = folder / "output.txt"
+        self._stopping = False
         self._defaults = {
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
             "server": {"data_dir": str(folder / "data"), "door": door},
@@ -167,14 +168,21 @@ class Server:
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal the process, wait for its end and return the exit status. Harmless when it has ended."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
+        self.begin_to_stop(number)
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
             raise AssertionError(f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}") from None
+        finally:
+            self._stopping = False
+
+    def begin_to_stop(self, number: int = signal.SIGTERM) -> None:
+        """The first half of :meth:`stop`: so several servers can end at once."""
+        if self.process.poll() is None and not self._stopping:
+            self.process.send_signal(number)
+        self._stopping = True
 
     def check(self) -> None:
         """Fail if the server logged a traceback."""

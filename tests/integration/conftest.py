@@ -39,6 +39,8 @@ def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launch]:
 
     yield start
     for one in started:
+        one.begin_to_stop()
+    for one in started:
         one.stop()
     for one in started:
         stop(one)
