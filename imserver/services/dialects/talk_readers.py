@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from msgspec import Struct
 
@@ -48,6 +48,9 @@ class TalkReader(Acknowledger, gc=False):
         return self.to
 
 
+_TOLD: Final = frozenset({TalkReader, Newcomer})
+
+
 def hears_log(connection: Connection) -> bool:
     """Whether a session is told from the log what is said in its rooms and kept, or will be."""
-    return isinstance(connection.about, TalkReader | Newcomer)
+    return type(connection.about) in _TOLD  # isinstance() of a Struct takes ten times as long

@@ -150,7 +150,9 @@ class Telling:
         if entry.room:
             known = self._hub.apps.get(app)
             room = None if known is None else known.rooms.get(entry.room)
-            return [] if room is None else {each: None for each in room.members if _hears_rooms(each)}
+            if room is None:
+                return []
+            return {each: None for each in room.members if getattr(each.about, "hears_rooms", False)}
         return self.rooms.members(app, entry.conversation)
 
     def _tell_others(
@@ -232,10 +234,6 @@ class Telling:
             for each in connections:
                 if isinstance(each.about, Acknowledger):
                     self._wheel.told(each, each.about, run.messages[places[-1]].id)
-
-
-def _hears_rooms(connection: Connection) -> bool:
-    return isinstance(connection.about, Reader) and connection.about.hears_rooms
 
 
 def _end_of_window(entries: Sequence[Entry], begin: int) -> int:
