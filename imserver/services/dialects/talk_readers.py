@@ -53,4 +53,4 @@ _TOLD: Final = frozenset({TalkReader, Newcomer})
 
 def hears_log(connection: Connection) -> bool:
     """Whether a session is told from the log what is said in its rooms and kept, or will be."""
-    return type(connection.about) in _TOLD  # isinstance() of a Struct takes ten times as long
+    return type(connection.about) in _TOLD  # asked for each member; isinstance() takes three times as long
