@@ -36,8 +36,8 @@ class Connection:
     """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
 
     ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
-    the sense of its dialect; ``pinged_at`` the time of an unanswered ping (0: none), which whatever is read
-    answers.
+    the sense of its dialect (0: its clients are pinged, which is all that is asked of them); ``pinged_at``
+    the time of an unanswered ping (0: none), which whatever is read answers.
     """
 
     __slots__ = (
@@ -73,7 +73,9 @@ class Connection:
         self.fd = sock.fileno()
         self.peer = peer
         self.encoding = encoding
-        self.last_seen = now
+        pinged = encoding.dialect.pinged
+        # Nobody asks when a pinged client was last seen: no object of its own for each of many thousands.
+        self.last_seen = 0.0 if pinged else now
         self.state = OPEN
         self.outbox: list[bytes] | Backlog | None = None
         self.parser: frames.MessageParser | frames.Rest | None = None
@@ -95,7 +97,7 @@ class Connection:
         self.since = 0
         """When it logged in, in Unix seconds; 0: not yet."""
         carrier.connections.add(self)
-        carrier.pinged += encoding.dialect.pinged
+        carrier.pinged += pinged
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------
 

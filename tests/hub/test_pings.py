@@ -147,6 +147,19 @@ def test_the_sweep_leaves_clients_alone_that_are_pinged(spawned: list[Any]) -> N
         assert not pings_of(client)
 
 
+def test_clients_that_are_pinged_keep_no_time_of_their_own_while_they_are_idle() -> None:
+    with World() as world:
+        first, client = world.connect(dialect=CLIENT)
+        second, _ = world.connect(dialect=CLIENT)
+        beats, _ = world.connect(dialect=CmdDialect())
+        assert first.last_seen is second.last_seen
+        assert first.last_seen != beats.last_seen
+        first.ping()
+        until(lambda: answered(client))
+        until(lambda: not first.pinged_at)
+        assert first.pinged_at is second.pinged_at
+
+
 def test_a_large_slot_gives_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BATCH", 2)
     with World() as world:
