@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection
+from websockets.exceptions import ConnectionClosed
 
 from imserver.client import asks
 from imserver.client.aio import AsyncSession, Token
@@ -215,5 +216,8 @@ class AsyncMessenger(AsyncSession[Told]):
         while True:
             now = monotonic()
             if (ask := self._inbox.ack(now)) is not None:
-                await connection.send(self._wire.request(*ask)[1])
+                try:
+                    await connection.send(self._wire.request(*ask)[1])
+                except ConnectionClosed:
+                    return
             await asyncio.sleep(min(ACK_SECONDS, max(0.01, self._inbox.ack_at() - now)))

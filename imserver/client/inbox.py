@@ -97,10 +97,11 @@ class Inbox:
         return not self._behind and self._new(entry)
 
     def stored(self, place: int) -> Reached | None:
-        """What we sent is stored at this id, and everything before it has come. The mark to put behind that,
+        """What we sent is stored at this id. If everything before it has come, the mark to put behind that,
         unless one stands there: whoever only sends must not fill the queue."""
-        if not self._behind:
-            self.cursor = max(self.cursor or 0, place)
+        if self._behind:
+            return None  # a page brings it, and what comes before it
+        self.cursor = max(self.cursor or 0, place)
         if self._mark is not None and not self._mark.taken:
             self._mark.place = max(self._mark.place, place)
             return None

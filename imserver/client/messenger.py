@@ -177,6 +177,8 @@ class Messenger(Session[Told]):
             except NotConnected:
                 if self.state == ENDED or monotonic() >= deadline:
                     raise
+                if self._closing.is_set():  # the connection may take its time to end
+                    raise Closed(1000) from None
             else:
                 if asks.lasts(reply) or monotonic() >= deadline:
                     return asked.read(reply)

@@ -157,3 +157,16 @@ def test_an_answer_that_makes_no_sense_is_said(data: Any) -> None:
     inbox.logged_in(None)
     with pytest.raises(ValueError, match=r"\w"):
         inbox.answered("sync", data)
+
+
+def test_our_own_message_takes_nobody_past_what_pages_still_bring() -> None:
+    inbox = Inbox(None)
+    inbox.login_fields()
+    inbox.logged_in(None)
+    assert inbox.stored(42) is None, "who stops here and comes back has to be given 41"
+    inbox.answered("conversations", {"conversations": [], "hasMore": False})
+    brought, _ = inbox.answered("sync", page(41, 42))
+    assert [each.id for each in brought if isinstance(each, Entry)] == [41, 42]
+    mark = inbox.stored(43)
+    assert mark is not None
+    assert mark.take() == 43

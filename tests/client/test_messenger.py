@@ -16,6 +16,7 @@ from imserver.client import (
     Entry,
     Messenger,
     NotConnected,
+    Reply,
     Signal,
     Told,
 )
@@ -208,6 +209,22 @@ def test_a_message_that_cannot_go_is_given_up_in_time() -> None:
     messenger.close()
     with pytest.raises((Closed, NotConnected)):
         messenger.send("bob", "x", timeout_seconds=SECONDS)
+
+
+def test_who_closes_while_sending_waits_for_nothing() -> None:
+    class Deaf(Messenger):
+        asked = 0
+
+        def request(self, cmd: str, data: object = None, timeout_seconds: float = SECONDS) -> Reply:
+            self.asked += 1
+            self.close()
+            raise NotConnected("the connection closes")
+
+    messenger = Deaf("ws://127.0.0.1:9/acc", "102", "ann1")
+    messenger._tell("online")
+    with pytest.raises(Closed):
+        messenger.send("bob1", "hello", timeout_seconds=0.5)
+    assert messenger.asked == 1
 
 
 def test_the_same_for_asyncio(server: Server) -> None:
