@@ -248,7 +248,7 @@ class Node(Parts):
     # --- being asked ----------------------------------------------------------------------------------------
 
     def reload(self, config: Config) -> None:
-        """Take over keys, origins and limits (SIGHUP); everything else needs a restart. Drops nobody."""
+        """Take over keys, apps, origins, limits (SIGHUP); everything else needs a restart. Drops nobody."""
         self._reread = config
         self.auth.reload(config)
         self.tenants.reload(config)
