@@ -54,6 +54,8 @@ class MemoryLog:
         """A list: no COMMIT is answered in time. Each of these says later whether it came about."""
         self.answering: Signal | None = None
         """Clear: what is read is held back."""
+        self.catching_up: Signal | None = None
+        """Clear: so is what is read for those who catch up."""
         self.on_committed: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
 
     def _check(self) -> None:
@@ -256,6 +258,8 @@ class MemoryLog:
             if entry.id > max(after, places.get(entry.room, entry.id))
             and (entry.room or self._reads(app, user, entry.conversation, entry.id))
         ]
+        if self.catching_up is not None:
+            self.catching_up.wait()
         self._answer()
         return found[:limit], len(found) > limit
 

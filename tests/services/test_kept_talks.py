@@ -14,7 +14,7 @@ from imserver.protocol.action import ActionDialect
 from imserver.services.dialects import kept_talks, talk_places
 from imserver.services.dialects.kept_talks import KeptTalks
 from imserver.services.dialects.talk_places import TalkPlaces
-from imserver.services.dialects.talk_readers import hears_log
+from imserver.services.dialects.talk_readers import TalkReader, hears_log
 from imserver.services.dialects.talks import LEFT_TEXT
 from imserver.transport.connection import Connection
 from tests.integration.raw import PING, PONG, TEXT, frame
@@ -332,6 +332,17 @@ def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
         assert ann.told() == []
         node.log.committing.set()
         ann.hears("bye", LEFT_TEXT)
+
+
+def test_what_is_said_while_catching_up_is_answered_and_nothing_is_kept_of_who_goes_then() -> None:
+    with Keeping() as node:
+        node.log.catching_up = Signal()
+        bob = One(node, "bob", "ann")
+        until(lambda: isinstance(bob.connection.about, TalkReader))
+        assert bob.say("one") == 200
+        bob.connection.close(1000)
+        until(lambda: bob.connection.about is None or not isinstance(bob.connection.about, TalkReader))
+        assert node.kept._saying == {}
 
 
 def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,7 @@ class TalkReader(Acknowledger, gc=False):
     places: Mapping[str, int] = {}
     by_pong: ClassVar[bool] = True
     hears_rooms: ClassVar[bool] = True
+    by_cursor: ClassVar[bool] = False
 
     def may_take_over(self, about: object) -> bool:
         """A later login of the connection has a reader of its own."""

@@ -45,6 +45,8 @@ class Reader(Struct, gc=False):
     """Conversations in whose local rooms it is."""
     hears_rooms: ClassVar[bool] = False
     """Whether it is told from the log what is said in the live rooms that its connection is in."""
+    by_cursor: ClassVar[bool] = True
+    """Whether its client says by ids what it has: then no acknowledgement overtakes what it has missed."""
 
     def may_take_over(self, about: object) -> bool:
         """Whether it may become ``Connection.about`` in place of ``about``."""

@@ -77,9 +77,14 @@ class Telling:
         return app in self._acks
 
     def settle(self, connection: Connection | None, done: Done, result: Result) -> None:
-        """Say what became of a draft, behind what its sender has still to ask for."""
+        """Say what became of a draft, behind what its sender has still to ask for, if it asks by ids."""
         reader = None if connection is None else connection.about
-        if isinstance(reader, Reader) and isinstance(result, Appended) and not reader.live:
+        if (
+            isinstance(reader, Reader)
+            and isinstance(result, Appended)
+            and not reader.live
+            and reader.by_cursor
+        ):
             assert connection is not None
             reader.held = with_acknowledgement(reader.held, lambda: done(result))
             if type(reader.held) is tuple and len(reader.held) > MAX_HELD:
