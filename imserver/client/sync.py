@@ -282,14 +282,8 @@ class Session(ABC, Generic[Heard]):
             return
 
     def _end_queue(self) -> None:
-        while True:
-            try:
-                self._waiting.put(None, timeout=0.1)
-            except queue.Full:
-                if self._closing.is_set():
-                    self._waiting.get()  # nobody is going to take it
-                continue
-            return
+        self._waiting.maxsize = 0  # there is room for the end, whoever takes what waits before it
+        self._waiting.put(None)
 
     def _tell(self, state: str) -> None:
         if state != self.state:

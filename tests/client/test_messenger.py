@@ -22,7 +22,7 @@ from imserver.client import (
 )
 from imserver.client.backoff import Backoff
 from tests.conftest import StartServer
-from tests.support import Server
+from tests.support import Server, eventually
 
 SECONDS = 10.0
 QUICK = Backoff(0.01, 0.05)
@@ -225,6 +225,20 @@ def test_who_closes_while_sending_waits_for_nothing() -> None:
     with pytest.raises(Closed):
         messenger.send("bob1", "hello", timeout_seconds=0.5)
     assert messenger.asked == 1
+
+
+def test_what_nobody_had_taken_before_the_end_is_taken_in_order(server: Server) -> None:
+    with Messenger(ws(server), "102", "ann9") as ann:
+        sent = [ann.send("bob9", str(number)).id for number in range(4)]
+    bob = Messenger(ws(server), "102", "bob9")
+    bob._waiting.maxsize = 2
+    bob.connect()
+    eventually(bob._waiting.full, what="no more is read")
+    bob.close()
+    taken = [told.id for told in bob if isinstance(told, Entry)]
+    assert taken == sent[: len(taken)]
+    assert len(taken) == 2
+    assert bob.cursor == sent[1]
 
 
 def test_the_same_for_asyncio(server: Server) -> None:
