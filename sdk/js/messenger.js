@@ -302,8 +302,9 @@ export class Messenger extends ImClient {
         if (!this.#behind) return;
       }
     } catch (error) {
-      const { code, message } = /** @type {ImError} */ (error);
-      if (life === this.#life && code) this.comeBack(CANNOT_CATCH_UP, message); // else the connection is gone anyway
+      const { message } = /** @type {ImError} */ (error);
+      // Refused, or not answered in time; else the connection is gone anyway.
+      if (life === this.#life && this.state.state === "online") this.comeBack(CANNOT_CATCH_UP, message);
     }
   }
 

@@ -128,6 +128,17 @@ it("a database that does not answer is tried over another connection", async () 
   assert.equal(messenger.state.state, "online");
 });
 
+it("a page that does not come is asked for over another connection", async () => {
+  const { messenger, heard } = await logIn({ cursor: 1, timeoutMs: 1000 }, { recovered: false });
+  mock.timers.tick(1000);
+  await settled();
+  assert.equal(messenger.state.state, "waiting");
+  await comeBack({ recovered: false });
+  await last().answer("sync", { messages: [entry(2)], hasMore: false });
+  await last().tell(3);
+  assert.deepEqual(heard, [2, 3]);
+});
+
 it("pages of a connection that is gone do not count", async () => {
   const { heard } = await logIn({ cursor: 1 }, { recovered: false });
   last().end();
