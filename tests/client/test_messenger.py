@@ -228,9 +228,9 @@ def test_who_closes_while_sending_waits_for_nothing() -> None:
 
 
 def test_what_nobody_had_taken_before_the_end_is_taken_in_order(server: Server) -> None:
-    with Messenger(ws(server), "102", "ann7") as ann:
-        sent = [ann.send("bob7", str(number)).id for number in range(4)]
-    bob = Messenger(ws(server), "102", "bob7")
+    with Messenger(ws(server), "102", "ann12") as ann:
+        sent = [ann.send("bob12", str(number)).id for number in range(4)]
+    bob = Messenger(ws(server), "102", "bob12")
     bob._waiting.maxsize = 2
     bob.connect()
     eventually(bob._waiting.full, what="no more is read")
