@@ -205,7 +205,7 @@ def _group(
 def _count(sheet: Sheet, conversation: int, most: int) -> int:
     """How many are members; counting ends at ``most``."""
     statement = (
-        "SELECT count(*) FROM (SELECT 1 FROM membership "
+        f"SELECT count(*) FROM (SELECT 1 FROM membership {sheet.pen.by_group} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
     return int(sheet.pen.ask(statement, (sheet.log, conversation, most))[0][0])
@@ -214,8 +214,8 @@ def _count(sheet: Sheet, conversation: int, most: int) -> int:
 def _first_of(sheet: Sheet, conversation: int, role: str, most: int) -> list[str]:
     """The first members of a role, by their ids."""
     statement = (
-        "SELECT member FROM membership WHERE log = %s AND conversation = %s AND left_id IS NULL "
-        "AND role = %s ORDER BY member LIMIT %s"
+        f"SELECT member FROM membership {sheet.pen.by_group} WHERE log = %s AND conversation = %s "
+        "AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
     return [text_of(row[0]) for row in sheet.pen.ask(statement, (sheet.log, conversation, role, most))]
 

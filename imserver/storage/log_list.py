@@ -11,6 +11,7 @@ from imserver.storage.log_row import (
     CONVERSATION_KINDS,
     GREATEST,
     NUMBERS,
+    SQLITE_BY_GROUP,
     conversation_of,
     pair_of_room,
     text_of,
@@ -46,18 +47,14 @@ def members(connection: Connection, app: str, conversation: int, after: str, lim
     if head is None:
         return []
     columns = _MEMBER_COLUMNS
-    if connection.dialect.name == "sqlite":  # which would walk along the members of all groups
-        columns = columns.replace("membership s", f"membership s {_BY_GROUP}")
+    if connection.dialect.name == "sqlite":
+        columns = columns.replace("membership s", f"membership s {SQLITE_BY_GROUP}")
     statement = (
         f"SELECT {columns} WHERE s.log = %s AND s.conversation = %s AND s.left_id IS NULL "
         "AND s.member > %s ORDER BY s.member LIMIT %s"
     )
     rows = ask(connection, statement, (head.number, conversation, after, limit))
     return [_membership(app, row) for row in rows]
-
-
-_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
-"""SQLite's name of ``membership_by_conversation``: the second of the constraints of its table."""
 
 
 def member(connection: Connection, app: str, conversation: int, user: str) -> Membership | None:

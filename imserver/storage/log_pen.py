@@ -63,6 +63,9 @@ class Pen(ABC):
         "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0 FOR UPDATE"
     )
 
+    by_group = ""
+    """Behind ``membership``, where all members of a group are asked for."""
+
     few_conversations = 4
     """For so many, one question each costs less than one about all pairs of users and conversations."""
 

@@ -30,6 +30,9 @@ ROOM: Final = 2
 MOST_BYTES: Final = 1 << 20
 """Of a body, and of ``meta``; what clients may send is limited long before."""
 GREATEST: Final = (1 << 63) - 1
+SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
+"""For SQLite, which would walk along the members of all groups: its name of ``membership_by_conversation``,
+the second of the constraints of its table."""
 _NUL: Final = "\0"
 _ROOM: Final = b"\0\0"
 

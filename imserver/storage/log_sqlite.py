@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imserver.storage.log_pen import Pen, Row, chunks, padded
-from imserver.storage.log_row import Line
+from imserver.storage.log_row import SQLITE_BY_GROUP, Line
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
 """What a row is to blame for; all else is the database's fault."""
@@ -27,6 +27,8 @@ class SqlitePen(Pen):
     """The lock of the head is that of the whole file: ``BEGIN IMMEDIATE``."""
 
     lock_log = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+
+    by_group = SQLITE_BY_GROUP
 
     few_conversations = 1 << 30  # a question costs next to nothing here
 

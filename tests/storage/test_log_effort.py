@@ -35,6 +35,11 @@ def fill(log: Log, batches: int) -> None:
 
 def steps(log: Log, drafts: list[Draft]) -> int:
     """Thousands of steps that storing these takes."""
+    return writing_steps(log, lambda: log.append(APP, drafts), 1000)
+
+
+def writing_steps(log: Log, write: Callable[[], Any], each: int) -> int:
+    """How many times so many steps something takes that is written."""
     assert log._writer is not None
     pen = log._writer._desk._pen
     assert isinstance(pen, SqlitePen)
@@ -45,8 +50,8 @@ def steps(log: Log, drafts: list[Draft]) -> int:
         taken += 1
         return 0
 
-    pen._connection.set_progress_handler(count_one, 1000)
-    log.append(APP, drafts)
+    pen._connection.set_progress_handler(count_one, each)
+    write()
     pen._connection.set_progress_handler(None, 0)
     return taken
 
@@ -69,6 +74,23 @@ def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: Log) -> N
         named = [str(next(_numbers)) for _ in range(20)]
         costs.append(steps(log, [Draft(sender="a", conversation=group, client_msg_id=one) for one in named]))
     assert costs[1] <= 2 * costs[0] + 2
+
+
+CHANGES: dict[str, Callable[[Log, int], Any]] = {
+    "join": lambda log, group: log.join(APP, group, ["new"], most=500),
+    "leave": lambda log, group: log.leave(APP, group, ["a"], heir=True),
+    "set_member": lambda log, group: log.set_member(APP, group, "b", role="owner"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changing_a_group_costs_the_same_however_many_are_in_others(log: Log, change: str) -> None:
+    costs = []
+    for others in (10, 5000):
+        log.create(APP, "x", "", [f"m{n}" for n in range(others)])
+        group = log.create(APP, "a", "", ["b", "c"]).conversation
+        costs.append(writing_steps(log, lambda group=group: CHANGES[change](log, group), 100))  # type: ignore[misc]
+    assert costs[1] <= 2 * costs[0] + 4
 
 
 def test_commits_are_copied_into_the_database_when_many_have_gathered(log: Log, tmp_path: Path) -> None:
