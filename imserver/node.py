@@ -33,6 +33,8 @@ _TICK_SECONDS = 1.0
 _CLOSES_PER_TURN = 200
 _WEBHOOK_SECONDS = 2.0
 """Time for back ends to be told of the last events."""
+_KILL_SECONDS = 5.0
+"""Time for the periodic work to end."""
 _LAST_REQUESTS_SECONDS = 2.0
 """Time for requests that were under way when the drain began."""
 
@@ -214,7 +216,7 @@ class Node(Parts):
             self.cluster.stop()
         else:
             self.registry.stop()
-        gevent.killall(self._greenlets)
+        self._end_greenlets()
         self._unwatch_collector()
         self.poller.close()
         self.request_log.flush()
@@ -223,6 +225,15 @@ class Node(Parts):
         self.store.close()
         self.data.stop()
         self._stopped.set()
+
+    def _end_greenlets(self) -> None:
+        """End the periodic work. One that is killed inside a driver of a database may see its end turned into
+        a failure of the connection, and go on: it is killed again."""
+        deadline = monotonic() + _KILL_SECONDS
+        while self._greenlets and monotonic() < deadline:
+            gevent.killall(self._greenlets, block=False)
+            gevent.joinall(self._greenlets, timeout=0.2)
+            self._greenlets = [each for each in self._greenlets if not each.dead]
 
     def _wait_while(self, condition: Callable[[], bool], seconds: float) -> None:
         """Return when ``condition`` has ended, or after ``seconds``."""

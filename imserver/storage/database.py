@@ -16,6 +16,7 @@ from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 import gevent
+from gevent import GreenletExit
 from gevent.threadpool import ThreadPool
 from msgspec.structs import replace
 from sqlalchemy import Connection, Engine
@@ -67,8 +68,13 @@ class Here:
         try:
             with gevent.Timeout(seconds, _Late):
                 return function()
-        except Exception:
+        except Exception as error:
             # psycopg may stumble over its own state as it is interrupted, and say that instead.
+            cause = error.__context__
+            while cause is not None:
+                if isinstance(cause, GreenletExit):  # nobody goes on who was killed
+                    raise cause from None
+                cause = cause.__context__
             if monotonic() >= deadline:
                 raise _Late from None
             raise

@@ -4,8 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gevent
 import pytest
 
+from imserver.storage.database import Here
 from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
@@ -159,3 +161,24 @@ store.close()
 
 def test_a_loop_that_waits_for_nothing_else_goes_on(tmp_path: Path) -> None:
     assert run(WAITS_ALONE, str(tmp_path)) == "True ()\n"
+
+
+def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn() -> None:
+    def question() -> None:
+        try:
+            gevent.sleep(60)
+        finally:
+            raise RuntimeError("this connection cannot be used any more")
+
+    asking = gevent.spawn(Here().run, question, 60)
+    gevent.sleep(0)
+    asking.kill(timeout=5)
+    assert isinstance(asking.value, gevent.GreenletExit)
+
+
+def test_a_driver_that_fails_by_itself_is_no_end() -> None:
+    def question() -> None:
+        raise RuntimeError("no such table")
+
+    with pytest.raises(RuntimeError):
+        Here().run(question, 60)
