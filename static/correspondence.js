@@ -18,7 +18,9 @@ const REVISIONS = new Set(["edit", "recall"]);
  * @property {number} place            the id of the newest entry
  * @property {Entry | null} last       the newest that is shown
  * @property {Entry[] | null} entries  in their order; null: not read yet
- * @property {Entry[]} meanwhile       what came while the past was being read
+ * @property {Entry[] | null} meanwhile  what came while the past is being read
+ * @property {Promise<void> | null} reading  the past is being read
+ * @property {number} first            the earliest entry that was read
  * @property {boolean} more            there are earlier ones
  * @property {number} read             up to where the peer has read it
  * @property {number} received         up to where the peer has got it
@@ -75,9 +77,7 @@ export class Correspondence {
    * @returns {Talk}
    */
   with(user) {
-    return this.listed.find((talk) => !talk.group && talk.peer === user) ?? {
-      id: 0, group: false, peer: user, name: "", unread: 0, place: 0, last: null, entries: [], meanwhile: [], more: false, read: 0, received: 0,
-    };
+    return this.listed.find((talk) => !talk.group && talk.peer === user) ?? { ...begun(0, false, user), entries: [] };
   }
 
   /**
@@ -93,14 +93,10 @@ export class Correspondence {
       ?? this.#begun(entry.conversation, group, group ? "" : entry.from === self ? String(entry.to) : entry.from);
     if (entry.kind === "message" && entry.from !== self && entry.id > talk.place) talk.unread += 1;
     talk.place = Math.max(talk.place, entry.id);
-    if (REVISIONS.has(entry.kind)) {
-      talk.entries = talk.entries && talk.entries.map((each) => revised(each, entry));
-      talk.last = talk.last && revised(talk.last, entry);
-    } else {
-      if (!talk.last || talk.last.id < entry.id) talk.last = entry;
-      const shown = talk.entries ?? talk.meanwhile;
-      if ((shown.at(-1)?.id ?? 0) < entry.id) shown.push(entry);
-    }
+    if (talk.entries) put(talk.entries, entry);
+    else talk.meanwhile?.push(entry);
+    if (revises(entry)) talk.last = talk.last && revised(talk.last, entry);
+    else if (!talk.last || talk.last.id < entry.id) talk.last = entry;
     return talk;
   }
 
@@ -108,14 +104,22 @@ export class Correspondence {
    * Reads the end of a conversation, and where its other end stands.
    *
    * @param {Talk} talk
+   * @returns {Promise<void>}
    */
   async open(talk) {
-    if (!talk.id || talk.entries) return;
+    if (!talk.id || (talk.entries && !talk.reading)) return;
+    talk.reading ??= this.#read(talk).finally(() => { talk.reading = talk.meanwhile = null; });
+    await talk.reading;
+  }
+
+  /** @param {Talk} talk */
+  async #read(talk) {
     talk.meanwhile = [];
     const page = await this.messenger.history(talk.id, { limit: PAGE });
     const last = page.messages.at(-1)?.id ?? 0;
-    talk.entries = [...shown(page.messages), ...talk.meanwhile.filter(({ id }) => id > last)];
-    talk.more = page.hasMore;
+    const entries = shown(page.messages);
+    for (const entry of talk.meanwhile) if (entry.id > last) put(entries, entry);
+    Object.assign(talk, { entries, first: page.messages[0]?.id ?? 0, more: page.hasMore });
     if (talk.group) return;
     const { receipts } = await this.messenger.receipts(talk.id);
     for (const { user, read, received } of receipts) {
@@ -129,7 +133,10 @@ export class Correspondence {
    * @param {Talk} talk
    */
   async earlier(talk) {
-    const page = await this.messenger.history(talk.id, { before: talk.entries?.[0]?.id ?? 0, limit: PAGE });
+    const before = talk.first;
+    const page = await this.messenger.history(talk.id, { before, limit: PAGE });
+    if (talk.first !== before) return; // asked twice
+    talk.first = page.messages[0]?.id ?? before;
     talk.entries = [...shown(page.messages), ...(talk.entries ?? [])];
     talk.more = page.hasMore && page.messages.length > 0;
   }
@@ -141,11 +148,39 @@ export class Correspondence {
    * @returns {Talk}
    */
   #begun(id, group, peer) {
-    /** @type {Talk} */
-    const talk = { id, group, peer, name: "", unread: 0, place: 0, last: null, entries: null, meanwhile: [], more: false, read: 0, received: 0 };
+    const talk = begun(id, group, peer);
     this.talks.set(id, talk);
     return talk;
   }
+}
+
+/**
+ * @param {number} id
+ * @param {boolean} group
+ * @param {string} peer
+ * @returns {Talk} of which nothing is known yet
+ */
+function begun(id, group, peer) {
+  return {
+    id, group, peer, name: "", unread: 0, place: 0, last: null, entries: null, meanwhile: null, reading: null, first: 0, more: false,
+    read: 0, received: 0,
+  };
+}
+
+/**
+ * Puts an entry where it belongs, unless it is there; or changes the one that it is about.
+ *
+ * @param {Entry[]} entries  in their order
+ * @param {Entry} entry
+ */
+function put(entries, entry) {
+  if (revises(entry)) {
+    const about = entries.findIndex(({ id }) => id === entry.about);
+    if (about >= 0) entries[about] = revised(entries[about], entry);
+    return;
+  }
+  const before = entries.findLastIndex(({ id }) => id <= entry.id);
+  if (entries[before]?.id !== entry.id) entries.splice(before + 1, 0, entry);
 }
 
 /**
@@ -153,7 +188,15 @@ export class Correspondence {
  * @returns {Entry[]} without what only changed others: those say it themselves
  */
 function shown(entries) {
-  return entries.filter(({ kind, about, id }) => !REVISIONS.has(kind) || about === id);
+  return entries.filter((entry) => !revises(entry));
+}
+
+/**
+ * @param {Entry} entry
+ * @returns {boolean} whether it says what another one is now; a message that was recalled before it came is about itself
+ */
+function revises({ kind, about, id }) {
+  return REVISIONS.has(kind) && about !== id;
 }
 
 /**

@@ -58,6 +58,10 @@ let messenger = null;
 let correspondence = new Correspondence(/** @type {any} */ (null));
 /** @type {Talk | null} */
 let open = null;
+/** Which entries of the open conversation the log shows. */
+let drawn = new Set();
+/** The conversations could not be read. */
+let unlisted = false;
 /** @type {ReturnType<typeof setTimeout> | undefined} */
 let typingTimer;
 let typedAt = 0;
@@ -172,19 +176,25 @@ function follow(change) {
   }
   view.show(change);
   composer.refresh();
+  if (change.state === "online" && unlisted) begin();
 }
 
 /** Reads the conversations, at the beginning or when what is known is void. */
 async function begin() {
+  const here = messenger;
+  unlisted = false;
   correspondence.talks.clear();
   try {
     await correspondence.load();
     await meetAll();
     draw();
+    parts.none.textContent = words.messages_none;
     const again = open?.id ? correspondence.talks.get(open.id) : null;
     if (again) show(again);
   } catch (error) {
-    if (messenger) element("talks-note", HTMLElement).textContent = reasonOf(error);
+    if (here !== messenger || !here) return;
+    unlisted = true;
+    parts.none.textContent = reasonOf(error);
   }
 }
 
@@ -203,12 +213,11 @@ async function take(entry) {
   const known = correspondence.talks.has(entry.conversation);
   const talk = correspondence.take(entry);
   if (open && !open.id && !talk.group && open.peer === talk.peer) return show(talk); // it has begun
-  await account.meet([entry.from, talk.peer, ...(entry.meta?.users ?? [])]);
+  await account.meet([talk.peer, ...usersIn([entry, ...(talk === open ? undrawn(talk) : [])])]);
   if ((!known && talk.group) || entry.kind === "group") await correspondence.load().catch(() => {});
   if (talk === open) {
     parts.typing.textContent = "";
-    if (entry.kind === "edit" || entry.kind === "recall") log.show(lines(talk), true);
-    else lines(talk, [entry]).forEach((line) => log.add(line));
+    drawNew(talk, entry.kind === "edit" || entry.kind === "recall");
     parts.quiet.hidden = true;
     read();
   } else if (entry.kind === "message" && entry.from !== account.user) {
@@ -253,6 +262,7 @@ async function show(talk) {
   parts.typing.textContent = "";
   parts.name.textContent = talk ? nameOf(talk) : words.messages_title;
   log.show([]);
+  drawn.clear();
   element("quiet-title", HTMLElement).textContent = talk ? words.messages_empty : words.messages_choose;
   element("quiet-hint", HTMLElement).textContent = words.messages_choose_hint;
   parts.quiet.hidden = Boolean(talk?.last);
@@ -260,13 +270,12 @@ async function show(talk) {
     go("talk");
     try {
       await correspondence.open(talk);
-      await account.meet((talk.entries ?? []).flatMap(({ from, meta }) => [from, ...(meta?.users ?? [])]));
+      await account.meet(usersIn(talk.entries ?? []));
     } catch (error) {
       if (talk === open) note("note", reasonOf(error));
     }
     if (talk !== open) return;
-    log.show(lines(talk));
-    offerEarlier(talk);
+    drawAll(talk);
     read();
     if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
   }
@@ -274,9 +283,38 @@ async function show(talk) {
   draw();
 }
 
-/** @param {Talk} talk */
-function offerEarlier(talk) {
+/**
+ * @param {Talk} talk
+ * @param {boolean} [stay]  what is seen stays where it is
+ */
+function drawAll(talk, stay = false) {
+  log.show(lines(talk), stay);
+  drawn = new Set(talk.entries?.map(({ id }) => id));
   if (talk.more) log.root.prepend(earlier);
+}
+
+/**
+ * Shows what is not shown yet: behind what is, or among it if it came late.
+ *
+ * @param {Talk} talk
+ * @param {boolean} changed  what is shown says something else now
+ */
+function drawNew(talk, changed) {
+  const fresh = undrawn(talk);
+  if (!talk.entries || (!fresh.length && !changed)) return;
+  if (changed || fresh[0] !== talk.entries.at(-fresh.length)) return drawAll(talk, true);
+  lines(talk, fresh).forEach((line) => log.add(line));
+  fresh.forEach(({ id }) => drawn.add(id));
+}
+
+/** @param {Talk} talk */
+function undrawn(talk) {
+  return (talk.entries ?? []).filter(({ id }) => !drawn.has(id));
+}
+
+/** @param {Entry[]} entries */
+function usersIn(entries) {
+  return entries.flatMap(({ from, meta }) => [from, ...(meta?.users ?? [])]);
 }
 
 earlier.addEventListener("click", async () => {
@@ -284,13 +322,11 @@ earlier.addEventListener("click", async () => {
   if (!talk) return;
   try {
     await correspondence.earlier(talk);
-    await account.meet((talk.entries ?? []).map(({ from }) => from));
+    await account.meet(usersIn(talk.entries ?? []));
   } catch {
     return; // the button is still there
   }
-  if (talk !== open) return;
-  log.show(lines(talk), true);
-  offerEarlier(talk);
+  if (talk === open) drawAll(talk, true);
 });
 
 /**
