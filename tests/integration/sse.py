@@ -62,7 +62,10 @@ class Listener(Raw):
         if head.header("transfer-encoding") == "chunked":  # by a proxy
             self._chunks, self.waiting = self.waiting, bytearray()
             self._join_chunks()
-        self.ready = self.event("ready")
+        while (heard := self._heard(PATIENCE_SECONDS)).name != "ready":
+            # A notice of another node, that came while rooms were joined.
+            assert heard.data["event"] in ("enter", "exit"), heard
+        self.ready = heard
         return self
 
     def _more(self, deadline: float) -> bool:
@@ -91,19 +94,22 @@ class Listener(Raw):
 
     def event(self, name: str = "", seconds: float = PATIENCE_SECONDS) -> Heard:
         """The next event, which must have this name."""
+        heard = self._heard(seconds)
+        assert heard.name == name, heard
+        return heard
+
+    def _heard(self, seconds: float) -> Heard:
         deadline = time.monotonic() + seconds
         while (block := self._until(b"\n\n", deadline)) == b":\n\n":
             self.comments += 1
         found = _BLOCK.fullmatch(block)
         assert found is not None, f"no event: {block!r}"
-        heard = Heard(
+        return Heard(
             (found["name"] or b"").decode(),
             json.loads(found["data"]),
             int(found["retry"]) if found["retry"] else None,
             int(found["id"]) if found["id"] else None,
         )
-        assert heard.name == name, heard
-        return heard
 
     def message(self, seconds: float = PATIENCE_SECONDS) -> Any:
         """The data of the next push; who comes and goes is passed over."""
