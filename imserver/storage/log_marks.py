@@ -160,17 +160,20 @@ def receipts(
 
 def _receipts_since(connection: Connection, head: Head, user: str, after: int) -> tuple[Receipt, ...]:
     """Where those are with whom a user talks alone, if that is news behind a version of the user's."""
+    # Else SQLite would walk along the positions of all users.
+    hint = _BY_CONVERSATION if connection.dialect.name == "sqlite" else ""
     statement = (
         "SELECT r.conversation, r.member, r.read_id, r.received_id FROM membership s "
-        "JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
-        "JOIN read_position r ON r.log = s.log AND r.conversation = s.conversation AND r.member <> s.member "
-        f"WHERE s.log = %s AND s.member = %s AND c.kind = {_TWO} AND r.peer_version > %s "
-        "ORDER BY r.conversation"
+        f"CROSS JOIN conversation c CROSS JOIN read_position r {hint} WHERE s.log = %s AND s.member = %s "
+        f"AND c.log = s.log AND c.id = s.conversation AND c.kind = {_TWO} AND r.log = s.log "
+        "AND r.conversation = s.conversation AND r.member <> s.member AND r.peer_version > %s"
     )
-    rows = ask(connection, statement, (head.number, user, after))
+    rows = sorted(ask(connection, statement, (head.number, user, after)))
     return tuple(Receipt(row[0], text_of(row[1]), row[2], row[3]) for row in rows)
 
 
+_BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_read_position_2"
+"""SQLite's name of ``read_position_by_conversation``, the second of the constraints of its table."""
 _TWO: Final = CONVERSATION_KINDS.index("user")
 _MESSAGE: Final = NUMBERS["message"]
 

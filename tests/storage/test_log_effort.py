@@ -133,6 +133,23 @@ def test_what_a_user_asks_costs_the_same_however_long_the_log_is(tmp_path: Path,
     assert long <= 2 * short + 4
 
 
+def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log = store.log()
+    log.append(APP, [Draft(sender="me", to_user="u1")])
+    log.note(APP, "u1", 1, read=1)
+    costs = []
+    for batches in (1, 10):
+        fill(log, batches)
+        for conversation in range(2, 100 * batches, 2):
+            [member, *_] = log.members(APP, conversation, "", 1)
+            assert log.note(APP, member.user, conversation, read=log.head(APP)) is not None
+        costs.append(_steps_of(store, lambda: log.marks(APP, "me", 0)))
+        assert [receipt.user for receipt in log.marks(APP, "me", 0).receipts] == ["u1"]
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
 def _cost(folder: Path, batches: int, question: Callable[[Log, int], Any]) -> int:
     """Hundreds of steps that a question takes in a log with what others have said between two messages."""
     store = Store(StorageSettings(), str(folder), threaded=False)
