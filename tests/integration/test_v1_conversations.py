@@ -179,3 +179,19 @@ def test_in_an_app_without_a_word_nothing_is_found(server: Server, app: int) -> 
     assert good(server.http, "messages/search", **asked, text="x") == {"messages": [], "before": 0}
     body = {"app": str(app), "user": "nobody", "id": 1}
     assert refused(server.http, "messages/recall", body)[:2] == (404, "unknown_message")
+
+
+def test_pages_of_long_messages_are_short(server: Server, app: int) -> None:
+    asked = {"app": app, "user": "bob"}
+    long = "x" * 60_000
+    where = [pushed(server, "ann", "bob", long, app) for _ in range(10)]
+    conversation, ids = where[0]["conversation"], [each["id"] for each in where]
+    newest = good(server.http, "messages", **asked, conversation=conversation, limit=200)
+    assert [each["id"] for each in newest["messages"]] == ids[2:]
+    rest = good(server.http, "messages", **asked, conversation=conversation, before=newest["before"])
+    assert [each["id"] for each in rest["messages"]] == ids[:2]
+    assert rest["before"] == 0
+    missed = good(server.http, "messages/sync", **asked, limit=200)
+    assert ([each["id"] for each in missed["messages"]], missed["more"]) == (ids[:8], True)
+    missed = good(server.http, "messages/sync", **asked, after=missed["after"])
+    assert ([each["id"] for each in missed["messages"]], missed["more"]) == (ids[8:], False)

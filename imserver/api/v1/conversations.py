@@ -29,6 +29,7 @@ from imserver.api.v1.conversation import (
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import reply
+from imserver.services.messages import page_bounds
 
 
 def log_of(api: Api) -> Any:
@@ -54,7 +55,8 @@ def history(api: Api, call: Call) -> Answer:
     log = log_of(api)
     if log is None:
         return reply(call, MessagesAnswer([], 0))
-    entries, more = log.history(who.app, who.user, asked.conversation, asked.before, asked.limit)
+    read = log.history(who.app, who.user, asked.conversation, asked.before, asked.limit)
+    entries, more = page_bounds.newest(*read)
     shown = [shown_entry(entry) for entry in entries]
     return reply(call, MessagesAnswer(shown, entries[0].id if more else 0))
 
@@ -89,7 +91,8 @@ def sync(api: Api, call: Call) -> Answer:
     log, after_ = log_of(api), asked.after
     if after_ and (log is None or not log.floor(who.app) <= after_ <= log.head(who.app)):
         return reply(call, SyncAnswer([], 0, True, True))
-    entries, more = ([], False) if log is None else log.sync(who.app, who.user, after_, asked.limit)
+    read = ([], False) if log is None else log.sync(who.app, who.user, after_, asked.limit)
+    entries, more = page_bounds.oldest(*read)
     following = entries[-1].id if entries else after_
     return reply(call, SyncAnswer([shown_entry(entry) for entry in entries], following, more, False))
 

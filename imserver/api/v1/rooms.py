@@ -33,6 +33,7 @@ from imserver.api.v1.room import (
 )
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.errors import HTTP_INVALID_REQUEST, HTTP_STORAGE_UNAVAILABLE, HTTP_UNKNOWN_CONNECTION
+from imserver.services.messages import page_bounds
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
 
@@ -116,7 +117,7 @@ def messages(api: Api, call: Call) -> Answer:
     app, store = app_of(api, call, asked.app), api.services.store
     if not store.keeps:
         return reply(call, MessagesAnswer([], 0))
-    entries, more = store.log().said(app, asked.room, asked.before, asked.limit)
+    entries, more = page_bounds.newest(*store.log().said(app, asked.room, asked.before, asked.limit))
     return reply(call, MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0))
 
 
