@@ -7,12 +7,12 @@ version that they know.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from imserver.storage.log_contract import MOST_RECEIPTED, Marks, Noted, Receipt
 from imserver.storage.log_list import VISIBLE
-from imserver.storage.log_pen import chunks, each, padded
-from imserver.storage.log_read import ask, change, change_many, head_of, marks_of
+from imserver.storage.log_pen import chunks, padded
+from imserver.storage.log_read import ask, ask_in, change, change_many, head_of, marks_of
 from imserver.storage.log_row import CONVERSATION_KINDS, NUMBERS, Head, members_of, text_of
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def _authors(
     written = (
         f"SELECT m.id, m.sender FROM message m WHERE m.kind = {_MESSAGE} AND m.log = %s AND m.id IN {{}}"
     )
-    rows = _of_ids(connection, written, (head.number,), ids)
+    rows = ask_in(connection, written, (head.number,), ids)
     rows.sort(key=lambda row: -row[0])
     names = [name for name in dict.fromkeys(text_of(row[1]) for row in rows) if name != user]
     if not names:
@@ -202,19 +202,7 @@ def _shown(connection: Connection, head: Head, user: str, ids: Sequence[int]) ->
         f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
         "AND h.id = m.id) AND m.log = %s AND m.id IN {}"
     )
-    return [row[0] for row in _of_ids(connection, statement, (user, user, head.number), ids)]
-
-
-def _of_ids(connection: Connection, statement: str, first: Sequence[object], ids: Sequence[int]) -> list[Any]:
-    """The answers about these ids, which stand at the statement's end as ``IN {}``, behind the others."""
-    rows: list[Any] = []
-    for some in chunks(ids):
-        if connection.dialect.name == "postgresql":
-            rows += ask(connection, each(statement, some), (list(some), *first))
-        else:
-            some = padded(some)
-            rows += ask(connection, statement.replace("{}", marks_of(len(some))), (*first, *some))
-    return rows
+    return [row[0] for row in ask_in(connection, statement, (user, user, head.number), ids)]
 
 
 def forget(connection: Connection, app: str, user: str) -> None:

@@ -28,6 +28,18 @@ def ask(connection: Connection, statement: str, values: Sequence[Any]) -> list[A
     return list(_execute(connection, statement, values).fetchall())
 
 
+def ask_in(connection: Connection, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """The answers about these values, which stand at the statement's end as ``IN {}``, behind the others."""
+    rows: list[Any] = []
+    for some in chunks(values):
+        if connection.dialect.name == "postgresql":
+            rows += ask(connection, each(statement, some), (list(some), *first))
+        else:
+            some = padded(some)
+            rows += ask(connection, statement.replace("{}", marks_of(len(some))), (*first, *some))
+    return rows
+
+
 def change(connection: Connection, statement: str, values: Sequence[Any]) -> int:
     """Change something; how many rows."""
     return int(_execute(connection, statement, values).rowcount)

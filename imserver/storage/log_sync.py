@@ -9,8 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from imserver.storage.log_contract import Entry
-from imserver.storage.log_pen import chunks
-from imserver.storage.log_read import ask, fetch, head_of, marks_of
+from imserver.storage.log_read import ask, ask_in, fetch, head_of
 from imserver.storage.log_row import GREATEST, Head, pair_of_room, room_of
 
 if TYPE_CHECKING:
@@ -60,17 +59,22 @@ def _rooms(
     connection: Connection, head: Head, places: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
     """The conversations of rooms with anything to tell: (conversation, behind which id)."""
-    found: list[tuple[int, int]] = []
-    for some in chunks([pair_of_room(room) for room in places if room]):
-        statement = (
-            "SELECT id, pair, last_id FROM conversation "
-            f"WHERE log = %s AND last_id > %s AND pair IN {marks_of(len(some))}"
-        )
-        for conversation, pair, last_id in ask(connection, statement, (head.number, after, *some)):
-            place = max(after, places[room_of(pair)])
-            if place < last_id:
-                found.append((conversation, place))
+    hint = _BY_PAIR if connection.dialect.name == "sqlite" else ""
+    statement = (
+        f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
+    )
+    pairs = [pair_of_room(room) for room in places if room]
+    found = []
+    for conversation, pair, last_id in ask_in(connection, statement, (head.number, after), pairs):
+        place = max(after, places[room_of(pair)])
+        if place < last_id:
+            found.append((conversation, place))
     return found
+
+
+_BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
+"""SQLite's name of ``conversation_by_pair``, the second of the constraints of its table: it would walk along
+all conversations for a list of some."""
 
 
 def _said_in(connection: Connection, head: Head, conversation: int, after: int, count: int) -> Sequence[int]:

@@ -150,6 +150,24 @@ def test_what_a_user_marked_costs_the_same_however_much_others_have_read(tmp_pat
     store.close()
 
 
+def test_what_was_said_in_rooms_costs_the_same_however_many_talk_elsewhere(tmp_path: Path) -> None:
+    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+    log = store.log()
+    rooms = [f"r{n}" for n in range(20)]
+    said = [Draft(sender="me", room=room, body=b"x") for room in rooms]
+    places = {"": 0} | dict.fromkeys(rooms, 0)
+    costs = []
+    for batches in (1, 40):
+        fill(log, batches)
+        end = log.head(APP)
+        log.append(APP, said)
+        costs.append(_steps_of(store, lambda end=end: log.catch_up(APP, "me", end, 50, places)))  # type: ignore[misc]
+        entries, more = log.catch_up(APP, "me", end, 50, places)
+        assert ([entry.room for entry in entries], more) == (rooms, False)
+    assert costs[1] <= 2 * costs[0] + 4
+    store.close()
+
+
 def _cost(folder: Path, batches: int, question: Callable[[Log, int], Any]) -> int:
     """Hundreds of steps that a question takes in a log with what others have said between two messages."""
     store = Store(StorageSettings(), str(folder), threaded=False)
