@@ -19,15 +19,17 @@ export class Composer {
   #opener = element("emoji-open", HTMLButtonElement);
   #busy = false;
   /** The last text that failed, with its id: sent again under the same id it cannot arrive twice. */
-  #failed = { text: "", id: "" };
+  #failed = { text: "", id: "", where: "" };
 
   /**
    * @param {(text: string, id: string) => Promise<unknown>} send  rejects with why it was not sent
    * @param {() => boolean} isOnline
    * @param {Record<string, string>} words
+   * @param {() => string} [where]  whom it goes to: elsewhere the same text is another message
    */
-  constructor(send, isOnline, words) {
+  constructor(send, isOnline, words, where = () => "") {
     this.send = send;
+    this.where = where;
     this.isOnline = isOnline;
     this.words = words;
     const emoji = makeEmojiGrid(this.#grid, (picked) => this.#insert(picked));
@@ -71,16 +73,17 @@ export class Composer {
     const text = this.#field.value.trim();
     if (!text || this.#busy) return this.#field.focus();
     if (!this.isOnline()) return this.#say(this.words.send_offline, "offline");
-    const id = this.#failed.text === text ? this.#failed.id : newId();
+    const where = this.where();
+    const id = this.#failed.text === text && this.#failed.where === where ? this.#failed.id : newId();
     this.#setBusy(true);
     try {
       await this.send(text, id);
-      this.#failed = { text: "", id: "" };
+      this.#failed = { text: "", id: "", where: "" };
       this.#field.value = "";
       this.#say("");
       this.#toggleEmoji(false);
     } catch (error) {
-      this.#failed = { text, id };
+      this.#failed = { text, id, where };
       this.#say(fill(this.words.send_failed, { reason: this.#reason(error) }));
     }
     this.#setBusy(false);

@@ -77,7 +77,9 @@ const log = new ChatLog(
   },
 );
 const view = new ConnectionView(words, { retry: () => messenger?.retryNow(), enterAgain: () => location.reload() });
-const composer = new Composer(send, () => messenger?.state.state === "online" && open !== null, words);
+const composer = new Composer(
+  send, () => messenger?.state.state === "online" && open !== null, words, () => (open?.group ? String(open.id) : `@${open?.peer}`),
+);
 
 // --- the door -------------------------------------------------------------------------------------------------
 
