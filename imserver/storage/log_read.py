@@ -114,13 +114,7 @@ def entries(connection: Connection, app: str, ids: Sequence[int]) -> list[Entry]
 
 def fetch(connection: Connection, log: int, ids: Sequence[int]) -> list[Entry]:
     """The entries of a log with these ids, as far as there are such, in order."""
-    rows: list[Any] = []
-    for some in chunks(list(dict.fromkeys(ids))):
-        if connection.dialect.name == "postgresql":
-            rows += ask(connection, each(f"{_ENTRIES} m.id IN {{}}", some), (list(some), log))
-        else:
-            some = padded(some)
-            rows += ask(connection, f"{_ENTRIES} m.id IN {marks_of(len(some))}", (log, *some))
+    rows = ask_in(connection, f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
     return sorted(map(entry_of, rows), key=lambda entry: entry.id)
 
 
@@ -132,13 +126,11 @@ def conversation(connection: Connection, app: str, conversation: int) -> Convers
 
 def conversations(connection: Connection, app: str, ids: Sequence[int]) -> list[Conversation]:
     """Those of these conversations that exist, in the order of their ids."""
-    found, rows = head_of(connection, app), list[Any]()
+    found = head_of(connection, app)
     if found is None:
         return []
-    for some in chunks(ids):
-        some = padded(some)
-        statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND c.id IN "
-        rows += ask(connection, statement + marks_of(len(some)), (found.number, *some))
+    statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND c.id IN {{}}"
+    rows = ask_in(connection, statement, (found.number,), ids)
     return sorted(map(conversation_of, rows), key=lambda one: one.id)
 
 
