@@ -24,7 +24,7 @@ PING: Final = ""
 CALLS_IN_FLIGHT: Final = 64
 """Questions to one peer at one time; well below the peer's high-water mark, where it would drop answers."""
 REDIAL_SECONDS: Final = 10.0
-"""A channel that did not work for so long is dialled anew. Nothing is lost by that, as heartbeats end the old
+"""A channel that did not work for so long is dialled anew. Nothing is lost by that, as TCP gives up the old
 connection earlier; and ZeroMQ itself never dials again where bytes came that broke the protocol."""
 
 

@@ -3,13 +3,15 @@
 import subprocess
 import sys
 
+import zmq
+
+from imserver.cluster.rpc_mailbox import Mailbox
+
 DIALLER = """
 import subprocess, sys
 import gevent, zmq
-from imserver.cluster import rpc_mailbox
 from imserver.cluster.rpc_mailbox import Mailbox
 
-rpc_mailbox._DIALLING += ((zmq.HEARTBEAT_IVL, 100),)
 peer = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
 dialled = Mailbox(zmq.Context(), zmq.DEALER)
 dialled.connect(peer.stdout.readline().strip())
@@ -39,10 +41,21 @@ time.sleep(60)
 
 def test_a_peer_that_dies_while_its_answers_are_not_read_costs_nobody_the_process() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", DIALLER, PEER],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
+        [sys.executable, "-c", DIALLER, PEER], capture_output=True, text=True, timeout=30, check=False
     )
     assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
+def test_both_ends_leave_it_to_tcp_to_notice_who_has_gone() -> None:
+    context = zmq.Context()
+    listening, dialling = Mailbox(context, zmq.PULL), Mailbox(context, zmq.PUSH)
+    try:
+        dialling.connect(listening.bind("tcp://127.0.0.1:*"))
+        for mailbox in (listening, dialling):
+            assert mailbox.socket.getsockopt(zmq.HEARTBEAT_IVL) == 0
+            assert mailbox.socket.getsockopt(zmq.TCP_KEEPALIVE) == 1
+            assert mailbox.socket.getsockopt(zmq.TCP_MAXRT) == 9000
+    finally:
+        listening.close()
+        dialling.close()
+        context.term()
