@@ -4,18 +4,22 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import gevent
 import pytest
 
 from imserver.model import Message
 from imserver.services.dialects import streams
 from imserver.services.dialects.streams import EventStreams, Wish
 from imserver.services.logins.verdict import ALLOWED
+from imserver.services.messages import page_bounds
 from imserver.services.messages.readers import Reader
 from imserver.storage.log_contract import Entry
 from imserver.storage.log_message import message_of
 from imserver.transport.connection import OPEN
 
-LOG = [Entry(id=number, conversation=1, seq=number, sender="bob") for number in range(1, 31)]
+LOG = [
+    Entry(id=number, conversation=1, seq=number, sender="bob", body=b"1234567890") for number in range(1, 31)
+]
 
 
 class Kept:
@@ -25,6 +29,8 @@ class Kept:
         self.read: list[int] = []
         """The ids of all entries that were read."""
         self.told: list[int] = []
+        self.pages: list[int] = []
+        """How many entries were told together."""
         self.kicks = SimpleNamespace(count=0)
 
     def head(self, app: str) -> int:
@@ -46,7 +52,11 @@ class Kept:
         answer([message_of(entry) for entry in entries], more)
 
     def give(self, stream: Any, messages: list[Message]) -> None:
+        assert stream.outbox is None, "the page before has not left"
         self.told += [message.id for message in messages]
+        self.pages.append(len(messages))
+        stream.outbox = messages
+        gevent.spawn(setattr, stream, "outbox", None)
 
     # --- the rest of a node
 
@@ -62,6 +72,7 @@ def come_back(cursor: int) -> tuple[Kept, bool]:
     kept: Any = Kept()
     sent: list[bytes] = []
     stream: Any = SimpleNamespace(state=OPEN, about=None, app="101", user="ann", device="", send=sent.append)
+    stream.outbox = None
     stream.begin = lambda encoding, head: None
     EventStreams(kept, kept, kept, kept, kept, lambda: kept).open(
         stream, Wish("101", "ann", cursor=cursor), lambda: b""
@@ -80,6 +91,13 @@ def test_more_is_told_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
     kept, resumed = come_back(20)
     assert resumed
     assert kept.told == list(range(21, 31))
+
+
+def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(page_bounds, "PAGE_BYTES", 40)
+    kept, resumed = come_back(20)
+    assert (resumed, kept.told) == (True, list(range(21, 31)))
+    assert kept.pages[0] == 4
 
 
 def test_who_has_missed_too_much_is_told_so_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,6 +27,7 @@ from imserver.model import Message, Reply, Say
 from imserver.protocol.action import with_seq
 from imserver.services.dialects.talk_places import TalkPlaces
 from imserver.services.dialects.talk_readers import Newcomer, Places, TalkReader
+from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging, Result
 from imserver.storage.log_contract import INVALID, Appended, Draft, Entry, Rejected
 from imserver.transport.connection import OPEN, Connection
@@ -166,8 +167,8 @@ class KeptTalks:
 
         while after is not None and connection.about is reader:
             self._messaging.sync(connection, after, PAGE, answer, page=page)
-            while after is not None and connection.outbox is not None and connection.state == OPEN:
-                gevent.sleep(_LOOK_SECONDS)
+            if after is not None:
+                page_bounds.let_leave(connection)
 
     # --- saying ---------------------------------------------------------------------------------------------
 

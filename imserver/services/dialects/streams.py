@@ -15,6 +15,7 @@ from imserver.model import Login, Message
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
 from imserver.services.logins.verdict import Admits
+from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.readers import Reader
 from imserver.services.rooms.connections import Connections
@@ -149,7 +150,7 @@ class EventStreams:
             if cursor is None:
                 return _Start(head, False)
             if kept.floor(wish.app) <= cursor <= head:
-                first, more = self._messaging.page(wish.app, user, cursor, _PAGE)
+                first, more = page_bounds.oldest(*self._messaging.page(wish.app, user, cursor, _PAGE))
                 if not more or self._is_all(wish.app, user, first):
                     return _Start(cursor, True, first)
             return _Start(head, False)
@@ -185,6 +186,8 @@ class EventStreams:
         try:
             self._messaging.follow(stream, Reader(), live=False)
             while after is not None and isinstance(stream.about, Reader):
+                if after != cursor:
+                    page_bounds.let_leave(stream)
                 self._messaging.sync(stream, after, _PAGE, answer)
         except StorageUnavailable:
             # It comes back with the last id that it has.
