@@ -298,9 +298,11 @@ class Link {
    * @param {string} cmd
    * @param {object} [data]
    * @param {string} [seq]  the request's id
+   * @param {(answer: Answer) => void} [heard]  called as the answer comes, before anything that comes behind it: what
+   *   awaits the promise may be later, since frames that come at once are handed on at once
    * @returns {Promise<Answer>} whatever its code; rejected with {@link ImError} code 0 when no answer came
    */
-  request(cmd, data, seq = newId()) {
+  request(cmd, data, seq = newId(), heard = () => {}) {
     const socket = this.#socket;
     if (!socket || socket.readyState !== 1) return Promise.reject(new ImError(0, "not connected"));
     return new Promise((resolve, reject) => {
@@ -308,8 +310,9 @@ class Link {
       const settle = (/** @type {Answer | ImError} */ answer) => {
         clearTimeout(timer);
         this.#pending.delete(seq);
-        if (answer instanceof ImError) reject(answer);
-        else resolve(answer);
+        if (answer instanceof ImError) return reject(answer);
+        heard(answer);
+        resolve(answer);
       };
       this.#pending.set(seq, { cmd, settle });
       socket.send(JSON.stringify({ seq, [this.#key]: cmd, data }));
@@ -345,14 +348,14 @@ class Link {
     /** @type {Answer} */
     let answer;
     try {
-      answer = await this.request("login", this.loginData());
+      const heard = (/** @type {Answer} */ answer) => void (answer.code === CODE.OK && this.loggedIn(answer));
+      answer = await this.request("login", this.loginData(), newId(), heard);
     } catch (error) {
       return lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
       this.#heart = setInterval(() => this.#beat(lost), this.#options.heartbeatMs);
-      this.loggedIn(answer);
       this.#setState("online");
       this.#connected?.resolve();
     } else if (LASTING_REFUSALS.has(answer.code)) {

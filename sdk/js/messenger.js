@@ -283,40 +283,48 @@ export class Messenger extends ImClient {
    *
    * @param {number} life
    */
-  async #catchUp(life) {
+  #catchUp(life) {
+    if (this.cursor !== null) return this.#ask(life, "sync", { cursor: this.cursor, limit: PAGE }, (page) => this.#take(life, page));
+    this.#ask(life, "conversations", { limit: 1 }, ({ conversations: [newest] }) => {
+      this.cursor = newest?.place || newest?.last?.id || 0;
+      this.#catchUp(life);
+    });
+  }
+
+  /**
+   * @param {number} life
+   * @param {{ messages: Entry[], hasMore: boolean, beginAnew?: boolean }} page
+   */
+  #take(life, page) {
+    if (page.beginAnew && this.cursor) {
+      this.cursor = 0;
+      this.emit("anew", {});
+      return this.#catchUp(life);
+    }
+    if (!page.hasMore || !page.messages.length) this.#behind = false;
+    for (const entry of page.messages) if (this.#isNew(entry)) this.emit("entry", entry);
+    if (this.#behind) this.#catchUp(life);
+  }
+
+  /**
+   * Asks for something that has to be known before what comes behind its answer.
+   *
+   * @param {number} life
+   * @param {string} cmd
+   * @param {object} data
+   * @param {(found: any) => void} heard
+   */
+  async #ask(life, cmd, data, heard) {
     try {
-      if (this.cursor === null) {
-        const { conversations } = await this.#ask("conversations", { limit: 1 });
-        this.cursor = conversations[0]?.place || conversations[0]?.last?.id || 0;
-      }
-      for (;;) {
-        const page = await this.#ask("sync", { cursor: this.cursor, limit: PAGE });
-        if (life !== this.#life) return;
-        if (page.beginAnew && this.cursor) {
-          this.cursor = 0;
-          this.emit("anew", {});
-          continue;
-        }
-        if (!page.hasMore || !page.messages.length) this.#behind = false;
-        for (const entry of page.messages) if (this.#isNew(entry)) this.emit("entry", entry);
-        if (!this.#behind) return;
-      }
+      const answer = await this.request(cmd, data, undefined, ({ code, data }) => {
+        if (life === this.#life && code === CODE.OK) heard(data);
+      });
+      if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
     } catch (error) {
       const { message } = /** @type {ImError} */ (error);
       // Refused, or not answered in time; else the connection is gone anyway.
       if (life === this.#life && this.state.state === "online") this.comeBack(CANNOT_CATCH_UP, message);
     }
-  }
-
-  /**
-   * @param {string} cmd
-   * @param {object} data
-   * @returns {Promise<any>}
-   */
-  async #ask(cmd, data) {
-    const answer = await this.request(cmd, data);
-    if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
-    return answer.data;
   }
 
   /** @param {Entry} entry */
@@ -381,7 +389,10 @@ export class Messenger extends ImClient {
     if (asked.life === life || !this.#asked.has(asked)) return;
     asked.life = life;
     try {
-      asked.settle(await this.#ask(asked.cmd, asked.data));
+      const answer = await this.request(asked.cmd, asked.data, undefined, ({ code, data }) => {
+        if (code === CODE.OK) asked.settle(data);
+      });
+      if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
     } catch (error) {
       const { code } = /** @type {ImError} */ (error);
       if (asked.life === life) asked.life = 0; // else it is under way over the next connection already

@@ -218,3 +218,30 @@ it("an answer to typing is no signal", async () => {
   last().hear({ seq: "9", cmd: "typing", response: { code: 200, data: { from: "bob", to: "ann" } } });
   assert.deepEqual(signals, [{ from: "bob", to: "ann" }]);
 });
+
+it("what comes at once with the answer before it is heard in its order", async () => {
+  const messenger = new Messenger({
+    url: "ws://im.test/acc", httpUrl: "http://im.test", app: 101, user: "ann", WebSocket: PaperSocket, cursor: 3,
+  });
+  const heard = [];
+  messenger.on("entry", ({ id }) => heard.push(id));
+  messenger.connect();
+  last().open();
+  const hearAll = (...frames) => frames.forEach((frame) => last().hear(frame)); // as one read of a socket brings them
+  const told = (id) => ({ seq: "1", cmd: "message", response: { code: 200, codeMsg: "Ok", data: entry(id) } });
+  const answer = (cmd, data) => ({ seq: last().sent.findLast((frame) => frame.cmd === cmd).seq, cmd, response: { code: 200, data } });
+  hearAll(answer("login", { recovered: true }), told(4), told(5));
+  await settled();
+  assert.deepEqual(heard, [4, 5]);
+  last().end();
+  mock.timers.tick(2000);
+  last().open();
+  hearAll(answer("login", { recovered: false }));
+  hearAll(answer("sync", { messages: [entry(6)], hasMore: false }), told(7));
+  await settled();
+  assert.deepEqual(heard, [4, 5, 6, 7]);
+  const sending = messenger.send("bob", "mine");
+  hearAll(answer("send", { id: 8, conversation: 1, seq: 8, repeated: false }), told(9));
+  await sending;
+  assert.deepEqual([heard.at(-1), messenger.cursor], [9, 9]);
+});
