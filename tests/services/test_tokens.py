@@ -3,6 +3,8 @@
 import hashlib
 import hmac
 import json
+import subprocess
+import sys
 import time
 from base64 import urlsafe_b64encode
 from pathlib import Path
@@ -263,3 +265,42 @@ def test_reading_a_token_takes_less_than_a_millisecond() -> None:
         for _ in range(50):
             read_token(token, known, NOW)
         assert time.process_time() - began < 0.05
+
+
+USUAL = """
+import sys
+from imserver.services.logins.tokens import BadToken, load_keys, read_token
+from imserver.settings import JwtSettings
+token, secret, now = sys.argv[1], sys.argv[2], float(sys.argv[3])
+keys = load_keys((JwtSettings("HS256", secret),), b"server", "101")
+print(read_token(token, keys, now).user, "jwt" in sys.modules)
+"""
+
+
+def test_a_usual_token_needs_no_library() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", USUAL, signed(), SECRET, str(NOW)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "ann False\n"
+
+
+def tampered() -> list[str]:
+    header, payload, signature = signed().split(".")
+    another = signed({**CLAIMS, "sub": "eve"}).split(".")
+    return [
+        f"{header}.{another[1]}.{signature}",
+        f"{header}.{payload}.{another[2]}",
+        f"{header}.{payload}.",
+        f"{header}.{payload}.{signature[:-4]}",
+        f"{header}.{payload}.{'!' * 43}",
+        f"{header}.{payload}.x.{signature}",
+        f"{header}..{signature}",
+        f"{header}.{payload}.{signature}\u00e9",
+        signed(key=OTHER),
+    ]
+
+
+@pytest.mark.parametrize("token", tampered())
+def test_a_usual_token_that_was_tampered_with_is_refused(token: str) -> None:
+    with pytest.raises(BadToken):
+        read_token(token, keys(), NOW)
