@@ -91,3 +91,21 @@ def test_nothing_is_kept_of_a_connection_that_has_ended() -> None:
         del connection
         gc.collect()
         assert remembered() is None
+
+
+def test_of_those_who_end_together_no_more_are_kept_that_are_over_than_that_live() -> None:
+    with Rig() as rig:
+        stays, _ = rig.connect()
+        comes, _ = rig.connect()
+        expiry = Expiry(NOW)
+        end = int(NOW) + 10
+        expiry.keep(stays, end)
+        for _ in range(100):
+            expiry.keep(comes, end)
+            expiry.keep(stays, end)
+            assert len(expiry._due[end].listed) <= 2 * len(expiry)
+            expiry.forget(comes)
+            assert len(expiry._due[end].listed) <= 2 * len(expiry)
+        expiry.keep(comes, end)
+        assert expiry.expire(NOW + 10) == 2
+        assert len(expiry) == 0
