@@ -9,7 +9,6 @@ from __future__ import annotations
 import hmac
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -89,11 +88,11 @@ def _library() -> PyJWS:
         from jwt.algorithms import HMACAlgorithm
         from jwt.api_jws import PyJWS
 
-        hmac = HMACAlgorithm(HMACAlgorithm.SHA256)
+        signer = HMACAlgorithm(HMACAlgorithm.SHA256)
         # Whether a secret is none but a public key in disguise is looked for once, not at each login.
-        hmac.prepare_key = lru_cache(_SECRETS)(hmac.prepare_key)  # type: ignore[method-assign]
+        signer.prepare_key = lru_cache(_SECRETS)(signer.prepare_key)  # type: ignore[method-assign]
         _jws = PyJWS(algorithms=["RS256", "EdDSA"])
-        _jws.register_algorithm("HS256", hmac)
+        _jws.register_algorithm("HS256", signer)
     return _jws
 
 
@@ -196,7 +195,7 @@ def app_named_by(token: str) -> str:
     if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
         return ""
     try:
-        return str(_decode_payload(_bytes(parts[1])).app)
+        return str(_decode_payload(bytes_of(parts[1])).app)
     except (BadToken, ValueError):
         return ""
 
@@ -210,34 +209,30 @@ def _decode_payload(payload: bytes) -> _Payload:
 
 def _usual_payload(token: str, secret: bytes) -> bytes | None:
     """The payload of a usual token of HS256, if this secret has signed it. It needs no library: that costs
-    6 MB, and a login three times as much. None: a library has to look at it, and to say what is wrong."""
+    6 MB, and several times as long. None: a library has to look at it, and to say what is wrong."""
     signed, _, signature = token.rpartition(".")
     header, _, payload = signed.partition(".")
     if header not in _USUAL_HEADERS or "." in payload or not token.isascii():
         return None
     try:
-        given, content = _bytes(signature), _bytes(payload)
+        given, content = bytes_of(signature), bytes_of(payload)
     except ValueError:
         return None
     return content if hmac.compare_digest(hmac.digest(secret, signed.encode(), "sha256"), given) else None
 
 
-def _bytes(text: str) -> bytes:
+def bytes_of(text: str) -> bytes:
+    """What a part of a token stands for. Raises ValueError."""
     return urlsafe_b64decode(text + "=" * (-len(text) % 4))
 
 
 def _signed_payload(token: str, keys: Sequence[Key]) -> bytes:
     """The token's payload, if one of ``keys`` has signed it."""
-    if len(keys) == 1 and not keys[0].kid and keys[0].algorithm == "HS256":
-        usual = _usual_payload(token, keys[0].verifier)
-        if usual is not None:
+    for key in keys:
+        # A usual token names no key, so it is held against all.
+        if key.algorithm == "HS256" and (usual := _usual_payload(token, key.verifier)) is not None:
             return usual
     jws = _library()
-    if len(keys) == 1 and not keys[0].kid:
-        # The usual case: whatever name the token gives, there is this key. What fails is told below.
-        with suppress(Exception):
-            only: bytes = jws.decode(token, keys[0].verifier, algorithms=[keys[0].algorithm])
-            return only
     try:
         kid = jws.get_unverified_header(token).get("kid")
     except Exception as error:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from base64 import urlsafe_b64decode, urlsafe_b64encode
+from base64 import urlsafe_b64encode
 from typing import Final
 
 import msgspec
 from msgspec import Struct
 
-from imserver.services.logins.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken
+from imserver.services.logins.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
 from imserver.storage.account_contract import MAX_ID
 
 
@@ -60,8 +60,8 @@ def read(token: str, key: bytes, now: float) -> Claims:
     if not hmac.compare_digest(_signature(signed, key), parts[2].encode()):
         raise BadToken("the token was signed with another key")
     try:
-        algorithm = _decode_header(_bytes(parts[0])).alg
-        claims = _decode(_bytes(parts[1]))
+        algorithm = _decode_header(bytes_of(parts[0])).alg
+        claims = _decode(bytes_of(parts[1]))
     except (ValueError, RecursionError) as error:
         raise BadToken(f"the token's claims are not what they should be: {error}") from None
     if algorithm != "HS256":
@@ -80,7 +80,3 @@ def _signature(signed: bytes, key: bytes) -> bytes:
 
 def _text(content: bytes) -> bytes:
     return urlsafe_b64encode(content).rstrip(b"=")
-
-
-def _bytes(text: str) -> bytes:
-    return urlsafe_b64decode(text + "=" * (-len(text) % 4))
