@@ -1,0 +1,129 @@
+"""The words of docs/glossary.md: no retired word names a class, and no public class name is defined
+twice."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections import defaultdict
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("imserver",)
+
+PENDING_RETIRED = frozenset(
+    [
+        "AckWheel",
+        "Acknowledger",
+        "Actor",
+        "Arrivals",
+        "Caller",
+        "Carrier",
+        "Comer",
+        "Complaint",
+        "Correspondence",
+        "Courier",
+        "Desk",
+        "Following",
+        "Grace",
+        "Hall",
+        "Held",
+        "Holding",
+        "Intake",
+        "Line",
+        "Others",
+        "Pen",
+        "Questions",
+        "Readings",
+        "Restoring",
+        "Routes",
+        "Seats",
+        "Sheet",
+        "Strays",
+        "Telling",
+        "Verdict",
+        "Visitor",
+        "Whereabouts",
+    ]
+)
+"""Retired names that still exist. Remove a name here with its last use; never add one."""
+
+PENDING_DUPLICATES = frozenset(
+    [
+        "Admits",
+        "Answer",
+        "Arrivals",
+        "Behind",
+        "Body",
+        "Claims",
+        "Connections",
+        "Conversation",
+        "Directory",
+        "Door",
+        "Ends",
+        "Gate",
+        "Group",
+        "Head",
+        "Here",
+        "Log",
+        "Member",
+        "Membership",
+        "Message",
+        "Names",
+        "Outgoing",
+        "Page",
+        "Place",
+        "Problem",
+        "Reader",
+        "Refusal",
+        "Refused",
+        "Registration",
+        "Result",
+        "Rooms",
+        "Rule",
+        "Session",
+        "Shown",
+        "State",
+        "Stored",
+        "Tally",
+        "Target",
+        "Unsettled",
+        "Whereabouts",
+        "Wire",
+        "Writer",
+    ]
+)
+"""Public class names that are still defined twice. Remove a name here with its second definition."""
+
+
+def _retired() -> set[str]:
+    """The class names in the last column of the glossary's tables."""
+    words: set[str] = set()
+    for line in (ROOT / "docs/glossary.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if line.startswith("| ") and len(cells) == 3:
+            retired = re.sub(r"\([^)]*\)", "", cells[2])
+            words |= set(re.findall(r"\b[A-Z][A-Za-z]+\b", retired))
+    return words - {"Gate"}  # the gate of upgrades keeps its name
+
+
+def _public_classes() -> dict[str, list[str]]:
+    found: dict[str, list[str]] = defaultdict(list)
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if path.parts[-2] in ("bench", "client"):  # packages of their own
+                continue
+            for node in ast.parse(path.read_text(encoding="utf-8")).body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    found[node.name].append(str(path.relative_to(ROOT)))
+    return found
+
+
+def test_retired_words_name_no_class() -> None:
+    assert _retired()
+    assert _retired() & _public_classes().keys() <= PENDING_RETIRED
+
+
+def test_public_class_names_are_unique() -> None:
+    twice = {name: places for name, places in _public_classes().items() if len(places) > 1}
+    assert twice.keys() <= PENDING_DUPLICATES, twice
