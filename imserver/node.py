@@ -150,7 +150,7 @@ class Node(Parts):
         self._greenlets.append(gevent.spawn(pings.run))
         self._greenlets.append(gevent.spawn(self._tick))
         self._greenlets.append(gevent.spawn(self.store.run))
-        self._greenlets.append(gevent.spawn(self.holding.run))
+        self._greenlets.append(gevent.spawn(self.pending.run))
         self._greenlets.append(gevent.spawn(self.messaging.follower.run))
         self._greenlets.append(gevent.spawn(self.messaging.wheel.run))
         self._greenlets.append(gevent.spawn(self.retention.run))

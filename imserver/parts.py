@@ -39,8 +39,8 @@ from imserver.services.nodes.questions import State
 from imserver.services.people.accounts import GOCHAT, Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
-from imserver.services.pushes.holding import Holding
 from imserver.services.pushes.idempotency import Ids
+from imserver.services.pushes.pending import PendingPushes
 from imserver.services.pushes.publishing import Publishing
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
@@ -187,8 +187,8 @@ class Parts(Core):
     def _make_publishing(self) -> None:
         """What sends to targets of all kinds, and what it keeps for later."""
         limits = self.config.limits
-        self.holding = Holding(self.pushes, self.presence, limits.held_pushes, limits.held_bytes)
-        self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.holding)
+        self.pending = PendingPushes(self.pushes, self.presence, limits.pending_pushes, limits.pending_bytes)
+        self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.pending)
         self.publishing.on_absent = self.webhooks.absent
         self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
         self.publisher = Publisher(limits.body_bytes)

@@ -87,8 +87,8 @@ class LimitSettings(Struct, frozen=True):
     http_requests: Amount = 256
     keepalive_seconds: Duration = 75.0
     batch_targets: Amount = 10000
-    held_pushes: Count = 10000
-    held_bytes: Count = 33554432
+    pending_pushes: Count = 10000
+    pending_bytes: Count = 33554432
     registered_apps: Count = 100000
 
 

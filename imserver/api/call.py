@@ -30,8 +30,8 @@ from imserver.services.people.accounts import Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
 from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.holding import Holding
 from imserver.services.pushes.idempotency import Ids
+from imserver.services.pushes.pending import PendingPushes
 from imserver.services.pushes.publishing import Publishing
 from imserver.services.pushes.pushing import Pushes
 from imserver.services.rooms.connections import Connections
@@ -114,7 +114,7 @@ class Services(Protocol):
     @property
     def request_ids(self) -> Ids: ...
     @property
-    def holding(self) -> Holding: ...
+    def pending(self) -> PendingPushes: ...
     @property
     def logins(self) -> Logins: ...
     @property
@@ -162,8 +162,8 @@ class Api:
         self.dedupe.shared = self.auth.demo
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
-        holding = self.services.holding
-        holding.limit_pushes, holding.limit_bytes = config.limits.held_pushes, config.limits.held_bytes
+        pending, limits = self.services.pending, config.limits
+        pending.limit_pushes, pending.limit_bytes = limits.pending_pushes, limits.pending_bytes
         self.batch_targets = config.limits.batch_targets
         self.body_bytes = config.limits.body_bytes
         self.push_characters = max(1, config.limits.outbox_bytes // 8)

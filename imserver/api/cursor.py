@@ -15,5 +15,6 @@ def read_cursor(text: str, errors: str = "strict") -> str:
 
     ``errors`` as in :meth:`bytes.decode`: with ``"replace"`` whatever is base64 stands for some name.
     """
+    # No name contains U+0000, which PostgreSQL would refuse.
     content = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    return content.decode(errors=errors)
+    return content.decode(errors=errors).replace("\0", "")

@@ -35,6 +35,8 @@ def _unescape(text: str) -> str:
 
 
 def _split(encoded: bytes) -> list[str]:
+    if b"\0" in encoded or b"%00" in encoded:
+        raise BadBody("a field contains U+0000")
     text = encoded.decode("utf-8", "replace")
     if text.count("&") >= MAX_FIELDS:
         raise BadBody("too many fields")

@@ -166,12 +166,14 @@ _CONNECTIONS = (
         lambda node: len(node.flusher.stalled),
     ),
     Metric("imserver_message_ids", "gauge", "Message ids remembered", lambda node: len(node.dedupe)),
-    Metric("imserver_held_pushes", "gauge", "Pushes held for absent users", attrgetter("holding.count")),
     Metric(
-        "imserver_held_expired_total",
+        "imserver_pending_pushes", "gauge", "Pending pushes for absent users", attrgetter("pending.count")
+    ),
+    Metric(
+        "imserver_pending_expired_total",
         "counter",
-        "Pushes held whose user did not come in time",
-        attrgetter("holding.expired"),
+        "Pending pushes that expired before their user came",
+        attrgetter("pending.expired"),
     ),
     Metric(
         "imserver_requests_over_rate_total",

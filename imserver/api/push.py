@@ -23,6 +23,7 @@ from imserver.api.reply import (
     success,
 )
 from imserver.model import Event
+from imserver.protocol.forgiving import has_nul
 from imserver.services.pushes.pushing import Outcome, Target
 
 _ANSWERS: Final = {
@@ -117,6 +118,8 @@ def send_message_batch(api: Api, call: Call) -> Answer:
 
 
 def _read_batch(call: Call) -> Batch:
+    if has_nul(call.body):
+        raise Refused(BAD_PARAMETER)
     try:
         return _decode_batch(call.body)
     except (ValueError, RecursionError):

@@ -32,6 +32,7 @@ from imserver.errors import (
     HTTP_UNAUTHORIZED,
     StorageUnavailable,
 )
+from imserver.protocol.forgiving import has_nul
 from imserver.transport.fast import FastRequest
 
 log = logging.getLogger(__name__)
@@ -128,6 +129,8 @@ def _read_body(api: Api, caller: Caller, content_type: str, request: FastRequest
     body = request.body
     kind = content_type.partition(";")[0].strip().lower()
     if kind.endswith("json"):
+        if has_nul(body):
+            raise BadBody("a text contains U+0000")
         fields = parse_json(body)
         app = app_from_json(api, fields.get("appid", 0))
         return Call(_json_params(fields), app, caller, body, fields, request)

@@ -16,7 +16,15 @@ from msgspec import Raw, Struct, field
 from imserver import errors
 from imserver.model import BadFrame, Command, Event, Heartbeat, Message, Reply, Request, Say, TalkLogin
 from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
-from imserver.protocol.forgiving import MAX_NUMBER, Refused, fields_of, number_in, parse_frame, text_in
+from imserver.protocol.forgiving import (
+    MAX_NUMBER,
+    Refused,
+    fields_of,
+    has_nul,
+    number_in,
+    parse_frame,
+    text_in,
+)
 
 APP_PREFIX = "action:"
 """What stands before an ``appId`` in the name of its app."""
@@ -157,6 +165,8 @@ class ActionDialect:
         if row is None:
             return Request(seq, name, None, errors.REPLY_NO_ROUTE)
         try:
+            if has_nul(data):
+                return Request(seq, name, None, errors.REPLY_BAD_PARAMETER)
             return Request(seq, name, row(data, seq))
         except Refused as refused:
             return Request(seq, name, None, refused.code)

@@ -31,7 +31,15 @@ from imserver.model import (
 )
 from imserver.protocol.cmd_signals import SIGNAL_COMMANDS, told
 from imserver.protocol.cmd_stored import STORED_COMMANDS, id_in, shown
-from imserver.protocol.forgiving import Refused, fields_of, number_in, parse_frame, text_in, well_formed
+from imserver.protocol.forgiving import (
+    Refused,
+    fields_of,
+    has_nul,
+    number_in,
+    parse_frame,
+    text_in,
+    well_formed,
+)
 
 MAX_USER_BYTES = 19
 """Longest user id, in bytes of UTF-8."""
@@ -144,6 +152,8 @@ class CmdDialect:
         if row is None:
             return Request(seq, name, None, errors.REPLY_NO_ROUTE)
         try:
+            if row is not _ping and has_nul(data):
+                return Request(seq, name, None, errors.REPLY_BAD_PARAMETER)
             return Request(seq, name, row(data))
         except Refused as refused:
             return Request(seq, name, None, refused.code)

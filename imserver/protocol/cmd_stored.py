@@ -44,7 +44,7 @@ def needed_id(fields: dict[str, Any], key: str) -> int:
 def short_text(fields: dict[str, Any], key: str, most_bytes: int) -> str:
     """The text in a field, ``""`` if it is missing. Raises :class:`Refused` 1001."""
     text = text_in(fields, key)
-    if len(text.encode()) > most_bytes or "\0" in text:
+    if len(text.encode()) > most_bytes or "\0" in text:  # `text` of a search is no message content
         raise Refused(errors.REPLY_BAD_PARAMETER)
     return text
 

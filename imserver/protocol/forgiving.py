@@ -7,7 +7,7 @@ with frames that those did not take, and for the data of rare commands.
 from __future__ import annotations
 
 import json
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from imserver import errors
 
@@ -32,6 +32,34 @@ def _fold(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def parse(payload: bytes) -> Any:
     """Parse JSON text. Raises ValueError or RecursionError."""
     return json.loads(payload.decode(), object_pairs_hook=_fold, parse_constant=_refuse_constant)
+
+
+CONTENT: Final = frozenset({"text", "data", "message"})
+"""Keys of message content, which is stored as bytes and may contain anything."""
+
+
+def has_nul(document: bytes) -> bool:
+    """Whether a text in JSON contains U+0000, which PostgreSQL cannot store. Message content may.
+
+    True as well if ``document`` names U+0000 and is no JSON.
+    """
+    if b"\\u0000" not in document:
+        return False
+    try:
+        # As pairs, so that of a key given twice both are seen.
+        pending: list[Any] = [json.loads(document, object_pairs_hook=tuple)]
+    except (ValueError, RecursionError):
+        return True
+    while pending:
+        value = pending.pop()
+        if isinstance(value, tuple):
+            pending += [key for key, _ in value]
+            pending += [each for key, each in value if key.casefold() not in CONTENT]
+        elif isinstance(value, list):
+            pending += value
+        elif isinstance(value, str) and "\0" in value:
+            return True
+    return False
 
 
 def parse_frame(payload: bytes, name_key: str) -> tuple[str, str, bytes]:

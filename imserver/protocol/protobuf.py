@@ -196,9 +196,10 @@ def bytes_in(fields: Fields, tag: int) -> bytes:
 
 
 def text_in(fields: Fields, tag: int, longest: int) -> str:
-    """The text in a field, at most so many bytes of UTF-8. Raises Broken and UnicodeDecodeError."""
+    """The text in a field, at most so many bytes of UTF-8, without U+0000. Raises Broken and
+    UnicodeDecodeError."""
     found = bytes_in(fields, tag)
-    if len(found) > longest:
+    if len(found) > longest or b"\0" in found:
         raise Broken
     return found.decode()
 

@@ -64,13 +64,6 @@ def _limit(fields: Fields, tag: int) -> int:
     return min(int_in(fields, tag) or _PAGE, MAX_PAGE)
 
 
-def _short(fields: Fields, tag: int, most_bytes: int) -> str:
-    found = text_in(fields, tag, most_bytes)
-    if "\0" in found:
-        raise Broken
-    return found
-
-
 def _read_ack(data: bytes) -> Command:
     fields = read_fields(data)
     if int_in(fields, 0x08) != AT_PUSH:
@@ -120,7 +113,7 @@ def _read_conversations(data: bytes) -> Command:
 
 def _read_receipts(data: bytes) -> Command:
     fields = read_fields(data)
-    return AskReceipts(_needed(fields, 0x08), _short(fields, 0x12, MAX_RECEIVER_BYTES), _limit(fields, 0x18))
+    return AskReceipts(_needed(fields, 0x08), text_in(fields, 0x12, MAX_RECEIVER_BYTES), _limit(fields, 0x18))
 
 
 def _read_marks(data: bytes) -> Command:
@@ -129,7 +122,7 @@ def _read_marks(data: bytes) -> Command:
 
 def _read_search(data: bytes) -> Command:
     fields = read_fields(data)
-    text = _short(fields, 0x0A, MAX_WORDS_BYTES)
+    text = text_in(fields, 0x0A, MAX_WORDS_BYTES)
     if not text.strip():
         raise Broken
     return Search(text, _id(fields, 0x10), _id(fields, 0x18), _limit(fields, 0x20))

@@ -108,7 +108,7 @@ class FakeNode:
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
         self.logins = SimpleNamespace(wants_tokens=lambda _app: False, holder=self.session_tokens.get)
-        self.holding = SimpleNamespace(reload=lambda *_: None)
+        self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths=())
         self.is_ready = True
         self.silent: list[str] = []

@@ -18,9 +18,11 @@ from imserver.api.multipart import multipart_to_urlencoded
 from .fakes import multipart
 
 encoded_text = st.text(
-    alphabet=st.one_of(st.sampled_from("&=+%;abAB019eE马é\x00\ufffd "), st.characters(codec="utf-8")),
+    alphabet=st.one_of(
+        st.sampled_from("&=+%;abAB019eE马é\ufffd "), st.characters(codec="utf-8", exclude_characters="\0")
+    ),
     max_size=40,
-)
+).filter(lambda text: "%00" not in text)
 encoded_bytes = st.lists(
     st.sampled_from(
         [
@@ -72,7 +74,8 @@ def test_parameters_are_the_first_of_each_folded_name(encoded: bytes) -> None:
 @settings(deadline=None)
 @given(
     st.dictionaries(
-        st.text(st.characters(codec="utf-8")).map(str.lower), st.text(st.characters(codec="utf-8"))
+        st.text(st.characters(codec="utf-8", exclude_characters="\0")).map(str.lower),
+        st.text(st.characters(codec="utf-8", exclude_characters="\0")),
     )
 )
 def test_what_urllib_encodes_is_read_back(form: dict[str, str]) -> None:

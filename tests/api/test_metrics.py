@@ -47,7 +47,7 @@ class AnyNode:
         self.flusher = SimpleNamespace(stalled=set(), budget=SimpleNamespace(total=7))
         self.dedupe = FakeNode().dedupe
         self.webhooks = FakeNode().webhooks
-        self.holding = SimpleNamespace(count=4, expired=5)
+        self.pending = SimpleNamespace(count=4, expired=5)
         self.api = SimpleNamespace(rates=SimpleNamespace(refused=6))
         self.rooms = SimpleNamespace(membership=SimpleNamespace(rooms=2, members=3))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True)

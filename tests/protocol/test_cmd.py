@@ -128,7 +128,7 @@ def test_the_names_of_commands_have_one_spelling() -> None:
 @given(
     name=st.sampled_from(["login", "heartbeat", "ping", "other", ""]),
     seq=st.text(st.characters(exclude_categories=["Cs"])),
-    data=json_values,
+    data=json_values.filter(lambda value: "\\u0000" not in json.dumps(value)),
 )
 def test_both_ways_of_decoding_read_the_same(name: str, seq: str, data: Any) -> None:
     frame = {"seq": seq, "cmd": name, "data": data}

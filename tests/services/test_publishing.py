@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from imserver.model import Event
-from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.pending import PendingPushes
 from imserver.services.pushes.publishing import Publishing, Target
 from imserver.services.pushes.pushing import Outcome
 
@@ -51,8 +51,8 @@ def world() -> World:
 
 
 def publishing_of(world: World) -> Publishing:
-    holding = Holding(world, world, 100, 100_000)
-    return Publishing(world, world, world, holding)  # type: ignore[arg-type]
+    pending = PendingPushes(world, world, 100, 100_000)
+    return Publishing(world, world, world, pending)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_are_told_in_their_order(world: World) -> None:
@@ -114,8 +114,8 @@ def test_what_is_held_goes_before_a_later_push(world: World) -> None:
 
 
 def test_a_push_for_which_there_is_no_room_to_hold_it_is_absent(world: World) -> None:
-    holding = Holding(world, world, 0, 0)
-    publishing = Publishing(world, world, world, holding)  # type: ignore[arg-type]
+    pending = PendingPushes(world, world, 0, 0)
+    publishing = Publishing(world, world, world, pending)  # type: ignore[arg-type]
     assert publishing.to_users("101", ["zoe"], HELLO, 60) == [ABSENT]
 
 

@@ -11,7 +11,7 @@ import msgspec
 from imserver.api.call import Call
 from imserver.api.cursor import cursor as cursor_of
 from imserver.api.cursor import read_cursor
-from imserver.api.form import parse_pairs
+from imserver.api.form import BadBody, parse_pairs
 from imserver.api.style import Problem
 from imserver.errors import HTTP_INVALID_REQUEST
 
@@ -21,7 +21,11 @@ T = TypeVar("T", bound=msgspec.Struct)
 def read_query(call: Call, kind: type[T]) -> T:
     """The parameters of a request as ``kind``. Raises :class:`Problem`, which names the wrong one."""
     params: dict[str, Any] = {}
-    for name, value in parse_pairs(b"" if call.request is None else call.request.query):
+    try:
+        pairs = parse_pairs(b"" if call.request is None else call.request.query)
+    except BadBody as bad:
+        raise Problem(HTTP_INVALID_REQUEST, f"The query: {bad}") from None
+    for name, value in pairs:
         if name in params:
             raise Problem(HTTP_INVALID_REQUEST, f"The parameter `{name}` is given twice")
         params[name] = value

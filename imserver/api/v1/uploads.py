@@ -114,7 +114,7 @@ def _place(cursor: str) -> tuple[int, str]:
     created, _, name = read_cursor(cursor, "replace").partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
         raise Problem(errors.HTTP_INVALID_REQUEST, "`cursor` is none that a page has given")
-    return int(created), name.replace("\0", "")
+    return int(created), name
 
 
 _read_delete: Final = msgspec.json.Decoder(UploadDelete)

@@ -13,6 +13,7 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
+from imserver.protocol.forgiving import has_nul
 from imserver.transport.fast import FastRequest
 
 T = TypeVar("T")
@@ -40,14 +41,13 @@ def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
         if encoding.lower() not in ("gzip", "x-gzip"):
             raise Problem(errors.HTTP_UNKNOWN_ENCODING)
         body = inflate(body, api.body_bytes)
-    try:
-        return decoder.decode(body)
-    except (ValueError, RecursionError):
-        return decode(decoder, body)  # it knows why, and what may be meant
+    return decode(decoder, body)
 
 
-def decode(decoder: msgspec.json.Decoder[T], body: bytes | bytearray | memoryview | msgspec.Raw) -> T:
+def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     """JSON as what ``decoder`` makes of it. Raises :class:`Problem`."""
+    if has_nul(body):
+        raise Problem(errors.HTTP_INVALID_REQUEST, "A text contains U+0000")
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape

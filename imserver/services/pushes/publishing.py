@@ -8,7 +8,7 @@ from typing import Annotated, Final, Protocol
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.model import Event
-from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.pending import PendingPushes
 from imserver.services.pushes.pushing import Outcome, Pushes
 
 SYSTEM_PREFIX: Final = "system:"
@@ -56,11 +56,13 @@ class Connections(Protocol):
 class Publishing:
     """Sends to wherever targets are, on this node and on others. Every call may switch."""
 
-    def __init__(self, pushes: Pushes, rooms: Rooms, connections: Connections, holding: Holding) -> None:
+    def __init__(
+        self, pushes: Pushes, rooms: Rooms, connections: Connections, pending: PendingPushes
+    ) -> None:
         self._pushes = pushes
         self._rooms = rooms
         self._connections = connections
-        self._holding = holding
+        self._pending = pending
         self.on_absent: Callable[[str, str, Event], None] | None = None
         """Hook: (app, user, event), for each user who was not there. Must not switch."""
 
@@ -112,8 +114,8 @@ class Publishing:
         """Tell users, on all their devices or on one."""
         if app.startswith(SYSTEM_PREFIX):
             return self._connections.push_each(app, users, event)
-        if self._holding.count:
-            self._let_held_go_first(app, users)
+        if self._pending.count:
+            self._deliver_pending(app, users)
         outcomes = self._pushes.reach(app, users, event, device)
         if (ttl_seconds or self.on_absent is not None) and Outcome.NOT_SENT in outcomes:
             for index, outcome in enumerate(outcomes):
@@ -128,8 +130,8 @@ class Publishing:
                 self._connections.push_each(app, [user], event)[0]
                 for user, event in zip(users, events, strict=True)
             ]
-        if self._holding.count:
-            self._let_held_go_first(app, users)
+        if self._pending.count:
+            self._deliver_pending(app, users)
         outcomes = self._pushes.reach_each(app, users, events)
         if self.on_absent is not None:
             for user, event, outcome in zip(users, events, outcomes, strict=True):
@@ -137,16 +139,16 @@ class Publishing:
                     self.on_absent(app, user, event)
         return outcomes
 
-    def _let_held_go_first(self, app: str, users: Sequence[str]) -> None:
-        holding = self._holding
+    def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
+        pending = self._pending
         for user in users:
-            if holding.waits_for(app, user):
-                holding.deliver(app, user)
+            if pending.waits_for(app, user):
+                pending.deliver(app, user)
 
     def _miss(self, app: str, user: str, event: Event, ttl_seconds: float, device: str | None) -> Outcome:
-        """A user is not there: say so, and hold what is for them."""
+        """A user is not there: report it, and store the push for later."""
         if self.on_absent is not None:
             self.on_absent(app, user, event)
-        if ttl_seconds and self._holding.hold(app, user, event, ttl_seconds, device):
+        if ttl_seconds and self._pending.add(app, user, event, ttl_seconds, device):
             return Outcome.HELD
         return Outcome.NOT_SENT

@@ -6,7 +6,7 @@ import gevent
 import pytest
 
 from imserver.model import Event
-from imserver.services.pushes.holding import Holding
+from imserver.services.pushes.pending import PendingPushes
 from imserver.services.pushes.pushing import Outcome
 
 
@@ -45,8 +45,8 @@ def users() -> Users:
     return Users()
 
 
-def holding_of(users: Users, pushes: int = 100, size: int = 100_000) -> Holding:
-    return Holding(users, users, pushes, size, lambda: users.now)
+def pending_of(users: Users, pushes: int = 100, size: int = 100_000) -> PendingPushes:
+    return PendingPushes(users, users, pushes, size, lambda: users.now)
 
 
 def words(text: str) -> Event:
@@ -54,96 +54,120 @@ def words(text: str) -> Event:
 
 
 def test_whoever_comes_in_time_is_told_in_order(users: Users) -> None:
-    holding = holding_of(users)
+    pending = pending_of(users)
     for text in ("one", "two", "three"):
-        assert holding.hold("101", "ann", words(text), 10)
-    holding.look()
+        assert pending.add("101", "ann", words(text), 10)
+    pending.look()
     assert users.told == []
     users.come("ann")
-    holding.look()
+    pending.look()
     assert users.told == [("ann", "one"), ("ann", "two"), ("ann", "three")]
-    assert (holding.count, holding.bytes, holding.expired) == (0, 0, 0)
-    assert not holding.waits_for("101", "ann")
+    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 0)
+    assert not pending.waits_for("101", "ann")
 
 
 def test_whoever_comes_too_late_is_not(users: Users) -> None:
-    holding = holding_of(users)
-    holding.hold("101", "ann", words("short"), 5)
-    holding.hold("101", "ann", words("long"), 50)
+    pending = pending_of(users)
+    pending.add("101", "ann", words("short"), 5)
+    pending.add("101", "ann", words("long"), 50)
     users.now += 5
     users.come("ann")
-    holding.look()
+    pending.look()
     assert users.told == [("ann", "long")]
-    assert (holding.count, holding.bytes, holding.expired) == (0, 0, 1)
+    assert (pending.count, pending.bytes, pending.expired) == (0, 0, 1)
 
 
 def test_what_is_over_is_not_told_though_nobody_has_looked_since(users: Users) -> None:
-    holding = holding_of(users)
-    holding.hold("101", "ann", words("short"), 5)
+    pending = pending_of(users)
+    pending.add("101", "ann", words("short"), 5)
     users.now += 6
     users.come("ann")
-    holding.deliver("101", "ann")
+    pending.deliver("101", "ann")
     assert users.told == []
-    holding.look()
-    assert (holding.count, holding.expired) == (0, 1)
+    pending.look()
+    assert (pending.count, pending.expired) == (0, 1)
 
 
 def test_users_of_other_apps_with_the_same_name_are_others(users: Users) -> None:
-    holding = holding_of(users)
-    holding.hold("101", "ann", words("for 101"), 10)
+    pending = pending_of(users)
+    pending.add("101", "ann", words("for 101"), 10)
     users.come("ann", app="102")
-    holding.look()
+    pending.look()
     assert users.told == []
-    assert holding.waits_for("101", "ann")
+    assert pending.waits_for("101", "ann")
 
 
 def test_what_is_for_one_device_waits_for_that_device(users: Users) -> None:
-    holding = holding_of(users)
-    holding.hold("101", "ann", words("phone"), 10, "phone")
-    holding.hold("101", "ann", words("any"), 10)
+    pending = pending_of(users)
+    pending.add("101", "ann", words("phone"), 10, "phone")
+    pending.add("101", "ann", words("any"), 10)
     users.come("ann", "tablet")
-    holding.look()
+    pending.look()
     assert users.told == [("ann", "any")]
     users.come("ann", "phone")
-    holding.look()
+    pending.look()
     assert users.told[1:] == [("ann", "phone")]
 
 
 def test_at_most_so_many_are_held(users: Users) -> None:
-    holding = holding_of(users, pushes=2)
-    assert [holding.hold("101", f"u{n}", words("x"), 10) for n in range(3)] == [True, True, False]
+    pending = pending_of(users, pushes=3)
+    assert [pending.add("101", f"u{n}", words("x"), 10) for n in range(3)] == [True, True, False]
     users.come("u0")
-    holding.look()
-    assert holding.hold("101", "u2", words("x"), 10)
+    pending.look()
+    assert pending.add("101", "u2", words("x"), 10)
 
 
 def test_at_most_so_many_bytes_are_held(users: Users) -> None:
-    holding = holding_of(users, size=10_000)
-    assert not holding.hold("101", "ann", words("x" * 10_000), 10)
-    assert holding.hold("101", "ann", words("x" * 9_000), 10)
-    assert not holding.hold("101", "ann", words("x" * 9_000), 10)
-    assert not holding.hold("101", "ann", Event("msg", "", "", data=b"[" + b"1" * 9_000 + b"]"), 10)
+    pending = pending_of(users, size=13_000)
+    assert not pending.add("101", "ann", words("x" * 10_000), 10)
+    assert pending.add("101", "ann", words("x" * 9_000), 10)
+    assert not pending.add("101", "ann", words("x" * 9_000), 10)
+    assert not pending.add("101", "ann", Event("msg", "", "", data=b"[" + b"1" * 9_000 + b"]"), 10)
+
+
+def test_no_app_locks_the_others_out(users: Users) -> None:
+    pending = pending_of(users, pushes=100, size=1_000_000)
+
+    def fill(app: str) -> int:
+        added = 0
+        while pending.add(app, f"u{added}", words("x"), 10):
+            added += 1
+        return added
+
+    assert [fill(app) for app in ("101", "102", "103")] == [75, 18, 5]
+    assert pending.count == 98
+    users.now += 10
+    pending.look()
+    assert fill("104") == 75, "what has expired counts no longer"
+
+
+def test_no_app_takes_all_bytes(users: Users) -> None:
+    pending = pending_of(users, size=40_000)
+    while pending.add("101", "ann", words("x" * 1_000), 10):
+        pass
+    assert pending.bytes <= 30_000
+    assert pending.add("102", "bob", words("x" * 1_000), 10)
 
 
 def test_nothing_is_held_where_nothing_may_be(users: Users) -> None:
-    assert not holding_of(users, pushes=0).hold("101", "ann", words("x"), 10)
+    assert not pending_of(users, pushes=0).add("101", "ann", words("x"), 10)
 
 
 def test_two_who_deliver_at_once_tell_everything_once_and_in_order(users: Users) -> None:
-    holding = holding_of(users)
+    pending = pending_of(users)
     texts = [str(number) for number in range(20)]
     for text in texts:
-        holding.hold("101", "ann", words(text), 10)
+        pending.add("101", "ann", words(text), 10)
     users.come("ann")
     users.slow = True
-    gevent.joinall([gevent.spawn(holding.deliver, "101", "ann") for _ in range(3)], timeout=5)
+    gevent.joinall([gevent.spawn(pending.deliver, "101", "ann") for _ in range(3)], timeout=5)
     assert users.told == [("ann", text) for text in texts]
 
 
 def test_a_user_who_goes_while_they_are_told_keeps_the_rest(users: Users) -> None:
-    holding = holding_of(users)
+    pending = pending_of(users)
     for text in ("one", "two"):
-        holding.hold("101", "ann", words(text), 10)
+        pending.add("101", "ann", words(text), 10)
     users.come("ann")
     usual = users.reach
 
@@ -153,19 +177,19 @@ def test_a_user_who_goes_while_they_are_told_keeps_the_rest(users: Users) -> Non
         return outcomes
 
     users.reach = reach_once  # type: ignore[method-assign]
-    holding.look()
+    pending.look()
     assert users.told == [("ann", "one")]
     users.come("ann")
-    holding.look()
+    pending.look()
     assert users.told == [("ann", "one"), ("ann", "two")]
 
 
 def test_many_users_are_asked_for_together(users: Users) -> None:
-    holding = holding_of(users, pushes=5000, size=10_000_000)
+    pending = pending_of(users, pushes=5000, size=10_000_000)
     for number in range(2500):
-        holding.hold("101", f"u{number}", words("x"), 10)
+        pending.add("101", f"u{number}", words("x"), 10)
         users.come(f"u{number}")
-    holding.look()
+    pending.look()
     assert users.asked == 2500
     assert len(users.told) == 2500
-    assert holding.count == 0
+    assert pending.count == 0
