@@ -110,6 +110,7 @@ class Parts(Core):
     def _make_messaging(self) -> Messaging:
         """What is stored, and told in its order."""
         store, kept = self.store, self._kept
+        self.talk_positions = TalkPositions(store)
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
         if self.cluster is not None:
@@ -121,7 +122,9 @@ class Parts(Core):
             self.cluster.on_signal = self.signals.heard
         self.receipts = Receipts(self.signals, kept)
         self.receipts.add_to(self.dispatcher)
-        self.retention = Retention(self.config.storage, self.tenants.get, kept, self.metrics)
+        self.retention = Retention(
+            self.config.storage, self.tenants.get, kept, self.metrics, self.talk_positions
+        )
         self.finding = Finding(kept)
         self.finding.add_to(self.dispatcher)
         Correspondence(self.sessions, messaging, self.receipts, kept).add_to(self.dispatcher)
@@ -135,7 +138,7 @@ class Parts(Core):
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
         talks.on_said = self.webhooks.message
-        places = TalkPlaces(TalkPositions(self.store))
+        places = TalkPlaces(self.talk_positions)
         talks.kept = KeptTalks(self.messaging, places, self._keeps_talks, self._kept)
         self.carrier.ponged = places.ponged
         self.rooms.hears_log = hears_log

@@ -46,6 +46,9 @@ class Places:
         for *key, id in rows:
             self.known[tuple(key)] = max(id, self.known.get(tuple(key), 0))
 
+    def begin(self, app: str, user: str, room: str, id: int) -> None:
+        self.raise_to([(app, user, room, id)])
+
     def forget(self, app: str, user: str) -> None:
         self.known = {key: id for key, id in self.known.items() if key[:2] != (app, user)}
 

@@ -62,3 +62,34 @@ def test_a_user_who_is_forgotten_has_no_position(positions: TalkPositions) -> No
     assert positions.get("action:1", "ann", ["r"]) == {"": 0}
     assert positions.get("action:1", "bob", ["r"]) == {"": 5, "r": 5}
     assert positions.get("action:2", "ann", ["r"]) == {"": 0, "r": 5}
+
+
+def test_a_user_has_positions_in_so_many_rooms_and_the_oldest_go_first(positions: TalkPositions) -> None:
+    rooms = [f"r{number}" for number in range(6)]
+    for number, room in enumerate(rooms):
+        positions.begin("action:1", "ann", room, number, most=4)
+    positions.begin("action:1", "bob", "r0", 0, most=4)
+    assert positions.get("action:1", "ann", rooms) == {"": 0, **{room: int(room[1:]) for room in rooms[2:]}}
+    assert positions.get("action:1", "bob", ["r0"]) == {"": 0, "r0": 0}
+    for number in range(10):
+        positions.begin("action:1", "eve", f"r{number}", 0, most=4)
+    found = positions.get("action:1", "eve", [f"r{number}" for number in range(10)])
+    assert len(found) == 1 + 4
+    assert "r9" in found, "the new one stays where all are equally old"
+
+
+def test_positions_expire_with_what_was_said_before_them(positions: TalkPositions) -> None:
+    rows = [(app, "ann", room, id) for app in ("action:1", "action:2") for room, id in (("", 4), ("r", 5))]
+    positions.raise_to(rows)
+    assert positions.written == {"action:1", "action:2"}
+    assert positions.expire("action:1", 4) == 0
+    assert positions.expire("action:1", 5) == 1
+    assert positions.get("action:1", "ann", ["r"]) == {"": 0, "r": 5}
+    assert positions.get("action:2", "ann", ["r"]) == {"": 4, "r": 5}
+
+
+def test_an_app_has_so_many_positions(positions: TalkPositions) -> None:
+    positions.raise_to([("action:1", f"u{number}", room, number) for number in range(9) for room in ("", "r")])
+    assert positions.expire("action:1", 0, most=4) == 10
+    assert positions.get("action:1", "u4", ["r"]) == {"": 0}
+    assert positions.get("action:1", "u5", ["r"]) == {"": 5, "r": 5}

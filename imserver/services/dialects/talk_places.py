@@ -37,6 +37,9 @@ class Positions(Protocol):
     def raise_to(self, rows: Sequence[tuple[str, str, str, int]]) -> None:
         """Remember (app, user, room, id) where that is more than was known."""
 
+    def begin(self, app: str, user: str, room: str, id: int) -> None:
+        """Store the first position of a user in a room."""
+
     def forget(self, app: str, user: str) -> None:
         """Know nothing of a user any more."""
 
@@ -65,7 +68,7 @@ class TalkPlaces:
 
     def begin(self, app: str, user: str, room: str, id: int) -> None:
         """From now on the user belongs to the room. It switches, and raises StorageUnavailable."""
-        self._positions.raise_to([(app, user, room, id)])
+        self._positions.begin(app, user, room, id)
 
     def forget(self, app: str, user: str) -> None:
         """Know nothing of a user any more. It switches, and raises StorageUnavailable."""

@@ -15,6 +15,7 @@ import gevent
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.settings import StorageSettings, TenantSettings
+from imserver.storage.talk_positions import TalkPositions
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +29,14 @@ class Expiring(Protocol):
     def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
         """Delete the oldest entries; how many."""
 
+    def floor(self, app: str) -> int:
+        """What has an id up to this one has expired."""
+
 
 class Retention:
     """Looks every ``storage.expire_seconds``. ``settings_of`` gives what is set for an app, ``kept`` the log,
-    or None while nothing was ever stored."""
+    or None while nothing was ever stored. Positions of the action dialect (``positions``) expire with the
+    entries."""
 
     def __init__(
         self,
@@ -39,11 +44,13 @@ class Retention:
         settings_of: Callable[[str], TenantSettings | None],
         kept: Callable[[], Expiring | None],
         metrics: Metrics,
+        positions: TalkPositions | None = None,
     ) -> None:
         self._settings = settings
         self._settings_of = settings_of
         self._kept = kept
         self._metrics = metrics
+        self._positions = positions
 
     def run(self) -> None:
         """Greenlet: look, until it is killed."""
@@ -70,6 +77,9 @@ class Retention:
                     log.info("%d entries of app %s have expired", some, app)
                 self._metrics.expired += some
                 deleted += some
+        if self._positions is not None:
+            for app in sorted(self._positions.written):
+                self._positions.expire(app, stored.floor(app))
         return deleted
 
     def limits_of(self, app: str) -> tuple[float, int]:

@@ -1,0 +1,27 @@
+"""Whoever logs in to rooms under names of their choice does not fill the database."""
+
+import contextlib
+import sqlite3
+
+from imserver.storage import talk_positions
+from tests.conftest import StartServer
+from tests.integration.action import Talker, login_data
+
+
+def test_logins_to_rooms_leave_a_bounded_number_of_positions(start_server: StartServer) -> None:
+    most = talk_positions.ROOMS_PER_USER
+    server = start_server(config={"apps": {"action:1": {"keep_talks": True}}})
+    with Talker(server.ws) as one:
+        one.begin()
+        assert one.ask_action("login", login_data("1", room="first"))[0] == 200
+        database = next((server.folder / "data").glob("*.db"))
+        with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+            connection.executemany(
+                "INSERT INTO room_position (app, member, room, id) VALUES ('action:1', '1', ?, 0)",
+                [(f"old{number}",) for number in range(most)],
+            )
+        assert one.ask_action("login", login_data("1", room="last"))[0] == 200
+    with contextlib.closing(sqlite3.connect(database, timeout=30)) as connection:
+        rooms = {row[0] for row in connection.execute("SELECT room FROM room_position")}
+    assert len(rooms) == most
+    assert "last" in rooms
