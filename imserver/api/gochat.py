@@ -161,7 +161,7 @@ def add_friend(api: Api, call: Call) -> Answer:
 
 
 def create_group(api: Api, call: Call) -> Answer:
-    """``POST /group/create``: a group of whoever asks and of those who are named and exist."""
+    """``POST /group/create``: a group of whoever asks and of those who are named, exist, and have not blocked them."""
     account = account_of(api, call)
     name, named = call.params.get("name", ""), call.texts("ids")
     if not (name and named):
@@ -169,9 +169,12 @@ def create_group(api: Api, call: Call) -> Answer:
     groups, wanted = api.services.groups, dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return TOO_MANY_MEMBERS
-    found = api.services.accounts.those_of(account.app, list(wanted))
+    found = [each.user for each in api.services.accounts.those_of(account.app, list(wanted))]
+    blocked = api.services.friends.blocked_by(account.app, account.user, found)
     try:
-        group = groups.create(account.app, account.user, name, [each.user for each in found])
+        group = groups.create(
+            account.app, account.user, name, [user for user in found if user not in blocked]
+        )
     except BadGroup:
         return BAD_PARAMETER
     except TooManyMembers:

@@ -181,6 +181,14 @@ class KeptAccounts:
 
         return self._store.write(work)
 
+    def blocked_by(self, app: str, one: int, others: Sequence[int]) -> list[int]:
+        """Those of ``others`` who have blocked an account."""
+        if not self._store.keeps or not others:
+            return []
+        from imserver.storage import relation_rows as rows
+
+        return self._store.read(lambda connection: rows.blocked_by(connection, app, one, others))
+
     def contacts(self, name: ListName, one: int, after: int, limit: int) -> tuple[int, list[Contact]]:
         """How many there are on a list of an account, and a page of it behind an id."""
         if not self._store.keeps:

@@ -31,6 +31,7 @@ NOT_MEMBER: Final = "not_member"
 MUTED: Final = "muted"
 INVALID: Final = "invalid"
 RECALLED: Final = "recalled"
+BLOCKED: Final = "blocked"
 """The words of :class:`Rejected`: there is no such conversation in the app; the sender is not (or no longer)
 a member; the sender may not speak yet; the draft itself cannot be stored; what it edits was recalled."""
 

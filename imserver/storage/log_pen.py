@@ -7,7 +7,7 @@ SQLAlchemy would cost as much again as all else that a message costs here. What 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Final, TypeVar
 
 from imserver.storage.log_contract import Entry
@@ -184,6 +184,22 @@ class Pen(ABC):
             values = [value for user, conversation in some for value in (log, user, conversation)]
             for user, conversation, until in self.ask(" UNION ALL ".join([one] * len(some)), values):
                 found[text_of(user), conversation] = until
+        return found
+
+    def blocks(self, app: str, pairs: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the pairs of users of which the first has blocked the second. Only accounts block."""
+        wanted = [pair for pair in pairs if all(each.isascii() and each.isdecimal() for each in pair)]
+        wanted = [pair for pair in wanted if all(int(each) < 2**63 for each in pair)]
+        found: set[tuple[str, str]] = set()
+        for some in chunks(wanted):
+            some = padded(some)
+            marks = f"({', '.join(['%s'] * len(some))})"
+            rows = self.ask(
+                "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account "
+                f"WHERE a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
+                (app, *(int(one) for one, _ in some), *(int(other) for _, other in some)),
+            )
+            found.update((str(one), str(other)) for one, other in rows)
         return found
 
     def current(self, log: int, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:

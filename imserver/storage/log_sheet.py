@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from imserver.storage import log_revisions
 from imserver.storage.log_contract import (
+    BLOCKED,
     MUTED,
     NOT_MEMBER,
     RECALLED,
@@ -31,6 +32,7 @@ from imserver.storage.log_row import (
 _UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
 _OUTSIDER: Final = Rejected(NOT_MEMBER)
 _SILENT: Final = Rejected(MUTED)
+_BLOCKED: Final = Rejected(BLOCKED)
 _TAKEN_BACK: Final = Rejected(RECALLED)
 
 Outcome = Appended | Rejected
@@ -133,11 +135,12 @@ class Sheet:
             self._taken_back = log_revisions.taken_back(self.pen, self.log, edited)
         lines = self._lines(fresh)
         silences = self._silences(fresh, lines)
+        blocks = self._blocks(fresh, lines)
         answers: list[Outcome] = []
         for one in ready:
             answer = outcomes.get(one.resend) if one.resend is not None else None
             if answer is None:
-                answer = self._outcome(one, lines, silences)
+                answer = self._outcome(one, lines, silences, blocks)
                 if one.resend is not None:
                     again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
                     outcomes[one.resend] = again
@@ -145,11 +148,17 @@ class Sheet:
         return answers
 
     def _outcome(
-        self, one: Ready, lines: dict[int | bytes, Line], silences: dict[tuple[str, int], int]
+        self,
+        one: Ready,
+        lines: dict[int | bytes, Line],
+        silences: dict[tuple[str, int], int],
+        blocks: set[tuple[str, str]],
     ) -> Outcome:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._taken_back:
             return _TAKEN_BACK
+        if blocks and draft.kind == "message" and (_receiver(draft, lines), draft.sender) in blocks:
+            return _BLOCKED
         if draft.room:
             pair = pair_of_room(draft.room)
             line = lines.get(pair)
@@ -199,3 +208,22 @@ class Sheet:
             if one.draft.conversation in lines and one.draft.sender
         }
         return self.pen.silences(self.log, list(wanted)) if wanted else {}
+
+    def _blocks(self, ready: Iterable[Ready], lines: dict[int | bytes, Line]) -> set[tuple[str, str]]:
+        """(receiver, sender) of messages to one user who has blocked their sender."""
+        pairs = {
+            (receiver, one.draft.sender)
+            for one in ready
+            if one.draft.kind == "message" and (receiver := _receiver(one.draft, lines))
+        }
+        return self.pen.blocks(self.app, pairs) if pairs else set()
+
+
+def _receiver(draft: Draft, lines: dict[int | bytes, Line]) -> str:
+    """The user that a draft is for; empty if it is for a group or a room."""
+    if draft.to_user or draft.room:
+        return draft.to_user
+    line = lines.get(draft.conversation)
+    if line is None or line.kind != USER:
+        return ""
+    return next((user for user in line.members if user != draft.sender), "")

@@ -6,6 +6,7 @@ who ask each other at the same moment do it one after the other.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from time import time
 from typing import Any, Final
 
@@ -72,6 +73,17 @@ def total(connection: Connection, name: ListName, one: int) -> int:
     """How many there are on a list of an account."""
     statement: Select[Any] = select(func.count()).select_from(relation).where(_listed(name, one))
     return int(connection.execute(statement).scalar_one())
+
+
+def blocked_by(connection: Connection, app: str, one: int, others: Sequence[int]) -> list[int]:
+    """Those of ``others`` who have blocked an account."""
+    statement = (
+        select(relation.c.account)
+        .join(account, account.c.id == relation.c.account)
+        .where(account.c.app == app, relation.c.other == one, relation.c.state == BLOCKED)
+        .where(relation.c.account.in_(others))
+    )
+    return list(connection.execute(statement).scalars())
 
 
 def _listed(name: ListName, one: int) -> Any:

@@ -51,7 +51,7 @@ class TalkPositions:
         self._store.write(work)
 
     def begin(self, app: str, user: str, room: str, id: int, most: int = ROOMS_PER_USER) -> None:
-        """Store the first position of a user in a room. Of more than ``most`` rooms the oldest are deleted."""
+        """Store the first position of a user in a room. Beyond ``most`` rooms the oldest are deleted."""
         self.written.add(app)
 
         def work(connection: Connection) -> None:

@@ -89,7 +89,9 @@ def test_positions_expire_with_what_was_said_before_them(positions: TalkPosition
 
 
 def test_an_app_has_so_many_positions(positions: TalkPositions) -> None:
-    positions.raise_to([("action:1", f"u{number}", room, number) for number in range(9) for room in ("", "r")])
+    positions.raise_to(
+        [("action:1", f"u{number}", room, number) for number in range(9) for room in ("", "r")]
+    )
     assert positions.expire("action:1", 0, most=4) == 10
     assert positions.get("action:1", "u4", ["r"]) == {"": 0}
     assert positions.get("action:1", "u5", ["r"]) == {"": 5, "r": 5}

@@ -43,6 +43,8 @@ from imserver.services.people.groups import (
     UnknownGroup,
 )
 
+_NAMED_UNKNOWN: Final = 10
+"""Users that a refusal names."""
 _read_create: Final = msgspec.json.Decoder(GroupCreate)
 _read_change: Final = msgspec.json.Decoder(GroupChange)
 _read_members: Final = msgspec.json.Decoder(GroupMembers)
@@ -68,19 +70,29 @@ def refusing() -> Iterator[None]:
         raise Problem(errors.HTTP_TOO_MANY_MEMBERS) from None
 
 
-def _existing(api: Api, who: Actor, users: Sequence[str]) -> list[str]:
-    """Those of ``users`` who may become members: any for a back end, else accounts."""
-    if who.is_back_end:
-        return list(users)
-    return [account.user for account in api.services.accounts.those_of(who.app, users)]
+def _check_members(api: Api, who: Actor, users: Sequence[str]) -> None:
+    """Check that users may become members of a group. Raises :class:`Problem`.
+
+    In an app with accounts they have to exist. They must not have blocked the user who asks.
+    """
+    tenant = api.services.tenants.get(who.app)
+    if not who.is_back_end or (tenant is not None and tenant.wants_accounts(who.app)):
+        known = {account.user for account in api.services.accounts.those_of(who.app, users)}
+        if unknown := [user for user in dict.fromkeys(users) if user not in known and user != who.user]:
+            named = ", ".join(f"`{user}`" for user in unknown[:_NAMED_UNKNOWN])
+            raise Problem(errors.HTTP_UNKNOWN_ACCOUNT, f"`members`: there is no account {named}")
+    if who.user and (blocked := api.services.friends.blocked_by(who.app, who.user, users)):
+        named = ", ".join(f"`{user}`" for user in blocked[:_NAMED_UNKNOWN])
+        raise Problem(errors.HTTP_NOT_ALLOWED, f"`members`: not allowed for {named}")
 
 
 def create(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/create``."""
     asked = read(api, call, _read_create)
     who = actor(api, call, asked)
+    _check_members(api, who, asked.members)
     with refusing():
-        made = api.services.groups.create(who.app, who.user, asked.name, _existing(api, who, asked.members))
+        made = api.services.groups.create(who.app, who.user, asked.name, asked.members)
     return reply(call, shown_group(made), status=201)
 
 
@@ -122,9 +134,9 @@ def invite(api: Api, call: Call) -> Answer:
     """``POST /api/v1/groups/invite``."""
     asked = read(api, call, _read_members)
     who = actor(api, call, asked, needs_user=False)
-    users = _existing(api, who, asked.members)
+    _check_members(api, who, asked.members)
     with refusing():
-        new = api.services.groups.invite(who.app, account_id(asked.group), who.user, users)
+        new = api.services.groups.invite(who.app, account_id(asked.group), who.user, asked.members)
     return reply(call, GroupAnswer(asked.group, list(new)))
 
 
@@ -207,6 +219,7 @@ def _row(
     )
 
 
+_MEMBERS: Final = (errors.HTTP_TOO_MANY_MEMBERS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_NOT_ALLOWED)
 _NAMED: Final = {"user": "1", "group": "1", "members": ["2"]}
 
 OPERATIONS: Final = (
@@ -247,7 +260,7 @@ OPERATIONS: Final = (
         body=GroupCreate,
         answer=GroupShown,
         status=201,
-        problems=(errors.HTTP_TOO_MANY_MEMBERS,),
+        problems=_MEMBERS,
         example_body={"user": "1", "name": "tea", "members": ["2"]},
         example_answer=GROUP,
     ),
@@ -257,7 +270,7 @@ OPERATIONS: Final = (
         "Make users members of a group",
         "Any member may. Nobody reads what was said before they came.",
         body=GroupMembers,
-        problems=(errors.HTTP_TOO_MANY_MEMBERS,),
+        problems=_MEMBERS,
         example_body=_NAMED,
     ),
     _row(

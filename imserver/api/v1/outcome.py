@@ -11,7 +11,7 @@ from imserver.services.pushes.publishing import Target
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
 STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")
 """Outcome → what results say of it; ``refused`` is said of what cannot be stored."""
-Reason = Literal["unknown_conversation", "not_member", "muted", "invalid"]
+Reason = Literal["unknown_conversation", "not_member", "muted", "blocked", "invalid"]
 
 
 class StoredAt(Struct, gc=False):
@@ -41,7 +41,8 @@ class Result(Struct, gc=False):
         Reason | UnsetType,
         Meta(
             description="Why it was refused: there is no such group, the sender is not a member of it, or "
-            "silenced there; or a name is too long, or sender and receiver are one."
+            "silenced there; the receiver has blocked the sender; or a name is too long, or sender and "
+            "receiver are one."
         ),
     ] = UNSET
 

@@ -27,7 +27,7 @@ from imserver.api.v1.written import (
 from imserver.errors import StorageUnavailable
 from imserver.services.messages.revisions import revision
 from imserver.services.pushes.publishing import SYSTEM_PREFIX
-from imserver.storage.log_contract import INVALID, MUTED, RECALLED, Appended, Draft, Rejected
+from imserver.storage.log_contract import BLOCKED, INVALID, MUTED, RECALLED, Appended, Draft, Rejected
 
 _read_send: Final = msgspec.json.Decoder(SendRequest)
 _read_recall: Final = msgspec.json.Decoder(RecallRequest)
@@ -153,6 +153,8 @@ def _store(api: Api, call: Call, who: Actor, draft: Draft) -> Answer:
 def _problem_of(why: Rejected) -> Problem:
     if why.reason == INVALID:
         return Problem(errors.HTTP_INVALID_REQUEST, why.detail)
+    if why.reason == BLOCKED:
+        return Problem(errors.HTTP_NOT_ALLOWED, "The receiver does not allow it")
     if why.reason == MUTED:
         return Problem(errors.HTTP_SILENCED)
     if why.reason == RECALLED:
@@ -208,6 +210,7 @@ OPERATIONS: Final = (
         problems=(
             errors.HTTP_STORE_UNAVAILABLE,
             errors.HTTP_SILENCED,
+            errors.HTTP_NOT_ALLOWED,
             errors.HTTP_BANNED,
             errors.HTTP_TOO_MANY_REQUESTS,
         ),

@@ -19,11 +19,13 @@ from imserver.services.messages.messaging import Messaging, Result
 from imserver.services.messages.readers import Reader
 from imserver.services.messages.telling import Unsettled
 from imserver.services.sessions.sessions import say
-from imserver.storage.log_contract import Appended, Draft, Entry, Rejected
+from imserver.storage.log_contract import BLOCKED, Appended, Draft, Entry, Rejected
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
+UNSTORED: Final = -1
+"""In place of a position: the message was acknowledged, and not stored."""
 MAX_WAITING: Final = 1000
 MAX_WAITING_BYTES: Final = 1 << 20
 """Messages of one connection, and bytes of them, that wait for the one before to be stored; more are not
@@ -32,8 +34,8 @@ processed, and may be sent again."""
 
 class ChatReader(Reader):
     """What is remembered of a session. ``last``: of the message that was stored or refused last, its number
-    as its client counts, and where it is stored (0: it was refused). ``ends``: the minute of Unix time with
-    which its token has ended; 0: it does not."""
+    as its client counts, and where it is stored (0: it was refused; or :data:`UNSTORED`). ``ends``: the
+    minute of Unix time with which its token has ended; 0: it does not."""
 
     last: tuple[int, int] = (0, 0)
     ends: int = 0
@@ -114,7 +116,7 @@ class Uplink:
         if command.number == (number + 1 if line is None else line.next):
             self._take(connection, command, line)
         elif command.number == number and line is None and seq:
-            connection.send(uplink_ack(number, seq))
+            connection.send(uplink_ack(number, max(seq, 0)))
         return Reply(errors.REPLY_OK)
 
     def _take(self, connection: Connection, command: ChatMessage, line: _Line | None) -> None:
@@ -193,14 +195,16 @@ class Uplink:
             line.failed = min(line.failed or number, number)
         else:
             seq = result.entry.id if isinstance(result, Appended) else 0
+            refused = isinstance(result, Rejected) and _refuse(connection, number, result)
+            if isinstance(result, Rejected) and result.reason == BLOCKED and not refused:
+                # A client that knows no refusal would repeat the message until it is acknowledged.
+                seq = UNSTORED
             if number > reader.last[0]:
                 if isinstance(reader, RestingReader):
                     reader = connection.about = reader.own()
                 reader.last = (number, seq)
             if seq:
-                connection.send(uplink_ack(number, seq))
-            elif isinstance(result, Rejected):
-                _refuse(connection, number, result)
+                connection.send(uplink_ack(number, max(seq, 0)))
         if not line.storing:
             self._go_on(connection, line, reader)
 
@@ -216,10 +220,11 @@ class Uplink:
             say(connection, errors.CLOSE_INTERNAL_ERROR)
 
 
-def _refuse(connection: Connection, number: int, why: Rejected) -> None:
-    """Say that a message is refused, where its client knows a word for that."""
+def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
+    """Say that a message is refused; False if its client has no word for that."""
     dialect = connection.encoding.dialect
     assert isinstance(dialect, ProtobufDialect)
     told = dialect.refused(code_of(why), number)
     if told is not None:
         connection.send(told)
+    return told is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final
 
@@ -84,6 +85,13 @@ class Friends:
     def unblock(self, app: str, user: str, other: str) -> Said:
         """Keep somebody away no longer."""
         return self._change(app, user, other, _unblock)
+
+    def blocked_by(self, app: str, user: str, others: Iterable[str]) -> list[str]:
+        """Those of ``others`` who have blocked a user, in the order of their ids."""
+        id, ids = account_id(user), {account_id(other) for other in others} - {0}
+        return (
+            [str(each) for each in sorted(self._kept.blocked_by(app, id, sorted(ids)))] if id and ids else []
+        )
 
     def listed(self, name: ListName, user: str, after: str, limit: int) -> tuple[int, list[Contact]]:
         """How many are on a list of an account, and a page of it behind a user."""

@@ -1,0 +1,140 @@
+"""A user whom another has blocked cannot write to them, nor bring them into groups, in any dialect."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from imserver import errors
+from tests.integration.action import Talker, login_data
+from tests.integration.cmd import speaker
+from tests.integration.gochat import form
+from tests.integration.protobuf import ACK, UP, acked, chatting, one, pushed, resuming
+from tests.integration.protobuf import refused as refused_chat
+from tests.integration.test_v1_accounts import Person
+from tests.integration.v1 import good, refused
+from tests.storage.servers import KINDS
+from tests.support import Server
+
+APPS = {"101": {}, "gochat": {"keep_talks": True}, "action:1": {"same_as": "gochat"}}
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql", "mysql"])
+def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with accounts, once on each engine."""
+    database = None if request.param == "sqlite" else KINDS[request.param]()
+    storage = {} if database is None else {"storage": {"url": database.new_url()}}
+    server = Server(tmp_path_factory.mktemp("blocking"), config={"apps": APPS, **storage})
+    try:
+        yield server
+    finally:
+        server.stop()
+        if database is not None:
+            database.remove()
+    server.check()
+
+
+@pytest.fixture
+def ann(server: Server) -> Person:
+    """Who has blocked bob."""
+    return Person(server)
+
+
+@pytest.fixture
+def bob(server: Server, ann: Person) -> Person:
+    """Whom ann has blocked; they had talked before."""
+    bob = Person(server)
+    bob.good("messages/send", {"to": ann.user, "text": "before"})
+    ann.good("friends/block", {"friend": bob.user})
+    return bob
+
+
+def test_a_message_over_http_is_refused(ann: Person, bob: Person) -> None:
+    assert bob.refused("messages/send", {"to": ann.user, "text": "hi"}) == (403, "not_allowed")
+    (conversation,) = bob.good("conversations")["conversations"]
+    body = {"conversation": conversation["conversation"], "text": "hi"}
+    assert bob.refused("messages/send", body) == (403, "not_allowed"), "by the conversation's id neither"
+    ann.good("messages/send", {"to": bob.user, "text": "one way only"})
+    ann.good("friends/unblock", {"friend": bob.user})
+    bob.good("messages/send", {"to": ann.user, "text": "again"})
+
+
+def test_what_was_said_before_stays_readable(ann: Person, bob: Person) -> None:
+    (conversation,) = ann.good("conversations")["conversations"]
+    for each in (ann, bob):
+        (message,) = each.good("messages", conversation=conversation["conversation"])["messages"]
+        assert message["text"] == "before"
+
+
+def test_a_group_in_common_goes_on(ann: Person, bob: Person) -> None:
+    cid = Person(ann.server)
+    group = int(cid.group(ann, bob))
+    assert bob.good("messages/send", {"conversation": group, "text": "to all"})["conversation"] == group
+
+
+def test_groups_and_invitations_are_refused(ann: Person, bob: Person) -> None:
+    assert bob.refused("groups/create", {"name": "tea", "members": [ann.user]}) == (403, "not_allowed")
+    group = bob.group()
+    invitation = {"group": group, "members": [ann.user]}
+    assert bob.refused("groups/invite", invitation) == (403, "not_allowed")
+    assert bob.roles(group) == {bob.user: "owner"}
+
+
+def test_gochats_groups_leave_whoever_has_blocked_out(ann: Person, bob: Person) -> None:
+    cid = Person(ann.server)
+    fields = {"name": "tea", "ids": [ann.user, cid.user, "no number", "999999999", "0"]}
+    answer = form(ann.server.http, "/group/create", fields, bob.token).json
+    assert answer["msg"] == "群组创建成功"
+    assert set(bob.roles(answer["data"]["id"])) == {bob.user, cid.user}
+
+
+def test_a_protobuf_client_is_acknowledged_and_nothing_is_delivered(ann: Person, bob: Person) -> None:
+    with (
+        chatting(ann.server.ws, (ann.user, ann.token)) as receiver,
+        chatting(ann.server.ws, (bob.user, bob.token)) as sender,
+    ):
+        for _ in range(2):  # a repeat is acknowledged, too
+            sender.single(1, int(ann.user), "hi")
+            output = sender.output()
+            fields = one(output.data)
+            assert (output.kind, fields) == (ACK, {1: UP, 2: 1}), "no place: nothing is stored"
+        receiver.silent()
+        sender.single(2, int(Person(ann.server).user), "to somebody else")
+        number, seq = acked(sender.output())
+        assert number == 2
+        assert seq > 0
+        assert [each.text for each in receiver.catch_up()] == ["before"]
+
+
+def test_a_protobuf_client_that_knows_refusals_is_refused(ann: Person, bob: Person) -> None:
+    with resuming(ann.server.ws, (bob.user, bob.token)) as sender:
+        assert pushed(sender.output()).text == "before"
+        sender.single(1, int(ann.user), "hi")
+        assert refused_chat(sender.output())[0] == errors.REPLY_UNAUTHORIZED
+
+
+def test_a_cmd_client_is_refused(ann: Person, bob: Person) -> None:
+    with speaker(ann.server.ws) as client:
+        login = {"app": "gochat", "userID": bob.user, "serviceToken": bob.token, "cursor": 0}
+        assert client.ask_cmd("login", login)[0] == 200
+        assert client.ask_cmd("send", {"to": ann.user, "text": "hi"})[0] == errors.REPLY_UNAUTHORIZED
+
+
+def test_what_is_said_in_the_action_dialect_is_refused(ann: Person, bob: Person) -> None:
+    with Talker(ann.server.ws) as client:
+        client.begin()
+        login = {**login_data(bob.user, to=ann.user), "token": bob.token}
+        assert client.ask_action("login", login)[0] == 200
+        said = {"msgType": "text", "message": "hi"}
+        assert client.ask_action("sendmsg", said)[0] == errors.REPLY_UNAUTHORIZED
+
+
+def test_who_does_not_exist_is_named(ann: Person) -> None:
+    status, code, message = refused(
+        ann.server.http, "groups/create", {"name": "tea", "members": ["999999999", "x"]}, key=ann.token
+    )
+    assert (status, code) == (404, "unknown_account")
+    assert "999999999" in message
+    assert "`x`" in message
+    body = {"app": "gochat", "user": ann.user, "name": "tea", "members": ["999999999"]}
+    assert refused(ann.server.http, "groups/create", body)[:2] == (404, "unknown_account")
+    good(ann.server.http, "groups/create", {"app": "101", "user": "ann", "name": "tea", "members": ["x"]})
