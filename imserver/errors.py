@@ -196,7 +196,7 @@ HTTP_REGISTRATION_CLOSED: Final = _problem(
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The member's role does not allow this.")
 HTTP_SILENCED: Final = _problem(403, "silenced", "The user may not speak in this group for a time.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
-    403, "quota_exceeded", "The user would keep more than uploads.quota_bytes."
+    403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
 )
 HTTP_UNKNOWN_DEVICE: Final = _problem(
     404, "unknown_device", "The account has no such login, or it has ended."

@@ -267,8 +267,13 @@ class UploadSettings(Struct, frozen=True):
     picture_bytes: Amount = 20971520
     voice_bytes: Amount = 20971520
     quota_bytes: Count = 1073741824
+    quota_app_bytes: Count = 107374182400
+    daily_address_bytes: Count = 10737418240
     min_free_bytes: Count = 536870912
     at_once: Amount = 64
+    at_once_per_user: Amount = 8
+    at_once_per_address: Amount = 32
+    min_bytes_per_second: Count = 1024
     seconds: Duration = 600.0
     thumbnail_pixels: Annotated[int, Meta(ge=0, le=2048)] = 320
     directory: str = ""

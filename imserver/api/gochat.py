@@ -161,7 +161,10 @@ def add_friend(api: Api, call: Call) -> Answer:
 
 
 def create_group(api: Api, call: Call) -> Answer:
-    """``POST /group/create``: a group of whoever asks and of those who are named, exist, and have not blocked them."""
+    """``POST /group/create``: a group of the owner and of the named users.
+
+    Users who do not exist, or have blocked the owner, are passed over.
+    """
     account = account_of(api, call)
     name, named = call.params.get("name", ""), call.texts("ids")
     if not (name and named):

@@ -25,7 +25,8 @@ from imserver.api.v1.uploads import owner_of, still_holds
 from imserver.api.views import as_request, to_response
 from imserver.auth import ANYBODY
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.services.files.upload_arrivals import Offer, Refused
+from imserver.services.files.transfers import Refused
+from imserver.services.files.upload_arrivals import Offer
 from imserver.services.files.uploads import ID_CHARACTERS
 from imserver.storage.upload_contract import Upload
 from imserver.transport.fast import FastRequest
@@ -77,7 +78,7 @@ class _View:
         length = request.content_length
         if length is None:
             raise Problem(errors.HTTP_LENGTH_REQUIRED)
-        offer = Offer(owner.app, owner.user, query.name, query.kind, length)
+        offer = Offer(owner.app, owner.user, query.name, query.kind, length, asked.host)
         # The server's own stream: it ends with the body, and is read no further than is asked for.
         uploads = self._api.services.uploads
         row = uploads.receive(offer, request.environ["wsgi.input"].read)
@@ -136,7 +137,7 @@ class _View:
         status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
         if request.method == "HEAD":
             return _response((), status, headers)
-        return _response(uploads.open(row, thumbnail, first, last), status, headers)
+        return _response(uploads.open(row, thumbnail, first, last, asked.host), status, headers)
 
 
 _encode: Final = msgspec.json.Encoder().encode

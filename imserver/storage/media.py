@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 import gevent
 
@@ -29,6 +29,18 @@ THREADS: Final = 4
 _CLOSE_SECONDS: Final = 1.0
 _STALE_SECONDS: Final = 86400.0
 _INCOMING: Final = "incoming"
+
+
+def open_private(path: Path) -> IO[bytes]:
+    """Make a file that nobody but this user may read or write, and open it for writing, unbuffered."""
+    return open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb", 0)
+
+
+def _make_private(folder: Path) -> None:
+    """Make a folder, and those above it, for this user only."""
+    if not folder.is_dir():
+        _make_private(folder.parent)
+        folder.mkdir(mode=0o700, exist_ok=True)
 
 
 class Files:
@@ -84,8 +96,7 @@ class Directory:
 
     def _make_incoming(self) -> Path:
         folder = self.root / _INCOMING
-        if not folder.is_dir():
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(folder)
         return folder
 
     def sweep(self) -> int:
@@ -120,7 +131,7 @@ class Directory:
     def _move(self, source: Path, target: Path) -> None:
         with source.open("rb") as file:
             os.fsync(file.fileno())
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _make_private(target.parent)
         source.replace(target)
         for folder in (target.parent, target.parent.parent):
             descriptor = os.open(folder, os.O_RDONLY)

@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any, Final
 
 import msgspec
-from sqlalchemy import Connection, RowMapping, and_, delete, insert, or_, select, update
+from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from imserver.storage.upload_contract import Upload, Usage
 from imserver.storage.upload_tables import upload, upload_usage
 
+TOTAL: Final = ""
+"""In place of a user: all of the app."""
 _COLUMNS: Final = tuple(Upload.__struct_fields__)
 
 
-def add(connection: Connection, row: Upload, quota_bytes: int) -> bool:
-    """Keep a row; False if its owner would keep more than ``quota_bytes`` (0: no limit) with it."""
+def add(connection: Connection, row: Upload, quota_bytes: int, app_quota_bytes: int = 0) -> bool:
+    """Store a row; False if its owner would have more than ``quota_bytes`` with it, or all users of the app
+    together more than ``app_quota_bytes`` (0: no limit)."""
+    _begin_total(connection, row.app)
+    if not _charge(connection, row, app_quota_bytes, total=True):
+        return False
     if not _charge(connection, row, quota_bytes):
+        connection.execute(_freed(row, TOTAL))
         return False
     connection.execute(insert(upload).values(msgspec.structs.asdict(row)))
     return True
 
 
-def _charge(connection: Connection, row: Upload, quota_bytes: int) -> bool:
-    """Count a file to its owner. One statement looks and counts, so two at once cannot both be the last."""
-    size, mine = row.stored_bytes, _owned_by(row.app, row.user)
+def _begin_total(connection: Connection, app: str) -> None:
+    """Make the row with what all users of an app have, if there is none."""
+    if connection.execute(select(upload_usage.c.bytes).where(_owned_by(app, TOTAL))).first() is not None:
+        return
+    sums = select(
+        func.coalesce(func.sum(upload_usage.c.bytes), 0), func.coalesce(func.sum(upload_usage.c.files), 0)
+    )
+    size, files = connection.execute(sums.where(upload_usage.c.app == app)).one()
+    with suppress(IntegrityError), connection.begin_nested():  # another one may be quicker
+        connection.execute(
+            insert(upload_usage).values(app=app, user=TOTAL, bytes=int(size), files=int(files))
+        )
+
+
+def _charge(connection: Connection, row: Upload, quota_bytes: int, total: bool = False) -> bool:
+    """Count a file to its owner, or to the total of its app. One statement looks and counts, so two at once
+    cannot both be the last."""
+    size, mine = row.stored_bytes, _owned_by(row.app, TOTAL if total else row.user)
     if quota_bytes and size > quota_bytes:
         return False
     counted = update(upload_usage).where(mine)
@@ -51,7 +74,7 @@ def find(connection: Connection, name: str) -> Upload | None:
 
 
 def usage(connection: Connection, app: str, user: str) -> Usage:
-    """What a user keeps."""
+    """What a user has stored; :data:`TOTAL`: all users of the app together."""
     found = select(upload_usage.c.bytes, upload_usage.c.files).where(_owned_by(app, user))
     row = connection.execute(found).first()
     return Usage() if row is None else Usage(row[0], row[1])
@@ -73,12 +96,19 @@ def remove(connection: Connection, name: str) -> Upload | None:
     row = find(connection, name)
     if row is None or not connection.execute(delete(upload).where(upload.c.id == name)).rowcount:
         return None
-    freed = update(upload_usage).where(_owned_by(row.app, row.user))
-    connection.execute(
-        freed.values(bytes=upload_usage.c.bytes - row.stored_bytes, files=upload_usage.c.files - 1)
-    )
+    for user in (TOTAL, row.user):
+        connection.execute(_freed(row, user))
     connection.execute(delete(upload_usage).where(_owned_by(row.app, row.user), upload_usage.c.files == 0))
     return row
+
+
+def _freed(row: Upload, user: str) -> Any:
+    """The statement that takes a file off what a user, or :data:`TOTAL`, has."""
+    return (
+        update(upload_usage)
+        .where(_owned_by(row.app, user))
+        .values(bytes=upload_usage.c.bytes - row.stored_bytes, files=upload_usage.c.files - 1)
+    )
 
 
 def _owned_by(app: str, user: str) -> Any:

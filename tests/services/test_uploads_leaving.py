@@ -8,28 +8,29 @@ import pytest
 
 from imserver import errors
 from imserver.metrics import Metrics
+from imserver.services.files import transfers
 from imserver.services.files import uploads as module
-from imserver.services.files.upload_arrivals import Refused
+from imserver.services.files.transfers import GRACE_SECONDS, Refused
 from imserver.services.files.uploads import Pieces, Uploads
 from imserver.settings import UploadSettings
 from imserver.storage.upload_contract import Upload
 
 CONTENT = bytes(range(256)) * 1000
 ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)
-SECONDS = 600
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What time it is."""
     now = [1000.0]
-    monkeypatch.setattr(module, "monotonic", lambda: now[0])
+    for each in (module, transfers):
+        monkeypatch.setattr(each, "monotonic", lambda: now[0])
     return now
 
 
 @pytest.fixture
 def uploads(tmp_path: Path, clock: list[float]) -> Iterator[Uploads]:
-    settings = UploadSettings(at_once=2, seconds=SECONDS)
+    settings = UploadSettings(at_once=2)
     store: Any = None  # nothing is asked of it
     one = Uploads(settings, str(tmp_path), store, Metrics())
     kept = tmp_path / "uploads" / "aa" / ROW.id
@@ -65,7 +66,8 @@ def test_no_more_leave_at_once_than_may(uploads: Uploads) -> None:
 
 def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(uploads: Uploads, clock: list[float]) -> None:
     slow, quick = leaving(uploads), leaving(uploads)
-    clock[0] += SECONDS
+    assert next(quick)
+    clock[0] += GRACE_SECONDS
     assert next(slow), "as long as nobody waits it goes on"
     third = leaving(uploads)
     with pytest.raises(BrokenPipeError):

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any, Final
 import gevent
 from msgspec import Struct
 
+from imserver.storage.media import open_private
+
 if TYPE_CHECKING:
     from gevent.threadpool import ThreadPool
     from PIL.Image import Image
@@ -162,7 +164,9 @@ def _write(image: Image, pixels: int, target: Path) -> str:
     small = ImageOps.exif_transpose(small).convert(wanted)
     small.info.clear()
     if clear:
-        small.save(target, "PNG", optimize=True)
+        with open_private(target) as file:
+            small.save(file, "PNG", optimize=True)
         return "image/png"
-    small.save(target, "JPEG", quality=_QUALITY)
+    with open_private(target) as file:
+        small.save(file, "JPEG", quality=_QUALITY)
     return "image/jpeg"

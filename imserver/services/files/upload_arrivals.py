@@ -20,13 +20,15 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.errors import HttpProblem, ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.files.media_types import HEAD_BYTES, UNKNOWN, MediaType, type_of
 from imserver.services.files.thumbnails import Thumbnails
+from imserver.services.files.transfers import Refused, Transfer, Transfers
 from imserver.services.files.upload_places import Places, thumbnail_beside
+from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.settings import UploadSettings
-from imserver.storage.media import PIECE_BYTES
+from imserver.storage.media import PIECE_BYTES, open_private
 from imserver.storage.store import Store
 from imserver.storage.upload_contract import MAX_USER_BYTES, Upload, Usage
 
@@ -37,29 +39,22 @@ log = logging.getLogger(__name__)
 
 MAX_NAME_CHARACTERS: Final = 255
 _ID_BYTES: Final = 24
-
-
-class Refused(ImserverError):
-    """The file is not taken, or not given."""
-
-    def __init__(self, problem: HttpProblem, detail: str = "") -> None:
-        super().__init__(detail or problem.message)
-        self.problem = problem
-        self.detail = detail
+_DAY_SECONDS: Final = 86400.0
 
 
 class Offer(Struct, frozen=True):
-    """A file that somebody wants to upload. ``kind`` ``""``: whatever it is."""
+    """A file that somebody wants to upload. ``kind`` ``""``: whatever it is. ``address``: of its sender."""
 
     app: str
     user: str
     name: str
     kind: str
     length: int
+    address: str = ""
 
 
 class Arrivals:
-    """Takes files in. Owner of the count of those under way."""
+    """Takes files in."""
 
     def __init__(
         self,
@@ -75,7 +70,11 @@ class Arrivals:
         self._metrics = metrics
         self._usage = usage
         self._thumbnails = Thumbnails(settings.thumbnail_pixels)
-        self._arriving: dict[object, int] = {}
+        self._transfers = Transfers(settings)
+        self._awaited = 0
+        """Bytes of all files under way."""
+        daily = settings.daily_address_bytes
+        self._by_address = Attempts(daily, _DAY_SECONDS) if daily else None
         self._swept = False
 
     def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
@@ -85,8 +84,8 @@ class Arrivals:
         MediaUnavailable, StorageUnavailable, and what ``read`` raises; nothing is kept then.
         """
         self._check(offer)
-        mark = object()
-        self._arriving[mark] = offer.length
+        transfer = self._transfers.begin((offer.app, offer.user), offer.address)
+        self._awaited += offer.length
         try:
             self._check_room(offer)
             folder = self._places.directory.incoming()
@@ -95,14 +94,15 @@ class Arrivals:
                 gevent.spawn(self._sweep)
             path = folder / token_urlsafe(_ID_BYTES)
             try:
-                return self._take(offer, read, path)
+                return self._take(offer, read, path, transfer)
             finally:
                 self._places.discard(path)
         except Refused:
             self._metrics.uploads_refused += 1
             raise
         finally:
-            del self._arriving[mark]
+            self._awaited -= offer.length
+            self._transfers.end(transfer)
 
     def _check(self, offer: Offer) -> None:
         """Refuse what needs no look at anything but the offer."""
@@ -114,8 +114,6 @@ class Arrivals:
             raise Refused(errors.HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= MAX_USER_BYTES or "\0" in offer.user:
             raise Refused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {MAX_USER_BYTES} bytes")
-        if len(self._arriving) >= self._settings.at_once:
-            raise Refused(errors.HTTP_BUSY, f"{self._settings.at_once} files arrive already")
 
     def _limit_of(self, kind: str) -> int:
         settings = self._settings
@@ -124,12 +122,18 @@ class Arrivals:
 
     def _check_room(self, offer: Offer) -> None:
         """Refuse what there is no room for, before its sender takes the trouble."""
-        quota = self._settings.quota_bytes
-        if quota and self._usage(offer.app, offer.user).bytes + offer.length > quota:
-            raise Refused(errors.HTTP_QUOTA_EXCEEDED)
+        for user, quota in ((offer.user, self._settings.quota_bytes), ("", self._settings.quota_app_bytes)):
+            if quota and self._usage(offer.app, user).bytes + offer.length > quota:
+                raise Refused(errors.HTTP_QUOTA_EXCEEDED)
+        if self._by_address is not None and offer.address:
+            network = network_of(offer.address)
+            try:
+                self._by_address.require(network, offer.length)
+            except TooManyFailures:
+                raise Refused(errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached") from None
+            self._by_address.failed(network, offer.length)
         self._places.directory.incoming()
-        awaited = sum(self._arriving.values())
-        if self._places.directory.free_bytes() - awaited < self._settings.min_free_bytes:
+        if self._places.directory.free_bytes() - self._awaited < self._settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise Refused(errors.HTTP_DISK_FULL)
 
@@ -142,8 +146,8 @@ class Arrivals:
         if removed:
             log.info("removed %d files that were never uploaded to their end", removed)
 
-    def _take(self, offer: Offer, read: Callable[[int], bytes], path: Path) -> Upload:
-        media, digest = self._write(offer, read, path)
+    def _take(self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer) -> Upload:
+        media, digest = self._write(offer, read, path, transfer)
         row = Upload(
             id=token_urlsafe(_ID_BYTES),
             app=offer.app,
@@ -162,7 +166,9 @@ class Arrivals:
         self._keep(row, path)
         return row
 
-    def _write(self, offer: Offer, read: Callable[[int], bytes], path: Path) -> tuple[MediaType, str]:
+    def _write(
+        self, offer: Offer, read: Callable[[int], bytes], path: Path, transfer: Transfer
+    ) -> tuple[MediaType, str]:
         """Write the file to ``path`` as it comes; what it is, and its SHA-256."""
         deadline = monotonic() + self._settings.seconds
         digest, left, head = hashlib.sha256(), offer.length, b""
@@ -171,11 +177,16 @@ class Arrivals:
         try:
             while left:
                 # Who sends a byte now and then does not fall silent, so the socket's own patience has no end.
-                with gevent.Timeout(max(deadline - monotonic(), 0.001), Refused(errors.HTTP_TIMEOUT)):
+                until = min(deadline, self._transfers.deadline(transfer))
+                with (
+                    gevent.Timeout(max(until - monotonic(), 0.001), Refused(errors.HTTP_TIMEOUT)),
+                    _Interruptible(transfer),
+                ):
                     piece = read(min(PIECE_BYTES, left))
                 if not piece:
                     raise Refused(errors.HTTP_BAD_REQUEST, "The file ended before it was whole")
                 left -= len(piece)
+                transfer.bytes += len(piece)
                 if media is None:
                     head += piece[:HEAD_BYTES]
                     if len(head) >= HEAD_BYTES or not left:
@@ -188,7 +199,7 @@ class Arrivals:
 
     def _opened(self, path: Path) -> IO[bytes]:
         try:
-            return self._places.files.do(open, path, "xb", 0)
+            return self._places.files.do(open_private, path)
         except OSError as error:
             raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
@@ -228,9 +239,9 @@ class Arrivals:
         self._places.put(row, path)
         from imserver.storage import upload_rows
 
-        quota = self._settings.quota_bytes
+        quota, app_quota = self._settings.quota_bytes, self._settings.quota_app_bytes
         try:
-            kept = self._store.write(lambda connection: upload_rows.add(connection, row, quota))
+            kept = self._store.write(lambda connection: upload_rows.add(connection, row, quota, app_quota))
         except StorageUnavailable:
             raise  # perhaps it was committed all the same, so its bytes have to stay
         except BaseException:
@@ -245,6 +256,30 @@ class Arrivals:
     def close(self) -> None:
         """End the thread that draws thumbnails."""
         self._thumbnails.close()
+
+
+class _Interruptible:
+    """While it is entered, a transfer that gives way raises :class:`Refused`."""
+
+    def __init__(self, transfer: Transfer) -> None:
+        self._transfer = transfer
+        self._greenlet = gevent.getcurrent()
+        self._waits = False
+
+    def __enter__(self) -> None:
+        self._waits = True
+        self._transfer.give_way = self._give_way
+
+    def __exit__(self, *_: object) -> None:
+        self._waits = False
+
+    def _give_way(self) -> None:
+        gevent.get_hub().loop.run_callback(self._interrupt)
+
+    def _interrupt(self) -> None:
+        # What has been read meanwhile is being written: the transfer goes on to its next read.
+        if self._waits:
+            self._greenlet.throw(Refused(errors.HTTP_BUSY, "The slowest file gives way to another"))
 
 
 def shown_name(name: str) -> str:

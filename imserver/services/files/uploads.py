@@ -10,7 +10,8 @@ from typing import Final, Self
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.services.files.upload_arrivals import Arrivals, Offer, Refused
+from imserver.services.files.transfers import Refused, Transfer, Transfers
+from imserver.services.files.upload_arrivals import Arrivals, Offer
 from imserver.services.files.upload_places import Places, name_of
 from imserver.services.logins.tokens import Claims
 from imserver.settings import UploadSettings
@@ -28,21 +29,14 @@ function knows. May switch."""
 
 
 class Pieces:
-    """A part of a file on its way out. Iterate over it, and close it.
+    """A part of a file on its way out. Iterate over it, and close it."""
 
-    ``done`` is called when it is over, once.
-    """
-
-    def __init__(self, done: Callable[[Pieces], object]) -> None:
-        self._pieces: Iterator[bytes] = iter(())
-        self._done: Callable[[Pieces], object] | None = done
-        self._gives_way = False
-        self.since = monotonic()
-
-    def begin(self, pieces: Iterator[bytes]) -> Self:
-        """These are they."""
+    def __init__(self, pieces: Iterator[bytes], transfer: Transfer, transfers: Transfers) -> None:
         self._pieces = pieces
-        return self
+        self._transfer = transfer
+        self._transfers = transfers
+        self._gives_way = False
+        transfer.give_way = self.give_way
 
     def give_way(self) -> None:
         """End it before its time; the next piece is none."""
@@ -52,22 +46,22 @@ class Pieces:
         return self
 
     def __next__(self) -> bytes:
-        if self._gives_way:
-            raise BrokenPipeError(errno.EPIPE, "a file that leaves gives way")
-        return next(self._pieces)
+        if self._gives_way or monotonic() > self._transfers.deadline(self._transfer):
+            raise BrokenPipeError(errno.EPIPE, "a file leaves too slowly")
+        piece = next(self._pieces)
+        self._transfer.bytes += len(piece)
+        return piece
 
     def close(self) -> None:
         """Give back what it holds; harmless the second time."""
-        done, self._done = self._done, None
-        if done is not None:
-            close = getattr(self._pieces, "close", None)
-            if close is not None:
-                close()
-            done(self)
+        close = getattr(self._pieces, "close", None)
+        if close is not None:
+            close()
+        self._transfers.end(self._transfer)
 
 
 class Uploads:
-    """Owner of the places where files are kept, and of those that leave. One a node."""
+    """Owner of the places where files are stored, and of the transfers in both directions. One per node."""
 
     def __init__(self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics) -> None:
         self.settings = settings
@@ -77,8 +71,7 @@ class Uploads:
         self._metrics = metrics
         self._places = Places(settings, data_dir)
         self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
-        self._leaving: dict[Pieces, None] = {}
-        """The oldest first."""
+        self._leaving = Transfers(settings)
 
     def holder(self, token: str, app: str = "") -> Claims | None:
         """Whose token this is, of those who use this app (``""``: it is not said which); None: nobody's."""
@@ -102,39 +95,23 @@ class Uploads:
 
         return self._store.read(lambda connection: upload_rows.find(connection, name))
 
-    def open(self, row: Upload, thumbnail: bool, first: int, last: int) -> Pieces:
-        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``. Switches.
+    def open(self, row: Upload, thumbnail: bool, first: int, last: int, address: str = "") -> Pieces:
+        """The bytes of a file, or of its thumbnail, from ``first`` to ``last``, for an address. Switches.
 
         Raises :class:`Refused` and MediaUnavailable.
         """
-        self._make_room()
-        place = self._places.of(row)
-        leaving = Pieces(lambda one: self._leaving.pop(one, None))
-        self._leaving[leaving] = None
+        transfer = self._leaving.begin(None, address)
         try:
-            leaving.begin(place.get(name_of(row, thumbnail), first, last))
+            pieces = self._places.of(row).get(name_of(row, thumbnail), first, last)
         except FileNotFoundError:
-            leaving.close()
+            self._leaving.end(transfer)
             log.error("the file %s is not where it was kept", row.id)
             raise Refused(errors.HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
-            leaving.close()
+            self._leaving.end(transfer)
             raise
         self._metrics.downloads += 1
-        return leaving
-
-    def _make_room(self) -> None:
-        """Where as many leave as may, the one that has taken longest gives way if it has had its time.
-
-        Raises :class:`Refused`.
-        """
-        if len(self._leaving) < self.settings.at_once:
-            return
-        oldest = next(iter(self._leaving))
-        if monotonic() - oldest.since < self.settings.seconds:
-            raise Refused(errors.HTTP_BUSY, f"{self.settings.at_once} files leave already")
-        oldest.give_way()
-        del self._leaving[oldest]
+        return Pieces(pieces, transfer, self._leaving)
 
     def usage(self, app: str, user: str) -> Usage:
         """What a user keeps. Raises StorageUnavailable."""

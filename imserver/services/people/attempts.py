@@ -36,15 +36,15 @@ class Attempts:
         self._clock = clock
         self._counts: OrderedDict[Hashable, tuple[float, float]] = OrderedDict()
 
-    def require(self, name: Hashable) -> None:
-        """Raise TooManyFailures if ``name`` has failed too often."""
-        above = self._count(name) - (self._most - 1)
+    def require(self, name: Hashable, weight: float = 1) -> None:
+        """Raise TooManyFailures if ``name`` has failed too often for another failure of this weight."""
+        above = self._count(name) - (self._most - weight)
         if above > 0:
             raise TooManyFailures(max(1, math.ceil(above * self._each)))
 
-    def failed(self, name: Hashable) -> None:
-        """Count a failure."""
-        self._counts[name] = (self._count(name) + 1, self._clock())
+    def failed(self, name: Hashable, weight: float = 1) -> None:
+        """Count a failure, or something else that comes in amounts."""
+        self._counts[name] = (self._count(name) + weight, self._clock())
         self._counts.move_to_end(name)
         if len(self._counts) > MAX_COUNTS:
             self._counts.popitem(last=False)

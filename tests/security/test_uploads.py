@@ -1,0 +1,178 @@
+"""Slow or many transfers of a few hold nobody else up, and what is stored is private and bounded."""
+
+import contextlib
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.metrics import Metrics
+from imserver.services.files import transfers
+from imserver.services.files.transfers import GRACE_SECONDS, Refused, Transfers
+from imserver.services.files.upload_arrivals import Offer
+from imserver.services.files.uploads import Uploads
+from imserver.settings import StorageSettings, UploadSettings
+from imserver.storage import upload_rows
+from imserver.storage.store import Store
+from tests.integration.raw import Raw, ask, request
+from tests.support import Server
+
+PNG = (
+    b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x00\x00\x00\x00:~\x9bU"
+    b"\x00\x00\x00\nIDATx\x9cc`\x00\x00\x00\x02\x00\x01H\xaf\xa4q\x00\x00\x00\x00IEND\xaeB`\x82"
+)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    now = [1000.0]
+    monkeypatch.setattr(transfers, "monotonic", lambda: now[0])
+    return now
+
+
+def test_a_user_and_an_address_have_a_share_of_the_places(clock: list[float]) -> None:
+    settings = UploadSettings(at_once=6, at_once_per_user=2, at_once_per_address=3)
+    places = Transfers(settings)
+    for _ in range(2):
+        places.begin(("101", "eve"), "192.0.2.1")
+    with pytest.raises(Refused):
+        places.begin(("101", "eve"), "192.0.2.9")
+    places.begin(("101", "mallory"), "192.0.2.1")
+    with pytest.raises(Refused):
+        places.begin(("101", "trudy"), "192.0.2.1")
+    assert places.begin(("101", "ann"), "192.0.2.2")
+
+
+def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
+    places = Transfers(UploadSettings(at_once_per_address=1))
+    places.begin(None, "2001:db8::1")
+    with pytest.raises(Refused):
+        places.begin(None, "2001:db8::2")
+
+
+def test_the_slowest_gives_way_when_all_places_are_taken(clock: list[float]) -> None:
+    places = Transfers(UploadSettings(at_once=3, at_once_per_address=9))
+    some = [places.begin(None, f"192.0.2.{number}") for number in range(3)]
+    gone: list[int] = []
+    for number, (one, size) in enumerate(zip(some, (500, 20, 300), strict=True)):
+        one.bytes = size
+        one.give_way = lambda number=number: gone.append(number)  # type: ignore[misc]
+    with pytest.raises(Refused) as caught:
+        places.begin(None, "198.51.100.1")
+    assert caught.value.problem is errors.HTTP_BUSY, "all are young"
+    clock[0] += GRACE_SECONDS
+    places.begin(None, "198.51.100.1")
+    assert (gone, len(places)) == ([1], 3)
+
+
+def test_the_minimum_rate_is_a_deadline_for_the_next_byte(clock: list[float]) -> None:
+    places = Transfers(UploadSettings(min_bytes_per_second=100))
+    one = places.begin(None, "192.0.2.1")
+    assert places.deadline(one) == clock[0] + GRACE_SECONDS
+    one.bytes = 1000
+    assert places.deadline(one) == clock[0] + GRACE_SECONDS + 10
+
+
+@pytest.fixture
+def uploads(tmp_path: Path) -> Iterator[Uploads]:
+    """Uploads with small quotas of an app and an address."""
+    settings = UploadSettings(
+        min_free_bytes=0, quota_bytes=0, quota_app_bytes=1000, daily_address_bytes=700, thumbnail_pixels=1
+    )
+    store = Store(StorageSettings(), str(tmp_path))
+    store.start()
+    one = Uploads(settings, str(tmp_path), store, Metrics())
+    yield one
+    one.close()
+    store.close()
+
+
+def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400), app: str = "101") -> Any:
+    parts = iter([content])
+    offer = Offer(app, user, "", "", len(content), address)
+    return uploads.receive(offer, lambda _most: next(parts, b""))
+
+
+def test_an_app_has_a_quota(uploads: Uploads) -> None:
+    first = take(uploads, "ann", "192.0.2.1")
+    take(uploads, "bob", "192.0.2.2")
+    with pytest.raises(Refused) as caught:
+        take(uploads, "cid", "192.0.2.3")
+    assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
+    take(uploads, "cid", "192.0.2.3", app="102")
+    assert uploads.usage("101", upload_rows.TOTAL).bytes == 800
+    uploads.delete(first.id)
+    assert uploads.usage("101", upload_rows.TOTAL).bytes == 400
+    take(uploads, "cid", "192.0.2.4")
+
+
+def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
+    take(uploads, "ann", "192.0.2.1")
+    with pytest.raises(Refused) as caught:
+        take(uploads, "bob", "192.0.2.1", app="102")
+    assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
+    take(uploads, "bob", "192.0.2.2", app="102")
+
+
+def test_an_upload_that_is_slow_gives_way_to_another(
+    uploads: Uploads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.0)
+    uploads.settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
+    arrivals = uploads._arrivals
+    arrivals._transfers._settings = uploads.settings
+    reads, never = Event(), Event()
+
+    def read(_most: int) -> bytes:
+        reads.set()
+        never.wait()
+        return b""
+
+    offer = Offer("101", "eve", "", "", 100, "192.0.2.1")
+    slow = gevent.spawn(uploads.receive, offer, read)
+    assert reads.wait(10)
+    take(uploads, "ann", "192.0.2.2")
+    slow.join(10)
+    assert isinstance(slow.exception, Refused)
+    assert slow.exception.problem is errors.HTTP_BUSY
+
+
+def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.01)
+    never = Event()
+    with pytest.raises(Refused) as caught:
+        uploads.receive(Offer("101", "eve", "", "", 100, "192.0.2.1"), lambda _most: never.wait() and b"")
+    assert caught.value.problem is errors.HTTP_TIMEOUT
+
+
+def test_nobody_else_on_the_machine_can_read_them(uploads: Uploads, tmp_path: Path) -> None:
+    take(uploads, "ann", "192.0.2.1", PNG)
+    paths = [path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]
+    assert len(paths) == 2, "the picture and its thumbnail"
+    for path in (*paths, *(tmp_path / "uploads").rglob("*"), tmp_path / "uploads"):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o600 if path.is_file() else 0o700), path
+
+
+def test_slow_uploads_of_one_user_leave_places_for_others(tmp_path: Path) -> None:
+    server = Server(tmp_path, config={"uploads": {"min_free_bytes": 0, "at_once": 4, "at_once_per_user": 2}})
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):
+                slow = stack.enter_context(Raw(server.http))
+                slow.send(
+                    b"POST /api/v1/uploads?app=101&user=eve HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+                    b"Content-Length: 100000\r\n\r\nx"
+                )
+            path = "/api/v1/uploads?app=101&user=%s"
+            refused = ask(server.http, request(path % "eve", method="POST", body=b"x"))
+            assert (refused.status, refused.json["code"]) == (503, "busy")
+            assert ask(server.http, request(path % "ann", method="POST", body=b"x")).status == 201
+    finally:
+        server.stop()
+    server.check()
