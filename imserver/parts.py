@@ -222,7 +222,15 @@ class Parts(Core):
         def disconnect(app: str, user: str, device: str) -> None:
             self.removals.remove(app, [user], device)
 
-        self.accounts = Accounts(self.config, secret, kept, kick, lambda: self.auth.demo, disconnect)
+        self.accounts = Accounts(
+            self.config,
+            secret,
+            kept,
+            kick,
+            lambda: self.auth.demo,
+            disconnect,
+            None if self.cluster is None else self.registry.attempt,
+        )
         self.logins.proof.account = self._account_claims
         self.friends = Friends(kept, self.config.accounts.friends)
         store, most = self.store, self.config.accounts.group_members

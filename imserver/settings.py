@@ -239,6 +239,7 @@ class AccountSettings(Struct, frozen=True):
 
     registration: bool = True
     failures: Amount = 10
+    failures_per_account: Amount = 100
     failures_per_address: Amount = 100
     failure_seconds: Duration = 900.0
     registrations_per_address: Count = 100

@@ -123,7 +123,9 @@ def login(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     accounts = api.services.accounts
     try:
-        account = accounts.login(app_of(api), phone, password, call.request.host)
+        account = accounts.login(
+            app_of(api), phone, password, call.request.host, call.request.headers.get("token", "")
+        )
         session = accounts.token(account)
     except WrongLogin:
         return WRONG_LOGIN

@@ -295,6 +295,15 @@ class Registry(Protocol):
         """
         ...
 
+    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
+        """Count ``weight`` attempts under a name for all nodes, at most ``most``; each is forgotten after
+        ``each_seconds``. A negative weight takes some back.
+
+        Returns 0, or the seconds after which they would be counted. None: the registry is away, or not
+        shared: the caller counts by itself.
+        """
+        ...
+
     def ban(self, app: str, user: str, seconds: float) -> bool | None:
         """Refuse logins of a user for ``seconds`` (0: no longer)."""
         ...

@@ -241,6 +241,9 @@ class MemoryRegistry:
         found = [self._rooms.get((app, room)) for room in rooms]
         return [{} if members is None else {EPOCH: members} for members in found]
 
+    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> None:
+        """See :class:`imserver.cluster.contract.Registry`. One node counts by itself."""
+
     # --- bans -----------------------------------------------------------------------------------------------
 
     def ban(self, app: str, user: str, seconds: float) -> bool:

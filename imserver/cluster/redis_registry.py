@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from itertools import islice
 from time import monotonic
 from typing import Final
@@ -23,7 +24,7 @@ from imserver.cluster.redis_lookup import Lookup
 from imserver.cluster.redis_pipe import Pipe
 from imserver.cluster.redis_places import ban_field_of, bucket_of, decoded, encoded
 from imserver.cluster.redis_rooms import RoomRecords
-from imserver.cluster.redis_scripts import BAN
+from imserver.cluster.redis_scripts import ATTEMPT, ATTEMPTS, BAN
 from imserver.cluster.redis_sessions import SessionCommands
 from imserver.cluster.redis_trail import Trail
 from imserver.cluster.redis_watch import EVERYTHING, UNREGISTERED, Extent, Watch
@@ -233,6 +234,12 @@ class RedisRegistry:
         arguments = ban_field_of(name), max(int(seconds * 1000), 0)
         replies = self._pipe.ask([("EVALSHA", BAN, 1, bucket_of(app, name), *arguments)])
         return None if replies is None or isinstance(replies[0], Exception) else True
+
+    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
+        """See :class:`imserver.cluster.contract.Registry`."""
+        key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names have phone numbers
+        replies = self._pipe.ask([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
+        return None if replies is None or isinstance(replies[0], Exception) else int(replies[0]) / 1000
 
     # --- registering again ----------------------------------------------------------------------------------
 

@@ -9,6 +9,8 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``imserver:rooms:{app:bucket}``
     Hash. Field room → the nodes with members in it, ``epoch.members`` separated by commas (bucket = crc32 of
     the room modulo 1024).
+``imserver:attempts:digest``
+    Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
     Sorted set epoch → when the lease ends; hashes epoch → lease as JSON, of live nodes and of those that
     died and may have left something in the buckets.
@@ -36,6 +38,7 @@ from typing import Final
 
 PREFIX: Final = "imserver:users:"
 ROOMS: Final = "imserver:rooms:"
+ATTEMPTS: Final = "imserver:attempts:"
 LEASES: Final = "{imserver}:leases"
 LIVES: Final = "{imserver}:lives"
 GRAVES: Final = "{imserver}:graves"
@@ -196,6 +199,24 @@ else
   redis.call('HDEL', KEYS[1], ARGV[1])
 end
 return 1
+""")
+
+ATTEMPT: Final = script("""
+-- KEYS: attempts under a name. ARGV: how many there may be, milliseconds after which each is forgotten,
+-- how many to count (negative: to take back). Returns 0, or the milliseconds to wait.
+local most, each, weight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local found = redis.call('HMGET', KEYS[1], 'count', 'since')
+local count = math.max(0, tonumber(found[1] or '0') - (now - tonumber(found[2] or '0')) / each)
+local above = count + weight - most
+if weight > 0 and above > 0 then return math.ceil(above * each) end
+count = math.max(0, count + weight)
+if count == 0 then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('HSET', KEYS[1], 'count', tostring(count), 'since', text(now))
+  redis.call('PEXPIRE', KEYS[1], text(math.ceil(count * each)))
+end
+return 0
 """)
 
 MARK: Final = script(

@@ -517,3 +517,22 @@ def test_the_memory_registry_forgets_the_oldest_ids_above_its_limit(monkeypatch:
         settled(registry, key, accepted=True)
     assert [state(registry, key) for key in "dcb"] == ["repeat"] * 3
     assert state(registry, "a") == "mine"
+
+
+# --- attempts -----------------------------------------------------------------------------------------------
+
+
+def test_attempts_are_counted_in_one_step_and_forgotten(registry: Registry) -> None:
+    if not registry.shared:
+        assert registry.attempt("who", 2, 10, 1) is None, "one node counts by itself"
+        return
+    assert [registry.attempt("who", 2, 10, 1) for _ in range(2)] == [0, 0]
+    wait = registry.attempt("who", 2, 10, 1)
+    assert wait is not None
+    assert 9 < wait <= 10
+    assert registry.attempt("other", 2, 10, 1) == 0
+    assert registry.attempt("who", 2, 10, -1) == 0
+    assert registry.attempt("who", 2, 10, 1) == 0
+    assert registry.attempt("who", 2, 10, -2) == 0
+    assert [registry.attempt("who", 2, 0.001, 1) for _ in range(2)] == [0, 0]
+    until(lambda: registry.attempt("who", 2, 0.001, 1) == 0, seconds=2)

@@ -26,7 +26,7 @@ from imserver.api.v1.account import (
 from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_back_end, known_app
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
-from imserver.api.v1.wire import read, reply
+from imserver.api.v1.wire import bearer_of, read, reply
 from imserver.errors import MediaUnavailable
 from imserver.services.people.account_fields import BadField, check_device
 from imserver.services.people.accounts import Closed, Session, UnknownAccount, WrongLogin
@@ -69,6 +69,11 @@ def _host(call: Call) -> str:
     return "" if call.request is None else call.request.host
 
 
+def _earlier(call: Call) -> str:
+    """An earlier token of the account, by which its device is known."""
+    return "" if call.request is None else bearer_of(call.request)
+
+
 def register(api: Api, call: Call) -> Answer:
     """``POST /api/v1/accounts/register``."""
     asked = read(api, call, _read_registration)
@@ -96,7 +101,8 @@ def login(api: Api, call: Call) -> Answer:
     accounts = api.services.accounts
     with _refusing():
         check_device(asked.device)
-        account = accounts.login(known_app(api, asked.app), asked.phone, asked.password, _host(call))
+        app = known_app(api, asked.app)
+        account = accounts.login(app, asked.phone, asked.password, _host(call), _earlier(call))
         session = accounts.token(account, asked.device)
     return reply(call, _session(session))
 
@@ -213,7 +219,8 @@ OPERATIONS: Final = (
         login,
         "accounts",
         "A token for who has the password",
-        "What was wrong is not told. Whoever fails too often waits.",
+        "What was wrong is not told. Further logins wait after too many failures. A device that shows an "
+        "earlier token of the account as `Authorization: Bearer`, expired or not, is not locked out by strangers.",
         body=LoginRequest,
         answer=SessionAnswer,
         problems=(*_OPEN, errors.HTTP_WRONG_LOGIN),

@@ -6,7 +6,7 @@ password.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from secrets import randbits
 from time import time
 from typing import Final
@@ -26,7 +26,7 @@ from imserver.services.people.account_fields import (
     check_shown,
     may_be_login,
 )
-from imserver.services.people.attempts import AddressRate, Attempts, network_of
+from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import Passwords
 from imserver.settings import PUBLIC_SIGN_KEY
 from imserver.storage.account_contract import Account, Device, Taken
@@ -84,6 +84,7 @@ class Accounts:
         kick: Callable[[str, str], object],
         is_demo: Callable[[], bool],
         disconnect: Callable[[str, str, str], object] = lambda app, user, device: None,
+        attempt: Shared | None = None,
     ) -> None:
         settings = config.accounts
         self._kept = kept
@@ -91,12 +92,14 @@ class Accounts:
         self._is_demo = is_demo
         self._disconnect = disconnect
         self._devices = settings.devices
-        self._registrations = AddressRate(settings.registrations_per_address, settings.rate_seconds)
-        self._logins = AddressRate(settings.logins_per_address, settings.rate_seconds)
+        rate, failing = settings.rate_seconds, settings.failure_seconds
+        self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
+        self._logins = AddressRate(settings.logins_per_address, rate, "login", attempt)
         self._registration = settings.registration
         self._passwords = Passwords(config.app.salt)
-        self._by_account = Attempts(settings.failures, settings.failure_seconds)
-        self._by_address = Attempts(settings.failures_per_address, settings.failure_seconds)
+        self._by_pair = Attempts(settings.failures, failing, kind="pair", shared=attempt)
+        self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
+        self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
         self._sign_key = config.jwt.sign_key
         self._derived_key = derive_key(secret, "account tokens")
@@ -134,30 +137,46 @@ class Accounts:
             raise Taken(phone)
         return self._kept.add(new, self._passwords.hash(password))
 
-    def login(self, app: str, phone: str, password: str, address: str) -> Account:
+    def login(self, app: str, phone: str, password: str, address: str, earlier: str = "") -> Account:
         """The account with this phone number and this password.
 
-        Raises WrongLogin, TooManyFailures and Overloaded.
+        Failures count by account and network, by network, and by account. ``earlier``: a token that the
+        account had before, expired or not; a device that shows one is not counted by account, so that
+        strangers cannot lock it out. Raises WrongLogin, TooManyFailures and Overloaded.
         """
         self._logins.charge(address)
         if not may_be_login(phone, password):
             raise WrongLogin
-        who = (app, phone)
-        self._by_account.require(who)
         network = network_of(address)
-        self._by_address.require(network)
-        # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
-        self._by_account.failed(who)
-        self._by_address.failed(network)
+        pair, who = (app, phone, network), (app, phone)
+        counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
         found = self._kept.by_phone(app, phone)
+        if found is None or not self._knows(found[0], earlier):
+            counts.append((self._by_account, who))
+        # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
+        for place, (attempts, name) in enumerate(counts):
+            try:
+                attempts.take(name)
+            except TooManyFailures:
+                for before, taken in counts[:place]:
+                    before.forgive(taken)
+                raise
         if not self._passwords.matches("" if found is None else found[1], password) or found is None:
             raise WrongLogin
-        self._by_account.forget(who)
-        self._by_address.forgive(network)
+        for attempts, name in counts:
+            attempts.forgive(name)
+        self._by_pair.forget(pair)
         account, hashed = found
         if self._passwords.is_weak(hashed):
             self._kept.set_password(account.id, hashed, self._passwords.hash(password))
         return account
+
+    def _knows(self, account: Account, earlier: str) -> bool:
+        """Whether a token was made for this account, be it long ago."""
+        try:
+            return bool(earlier) and account_tokens.read(earlier, self._key(), 0).user_id == account.id
+        except BadToken:
+            return False
 
     def token(self, account: Account, device: str = "") -> Session:
         """A token for somebody who has logged in, on a device of this name.

@@ -1,7 +1,7 @@
-"""Failed logins, counted: by account and by address, so that passwords cannot be guessed.
+"""Attempts, counted by account and by network, so that passwords cannot be guessed.
 
-Counts are this node's own. Whoever has failed too often waits until the oldest failures are forgotten, the
-right password in hand or not.
+The nodes of a cluster count together; a node counts by itself while Redis is away. Too many attempts have to
+wait until the oldest are forgotten.
 """
 
 from __future__ import annotations
@@ -27,10 +27,27 @@ class TooManyFailures(ImserverError):
         self.seconds = seconds
 
 
-class Attempts:
-    """Owner of the counts. Each of them falls by one every ``seconds / most``: a bucket that leaks."""
+Shared = Callable[[str, float, float, float], float | None]
+"""Counts for all nodes: :meth:`imserver.cluster.contract.Registry.attempt`."""
 
-    def __init__(self, most: int, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+
+class Attempts:
+    """Owner of the counts of this node. Each of them falls by one every ``seconds / most``: a leaky bucket.
+
+    With ``shared`` the nodes of a cluster count together, under ``kind``. Then :meth:`take`, :meth:`forget`
+    and :meth:`forgive` may switch.
+    """
+
+    def __init__(
+        self,
+        most: int,
+        seconds: float,
+        clock: Callable[[], float] = monotonic,
+        kind: str = "",
+        shared: Shared | None = None,
+    ) -> None:
+        self._kind = kind
+        self._shared = shared
         self._most = most
         self._each = seconds / most
         self._clock = clock
@@ -49,17 +66,33 @@ class Attempts:
         if len(self._counts) > MAX_COUNTS:
             self._counts.popitem(last=False)
 
+    def take(self, name: Hashable) -> None:
+        """Count an attempt, in one step with the check. Raises TooManyFailures."""
+        seconds = self._count_shared(name, 1)
+        if seconds is None:
+            self.require(name)
+        elif seconds:
+            raise TooManyFailures(max(1, math.ceil(seconds)))
+        self.failed(name)
+
+    def _count_shared(self, name: Hashable, weight: float) -> float | None:
+        if self._shared is None:
+            return None
+        return self._shared(f"{self._kind}:{name!r}", self._most, self._each, weight)
+
     def forget(self, name: Hashable) -> None:
         """It succeeded: its failures are forgiven."""
+        self._count_shared(name, -self._most)
         self._counts.pop(name, None)
 
     def forgive(self, name: Hashable) -> None:
         """It was no failure after all: one is taken back."""
+        self._count_shared(name, -1)
         count = self._count(name) - 1
         if count > 0:
             self._counts[name] = (count, self._clock())
         else:
-            self.forget(name)
+            self._counts.pop(name, None)
 
     def _count(self, name: Hashable) -> float:
         found = self._counts.get(name)
@@ -73,16 +106,14 @@ class AddressRate:
     """Owner of what each network but this machine's own has asked for: at most ``most`` in ``seconds``, 0: as
     much as it likes."""
 
-    def __init__(self, most: int, seconds: float) -> None:
-        self._attempts = Attempts(most, seconds) if most else None
+    def __init__(self, most: int, seconds: float, kind: str = "", shared: Shared | None = None) -> None:
+        self._attempts = Attempts(most, seconds, kind=kind, shared=shared) if most else None
 
     def charge(self, address: str) -> None:
         """Count a request of an address. Raises TooManyFailures."""
         if self._attempts is None or not address or _is_own(address):
             return
-        network = network_of(address)
-        self._attempts.require(network)
-        self._attempts.failed(network)
+        self._attempts.take(network_of(address))
 
 
 def network_of(address: str) -> str:

@@ -1,0 +1,90 @@
+"""Passwords cannot be guessed on one node after the other, and strangers lock nobody out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from imserver.config import Config
+from imserver.services.people.accounts import Accounts, WrongLogin
+from imserver.services.people.attempts import TooManyFailures
+from imserver.settings import AccountSettings, StorageSettings
+from imserver.storage.account_contract import Taken
+from imserver.storage.accounts import KeptAccounts
+from imserver.storage.store import Store
+from tests.cluster.redis_server import RedisServer
+from tests.conftest import StartServer
+from tests.integration.gochat import fresh_phone
+from tests.integration.v1 import call, good
+
+PASSWORD = "correct horse"
+
+
+def guess(accounts: Accounts, address: str, earlier: str = "") -> None:
+    with pytest.raises(WrongLogin):
+        accounts.login("gochat", "1", "a wrong one", address, earlier)
+
+
+@pytest.fixture
+def accounts(tmp_path: Path) -> Any:
+    store = Store(StorageSettings(), str(tmp_path))
+    store.start()
+    settings = AccountSettings(failures=3, failures_per_account=6)
+    one = Accounts(Config(accounts=settings), bytes(32), KeptAccounts(store), lambda *_: None, lambda: True)
+    one.register("gochat", "1", PASSWORD)
+    yield one
+    one.close()
+    store.close()
+
+
+def test_a_stranger_locks_nobody_out(accounts: Accounts) -> None:
+    for _ in range(3):
+        guess(accounts, "198.51.100.1")
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "198.51.100.1")
+    assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1").phone == "1"
+
+
+def test_many_strangers_lock_out_all_but_known_devices(accounts: Accounts) -> None:
+    earlier = accounts.token(accounts.login("gochat", "1", PASSWORD, "192.0.2.1")).token
+    other = accounts.token(accounts.register("gochat", "2", PASSWORD)).token
+    for number in range(6):
+        guess(accounts, f"198.51.100.{number}")
+    for wrong in ("", other, earlier[:-2] + "xx"):
+        with pytest.raises(TooManyFailures):
+            accounts.login("gochat", "1", PASSWORD, "192.0.2.1", wrong)
+    assert accounts.login("gochat", "1", PASSWORD, "192.0.2.1", earlier).phone == "1"
+    for _ in range(3):
+        guess(accounts, "192.0.2.7", earlier)
+    with pytest.raises(TooManyFailures):
+        accounts.login("gochat", "1", PASSWORD, "192.0.2.7", earlier)
+
+
+def test_nodes_of_a_cluster_count_together(
+    start_server: StartServer, redis_server: RedisServer, tmp_path: Path
+) -> None:
+    config = {
+        "redis": {"addr": f"127.0.0.1:{redis_server.port}"},
+        "app": {"rpc_port": 0},
+        "cluster": {"advertise": "127.0.0.1"},
+        "server": {"data_dir": str(tmp_path / "data")},
+    }
+    nodes = [start_server(config=config) for _ in range(3)]
+    body = {"phone": fresh_phone(), "password": PASSWORD}
+    good(nodes[0].http, "accounts/register", body)
+    answers = [
+        call(nodes[turn % 3].http, "accounts/login", {**body, "password": "a wrong one"}).status
+        for turn in range(15)
+    ]
+    assert answers == [401] * 10 + [429] * 5
+
+
+def test_probing_for_phone_numbers_is_limited_per_network(accounts: Accounts) -> None:
+    rate = AccountSettings().registrations_per_address
+    for _ in range(rate):
+        with pytest.raises(Taken):
+            accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
+    with pytest.raises(TooManyFailures):
+        accounts.register("gochat", "1", PASSWORD, address="198.51.100.1")
+    with pytest.raises(Taken):
+        accounts.register("gochat", "1", PASSWORD, address="192.0.2.1")
