@@ -220,7 +220,8 @@ OPERATIONS: Final = (
         "accounts",
         "A token for who has the password",
         "What was wrong is not told. Further logins wait after too many failures. A device that shows an "
-        "earlier token of the account as `Authorization: Bearer`, expired or not, is not locked out by strangers.",
+        "earlier token of the account as `Authorization: Bearer`, expired or not, is not locked out by "
+        "strangers.",
         body=LoginRequest,
         answer=SessionAnswer,
         problems=(*_OPEN, errors.HTTP_WRONG_LOGIN),
