@@ -32,7 +32,7 @@ from imserver.pages.compiled import OPTIONS
 from imserver.pages.refusal import refusal
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.problems import challenged
-from imserver.transport.proxies import FORWARDING_HEADERS, TrustedProxies
+from imserver.transport.proxies import TrustedProxies
 
 log = logging.getLogger(__name__)
 
@@ -115,11 +115,6 @@ class _Requests:
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         given = request_id(request.headers.get("X-Request-Id", ""))
         g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
-        auth = self._node.auth
-        if auth.watching:
-            auth.look_at(
-                request.headers.get("Host", ""), any(name in request.headers for name in FORWARDING_HEADERS)
-            )
         if (
             request.environ.get(LISTENER_KEY) == "websocket"
             and request.path not in ROUTED_PATHS

@@ -190,6 +190,7 @@ HTTP_NOT_ALLOWED: Final = _problem(
 )
 HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
 HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
+HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not answer for this host.")
 HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Nobody may register (accounts.registration)."
 )

@@ -21,7 +21,7 @@ from imserver.errors import StartError
 from imserver.exposure import refuse_open_demo
 from imserver.hub.pings import Pings
 from imserver.logs import RequestLog
-from imserver.parts import Parts
+from imserver.parts import Parts, hosts_of
 from imserver.services.logins.tenants import Tenant
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
@@ -276,8 +276,10 @@ class Node(Parts):
         self.gate.set_policy(
             config.limits.max_connections or self.max_connections,
             config.limits.max_connections_per_address,
-            self._any_origin(config),
+            config.server.origin_policy == "any",
             config.server.origins,
+            self.auth.demo,
+            hosts_of(config),
         )
 
     def ready(self) -> bool:

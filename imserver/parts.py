@@ -59,6 +59,15 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def hosts_of(config: Config) -> tuple[str, ...]:
+    """Names and addresses by which the settings say that this server is reached."""
+    server, app = config.server, config.app
+    addresses = (app.http_url, app.websocket_url, server.public_ws_url)
+    # "::" has no host name as it stands: an IPv6 address needs its brackets.
+    hosts = (server.host, *(row.host for row in server.extra_listen))
+    return (*addresses, *(f"[{host}]" if ":" in host else host for host in hosts))
+
+
 class Parts(Core):
     """Everything that a node is made of; parts are reached as attributes and own their state themselves."""
 
@@ -286,8 +295,10 @@ class Parts(Core):
             config.websocket.deflate,
             self.max_connections,
             config.limits.max_connections_per_address,
-            self._any_origin(config),
+            config.server.origin_policy == "any",
             config.server.origins,
+            self.auth.demo,
+            hosts_of(config),
         )
 
     # --- being told and asked -------------------------------------------------------------------------------
@@ -309,10 +320,6 @@ class Parts(Core):
         """A session is addressed no longer, though its connection lives on."""
         self.messaging.ended(connection)
         self.rooms.leave_all(connection)
-
-    def _any_origin(self, config: Config) -> bool:
-        policy = config.server.origin_policy
-        return policy == "any" or (policy == "" and self.auth.demo)
 
     def ready(self) -> bool:
         """Whether this node can do its work; whoever runs it knows."""

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable
+from http import HTTPStatus
 from typing import Any
 
 from imserver import config
 from imserver.app import create_app
 from imserver.logs import open_logs
 from imserver.node import Node
+from imserver.transport import problems
 
 _nodes: list[Node] = []
 """The one node of this process, once it is built."""
@@ -34,10 +36,15 @@ def _node() -> Node:
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """WSGI entry. A request that gevent-websocket's handler has upgraded becomes a parked connection."""
     # Here, so that importing this module does not need gevent-websocket.
-    from imserver.transport.upgrade import adopt_from_environ
+    from imserver.transport.upgrade import adopt_from_environ, objection_to
 
     node = _node()
     if adopt_from_environ(environ, node.gate, node.doors.admit):
         return []
+    objection = objection_to(environ, node.gate)
+    if objection is not None:
+        kind = ("Content-Type", "application/json; charset=utf-8")
+        start_response(f"{objection.status} {HTTPStatus(objection.status).phrase}", [kind, *problems.CORS])
+        return [problems.body(objection)]
     answer: Iterable[bytes] = node.application(environ, start_response)
     return answer

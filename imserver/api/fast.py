@@ -7,9 +7,6 @@ from imserver.api.reply import header_block
 from imserver.api.route import Route
 from imserver.api.routes import HOT, answer
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
-from imserver.transport.proxies import FORWARDING_HEADERS
-
-_FORWARDING = frozenset(FORWARDING_HEADERS)
 
 
 def fast_routes(api: Api, everywhere: bool = False) -> FastRoutes:
@@ -29,9 +26,5 @@ class _adapter:  # a function with two fixed arguments; a closure costs more a c
         self._route = route
 
     def __call__(self, request: FastRequest) -> FastResponse:
-        auth = self._api.auth
-        if auth.watching:
-            headers = request.headers
-            auth.look_at(headers.get("host", ""), not _FORWARDING.isdisjoint(headers))
         finished = answer(self._api, self._route, request)
         return FastResponse(finished.status, header_block(finished), finished.body)

@@ -11,28 +11,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
+from imserver.transport.problems import CORS
 
 HEADER_LIST: Final = (
     ("Content-Type", "application/json; charset=utf-8"),
     ("X-Content-Type-Options", "nosniff"),
-    ("Access-Control-Allow-Origin", "*"),
-    ("Access-Control-Allow-Credentials", "true"),
-    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE,UPDATE"),
-    (
-        "Access-Control-Allow-Headers",
-        "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
-        "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
-        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, Idempotency-Key, "
-        "X-Request-Id, "
-        "Last-Event-ID",
-    ),
-    (
-        "Access-Control-Expose-Headers",
-        "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
-        "Idempotent-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
-        "X-Request-Id",
-    ),
-    ("Access-Control-Max-Age", "172800"),
+    *CORS,
 )
 """The headers of every answer of the API but Content-Length."""
 

@@ -50,6 +50,7 @@ class Front:
         self.streamed = streamed
         self.carrier = carrier
         self.gate = gate
+        self.origins = gate.origins
         self.fast = fast
         self.hand_over = hand_over
         self.metrics = metrics

@@ -147,6 +147,8 @@ class Gate:
         limit_per_address: int,
         any_origin: bool,
         origins: tuple[str, ...],
+        demo: bool = False,
+        hosts: tuple[str, ...] = (),
     ) -> None:
         self.proxies = proxies
         self.origins = Origins(proxies, any_origin, origins)
@@ -160,15 +162,21 @@ class Gate:
         """Set by the node while it drains."""
         self.per_address: Counter[str] = Counter()
         self.connections = 0
-        self.set_policy(limit, limit_per_address, any_origin, origins)
+        self.set_policy(limit, limit_per_address, any_origin, origins, demo, hosts)
 
     def set_policy(
-        self, limit: int, limit_per_address: int, any_origin: bool, origins: tuple[str, ...]
+        self,
+        limit: int,
+        limit_per_address: int,
+        any_origin: bool,
+        origins: tuple[str, ...],
+        demo: bool = False,
+        hosts: tuple[str, ...] = (),
     ) -> None:
-        """Change limits and origins while running (SIGHUP)."""
+        """Change limits and origins while running (SIGHUP, the end of demo mode)."""
         self.limit = limit
         self._limit_per_address = limit_per_address
-        self.origins.set_policy(any_origin, origins)
+        self.origins.set_policy(any_origin, origins, demo, hosts)
 
     def recount(self, hosts: Iterable[str]) -> None:
         """Count the addresses anew: a limit for them begins to hold while connections stand."""

@@ -115,6 +115,9 @@ class HttpConnection(HttpPeer):
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
+            if front.origins.demo and (objection := front.origins.objection(parsed.headers)) is not None:
+                self.refuse(objection, problems.CORS)
+                return
             length = parsed.length or 0
             if len(data) - end < length and streams(parsed, front.streamed):
                 self.fresh = False

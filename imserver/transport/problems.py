@@ -12,6 +12,28 @@ from imserver.errors import HttpProblem
 
 Headers = tuple[tuple[str, str], ...]
 
+CORS: Headers = (
+    ("Access-Control-Allow-Origin", "*"),
+    ("Access-Control-Allow-Credentials", "true"),
+    ("Access-Control-Allow-Methods", "POST, GET, OPTIONS, PUT, DELETE,UPDATE"),
+    (
+        "Access-Control-Allow-Headers",
+        "Authorization, Content-Type, Content-Length, X-CSRF-Token, Token, session, Accept, Origin, Host, "
+        "Connection, Accept-Encoding, Accept-Language, DNT, X-CustomHeader, Keep-Alive, User-Agent, "
+        "X-Requested-With, X_Requested_With, If-Modified-Since, Cache-Control, Pragma, Idempotency-Key, "
+        "X-Request-Id, "
+        "Last-Event-ID",
+    ),
+    (
+        "Access-Control-Expose-Headers",
+        "Content-Length, Content-Type, Cache-Control, Content-Language, Expires, Last-Modified, Pragma, "
+        "Idempotent-Replayed, RateLimit-Limit, RateLimit-Remaining, RateLimit-Reset, Retry-After, "
+        "X-Request-Id",
+    ),
+    ("Access-Control-Max-Age", "172800"),
+)
+"""What lets pages of other origins read an answer of the API."""
+
 
 def challenged(problem: HttpProblem, headers: Headers = ()) -> Headers:
     """The headers of a refusal: of a 401 also what would have been accepted."""

@@ -16,6 +16,16 @@ def address_of(host: str) -> IPv4Address | IPv6Address:
     return mapped or address
 
 
+@lru_cache(1024)
+def is_address(text: str) -> bool:
+    """Whether ``text`` is an IP address, without port, brackets and scope."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
+
+
 class TrustedProxies:
     """The networks whose forwarding headers are believed."""
 
@@ -36,13 +46,14 @@ class TrustedProxies:
     def client(self, host: str, forwarded_for: str) -> str:
         """The client's address: the last one in X-Forwarded-For that is no trusted proxy's.
 
-        ``host`` is the peer's own address; the header counts only if that is a trusted proxy.
+        ``host`` is the peer's own address; the header counts only if that is a trusted proxy. An entry that
+        is no IP address ends the list: its proxy's own address counts.
         """
         if not forwarded_for or not self.trusts(host):
             return host
         hops = [_without_port(hop.strip()) for hop in forwarded_for.split(",")]
         for hop in reversed(hops):
-            if not hop:
+            if not is_address(hop):
                 break
             host = hop
             if not self.trusts(hop):

@@ -76,6 +76,11 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
     return sock, rest
 
 
+def objection_to(environ: Mapping[str, Any], gate: Gate) -> errors.HttpProblem | None:
+    """Why demo mode refuses a request that another server has read; see :meth:`Origins.objection`."""
+    return gate.origins.objection(head_of(environ).headers) if gate.origins.demo else None
+
+
 def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
     """Adopt a WebSocket that any server's gevent-websocket handler has upgraded (gunicorn's worker).
 
@@ -84,11 +89,13 @@ def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitte
     websocket = environ.get("wsgi.websocket")
     if websocket is None:
         return False
-    decision = gate.decide(head_of(environ), upgraded=True)
+    objection = objection_to(environ, gate)
+    code = errors.CLOSE_POLICY if objection is None else errors.CLOSE_NOT_ALLOWED
+    decision = gate.decide(head_of(environ), upgraded=True) if objection is None else Refusal(objection)
     sock, rest = take_socket(websocket.handler)
     if isinstance(decision, Refusal):
         try:
-            sock.send(frames.encode_close(errors.CLOSE_POLICY, decision.problem.message))
+            sock.send(frames.encode_close(code, decision.problem.message))
         except OSError as exc:
             log.debug("%s went before it was refused: %s", environ.get("REMOTE_ADDR"), exc)
         sock.close()
@@ -145,6 +152,10 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if not raw:
             return False
         head = parse_head(raw)
+        origins = server.gate.origins
+        if origins.demo and (objection := origins.objection(head.headers)) is not None:
+            self._end(problems.response(objection, problems.CORS))
+            return False
         if self._streamed(head):
             return False
         if streams(head, server.streamed):

@@ -95,8 +95,8 @@ def test_a_system_may_have_any_name_in_the_query_and_in_the_header(server: Serve
         assert one.told()["data"] == "你好"
 
 
-@pytest.mark.parametrize("origin", ["https://shop.example.com", "null", "http://127.0.0.1:1"])
-def test_pages_of_any_host_may_connect(server: Server, system: str, origin: str) -> None:
+@pytest.mark.parametrize("origin", ["http://localhost", "http://127.0.0.1:1"])
+def test_pages_of_this_machine_may_connect(server: Server, system: str, origin: str) -> None:
     with open_socket(server.ws, ws_path(system), more=[("Origin", origin)]) as one:
         assert one.message().json["code"] == 0
 
@@ -473,7 +473,7 @@ def test_of_systems_that_nobody_registered_nothing_is_left(server: Server) -> No
 
 def test_a_plain_request_to_the_path_is_400(server: Server) -> None:
     with Raw(server.ws) as raw:
-        raw.send(b"GET /ws?systemId=x HTTP/1.1\r\nHost: a\r\n\r\n")
+        raw.send(b"GET /ws?systemId=x HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert raw.response().status == 400
 
 

@@ -55,14 +55,15 @@ def test_the_first_key_ends_demo_mode_while_the_server_runs(launch: Launch, door
     assert push(server, key, 102) == UNAUTHORIZED
 
 
-def test_origins_are_looked_at_from_then_on(launch: Launch, door: str) -> None:
+def test_only_pages_of_the_same_host_may_connect_from_then_on(launch: Launch, door: str) -> None:
     server = launch(door, storage=QUICK)
-    with speaker(server.ws, more=[("Origin", "http://elsewhere.example")]):
+    own = [("Origin", "http://localhost:3000")]
+    with speaker(server.ws, more=own):
         pass
     new_key(server, "--scope", "admin")
     eventually(lambda: push(server) == UNAUTHORIZED)
     with Raw(server.ws) as one:
-        one.upgrade("/acc", more=[("Origin", "http://elsewhere.example")])
+        one.upgrade("/acc", more=own)
         one.closed(4505)
 
 

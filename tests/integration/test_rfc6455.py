@@ -241,7 +241,7 @@ def test_a_continuation_after_the_last_fragment_is_refused_with_1002(echo: Raw) 
 
 
 def test_http_after_the_upgrade_is_refused_with_1002(acc: Raw) -> None:
-    refused(acc, 1002, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    refused(acc, 1002, b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
 
 # Text: 1007.

@@ -40,7 +40,7 @@ def refused(server: Server, data: bytes, *statuses: int) -> None:
 
 def head(*lines: str, path: str = HOT) -> bytes:
     """A POST head of these lines behind Host and the type of a form."""
-    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: x", ": ".join(FORM), *lines, "", ""]).encode()
+    return "\r\n".join([f"POST {path} HTTP/1.1", "Host: localhost", ": ".join(FORM), *lines, "", ""]).encode()
 
 
 @pytest.mark.parametrize("path", [HOT, COLD])
@@ -124,7 +124,7 @@ def test_bare_line_feeds_get_400(server: Server, victim: Speaker, app: int, path
 )
 def test_a_request_line_that_is_none_is_refused(server: Server, victim: Speaker, app: int, line: str) -> None:
     body = form(app)
-    lines = [line, "Host: x", ": ".join(FORM), f"Content-Length: {len(body)}", "", ""]
+    lines = [line, "Host: localhost", ": ".join(FORM), f"Content-Length: {len(body)}", "", ""]
     with Raw(server.http) as raw:
         raw.send("\r\n".join(lines).encode("latin-1") + body)
         try:
@@ -154,7 +154,7 @@ def test_a_request_line_that_is_none_is_refused(server: Server, victim: Speaker,
 def test_broken_chunks_push_nothing_and_raise_nothing(server: Server, victim: Speaker, body: str) -> None:
     """Whether the first request is taken or refused, what follows broken chunks is not a request."""
     data = head("Transfer-Encoding: chunked") + body.encode()
-    smuggled = f"POST {HOT} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n".encode()
+    smuggled = f"POST {HOT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\n\r\n".encode()
     with Raw(server.http) as raw:
         raw.send(data + smuggled)
         raw.sock.shutdown(1)
@@ -295,7 +295,7 @@ def test_head_gets_the_head_of_get_without_a_body(server: Server, path: str) -> 
 
 @pytest.mark.parametrize("path", [HOT, COLD, "/user/list", "/system/state"])
 def test_a_preflight_is_allowed(server: Server, path: str) -> None:
-    rows = [("Origin", "http://a.example"), ("Access-Control-Request-Method", "POST")]
+    rows = [("Origin", "http://localhost:3000"), ("Access-Control-Request-Method", "POST")]
     rows.append(("Access-Control-Request-Headers", "authorization, content-type"))
     with Raw(server.http) as raw:
         answer: Response = raw.ask(request(path, method="OPTIONS", headers=rows))

@@ -70,7 +70,7 @@ def user() -> str:
 
 def head(length: int | None, *more: str, key: str = KEY, **query: str) -> bytes:
     """The head of an upload."""
-    lines = [f"POST {PATH}?{urlencode(query)} HTTP/1.1", "Host: x", *more]
+    lines = [f"POST {PATH}?{urlencode(query)} HTTP/1.1", "Host: localhost", *more]
     if key:
         lines.append(f"Authorization: Bearer {key}")
     if length is not None:

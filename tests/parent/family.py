@@ -16,7 +16,7 @@ from typing import Any, Self
 from tests.support import Address, Server, eventually, merged
 
 UPGRADE = (
-    b"GET /acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
     b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
 )
 ACCEPTED = b"HTTP/1.1 101 "

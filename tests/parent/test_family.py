@@ -373,7 +373,7 @@ def test_the_nodes_share_what_is_kept_and_the_memory_that_it_costs(start_family:
         head = f"Authorization: Bearer {key}\r\n" if key else ""
         form = "appID=101&userID=u&message=hi"
         request = (
-            f"POST /user/sendMessage HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{head}"
+            f"POST /user/sendMessage HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{head}"
             f"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: {len(form)}\r\n\r\n{form}"
         )
         return [ask(family.http, request.encode()).json["code"] for _ in range(8)]

@@ -119,7 +119,7 @@ def test_frames_right_behind_the_upgrade_are_served(door: Door) -> None:
 def test_a_client_that_upgrades_and_ends_its_half_at_once_is_counted_out(door: Door, behind: bytes) -> None:
     caller = door.call()
     caller.send(
-        b"GET /acc HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /acc HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n" + behind
     )
     caller.sock.shutdown(_socket.SHUT_WR)
@@ -381,7 +381,7 @@ def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch.setattr(handover, "READ_SECONDS", 0.1)
     with _Pours() as door:
         caller = door.call()
-        caller.send(b"GET /much HTTP/1.1\r\nHost: x\r\n\r\n")
+        caller.send(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")
         until(lambda: door.front.hand_over.busy)
         until(lambda: not door.front.hand_over.busy)
         caller.sock.close()

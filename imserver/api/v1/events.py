@@ -21,7 +21,6 @@ from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECT
 from imserver.transport import problems
 from imserver.transport.fast import FastRequest
 from imserver.transport.gate import Head, host_of
-from imserver.transport.proxies import FORWARDING_HEADERS
 from imserver.transport.stream import Stream
 
 PATH: Final = "/api/v1/events"
@@ -101,7 +100,6 @@ class Events:
     def open(self, stream: Stream, head: Head) -> None:
         """Begin the stream that a request asks for, or refuse it. It may switch."""
         request = _request(head, host_of(stream.peer))
-        self._watch(head)
         try:
             self._streams.open(stream, self._wish(request), lambda: self._begin(request))
         except Nobody:
@@ -140,12 +138,6 @@ class Events:
         # A stream has no end yet, so there is no time that it took.
         log = self._services.request_log
         log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
-
-    def _watch(self, head: Head) -> None:
-        auth = self._services.auth
-        if auth.watching:
-            forwarded = any(name in head.headers for name in FORWARDING_HEADERS)
-            auth.look_at(head.headers.get("host", ""), forwarded)
 
     def _wish(self, request: FastRequest) -> Wish:
         """What a request asks for. Raises :class:`Problem`, and StorageUnavailable. It may switch."""

@@ -1,0 +1,208 @@
+"""Demo mode answers only for this machine's own names and pages: no website can use a server on loopback."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.integration.raw import Raw, Response, ask, handshake, request, text
+from tests.integration.test_gunicorn import gunicorn as gunicorn
+from tests.support import DOORS, Server
+
+FOREIGN_HOSTS = (
+    "evil.example",
+    "evil.example:8080",
+    "127.0.0.1.evil.example",
+    "192.0.2.7",
+    "[2001:db8::1]:80",
+)
+OWN_HOSTS = (
+    "127.0.0.1",
+    "localhost",
+    "LOCALHOST:8080",
+    "localhost.",
+    "[::1]:8080",
+    "127.1.2.3:80",
+    "im.example",
+)
+FOREIGN_ORIGINS = (
+    "https://evil.example",
+    "http://localhost.evil.example",
+    "null",
+    "",
+    "file://",
+    "https://im.example.evil.example",
+)
+OWN_ORIGINS = ("http://localhost:3000", "http://127.0.0.1:9", "https://[::1]", "https://IM.example:8443")
+LISTED_ORIGINS = ("https://friend.example", "https://shop.example:8443")
+CONFIG: dict[str, Any] = {
+    "app": {"http_url": "https://im.example", "websocket_url": "wss://ws.example/acc"},
+    "server": {"origins": ["friend.example"]},
+    "apps": {"101": {"origins": ["https://shop.example"]}, "102": {}},
+}
+FORM = [("Content-Type", "application/x-www-form-urlencoded")]
+JSON = [("Content-Type", "text/plain")]
+ROUTES = (
+    ("POST", "/user/sendMessageAll", FORM, b"appID=101&userID=a&msgID=1&message=m"),
+    ("POST", "/api/register", JSON, b'{"systemId":"taken"}'),
+    ("POST", "/register", FORM, b"phone_number=1&password=2"),
+    ("POST", "/api/v1/uploads?app=101&user=a", (), b"x" * 100),
+    ("POST", "/home/token", FORM, b"appID=101&userID=a"),
+    ("GET", "/user/list?appID=101", (), b""),
+    ("GET", "/home/index?appID=101", (), b""),
+    ("GET", "/api/v1/docs", (), b""),
+    ("GET", "/api/v1/events?app=101&user=a", (), b""),
+    ("GET", "/metrics", (), b""),
+    ("GET", "/gateway", (), b""),
+    ("OPTIONS", "/user/sendMessage", (), b""),
+    ("GET", "/nowhere", (), b""),
+)
+
+
+@pytest.fixture(scope="module", params=DOORS)
+def demo(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server without keys, with names of its own."""
+    server = Server(tmp_path_factory.mktemp("demo"), config=CONFIG, door=request.param)
+    yield server
+    server.stop()
+    server.check()
+
+
+def refused(answer: Response, code: str) -> None:
+    assert answer.status == 403, answer
+    assert answer.json["code"] == code
+    assert answer.json.keys() == {"code", "message", "temporary", "request_id"}
+    assert answer.header("Access-Control-Allow-Origin") == "*"
+    assert answer.header("Access-Control-Allow-Credentials") == "true"
+    assert "DELETE,UPDATE" in (answer.header("Access-Control-Allow-Methods") or "")
+    assert answer.header("Access-Control-Allow-Headers")
+    assert answer.header("Access-Control-Expose-Headers")
+
+
+@pytest.mark.parametrize(("method", "path", "headers", "body"), ROUTES, ids=[row[1] for row in ROUTES])
+def test_no_route_answers_a_foreign_page_or_host(
+    demo: Server, method: str, path: str, headers: list[tuple[str, str]], body: bytes
+) -> None:
+    for origin in FOREIGN_ORIGINS:
+        more = [*headers, ("Origin", origin)]
+        refused(ask(demo.http, request(path, method=method, headers=more, body=body)), "origin_refused")
+    for host in FOREIGN_HOSTS:
+        answer = ask(demo.http, request(path, method=method, headers=headers, body=body, host=host))
+        refused(answer, "host_refused")
+
+
+def test_a_refused_request_does_nothing(demo: Server) -> None:
+    body = b'{"systemId":"rebound"}'
+    for host, origin in (("evil.example", "http://evil.example"), ("127.0.0.1", "http://evil.example")):
+        more = [("Origin", origin)]
+        assert (
+            ask(demo.http, request("/api/register", method="POST", headers=more, body=body, host=host)).status
+            == 403
+        )
+    assert ask(demo.http, request("/api/register", method="POST", body=body)).json["code"] == 0
+
+
+@pytest.mark.parametrize("path", ["/acc", "/ws", "/ws?systemId=s", "/ws?uid=1&to_uid=2", "/api/v1/publisher"])
+def test_no_websocket_opens_for_a_foreign_page_or_host(demo: Server, path: str) -> None:
+    for port in (demo.http, demo.ws):
+        for origin in FOREIGN_ORIGINS:
+            refused(ask(port, handshake(path, more=[("Origin", origin)])), "origin_refused")
+        for host in FOREIGN_HOSTS:
+            refused(ask(port, handshake(path, host=host)), "host_refused")
+            refused(
+                ask(port, handshake(path, host=host, more=[("Origin", f"http://{host}")])), "host_refused"
+            )
+
+
+def test_a_body_is_refused_before_it_arrives(demo: Server) -> None:
+    with Raw(demo.http) as raw:
+        raw.send(
+            b"POST /user/sendMessage HTTP/1.1\r\nHost: evil.example\r\n"
+            b"Content-Length: 1000000\r\n\r\nfirst bytes"
+        )
+        refused(raw.response(), "host_refused")
+
+
+def test_a_proxys_header_does_not_make_a_page_our_own(demo: Server) -> None:
+    more = [("Origin", "http://evil.example"), ("X-Forwarded-Host", "evil.example")]
+    refused(ask(demo.http, request("/user/list?appID=101", headers=more)), "origin_refused")
+    refused(ask(demo.http, handshake(more=more)), "origin_refused")
+
+
+@pytest.mark.parametrize("host", [*OWN_HOSTS, "ws.example", "friend.example"])
+def test_own_hosts_are_answered(demo: Server, host: str) -> None:
+    assert ask(demo.http, request("/user/list?appID=101", host=host)).json["code"] == 200
+    assert ask(demo.ws, handshake(host=host)).status == 101
+
+
+@pytest.mark.parametrize("origin", [*OWN_ORIGINS, *LISTED_ORIGINS])
+def test_own_and_listed_pages_are_answered(demo: Server, origin: str) -> None:
+    more = [("Origin", origin)]
+    assert ask(demo.http, request("/user/list?appID=101", headers=more)).json["code"] == 200
+    assert ask(demo.http, request("/user/sendMessage", method="OPTIONS", headers=more)).status in (200, 204)
+    for path in ("/acc", "/ws?systemId=s"):
+        assert ask(demo.ws, handshake(path, more=more)).status == 101
+
+
+def test_a_page_that_one_app_lists_may_not_log_in_to_another(demo: Server) -> None:
+    login = '{"seq":"1","cmd":"login","data":{"userID":"a","appID":%d}}'
+    for app, expected in ((101, 200), (102, None)):
+        with Raw(demo.ws) as raw:
+            raw.upgrade("/acc", more=[("Origin", "https://shop.example")])
+
+            raw.send(text(login % app))
+            answer = raw.frame()
+            if expected is None:
+                assert answer.close_code == 4505
+            else:
+                assert answer.json["response"]["code"] == expected
+
+
+def test_the_sdk_may_be_imported_by_listed_pages(demo: Server) -> None:
+    answer = ask(demo.http, request("/sdk/imserver.js", headers=[("Origin", "https://friend.example")]))
+    assert (answer.status, answer.header("Access-Control-Allow-Origin")) == (200, "*")
+
+
+def test_every_page_may_come_where_the_operator_says_so(start_server: StartServer) -> None:
+    for config in ({"server": {"origin_policy": "any"}}, {"apps": {"101": {"origin_policy": "any"}}}):
+        server = start_server(config=config)
+        more = [("Origin", "https://evil.example")]
+        assert ask(server.http, request("/user/list?appID=101", headers=more)).json["code"] == 200
+        assert ask(server.ws, handshake(more=more)).status == 101
+        refused(ask(server.http, request("/user/list?appID=101", host="evil.example")), "host_refused")
+
+
+def test_beyond_loopback_every_address_is_a_host(start_server: StartServer) -> None:
+    server = start_server(config={"server": {"host": "0.0.0.0", "insecure": True}})
+    address = ("127.0.0.1", server.http.port)
+    own = [("Origin", "http://192.0.2.7:3000")]
+    assert (
+        ask(address, request("/user/list?appID=101", host="192.0.2.7:8080", headers=own)).json["code"] == 200
+    )
+    refused(ask(address, request("/user/list?appID=101", headers=own)), "origin_refused")
+    refused(ask(address, request("/user/list?appID=101", host="evil.example")), "host_refused")
+
+
+def test_with_a_key_hosts_are_not_looked_at(start_server: StartServer) -> None:
+    server = start_server(
+        config={"api": {"keys": [{"key": "a key of some length 0123", "scopes": ["read"]}]}}
+    )
+    assert ask(server.http, request("/health", host="im.example.com")).status == 200
+
+
+def test_the_log_tells_how_to_allow_what_was_refused(start_server: StartServer) -> None:
+    server = start_server()
+    for _ in range(3):
+        refused(ask(server.http, request("/health", host="im.example.com")), "host_refused")
+    assert server.log_text.count("server.origins") == 1
+    assert "im.example.com" in server.log_text
+
+
+def test_gunicorn_refuses_them_too(gunicorn: tuple[str, int]) -> None:
+    refused(ask(gunicorn, request("/user/list?appID=101", host="evil.example")), "host_refused")
+    foreign = [("Origin", "https://evil.example")]
+    refused(ask(gunicorn, request("/api/v1/docs", headers=foreign)), "origin_refused")
+    refused(ask(gunicorn, request("/api/v1/events?app=101&user=a", headers=foreign)), "origin_refused")
+    with Raw(gunicorn) as raw:
+        raw.upgrade("/acc", more=foreign).closed(4505)
