@@ -1,0 +1,40 @@
+"""What proxies say is believed only as far as it can be true."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartServer
+from tests.integration.raw import ask, open_socket, request
+from tests.support import DOORS, ROOT, eventually
+
+CONFIGURATIONS = sorted((ROOT / "deploy").rglob("nginx*.conf"))
+FORWARDING = ("X-Forwarded-Host", "X-Forwarded-Port", "X-Real-IP", "Forwarded")
+
+
+@pytest.mark.parametrize("door", DOORS)
+def test_what_is_no_address_is_not_the_clients(start_server: StartServer, door: str) -> None:
+    server = start_server(door=door)
+    for entry in ("nonsense", "ann, bob", "fe80::1%x", "<script>", "1" * 500):
+        more = [("X-Forwarded-For", entry)]
+        assert ask(server.http, request("/user/list?appID=101", headers=more)).status == 200
+        with open_socket(server.ws, more=more):
+            state = eventually(lambda: clients(server.get("/system/state?isDebug=true")[1].decode()))
+            assert re.fullmatch(r'"127\.0\.0\.1:\d+"', state), (entry, state)
+        eventually(lambda: not clients(server.get("/system/state?isDebug=true")[1].decode()))
+
+
+def clients(state: str) -> str:
+    found = re.search(r'"clients":\[(.*?)\]', state)
+    return found[1] if found else ""
+
+
+@pytest.mark.parametrize("file", CONFIGURATIONS, ids=lambda file: file.name)
+def test_the_shipped_proxies_pass_on_no_header_that_a_client_has_made_up(file: Path) -> None:
+    text = file.read_text()
+    proxied = [block for block in re.findall(r"location [^{]*\{([^}]*)\}", text) if "proxy_pass" in block]
+    assert proxied
+    for block in proxied:
+        for name in FORWARDING:
+            assert re.search(rf'proxy_set_header\s+{name}\s+"";', block), (name, block)
