@@ -5,9 +5,10 @@ JSON block. Every answer carries a Content-Security-Policy that allows our own f
 """
 
 import mimetypes
+from functools import cache
 from pathlib import Path
 from time import time
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from flask import (
     Blueprint,
@@ -19,7 +20,6 @@ from flask import (
     send_from_directory,
     url_for,
 )
-from msgspec import json
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
@@ -37,6 +37,9 @@ from imserver.pages.talk import TalkPages, is_asked_for
 from imserver.services.dialects.talks import Talks
 from imserver.services.logins.logins import Logins
 from imserver.services.logins.tenants import Tenants
+
+if TYPE_CHECKING:
+    from imserver.pages.reference import Reference
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
@@ -85,11 +88,12 @@ def create_pages(node: Host) -> Blueprint:
     seen = Seen(node)
     chat, talk, gateway = _Chat(node, seen), TalkPages(node, seen), Gateway(node, seen)
 
-    def reference() -> AnyResponse:
+    @cache
+    def references() -> "Reference":
         # Loaded when it is first asked for: most nodes never are, and memory counts.
         from imserver.pages.reference import Reference
 
-        return Reference(lambda: json.decode(described(node.api)), seen, render).page()
+        return Reference(lambda: described(node.api), seen, render)
 
     pages.add_url_rule("/", view_func=_start, methods=["GET"])
     pages.add_url_rule(
@@ -98,7 +102,7 @@ def create_pages(node: Host) -> Blueprint:
     pages.add_url_rule("/home/room", "room", talk.room, methods=["GET"])
     pages.add_url_rule("/home/messages", "messages", lambda: messages(node, seen), methods=["GET"])
     pages.add_url_rule("/home/token", "token", chat.renew_token, methods=["POST"])
-    pages.add_url_rule("/api/v1/docs", "reference", reference, methods=["GET"])
+    pages.add_url_rule("/api/v1/docs", "reference", lambda: references().page(), methods=["GET"])
     pages.add_url_rule("/status", view_func=status, methods=["GET"])
     pages.add_url_rule("/cluster", view_func=cluster, methods=["GET"])
     pages.add_url_rule("/static/<path:name>", view_func=static, methods=["GET"])

@@ -16,7 +16,7 @@ from werkzeug.wrappers import Response
 
 from imserver.pages.reference_text import WORDS, chinese
 from imserver.pages.seen import Seen
-from imserver.pages.text import TEXT, choose_language
+from imserver.pages.text import LANGUAGES, TEXT, choose_language
 
 _SCHEMAS: Final = "#/components/schemas/"
 _BOUNDS: Final = (
@@ -33,6 +33,9 @@ _UPGRADE: Final = (
     "-i -N -H 'Connection: Upgrade' -H 'Upgrade: websocket' -H 'Sec-WebSocket-Version: 13' "
     "-H 'Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=='"
 )
+_SAFE_ADDRESS: Final = "http://address.invalid"
+_QUOTED_ADDRESS: Final = "http://[address.invalid]"
+"""What stands in a page for the address of the server: a shell needs quotes around the second."""
 _CODE: Final = re.compile(r"`([^`]+)`")
 
 Document = Mapping[str, Any]
@@ -83,24 +86,42 @@ class Shown(Struct, frozen=True):
 
 
 class Reference:
-    """The page. Stateless; never blocks.
+    """The page. Owner of the pages that it has made: one takes 40 ms. Never blocks.
 
-    ``document`` gives the OpenAPI document, ``render`` makes the page of a template.
+    ``document`` gives the OpenAPI document as JSON, ``render`` makes the page of a template.
     """
 
-    def __init__(self, document: Callable[[], Document], seen: Seen, render: Render) -> None:
+    def __init__(self, document: Callable[[], bytes], seen: Seen, render: Render) -> None:
         self._document = document
         self._seen = seen
         self._render = render
+        self._pages: dict[tuple[str, ...], bytes] = {}
+        self._pages_of = b""
+        """The document that they show."""
 
     def page(self) -> Response:
-        """The page in the visitor's language."""
+        """The page in the visitor's language, with the address by which the visitor reaches this server."""
         asked = request.args.get("lang", "")
         language = choose_language(asked, request.accept_languages)
+        address = self._seen.http()
+        shown_as = _SAFE_ADDRESS if shlex.quote(address) == address else _QUOTED_ADDRESS
+        written = self._document()
+        if written != self._pages_of:
+            self._pages.clear()
+            self._pages_of = written
+        key = (language, asked if asked in LANGUAGES else "", shown_as)
+        answer = Response(
+            headers={"Cache-Control": "no-store", "Vary": "Accept-Language"}, mimetype="text/html"
+        )
+        if key not in self._pages:
+            self._pages[key] = self._made(json.loads(written), language, shown_as)
+        answer.set_data(self._pages[key].replace(shown_as.encode(), escape(address).encode()))
+        return answer
+
+    def _made(self, document: Document, language: str, address: str) -> bytes:
         other = chinese() if language == "zh" else {}
-        document = self._document()
-        operations = [self._shown(document, *each) for each in operations_of(document)]
-        return self._render(
+        operations = [self._shown(document, address, *each) for each in operations_of(document)]
+        page = self._render(
             "reference.html",
             language,
             TEXT[language],
@@ -117,8 +138,9 @@ class Reference:
             demo=any({} in each["security"] for _, _, each in operations_of(document)),
             told=lambda text: marked([other.get(part, part) for part in text.split("\n\n")]),
         )
+        return page.get_data()
 
-    def _shown(self, document: Document, path: str, method: str, operation: Document) -> Shown:
+    def _shown(self, document: Document, address: str, path: str, method: str, operation: Document) -> Shown:
         parameters = [(each["in"], _parameter(each)) for each in operation["parameters"]]
         body = operation.get("requestBody", {}).get("content", {}).get("application/json", {})
         status, good = next(iter(operation["responses"].items()))
@@ -138,7 +160,7 @@ class Reference:
             status,
             fields_of(answered.get("schema", {}), document),
             _shape_of(answered.get("schema", {})),
-            curl_of(self._seen.http(), method, path, operation),
+            curl_of(address, method, path, operation),
             _pretty(_example(answered)),
             tuple(_refusals(operation)),
         )

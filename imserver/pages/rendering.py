@@ -41,7 +41,7 @@ def language_of_visitor() -> tuple[str, dict[str, str]]:
 
 def language_asked_for() -> tuple[str, dict[str, str]]:
     """The language that the address asks for, else Chinese; and its words."""
-    language = _asked() if _asked() in LANGUAGES else LANGUAGES[0]
+    language = _asked() or LANGUAGES[0]
     return language, TEXT[language]
 
 
@@ -59,4 +59,5 @@ def has_parameter(*names: str) -> bool:
 
 
 def _asked() -> str:
-    return parameter("lang")
+    asked = parameter("lang")
+    return asked if asked in LANGUAGES else ""
