@@ -6,13 +6,14 @@ import _socket
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.call import Api
-from imserver.api.fast import fast_routes
+from imserver.api.fast import body_limit, fast_routes, routes_at
 from imserver.api.v1.upload import STREAMED
 from imserver.config import Config
 from imserver.errors import StartError
@@ -145,7 +146,9 @@ class Doors:
         front = Front(
             self._carrier,
             self._gate,
+            routes_at(self._api, everywhere=name == "websocket"),
             fast_routes(self._api, everywhere=name == "websocket"),
+            partial(body_limit, self._api),
             HandOver(self._application, limits.http_requests, self.ports[name], environ),
             self._metrics,
             limits.header_bytes,
@@ -174,7 +177,8 @@ class Doors:
             self._gate,
             self.admit,
             self._refused,
-            fast_routes(self._api, everywhere=name == "websocket"),
+            routes_at(self._api, everywhere=name == "websocket"),
+            partial(body_limit, self._api),
             limits.header_bytes,
             limits.body_bytes,
             limits.handshake_seconds,

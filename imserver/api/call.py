@@ -193,7 +193,7 @@ class Call(Struct):
     """One request, read and allowed: parameters by folded name, the app they name, and who asks.
 
     ``app`` is ``""`` where the request names none (or no number). ``fields`` is the object of a JSON body,
-    ``request`` what came.
+    ``pairs`` are the fields of a multipart form, ``request`` is what came.
     """
 
     params: dict[str, str]
@@ -202,11 +202,13 @@ class Call(Struct):
     body: bytes = b""
     fields: dict[str, Any] | None = None
     request: FastRequest | None = None
+    pairs: list[tuple[str, str]] | None = None
 
     def texts(self, name: str) -> Sequence[str]:
         """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly."""
         if self.fields is None:
-            return [value for key, value in parse_pairs(self.body) if key.lower() == name]
+            pairs = parse_pairs(self.body) if self.pairs is None else self.pairs
+            return [value for key, value in pairs if key.lower() == name]
         values = self.fields.get(name, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise Refused(BAD_PARAMETER)

@@ -2,20 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+
 from imserver.api.call import Api
 from imserver.api.reply import header_block
 from imserver.api.route import Route
-from imserver.api.routes import HOT, answer
+from imserver.api.routes import HOT, ROUTES, answer
+from imserver.api.style import CLIENT
+from imserver.transport.body import MAX_PUBLIC_BODY_BYTES
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 
 
 def fast_routes(api: Api, everywhere: bool = False) -> FastRoutes:
     """Every hot row, by method and path as text; ``everywhere``: only those for WebSocket listeners, too."""
+    return _adapters(api, HOT.values(), everywhere)
+
+
+def routes_at(api: Api, everywhere: bool = False) -> FastRoutes:
+    """The same of all rows."""
+    return _adapters(api, ROUTES, everywhere)
+
+
+def _adapters(api: Api, rows: Iterable[Route], everywhere: bool) -> FastRoutes:
     return {
-        (row.method, row.path): _adapter(api, row)
-        for row in HOT.values()
-        if row.style.everywhere or not everywhere
+        (row.method, row.path): _adapter(api, row) for row in rows if row.style.everywhere or not everywhere
     }
+
+
+def body_limit(api: Api, method: str, path: str, headers: Mapping[str, str]) -> int:
+    """Bytes that the body of a request may have: few, where nobody has to prove anything."""
+    row = _ROWS.get((method, path))
+    if row is not None and (row.scope or row.style is CLIENT or "authorization" in headers):
+        return api.body_bytes
+    return min(MAX_PUBLIC_BODY_BYTES, api.body_bytes)
+
+
+_ROWS = {(row.method, row.path): row for row in ROUTES}
 
 
 class _adapter:  # a function with two fixed arguments; a closure costs more a call

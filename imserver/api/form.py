@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+from binascii import a2b_qp
 from typing import Any, NoReturn
 
 import msgspec
@@ -17,7 +18,17 @@ import msgspec
 MAX_FIELDS = 20_000
 """Fields that a form may have; more of them is no form but an attempt to keep the loop busy."""
 
+MAX_FORM_BYTES = 2 << 20
+"""Longest form. The longest message takes 1.5 MiB of it, if every character is escaped."""
+MAX_VALUES = 140_000
+"""Commas, colons and brackets that JSON may have: each may stand for an object of 64 bytes or more. The
+longest message has fewer."""
+_LONG = 16384
+_SLOW_BYTES = 1 << 20
+"""Longest JSON that is read in the forgiving way."""
+
 _escapes = re.compile("(?:%[0-9A-Fa-f]{2})+")
+_broken_escapes = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _decode_json = msgspec.json.Decoder().decode
 
 
@@ -31,12 +42,24 @@ def _unescape_run(run: re.Match[str]) -> str:
 
 def _unescape(text: str) -> str:
     text = text.replace("+", " ")
-    return _escapes.sub(_unescape_run, text) if "%" in text else text
+    if "%" not in text:
+        return text
+    return _escapes.sub(_unescape_run, text) if len(text) < _LONG else _unescape_long(text)
+
+
+def _unescape_long(text: str) -> str:
+    """The same by quoted-printable's decoder, in C: 2 MiB of ``%41b`` take 10 ms instead of 180."""
+    encoded, _ = _broken_escapes.subn(b"%25", text.encode(), MAX_FIELDS)
+    if _broken_escapes.search(encoded) is not None:
+        raise BadBody("too many broken escapes")
+    return a2b_qp(encoded.replace(b"=", b"=3D").replace(b"%", b"=")).decode("utf-8", "replace")
 
 
 def _split(encoded: bytes) -> list[str]:
     if b"\0" in encoded or b"%00" in encoded:
         raise BadBody("a field contains U+0000")
+    if len(encoded) > MAX_FORM_BYTES:
+        raise BadBody("too large for a form")
     text = encoded.decode("utf-8", "replace")
     if text.count("&") >= MAX_FIELDS:
         raise BadBody("too many fields")
@@ -72,11 +95,18 @@ def parse_form(encoded: bytes) -> dict[str, str]:
     return params
 
 
+def fold_pairs(pairs: list[tuple[str, str]]) -> dict[str, str]:
+    """The parameters of fields that are read already, by folded name: of a field given twice the first."""
+    return {name.lower(): value for name, value in reversed(pairs)}
+
+
 # --- JSON ---------------------------------------------------------------------------------------------------
 
 
 def parse_json(body: bytes) -> dict[str, Any]:
     """The JSON object in ``body`` by folded key, without its nulls. Raises :class:`BadBody` if it is none."""
+    if len(body) > MAX_VALUES and sum(map(body.count, (b",", b":", b"[", b"{"))) > MAX_VALUES:
+        raise BadBody("too many values")
     try:
         document = _decode_json(body)
     except (ValueError, RecursionError):
@@ -97,6 +127,8 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _parse_json_slowly(body: bytes) -> Any:
     """The forgiving way: takes lone surrogates, which JavaScript writes, as U+FFFD."""
+    if len(body) > _SLOW_BYTES:
+        raise BadBody("no JSON")
     try:
         return json.loads(
             body.decode(), object_pairs_hook=_well_formed_object, parse_constant=_refuse_constant

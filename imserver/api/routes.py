@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from imserver.api import action, client, gochat, metrics, operate, presence, push
 from imserver.api.call import Api, Call, app_from_json, app_named, require_app, wait_for_broadcast
-from imserver.api.form import BadBody, parse_form, parse_json
+from imserver.api.form import BadBody, fold_pairs, parse_form, parse_json
 from imserver.api.guests import guest
 from imserver.api.reply import BAD_PARAMETER, PREFLIGHT, Answer, Refused
 from imserver.api.route import ANY_KEY, Route
@@ -136,10 +136,12 @@ def _read_body(api: Api, caller: Caller, content_type: str, request: FastRequest
         return Call(_json_params(fields), app, caller, body, fields, request)
     if kind == "multipart/form-data":
         # Hardly anybody sends one, and what reads it is large.
-        from imserver.api.multipart import multipart_to_urlencoded
+        from imserver.api.multipart import read_multipart
 
-        body = multipart_to_urlencoded(body, content_type)
-    elif kind and kind != "application/x-www-form-urlencoded" and body:
+        pairs = read_multipart(body, content_type)
+        params = fold_pairs(pairs)
+        return Call(params, app_named(api, params.get("appid", "")), caller, b"", None, request, pairs)
+    if kind and kind != "application/x-www-form-urlencoded" and body:
         raise BadBody("neither a form nor JSON")
     params = parse_form(body)
     return Call(params, app_named(api, params.get("appid", "")), caller, body, None, request)

@@ -6,7 +6,7 @@ Chunks are read as strictly as heads: a hexadecimal size, perhaps extensions (ig
 from __future__ import annotations
 
 import re
-from collections.abc import Set
+from collections.abc import Callable, Mapping, Set
 
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.transport.head import BadHead, ParsedHead
@@ -14,6 +14,11 @@ from imserver.transport.head import BadHead, ParsedHead
 MAX_LINE_BYTES = 256
 """Longest line before a chunk, with its CRLF."""
 MAX_TRAILER_BYTES = 8192
+MAX_PUBLIC_BODY_BYTES = 65536
+"""Bodies up to this size are read of everybody. Above it the API is asked how much it takes."""
+
+BodyLimit = Callable[[str, str, Mapping[str, str]], int]
+"""(method, path, headers) → the bytes that the body of such a request may have."""
 
 Streamed = Set[tuple[str, str]]
 """(method, path) of the requests whose bodies are too large to be held in memory."""
@@ -29,10 +34,12 @@ class Body:
     bytes: it is not read any further then, and the connection is of no use afterwards.
     """
 
-    __slots__ = ("_limit", "_need", "_raw", "content", "too_large")
+    __slots__ = ("_limit", "_need", "_raw", "content", "deadline", "too_large")
 
-    def __init__(self, head: ParsedHead, limit: int) -> None:
+    def __init__(self, head: ParsedHead, limit: int, deadline: float = 0.0) -> None:
         self._limit = limit
+        self.deadline = deadline
+        """When it has to be whole, by the monotonic clock; its connection sees to that."""
         self._need = -1 if head.chunked else head.length or 0
         self._raw = bytearray()
         self.content = bytearray()

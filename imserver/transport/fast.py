@@ -52,11 +52,11 @@ FastRoutes = Mapping[tuple[str, str], Callable[[FastRequest], FastResponse]]
 """(method, path) → the function that answers. It may switch to other greenlets."""
 
 
-def refuse_too_large(fast: FastRoutes, parsed: ParsedHead, host: str) -> bytes:
+def refuse_too_large(routes: FastRoutes, parsed: ParsedHead, host: str) -> bytes:
     """The whole response to a request whose body is over the limit: in its route's own style, else 413."""
     path, _, query = parsed.url.partition(b"?")
     target = path.decode("latin-1")
-    route = fast.get((parsed.method, target))
+    route = routes.get((parsed.method, target))
     if route is None:
         return problems.response(HTTP_BODY_TOO_LARGE)
     answer = route(FastRequest(parsed.method, target, query, b"", parsed.headers, host, too_large=True))

@@ -13,7 +13,7 @@ from typing import Any
 
 from imserver import errors
 from imserver.metrics import Metrics
-from imserver.transport.body import Streamed
+from imserver.transport.body import BodyLimit, Streamed
 from imserver.transport.carrier import Carrier
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.fast import FastRoutes
@@ -28,13 +28,18 @@ log = logging.getLogger(__name__)
 
 
 class Front:
-    """What all HTTP connections of the front share. Owner of the set of parked ones."""
+    """What all HTTP connections of the front share. Owner of the set of parked ones.
+
+    ``fast`` are the routes that are answered here, ``routes`` all those that refuse in a style of their own.
+    """
 
     def __init__(
         self,
         carrier: Carrier,
         gate: Gate,
+        routes: FastRoutes,
         fast: FastRoutes,
+        body_limit: BodyLimit,
         hand_over: HandOver,
         metrics: Metrics,
         header_bytes: int,
@@ -51,7 +56,9 @@ class Front:
         self.carrier = carrier
         self.gate = gate
         self.origins = gate.origins
+        self.routes = routes
         self.fast = fast
+        self.body_limit = body_limit
         self.hand_over = hand_over
         self.metrics = metrics
         self.header_bytes = header_bytes

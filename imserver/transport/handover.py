@@ -22,10 +22,12 @@ log = logging.getLogger(__name__)
 
 BODY_SECONDS = 60
 """Time for a request's body to arrive."""
+BODY_SILENCE_SECONDS = 13
+"""Longest silence while a body arrives. Connections are looked at once a second, so 408 comes within 15 s."""
 LINGER_SECONDS = 2
 """How long the end of a refused request is read and dropped."""
-READ_SECONDS = 30
-"""Longest silence while the body of a request arrives or its answer is written."""
+WRITE_SECONDS = 30
+"""Longest time for which a client may take nothing of its answer."""
 WAITING_PER_RUNNING = 16
 """Requests that may wait for their turn, per request that may run."""
 WAITING_BYTES = 64 << 20
@@ -76,8 +78,7 @@ class Reader:
         """
         deadline = monotonic() + (patience if not self.unread else seconds)
         while True:
-            while self.unread[:1] == b"\r" or self.unread[:1] == b"\n":
-                del self.unread[:1]
+            self._skip_line_ends()
             end = end_of_head(self.unread, limit)
             if end:
                 return bytes(self.unread[:end])
@@ -93,14 +94,20 @@ class Reader:
                 if started:
                     raise BadHead(HTTP_TIMEOUT, "the request took too long to arrive") from None
                 return b""
+            self._skip_line_ends()
             if not started and self.unread:
                 deadline = monotonic() + seconds
+
+    def _skip_line_ends(self) -> None:
+        """Drop what may stand before a request; it is the beginning of none."""
+        if self.unread[:1] in (b"\r", b"\n"):
+            self.unread[:] = self.unread.lstrip(b"\r\n")
 
     def await_body(self, raw: bytes, head: ParsedHead, body: Body, seconds: float) -> bool:
         """Wait for the body behind the head ``raw``; the request is then unread in its plainest form.
 
         False if the client ends before that. Raises :class:`imserver.transport.head.BadHead` for broken
-        chunks and after ``seconds``, OSError from the socket.
+        chunks, after ``seconds`` and after :data:`BODY_SILENCE_SECONDS` of silence, OSError from the socket.
         """
         deadline = monotonic() + seconds
         del self.unread[: len(raw)]
@@ -110,12 +117,12 @@ class Reader:
             left = deadline - monotonic()
             if left <= 0:
                 raise BadHead(HTTP_TIMEOUT, "the body took too long to arrive")
-            self._sock.settimeout(left)
+            self._sock.settimeout(min(left, BODY_SILENCE_SECONDS))
             try:
                 if not self._more():
                     return False
             except TimeoutError:
-                continue
+                raise BadHead(HTTP_TIMEOUT, "the body stopped arriving") from None
             rest = body.feed(bytes(self.unread))
         self.unread[:] = plain_request(raw, head, body.content) + rest
         return True
@@ -125,7 +132,9 @@ class Reader:
         self.unread[:0] = data
 
     def read(self, size: int = -1) -> bytes:
-        """``size`` bytes, fewer only at the end of the stream."""
+        """``size`` bytes, fewer only at the end of the stream. Raises TimeoutError after a long silence."""
+        if size < 0 or len(self.unread) < size:
+            self._sock.settimeout(BODY_SILENCE_SECONDS)
         while (size < 0 or len(self.unread) < size) and self._more():
             pass
         return self._take(len(self.unread) if size < 0 else size)
@@ -199,6 +208,7 @@ class OneRequestHandler(WSGIHandler):
         if self._parts is not None:
             self._parts.append(bytes(data))
             return
+        self.socket.settimeout(WRITE_SECONDS)  # type: ignore[attr-defined]
         try:
             super()._sendall(data)  # type: ignore[misc]
         except TimeoutError:  # it takes nothing any more: nobody's fault here, and no matter for the log
@@ -280,5 +290,5 @@ def _cooperative(sock: _socket.socket) -> gevent_socket.socket:
     """The same socket as gevent's: waiting on it lets others run."""
     family, kind, proto = sock.family, sock.type, sock.proto
     wrapped = gevent_socket.socket(family, kind, proto, fileno=sock.detach())
-    wrapped.settimeout(READ_SECONDS)
+    wrapped.settimeout(WRITE_SECONDS)
     return wrapped

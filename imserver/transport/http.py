@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 from imserver import errors
 from imserver.transport import problems
-from imserver.transport.body import Body, plain_head, plain_request, streams
+from imserver.transport.body import MAX_PUBLIC_BODY_BYTES, Body, plain_head, plain_request, streams
 from imserver.transport.connection import OPEN
 from imserver.transport.fast import FastRequest, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
-from imserver.transport.handover import BODY_SECONDS, RECEIVE_BYTES
+from imserver.transport.handover import BODY_SECONDS, BODY_SILENCE_SECONDS, RECEIVE_BYTES
 from imserver.transport.head import BadHead, ParsedHead, end_of_head
 from imserver.transport.http_peer import HttpPeer
 
@@ -82,6 +82,7 @@ class HttpConnection(HttpPeer):
             self.refuse(bad.problem)
             return
         if rest is None:
+            self.deadline = min(body.deadline, monotonic() + BODY_SILENCE_SECONDS)
             self._count(body.held_bytes)
             return
         self._count(0)
@@ -101,7 +102,11 @@ class HttpConnection(HttpPeer):
     def serve(self, data: bytes) -> None:
         """Serve the requests in ``data``, which begins where a request begins."""
         front = self._front
-        data = data.lstrip(b"\r\n") if data[:1] in b"\r\n" else data
+        if data and data[:1] in b"\r\n":
+            data = data.lstrip(b"\r\n")
+            if not data:  # no request begins with that, so it gives the connection no more time
+                self._buffer = b""
+                return
         while data:
             try:
                 end = end_of_head(data, front.header_bytes)
@@ -123,7 +128,7 @@ class HttpConnection(HttpPeer):
                 self.fresh = False
                 self._hand_over(plain_head(raw, parsed) + data[end:])
                 return
-            if parsed.chunked or len(data) - end < length or length > front.body_bytes:
+            if parsed.chunked or len(data) - end < length or length > MAX_PUBLIC_BODY_BYTES:
                 self._begin_body(parsed, raw, data[end:])
                 return
             stop = end + length
@@ -137,8 +142,10 @@ class HttpConnection(HttpPeer):
     def _begin_body(self, parsed: ParsedHead, raw: bytes, data: bytes) -> None:
         """The body is not whole yet, or comes in chunks, or is too large."""
         self._buffer, self._parsed = raw, parsed
-        self._body = Body(parsed, self._front.body_bytes)
-        self.deadline = monotonic() + BODY_SECONDS
+        limit = self._front.body_bytes
+        if parsed.chunked or (parsed.length or 0) > MAX_PUBLIC_BODY_BYTES:
+            limit = self._front.body_limit(parsed.method, parsed.path, parsed.headers)
+        self._body = Body(parsed, limit, monotonic() + BODY_SECONDS)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
             self._front.carrier.flusher.enqueue(self, _CONTINUE)
         self._feed_body(data)
@@ -160,7 +167,7 @@ class HttpConnection(HttpPeer):
         headers = parsed.headers
         path = parsed.path
         if too_large:
-            self._answer(refuse_too_large(front.fast, parsed, self._client(headers)), False)
+            self._answer(refuse_too_large(front.routes, parsed, self._client(headers)), False)
             return None
         if "upgrade" in headers and wants_upgrade(headers):
             self._upgrade(parsed, path, rest)

@@ -18,14 +18,22 @@ from geventwebsocket.handler import WebSocketHandler
 
 from imserver import errors
 from imserver.transport import frames, problems
-from imserver.transport.body import Body, Streamed, plain_head, plain_request, streams
+from imserver.transport.body import (
+    MAX_PUBLIC_BODY_BYTES,
+    Body,
+    BodyLimit,
+    Streamed,
+    plain_head,
+    plain_request,
+    streams,
+)
 from imserver.transport.fast import FastRoutes, refuse_too_large
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
 from imserver.transport.handover import (
     BODY_SECONDS,
     LINGER_SECONDS,
-    READ_SECONDS,
     RECEIVE_BYTES,
+    WRITE_SECONDS,
     OneRequestHandler,
     Reader,
 )
@@ -139,7 +147,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         except OSError:
             return None
         self._patience = server.keepalive_seconds
-        sock.settimeout(READ_SECONDS)
+        sock.settimeout(WRITE_SECONDS)
         result = super().handle_one_request()
         if self.cut_short:
             self._linger(sock)
@@ -161,14 +169,17 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         if streams(head, server.streamed):
             reader.put_back(plain_head(reader.read(len(raw)), head))
             return True
-        body = Body(head, server.body_bytes)
+        limit = server.body_bytes
+        if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
+            limit = server.body_limit(head.method, head.path, head.headers)
+        body = Body(head, limit)
         if head.chunked or head.length:
             if "expect" in head.headers and not body.too_large:
                 sock.sendall(_CONTINUE)
             if not reader.await_body(raw, head, body, BODY_SECONDS):
                 return False
             if body.too_large:
-                self._end(refuse_too_large(server.fast, head, self.client_address[0]))
+                self._end(refuse_too_large(server.routes, head, self.client_address[0]))
                 return False
         elif head.absolute:
             reader.put_back(plain_request(reader.read(len(raw)), head, b""))
@@ -272,7 +283,8 @@ class Door(WSGIServer):
         gate: Gate,
         admitted: Admitted,
         refused: Callable[[], None],
-        fast: FastRoutes,
+        routes: FastRoutes,
+        body_limit: BodyLimit,
         header_bytes: int,
         body_bytes: int,
         handshake_seconds: float,
@@ -283,7 +295,8 @@ class Door(WSGIServer):
         super().__init__(listener, application, log=None, error_log=log, environ=dict(environ))
         self.streams = streams
         self.streamed = streamed
-        self.fast = fast
+        self.routes = routes
+        self.body_limit = body_limit
         self.header_bytes = header_bytes
         self.body_bytes = body_bytes
         self.handshake_seconds = handshake_seconds

@@ -13,7 +13,7 @@ from imserver.api.form import (
     parse_json,
     parse_pairs,
 )
-from imserver.api.multipart import multipart_to_urlencoded
+from imserver.api.multipart import read_multipart
 
 from .fakes import multipart
 
@@ -91,9 +91,9 @@ def test_a_form_of_too_many_fields_is_refused() -> None:
         parse_form(b"&" * MAX_FIELDS)
 
 
-def test_multipart_fields_become_urlencoded_without_files() -> None:
+def test_multipart_fields_are_read_without_files() -> None:
     body, kind = multipart(("appID", "101"), ("message", "a&b=马\n远"), files=(("picture", b"\x00\xff"),))
-    assert parse_pairs(multipart_to_urlencoded(body, kind)) == [("appID", "101"), ("message", "a&b=马\n远")]
+    assert read_multipart(body, kind) == [("appID", "101"), ("message", "a&b=马\n远")]
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_multipart_fields_become_urlencoded_without_files() -> None:
 )
 def test_a_broken_multipart_form_is_refused(body: bytes, kind: str) -> None:
     with pytest.raises(BadBody):
-        multipart_to_urlencoded(body, kind)
+        read_multipart(body, kind)
 
 
 def test_keys_of_json_are_folded_and_null_counts_as_missing() -> None:

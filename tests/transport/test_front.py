@@ -48,6 +48,8 @@ class Door(Rig):
             self.carrier,
             self.gate,
             fast,
+            fast,
+            lambda *_: 100_000,
             HandOver(self.application, requests, 1, {}),
             self.metrics,
             16384,
@@ -378,7 +380,7 @@ class _Pours(Door):
 def test_a_client_that_takes_nothing_any_more_is_no_error(
     monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(handover, "READ_SECONDS", 0.1)
+    monkeypatch.setattr(handover, "WRITE_SECONDS", 0.1)
     with _Pours() as door:
         caller = door.call()
         caller.send(b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n")

@@ -25,6 +25,8 @@ _GZIP_LEVEL: Final = 1
 _GZIP_WINDOW: Final = 31  # of zlib: gzip's own header, and the widest window
 
 _A_FLOAT: Final = "got `float`"
+_WHOLE_BYTES: Final = 256 << 10
+"""Longest body in which ``1.0`` may stand for 1: each number in it costs 0.15 µs."""
 _EXACT: Final = 2**53  # up to here every whole number is a float of its own
 
 _encode = msgspec.json.Encoder().encode
@@ -52,7 +54,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
         text = str(error)
-    if _A_FLOAT in text:
+    if _A_FLOAT in text and len(body) <= _WHOLE_BYTES:
         # Some languages write 1.0 for 1, and for JSON Schema it is an integer.
         try:
             return decoder.decode(_encode(_decode_whole(body)))
