@@ -19,7 +19,8 @@ MAX_FIELDS = 20_000
 """Fields that a form may have; more of them is no form but an attempt to keep the loop busy."""
 
 MAX_FORM_BYTES = 2 << 20
-"""Longest form. The longest message takes 1.5 MiB of it, if every character is escaped."""
+"""Longest form that is more than plain ASCII. The longest message takes 1.5 MiB of it, if every character is
+escaped."""
 MAX_VALUES = 140_000
 """Commas, colons and brackets that JSON may have: each may stand for an object of 64 bytes or more. The
 longest message has fewer."""
@@ -58,7 +59,7 @@ def _unescape_long(text: str) -> str:
 def _split(encoded: bytes) -> list[str]:
     if b"\0" in encoded or b"%00" in encoded:
         raise BadBody("a field contains U+0000")
-    if len(encoded) > MAX_FORM_BYTES:
+    if len(encoded) > MAX_FORM_BYTES and (b"%" in encoded or not encoded.isascii()):
         raise BadBody("too large for a form")
     text = encoded.decode("utf-8", "replace")
     if text.count("&") >= MAX_FIELDS:

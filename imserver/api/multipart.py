@@ -44,7 +44,10 @@ def read_multipart(body: bytes, content_type: str) -> list[tuple[str, str]]:
         _, form, _ = parser.parse(BytesIO(body), kind, len(body), options)
     except Exception as error:  # the parser has errors of several kinds, HTTP's among them
         raise BadBody(str(error)) from None
-    return list(form.items(multi=True))
+    pairs = list(form.items(multi=True))
+    if any("\0" in name or "\0" in value for name, value in pairs):
+        raise BadBody("a field contains U+0000")
+    return pairs
 
 
 def _head_bytes(body: bytes, boundary: bytes) -> int:

@@ -100,7 +100,7 @@ class Reader:
 
     def _skip_line_ends(self) -> None:
         """Drop what may stand before a request; it is the beginning of none."""
-        if self.unread[:1] in (b"\r", b"\n"):
+        if self.unread.startswith((b"\r", b"\n")):
             self.unread[:] = self.unread.lstrip(b"\r\n")
 
     def await_body(self, raw: bytes, head: ParsedHead, body: Body, seconds: float) -> bool:
@@ -208,7 +208,7 @@ class OneRequestHandler(WSGIHandler):
         if self._parts is not None:
             self._parts.append(bytes(data))
             return
-        self.socket.settimeout(WRITE_SECONDS)  # type: ignore[attr-defined]
+        self.socket.settimeout(WRITE_SECONDS)
         try:
             super()._sendall(data)  # type: ignore[misc]
         except TimeoutError:  # it takes nothing any more: nobody's fault here, and no matter for the log

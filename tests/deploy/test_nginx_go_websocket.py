@@ -128,6 +128,8 @@ def _node(folder: Path, number: int, redis_url: str, environment: dict[str, str]
         str(ini),
         door="front" if number == 1 else "wsgi",
         environment={
+            # The published file sends the name of its upstream as Host.
+            "IMSERVER_SERVER_ORIGINS": "[ws_cluster]",
             "IMSERVER_APP_HTTP_PORT": "0",
             "IMSERVER_APP_WEBSOCKET_PORT": "0",
             "IMSERVER_APP_LOG_FILE": str(folder / f"node{number}" / "server.log"),

@@ -85,6 +85,8 @@ FORMS = {
     "broken escapes": b"a=" + b"%4" * (SIZE // 2),
     "fields": b"a&" * (SIZE // 2),
     "bytes": b"a=" + b"\xff" * SIZE,
+    "plain": b"a=" + b"y" * SIZE,
+    "spaces": b"a=" + b"+" * SIZE,
 }
 DOCUMENTS = {
     "floats": b'{"message":[' + b"0.1," * (SIZE // 4) + b"1]}",
