@@ -35,7 +35,7 @@ style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/dev  ## check the types
-	$(RUN) -m mypy --strict imserver
+	$(RUN) -m mypy --strict imserver bench
 
 coverage: $(VENV)/dev  ## run all tests and report what they did not reach
 	$(RUN) -m coverage erase
@@ -44,13 +44,13 @@ coverage: $(VENV)/dev  ## run all tests and report what they did not reach
 	$(RUN) -m coverage report
 
 bench: $(VENV)/runtime  ## measure this machine: all figures of docs/benchmarks.md, a few minutes
-	$(RUN) -m imserver bench all $(ARGS)
+	$(RUN) -m bench all $(ARGS)
 
 smoke: $(VENV)/runtime  ## the same in one minute, for a first look
-	$(RUN) -m imserver bench smoke $(ARGS)
+	$(RUN) -m bench smoke $(ARGS)
 
 million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them all (half an hour, 20 GB)
-	$(RUN) -m imserver bench million $(ARGS)
+	$(RUN) -m bench million $(ARGS)
 
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)

@@ -18,11 +18,15 @@ _LAZY: Final = {
     "account": ("imserver.commands.account", "account", "Take over accounts from elsewhere."),
     "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
     "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers use it."),
-    "bench": ("imserver.bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
+    "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
     "key": ("imserver.commands.key", "key", "Make, list and revoke API keys."),
     "restore": ("imserver.commands.backup", "restore", "Put a copy in the SQLite database's place."),
     "token": ("imserver.commands.token", "token", "Make session tokens of users."),
 }
+
+_NO_BENCH: Final = (
+    "the load tool is not installed. In a source tree, run `make bench` or `pip install ./bench`."
+)
 
 _STATUS_SECONDS: Final = 10
 
@@ -37,7 +41,12 @@ class _Commands(click.Group):
         if cmd_name not in _LAZY:
             return super().get_command(ctx, cmd_name)
         module, attribute, _ = _LAZY[cmd_name]
-        command: click.Command = getattr(importlib.import_module(module), attribute)
+        try:
+            command: click.Command = getattr(importlib.import_module(module), attribute)
+        except ModuleNotFoundError as error:
+            if error.name != "bench":
+                raise
+            _fail(_NO_BENCH)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

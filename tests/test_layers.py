@@ -12,6 +12,7 @@ import pytest
 from .support import ROOT, clean_environment
 
 PACKAGE = ROOT / "imserver"
+BENCH = ROOT / "bench"
 
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
@@ -53,22 +54,21 @@ SERVICES = (
     "webhooks",
 )
 
-# The load tool and the client stand beside the server: they use the bottom of it; only the command line loads
-# the tool, and the server knows nothing of the client.
-BESIDE = "bench"
+# The client stands beside the server: it uses the bottom of it, and the server knows nothing of it. The load
+# tool is a package of its own: only the command line names it, by a string.
 CLIENT = "client"
 CLIENT_MAY_USE = {"__init__", "errors"}
-BENCH_MAY_USE = {"__init__", "protocol", "errors", "model", CLIENT}
-# The private channel has no outside: its two ends are measured from within.
-RPC_END = "bench/rpc_end.py"
+BENCH_MAY_USE = {"__init__", CLIENT}
+# The private channel between nodes has no outside: its two ends are measured from within.
+RPC_END = "rpc_end.py"
 
 DOORS = {
     "geventwebsocket": ("transport/upgrade.py",),
     "yaml": ("yaml_text.py",),
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
-    "click": ("cli.py", "commands/", "bench/cli.py", "bench/command.py"),
-    "rich": ("bench/", "commands/account.py"),
+    "click": ("cli.py", "commands/"),
+    "rich": ("commands/account.py",),
     "redis": ("cluster/",),
     "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),
@@ -120,19 +120,23 @@ def own_layer(name: str) -> str | None:
     if first != "imserver":
         return None
     layer = rest.partition(".")[0]
-    return layer if layer in HEIGHT or layer in (BESIDE, CLIENT) else "__init__"
+    return layer if layer in HEIGHT or layer == CLIENT else "__init__"
 
 
 def test_imports_run_one_way() -> None:
     wrong = []
     for module in modules():
         layer = layer_of(module)
-        if layer in (BESIDE, CLIENT):
+        if layer == CLIENT:
             continue
         assert layer in HEIGHT, f"{module.relative_to(ROOT)} stands in no layer"
         for name, line in imported(module):
             used = own_layer(name)
-            if used in (BESIDE, CLIENT) or (used is not None and HEIGHT[used] > HEIGHT[layer]):
+            if (
+                name.partition(".")[0] == "bench"
+                or used == CLIENT
+                or (used is not None and HEIGHT[used] > HEIGHT[layer])
+            ):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 
@@ -147,14 +151,13 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
     assert wrong == []
 
 
-def test_the_load_tool_uses_only_the_bottom_of_the_server() -> None:
+def test_the_load_tool_uses_only_the_client_of_the_server() -> None:
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
-        for module in modules()
-        if layer_of(module) == BESIDE
+        for module in sorted(BENCH.rglob("*.py"))
         for name, line in imported(module)
-        if own_layer(name) not in {None, BESIDE, *BENCH_MAY_USE}
-        and not (module.relative_to(PACKAGE).as_posix() == RPC_END and own_layer(name) == "cluster")
+        if own_layer(name) not in {None, *BENCH_MAY_USE}
+        and not (module.name == RPC_END and own_layer(name) == "cluster")
     ]
     assert wrong == []
 
@@ -199,7 +202,7 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "imserver.bench", "imserver.client"],
+    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "bench", "imserver.client"],
 )
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"
@@ -217,7 +220,7 @@ def test_a_node_loads_neither_the_load_tool_nor_what_only_a_cluster_needs() -> N
         "zmq",
         "msgpack",
         "gunicorn",
-        "imserver.bench",
+        "bench",
         "imserver.commands",
         "imserver.storage.database",
         "sqlalchemy",

@@ -135,6 +135,28 @@ def test_the_installed_server_serves_its_pages_from_any_folder(installed: Path, 
     server.check()
 
 
+def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) -> None:
+    without = subprocess.run(
+        [installed / "imserver", "bench", "echo"],
+        cwd=tmp_path,
+        env=clean_environment(PYTHONPATH=""),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert without.returncode == 1
+    assert "imserver: the load tool is not installed." in without.stderr
+    assert "Traceback" not in without.stderr
+    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
+    build = [sys.executable, "-c", BUILD, str(tmp_path)]
+    done = subprocess.run(build, cwd=tmp_path / "bench", capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    names = zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]).namelist()
+    modules = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")}
+    assert {name for name in names if "dist-info" not in name} == modules
+    assert f"imserver_bench-{__version__}.dist-info/METADATA" in names
+
+
 def test_the_lock_files_name_no_place_and_pin_everything_by_hash() -> None:
     for name in ("requirements.lock", "requirements-dev.lock"):
         lines = (ROOT / name).read_text(encoding="utf-8").splitlines()

@@ -5,8 +5,8 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from imserver.bench.cli import bench
-from imserver.bench.figures import FIGURES
+from bench.cli import bench
+from bench.figures import FIGURES
 
 REPORT = {
     "command",

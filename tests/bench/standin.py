@@ -14,8 +14,8 @@ import socket
 import sys
 from urllib.parse import parse_qsl
 
-from imserver.bench.floor import ACCEPTED
-from imserver.bench.frames import server_frame
+from bench.floor import ACCEPTED
+from bench.frames import server_frame
 
 REPLY = '{"seq":"%s","cmd":"%s","response":{"code":200,"codeMsg":"Success","data":%s}}'
 PUSH = (

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from imserver.bench import chaos_talk
-from imserver.bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
-from imserver.bench.chaos_faults import FAULTS, chosen
-from imserver.bench.chaos_ground import CMD_APP
-from imserver.bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
-from imserver.bench.chaos_proxy import Network
-from imserver.bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
-from imserver.bench.figures import FIGURES
-from imserver.bench.generator import Generator
-from imserver.bench.loop import BenchError, Loop
-from imserver.bench.peer import Target
+from bench import chaos_talk
+from bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
+from bench.chaos_faults import FAULTS, chosen
+from bench.chaos_ground import CMD_APP
+from bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
+from bench.chaos_proxy import Network
+from bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
+from bench.figures import FIGURES
+from bench.generator import Generator
+from bench.loop import BenchError, Loop
+from bench.peer import Target
 from imserver.protocol import protobuf
 from tests.conftest import StartServer
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from imserver.bench.chat_tally import ChatTally
-from imserver.bench.frames import server_frame
-from imserver.bench.latency import stamp_us
-from imserver.bench.protobuf import BINARY, CT_ACK, GROUP, Writer, field, outputs, varint
+from bench.chat_tally import ChatTally
+from bench.frames import server_frame
+from bench.latency import stamp_us
+from bench.protobuf import BINARY, CT_ACK, GROUP, Writer, field, outputs, varint
 from imserver.protocol import protobuf
 from tests.bench.play import found
 from tests.bench.test_tally import FakeSwarm

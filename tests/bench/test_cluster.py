@@ -5,10 +5,10 @@ from functools import partial
 
 import pytest
 
-from imserver.bench import cluster, cluster_storm, cluster_suite, fanout
-from imserver.bench.cluster_suite import PARTS
-from imserver.bench.figures import FIGURES
-from imserver.bench.nodes import Nodes
+from bench import cluster, cluster_storm, cluster_suite, fanout
+from bench.cluster_suite import PARTS
+from bench.figures import FIGURES
+from bench.nodes import Nodes
 from tests.bench.play import run
 
 pytestmark = pytest.mark.linux

@@ -2,9 +2,9 @@
 
 import pytest
 
-from imserver.bench.floor import bare_frame
-from imserver.bench.frames import CLOSE, MASK, PING, TEXT, client_frame, login_frame, scan, server_frame
-from imserver.bench.loop import BenchError
+from bench.floor import bare_frame
+from bench.frames import CLOSE, MASK, PING, TEXT, client_frame, login_frame, scan, server_frame
+from bench.loop import BenchError
 
 
 def unmasked(frame: bytes, head_bytes: int) -> bytes:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from imserver.bench.latency import Latency
+from bench.latency import Latency
 
 
 def filled(*micros: int) -> Latency:

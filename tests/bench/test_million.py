@@ -6,11 +6,11 @@ from xml.etree import ElementTree
 
 import pytest
 
-from imserver.bench import broadcast, gathering
-from imserver.bench.capacity import MillionOptions, check_machine, room
-from imserver.bench.figures import FIGURES
-from imserver.bench.loop import BenchError
-from imserver.bench.million_suite import BARS, judge
+from bench import broadcast, gathering
+from bench.capacity import MillionOptions, check_machine, room
+from bench.figures import FIGURES
+from bench.loop import BenchError
+from bench.million_suite import BARS, judge
 from tests.bench.play import run
 
 pytestmark = pytest.mark.linux
@@ -20,7 +20,7 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 
 @pytest.mark.slow
 def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(broadcast, "CALM_SECONDS", 0.3)
     monkeypatch.setattr(broadcast, "BUSY_SECONDS", 0.6)
     monkeypatch.setattr(gathering, "BEAT_SECONDS", 0.0)  # everybody beats before each phase
@@ -49,7 +49,7 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
 
 
 def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(broadcast, "CALM_SECONDS", 0.2)
     monkeypatch.setattr(broadcast, "BUSY_SECONDS", 0.2)
     result = run("million", "--connections", "100", "--processes", "1", *QUICK, "--json")
@@ -65,11 +65,11 @@ def test_a_million_needs_many_processes() -> None:
 
 
 def test_a_machine_that_is_too_small_is_told_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.bench.proc.files_left", lambda: 1000)
+    monkeypatch.setattr("bench.proc.files_left", lambda: 1000)
     with pytest.raises(BenchError, match=r"fs\.file-max leaves 1000"):
         check_machine(MillionOptions())
-    monkeypatch.setattr("imserver.bench.proc.files_left", lambda: 10**9)
-    monkeypatch.setattr("imserver.bench.proc.available_bytes", lambda: 10**9)
+    monkeypatch.setattr("bench.proc.files_left", lambda: 10**9)
+    monkeypatch.setattr("bench.proc.available_bytes", lambda: 10**9)
     with pytest.raises(BenchError, match="GB of memory are needed"):
         check_machine(MillionOptions())
 

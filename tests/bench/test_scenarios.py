@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.bench.figures import FIGURES
+from bench.figures import FIGURES
 from tests.bench.play import found, run
 from tests.support import Server
 
@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.linux, pytest.mark.parametrize("server", ["front"], in
 @pytest.fixture(autouse=True)
 def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few connections need no second to settle."""
-    monkeypatch.setattr("imserver.bench.stage.REST_SECONDS", 0.2)
-    monkeypatch.setattr("imserver.bench.fanout.QUIET_SECONDS", 0.2)
+    monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
+    monkeypatch.setattr("bench.fanout.QUIET_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -66,7 +66,7 @@ def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 def test_fanout_to_receivers_in_several_processes(
     place: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.bench.fanout.MOST_IN_PROCESS", 8)
+    monkeypatch.setattr("bench.fanout.MOST_IN_PROCESS", 8)
     report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
     assert report["generator"]["processes"] == 3
     messages = [run["messages"] for run in report["each"]]
@@ -123,7 +123,7 @@ def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.bench.storm.MOST_IN_PROCESS", 60)
+    monkeypatch.setattr("bench.storm.MOST_IN_PROCESS", 60)
     figures = found("storm", "--clients", "100", "--bystanders", "10", *place)["figures"]
     assert figures["returned"] == 100
     assert figures["bystanders_lost"] == figures["pings_unanswered"] == 0

@@ -2,12 +2,12 @@
 
 import pytest
 
-from imserver.bench.fanout import FanoutOptions
-from imserver.bench.figures import FAULTS, FIGURES, faults, fold, shown
-from imserver.bench.play import SCENARIOS, Place, command_line
-from imserver.bench.push import PushOptions
-from imserver.bench.stage import Span
-from imserver.bench.suite import ALL, FLOOR_US, SMOKE, Bar, judge
+from bench.fanout import FanoutOptions
+from bench.figures import FAULTS, FIGURES, faults, fold, shown
+from bench.play import SCENARIOS, Place, command_line
+from bench.push import PushOptions
+from bench.stage import Span
+from bench.suite import ALL, FLOOR_US, SMOKE, Bar, judge
 
 
 def test_several_runs_fold_to_the_median_and_faults_to_the_worst() -> None:

@@ -5,11 +5,11 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from imserver.bench.client import BUFFER_BYTES, Swarm
-from imserver.bench.frames import PING, server_frame
-from imserver.bench.latency import stamp_us
-from imserver.bench.peer import Peer
-from imserver.bench.tally import Tally
+from bench.client import BUFFER_BYTES, Swarm
+from bench.frames import PING, server_frame
+from bench.latency import stamp_us
+from bench.peer import Peer
+from bench.tally import Tally
 
 TAG = "tag123"
 NOTICE = server_frame(b'{"seq":"9","cmd":"enter","response":{"code":200,"codeMsg":"Ok","data":null}}')

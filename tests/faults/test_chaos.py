@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from imserver.bench.chaos_faults import FAULTS
+from bench.chaos_faults import FAULTS
 from tests.bench.play import run
 from tests.tools import require
 

@@ -1,0 +1,5 @@
+"""``python -m bench`` is ``imserver bench``."""
+
+from bench.cli import bench
+
+bench(prog_name="imserver bench")

@@ -1,0 +1,267 @@
+"""Many WebSocket connections in one loop: connect, upgrade, log in, receive, leave."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from bench.dialects import LOGIN_ANSWER
+from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
+from bench.loop import READ, WRITE, Loop
+from bench.peer import DIALLING, LOGGING_IN, OPEN, UPGRADING, Opening, Peer, Target
+
+BUFFER_BYTES = 1 << 18
+PORTS_PER_SOURCE = 12_000
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3.11
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+
+
+def source_address(index: int, dials: int) -> str:
+    """Return where the next connection comes from after so many ``dials`` of generator process ``index``.
+
+    An address of that process alone, and never for more connections than an address has ports.
+    """
+    return f"127.{16 + index % 200}.{1 + dials // PORTS_PER_SOURCE % 250}.1"
+
+
+class Swarm:
+    """The connections of one generator process. Owns their sockets and one receive buffer.
+
+    ``take(peer, end)`` handles ``buffer[:end]`` of an open connection and keeps an unfinished frame in
+    ``peer.rest``; scenarios replace it. It may not keep the buffer.
+    """
+
+    def __init__(self, loop: Loop, target: Target, index: int = 0) -> None:
+        self.loop = loop
+        self.target = target
+        self.index = index
+        self.peers: dict[int, Peer] = {}
+        self.lost: list[Peer] = []
+        self.closes: dict[str, int] = {}
+        self.buffer = bytearray(BUFFER_BYTES)
+        self.view = memoryview(self.buffer)
+        self.take: Callable[[Peer, int], None] = self.skim
+        self._dials = 0
+        self._opening = Opening()
+        self._again: deque[int] = deque()
+        self._login: Callable[[int], bytes] | None = None
+        self._answer = b""
+        self._upgrade = b""
+        self._retry = False
+        self._busy = 0
+
+    # -- opening -----------------------------------------------------------------------------------------
+
+    def open(
+        self,
+        numbers: range,
+        login: Callable[[int], bytes] | None,
+        *,
+        window: int,
+        seconds: float,
+        retry: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+        path: str = "",
+        answer: bytes = b"",
+    ) -> Opening:
+        """Open one connection for each of ``numbers``, at most ``window`` under way at once, in ``seconds``.
+
+        ``login(number)`` gives the login frame, sent after the upgrade; None leaves the connection at that.
+        With ``retry`` a connection that fails is tried again until the time is over (each failure counted).
+        ``path`` is asked for in place of the target's; ``answer``: the payload that answers a login, where it
+        is no JSON.
+        """
+        target = self.target
+        self._upgrade = upgrade_request(f"{target.ws_host}:{target.ws_port}", path or target.ws_path)
+        opening = self._opening = Opening()
+        self._login, self._retry, self._busy, self._answer = login, retry, 0, answer
+        waiting = self._again = deque(numbers)
+        total, begin = len(numbers), time.monotonic()
+        deadline = begin + seconds
+        while opening.opened < total and not self.loop.stopped:
+            while waiting and self._busy < window:
+                self._dial(waiting.popleft())
+            if not self._busy and not waiting:
+                break
+            self.loop.turn(0.1)
+            if progress is not None:
+                progress(opening.opened, total)
+            if time.monotonic() > deadline:
+                opening.error("not open in time")
+                break
+        opening.seconds = time.monotonic() - begin
+        for peer in [peer for peer in self.peers.values() if peer.phase != OPEN]:
+            self._drop(peer)
+        return opening
+
+    def _dial(self, number: int) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._busy += 1
+        peer = Peer(sock, number)
+        try:
+            if self.target.loopback:
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source_address(self.index, self._dials), 0))
+            code = sock.connect_ex((self.target.ws_host, self.target.ws_port))
+        except OSError as error:
+            code = error.errno or errno.EIO
+        self._dials += 1
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._failed(number, errno.errorcode.get(code, str(code)))
+            return
+        try:
+            sock.send(self._upgrade)  # on loopback the connection stands by now
+            peer.phase = UPGRADING
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            sock.close()
+            self._failed(number, errno.errorcode.get(error.errno or 0, "error"))
+            return
+        self.peers[peer.fd] = peer
+        self.loop.add(peer.fd, READ if peer.phase == UPGRADING else WRITE, self)
+
+    def _advance(self, peer: Peer, mask: int) -> None:
+        """Take a connection that is not open yet one step further."""
+        try:
+            if peer.phase == DIALLING:
+                peer.sock.send(self._upgrade)
+                peer.phase = UPGRADING
+                self.loop.change(peer.fd, READ)
+                return
+            data = peer.rest + peer.sock.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._drop(peer)
+            self._failed(peer.number, errno.errorcode.get(error.errno or 0, "error"))
+            return
+        if len(data) == len(peer.rest):
+            self._drop(peer)
+            self._failed(peer.number, "closed by the server while opening")
+        elif peer.phase == UPGRADING:
+            self._upgraded(peer, data)
+        else:
+            self._logged_in(peer, data)
+
+    def _upgraded(self, peer: Peer, data: bytes) -> None:
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            peer.rest = data
+            return
+        if not data.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in data:
+            self._drop(peer)
+            self._failed(peer.number, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
+            return
+        peer.rest = data[end + 4 :]
+        if self._login is None:
+            self._opened(peer)
+        else:
+            peer.sock.send(self._login(peer.number))
+            peer.phase = LOGGING_IN
+
+    def _logged_in(self, peer: Peer, data: bytes) -> None:
+        found, used = scan(data, len(data))
+        peer.rest = data[used:]
+        for opcode, start, stop in found:
+            payload = data[start:stop]
+            if self._answer and payload == self._answer:
+                self._opened(peer)
+                continue
+            if opcode == CLOSE or (LOGIN_ANSWER in payload and b'"code":200' not in payload):
+                self._drop(peer)
+                self._failed(peer.number, f"login refused: {payload[:120]!r}")
+                return
+            if LOGIN_ANSWER in payload:
+                self._opened(peer)
+
+    def _opened(self, peer: Peer) -> None:
+        peer.phase = OPEN
+        self._busy -= 1
+        self._opening.opened += 1
+        self._opening.latency.add((time.monotonic_ns() - peer.dialled_ns) // 1000)
+
+    def _failed(self, number: int, reason: str) -> None:
+        self._busy -= 1
+        self._opening.error(reason)
+        if self._retry:
+            self._again.append(number)
+
+    # -- receiving ---------------------------------------------------------------------------------------
+
+    def ready(self, fd: int, mask: int) -> None:
+        """Receive what a connection has for us."""
+        peer = self.peers[fd]
+        if peer.phase != OPEN:
+            self._advance(peer, mask)
+            return
+        kept = len(peer.rest)
+        try:
+            size = peer.recv_into(self.view[kept:] if kept else self.view)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.lose(peer, errno.errorcode.get(error.errno or 0, "error"))
+            return
+        if not size:
+            self.lose(peer, "end of stream")
+            return
+        if kept:
+            self.buffer[:kept] = peer.rest
+        self.take(peer, kept + size)
+
+    def skim(self, peer: Peer, end: int) -> None:
+        """Drop text frames, answer pings, note closes: the ``take`` of a connection that just sits there."""
+        found, used = scan(self.buffer, end)
+        peer.rest = bytes(self.view[used:end])
+        for opcode, start, stop in found:
+            if opcode >= CLOSE:
+                self.control(peer, opcode, bytes(self.view[start:stop]))
+
+    def control(self, peer: Peer, opcode: int, payload: bytes) -> None:
+        """Answer a ping; remember the code of a close."""
+        if opcode == PING:
+            peer.sock.send(client_frame(payload, PONG))
+        elif opcode == CLOSE:
+            self.lose(peer, f"close {int.from_bytes(payload[:2], 'big')}")
+
+    def lose(self, peer: Peer, reason: str) -> None:
+        """Note that the server ended a connection that should have stayed."""
+        if peer.fd in self.peers:
+            self.closes[reason] = self.closes.get(reason, 0) + 1
+            self.lost.append(peer)
+            self._drop(peer)
+
+    # -- leaving -----------------------------------------------------------------------------------------
+
+    def _drop(self, peer: Peer, reset: bool = False) -> None:
+        del self.peers[peer.fd]
+        self.loop.remove(peer.fd)
+        if reset:
+            peer.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        peer.sock.close()
+
+    def close(self, *, reset: bool = True) -> int:
+        """Drop all connections without a word, return how many; ``reset`` leaves no port waiting."""
+        peers = list(self.peers.values())
+        for peer in peers:
+            self._drop(peer, reset)
+        return len(peers)
+
+    def settle(self, quiet_seconds: float, seconds: float) -> bool:
+        """Receive until nothing came for ``quiet_seconds``; False when that took more than ``seconds``."""
+        begin = time.monotonic()
+        while time.monotonic() - begin < seconds:
+            if not self.loop.turn(quiet_seconds):
+                return True
+        return False
+
+    def facts(self) -> dict[str, Any]:
+        """Return how many connections stand and what happened to those that do not."""
+        return {"connections": len(self.peers), "lost": len(self.lost), "closes": self.closes}

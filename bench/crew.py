@@ -1,0 +1,152 @@
+"""Generator processes seen from their parent: started fresh and unpatched, spoken to in JSON lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.loop import BenchError
+
+SOURCE = Path(__file__).resolve().parents[1]
+TASK_SECONDS = 60.0  # what a task may take beyond the seconds it was given
+GOODBYE_SECONDS = 25.0  # longer than a server of ours may take to end
+LOOK_SECONDS = 1.0
+WORKER = "bench.worker"
+Progress = Callable[[int, int], None]
+
+
+class Hand:
+    """One generator process. Owned by its crew."""
+
+    def __init__(self, index: int, module: str = WORKER) -> None:
+        self.index = index
+        commands, self._commands = os.pipe()
+        self.answers, answers = os.pipe()
+        environ = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
+        }
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", module],
+                stdin=commands,
+                stdout=answers,
+                env=environ,
+                start_new_session=True,  # the terminal's interrupt is for the parent, which ends its workers
+            )
+        finally:
+            os.close(commands)
+            os.close(answers)
+        self._partial = b""
+        self.deadline = 0.0
+
+    def ask(self, do: str, *, limit_seconds: float = TASK_SECONDS, **parameters: Any) -> None:
+        """Give a command; its answer is gathered by the crew.
+
+        It has to come within ``limit_seconds`` and the seconds that the command is given for its work.
+        """
+        self.deadline = time.monotonic() + parameters.get("seconds", 0) + limit_seconds
+        self._write(json.dumps({"do": do, **parameters}).encode() + b"\n")
+
+    def stop(self) -> None:
+        """Ask a task that is under way to end; it still answers."""
+        self._write(b"stop\n")
+
+    def _write(self, data: bytes) -> None:
+        try:
+            while data:
+                data = data[os.write(self._commands, data) :]
+        except BrokenPipeError:
+            raise BenchError(f"generator process {self.process.pid} has ended") from None
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Read what is there; call when ``answers`` is readable."""
+        data = os.read(self.answers, 1 << 20)
+        if not data:
+            raise BenchError(f"generator process {self.process.pid} has ended")
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+    def dismiss(self) -> None:
+        """End the process: it goes when it is told, or its input ends; otherwise it is killed."""
+        with contextlib.suppress(BenchError):
+            self._write(b"quit\n")  # a close may be put off as long as this process waits (gevent does)
+        os.close(self._commands)
+        for end in (self.process.terminate, self.process.kill):
+            try:
+                self.process.wait(GOODBYE_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                end()
+        self.process.wait()
+        os.close(self.answers)
+
+
+class Crew:
+    """The generator processes of one run. Owns them; :meth:`dismiss` ends all."""
+
+    def __init__(self) -> None:
+        self.hands: list[Hand] = []
+
+    def hire(self, count: int, module: str = WORKER) -> list[Hand]:
+        """Start ``count`` processes that run ``module``, which speaks as :mod:`.worker` does."""
+        hired = []
+        for _ in range(count):
+            hand = Hand(len(self.hands), module)
+            self.hands.append(hand)
+            hired.append(hand)
+        return hired
+
+    def gather(self, hands: Sequence[Hand], progress: Progress | None = None) -> list[dict[str, Any]]:
+        """Wait for one answer of each, in their order; raises BenchError when one fails or is late."""
+        answers: dict[int, dict[str, Any]] = {}
+        steps: dict[int, tuple[int, int]] = {}
+
+        def step(hand: Hand, done: int, total: int) -> None:
+            steps[hand.index] = done, total
+            if progress is not None:
+                progress(sum(s[0] for s in steps.values()), sum(s[1] for s in steps.values()))
+
+        while missing := [hand for hand in hands if hand.index not in answers]:
+            for hand, answer in self.first(missing, step):
+                answers[hand.index] = answer
+        return [answers[hand.index] for hand in hands]
+
+    def first(
+        self, hands: Sequence[Hand], step: Callable[[Hand, int, int], None], seconds: float = TASK_SECONDS
+    ) -> list[tuple[Hand, dict[str, Any]]]:
+        """Wait until one of ``hands`` answers or ``seconds`` are over; return who answered and what.
+
+        ``step`` is told how far each of them is. Raises BenchError when one fails or is late.
+        """
+        found: list[tuple[Hand, dict[str, Any]]] = []
+        end = time.monotonic() + seconds
+        with selectors.DefaultSelector() as selector:
+            for hand in hands:
+                selector.register(hand.answers, selectors.EVENT_READ, hand)
+            while not found and (now := time.monotonic()) < end:
+                if now > min(hand.deadline for hand in hands):
+                    raise BenchError("a generator process did not answer in time")
+                for key, _events in selector.select(min(end - now, LOOK_SECONDS)):
+                    hand = key.data
+                    for line in hand.lines():
+                        if "failed" in line:
+                            raise BenchError(line["failed"])
+                        if "done" in line:
+                            found.append((hand, line["done"]))
+                        else:
+                            step(hand, *line["progress"])
+        return found
+
+    def dismiss(self) -> None:
+        """End all processes."""
+        while self.hands:
+            self.hands.pop().dismiss()

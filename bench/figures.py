@@ -1,0 +1,274 @@
+"""The figures that scenarios find: one table of their labels, units, and how several runs are folded."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bench.stage import Figures
+
+
+@dataclass(frozen=True)
+class Figure:
+    """How a figure is shown. ``worst``: several runs are folded to their maximum, not to their median."""
+
+    label: str
+    unit: str = ""
+    digits: int = 0
+    worst: bool = False
+
+
+FIGURES: dict[str, Figure] = {
+    "send_us_1": Figure("CPU a send of 1 frame", "µs", 2),
+    "send_us_5": Figure("CPU a send of 5 frames", "µs", 2),
+    "send_us_25": Figure("CPU a send of 25 frames", "µs", 2),
+    "frames_per_second_1": Figure("frames a second of CPU, 1 a send"),
+    "frames_per_second_5": Figure("frames a second of CPU, 5 a send"),
+    "frames_per_second_25": Figure("frames a second of CPU, 25 a send"),
+    "received_per_second_1": Figure("frames/s received, 1 a send"),
+    "received_per_second_5": Figure("frames/s received, 5 a send"),
+    "received_per_second_25": Figure("frames/s received, 25 a send"),
+    "rss_empty_mb": Figure("RSS of the server as we found it", "MB", 1),
+    "rss_warm_mb": Figure("RSS after the warm-up", "MB", 1),
+    "rss_full_mb": Figure("RSS with all connections", "MB", 1),
+    "rss_connection_bytes": Figure("RSS a connection", "bytes"),
+    "idle_cpu_percent": Figure("idle CPU of the server", "% of a core", 3),
+    "connections": Figure("connections"),
+    "messages": Figure("messages pushed"),
+    "deliveries_per_second": Figure("deliveries/s"),
+    "round_trips_per_second": Figure("round trips/s"),
+    "requests_per_second": Figure("requests/s"),
+    "targets_per_second": Figure("targets/s"),
+    "publishes_per_second": Figure("publishes/s"),
+    "opened_per_second": Figure("connections opened/s"),
+    "measured_per_second": Figure("rate as measured", "/s"),
+    "server_busy_percent": Figure("server busy", "% of a core", 1),
+    "generator_bound": Figure("server had CPU left (its rate is derived)", worst=True),
+    "cpu_us": Figure("server CPU each", "µs", 2),
+    "generator_cpu_us": Figure("generator CPU each", "µs", 2),
+    "floor_us": Figure("floor of the same run: a bare send", "µs", 2),
+    "of_floor_percent": Figure("speed against the floor", "%", 1),
+    "p50_ms": Figure("latency p50", "ms", 2),
+    "p99_ms": Figure("latency p99", "ms", 2),
+    "max_ms": Figure("latency, longest", "ms", 2, worst=True),
+    "answer_p50_ms": Figure("HTTP answer p50", "ms", 2),
+    "answer_p99_ms": Figure("HTTP answer p99", "ms", 2),
+    "ack_p50_ms": Figure("acknowledgement p50", "ms", 2),
+    "ack_p99_ms": Figure("acknowledgement p99", "ms", 2),
+    "deliveries": Figure("messages delivered"),
+    "stored_per_second": Figure("messages stored/s"),
+    "elapsed_seconds": Figure("until the last was delivered", "s", 2),
+    "events_a_frame": Figure("messages a frame", "", 1),
+    "fsync_ms": Figure("an fsync of a small append", "ms", 2),
+    "stored_rows": Figure("rows stored"),
+    "stored_bytes": Figure("database a row", "bytes"),
+    "unstored": Figure("acknowledged and not stored", worst=True),
+    "seq_holes": Figure("places missing or doubled in conversations", worst=True),
+    "unacknowledged": Figure("messages not acknowledged", worst=True),
+    "frame_bytes": Figure("frame on the wire", "bytes"),
+    "lost": Figure("messages lost", worst=True),
+    "doubled": Figure("messages doubled", worst=True),
+    "other_order": Figure("receivers with another order", worst=True),
+    "refused": Figure("pushes refused", worst=True),
+    "dropped": Figure("connections dropped by the server", worst=True),
+    "errors": Figure("errors", worst=True),
+    "returned": Figure("connections back"),
+    "missing": Figure("connections missing", worst=True),
+    "seconds": Figure("until all were back", "s", 2),
+    "open_p99_ms": Figure("opening of one, p99", "ms", 1),
+    "bystanders_lost": Figure("bystanders dropped", worst=True),
+    "bystander_pings": Figure("pings of bystanders"),
+    "pings_unanswered": Figure("pings of bystanders unanswered", worst=True),
+    "ping_p50_ms": Figure("ping of bystanders p50", "ms", 2),
+    "ping_p99_ms": Figure("ping of bystanders p99", "ms", 2),
+    "ping_max_ms": Figure("ping of bystanders, longest", "ms", 2, worst=True),
+    "login_round_trips": Figure("round trips to Redis a login", "", 3),
+    "login_commands": Figure("commands a login, a script counting as one", "", 3),
+    "login_redis_cpu_us": Figure("CPU of Redis a login", "µs", 1),
+    "heartbeat_round_trips": Figure("round trips to Redis a heartbeat, the lease's included", "", 5),
+    "heartbeat_commands": Figure("commands a heartbeat, the lease's included", "", 5),
+    "heartbeat_redis_cpu_us": Figure("CPU of Redis a heartbeat", "µs", 3),
+    "push_round_trips": Figure("round trips to Redis a push", "", 3),
+    "push_commands": Figure("commands a push, a script counting as one", "", 3),
+    "push_redis_cpu_us": Figure("CPU of Redis a push", "µs", 1),
+    "rpc_events": Figure("events from node to node"),
+    "rpc_batches": Figure("batches from node to node"),
+    "events_a_batch": Figure("events a batch", "", 1),
+    "here_per_second": Figure("pushes/s to users of the node that is asked"),
+    "here_cpu_us": Figure("CPU of all nodes a push", "µs", 2),
+    "there_per_second": Figure("pushes/s to users of another node"),
+    "there_cpu_us": Figure("CPU of all nodes a push", "µs", 2),
+    "forward_cpu_us": Figure("the difference: CPU a forwarded event, both sides", "µs", 2),
+    "paced_alone_cpu_us": Figure("20 broadcasts/s, a server that is alone: CPU a delivery", "µs", 2),
+    "paced_alone_per_second": Figure("20 broadcasts/s, a server that is alone: deliveries/s"),
+    "paced_one_cpu_us": Figure("20 broadcasts/s, one node of the cluster: CPU a delivery", "µs", 2),
+    "paced_one_per_second": Figure("20 broadcasts/s, one node of the cluster: deliveries/s"),
+    "paced_many_cpu_us": Figure("20 broadcasts/s, all nodes: CPU a delivery", "µs", 2),
+    "paced_many_per_second": Figure("20 broadcasts/s, all nodes: deliveries/s"),
+    "paced_p50_ms": Figure("20 broadcasts/s, all nodes: latency p50", "ms", 2),
+    "paced_p99_ms": Figure("20 broadcasts/s, all nodes: latency p99", "ms", 2),
+    "paced_ratio": Figure("20 broadcasts/s: CPU over all nodes against one", "", 2),
+    "flat_alone_cpu_us": Figure("flat out, a server that is alone: CPU a delivery", "µs", 2),
+    "flat_alone_per_second": Figure("flat out, a server that is alone: deliveries/s"),
+    "flat_one_cpu_us": Figure("flat out, one node of the cluster: CPU a delivery", "µs", 2),
+    "flat_one_per_second": Figure("flat out, one node of the cluster: deliveries/s"),
+    "flat_many_cpu_us": Figure("flat out, all nodes: CPU a delivery", "µs", 2),
+    "flat_many_per_second": Figure("flat out, all nodes: deliveries/s"),
+    "flat_p50_ms": Figure("flat out, all nodes: latency p50", "ms", 2),
+    "flat_p99_ms": Figure("flat out, all nodes: latency p99", "ms", 2),
+    "flat_ratio": Figure("flat out: CPU over all nodes against one", "", 2),
+    "rpc_1_per_second": Figure("1 a batch: events/s"),
+    "rpc_1_cpu_us": Figure("1 a batch: CPU an event, both sides", "µs", 2),
+    "rpc_1_events_a_batch": Figure("1 a batch: as counted", "", 1),
+    "rpc_10_per_second": Figure("10 a batch: events/s"),
+    "rpc_10_cpu_us": Figure("10 a batch: CPU an event, both sides", "µs", 2),
+    "rpc_10_events_a_batch": Figure("10 a batch: as counted", "", 1),
+    "rpc_100_per_second": Figure("100 a batch: events/s"),
+    "rpc_100_cpu_us": Figure("100 a batch: CPU an event, both sides", "µs", 2),
+    "rpc_100_events_a_batch": Figure("100 a batch: as counted", "", 1),
+    "offline_seconds": Figure("until users who stay away are offline for all", "s", 2, worst=True),
+    "shown_online": Figure("returned users who are shown online"),
+    "online": Figure("users online"),
+    "processes": Figure("server processes"),
+    "login_seconds": Figure("until all were logged in", "s", 1),
+    "notices": Figure("notices of logins that clients received"),
+    "leave_notices": Figure("notices of departures that clients received"),
+    "logins_per_second": Figure("logins/s"),
+    "login_cpu_us": Figure("server CPU a login with its handshake", "µs", 1),
+    "login_generator_cpu_us": Figure("generator CPU a login", "µs", 1),
+    "login_p50_ms": Figure("login p50", "ms", 1),
+    "login_p99_ms": Figure("login p99", "ms", 1),
+    "redis_login_cpu_us": Figure("CPU of Redis a login", "µs", 1),
+    "redis_login_commands": Figure("commands in Redis a login, its scripts' own included", "", 1),
+    "pss_empty_mb": Figure("PSS of the servers before", "MB", 1),
+    "pss_full_mb": Figure("PSS of the servers with all online", "MB", 1),
+    "pss_connection_bytes": Figure("PSS a connection", "bytes"),
+    "redis_mb": Figure("RSS of Redis", "MB", 1),
+    "machine_mb": Figure("memory taken on the machine: servers, Redis, clients, kernel", "MB"),
+    "beat_seconds": Figure("a heartbeat of everybody", "s", 1),
+    "beat_cpu_us": Figure("server CPU a heartbeat", "µs", 2),
+    "beats_unanswered": Figure("heartbeats unanswered", worst=True),
+    "disk_written_mb": Figure("written to disk by the servers", "MB", 1),
+    "ask_p50_ms": Figure("/user/online p50", "ms", 2),
+    "ask_p99_ms": Figure("/user/online p99", "ms", 2),
+    "asked": Figure("questions asked"),
+    "asked_wrong": Figure("answers wrong or missing", worst=True),
+    "pushes": Figure("pushes to single users"),
+    "push_p50_ms": Figure("push to one user p50", "ms", 2),
+    "push_p99_ms": Figure("push to one user p99", "ms", 2),
+    "push_max_ms": Figure("push to one user, longest", "ms", 2, worst=True),
+    "push_cpu_us": Figure("server CPU a push", "µs", 1),
+    "pushes_lost": Figure("pushes to single users lost", worst=True),
+    "pushes_wrong": Figure("pushes refused, unanswered or astray", worst=True),
+    "broadcast_seconds": Figure("broadcast to everybody", "s", 2),
+    "broadcast_worst_seconds": Figure("the slowest of them", "s", 2, worst=True),
+    "broadcast_p50_ms": Figure("half of them had it after", "ms"),
+    "broadcast_answer_ms": Figure("the broadcast's HTTP answer", "ms", 1),
+    "network_mb_per_second": Figure("network out during the broadcast", "MB/s", 1),
+    "broadcast_pushes_seconds": Figure("broadcast with single pushes beside it", "s", 2),
+    "busy_push_p50_ms": Figure("push to one user meanwhile p50", "ms", 2),
+    "busy_push_p99_ms": Figure("push to one user meanwhile p99", "ms", 2),
+    "busy_push_max_ms": Figure("push to one user meanwhile, longest", "ms", 2, worst=True),
+    "listed": Figure("users that /user/list counts"),
+    "list_ms": Figure("its answer", "ms", 1),
+    "miscounted": Figure("users it counts wrongly", worst=True),
+    "leave_seconds": Figure("until all had left", "s", 1),
+    "leave_cpu_us": Figure("server CPU a departure", "µs", 1),
+    "ghosts": Figure("users still online after everybody left", worst=True),
+    "pss_after_mb": Figure("PSS of the servers afterwards", "MB", 1),
+    "chaos_seconds": Figure("from the first message to the last comparison", "s"),
+    "chaos_faults": Figure("faults"),
+    "chaos_kill_count": Figure("kill -9 of a node"),
+    "chaos_restart_count": Figure("restarts of a node"),
+    "chaos_pause_count": Figure("a node stood still"),
+    "chaos_redis_count": Figure("kill -9 of Redis"),
+    "chaos_database_count": Figure("kill -9 of the database"),
+    "chaos_cut_count": Figure("network between nodes cut"),
+    "chaos_hold_count": Figure("network between nodes held back"),
+    "chaos_stall_count": Figure("fsync stalled"),
+    "chaos_slow_count": Figure("fsync slow"),
+    "sync_pages": Figure("pages of a sync"),
+    "acknowledged": Figure("messages acknowledged"),
+    "told": Figure("entries told, repeats apart"),
+    "chaos_lost": Figure("acknowledged and not stored", worst=True),
+    "chaos_twice": Figure("stored twice", worst=True),
+    "chaos_holes": Figure("holes in conversations, as clients saw them", worst=True),
+    "chaos_inversions": Figure("inversions and doubles, as clients saw them", worst=True),
+    "chaos_missing": Figure("stored and not told", worst=True),
+    "chaos_unknown": Figure("told and not stored", worst=True),
+    "chaos_changed": Figure("ids that changed their meaning", worst=True),
+    "chaos_anew": Figure("cursors that the server did not know any more", worst=True),
+    "raw_repeats": Figure("repeats that clients dropped by their ids"),
+    "resends": Figure("messages sent again"),
+    "not_stored": Figure("sends answered: not stored, try again"),
+    "logins": Figure("logins"),
+    "recovered": Figure("of them recovered without a sync"),
+    "lost_connections": Figure("connections lost"),
+    "silence_seconds": Figure("longest time without an acknowledgement", "s", 1, worst=True),
+    "tracebacks": Figure("tracebacks in the logs of the nodes", worst=True),
+}
+
+#: Of these only zero is good: a command that finds another value exits with 1.
+FAULTS = (
+    "lost",
+    "doubled",
+    "unstored",
+    "seq_holes",
+    "unacknowledged",
+    "refused",
+    "dropped",
+    "errors",
+    "missing",
+    "bystanders_lost",
+    "pings_unanswered",
+    "beats_unanswered",
+    "asked_wrong",
+    "pushes_lost",
+    "pushes_wrong",
+    "miscounted",
+    "ghosts",
+    "chaos_lost",
+    "chaos_twice",
+    "chaos_holes",
+    "chaos_inversions",
+    "chaos_missing",
+    "chaos_unknown",
+    "chaos_changed",
+    "chaos_anew",
+    "tracebacks",
+)
+
+
+def fold(runs: Sequence[Figures]) -> Figures:
+    """Return the median of each figure over ``runs``, of faults the maximum."""
+    folded: Figures = {}
+    for name in runs[0]:
+        values = [value for run in runs if (value := run.get(name)) is not None]
+        worst = FIGURES[name].worst
+        folded[name] = (max(values) if worst else statistics.median(values)) if values else None
+    return folded
+
+
+def with_faults_of(warm_up: Figures, figures: Figures) -> Figures:
+    """Return ``figures`` with the faults that already showed in the warm-up added: they are never excused."""
+    added = {
+        name: value + (warm_up.get(name) or 0) for name in FAULTS if (value := figures.get(name)) is not None
+    }
+    return {**figures, **added}
+
+
+def faults(figures: Figures) -> dict[str, float]:
+    """Return the figures that should be zero and are not."""
+    return {name: value for name in FAULTS if (value := figures.get(name))}
+
+
+def shown(name: str, value: float | None) -> str:
+    """Return a figure as people read it, with its unit."""
+    if value is None:
+        return "–"
+    if name == "generator_bound":
+        return "yes" if value else "no"
+    figure = FIGURES[name]
+    text = f"{value:,.{figure.digits}f}"
+    return f"{text} {figure.unit}" if figure.unit else text

@@ -1,0 +1,195 @@
+"""Scenario ``floor``: what the kernel alone takes for a send. No server can do better.
+
+A bare process owns plain sockets and does nothing but send the same frame to each of them, a round for every
+byte that the receiving process sends it. So the receiver sets the pace, as it does when it measures a server.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from bench.client import Swarm
+from bench.crew import Hand
+from bench.frames import UPGRADE_ACCEPT, server_frame
+from bench.generator import Generator
+from bench.loop import BenchError
+from bench.peer import Target
+from bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
+from bench.tally import Tally
+
+TAG = "bare"
+FRAME_BYTES = 154
+IN_FLIGHT_ROUNDS = 8
+LAST_FRAMES_SECONDS = 5.0
+ACCEPTED = (
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Accept: " + UPGRADE_ACCEPT + b"\r\n\r\n"
+)
+
+
+def bare_frame(frame_bytes: int) -> bytes:
+    """Return a frame of ``frame_bytes`` on the wire, with the number and the time that a tally looks for."""
+    text = '{"seq":"%s0000000","cmd":"msg","msg":"0000000000%s"}'
+    payload_bytes = frame_bytes - (2 if frame_bytes < 128 else 4)
+    padding = payload_bytes - len(text % (TAG, ""))
+    if padding < 0:
+        raise BenchError(f"a frame of {frame_bytes} bytes is too small to carry a number and a time")
+    frame = server_frame((text % (TAG, "." * padding)).encode())
+    if len(frame) != frame_bytes:
+        raise BenchError(f"no frame is {frame_bytes} bytes long")
+    return frame
+
+
+class Bare:
+    """The sending side. Owns the accepted sockets."""
+
+    def __init__(self) -> None:
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.sockets: list[socket.socket] = []
+        self.pacer: socket.socket | None = None
+
+    def accept(self, count: int) -> None:
+        """Take ``count`` receivers and the connection that sets the pace."""
+        self.listener.settimeout(10)
+        for _ in range(count):
+            sock, _address = self.listener.accept()
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            sock.recv(4096)
+            sock.send(ACCEPTED)
+            self.sockets.append(sock)
+        self.pacer, _address = self.listener.accept()
+        self.pacer.settimeout(None)
+
+    def rounds(self, data: bytes) -> tuple[int, int]:
+        """Send ``data`` to everybody for each byte of the pacer until ``q``; return sends and CPU in ns."""
+        assert self.pacer is not None
+        sends = [sock.send for sock in self.sockets]
+        clock = time.process_time_ns
+        done = spent = 0
+        while True:
+            orders = self.pacer.recv(4096)
+            for order in orders:
+                if order == ord("q"):
+                    return done * len(sends), spent
+                begin = clock()
+                for send in sends:
+                    send(data)
+                spent += clock() - begin
+                done += 1
+            if not orders:
+                return done * len(sends), spent
+
+
+def listen(generator: Generator) -> dict[str, Any]:
+    """Task of the bare process: open its port."""
+    bare = generator.kept["bare"] = Bare()
+    return {"port": bare.listener.getsockname()[1]}
+
+
+def accept(generator: Generator, receivers: int) -> dict[str, Any]:
+    """Task of the bare process: take the receivers."""
+    generator.kept["bare"].accept(receivers)
+    return {}
+
+
+def send(generator: Generator, frames: int, frame_bytes: int) -> dict[str, Any]:
+    """Task of the bare process: send until told to stop."""
+    sends, spent_ns = generator.kept["bare"].rounds(bare_frame(frame_bytes) * frames)
+    return {"sends": sends, "cpu_us": spent_ns / 1000}
+
+
+def connect(generator: Generator, port: int, receivers: int) -> dict[str, Any]:
+    """Task of the receiving process: connect to the bare one."""
+    swarm = Swarm(generator.loop, Target("127.0.0.1", port), generator.index + 100)
+    opening = swarm.open(range(receivers), None, window=64, seconds=10)
+    generator.kept["floor"] = swarm
+    generator.kept["pacer"] = socket.create_connection(("127.0.0.1", port), timeout=10)
+    if opening.opened < receivers:
+        raise BenchError(f"the floor's sockets did not connect: {opening.errors}")
+    return {}
+
+
+def receive(
+    generator: Generator, seconds: float, frames: int, in_flight: int, gap_seconds: float = 0.0
+) -> dict[str, Any]:
+    """Task of the receiving process: keep ``in_flight`` rounds ordered, or with a gap one now and then."""
+    swarm: Swarm = generator.kept["floor"]
+    pacer: socket.socket = generator.kept["pacer"]
+    tally = Tally(swarm, TAG)
+    per_round = len(swarm.peers) * frames
+    begin = time.monotonic()
+    ordered, due, end = 0, begin, begin + seconds
+    while True:
+        now = time.monotonic()
+        missing = ordered * per_round - tally.received
+        if now >= end and (not missing or now > end + LAST_FRAMES_SECONDS):
+            break
+        if due <= now < end and missing <= (in_flight - 1) * per_round:
+            pacer.send(b".")
+            ordered += 1
+            due = now + gap_seconds
+        else:
+            generator.loop.turn(due - now if now < due and not missing else 0.2)
+    pacer.send(b"q")
+    tally.release()
+    return {"rounds": ordered, "seconds": (tally.last_ns / 1e9) - begin, **tally.figures()}
+
+
+class FloorStage:
+    """The controlling side: a bare process of its own against a receiving process that others may use too."""
+
+    def __init__(self, stage: Stage, receiver: Hand, receivers: int) -> None:
+        self.stage = stage
+        self.receiver = receiver
+        (self.bare,) = stage.hire(1, stage.cores.server)
+        port = stage.ask([self.bare], "floor.listen")[0]["port"]
+        self.bare.ask("floor.accept", receivers=receivers)
+        receiver.ask("floor.connect", port=port, receivers=receivers)
+        stage.gather([self.bare, receiver])
+
+    def measure(
+        self,
+        seconds: float,
+        *,
+        frames: int = 1,
+        frame_bytes: int = FRAME_BYTES,
+        in_flight: int = IN_FLIGHT_ROUNDS,
+        gap_seconds: float = 0.0,
+    ) -> tuple[float, float]:
+        """Return CPU in µs a send, and frames a second."""
+        self.bare.ask("floor.send", frames=frames, frame_bytes=frame_bytes)
+        self.receiver.ask(
+            "floor.receive", seconds=seconds, frames=frames, in_flight=in_flight, gap_seconds=gap_seconds
+        )
+        sent, got = self.stage.gather([self.bare, self.receiver])
+        if got["received"] != sent["sends"] * frames:
+            raise BenchError(
+                f"the floor lost frames: {sent['sends'] * frames} sent, {got['received']} received"
+            )
+        return sent["cpu_us"] / sent["sends"], got["received"] / got["seconds"]
+
+
+@dataclass(frozen=True)
+class FloorOptions:
+    """Parameters of the scenario."""
+
+    receivers: int = parameter(500, "Sockets that are sent to.", most=MOST_IN_PROCESS)
+    frame_bytes: int = parameter(FRAME_BYTES, "Bytes of a frame.", least=60, most=60_000)
+    seconds: float = seconds_parameter(2.0, "How long for each size of send")
+
+
+def run(stage: Stage, options: FloorOptions) -> Figures:
+    """Measure bare sends of 1, 5 and 25 frames."""
+    (receiver,) = stage.hire(1)
+    floor = FloorStage(stage, receiver, options.receivers)
+    figures: Figures = {}
+    floor.measure(0.2, frame_bytes=options.frame_bytes)
+    for frames in (1, 5, 25):
+        micros, rate = floor.measure(options.seconds, frames=frames, frame_bytes=options.frame_bytes)
+        figures[f"send_us_{frames}"] = micros
+        figures[f"frames_per_second_{frames}"] = frames * 1e6 / micros
+        figures[f"received_per_second_{frames}"] = rate
+    return figures

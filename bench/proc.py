@@ -1,0 +1,145 @@
+"""What the kernel tells of processes and of the machine: CPU, memory, descendants, sockets, traffic."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.loop import BenchError
+
+TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Cpu:
+    """User and system time of some processes: by thread in ns, and in ticks, which know ended threads too."""
+
+    threads_ns: Mapping[str, int]
+    ticks: int
+
+    def since(self, before: Cpu) -> float:
+        """Return the µs spent since ``before``."""
+        if self.threads_ns and self.threads_ns.keys() == before.threads_ns.keys():
+            return (sum(self.threads_ns.values()) - sum(before.threads_ns.values())) / 1000
+        return (self.ticks - before.ticks) * TICK_NS / 1000
+
+
+def cpu(pids: tuple[int, ...]) -> Cpu:
+    """Read the CPU time of ``pids``; raises BenchError when one does not exist."""
+    threads: dict[str, int] = {}
+    ticks = 0
+    exact = True
+    for pid in pids:
+        ticks += cpu_ticks(pid)
+        try:
+            for task in Path(f"/proc/{pid}/task").iterdir():
+                threads[task.name] = int((task / "schedstat").read_text().split()[0])
+        except OSError:
+            exact = False  # no schedstat, or a thread ended while we looked: ticks will do
+    return Cpu(threads if exact else {}, ticks)
+
+
+def cpu_ticks(pid: int) -> int:
+    """Read the CPU time of one process in ticks; raises BenchError when it does not exist."""
+    fields = _read(pid, "stat").rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _read(pid: int, name: str) -> str:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_text()
+    except PermissionError:
+        raise
+    except OSError:
+        raise BenchError(f"the process {pid} does not exist (any more)") from None
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Resident bytes of some processes: all they can see, and (PSS) with shared pages divided by sharers."""
+
+    rss_bytes: int
+    pss_bytes: int
+    private_bytes: int
+
+
+def memory(pids: tuple[int, ...]) -> Memory:
+    """Read the memory of ``pids``; raises BenchError when one does not exist.
+
+    Of processes of somebody else, whose maps are closed to us, only RSS is known; it stands for all three.
+    """
+    totals = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
+    for pid in pids:
+        try:
+            text = _read(pid, "smaps_rollup")
+        except PermissionError:
+            rss = quick_rss_bytes(pids)
+            return Memory(rss, rss, rss)
+        for line in text.splitlines():
+            name, _, rest = line.partition(":")
+            if name in totals:
+                totals[name] += int(rest.split()[0]) * 1024
+    return Memory(totals["Rss"], totals["Pss"], totals["Private_Clean"] + totals["Private_Dirty"])
+
+
+def quick_rss_bytes(pids: tuple[int, ...]) -> int:
+    """Return the resident memory of ``pids`` in bytes; cheap, good to a few pages."""
+    return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * PAGE_BYTES
+
+
+def written_bytes(pids: tuple[int, ...]) -> int:
+    """Return what ``pids`` have sent to disks since they began; 0 where the kernel does not count it."""
+    total = 0
+    for pid in pids:
+        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
+            if line.startswith("write_bytes:"):
+                total += int(line.split()[1])
+    return total
+
+
+def children(pid: int) -> tuple[int, ...]:
+    """Return the pids of the processes that ``pid`` has begun."""
+    found: list[int] = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return tuple(sorted(found))
+
+
+def loopback_bytes() -> int:
+    """Return what the loopback interface has sent since the machine was started."""
+    for line in Path("/proc/net/dev").read_text().splitlines():
+        name, _, rest = line.partition(":")
+        if name.strip() == "lo":
+            return int(rest.split()[8])
+    return 0
+
+
+def sockets() -> int:
+    """Return how many TCP sockets are in use on this machine; both ends of a local connection count."""
+    for line in Path("/proc/net/sockstat").read_text().splitlines():
+        if line.startswith("TCP:"):
+            return int(line.split()[2])
+    return 0
+
+
+def available_bytes() -> int:
+    """Return how much memory programs could still get."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def files_left() -> int:
+    """Return how many more files the machine lets everybody together open."""
+    used, _unused, most = Path("/proc/sys/fs/file-nr").read_text().split()
+    return int(most) - int(used)

@@ -1,0 +1,210 @@
+"""What a scenario plays on: the server, the generator processes, the clock and the progress bar."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from bench import proc
+from bench.crew import Crew, Hand, Progress
+from bench.loop import BenchError
+from bench.peer import Target
+
+#: What a run found: names as in :mod:`.figures`; None where it could not be measured.
+Figures = dict[str, float | None]
+
+REST_SECONDS = 1.0
+REST_LIMIT_SECONDS = 30.0
+RESTING_PERCENT = 2.0
+#: A server that used less than this share of a core was not what limited a flat-out rate.
+SATURATED_PERCENT = 90.0
+#: A process opens no more connections than this: the usual limit of open files is 20,000.
+MOST_IN_PROCESS = 15_000
+MOST_CONNECTIONS = 1_000_000
+MOST_SECONDS = 600.0
+
+
+def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) -> Any:
+    """Declare a parameter of a scenario: its default, what the command line says of it, its bounds."""
+    return field(default=default, metadata={"help": help, "least": least, "most": most})
+
+
+def choice_parameter(default: str, help: str, choices: Iterable[str]) -> Any:
+    """Declare a parameter that is one of several words."""
+    return field(default=default, metadata={"help": help, "choices": tuple(choices)})
+
+
+def text_parameter(default: str, help: str) -> Any:
+    """Declare a parameter that is a text."""
+    return field(default=default, metadata={"help": help})
+
+
+def seconds_parameter(default: float, help: str) -> Any:
+    """Declare how long something is measured."""
+    return parameter(default, f"{help}, in seconds.", least=0.05, most=MOST_SECONDS)
+
+
+@dataclass
+class Span:
+    """CPU of the server and of the generators during a measurement."""
+
+    observed: bool
+    server_us: float = 0.0
+    seconds: float = 0.0
+    generator_seconds: float = 0.0
+    generators: list[dict[str, float]] = field(default_factory=list)
+
+    def note(self, answers: Iterable[dict[str, Any]]) -> None:
+        """Add what the generators say of themselves."""
+        self.generators = [
+            {"cpu_seconds": answer["generator_cpu_seconds"], "task_seconds": answer["task_seconds"]}
+            for answer in answers
+        ]
+
+    def cost(self, unit: str, count: float) -> Figures:
+        """Return CPU a unit of the server, and of the generators."""
+        spent = sum(entry["cpu_seconds"] for entry in self.generators)
+        return {
+            "cpu_us": self.server_us / count if self.observed and count else None,
+            "generator_cpu_us": spent * 1e6 / count if count else None,
+        }
+
+    def rate(
+        self, unit: str, count: float, seconds: float, *, during: float | None = None, flat_out: bool = True
+    ) -> Figures:
+        """Return what ``count`` units in ``seconds`` were a second and what they cost.
+
+        ``during``: those of them that count for the rate, if some came after the time. Where a flat-out
+        rate did not saturate the server, something else was the limit, and the rate is derived.
+        """
+        figures = self.cost(unit, count)
+        measured = (count if during is None else during) / seconds
+        figures["measured_per_second"] = measured
+        cost = figures["cpu_us"]
+        if cost:
+            busy = figures["server_busy_percent"] = measured * cost / 1e4
+            derived = flat_out and busy < SATURATED_PERCENT
+            figures["generator_bound"] = float(derived)
+            figures[f"{unit}_per_second"] = 1e6 / cost if derived else measured
+        else:
+            figures[f"{unit}_per_second"] = measured
+        return figures
+
+
+@dataclass(frozen=True)
+class Cores:
+    """Which cores are for the server and which for the generators; nothing said, nobody is bound to any.
+
+    Left alone, the scheduler likes to put two processes that wake each other on the same core.
+    """
+
+    server: tuple[int, ...] = ()
+    generators: tuple[int, ...] = ()
+
+    @classmethod
+    def divided(cls) -> Cores:
+        """Return the first core for the server, the others for the generators; on a single core no bounds."""
+        first, *others = sorted(os.sched_getaffinity(0))
+        return cls((first,), tuple(others)) if others else cls()
+
+
+class Stage:
+    """One run of a scenario. Owns the crew; knows the server by target and pids."""
+
+    def __init__(
+        self,
+        target: Target,
+        pids: tuple[int, ...],
+        crew: Crew,
+        progress: Progress | None = None,
+        cores: Cores | None = None,
+        folder: str = "",
+    ) -> None:
+        self.target = target
+        self.pids = pids
+        self.crew = crew
+        self.progress = progress
+        self.cores = cores or Cores()
+        self.folder = folder
+        """Data folder of a server of our own."""
+
+    def hire(self, count: int, cores: tuple[int, ...] | None = None) -> list[Hand]:
+        """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""
+        hands = self.crew.hire(count)
+        cores = self.cores.generators if cores is None else cores
+        for hand in hands:
+            hand.ask("aim", target=asdict(self.target), index=hand.index, cores=cores)
+        self.gather(hands)
+        return hands
+
+    def gather(self, hands: Sequence[Hand]) -> list[dict[str, Any]]:
+        """Wait for the answers of ``hands``."""
+        return self.crew.gather(hands, self.progress)
+
+    def ask(self, hands: Sequence[Hand], do: str, **parameters: Any) -> list[dict[str, Any]]:
+        """Give the same command to each of ``hands`` and wait for the answers."""
+        for hand in hands:
+            hand.ask(do, **parameters)
+        return self.gather(hands)
+
+    def open(
+        self,
+        hands: Sequence[Hand],
+        count: int,
+        *,
+        first: int = 0,
+        login: bool = True,
+        dialect: str = "cmd",
+    ) -> list[tuple[int, int]]:
+        """Open ``count`` connections, split over ``hands``, and wait until all is quiet.
+
+        Returns (first, count) of each; raises BenchError unless every connection stands.
+        """
+        shares = []
+        for place, hand in enumerate(hands):
+            share = count // len(hands) + (place < count % len(hands))
+            shares.append((first, share))
+            hand.ask("open", first=first, count=share, login=login, dialect=dialect)
+            first += share
+        answers = self.gather(hands)
+        opened = sum(answer["opened"] for answer in answers)
+        if opened < count:
+            errors = [answer["errors"] for answer in answers if answer["errors"]]
+            raise BenchError(f"{opened} of {count} connections opened: {errors}")
+        self.ask(hands, "settle")
+        return shares
+
+    @contextmanager
+    def measured(self) -> Iterator[Span]:
+        """Count the server's CPU while the block runs."""
+        span = Span(bool(self.pids))
+        begin, before = time.monotonic(), proc.cpu(self.pids)
+        yield span
+        span.server_us = proc.cpu(self.pids).since(before)
+        span.seconds = time.monotonic() - begin
+
+    def rss_bytes(self) -> int:
+        """Return the server's resident memory."""
+        return proc.memory(self.pids).rss_bytes
+
+    def wait(self, seconds: float) -> None:
+        """Let ``seconds`` pass, showing it."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if self.progress is not None:
+                self.progress(int(10 * (seconds - left)), int(10 * seconds))
+            time.sleep(min(left, 0.5))
+
+    def rest(self) -> None:
+        """Wait until the server does nothing any more (closes handled, memory settled)."""
+        time.sleep(REST_SECONDS)
+        deadline = time.monotonic() + REST_LIMIT_SECONDS
+        while self.pids and time.monotonic() < deadline:
+            with self.measured() as span:
+                time.sleep(REST_SECONDS / 2)
+            if span.server_us / 1e4 < RESTING_PERCENT * span.seconds:
+                return
