@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from bench.crowd import EVERYBODY, message_text
 from bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, SENDER, new_tag
 from bench.frames import user_name
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, Lanes, get_request, request_head
 from bench.latency import Latency, stamp_us
 from bench.loop import BenchError
-from bench.received import EVERYBODY, message_text
 
 ANSWER_SECONDS = 60.0
 LOOK_SECONDS = 0.1
@@ -85,7 +85,7 @@ def _paced(generator: Generator, rate: float, seconds: float, send: Callable[[in
             generator.passed(begin, end)
 
 
-def push(
+def push_to_users(
     generator: Generator, first: int, users: int, rate: float, seconds: float, clients: int = 8
 ) -> dict[str, Any]:
     """Task: push to random ones of ``users`` users from number ``first``, ``rate`` times a second."""
@@ -99,7 +99,7 @@ def push(
     return run.finish(LAST_FRAMES_SECONDS)
 
 
-def broadcast(generator: Generator) -> dict[str, Any]:
+def push_to_all(generator: Generator) -> dict[str, Any]:
     """Task: push one message to everybody."""
     run = Requests(generator, 1)
     begin_ns = time.monotonic_ns()
@@ -107,7 +107,7 @@ def broadcast(generator: Generator) -> dict[str, Any]:
     return {"begin_ns": begin_ns, **run.finish(ANSWER_SECONDS)}
 
 
-def ask(
+def ask_online(
     generator: Generator, users: int, absent: int, rate: float, seconds: float, clients: int = 8
 ) -> dict[str, Any]:
     """Task: ask for random users whether they are online: ``users`` are, ``absent`` more are not."""
@@ -123,7 +123,7 @@ def ask(
     return run.finish(LAST_FRAMES_SECONDS)
 
 
-def online(generator: Generator, first: int, users: int, until: int, seconds: float) -> dict[str, Any]:
+def wait_online(generator: Generator, first: int, users: int, until: int, seconds: float) -> dict[str, Any]:
     """Task: ask for ``users`` users from number ``first`` until so many are online, or ``seconds`` are over.
 
     Returns how many were online at the last look, and when that was.
@@ -158,7 +158,7 @@ def _answer_to(generator: Generator, request: bytes) -> bytes:
     return bodies[0]
 
 
-def count(generator: Generator) -> dict[str, Any]:
+def count_users(generator: Generator) -> dict[str, Any]:
     """Task: ask how many users are online."""
     begin = time.monotonic()
     path = f"/user/list?appID={generator.target.app}"

@@ -1,28 +1,245 @@
-"""``imserver bench chaos``: clients talk while nodes, Redis, database, network and disk break, one at a time.
+"""``imserver bench chaos``: clients talk while nodes, Redis, database, network and disk break in turn.
 
-Judged by what was promised: no message that was acknowledged is lost or stored twice, and every client,
-having dropped what it knows by its id, has each conversation without hole, double or inversion.
+Judged by the promises: no acknowledged message is lost or stored twice, and every client, dropping repeats by
+their ids, sees each conversation without hole, double or inversion.
 """
 
 from __future__ import annotations
 
 import random
 import shutil
+import subprocess
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from bench.chaos_faults import FAULTS, Fault, chosen, shuffled
-from bench.chaos_ground import CMD_APP, Ground
-from bench.crew import Crew, Hand
-from bench.figures import faults
+from bench import chaos_talk
+from bench.chaos_proxy import carry, disturb_network
+from bench.connections import Target
+from bench.crew import SOURCE, Crew, Hand
+from bench.figures import Figures
+from bench.generator import aim
 from bench.latency import Latency
-from bench.machine import machine
-from bench.stage import Figures, choice_parameter, parameter, text_parameter
+from bench.loop import BenchError
+from bench.servers import ENGINES, disturb, serve_database
+from bench.stage import Stage, choice_parameter, parameter, text_parameter
+
+CMD_APP: Final = 105
+"""Under this number the cmd dialect reaches the accounts of the protobuf dialect."""
+STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
+STALL_LIMIT_SECONDS: Final = 600
+SLOW_MS: Final = 60
+_CONFIG: Final = f"""\
+apps:
+  gochat: {{login_policy: ""}}
+  "{CMD_APP}": {{same_as: gochat}}
+"""
+
+
+class Ground:
+    """Owner, through processes of the crew, of all that can be broken. Everything stands when it is made.
+
+    ``database``: ``sqlite``, ``postgresql``, ``mysql``, or a URL, which is never broken; ``stall``: the
+    library that lets fsync wait, or its source (empty: the one of a source tree, if there is a compiler).
+    """
+
+    def __init__(self, crew: Crew, nodes: int, database: str, folder: Path, stall: str) -> None:
+        self.crew = crew
+        self.folder = folder
+        self.stall_file = folder / "stall"
+        self.library = _library(stall, folder)
+        preload = {"LD_PRELOAD": str(self.library), "SLOW_FSYNC_FILE": str(self.stall_file)}
+        self.redis, url = crew.serve_redis()
+        self.database: Hand | None = None
+        if database in ENGINES:
+            (self.database,) = crew.hire(1)
+            settings = preload if self.library else {}
+            database = crew.ask(self.database, serve_database, engine=database, environment=settings)["url"]
+        self.embedded = database == "sqlite"
+        self.can_stall = self.library is not None and (self.embedded or self.database is not None)
+        (self.network,) = crew.hire(1)
+        self.nodes: list[Hand] = []
+        self.targets: list[Target] = []
+        environment = {"IMSERVER_REDIS_URL": url, "IMSERVER_CLUSTER_BIND": "127.0.0.1"}
+        if not self.embedded:
+            environment["IMSERVER_STORAGE_URL"] = database
+        elif self.library:
+            environment |= preload
+        config = folder / "config.yaml"
+        config.write_text(_CONFIG, encoding="utf-8")
+        for number in range(nodes):
+            self._add_node(number, environment, config)
+
+    def _add_node(self, number: int, environment: dict[str, str], config: Path) -> None:
+        address = f"127.0.1.{number + 1}"
+        own = self.crew.serve(
+            arguments=["--config", str(config)],
+            environment={**environment, "IMSERVER_CLUSTER_ADVERTISE": address},
+            data_directory=str(self.folder / "data"),
+            directory=str(self.folder / f"node{number + 1}"),
+        )
+        self.nodes.append(own.hand)
+        self.targets.append(own.target)
+        self.crew.ask(self.network, carry, address=address, ports=[own.rpc_port, own.rpc_port + 1])
+
+    def disturb(self, hand: Hand, how: str) -> None:
+        """``kill``, ``stop``, ``pause``, ``resume`` what this process keeps, or start it ``again``."""
+        self.crew.ask(hand, disturb, how=how)
+
+    def disturb_network(self, how: str) -> None:
+        """``cut``, ``hold`` or ``heal`` the network between the nodes."""
+        self.crew.ask(self.network, disturb_network, how=how)
+
+    def stall(self, milliseconds: int) -> None:
+        """Let every fsync wait so long, or as before (0)."""
+        if milliseconds:
+            fresh = self.stall_file.with_suffix(".new")
+            fresh.write_text(str(milliseconds), encoding="ascii")
+            fresh.rename(self.stall_file)
+        else:
+            self.stall_file.unlink(missing_ok=True)
+
+    def tracebacks(self) -> list[str]:
+        """The last lines of all tracebacks in the logs of the nodes."""
+        found = []
+        for log in sorted(self.folder.glob("node*/*.log")):
+            inside = False
+            for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
+                if line.startswith("Traceback "):
+                    inside = True
+                elif inside and line and not line[0].isspace():
+                    inside = False
+                    found.append(f"{log.parent.name}: {line}")
+        return found
+
+
+def _library(stall: str, folder: Path) -> Path | None:
+    """The library to preload; None where there is neither one nor the means to make it."""
+    source = Path(stall) if stall else STALL_SOURCE
+    if not source.exists():
+        if stall:
+            raise BenchError(f"there is no {source}")
+        return None
+    if source.suffix != ".c":
+        return source.resolve()
+    compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if compiler is None:
+        return None
+    library = folder / "slow_fsync.so"
+    done = subprocess.run(
+        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        raise BenchError(f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}")
+    return library
+
+
+Act = Callable[[Ground, int], None]
+"""Something is done to the ground; the number says to which node."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Something that breaks for ``least`` to ``most`` seconds. ``possible``: whether this ground has it."""
+
+    name: str
+    label: str
+    least: float
+    most: float
+    begin: Act
+    end: Act
+    possible: Callable[[Ground], bool] = lambda ground: True
+
+
+def _node(how: str) -> Act:
+    return lambda ground, number: ground.disturb(ground.nodes[number], how)
+
+
+def _redis(how: str) -> Act:
+    return lambda ground, number: ground.disturb(ground.redis, how)
+
+
+def _database(how: str) -> Act:
+    def act(ground: Ground, number: int) -> None:
+        assert ground.database is not None
+        ground.disturb(ground.database, how)
+
+    return act
+
+
+def _network(how: str) -> Act:
+    return lambda ground, number: ground.disturb_network(how)
+
+
+def _disk(milliseconds: int) -> Act:
+    return lambda ground, number: ground.stall(milliseconds)
+
+
+def _several(ground: Ground) -> bool:
+    return len(ground.nodes) > 1
+
+
+FAULTS: dict[str, Fault] = {
+    fault.name: fault
+    for fault in (
+        Fault("kill", "kill -9 of a node", 0.0, 5.0, _node("kill"), _node("again")),
+        Fault("restart", "a node stopped and started", 0.0, 2.0, _node("stop"), _node("again")),
+        Fault("pause", "a node standing still", 1.0, 14.0, _node("pause"), _node("resume")),
+        Fault("redis", "kill -9 of Redis, which forgets all", 0.0, 5.0, _redis("kill"), _redis("again")),
+        Fault(
+            "database",
+            "kill -9 of the database",
+            0.0,
+            5.0,
+            _database("kill"),
+            _database("again"),
+            lambda ground: ground.database is not None,
+        ),
+        Fault("cut", "the network between nodes cut", 1.0, 15.0, _network("cut"), _network("heal"), _several),
+        Fault(
+            "hold", "the network between nodes late", 0.5, 5.0, _network("hold"), _network("heal"), _several
+        ),
+        Fault(
+            "stall",
+            "an fsync that stalls",
+            1.0,
+            10.0,
+            _disk(STALL_LIMIT_SECONDS * 1000),
+            _disk(0),
+            lambda ground: ground.can_stall,
+        ),
+        Fault(
+            "slow", "every fsync slow", 2.0, 8.0, _disk(SLOW_MS), _disk(0), lambda ground: ground.can_stall
+        ),
+    )
+}
+
+
+def chosen(names: str, ground: Ground) -> list[Fault]:
+    """The faults of these names, separated by commas (none: all), that this ground has."""
+    wanted = [name.strip() for name in names.split(",") if name.strip()]
+    for name in wanted:
+        if name not in FAULTS:
+            raise BenchError(f"there is no fault {name}: {', '.join(FAULTS)}")
+    found = [fault for fault in FAULTS.values() if not wanted or fault.name in wanted]
+    possible = [fault for fault in found if fault.possible(ground)]
+    if not possible:
+        raise BenchError("there is nothing to break here")
+    return possible
+
+
+def shuffled(faults: list[Fault], chance: random.Random) -> Iterator[Fault]:
+    """All faults again and again, each time in another order."""
+    while True:
+        chance.shuffle(faults)
+        yield from faults
+
 
 LEAD_SECONDS = 1.0
 """Undisturbed talk before the first fault."""
@@ -103,17 +320,13 @@ class Chaos:
         self.rounds: list[Round] = []
         self._seen: Counter[str] = Counter()
 
-    def _ask(self, hand: Hand, do: str, **parameters: Any) -> dict[str, Any]:
-        hand.ask(do, **parameters)
-        return self.crew.gather([hand])[0]
-
     def play(self) -> tuple[Figures, dict[str, Any]]:
         """Return the figures and the notes."""
         options, hand = self.options, self.talkers
-        self._ask(hand, "aim", target=asdict(self.ground.targets[0]), index=hand.index)
-        self._ask(
+        self.crew.ask(hand, aim, target=asdict(self.ground.targets[0]), index=hand.index)
+        self.crew.ask(
             hand,
-            "chaos.meet",
+            chaos_talk.meet,
             doors=[[target.ws_host, target.ws_port] for target in self.ground.targets],
             clients=options.clients,
             app=CMD_APP,
@@ -124,7 +337,7 @@ class Chaos:
         progress = self.show("chaos")
         begin = time.monotonic()
         end = begin + options.minutes * 60
-        self._ask(hand, "chaos.talk", seconds=LEAD_SECONDS, rate=options.rate)
+        self.crew.ask(hand, chaos_talk.talk, seconds=LEAD_SECONDS, rate=options.rate)
         possible = chosen(options.faults, self.ground)
         for fault in shuffled(possible, self.chance):
             progress(int(time.monotonic() - begin), int(options.minutes * 60))
@@ -132,9 +345,9 @@ class Chaos:
                 break
             self._play_round(fault, begin)
         self.show("everything settles")
-        settled = self._ask(hand, "chaos.settle", seconds=SETTLE_SECONDS)
+        settled = self.crew.ask(hand, chaos_talk.settle, seconds=SETTLE_SECONDS)
         self.show("what is stored is compared with what was told")
-        audit = self._ask(hand, "chaos.audit", seconds=AUDIT_SECONDS)
+        audit = self.crew.ask(hand, chaos_talk.audit, seconds=AUDIT_SECONDS)
         return self._figures(audit, time.monotonic() - begin), self._notes(settled, audit)
 
     def _play_round(self, fault: Fault, begin: float) -> None:
@@ -143,7 +356,7 @@ class Chaos:
         node = self.chance.randrange(len(self.ground.nodes))
         seconds = self.chance.uniform(min(fault.least, options.longest), min(fault.most, options.longest))
         broken = time.monotonic()
-        hand.ask("chaos.talk", seconds=TALK_SECONDS, rate=options.rate)
+        hand.ask(chaos_talk.talk, seconds=TALK_SECONDS, rate=options.rate)
         fault.begin(self.ground, node)
         time.sleep(seconds)
         fault.end(self.ground, node)
@@ -192,39 +405,17 @@ class Chaos:
         }
 
 
-def perform(options: ChaosOptions, begin: Begin) -> dict[str, Any]:
-    """Play one run with processes of its own; return its report, JSON-ready."""
+def run(stage: Stage, options: ChaosOptions) -> Figures:
+    """Break nodes, Redis, database, network and disk under a chat. What was acknowledged must not be lost."""
     folder = Path(options.folder) if options.folder else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
-    folder.chmod(0o755)  # a database server that is nobody loads its library from here
-    crew = Crew()
+    folder.chmod(0o755)  # a database server that runs as nobody loads its library from here
+    title = f"chaos for {options.minutes:g} minutes, {options.nodes} nodes, {options.database}"
     try:
-        figures, notes = Chaos(crew, options, folder.resolve(), begin).play()
+        figures, notes = Chaos(stage.crew, options, folder.resolve(), stage.begin).play()
     finally:
-        crew.dismiss()
+        stage.crew.dismiss()
         if not options.folder:
             shutil.rmtree(folder, ignore_errors=True)
-    return {
-        "scenario": "chaos",
-        "title": f"chaos for {options.minutes:g} minutes, {options.nodes} nodes, {options.database}",
-        "command": f"imserver bench chaos --minutes {options.minutes:g} --database {options.database}",
-        "parameters": asdict(options),
-        "runs": 1,
-        "figures": figures,
-        "each": [figures],
-        "faults": faults(figures),
-        "notes": notes,
-        "generator": {
-            "processes": 1,
-            "pinned": False,
-            "cpu_us_each": None,
-            "bottleneck": False,
-            "rate": "measured",
-        },
-        "server": {
-            "own": True,
-            "command": f"imserver serve, {options.nodes} nodes",
-            "log": "a file each",
-        },
-        "machine": machine(),
-    }
+    stage.extra |= {"title": title, "notes": notes}
+    return figures

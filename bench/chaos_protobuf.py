@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from bench.chaos_checker import Told, read_mark
-from bench.chaos_speech import (
+from bench.chaos_client import (
     NOT_STORED,
     OK,
     SYNC_ENTRIES,

@@ -164,7 +164,7 @@ def carry(generator: Generator, address: str, ports: list[int]) -> dict[str, Any
     return {}
 
 
-def disturb(generator: Generator, how: str) -> dict[str, Any]:
+def disturb_network(generator: Generator, how: str) -> dict[str, Any]:
     """Task: ``cut``, ``hold`` or ``heal`` what is carried."""
     network: Network = generator.kept["network"]
     {"cut": network.cut, "hold": network.hold, "heal": network.heal}[how]()

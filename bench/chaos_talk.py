@@ -11,9 +11,8 @@ from urllib.parse import urlencode
 
 from bench import chat_members
 from bench.chaos_checker import Faults, Promises, Reader, compare, mark_of, text_of
-from bench.chaos_client import LIVE, Client, Counts
+from bench.chaos_client import LIVE, Client, CmdSpeech, Counts, Outgoing, Speech
 from bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
-from bench.chaos_speech import CmdSpeech, Outgoing, Speech
 from bench.generator import Generator
 from bench.latency import Latency
 from bench.loop import BenchError

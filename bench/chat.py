@@ -1,22 +1,27 @@
-"""Scenario ``chat``: stored messages in a group, or of two, each one counted. In the protobuf dialect."""
+"""Scenario ``chat``: stored messages in a group, or in pairs, each one counted. In the protobuf dialect."""
 
 from __future__ import annotations
 
+import os
+import sqlite3
+import statistics
 import time
+from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from bench import chat_sync
-from bench.chat_store import Stored, fsync_ms, look
+from bench.chat_members import make_group, open_chat, register
 from bench.chat_tally import ChatTally
 from bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
-from bench.generator import Generator
+from bench.figures import Figures
+from bench.generator import Generator, settle
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError
 from bench.nodes import Nodes
 from bench.protobuf import GROUP, NUMBER_DIGITS, SINGLE, Writer
 from bench.stage import (
-    Figures,
     Span,
     Stage,
     choice_parameter,
@@ -24,6 +29,55 @@ from bench.stage import (
     seconds_parameter,
     text_parameter,
 )
+
+NAME = "imserver.db"
+FSYNCS = 20
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Messages in the log, bytes of the database, and places missing in the order of any conversation."""
+
+    rows: int
+    size: int
+    holes: int
+
+
+def look(folder: str) -> Stored | None:
+    """Count what is stored in the data folder ``folder``; None where there is no such file."""
+    path = Path(folder) / NAME if folder else None
+    if path is None or not path.exists():
+        return None
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as database:
+        (pages,) = database.execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = database.execute("PRAGMA page_size").fetchone()
+        (rows,) = database.execute("SELECT count(*) FROM message").fetchone()
+        (holes,) = database.execute(
+            "SELECT coalesce(sum(last - first + 1 - found + doubles), 0) FROM (SELECT min(seq) AS first,"
+            " max(seq) AS last, count(DISTINCT seq) AS found, count(*) - count(DISTINCT seq) AS doubles"
+            " FROM message GROUP BY log, conversation)"
+        ).fetchone()
+    return Stored(rows, pages * page_bytes, holes)
+
+
+def fsync_ms(folder: str) -> float | None:
+    """Return what an fsync of a small append takes in ``folder`` (the median); None where it is not known."""
+    if not folder:
+        return None
+    path = Path(folder) / "fsync-probe"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        times = []
+        for _ in range(FSYNCS):
+            os.write(file, bytes(4096))
+            begin = time.monotonic_ns()
+            os.fsync(file)
+            times.append((time.monotonic_ns() - begin) / 1e6)
+    finally:
+        os.close(file)
+        path.unlink()
+    return statistics.median(times)
+
 
 TAG_BYTES = 6
 LEAST_BYTES = TAG_BYTES + NUMBER_DIGITS + STAMP_DIGITS
@@ -198,16 +252,16 @@ def run(stage: Stage, options: ChatOptions) -> Figures:
     if online < 2:
         raise BenchError("nobody is left to talk to: more members, or fewer of them offline")
     (hand,) = stage.hire(1)
-    stage.ask([hand], "chat.register", count=options.members, seconds=options.members)
+    stage.ask([hand], register, count=options.members, seconds=options.members)
     group = 0
     if not options.single:
-        group = stage.ask([hand], "chat.group", count=options.members)[0]["group"]
+        group = stage.ask([hand], make_group, count=options.members)[0]["group"]
     first = 0
     for place, end in enumerate(ends):
         share = online // len(ends) + (place < online % len(ends))
-        stage.ask([hand], "chat.open", first=first, count=share, host=end.ws_host, port=end.ws_port)
+        stage.ask([hand], open_chat, first=first, count=share, host=end.ws_host, port=end.ws_port)
         first += share
-    stage.ask([hand], "settle", quiet_seconds=HELD_SECONDS)
+    stage.ask([hand], settle, quiet_seconds=HELD_SECONDS)
     return measure(stage, hand, options, group)
 
 
@@ -219,7 +273,7 @@ def measure(stage: Stage, hand: Any, options: ChatOptions, group: int) -> Figure
     with stage.measured() as span:
         answers = stage.ask(
             [hand],
-            "chat",
+            chat,
             tag=new_tag(),
             seconds=options.seconds,
             rate=options.rate,

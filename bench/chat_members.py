@@ -57,7 +57,7 @@ def register(generator: Generator, count: int, seconds: float) -> dict[str, Any]
     return {}
 
 
-def group(generator: Generator, count: int) -> dict[str, Any]:
+def make_group(generator: Generator, count: int) -> dict[str, Any]:
     """Task: make a group of the first ``count`` accounts; the first of them is its owner."""
     accounts = generator.kept["accounts"][:count]
     form = urlencode([("name", "bench"), *(("ids", str(number)) for number, _token in accounts[1:])])

@@ -10,14 +10,14 @@ from typing import Any
 
 from bench import chat_members
 from bench.chaos_checker import Faults, Promises, Reader, mark_of, text_of
-from bench.chaos_client import LIVE, Client, Counts
+from bench.chaos_client import LIVE, Client, CmdSpeech, Counts, Outgoing, Speech
 from bench.chaos_protobuf import ProtobufSpeech
-from bench.chaos_speech import CmdSpeech, Outgoing, Speech
+from bench.connections import Target
+from bench.figures import Figures
 from bench.generator import Generator
 from bench.latency import Latency
 from bench.loop import BenchError
-from bench.peer import Target
-from bench.stage import Figures, Stage
+from bench.stage import Stage
 
 SENDERS = 20
 FRIENDS = 5
@@ -174,7 +174,7 @@ def measure(
     doors = [[end.ws_host, end.ws_port] for end in ends]
     (filled,) = stage.ask(
         [hand],
-        "chat.prepare",
+        prepare,
         doors=doors,
         dialect=dialect,
         members=members,
@@ -182,7 +182,7 @@ def measure(
         seconds=max(60.0, members * each / FILL_MESSAGES_PER_SECOND),
     )
     with stage.measured() as span:
-        answers = stage.ask([hand], "chat.come", each=each, seconds=seconds)
+        answers = stage.ask([hand], come, each=each, seconds=seconds)
     span.note(answers)
     (answer,) = answers
     latency = Latency.merged([answer["latency"]])

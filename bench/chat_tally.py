@@ -14,10 +14,9 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
-from bench.client import Swarm
+from bench.connections import Peer, Swarm
 from bench.frames import CLOSE
 from bench.latency import STAMP_WRAP, Latency
-from bench.peer import Peer
 from bench.protobuf import BINARY, CT_ACK, CT_MESSAGE, UP, Pushes, numbers, outputs
 
 MOST_KNOWN = 1024  # frames that are remembered

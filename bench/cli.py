@@ -1,33 +1,62 @@
-"""``imserver bench``: the command line of the load tools."""
+"""``imserver bench``: the command line of the load tool."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import click
 
-from bench import chaos as chaos_run
-from bench import chart, cluster_suite, million_suite, report
-from bench.capacity import MOST_ONLINE, MillionOptions
-from bench.chaos import ChaosOptions
-from bench.cluster import ClusterOptions
-from bench.cluster_suite import ClusterPlace
-from bench.command import (
-    NODES_OPTIONS,
-    OUTPUT_OPTIONS,
-    PLACE_OPTIONS,
-    decorated,
-    guarded,
-    option,
-    show_all,
-)
-from bench.play import SCENARIOS, Place, Scenario, play
-from bench.suite import ALL, SMOKE, Row, judge, perform
+from bench import report, versus
+from bench.cluster import PARTS
+from bench.loop import BenchError
+from bench.proc import machine
+from bench.runner import SCENARIOS, Place, Scenario, judge, options_of, perform, play
+from bench.suite import SUITES, Row
 from imserver import __version__
+
+MOST_RUNS = 25
+
+Command = Callable[..., Any]
+Option = Callable[[Command], Command]
+
+LOG = click.option(
+    "--log",
+    type=click.Choice(["file", "null"]),
+    default="file",
+    show_default=True,
+    help="Where a server of our own writes its (request) log.",
+)
+PLACE_OPTIONS: tuple[Option, ...] = (
+    click.option("--url", default="", help="Measure the server at http://host:port (default: start one)."),
+    click.option("--ws", default="", help="Its WebSocket address [default: ws://HOST:8089/acc]."),
+    click.option("--pid", "pids", type=int, multiple=True, help="A process of that server (repeatable)."),
+    click.option("--app", type=int, default=101, show_default=True, help="The appID to play in."),
+    click.option("--key", default="", help="An API key for the pushes."),
+    LOG,
+    click.option(
+        "--pin/--no-pin",
+        default=True,
+        show_default=True,
+        help="A server of our own gets the first core, the generators the others.",
+    ),
+    click.option("--config", default="", help="Configuration file of a server of our own."),
+    click.option("--door", type=click.Choice(["front", "wsgi"]), help="Door of a server of our own."),
+)
+OUTPUT_OPTIONS: tuple[Option, ...] = (
+    click.option(
+        "--runs",
+        type=click.IntRange(1, MOST_RUNS),
+        default=1,
+        show_default=True,
+        help="Show the median of so many runs.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."),
+)
 
 
 @click.group()
@@ -35,22 +64,52 @@ def bench() -> None:
     """Measure this server, or any other of the cmd dialect."""
 
 
+def add(name: str, text: str, command: Command, *options: Option) -> None:
+    """Add a command. A BenchError is shown as one clear line."""
+
+    def guarded(**values: Any) -> None:
+        try:
+            command(**values)
+        except BenchError as error:
+            raise click.ClickException(str(error)) from error
+
+    guarded.__doc__ = text
+    decorated: Command = guarded
+    for each in reversed(options):
+        decorated = each(decorated)
+    bench.add_command(click.command(name)(decorated))
+
+
+def option(entry: Any) -> Option:
+    """Return the click option of a field of a dataclass of options."""
+    name, about = "--" + entry.name.replace("_", "-"), entry.metadata["help"]
+    if isinstance(entry.default, bool):
+        flag = f"{name}/--no-{name[2:]}" if entry.default else name
+        return click.option(flag, is_flag=True, default=entry.default, help=about)
+    kind: Any
+    if isinstance(entry.default, str):
+        kind = click.Choice(entry.metadata["choices"]) if "choices" in entry.metadata else click.STRING
+    else:
+        least, most = entry.metadata["least"], entry.metadata["most"]
+        whole = isinstance(entry.default, int)
+        kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)
+    return click.option(name, type=kind, default=entry.default, show_default=entry.default != "", help=about)
+
+
 def place_of(values: dict[str, Any]) -> Place:
     """Take what belongs to the place out of a command's values."""
     arguments: list[str] = []
     for name in ("config", "door"):
-        value = values.pop(name, None)
-        if value:
+        if value := values.pop(name, None):
             arguments += [f"--{name}", value]
     names = ("url", "ws", "pids", "app", "key", "log", "pin")
-    taken = {name: values.pop(name) for name in names if name in values}
-    return Place(arguments=tuple(arguments), **taken)
+    return Place(arguments=tuple(arguments), **{name: values.pop(name) for name in names if name in values})
 
 
-def scenario_command(scenario: Scenario) -> click.Command:
-    """Return the click command of one scenario; its options are the fields of the scenario's dataclass."""
+def scenario_command(scenario: Scenario) -> None:
+    """Add the command of one scenario; its options are the fields of the scenario's dataclass."""
 
-    def command(runs: int, as_json: bool, **values: Any) -> None:
+    def command(as_json: bool, runs: int = 1, **values: Any) -> None:
         place = place_of(values)
         with report.Bar() as watcher:
             found = play(scenario, scenario.options(**values), place, runs, watcher)
@@ -61,113 +120,55 @@ def scenario_command(scenario: Scenario) -> click.Command:
         if found["faults"]:
             sys.exit(1)
 
-    options = tuple(option(entry) for entry in fields(scenario.options))  # type: ignore[arg-type]
-    summary = (
-        (sys.modules[scenario.run.__module__].__doc__ or "")
-        .partition(": ")[2]
-        .partition("\n")[0]
-        .replace("``", "")
-    )
-    command.__doc__ = summary[:1].upper() + summary[1:]
-    place = PLACE_OPTIONS if scenario.needs_server else ()
-    return click.command(scenario.name)(decorated(guarded(command), (*options, *place, *OUTPUT_OPTIONS)))
+    options = [option(entry) for entry in fields(scenario.options)]
+    options += PLACE_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
+    text = (scenario.run.__doc__ or "").partition("\n\n")[0].replace("``", "")
+    add(scenario.name, text, command, *options, *OUTPUT_OPTIONS)
 
 
-def suite_command(name: str, rows: tuple[Row, ...], text: str) -> click.Command:
-    """Return the click command of a suite."""
+def suite_command(
+    name: str, text: str, *options: Option, chosen: Callable[[str, tuple[Any, ...]], tuple[Row, ...]]
+) -> None:
+    """Add the command of a suite. ``chosen`` returns the rows of the suite that ``--only`` selects."""
 
-    def command(runs: int, as_json: bool, **values: Any) -> None:
+    def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
+        place, rows = place_of(values), chosen(name, only)
         with report.Bar() as watcher:
-            reports = perform(rows, place_of(values), runs, watcher)
-        show_all(name, reports, judge(rows, reports), as_json)
+            reports = perform(rows, place, runs, watcher, **values)
+        bars = judge(rows, reports)
+        if as_json:
+            whole = {"imserver": __version__, "suite": name, "machine": machine()}
+            click.echo(json.dumps({**whole, "reports": reports, "bars": bars}, ensure_ascii=False))
+        else:
+            for found in reports:
+                report.show(found)
+            if bars:
+                report.show_bars(bars)
+        wrong = any(found["faults"] or found.get("stopped") for found in reports)
+        if wrong or not all(bar["met"] for bar in bars):
+            sys.exit(1)
 
-    command.__doc__ = text
-    return click.command(name)(decorated(guarded(command), (*PLACE_OPTIONS, *OUTPUT_OPTIONS)))
-
-
-def million(
-    sizes: tuple[int, ...], redis: str, redis_server: str, log: str, as_json: bool, **values: Any
-) -> None:
-    """Log a million users in on one machine, and reach them all."""
-    place = ClusterPlace(redis, redis_server, log)
-    with report.Bar() as watcher:
-        reports = [
-            million_suite.perform(MillionOptions(connections=size, **values), place, watcher)
-            for size in sizes or million_suite.SIZES
-        ]
-    show_all("million", reports, million_suite.judge(reports), as_json)
+    add(name, text, command, *options, *OUTPUT_OPTIONS)
 
 
-bench.add_command(
-    click.command("million")(
-        decorated(
-            guarded(million),
-            (
-                click.option(
-                    "--connections",
-                    "sizes",
-                    type=click.IntRange(100, MOST_ONLINE),
-                    multiple=True,
-                    help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
-                ),
-                *NODES_OPTIONS,
-                *(option(entry) for entry in fields(MillionOptions) if entry.name != "connections"),
-                OUTPUT_OPTIONS[-1],
-            ),
-        )
+def _whole(name: str, _only: tuple[Any, ...]) -> tuple[Row, ...]:
+    return SUITES[name]
+
+
+def _parts(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
+    return tuple(row for row in SUITES[name] if not only or options_of(row).part in only)
+
+
+def _sizes(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
+    rows = {options_of(row).connections: row for row in SUITES[name]}
+    one = "{0:,} users online", "million --connections {0}"
+    return tuple(
+        rows.get(size) or Row(one[0].format(size), one[1].format(size)) for size in only or tuple(rows)
     )
-)
 
 
-def cluster(
-    parts: tuple[str, ...],
-    redis: str,
-    redis_server: str,
-    log: str,
-    runs: int,
-    as_json: bool,
-    **values: Any,
-) -> None:
-    """Pushes and broadcasts across several nodes, and storms. Needs a Redis."""
-    place = ClusterPlace(redis, redis_server, log)
-    with report.Bar() as watcher:
-        reports = cluster_suite.perform(parts, ClusterOptions(**values), place, runs, watcher)
-    show_all("cluster", reports, cluster_suite.judge(reports), as_json)
-
-
-bench.add_command(
-    click.command("cluster")(
-        decorated(
-            guarded(cluster),
-            (
-                click.option(
-                    "--part",
-                    "parts",
-                    type=click.Choice(list(cluster_suite.PARTS)),
-                    multiple=True,
-                    help="Only this part (repeatable) [default: all].",
-                ),
-                *NODES_OPTIONS,
-                *(option(entry) for entry in fields(ClusterOptions)),
-                *OUTPUT_OPTIONS,
-            ),
-        )
-    )
-)
-
-
-def chaos(as_json: bool, **values: Any) -> None:
-    """Break nodes, Redis, database, network and disk under a chat. What was acknowledged must not be lost."""
-    with report.Bar() as watcher:
-        found = chaos_run.perform(ChaosOptions(**values), watcher.begin)
-    show_all("chaos", [found], [], as_json)
-
-
-bench.add_command(
-    click.command("chaos")(
-        decorated(guarded(chaos), (*(option(entry) for entry in fields(ChaosOptions)), OUTPUT_OPTIONS[-1]))
-    )
-)
+def _fields(scenario: str, *without: str) -> list[Option]:
+    return [option(entry) for entry in fields(SCENARIOS[scenario].options) if entry.name not in without]
 
 
 @bench.command("table")
@@ -175,7 +176,7 @@ bench.add_command(
 @click.option(
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Replace what stands in this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
+    help="Replace the text of this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
     "and the next <!-- end -->.",
 )
 @click.option(
@@ -190,7 +191,7 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
         drawn = [entry for entry in suite["reports"] if entry.get("series")]
         if not drawn:
             raise click.ClickException(f"{file} has nothing to plot")
-        plot.write_text(chart.svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
+        plot.write_text(report.svg(drawn[-1]["title"], drawn[-1]["series"]), encoding="utf-8")
     text = report.markdown(suite)
     if into is None:
         click.echo(text)
@@ -203,7 +204,69 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
     into.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
+@bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option(
+    "--pairs", type=click.IntRange(1, MOST_RUNS), default=5, show_default=True, help="Pairs of runs."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
+    """Compare this source tree with the one at OTHER.
+
+    COMMAND is that of a scenario with its options, or a suite: `versus ../old push --v1 --keyed`. Each pair
+    runs it in this tree and in the other one. Exits with 1 when the median of the ratios of a cost, pair by
+    pair, is above 1.05.
+    """
+    with report.Bar() as watcher:
+        found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
+    if as_json:
+        click.echo(json.dumps({"imserver": __version__, "rows": found}, ensure_ascii=False))
+    else:
+        report.show_versus(found)
+    if any(row["over"] for row in found):
+        sys.exit(1)
+
+
 for _scenario in SCENARIOS.values():
-    bench.add_command(scenario_command(_scenario))
-bench.add_command(suite_command("all", ALL, "Measure all that has a bar; exits with 1 when one is missed."))
-bench.add_command(suite_command("smoke", SMOKE, "Play small forms of everything, within a minute."))
+    if _scenario.name not in SUITES:
+        scenario_command(_scenario)
+suite_command(
+    "all", "Measure all that has a bar; exits with 1 when one is missed.", *PLACE_OPTIONS, chosen=_whole
+)
+suite_command("smoke", "Play small forms of everything, within a minute.", *PLACE_OPTIONS, chosen=_whole)
+suite_command(
+    "cluster",
+    "Measure pushes and broadcasts across nodes, and the death of a node. Needs a Redis.",
+    click.option(
+        "--part",
+        "only",
+        type=click.Choice(list(PARTS)),
+        multiple=True,
+        help="Only this part (repeatable) [default: all].",
+    ),
+    LOG,
+    *_fields("cluster", "part"),
+    chosen=_parts,
+)
+suite_command(
+    "million",
+    "Log a million users in on one machine, and reach them all.",
+    click.option(
+        "--connections",
+        "only",
+        type=click.IntRange(100, 2_000_000),
+        multiple=True,
+        help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
+    ),
+    LOG,
+    *_fields("million", "connections"),
+    chosen=_sizes,
+)
+suite_command(
+    "abuse",
+    "Send the worst single requests of a stranger; and measure how long each holds the server.",
+    LOG,
+    *_fields("abuse"),
+    chosen=_whole,
+)

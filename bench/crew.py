@@ -10,17 +10,33 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.connections import Target
 from bench.loop import BenchError
+from bench.servers import redis_program, serve, serve_redis
 
 SOURCE = Path(__file__).resolve().parents[1]
 TASK_SECONDS = 60.0  # what a task may take beyond the seconds it was given
 GOODBYE_SECONDS = 25.0  # longer than a server of ours may take to end
 LOOK_SECONDS = 1.0
-WORKER = "bench.worker"
+START_SECONDS = 30.0
+WORKER = "bench.generator"
 Progress = Callable[[int, int], None]
+Task = Callable[..., dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class OwnServer:
+    """A server of our own, as its keeper started it. ``pids``: its parent, and children if there are any."""
+
+    hand: Hand
+    target: Target
+    pids: tuple[int, ...]
+    folder: str
+    rpc_port: int
 
 
 class Hand:
@@ -36,7 +52,7 @@ class Hand:
         }
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", module],
+                [sys.executable, "-c", f"from {module} import main; main()"],
                 stdin=commands,
                 stdout=answers,
                 env=environ,
@@ -48,13 +64,14 @@ class Hand:
         self._partial = b""
         self.deadline = 0.0
 
-    def ask(self, do: str, *, limit_seconds: float = TASK_SECONDS, **parameters: Any) -> None:
-        """Give a command; its answer is gathered by the crew.
+    def ask(self, do: str | Task, *, limit_seconds: float = TASK_SECONDS, **parameters: Any) -> None:
+        """Give a task; its answer is gathered by the crew. A name is for a process with tasks of its own.
 
         It has to come within ``limit_seconds`` and the seconds that the command is given for its work.
         """
         self.deadline = time.monotonic() + parameters.get("seconds", 0) + limit_seconds
-        self._write(json.dumps({"do": do, **parameters}).encode() + b"\n")
+        name = do if isinstance(do, str) else f"{do.__module__}.{do.__qualname__}"
+        self._write(json.dumps({"do": name, **parameters}).encode() + b"\n")
 
     def stop(self) -> None:
         """Ask a task that is under way to end; it still answers."""
@@ -145,6 +162,26 @@ class Crew:
                         else:
                             step(hand, *line["progress"])
         return found
+
+    def ask(self, hand: Hand, do: str | Task, **parameters: Any) -> dict[str, Any]:
+        """Give a task to one process and wait for its answer."""
+        hand.ask(do, **parameters)
+        return self.gather([hand])[0]
+
+    def serve(self, *, start_seconds: float = START_SECONDS, **parameters: Any) -> OwnServer:
+        """Start a server of our own in a worker; see :func:`.servers.serve`."""
+        (hand,) = self.hire(1)
+        given = {"log": "file", "arguments": [], "cores": [], "environment": {}, **parameters}
+        limit = start_seconds + TASK_SECONDS
+        own = self.ask(hand, serve, limit_seconds=limit, start_seconds=start_seconds, **given)
+        target = Target("127.0.0.1", own["ws_port"], "/acc", "127.0.0.1", own["http_port"])
+        return OwnServer(hand, target, tuple(own["pids"]), own["data_directory"], own["rpc_port"])
+
+    def serve_redis(self, program: str = "") -> tuple[Hand, str]:
+        """Start a Redis of our own in a worker; return the worker and the URL."""
+        path = redis_program(program)
+        (hand,) = self.hire(1)
+        return hand, self.ask(hand, serve_redis, path=path)["url"]
 
     def dismiss(self) -> None:
         """End all processes."""

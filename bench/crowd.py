@@ -1,8 +1,4 @@
-"""Very many connections in one process, a few bytes each: descriptors and arrays, no object a connection.
-
-What :class:`~bench.client.Swarm` is to hundreds of receivers that are looked at closely, this is to
-a million that sit there: it opens them, keeps them alive, and counts what each of them gets.
-"""
+"""Very many connections in one process, a few bytes each: arrays, no object per connection."""
 
 from __future__ import annotations
 
@@ -13,15 +9,276 @@ import select
 import socket
 import time
 from array import array
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
-from bench.arrival import RECEIVE_BYTES, Arrivals
-from bench.client import RESET_ON_CLOSE
-from bench.frames import CLOSE, PING, PONG, TEXT, client_frame, request_frame, scan
-from bench.loop import READ, Loop
-from bench.peer import DIALLING, OPEN, Target
-from bench.received import Received
+from bench.connections import (
+    DIALLING,
+    IP_BIND_ADDRESS_NO_PORT,
+    LOGGING_IN,
+    OPEN,
+    RESET_ON_CLOSE,
+    UPGRADING,
+    Opening,
+    Target,
+    source_address,
+)
+from bench.frames import (
+    CLOSE,
+    PING,
+    PONG,
+    TEXT,
+    UPGRADE_ACCEPT,
+    client_frame,
+    login_frame,
+    request_frame,
+    scan,
+    upgrade_request,
+    user_name,
+)
+from bench.generator import Generator, pack_opening
+from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency
+from bench.loop import READ, WRITE, Loop
+
+#: A message text is its time stamp and the number of the user it is for, or EVERYBODY.
+TARGET_DIGITS = 7
+EVERYBODY = 9_999_999
+TEXT_AT = b'"msg":"'
+#: A broadcast to a million takes seconds.
+SPREAD_STEP_US = 10_000
+
+
+def message_text(stamp: int, target: int) -> bytes:
+    """Return the text of a message that is sent at ``stamp``."""
+    return b"%0*d%0*d" % (STAMP_DIGITS, stamp, TARGET_DIGITS, target)
+
+
+class Received:
+    """The messages of one measurement at all connections of a process. Owned by its crowd.
+
+    ``broadcasts`` counts by descriptor. ``strays`` are messages that reached somebody they were not for.
+    """
+
+    def __init__(self, files: int) -> None:
+        self.broadcasts = array("H", bytes(2 * files))
+        self.total = self.singles = self.strays = self.last_ns = 0
+        self.latency = Latency()
+        self.spread = Latency(SPREAD_STEP_US)
+        self._frame = b"-"
+        self._stamp = 0
+
+    def same(self, fd: int, data: bytes) -> bool:
+        """Count ``data`` if it is the broadcast that others got already."""
+        if data != self._frame:
+            return False
+        self._broadcast(fd)
+        return True
+
+    def message(self, fd: int, number: int, frame: bytes) -> None:
+        """Count a message that came to user ``number``."""
+        at = frame.find(TEXT_AT) + len(TEXT_AT)
+        stamp = int(frame[at : at + STAMP_DIGITS])
+        target = int(frame[at + STAMP_DIGITS : at + STAMP_DIGITS + TARGET_DIGITS])
+        if target == EVERYBODY:
+            self._frame, self._stamp = frame, stamp
+            self._broadcast(fd)
+        elif target == number:
+            self.singles += 1
+            self.latency.add(self._since(stamp))
+        else:
+            self.strays += 1
+
+    def _broadcast(self, fd: int) -> None:
+        self.broadcasts[fd] += 1
+        self.total += 1
+        self.spread.add(self._since(self._stamp))
+
+    def _since(self, stamp: int) -> int:
+        self.last_ns = now = time.monotonic_ns()
+        return (now // 1000 - stamp) % STAMP_WRAP
+
+    def verdict(self, fds: list[int], wanted: int) -> dict[str, Any]:
+        """Compare what came with ``wanted`` broadcasts to each of ``fds``."""
+        counts = [self.broadcasts[fd] for fd in fds]
+        return {
+            "received": self.total,
+            "lost": sum(wanted - count for count in counts if count < wanted),
+            "doubled": sum(count - wanted for count in counts if count > wanted),
+            "singles": self.singles,
+            "strays": self.strays,
+            "last_ns": self.last_ns,
+            "latency": self.latency.pack(),
+            "spread": self.spread.pack(),
+        }
+
+
+RECEIVE_BYTES = 4096
+#: Asked for buffers; the kernel doubles them. A client that sits there needs no more.
+BUFFER_BYTES = 8192
+
+
+class Carrier(Protocol):
+    """Whoever keeps the descriptors: their phases and user numbers, and an epoll."""
+
+    phase: bytearray
+
+    def adopt(self, fd: int, number: int, mask: int) -> None:
+        """Take over the descriptor of user ``number``."""
+
+    def watch(self, fd: int, mask: int) -> None:
+        """Change what is waited for."""
+
+    def number_of(self, fd: int) -> int:
+        """Return the user number."""
+
+    def opened(self, fd: int, data: bytes) -> None:
+        """From now on the descriptor is a logged-in connection, which has received ``data`` already."""
+
+    def drop(self, fd: int) -> None:
+        """Close and forget."""
+
+
+class Arrivals:
+    """The opening of connections in one process. Owns what is under way: since when, half-read answers."""
+
+    def __init__(self, carrier: Carrier, target: Target, index: int) -> None:
+        self.carrier = carrier
+        self.target = target
+        self.index = index
+        self._request = upgrade_request(f"{target.ws_host}:{target.ws_port}", target.ws_path)
+        # Answers that are the same for everybody, as they were seen the first time.
+        self._upgraded = self._logged_in = b"-"
+        self._begun_ns: dict[int, int] = {}
+        self._rest: dict[int, bytes] = {}
+        self._opening = Opening()
+        self._again: deque[int] = deque()
+        self._dials = 0
+
+    def open(
+        self,
+        loop: Loop,
+        numbers: range,
+        *,
+        window: int,
+        seconds: float,
+        progress: Callable[[int, int], None],
+    ) -> Opening:
+        """Log in one connection for each of ``numbers``, at most ``window`` under way at once.
+
+        One that fails is counted and tried again until ``seconds`` are over.
+        """
+        opening = self._opening = Opening()
+        waiting = self._again = deque(numbers)
+        total, begin = len(numbers), time.monotonic()
+        while opening.opened < total and not loop.stopped:
+            for _ in range(min(window - len(self._begun_ns), len(waiting))):
+                self._dial(waiting.popleft())
+            loop.turn(0.1)
+            progress(opening.opened, total)
+            if time.monotonic() > begin + seconds:
+                opening.error("not open in time")
+                break
+        opening.seconds = time.monotonic() - begin
+        for fd in list(self._begun_ns):
+            self._forget(fd)
+            self.carrier.drop(fd)
+        return opening
+
+    def _dial(self, number: int) -> None:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        self._dials += 1
+        try:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, BUFFER_BYTES)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
+            if self.target.loopback:
+                sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+                sock.bind((source_address(self.index, self._dials), 0))
+            code = sock.connect_ex((self.target.ws_host, self.target.ws_port))
+        except OSError as error:
+            code = error.errno or errno.EIO
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._again.append(number)
+            self._opening.error(errno.errorcode.get(code, str(code)))
+            return
+        fd = sock.detach()
+        self._begun_ns[fd] = time.monotonic_ns()
+        self.carrier.adopt(fd, number, WRITE)
+        self._write(fd, self._request, UPGRADING)  # on loopback the connection stands by now
+
+    def _write(self, fd: int, data: bytes, phase: int) -> None:
+        """Send ``data``, which begins ``phase``."""
+        try:
+            os.write(fd, data)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self.failed(fd, errno.errorcode.get(error.errno or 0, "error"))
+            return
+        self.carrier.phase[fd] = phase
+        if phase == UPGRADING:
+            self.carrier.watch(fd, READ)
+
+    def failed(self, fd: int, reason: str) -> None:
+        """One that was under way has ended; it is tried again."""
+        self._again.append(self.carrier.number_of(fd))
+        self._opening.error(reason)
+        self._forget(fd)
+        self.carrier.drop(fd)
+
+    def _forget(self, fd: int) -> int:
+        self._rest.pop(fd, None)
+        return self._begun_ns.pop(fd, 0)
+
+    def advance(self, fd: int, data: bytes) -> None:
+        """Take a connection one step further with what it received; no data says that it can be written."""
+        phase = self.carrier.phase[fd]
+        if phase == DIALLING:
+            self._write(fd, self._request, UPGRADING)
+        elif phase == UPGRADING and data == self._upgraded:
+            self._log_in(fd)
+        elif phase == LOGGING_IN and data == self._logged_in:
+            self._arrived(fd, b"")
+        else:
+            self._look(fd, phase, self._rest.pop(fd, b"") + data)
+
+    def _look(self, fd: int, phase: int, data: bytes) -> None:
+        if phase == UPGRADING:
+            end = data.find(b"\r\n\r\n") + 4
+            if end < 4:
+                self._rest[fd] = data
+            elif data.startswith(b"HTTP/1.1 101") and UPGRADE_ACCEPT in data:
+                self._upgraded = data
+                self._log_in(fd)
+            else:
+                self.failed(fd, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
+            return
+        found, used = scan(data, len(data))
+        self._rest[fd] = data[used:]
+        for opcode, start, stop in found:
+            payload = data[start:stop]
+            login = b'"cmd":"login"' in payload
+            if login and b'"code":200' in payload:
+                if stop == len(data):
+                    self._logged_in = data
+                self._arrived(fd, data[stop:])
+                return
+            if login or opcode == CLOSE:
+                self.failed(fd, f"login refused: {payload[:120]!r}")
+                return
+
+    def _log_in(self, fd: int) -> None:
+        name = user_name(self.carrier.number_of(fd))
+        self._write(fd, login_frame(self.target.app, name, "login"), LOGGING_IN)
+
+    def _arrived(self, fd: int, rest: bytes) -> None:
+        begun_ns = self._forget(fd)
+        self._opening.opened += 1
+        self._opening.latency.add((time.monotonic_ns() - begun_ns) // 1000)
+        self.carrier.opened(fd, rest)
+
 
 EDGE = getattr(select, "EPOLLET", 0)
 EVENTS = 2048
@@ -237,3 +494,92 @@ class Crowd:
             self.lost += 1
             self.reasons[reason] = self.reasons.get(reason, 0) + 1
         self.drop(fd)
+
+
+COME_WINDOW = 256
+COME_SECONDS = 900.0
+HARVEST_SECONDS = 0.2
+
+
+def crowd_of(generator: Generator) -> Crowd:
+    """Return the crowd of this process; the first call makes it."""
+    crowd = generator.kept.get("crowd")
+    if not isinstance(crowd, Crowd):
+        crowd = generator.kept["crowd"] = Crowd(generator.loop, generator.target, generator.index)
+    return crowd
+
+
+def facts_of(crowd: Crowd) -> dict[str, Any]:
+    """Return how many connections stand, what became of those that the server ended, and how many frames came
+    that nobody counts: notices of logins and departures."""
+    return {
+        "connections": crowd.open_now,
+        "lost": crowd.lost,
+        "closes": crowd.reasons,
+        "notices": crowd.notices,
+    }
+
+
+def tell(generator: Generator) -> dict[str, Any]:
+    """Task: tell how many connections stand."""
+    return facts_of(crowd_of(generator))
+
+
+def come(
+    generator: Generator, first: int, count: int, window: int = COME_WINDOW, seconds: float = COME_SECONDS
+) -> dict[str, Any]:
+    """Task: log in ``count`` users, ``first`` and following; done when all are in, or after ``seconds``."""
+    crowd = crowd_of(generator)
+    begin = time.monotonic()
+    opening = crowd.arrivals.open(
+        generator.loop,
+        range(first, first + count),
+        window=window,
+        seconds=seconds,
+        progress=generator.progress,
+    )
+    return {**pack_opening(opening), "begin": begin, "end": time.monotonic(), **facts_of(crowd)}
+
+
+def beat(generator: Generator, window: int = COME_WINDOW) -> dict[str, Any]:
+    """Task: one heartbeat of everybody."""
+    crowd = crowd_of(generator)
+    sent = crowd.open_now
+    return {"sent": sent, "unanswered": crowd.beat(generator.progress, window), **facts_of(crowd)}
+
+
+def count_anew(generator: Generator) -> dict[str, Any]:
+    """Task: forget what was received."""
+    crowd = crowd_of(generator)
+    crowd.count_anew()
+    return facts_of(crowd)
+
+
+def expect(generator: Generator, broadcasts: int, seconds: float, look_seconds: float) -> dict[str, Any]:
+    """Task: receive until all have so many broadcasts, for ``seconds`` at most; with pauses between looks."""
+    crowd = crowd_of(generator)
+    end = time.monotonic() + seconds
+    with crowd.unheard():
+        while time.monotonic() < end and not generator.loop.stopped:
+            wanted = broadcasts * crowd.open_now
+            if crowd.received.total >= wanted:
+                break
+            crowd.harvest(max(HARVEST_SECONDS, look_seconds), look_seconds)
+            generator.loop.turn(0)
+            generator.progress(crowd.received.total, wanted)
+    return facts_of(crowd)
+
+
+def verdict(generator: Generator, broadcasts: int) -> dict[str, Any]:
+    """Task: tell what was received, compared with so many broadcasts to everybody."""
+    crowd = crowd_of(generator)
+    generator.loop.turn(0)
+    return {"verdict": crowd.received.verdict(crowd.members(), broadcasts), **facts_of(crowd)}
+
+
+def leave(generator: Generator, window: int = COME_WINDOW) -> dict[str, Any]:
+    """Task: everybody closes."""
+    crowd = crowd_of(generator)
+    stayed = crowd.open_now
+    missing = crowd.leave(generator.progress, window)
+    return {"left": stayed - missing, "missing": missing, **facts_of(crowd)}

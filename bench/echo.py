@@ -6,14 +6,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from bench.connections import Peer
+from bench.figures import Figures
 from bench.frames import CLOSE, TEXT, request_frame, scan
 from bench.generator import Generator
 from bench.latency import Latency
-from bench.peer import Peer
 from bench.stage import (
     MOST_CONNECTIONS,
     MOST_IN_PROCESS,
-    Figures,
     Stage,
     parameter,
     seconds_parameter,
@@ -150,9 +150,9 @@ def run(stage: Stage, options: EchoOptions) -> Figures:
     command = "heartbeat" if options.heartbeat else "ping"
     hands = stage.hire(max(options.processes, -(-options.connections // MOST_IN_PROCESS)))
     stage.open(hands, options.connections)
-    stage.ask(hands, "echo", seconds=min(0.3, options.seconds), command=command)
+    stage.ask(hands, echo, seconds=min(0.3, options.seconds), command=command)
     with stage.measured() as span:
-        answers = stage.ask(hands, "echo", seconds=options.seconds, command=command)
+        answers = stage.ask(hands, echo, seconds=options.seconds, command=command)
     trips = sum(answer["round_trips"] for answer in answers)
     seconds = max(answer["seconds"] for answer in answers)
     span.note(answers)

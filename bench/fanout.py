@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.figures import with_faults_of
+from bench.figures import Figures, with_faults_of
 from bench.floor import FloorStage
 from bench.generator import Generator
 from bench.http_client import FORM, Lane, Lanes, request_head
@@ -17,7 +17,6 @@ from bench.loop import BenchError
 from bench.stage import (
     MOST_CONNECTIONS,
     MOST_IN_PROCESS,
-    Figures,
     Stage,
     parameter,
     seconds_parameter,
@@ -229,13 +228,13 @@ def measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: flo
     """Push to everybody that the processes ``hands`` have connected; the first of them pushes."""
     tag = new_tag()
     first, others = hands[0], hands[1:]
-    stage.ask(others, "fanout.prepare", tag=tag)
+    stage.ask(others, prepare, tag=tag)
     for hand in others:
-        hand.ask("fanout.receive", quiet_seconds=QUIET_SECONDS)
+        hand.ask(receive, quiet_seconds=QUIET_SECONDS)
     with stage.measured() as span:
         (answer,) = stage.ask(
             [first],
-            "fanout",
+            push_and_receive,
             tag=tag,
             seconds=seconds,
             rate=options.rate,
@@ -252,7 +251,7 @@ def measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: flo
     if not answer["received"]:
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
     sent = {"pushed": answer["pushed"], "refused": answer["refused"]}
-    verdicts = [answer, *stage.ask(others, "fanout.verdict", **sent)]
+    verdicts = [answer, *stage.ask(others, verdict, **sent)]
     whole = Verdict.merged(part["verdict"] for part in verdicts)
     flat_out = not options.rate and not options.one_per_send
     return {

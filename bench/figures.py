@@ -6,29 +6,49 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bench.stage import Figures
+#: What a run found, by names of FIGURES; None where it could not be measured.
+Figures = dict[str, float | None]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """How a figure is shown. ``worst``: several runs are folded to their maximum, not to their median."""
+    """How a figure is shown. ``worst``: several runs are folded to their maximum, not to their median.
+    ``fault``: anything but zero fails the command."""
 
     label: str
     unit: str = ""
     digits: int = 0
     worst: bool = False
+    fault: bool = False
 
+
+def _broadcasts(way: str, label: str) -> dict[str, Figure]:
+    places = {"alone": "a server that is alone", "one": "one node of the cluster", "many": "all nodes"}
+    found: dict[str, Figure] = {}
+    for place, where in places.items():
+        found[f"{way}_{place}_cpu_us"] = Figure(f"{label}, {where}: CPU a delivery", "µs", 2)
+        found[f"{way}_{place}_per_second"] = Figure(f"{label}, {where}: deliveries/s")
+    for percent in (50, 99):
+        found[f"{way}_p{percent}_ms"] = Figure(f"{label}, all nodes: latency p{percent}", "ms", 2)
+    found[f"{way}_ratio"] = Figure(f"{label}: CPU over all nodes against one", "", 2)
+    return found
+
+
+_BROADCASTS = {**_broadcasts("paced", "20 broadcasts/s"), **_broadcasts("flat", "flat out")}
+_BATCHES = {
+    f"rpc_{size}_{name}": Figure(f"{size} a batch: {label}", unit, digits)
+    for size in (1, 10, 100)
+    for name, label, unit, digits in (
+        ("per_second", "events/s", "", 0),
+        ("cpu_us", "CPU an event, both sides", "µs", 2),
+        ("events_a_batch", "as counted", "", 1),
+    )
+}
 
 FIGURES: dict[str, Figure] = {
-    "send_us_1": Figure("CPU a send of 1 frame", "µs", 2),
-    "send_us_5": Figure("CPU a send of 5 frames", "µs", 2),
-    "send_us_25": Figure("CPU a send of 25 frames", "µs", 2),
-    "frames_per_second_1": Figure("frames a second of CPU, 1 a send"),
-    "frames_per_second_5": Figure("frames a second of CPU, 5 a send"),
-    "frames_per_second_25": Figure("frames a second of CPU, 25 a send"),
-    "received_per_second_1": Figure("frames/s received, 1 a send"),
-    "received_per_second_5": Figure("frames/s received, 5 a send"),
-    "received_per_second_25": Figure("frames/s received, 25 a send"),
+    **{f"send_us_{n}": Figure(f"CPU a send of {n} frame{'s' * (n > 1)}", "µs", 2) for n in (1, 5, 25)},
+    **{f"frames_per_second_{n}": Figure(f"frames a second of CPU, {n} a send") for n in (1, 5, 25)},
+    **{f"received_per_second_{n}": Figure(f"frames/s received, {n} a send") for n in (1, 5, 25)},
     "rss_empty_mb": Figure("RSS of the server as we found it", "MB", 1),
     "rss_warm_mb": Figure("RSS after the warm-up", "MB", 1),
     "rss_full_mb": Figure("RSS with all connections", "MB", 1),
@@ -63,23 +83,23 @@ FIGURES: dict[str, Figure] = {
     "fsync_ms": Figure("an fsync of a small append", "ms", 2),
     "stored_rows": Figure("rows stored"),
     "stored_bytes": Figure("database a row", "bytes"),
-    "unstored": Figure("acknowledged and not stored", worst=True),
-    "seq_holes": Figure("places missing or doubled in conversations", worst=True),
-    "unacknowledged": Figure("messages not acknowledged", worst=True),
+    "unstored": Figure("acknowledged and not stored", fault=True),
+    "seq_holes": Figure("places missing or doubled in conversations", fault=True),
+    "unacknowledged": Figure("messages not acknowledged", fault=True),
     "frame_bytes": Figure("frame on the wire", "bytes"),
-    "lost": Figure("messages lost", worst=True),
-    "doubled": Figure("messages doubled", worst=True),
+    "lost": Figure("messages lost", fault=True),
+    "doubled": Figure("messages doubled", fault=True),
     "other_order": Figure("receivers with another order", worst=True),
-    "refused": Figure("pushes refused", worst=True),
-    "dropped": Figure("connections dropped by the server", worst=True),
-    "errors": Figure("errors", worst=True),
+    "refused": Figure("pushes refused", fault=True),
+    "dropped": Figure("connections dropped by the server", fault=True),
+    "errors": Figure("errors", fault=True),
     "returned": Figure("connections back"),
-    "missing": Figure("connections missing", worst=True),
+    "missing": Figure("connections missing", fault=True),
     "seconds": Figure("until all were back", "s", 2),
     "open_p99_ms": Figure("opening of one, p99", "ms", 1),
-    "bystanders_lost": Figure("bystanders dropped", worst=True),
+    "bystanders_lost": Figure("bystanders dropped", fault=True),
     "bystander_pings": Figure("pings of bystanders"),
-    "pings_unanswered": Figure("pings of bystanders unanswered", worst=True),
+    "pings_unanswered": Figure("pings of bystanders unanswered", fault=True),
     "ping_p50_ms": Figure("ping of bystanders p50", "ms", 2),
     "ping_p99_ms": Figure("ping of bystanders p99", "ms", 2),
     "ping_max_ms": Figure("ping of bystanders, longest", "ms", 2, worst=True),
@@ -100,33 +120,8 @@ FIGURES: dict[str, Figure] = {
     "there_per_second": Figure("pushes/s to users of another node"),
     "there_cpu_us": Figure("CPU of all nodes a push", "µs", 2),
     "forward_cpu_us": Figure("the difference: CPU a forwarded event, both sides", "µs", 2),
-    "paced_alone_cpu_us": Figure("20 broadcasts/s, a server that is alone: CPU a delivery", "µs", 2),
-    "paced_alone_per_second": Figure("20 broadcasts/s, a server that is alone: deliveries/s"),
-    "paced_one_cpu_us": Figure("20 broadcasts/s, one node of the cluster: CPU a delivery", "µs", 2),
-    "paced_one_per_second": Figure("20 broadcasts/s, one node of the cluster: deliveries/s"),
-    "paced_many_cpu_us": Figure("20 broadcasts/s, all nodes: CPU a delivery", "µs", 2),
-    "paced_many_per_second": Figure("20 broadcasts/s, all nodes: deliveries/s"),
-    "paced_p50_ms": Figure("20 broadcasts/s, all nodes: latency p50", "ms", 2),
-    "paced_p99_ms": Figure("20 broadcasts/s, all nodes: latency p99", "ms", 2),
-    "paced_ratio": Figure("20 broadcasts/s: CPU over all nodes against one", "", 2),
-    "flat_alone_cpu_us": Figure("flat out, a server that is alone: CPU a delivery", "µs", 2),
-    "flat_alone_per_second": Figure("flat out, a server that is alone: deliveries/s"),
-    "flat_one_cpu_us": Figure("flat out, one node of the cluster: CPU a delivery", "µs", 2),
-    "flat_one_per_second": Figure("flat out, one node of the cluster: deliveries/s"),
-    "flat_many_cpu_us": Figure("flat out, all nodes: CPU a delivery", "µs", 2),
-    "flat_many_per_second": Figure("flat out, all nodes: deliveries/s"),
-    "flat_p50_ms": Figure("flat out, all nodes: latency p50", "ms", 2),
-    "flat_p99_ms": Figure("flat out, all nodes: latency p99", "ms", 2),
-    "flat_ratio": Figure("flat out: CPU over all nodes against one", "", 2),
-    "rpc_1_per_second": Figure("1 a batch: events/s"),
-    "rpc_1_cpu_us": Figure("1 a batch: CPU an event, both sides", "µs", 2),
-    "rpc_1_events_a_batch": Figure("1 a batch: as counted", "", 1),
-    "rpc_10_per_second": Figure("10 a batch: events/s"),
-    "rpc_10_cpu_us": Figure("10 a batch: CPU an event, both sides", "µs", 2),
-    "rpc_10_events_a_batch": Figure("10 a batch: as counted", "", 1),
-    "rpc_100_per_second": Figure("100 a batch: events/s"),
-    "rpc_100_cpu_us": Figure("100 a batch: CPU an event, both sides", "µs", 2),
-    "rpc_100_events_a_batch": Figure("100 a batch: as counted", "", 1),
+    **_BROADCASTS,
+    **_BATCHES,
     "offline_seconds": Figure("until users who stay away are offline for all", "s", 2, worst=True),
     "shown_online": Figure("returned users who are shown online"),
     "online": Figure("users online"),
@@ -148,19 +143,19 @@ FIGURES: dict[str, Figure] = {
     "machine_mb": Figure("memory taken on the machine: servers, Redis, clients, kernel", "MB"),
     "beat_seconds": Figure("a heartbeat of everybody", "s", 1),
     "beat_cpu_us": Figure("server CPU a heartbeat", "µs", 2),
-    "beats_unanswered": Figure("heartbeats unanswered", worst=True),
+    "beats_unanswered": Figure("heartbeats unanswered", fault=True),
     "disk_written_mb": Figure("written to disk by the servers", "MB", 1),
     "ask_p50_ms": Figure("/user/online p50", "ms", 2),
     "ask_p99_ms": Figure("/user/online p99", "ms", 2),
     "asked": Figure("questions asked"),
-    "asked_wrong": Figure("answers wrong or missing", worst=True),
+    "asked_wrong": Figure("answers wrong or missing", fault=True),
     "pushes": Figure("pushes to single users"),
     "push_p50_ms": Figure("push to one user p50", "ms", 2),
     "push_p99_ms": Figure("push to one user p99", "ms", 2),
     "push_max_ms": Figure("push to one user, longest", "ms", 2, worst=True),
     "push_cpu_us": Figure("server CPU a push", "µs", 1),
-    "pushes_lost": Figure("pushes to single users lost", worst=True),
-    "pushes_wrong": Figure("pushes refused, unanswered or astray", worst=True),
+    "pushes_lost": Figure("pushes to single users lost", fault=True),
+    "pushes_wrong": Figure("pushes refused, unanswered or astray", fault=True),
     "broadcast_seconds": Figure("broadcast to everybody", "s", 2),
     "broadcast_worst_seconds": Figure("the slowest of them", "s", 2, worst=True),
     "broadcast_p50_ms": Figure("half of them had it after", "ms"),
@@ -172,10 +167,10 @@ FIGURES: dict[str, Figure] = {
     "busy_push_max_ms": Figure("push to one user meanwhile, longest", "ms", 2, worst=True),
     "listed": Figure("users that /user/list counts"),
     "list_ms": Figure("its answer", "ms", 1),
-    "miscounted": Figure("users it counts wrongly", worst=True),
+    "miscounted": Figure("users it counts wrongly", fault=True),
     "leave_seconds": Figure("until all had left", "s", 1),
     "leave_cpu_us": Figure("server CPU a departure", "µs", 1),
-    "ghosts": Figure("users still online after everybody left", worst=True),
+    "ghosts": Figure("users still online after everybody left", fault=True),
     "pss_after_mb": Figure("PSS of the servers afterwards", "MB", 1),
     "chaos_seconds": Figure("from the first message to the last comparison", "s"),
     "chaos_faults": Figure("faults"),
@@ -191,14 +186,14 @@ FIGURES: dict[str, Figure] = {
     "sync_pages": Figure("pages of a sync"),
     "acknowledged": Figure("messages acknowledged"),
     "told": Figure("entries told, repeats apart"),
-    "chaos_lost": Figure("acknowledged and not stored", worst=True),
-    "chaos_twice": Figure("stored twice", worst=True),
-    "chaos_holes": Figure("holes in conversations, as clients saw them", worst=True),
-    "chaos_inversions": Figure("inversions and doubles, as clients saw them", worst=True),
-    "chaos_missing": Figure("stored and not told", worst=True),
-    "chaos_unknown": Figure("told and not stored", worst=True),
-    "chaos_changed": Figure("ids that changed their meaning", worst=True),
-    "chaos_anew": Figure("cursors that the server did not know any more", worst=True),
+    "chaos_lost": Figure("acknowledged and not stored", fault=True),
+    "chaos_twice": Figure("stored twice", fault=True),
+    "chaos_holes": Figure("holes in conversations, as clients saw them", fault=True),
+    "chaos_inversions": Figure("inversions and doubles, as clients saw them", fault=True),
+    "chaos_missing": Figure("stored and not told", fault=True),
+    "chaos_unknown": Figure("told and not stored", fault=True),
+    "chaos_changed": Figure("ids that changed their meaning", fault=True),
+    "chaos_anew": Figure("cursors that the server did not know any more", fault=True),
     "raw_repeats": Figure("repeats that clients dropped by their ids"),
     "resends": Figure("messages sent again"),
     "not_stored": Figure("sends answered: not stored, try again"),
@@ -206,38 +201,15 @@ FIGURES: dict[str, Figure] = {
     "recovered": Figure("of them recovered without a sync"),
     "lost_connections": Figure("connections lost"),
     "silence_seconds": Figure("longest time without an acknowledgement", "s", 1, worst=True),
-    "tracebacks": Figure("tracebacks in the logs of the nodes", worst=True),
+    "hold_ms": Figure("the loop was held for at most", "ms", 1, worst=True),
+    "growth_mb": Figure("memory grew by at most", "MB", 1, worst=True),
+    "attacks": Figure("attacks made"),
+    "attacks_over": Figure("attacks over a limit", worst=True),
+    "tracebacks": Figure("tracebacks in the logs of the nodes", fault=True),
 }
 
 #: Of these only zero is good: a command that finds another value exits with 1.
-FAULTS = (
-    "lost",
-    "doubled",
-    "unstored",
-    "seq_holes",
-    "unacknowledged",
-    "refused",
-    "dropped",
-    "errors",
-    "missing",
-    "bystanders_lost",
-    "pings_unanswered",
-    "beats_unanswered",
-    "asked_wrong",
-    "pushes_lost",
-    "pushes_wrong",
-    "miscounted",
-    "ghosts",
-    "chaos_lost",
-    "chaos_twice",
-    "chaos_holes",
-    "chaos_inversions",
-    "chaos_missing",
-    "chaos_unknown",
-    "chaos_changed",
-    "chaos_anew",
-    "tracebacks",
-)
+FAULTS = tuple(name for name, figure in FIGURES.items() if figure.fault)
 
 
 def fold(runs: Sequence[Figures]) -> Figures:
@@ -245,7 +217,7 @@ def fold(runs: Sequence[Figures]) -> Figures:
     folded: Figures = {}
     for name in runs[0]:
         values = [value for run in runs if (value := run.get(name)) is not None]
-        worst = FIGURES[name].worst
+        worst = FIGURES[name].worst or FIGURES[name].fault
         folded[name] = (max(values) if worst else statistics.median(values)) if values else None
     return folded
 

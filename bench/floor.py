@@ -11,13 +11,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from bench.client import Swarm
+from bench.connections import Swarm, Target
 from bench.crew import Hand
+from bench.figures import Figures
 from bench.frames import UPGRADE_ACCEPT, server_frame
 from bench.generator import Generator
 from bench.loop import BenchError
-from bench.peer import Target
-from bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
+from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
 
 TAG = "bare"
@@ -145,9 +145,9 @@ class FloorStage:
         self.stage = stage
         self.receiver = receiver
         (self.bare,) = stage.hire(1, stage.cores.server)
-        port = stage.ask([self.bare], "floor.listen")[0]["port"]
-        self.bare.ask("floor.accept", receivers=receivers)
-        receiver.ask("floor.connect", port=port, receivers=receivers)
+        port = stage.ask([self.bare], listen)[0]["port"]
+        self.bare.ask(accept, receivers=receivers)
+        receiver.ask(connect, port=port, receivers=receivers)
         stage.gather([self.bare, receiver])
 
     def measure(
@@ -160,9 +160,9 @@ class FloorStage:
         gap_seconds: float = 0.0,
     ) -> tuple[float, float]:
         """Return CPU in µs a send, and frames a second."""
-        self.bare.ask("floor.send", frames=frames, frame_bytes=frame_bytes)
+        self.bare.ask(send, frames=frames, frame_bytes=frame_bytes)
         self.receiver.ask(
-            "floor.receive", seconds=seconds, frames=frames, in_flight=in_flight, gap_seconds=gap_seconds
+            receive, seconds=seconds, frames=frames, in_flight=in_flight, gap_seconds=gap_seconds
         )
         sent, got = self.stage.gather([self.bare, self.receiver])
         if got["received"] != sent["sends"] * frames:

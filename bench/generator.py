@@ -1,19 +1,29 @@
-"""What a generator process has and what every scenario asks of it: connections opened, settled, dropped."""
+"""A generator process: its loop, its connections, and the tasks that it is asked for.
+
+It speaks JSON lines over its pipes. A command is ``{"do": "module.function", …parameters}``; the answer is
+one line, ``{"done": …}`` or ``{"failed": …}``, after any number of ``{"progress": [done, total]}``. The line
+``stop`` ends a task early; ``quit``, or the end of the input, ends the process.
+"""
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
+import resource
+import signal
+import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from bench.client import Swarm
+from bench.connections import Opening, Swarm, Target
 from bench.dialects import OPENERS
 from bench.loop import BenchError, Loop
-from bench.peer import Opening, Target
 
 PROGRESS_SECONDS = 0.2
 OPEN_WINDOW = 256
@@ -117,3 +127,42 @@ def settle(generator: Generator, quiet_seconds: float = 0.3, seconds: float = 20
 def close_connections(generator: Generator, reset: bool = True) -> dict[str, Any]:
     """Task: drop all connections."""
     return {"closed": generator.swarm.close(reset=reset)}
+
+
+def perform(process: Generator, command: dict[str, Any]) -> dict[str, Any]:
+    """Run one command and return its answer, with the CPU and wall time it took here."""
+    module, _, name = command.pop("do").rpartition(".")
+    task = getattr(importlib.import_module(module), name)
+    cpu, wall = time.process_time(), time.monotonic()
+    try:
+        done = task(process, **command)
+    except BenchError as error:
+        return {"failed": str(error)}
+    except Exception:
+        return {"failed": traceback.format_exc()}
+    done["generator_cpu_seconds"] = time.process_time() - cpu
+    done["task_seconds"] = time.monotonic() - wall
+    return {"done": done}
+
+
+def main() -> None:
+    """Serve commands until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # with what is to be done at the exit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    gc.disable()  # nothing here makes cycles worth a pause
+    try:
+        process = Generator(Loop())
+    except BenchError as error:
+        os.write(1, (f'{{"failed": "{error}"}}\n').encode())
+        return
+    try:
+        while True:
+            process.tell(perform(process, process.loop.command()))
+    except BrokenPipeError:
+        pass  # the parent is gone
+    finally:
+        for end in process.at_exit:
+            end()

@@ -7,8 +7,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 
+from bench.connections import Target
 from bench.loop import READ, WRITE, BenchError, Loop
-from bench.peer import Target
 
 #: What is done with an answer: number of the request, µs since it was sent, status and body.
 OnAnswer = Callable[[int, int, int, bytes], None]

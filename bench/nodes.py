@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import time
-from typing import Any
+from dataclasses import replace
 from urllib.request import urlopen
 
-from bench import redis
+from bench.connections import Target
 from bench.crew import Crew, Hand, Progress
 from bench.loop import BenchError
-from bench.peer import Target
 from bench.stage import Stage
 
 METRICS_SECONDS = 10.0
@@ -37,44 +36,23 @@ class Nodes:
         self.crew = crew
         self.app = app
         self.log = log
-        self.redis = redis_url or self._start_redis(redis.program(redis_server))
+        self.redis = redis_url or crew.serve_redis(redis_server)[1]
         self.targets: list[Target] = []
         self.pids: list[int] = []
         cluster = {"IMSERVER_REDIS_URL": self.redis, "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1"}
         self.folder = ""
         for _ in range(count):
-            own = self.start({**cluster, **(environment or {})}, self.folder)
-            self.folder = self.folder or own["data_directory"]
-            self.targets.append(self._target(own))
-            self.pids.append(own["pid"])
+            settings = {**cluster, **(environment or {})}
+            own = crew.serve(log=log, environment=settings, data_directory=self.folder)
+            self.folder = self.folder or own.folder
+            self.targets.append(replace(own.target, app=app))
+            self.pids.append(own.pids[0])
         self._wait_for_all()
-
-    def _start_redis(self, path: str) -> str:
-        (keeper,) = self.crew.hire(1)
-        keeper.ask("redis", path=path)
-        url: str = self.crew.gather([keeper])[0]["url"]
-        return url
-
-    def start(self, environment: dict[str, str], data_directory: str = "") -> dict[str, Any]:
-        """Start one server; return what its keeper says of it."""
-        (keeper,) = self.crew.hire(1)
-        keeper.ask(
-            "serve",
-            log=self.log,
-            arguments=[],
-            cores=[],
-            environment=environment,
-            data_directory=data_directory,
-        )
-        return self.crew.gather([keeper])[0]
-
-    def _target(self, own: dict[str, Any]) -> Target:
-        return Target("127.0.0.1", own["ws_port"], "/acc", "127.0.0.1", own["http_port"], self.app)
 
     def alone(self, progress: Progress | None) -> Stage:
         """Start a server that belongs to no cluster; return a stage with it."""
-        own = self.start({})
-        return Stage(self._target(own), (own["pid"],), self.crew, progress)
+        own = self.crew.serve(log=self.log)
+        return Stage(replace(own.target, app=self.app), own.pids[:1], self.crew, progress)
 
     def stage(self, connect: int, ask: int, progress: Progress | None) -> Stage:
         """Return a stage whose clients connect to one node and whose pushes go to another.

@@ -1,12 +1,17 @@
-"""What the kernel tells of processes and of the machine: CPU, memory, descendants, sockets, traffic."""
+"""What the kernel says of processes and of the machine: CPU, memory, sockets, traffic."""
 
 from __future__ import annotations
 
 import os
+import platform
+import resource
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from bench.generator import Generator
 from bench.loop import BenchError
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
@@ -143,3 +148,65 @@ def files_left() -> int:
     """Return how many more files the machine lets everybody together open."""
     used, _unused, most = Path("/proc/sys/fs/file-nr").read_text().split()
     return int(most) - int(used)
+
+
+def machine() -> dict[str, Any]:
+    """Return cores, processor, kernel, Python and the limit of open files."""
+    facts = os.uname()
+    return {
+        "cores": len(os.sched_getaffinity(0)),
+        "processor": _processor(),
+        "kernel": f"{facts.sysname} {facts.release}",
+        "architecture": facts.machine,
+        "python": platform.python_version(),
+        "open_files": resource.getrlimit(resource.RLIMIT_NOFILE)[1],
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+
+
+SAMPLE_SECONDS = 1.0
+#: Reading PSS walks over all pages.
+PSS_SAMPLES = 10
+
+
+def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> dict[str, Any]:
+    """Task: sample the processes of ``groups`` (name → pids) and the machine, until told to stop.
+
+    A sample has the time (monotonic), TCP sockets in use, bytes sent over loopback so far, memory available,
+    and for each group CPU seconds so far, RSS, and now and then PSS (else None).
+    """
+    found: list[dict[str, Any]] = []
+    begin = time.monotonic()
+    while not generator.loop.stopped and (now := time.monotonic()) < begin + seconds:
+        measured = {name: _group(tuple(pids), len(found) % PSS_SAMPLES == 0) for name, pids in groups.items()}
+        found.append(
+            {
+                "at": now,
+                "sockets": sockets(),
+                "sent_bytes": loopback_bytes(),
+                "available_bytes": available_bytes(),
+                "groups": measured,
+            }
+        )
+        due = begin + len(found) * SAMPLE_SECONDS
+        while not generator.loop.stopped and (left := due - time.monotonic()) > 0:
+            generator.loop.turn(left)
+    return {"samples": found}
+
+
+def _group(pids: tuple[int, ...], with_pss: bool) -> dict[str, float | None]:
+    try:
+        return {
+            "cpu_seconds": sum(cpu_ticks(pid) for pid in pids) * TICK_NS / 1e9,
+            "rss_bytes": quick_rss_bytes(pids),
+            "pss_bytes": memory(pids).pss_bytes if with_pss else None,
+        }
+    except BenchError:  # one has ended
+        return {"cpu_seconds": None, "rss_bytes": None, "pss_bytes": None}

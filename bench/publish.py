@@ -8,16 +8,16 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
+from bench.connections import Target
 from bench.crew import Hand
 from bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
-from bench.figures import with_faults_of
+from bench.figures import Figures, with_faults_of
 from bench.frames import FINAL, TEXT, UPGRADE_KEY, scan, user_name
 from bench.generator import Generator
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import READ, WRITE, BenchError
-from bench.peer import Target
 from bench.push import shortfall_of
-from bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
+from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
 from imserver.client import ClientError, Publisher
 
@@ -238,7 +238,7 @@ def measure(stage: Stage, hands: list[Hand], options: PublishOptions, seconds: f
     with stage.measured() as span:
         (answer,) = stage.ask(
             hands,
-            "publish",
+            publish_and_receive,
             tag=new_tag(),
             seconds=seconds,
             clients=options.clients,

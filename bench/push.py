@@ -9,13 +9,13 @@ from typing import Any
 
 from bench.crew import Hand
 from bench.fanout import LAST_FRAMES_SECONDS, MOST_MESSAGES, new_tag
-from bench.figures import with_faults_of
+from bench.figures import Figures, with_faults_of
 from bench.frames import user_name
 from bench.generator import Generator
 from bench.http_client import FORM, JSON, Lane, Lanes, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError
-from bench.stage import MOST_IN_PROCESS, Figures, Stage, parameter, seconds_parameter
+from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
 
 PUSH_PATH = "/api/v1/push"
@@ -268,7 +268,7 @@ def measure(stage: Stage, hands: list[Hand], options: PushOptions, seconds: floa
     with stage.measured() as span:
         (answer,) = stage.ask(
             hands,
-            "push",
+            push_and_receive,
             tag=new_tag(),
             seconds=seconds,
             clients=options.clients,

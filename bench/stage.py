@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bench import proc
-from bench.crew import Crew, Hand, Progress
+from bench.connections import Target
+from bench.crew import Crew, Hand, Progress, Task
+from bench.figures import Figures
+from bench.generator import aim, open_connections, settle
 from bench.loop import BenchError
-from bench.peer import Target
-
-#: What a run found: names as in :mod:`.figures`; None where it could not be measured.
-Figures = dict[str, float | None]
 
 REST_SECONDS = 1.0
 REST_LIMIT_SECONDS = 30.0
@@ -123,6 +122,9 @@ class Stage:
         progress: Progress | None = None,
         cores: Cores | None = None,
         folder: str = "",
+        *,
+        begin: Callable[[str], Progress] = lambda text: lambda done, total: None,
+        log: str = "file",
     ) -> None:
         self.target = target
         self.pids = pids
@@ -131,13 +133,22 @@ class Stage:
         self.cores = cores or Cores()
         self.folder = folder
         """Data folder of a server of our own."""
+        self.begin = begin
+        """Shows a new phase of a run."""
+        self.log = log
+        self.extra: dict[str, Any] = {}
+        """What the report has besides the figures."""
+
+    @property
+    def app(self) -> int:
+        return self.target.app
 
     def hire(self, count: int, cores: tuple[int, ...] | None = None) -> list[Hand]:
         """Start ``count`` processes aimed at the server, on the generators' or on ``cores``."""
         hands = self.crew.hire(count)
         cores = self.cores.generators if cores is None else cores
         for hand in hands:
-            hand.ask("aim", target=asdict(self.target), index=hand.index, cores=cores)
+            hand.ask(aim, target=asdict(self.target), index=hand.index, cores=cores)
         self.gather(hands)
         return hands
 
@@ -145,7 +156,7 @@ class Stage:
         """Wait for the answers of ``hands``."""
         return self.crew.gather(hands, self.progress)
 
-    def ask(self, hands: Sequence[Hand], do: str, **parameters: Any) -> list[dict[str, Any]]:
+    def ask(self, hands: Sequence[Hand], do: str | Task, **parameters: Any) -> list[dict[str, Any]]:
         """Give the same command to each of ``hands`` and wait for the answers."""
         for hand in hands:
             hand.ask(do, **parameters)
@@ -168,14 +179,14 @@ class Stage:
         for place, hand in enumerate(hands):
             share = count // len(hands) + (place < count % len(hands))
             shares.append((first, share))
-            hand.ask("open", first=first, count=share, login=login, dialect=dialect)
+            hand.ask(open_connections, first=first, count=share, login=login, dialect=dialect)
             first += share
         answers = self.gather(hands)
         opened = sum(answer["opened"] for answer in answers)
         if opened < count:
             errors = [answer["errors"] for answer in answers if answer["errors"]]
             raise BenchError(f"{opened} of {count} connections opened: {errors}")
-        self.ask(hands, "settle")
+        self.ask(hands, settle)
         return shares
 
     @contextmanager

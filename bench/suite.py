@@ -1,21 +1,8 @@
-"""The suites: ``all``, every figure we promise beside its bar, and ``smoke``, small forms of everything."""
+"""The suites: tables of commands with the bars that their figures have to reach."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
-
-from bench.chat import ChatOptions
-from bench.echo import EchoOptions
-from bench.fanout import FanoutOptions
-from bench.figures import FIGURES
-from bench.floor import FloorOptions
-from bench.handshake import HandshakeOptions
-from bench.idle import IdleOptions
-from bench.play import SCENARIOS, Place, Watcher, play
-from bench.publish import PublishOptions
-from bench.push import PushOptions
-from bench.storm import StormOptions
 
 #: Bars in µs hold where a bare send of 154 bytes takes this; elsewhere they are scaled by it.
 FLOOR_US = 3.8
@@ -42,199 +29,179 @@ class Bar:
         return value >= limit if self.at_least else value <= limit
 
 
-@dataclass(frozen=True)
 class Row:
-    """One measurement of a suite."""
+    """One measurement of a suite: the words behind ``imserver bench``, and bars."""
 
-    title: str
-    scenario: str
-    options: Any
-    bars: tuple[Bar, ...] = ()
+    def __init__(self, title: str, command: str, *bars: Bar) -> None:
+        self.title = title
+        self.command = command
+        self.bars = bars
 
 
-def us(limit: float) -> Bar:
+def us(limit: float, figure: str = "cpu_us") -> Bar:
     """Return the bar of a CPU time."""
-    return Bar("cpu_us", limit, scaled=True)
+    return Bar(figure, limit, scaled=True)
 
 
-def per_second(unit: str, limit: float) -> Bar:
+def rate(unit: str, limit: float) -> Bar:
     """Return the bar of a rate."""
     return Bar(f"{unit}_per_second", limit, at_least=True)
 
 
-NO_LOSS = Bar("lost", 0)
+def most(figure: str, limit: float = 0) -> Bar:
+    """Return the bar of a figure that should be small; of a fault, zero."""
+    return Bar(figure, limit)
+
+
+LOST, UNSTORED, MISSING, ERRORS = most("lost"), most("unstored"), most("missing"), most("errors")
 
 ALL: tuple[Row, ...] = (
-    Row("bare sends to 500 sockets", "floor", FloorOptions()),
+    Row("bare sends to 500 sockets", "floor"),
     Row(
         "15,000 idle logged-in connections",
         "idle",
-        IdleOptions(),
-        (Bar("rss_connection_bytes", 2000), Bar("rss_empty_mb", 45), Bar("idle_cpu_percent", 0.5)),
+        *(most("rss_connection_bytes", 2000), most("rss_empty_mb", 45), most("idle_cpu_percent", 0.5)),
     ),
-    Row(
-        "broadcast to 500, flat out",
-        "fanout",
-        FanoutOptions(),
-        (us(1.0), per_second("deliveries", 1_000_000), NO_LOSS),
-    ),
+    Row("broadcast to 500, flat out", "fanout", us(1.0), rate("deliveries", 1_000_000), LOST),
     Row(
         "broadcast to 500, one frame a send",
-        "fanout",
-        FanoutOptions(one_per_send=True),
-        (Bar("of_floor_percent", 85, at_least=True), us(4.5), NO_LOSS),
+        "fanout --one-per-send",
+        *(Bar("of_floor_percent", 85, at_least=True), us(4.5), LOST),
     ),
     Row(
         "broadcast to 500, 20 messages/s",
-        "fanout",
-        FanoutOptions(rate=20, seconds=10),
-        (Bar("p50_ms", 4), Bar("p99_ms", 8), NO_LOSS),
+        "fanout --seconds 10 --rate 20",
+        *(most("p50_ms", 4), most("p99_ms", 8), LOST),
     ),
-    Row("ping → pong", "echo", EchoOptions(), (us(10), per_second("round_trips", 80_000))),
-    Row("heartbeat", "echo", EchoOptions(heartbeat=True), (us(10), per_second("round_trips", 80_000))),
-    Row("push to one user", "push", PushOptions(), (us(30), per_second("requests", 20_000), NO_LOSS)),
+    Row("ping → pong", "echo", us(10), rate("round_trips", 80_000)),
+    Row("heartbeat", "echo --heartbeat", us(10), rate("round_trips", 80_000)),
+    Row("push to one user", "push", us(30), rate("requests", 20_000), LOST),
     Row(
         "push in bulk, each frame alone",
-        "push",
-        PushOptions(bulk=1000, clients=1),
-        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+        "push --clients 1 --bulk 1000",
+        *(us(6.6), rate("targets", 150_000), LOST),
     ),
-    Row(
-        "push in bulk, frames sharing a send",
-        "push",
-        PushOptions(bulk=1000),
-        (us(6.6), per_second("targets", 150_000), NO_LOSS),
-    ),
+    Row("push in bulk, frames sharing a send", "push --bulk 1000", us(6.6), rate("targets", 150_000), LOST),
     Row(
         "/api/v1/push to one user, with a key",
-        "push",
-        PushOptions(v1=True, keyed=True),
-        (us(30), per_second("requests", 20_000), NO_LOSS),
+        "push --v1 --keyed",
+        *(us(30), rate("requests", 20_000), LOST),
     ),
     Row(
         "/api/v1/push at 1,000 requests/s",
-        "push",
-        PushOptions(v1=True, keyed=True, rate=1000),
-        (Bar("answer_p99_ms", 5), Bar("p99_ms", 5), NO_LOSS),
+        "push --rate 1000 --v1 --keyed",
+        *(most("answer_p99_ms", 5), most("p99_ms", 5), LOST),
     ),
     Row(
         "/api/v1/push in bulk, each frame alone",
-        "push",
-        PushOptions(v1=True, keyed=True, bulk=1000, clients=1),
-        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+        "push --clients 1 --bulk 1000 --v1 --keyed",
+        *(us(6.6), rate("targets", 150_000), LOST),
     ),
     Row(
         "/api/v1/push in bulk, frames sharing a send",
-        "push",
-        PushOptions(v1=True, keyed=True, bulk=1000),
-        (us(6.6), per_second("targets", 150_000), NO_LOSS),
+        "push --bulk 1000 --v1 --keyed",
+        *(us(6.6), rate("targets", 150_000), LOST),
     ),
-    Row(
-        "publisher connection",
-        "publish",
-        PublishOptions(keyed=True),
-        (us(25), per_second("publishes", 40_000), NO_LOSS),
-    ),
+    Row("publisher connection", "publish --keyed", us(25), rate("publishes", 40_000), LOST),
     Row(
         "a group of 500, 500 messages/s, stored",
         "chat",
-        ChatOptions(),
-        (us(0.7), Bar("elapsed_seconds", 41), Bar("ack_p99_ms", 400), Bar("unstored", 0), NO_LOSS),
+        *(us(0.7), most("elapsed_seconds", 41), most("ack_p99_ms", 400), UNSTORED, LOST),
     ),
     Row(
         "one-to-one, 500 messages/s, stored",
-        "chat",
-        ChatOptions(single=True, seconds=20),
-        (Bar("ack_p99_ms", 10), Bar("unstored", 0), NO_LOSS),
+        "chat --seconds 20 --single",
+        *(most("ack_p99_ms", 10), UNSTORED, LOST),
     ),
     Row(
         "one-to-one, 500 senders flat out, stored",
-        "chat",
-        ChatOptions(single=True, rate=0, seconds=10),
-        (per_second("stored", 15_000), Bar("unstored", 0), NO_LOSS),
+        "chat --rate 0 --seconds 10 --single",
+        *(rate("stored", 15_000), UNSTORED, LOST),
     ),
     Row(
         "sync of 10,000 missed messages",
-        "chat",
-        ChatOptions(sync=10_000),
-        (Bar("seconds", 1), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+        "chat --sync 10000",
+        *(most("seconds", 1), MISSING, ERRORS, LOST),
     ),
     Row(
         "sync of 10,000 missed messages, protobuf",
-        "chat",
-        ChatOptions(sync=10_000, dialect="protobuf"),
-        (Bar("seconds", 1), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+        "chat --sync 10000 --dialect protobuf",
+        *(most("seconds", 1), MISSING, ERRORS, LOST),
     ),
     Row(
         "5,000 log in, each 50 messages behind",
-        "chat",
-        ChatOptions(members=5000, storm=50),
-        (Bar("seconds", 30), Bar("missing", 0), Bar("errors", 0), NO_LOSS),
+        "chat --members 5000 --storm 50",
+        *(most("seconds", 30), MISSING, ERRORS, LOST),
     ),
-    Row("handshake", "handshake", HandshakeOptions(), (us(40), Bar("errors", 0))),
-    Row("handshake with login", "handshake", HandshakeOptions(login=True), (us(80), Bar("errors", 0))),
-    Row(
-        "10,000 drop and come back",
-        "storm",
-        StormOptions(),
-        (Bar("seconds", 5), Bar("missing", 0), Bar("bystanders_lost", 0)),
-    ),
+    Row("handshake", "handshake", us(40), ERRORS),
+    Row("handshake with login", "handshake --login", us(80), ERRORS),
+    Row("10,000 drop and come back", "storm", most("seconds", 5), MISSING, most("bystanders_lost")),
 )
 
 SMOKE: tuple[Row, ...] = (
-    Row("bare sends to 100 sockets", "floor", FloorOptions(receivers=100, seconds=0.3)),
-    Row("1,000 idle logged-in connections", "idle", IdleOptions(connections=1000, seconds=1)),
-    Row("broadcast to 100, flat out", "fanout", FanoutOptions(receivers=100, seconds=0.5)),
-    Row(
-        "broadcast to 100, one frame a send",
-        "fanout",
-        FanoutOptions(receivers=100, seconds=0.5, one_per_send=True),
-    ),
-    Row("broadcast to 100, 20 messages/s", "fanout", FanoutOptions(receivers=100, rate=20, seconds=1)),
-    Row("ping → pong", "echo", EchoOptions(connections=100, seconds=0.5)),
-    Row("heartbeat", "echo", EchoOptions(connections=100, seconds=0.5, heartbeat=True)),
-    Row("push to one user", "push", PushOptions(users=100, seconds=0.5)),
-    Row("push to users in bulk", "push", PushOptions(users=100, bulk=100, seconds=0.5)),
-    Row("/api/v1/push to one user", "push", PushOptions(users=100, seconds=0.5, v1=True)),
-    Row("/api/v1/push in bulk", "push", PushOptions(users=100, bulk=100, seconds=0.5, v1=True)),
-    Row("publisher connection", "publish", PublishOptions(users=100, seconds=0.5)),
-    Row("a group of 20, stored", "chat", ChatOptions(members=20, rate=100, seconds=1)),
-    Row("one-to-one, stored", "chat", ChatOptions(members=20, single=True, rate=0, seconds=1)),
-    Row("sync of 500 missed messages", "chat", ChatOptions(sync=500)),
-    Row("100 log in, each 10 messages behind", "chat", ChatOptions(members=100, storm=10)),
-    Row("handshake", "handshake", HandshakeOptions(connections=500)),
-    Row("handshake with login", "handshake", HandshakeOptions(connections=500, login=True, members=0)),
-    Row("1,000 drop and come back", "storm", StormOptions(clients=1000, bystanders=50)),
+    Row("bare sends to 100 sockets", "floor --receivers 100 --seconds 0.3"),
+    Row("1,000 idle logged-in connections", "idle --connections 1000 --seconds 1"),
+    Row("broadcast to 100, flat out", "fanout --receivers 100 --seconds 0.5"),
+    Row("broadcast to 100, one frame a send", "fanout --receivers 100 --seconds 0.5 --one-per-send"),
+    Row("broadcast to 100, 20 messages/s", "fanout --receivers 100 --seconds 1 --rate 20"),
+    Row("ping → pong", "echo --connections 100 --seconds 0.5"),
+    Row("heartbeat", "echo --connections 100 --seconds 0.5 --heartbeat"),
+    Row("push to one user", "push --users 100 --seconds 0.5"),
+    Row("push to users in bulk", "push --users 100 --seconds 0.5 --bulk 100"),
+    Row("/api/v1/push to one user", "push --users 100 --seconds 0.5 --v1"),
+    Row("/api/v1/push in bulk", "push --users 100 --seconds 0.5 --bulk 100 --v1"),
+    Row("publisher connection", "publish --users 100 --seconds 0.5"),
+    Row("a group of 20, stored", "chat --members 20 --rate 100 --seconds 1"),
+    Row("one-to-one, stored", "chat --members 20 --rate 0 --seconds 1 --single"),
+    Row("sync of 500 missed messages", "chat --sync 500"),
+    Row("100 log in, each 10 messages behind", "chat --members 100 --storm 10"),
+    Row("handshake", "handshake --connections 500"),
+    Row("handshake with login", "handshake --connections 500 --login --members 0"),
+    Row("1,000 drop and come back", "storm --clients 1000 --bystanders 50"),
 )
 
+CLUSTER: tuple[Row, ...] = (
+    Row(
+        "what logins, heartbeats and pushes ask of Redis",
+        "cluster --part redis",
+        *(most("login_round_trips", 1.05), most("login_commands", 3.05)),
+        *(most("push_round_trips", 1.05), most("push_commands", 3.05), most("heartbeat_round_trips", 0.01)),
+    ),
+    Row("pushes to users on another node, paced", "cluster --part push", most("p99_ms", 15), LOST),
+    Row("pushes flat out, here and to another node", "cluster --part forward", LOST),
+    Row("bulk pushes, here and to another node", "cluster --part bulk", LOST),
+    Row(
+        "a broadcast on one server and over the nodes",
+        "cluster --part broadcast",
+        *(most("flat_ratio", 1.3), most("paced_ratio", 1.3), LOST),
+    ),
+    Row(
+        "the RPC alone, encrypted: items of 150 bytes between two processes",
+        "cluster --part rpc",
+        *(rate("rpc_100", 50_000), us(40, "rpc_1_cpu_us"), us(1, "rpc_100_cpu_us")),
+        *(most("p99_ms", 15), LOST),
+    ),
+    Row(
+        "a node is killed, its clients come back to another",
+        "cluster --part storm",
+        *(most("offline_seconds", 12), MISSING, most("bystanders_lost"), most("ghosts")),
+    ),
+)
 
-def perform(rows: tuple[Row, ...], place: Place, runs: int, watcher: Watcher) -> list[dict[str, Any]]:
-    """Play all ``rows`` and return their reports, each with its ``title``."""
-    reports = []
-    for number, row in enumerate(rows, 1):
-        title = f"{number}/{len(rows)} {row.title}"
-        report = play(SCENARIOS[row.scenario], row.options, place, runs, watcher, title)
-        reports.append({"title": row.title, **report})
-    return reports
+MILLION: tuple[Row, ...] = (
+    Row("10,000 users online", "million --connections 10000"),
+    Row("100,000 users online", "million --connections 100000"),
+    Row(
+        "1,000,000 users online",
+        "million --connections 1000000",
+        *(most("login_seconds", 360), MISSING, most("dropped"), most("pss_full_mb", 3500)),
+        *(most("idle_cpu_percent", 10), most("push_p99_ms", 100), most("pushes_lost")),
+        *(most("broadcast_worst_seconds", 12), LOST),
+    ),
+)
 
+ABUSE: tuple[Row, ...] = (
+    Row("single requests of a stranger", "abuse", most("hold_ms", 50), most("growth_mb", 20)),
+)
 
-def judge(rows: tuple[Row, ...], reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare the reports of ``rows`` with their bars."""
-    floors = [report["figures"]["send_us_1"] for report in reports if report["scenario"] == "floor"]
-    floor_us = floors[0] if floors else FLOOR_US
-    return [
-        {
-            "title": row.title,
-            "command": report["command"],
-            "figure": bar.figure,
-            "label": FIGURES[bar.figure].label,
-            "value": report["figures"].get(bar.figure),
-            "bar": bar.limit,
-            "at_least": bar.at_least,
-            "scaled_bar": bar.scaled_limit(floor_us),
-            "met": bar.met(report["figures"].get(bar.figure), floor_us),
-            "derived": bar.figure.endswith("_per_second") and report["generator"]["bottleneck"],
-        }
-        for row, report in zip(rows, reports, strict=True)
-        for bar in row.bars
-    ]
+SUITES = {"all": ALL, "smoke": SMOKE, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}

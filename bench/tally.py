@@ -14,10 +14,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from zlib import crc32
 
-from bench.client import Swarm
+from bench.connections import Peer, Swarm
 from bench.frames import CLOSE, FINAL, TEXT, scan
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
-from bench.peer import Peer
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # of a read with more frames than this only the oldest is timed

@@ -12,16 +12,15 @@ from typing import Any
 import pytest
 
 from bench import chaos_talk
+from bench.chaos import CMD_APP, FAULTS, chosen
 from bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
-from bench.chaos_faults import FAULTS, chosen
-from bench.chaos_ground import CMD_APP
+from bench.chaos_client import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
 from bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
 from bench.chaos_proxy import Network
-from bench.chaos_speech import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
+from bench.connections import Target
 from bench.figures import FIGURES
 from bench.generator import Generator
 from bench.loop import BenchError, Loop
-from bench.peer import Target
 from imserver.protocol import protobuf
 from tests.conftest import StartServer
 

@@ -5,10 +5,11 @@ from functools import partial
 
 import pytest
 
-from bench import cluster, cluster_storm, cluster_suite, fanout
-from bench.cluster_suite import PARTS
+from bench import cluster, fanout
+from bench.cluster import PARTS
 from bench.figures import FIGURES
 from bench.nodes import Nodes
+from bench.suite import CLUSTER
 from tests.bench.play import run
 
 pytestmark = pytest.mark.linux
@@ -20,14 +21,14 @@ TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", 
 @pytest.mark.timeout(180)
 def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     leases = {"IMSERVER_CLUSTER_LEASE_SECONDS": "3", "IMSERVER_CLUSTER_RENEW_SECONDS": "0.5"}
-    monkeypatch.setattr(cluster_suite, "Nodes", partial(Nodes, environment=leases))
-    monkeypatch.setattr(cluster_storm, "BYSTANDERS", 10)
-    monkeypatch.setattr(cluster_storm, "GONE", 5)
+    monkeypatch.setattr(cluster, "Nodes", partial(Nodes, environment=leases))
+    monkeypatch.setattr(cluster, "BYSTANDERS", 10)
+    monkeypatch.setattr(cluster, "GONE", 5)
     monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
     monkeypatch.setattr(fanout, "QUIET_SECONDS", 0.2)
     result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
     found = json.loads(result.stdout)
-    reports = {report["scenario"].partition(" ")[2]: report for report in found["reports"]}
+    reports = {report["parameters"]["part"]: report for report in found["reports"]}
     assert set(reports) == set(PARTS)
     for report in reports.values():
         assert set(report["figures"]) <= set(FIGURES)
@@ -41,7 +42,7 @@ def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     storm = reports["storm"]["figures"]
     assert storm["returned"] == storm["shown_online"] == 50
     assert 0 < storm["offline_seconds"] < 20
-    assert {bar["title"] for bar in found["bars"]} == {part.title for part in PARTS.values()}
+    assert {bar["title"] for bar in found["bars"]} == {row.title for row in CLUSTER}
 
 
 def test_a_redis_that_is_not_there_is_one_clear_line() -> None:
@@ -49,7 +50,3 @@ def test_a_redis_that_is_not_there_is_one_clear_line() -> None:
     assert result.exit_code == 1
     assert "no no-such-redis-server here" in result.output
     assert "Traceback" not in result.output
-
-
-def test_the_bars_of_the_parts_name_figures() -> None:
-    assert {bar.figure for part in PARTS.values() for bar in part.bars} <= set(FIGURES)

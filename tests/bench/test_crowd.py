@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.crowd import EVERYBODY, Received, message_text
 from bench.frames import server_frame
-from bench.received import EVERYBODY, Received, message_text
 
 
 def frame(target: int, stamp: int = 1) -> bytes:

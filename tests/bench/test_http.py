@@ -2,9 +2,9 @@
 
 import pytest
 
+from bench.connections import Target
 from bench.http_client import request_head, split_answer
 from bench.loop import BenchError
-from bench.peer import Target
 
 PLAIN = b"HTTP/1.1 200 OK\r\nServer: x\r\ncontent-length: 5\r\n\r\nhello"
 CHUNKED = b"HTTP/1.1 404 Not Found\r\nTransfer-Encoding: chunked\r\n\r\n3;x=1\r\nhel\r\n2\r\nlo\r\n0\r\n\r\n"

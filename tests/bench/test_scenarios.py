@@ -123,7 +123,7 @@ def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.storm.MOST_IN_PROCESS", 60)
+    monkeypatch.setattr("bench.opening.MOST_IN_PROCESS", 60)
     figures = found("storm", "--clients", "100", "--bystanders", "10", *place)["figures"]
     assert figures["returned"] == 100
     assert figures["bystanders_lost"] == figures["pings_unanswered"] == 0

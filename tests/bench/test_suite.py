@@ -3,11 +3,11 @@
 import pytest
 
 from bench.fanout import FanoutOptions
-from bench.figures import FAULTS, FIGURES, faults, fold, shown
-from bench.play import SCENARIOS, Place, command_line
+from bench.figures import FIGURES, faults, fold, shown
 from bench.push import PushOptions
+from bench.runner import SCENARIOS, Place, command_line, judge, options_of
 from bench.stage import Span
-from bench.suite import ALL, FLOOR_US, SMOKE, Bar, judge
+from bench.suite import ALL, FLOOR_US, SMOKE, SUITES, Bar
 
 
 def test_several_runs_fold_to_the_median_and_faults_to_the_worst() -> None:
@@ -19,10 +19,6 @@ def test_several_runs_fold_to_the_median_and_faults_to_the_worst() -> None:
 def test_a_figure_that_no_run_has_stays_unknown() -> None:
     assert fold([{"cpu_us": None}, {"cpu_us": None}]) == {"cpu_us": None}
     assert shown("cpu_us", None) == "–"
-
-
-def test_every_fault_is_folded_to_its_worst() -> None:
-    assert [name for name in FAULTS if not FIGURES[name].worst] == []
 
 
 def test_a_bar_in_microseconds_moves_with_the_floor_of_the_machine() -> None:
@@ -37,7 +33,7 @@ def test_a_bar_in_microseconds_moves_with_the_floor_of_the_machine() -> None:
 def test_bars_are_judged_with_the_floor_that_the_suite_measured() -> None:
     reports = [
         {
-            "scenario": row.scenario,
+            "scenario": row.command.split()[0],
             "command": "c",
             "figures": {"send_us_1": 2 * FLOOR_US, "cpu_us": 1.5, "lost": 0, "deliveries_per_second": 2e6},
             "generator": {"bottleneck": True},
@@ -53,9 +49,18 @@ def test_bars_are_judged_with_the_floor_that_the_suite_measured() -> None:
 
 
 @pytest.mark.parametrize("rows", [ALL, SMOKE])
-def test_suites_play_every_scenario_and_their_bars_name_figures(rows: tuple) -> None:
-    assert {row.scenario for row in rows} == set(SCENARIOS)
+def test_suites_play_every_scenario_that_the_runner_starts_a_server_for(rows: tuple) -> None:
+    played = {row.command.split()[0] for row in rows}
+    assert played == {name for name, scenario in SCENARIOS.items() if not scenario.servers}
+
+
+@pytest.mark.parametrize("rows", SUITES.values(), ids=SUITES)
+def test_the_bars_of_a_suite_name_figures_and_its_commands_are_their_own(rows: tuple) -> None:
     assert {bar.figure for row in rows for bar in row.bars} <= set(FIGURES)
+    for row in rows:
+        scenario = SCENARIOS[row.command.split()[0]]
+        again = command_line(scenario, options_of(row), 1).removeprefix("imserver bench ")
+        assert again in (row.command, row.command.removesuffix(" --connections 10000"))
 
 
 def test_the_command_beside_a_figure_asks_for_the_same() -> None:

@@ -5,10 +5,9 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from bench.client import BUFFER_BYTES, Swarm
+from bench.connections import BUFFER_BYTES, Peer, Swarm
 from bench.frames import PING, server_frame
 from bench.latency import stamp_us
-from bench.peer import Peer
 from bench.tally import Tally
 
 TAG = "tag123"

@@ -1,4 +1,4 @@
-"""Scenario ``storm``: everybody drops and comes back at once. Who stayed must not notice."""
+"""Connections that open: what they cost, what they hold, and what happens when all come back at once."""
 
 from __future__ import annotations
 
@@ -6,18 +6,105 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from bench.connections import Peer
+from bench.dialects import OPENERS
+from bench.figures import Figures
 from bench.frames import CLOSE, login_frame, request_frame, scan, user_name
-from bench.generator import OPEN_WINDOW, Generator, pack_opening
+from bench.generator import OPEN_WINDOW, Generator, close_connections, open_connections, pack_opening, settle
 from bench.latency import Latency
-from bench.peer import Peer
+from bench.loop import BenchError
 from bench.stage import (
     MOST_CONNECTIONS,
     MOST_IN_PROCESS,
-    Figures,
     Stage,
+    choice_parameter,
     parameter,
     seconds_parameter,
 )
+
+
+@dataclass(frozen=True)
+class HandshakeOptions:
+    """Parameters of the scenario."""
+
+    connections: int = parameter(5000, "Connections to open.", most=MOST_IN_PROCESS)
+    login: bool = parameter(False, "Log in too.")
+    members: int = parameter(
+        1100,
+        "Users logged in before (an app that is large enough sends no notices of logins).",
+        least=0,
+        most=MOST_IN_PROCESS,
+    )
+
+
+def handshake(stage: Stage, options: HandshakeOptions) -> Figures:
+    """Measure the CPU of opening connections that stay; closing them is not counted."""
+    hands = stage.hire(1)
+    if options.login and options.members:
+        stage.open(stage.hire(1), options.members)
+    stage.open(hands, min(500, options.connections), first=options.members, login=options.login)
+    stage.ask(hands, close_connections)
+    stage.rest()
+    with stage.measured() as span:
+        (answer,) = stage.ask(
+            hands, open_connections, first=options.members, count=options.connections, login=options.login
+        )
+    span.note([answer])
+    return {
+        **span.rate("opened", answer["opened"], answer["seconds"], flat_out=True),
+        "errors": sum(answer["errors"].values()),
+        **Latency.merged([answer["latency"]]).figures(),
+    }
+
+
+WARM_UP_CONNECTIONS = 500
+CONNECTIONS_A_PROCESS = 5000
+
+
+@dataclass(frozen=True)
+class IdleOptions:
+    """Parameters of the scenario."""
+
+    connections: int = parameter(15_000, "Connections.", most=MOST_CONNECTIONS)
+    seconds: float = seconds_parameter(10.0, "How long to watch the idle CPU")
+    login: bool = parameter(True, "Log in (or only connect).")
+    dialect: str = choice_parameter("cmd", "What the connections speak.", OPENERS)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a server of our own is told by settings."""
+        return dict(OPENERS[self.dialect].environment)
+
+
+def idle(stage: Stage, options: IdleOptions) -> Figures:
+    """Measure RSS a connection, against the server after 500 connections that came and went, and idle CPU."""
+    if options.environment and not stage.folder:
+        raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
+    empty = stage.rss_bytes()
+    hands = stage.hire(-(-options.connections // CONNECTIONS_A_PROCESS))
+    stage.open(
+        hands, min(WARM_UP_CONNECTIONS, options.connections), login=options.login, dialect=options.dialect
+    )
+    stage.ask(hands, close_connections)
+    stage.rest()
+    before = stage.rss_bytes()
+    stage.open(hands, options.connections, login=options.login, dialect=options.dialect)
+    stage.rest()
+    after = stage.rss_bytes()
+    with stage.measured() as span:
+        stage.wait(options.seconds)
+    answers = stage.ask(hands, settle, quiet_seconds=0.1)
+    span.note(answers)
+    return {
+        "rss_empty_mb": empty / 1e6,
+        "rss_warm_mb": before / 1e6,
+        "rss_full_mb": after / 1e6,
+        "rss_connection_bytes": (after - before) / options.connections,
+        "idle_cpu_percent": span.server_us / 1e4 / span.seconds,
+        "connections": sum(answer["connections"] for answer in answers),
+        "dropped": sum(answer["lost"] for answer in answers),
+    }
+
 
 PINGS_PER_SECOND = 1000
 LAST_ANSWERS_SECONDS = 5.0
@@ -128,16 +215,18 @@ class StormOptions:
     seconds: float = seconds_parameter(60.0, "When to give up")
 
 
-def run(stage: Stage, options: StormOptions) -> Figures:
+def storm(stage: Stage, options: StormOptions) -> Figures:
     """Measure how long it takes until everybody is back, and what those who stayed saw of it."""
     (bystander,) = stage.hire(1, cores=())  # not behind the others on their core
     stage.open([bystander], options.bystanders)
     hands = stage.hire(-(-options.clients // MOST_IN_PROCESS))
     shares = stage.open(hands, options.clients, first=options.bystanders)
-    bystander.ask("storm.stand", seconds=options.seconds + 10)
+    bystander.ask(stand_by, seconds=options.seconds + 10)
     with stage.measured() as span:
         for hand, (first, count) in zip(hands, shares, strict=True):
-            hand.ask("storm.return", first=first, count=count, window=options.window, seconds=options.seconds)
+            hand.ask(
+                drop_and_return, first=first, count=count, window=options.window, seconds=options.seconds
+            )
         answers = stage.gather(hands)
     bystander.stop()
     (stood,) = stage.gather([bystander])

@@ -1,0 +1,230 @@
+"""The runner: starts server and generators for each run of a scenario, folds the runs, writes the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Protocol
+from urllib.parse import urlsplit
+
+from bench import abuse, chaos, chat, cluster, echo, fanout, floor, million, opening, publish, push
+from bench.connections import Target
+from bench.crew import Crew, Progress
+from bench.figures import FIGURES, Figures, faults, fold
+from bench.loop import BenchError
+from bench.proc import machine
+from bench.stage import Cores, Stage
+from bench.suite import FLOOR_US, SUITES, Row
+
+#: Of a server that the tool starts: one API key, and apps that anybody may log in to.
+OWN_KEY = "a-key-for-measuring-only"
+KEYS = "[{key: %s, scopes: [push, read, admin]}]"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One thing that can be measured.
+
+    ``run`` measures once, and its first line of documentation is the help of the command. ``server``: the
+    runner starts a server for it (or takes the one at ``--url``). ``servers`` names what it starts itself.
+    """
+
+    name: str
+    options: type[Any]
+    run: Callable[[Stage, Any], Figures]
+    server: bool = True
+    servers: str = ""
+    needs_pids: bool = False
+
+
+SCENARIOS: dict[str, Scenario] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("floor", floor.FloorOptions, floor.run, server=False),
+        Scenario("idle", opening.IdleOptions, opening.idle, needs_pids=True),
+        Scenario("fanout", fanout.FanoutOptions, fanout.run),
+        Scenario("echo", echo.EchoOptions, echo.run),
+        Scenario("push", push.PushOptions, push.run),
+        Scenario("publish", publish.PublishOptions, publish.run),
+        Scenario("chat", chat.ChatOptions, chat.run),
+        Scenario("handshake", opening.HandshakeOptions, opening.handshake),
+        Scenario("storm", opening.StormOptions, opening.storm),
+        Scenario("cluster", cluster.ClusterOptions, cluster.run, False, "imserver serve, several nodes"),
+        Scenario("million", million.MillionOptions, million.run, False, "imserver serve --processes N"),
+        Scenario("chaos", chaos.ChaosOptions, chaos.run, False, "imserver serve, several nodes"),
+        Scenario("abuse", abuse.AbuseOptions, abuse.run, False, "imserver serve, with keys and without"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Which server is measured: one at ``url`` and ``ws``, or (no ``url``) one of our own for each run."""
+
+    url: str = ""
+    ws: str = ""
+    pids: tuple[int, ...] = ()
+    app: int = 101
+    key: str = ""
+    log: str = "file"
+    pin: bool = True
+    arguments: tuple[str, ...] = ()
+
+    def target(self) -> Target:
+        """Return the server at ``url`` and ``ws``; raises BenchError for other schemes."""
+        http = urlsplit(self.url)
+        ws = urlsplit(self.ws or f"ws://{http.hostname}:8089/acc")
+        if http.scheme != "http" or ws.scheme != "ws" or not http.hostname or not ws.hostname:
+            raise BenchError("--url has to be http://host:port and --ws ws://host:port/path")
+        return Target(
+            ws.hostname, ws.port or 80, ws.path or "/acc", http.hostname, http.port or 80, self.app, self.key
+        )
+
+
+class Watcher(Protocol):
+    """Shows progress."""
+
+    def begin(self, text: str) -> Progress:
+        """Show a new piece of work; the result is called with how far it is."""
+
+
+def play(
+    scenario: Scenario, options: Any, place: Place, runs: int, watcher: Watcher, title: str = ""
+) -> dict[str, Any]:
+    """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
+    if getattr(options, "keyed", False) and not place.key:
+        place = replace(place, key=OWN_KEY)
+    each: list[Figures] = []
+    extra: dict[str, Any] = {}
+    processes = 0
+    for number in range(runs):
+        run = f", run {number + 1} of {runs}" if runs > 1 else ""
+        crew = Crew()
+        try:
+            stage = set_stage(scenario, place, crew, watcher, (title or scenario.name) + run, options)
+            helpers = len(crew.hands)
+            each.append(scenario.run(stage, options))
+            processes = len(crew.hands) - helpers
+            extra |= stage.extra
+        finally:
+            crew.dismiss()
+    figures = fold(each)
+    bound = bool(figures.get("generator_bound"))
+    return {
+        "scenario": scenario.name,
+        "command": command_line(scenario, options, runs),
+        "parameters": asdict(options),
+        "runs": runs,
+        "figures": figures,
+        "each": each,
+        "faults": faults(figures),
+        "generator": {
+            "processes": processes,
+            "pinned": scenario.server and place.pin and not place.url,
+            "cpu_us_each": figures.get("generator_cpu_us"),
+            "bottleneck": bound,
+            "rate": "derived from the server's CPU per unit" if bound else "measured",
+        },
+        "server": describe(scenario, place),
+        "machine": machine(),
+        **extra,
+    }
+
+
+def set_stage(
+    scenario: Scenario, place: Place, crew: Crew, watcher: Watcher, title: str, options: Any
+) -> Stage:
+    """Return the stage of one run; starts a server of our own when there is to be one."""
+    cores = Cores.divided() if place.pin else Cores()
+    progress = watcher.begin(title)
+    if not scenario.server:
+        return Stage(Target("127.0.0.1", 0), (), crew, progress, cores, begin=watcher.begin, log=place.log)
+    if place.url:
+        if scenario.needs_pids and not place.pids:
+            raise BenchError(f"{scenario.name} reads the server's memory: name its processes by --pid")
+        return Stage(place.target(), place.pids, crew, progress, begin=watcher.begin)
+    environment = {**getattr(options, "environment", {})}
+    if place.key:
+        environment["IMSERVER_API_KEYS"] = KEYS % place.key
+    own = crew.serve(log=place.log, arguments=place.arguments, cores=cores.server, environment=environment)
+    target = replace(own.target, app=place.app, key=place.key)
+    folder = own.folder
+    return Stage(target, own.pids[:1], crew, progress, cores, folder, begin=watcher.begin, log=place.log)
+
+
+def describe(scenario: Scenario, place: Place) -> dict[str, Any]:
+    """Return which server was measured."""
+    if not scenario.server and not scenario.servers:
+        return {}
+    if place.url:
+        return {"own": False, "url": place.url, "ws": place.ws, "pids": list(place.pids)}
+    log = "/dev/null" if place.log == "null" else "a file in a temporary directory"
+    command = scenario.servers or " ".join(["imserver serve", *place.arguments])
+    return {"own": True, "command": command, "log": log}
+
+
+def command_line(scenario: Scenario, options: Any, runs: int) -> str:
+    """Return the command that asks for the same."""
+    words = ["imserver", "bench", scenario.name]
+    for entry in fields(options):
+        value = getattr(options, entry.name)
+        if value != entry.default:
+            words.append("--" + entry.name.replace("_", "-"))
+            if isinstance(value, str):
+                words.append(value)
+            elif not isinstance(value, bool):
+                words.append(f"{value:g}" if isinstance(value, float) else str(value))
+    if runs > 1:
+        words += ["--runs", str(runs)]
+    return " ".join(words)
+
+
+def options_of(row: Row) -> Any:
+    """Return the options that the command of ``row`` gives to its scenario."""
+    name, *words = row.command.split()
+    kinds: dict[str, Any] = {entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)}
+    given: dict[str, Any] = {}
+    while words:
+        option = words.pop(0)[2:].replace("-", "_")
+        given[option] = True if kinds[option] is bool else kinds[option](words.pop(0))
+    return SCENARIOS[name].options(**given)
+
+
+def perform(
+    rows: tuple[Row, ...], place: Place, runs: int, watcher: Watcher, **given: Any
+) -> list[dict[str, Any]]:
+    """Play all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
+    reports = []
+    for number, row in enumerate(rows, 1):
+        title = f"{number}/{len(rows)} {row.title}"
+        options = replace(options_of(row), **given)
+        report = play(SCENARIOS[row.command.split()[0]], options, place, runs, watcher, title)
+        reports.append({"title": row.title, **report})
+    return reports
+
+
+def judge(rows: tuple[Row, ...], reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Compare the reports of ``rows`` with their bars."""
+    floors = [report["figures"]["send_us_1"] for report in reports if report["scenario"] == "floor"]
+    floor_us = floors[0] if floors else FLOOR_US
+    return [
+        {
+            "title": row.title,
+            "command": report["command"],
+            "figure": bar.figure,
+            "label": FIGURES[bar.figure].label,
+            "value": report["figures"].get(bar.figure),
+            "bar": bar.limit,
+            "at_least": bar.at_least,
+            "scaled_bar": bar.scaled_limit(floor_us),
+            "met": bar.met(report["figures"].get(bar.figure), floor_us),
+            "derived": bar.figure.endswith("_per_second") and report["generator"]["bottleneck"],
+        }
+        for row, report in zip(rows, reports, strict=True)
+        for bar in row.bars
+    ]
+
+
+def rows_of(command: str) -> tuple[Row, ...]:
+    """Return the rows of a suite, or one row for the command of a scenario."""
+    return SUITES[command] if command in SUITES else (Row(command, command),)

@@ -1,0 +1,77 @@
+"""Comparing two source trees: the same command in both, in alternating pairs, each by its own load tool."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.crew import SOURCE
+from bench.figures import FAULTS
+from bench.loop import BenchError
+from bench.runner import Watcher, rows_of
+
+MOST_RATIO = 1.05
+#: Figures that a gate is about: what one unit costs the server.
+COSTS = ("cpu_us", "rss_connection_bytes", "pss_connection_bytes", "rss_empty_mb")
+
+
+def is_cost(name: str) -> bool:
+    """Whether a figure says what a unit costs the server."""
+    return name.endswith(COSTS) and "generator" not in name and "redis" not in name
+
+
+def measure(tree: Path, command: str) -> dict[str, Any]:
+    """Run ``imserver bench`` of a source tree; return its figures. Raises BenchError when it fails."""
+    words = [sys.executable, "-m", "imserver", "bench", *command.split(), "--json"]
+    environment = {**os.environ, "PYTHONPATH": str(tree)}
+    done = subprocess.run(words, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+    try:
+        found = json.loads(done.stdout)
+    except ValueError:
+        last = (done.stderr.strip() or done.stdout.strip())[-1000:]
+        raise BenchError(f"`imserver bench {command}` failed in {tree}:\n{last}") from None
+    report: dict[str, Any] = found["reports"][0] if "reports" in found else found
+    return report
+
+
+def compare(command: str, other: Path, pairs: int, watcher: Watcher) -> list[dict[str, Any]]:
+    """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
+
+    ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
+    and above the limit, or this tree lost something in a run.
+    """
+    found = []
+    for row in rows_of(command):
+        runs: dict[str, list[tuple[float, float]]] = {}
+        for number in range(pairs):
+            progress = watcher.begin(f"{row.title}, pair {number + 1} of {pairs}")
+            progress(number, pairs)
+            ours, theirs = measure(SOURCE, row.command), measure(other, row.command)
+            for name, value in ours["figures"].items():
+                if (their := theirs["figures"].get(name)) is not None and value is not None:
+                    runs.setdefault(name, []).append((value, their))
+        found += [_row(row.title, row.command, name, each) for name, each in runs.items()]
+    return found
+
+
+def _row(title: str, command: str, name: str, each: list[tuple[float, float]]) -> dict[str, Any]:
+    ratios = [ours / theirs for ours, theirs in each if theirs]
+    ratio = statistics.median(ratios) if ratios else None
+    ours, theirs = (statistics.median(values) for values in zip(*each, strict=True))
+    lost = name in FAULTS and ours > theirs
+    return {
+        "title": title,
+        "command": f"imserver bench {command}",
+        "figure": name,
+        "ours": ours,
+        "theirs": theirs,
+        "ratio": ratio,
+        "ratios": ratios,
+        "cost": is_cost(name),
+        "over": lost or (is_cost(name) and ratio is not None and ratio > MOST_RATIO),
+    }
