@@ -1,8 +1,9 @@
 """``imserver bench abuse``: single requests of a stranger, and how long each holds the server's loop.
 
 Each attack is sent once per try by a client without a key. Meanwhile a second connection asks for
-``/health`` every millisecond. Its slowest answer is the time for which the loop was held, without the time that
-the server or the probe waited for a core. The peak of the server's memory is compared with that right before.
+``/health`` every millisecond. Its slowest answer is the time for which the loop was held, without the time
+that the server or the probe waited for a core. The peak of the server's memory is compared with its memory
+right before.
 """
 
 from __future__ import annotations
@@ -370,10 +371,7 @@ def run(stage: Stage, options: AbuseOptions) -> Figures:
     rows: list[dict[str, Any]] = []
     for mode, settings in (("demo", {}), ("keys", {"IMSERVER_API_KEYS": KEYS})):
         own = stage.crew.serve(
-            log=stage.log,
-            arguments=options.arguments.split(),
-            cores=stage.cores.server,
-            environment=settings,
+            log=stage.log, arguments=options.arguments.split(), cores=stage.cores.server, environment=settings
         )
         stage.target = own.target
         (hand,) = stage.hire(1)

@@ -47,7 +47,6 @@ class Requests:
             self.first_wrong = self.first_wrong or f"{status} {body[:200]!r}"
 
     def finish(self, seconds: float) -> dict[str, Any]:
-        """Wait for the answers that are missing and close."""
         end = time.monotonic() + seconds
         while self._wanted and time.monotonic() < end:
             self.loop.turn(0.1)

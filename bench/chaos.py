@@ -95,7 +95,6 @@ class Ground:
         self.crew.ask(self.network, disturb_network, how=how)
 
     def stall(self, milliseconds: int) -> None:
-        """Let every fsync wait so long, or as before (0)."""
         if milliseconds:
             fresh = self.stall_file.with_suffix(".new")
             fresh.write_text(str(milliseconds), encoding="ascii")
@@ -321,7 +320,6 @@ class Chaos:
         self._seen: Counter[str] = Counter()
 
     def play(self) -> tuple[Figures, dict[str, Any]]:
-        """Return the figures and the notes."""
         options, hand = self.options, self.talkers
         self.crew.ask(hand, aim, target=asdict(self.ground.targets[0]), index=hand.index)
         self.crew.ask(
@@ -406,7 +404,7 @@ class Chaos:
 
 
 def run(stage: Stage, options: ChaosOptions) -> Figures:
-    """Break nodes, Redis, database, network and disk under a chat. What was acknowledged must not be lost."""
+    """Break nodes, network and disk under a chat, count losses."""
     folder = Path(options.folder) if options.folder else Path(tempfile.mkdtemp(prefix="imserver-chaos-"))
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o755)  # a database server that runs as nobody loads its library from here

@@ -79,7 +79,6 @@ class Reader:
 
     @property
     def cursor(self) -> int:
-        """The greatest id that it saw."""
         return self.ids[-1] if self.ids else 0
 
     def take(self, told: Told, *, answer: bool = False) -> None:

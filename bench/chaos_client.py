@@ -34,7 +34,6 @@ class Outgoing:
 
     @property
     def name(self) -> str:
-        """Its client_msg_id."""
         return f"{self.mark:x}"
 
 
@@ -125,7 +124,6 @@ class CmdSpeech:
         self.resumes = resumes
 
     def login(self, cursor: int) -> bytes:
-        """Log in."""
         data: dict[str, object] = {"userID": str(self.account), "appID": self.app}
         if self.token:
             data["serviceToken"] = self.token
@@ -134,17 +132,14 @@ class CmdSpeech:
         return request_frame("login", "l", data)
 
     def sync(self, cursor: int) -> bytes:
-        """Ask for a page."""
         return request_frame("sync", "s", {"cursor": cursor, "limit": SYNC_ENTRIES})
 
     def send(self, message: Outgoing) -> bytes:
-        """Send, the mark as the request's seq."""
         where = {"conversation": message.receiver} if message.group else {"to": str(message.receiver)}
         data = {**where, "text": message.text, "clientMsgID": message.name}
         return request_frame("send", str(message.mark), data)
 
     def ack(self, cursor: int) -> bytes:
-        """Acknowledge, if it said that it would."""
         return request_frame("ack", "a", {"id": cursor}) if self.acks else b""
 
     def hear(self, payload: bytes) -> list[Heard]:
@@ -242,10 +237,7 @@ class Client:
 
     @property
     def faults(self) -> Faults:
-        """Where to note what is wrong."""
         return self.reader.faults
-
-    # -- what time brings ----------------------------------------------------------------------------------
 
     def send(self, message: Outgoing) -> None:
         """Take a message that is to be sent as soon as can be."""
@@ -288,8 +280,6 @@ class Client:
                 self.waiting[mark] = (message, now + RESEND_SECONDS)
                 self._write(self.speech.send(message), now)
 
-    # -- connecting ----------------------------------------------------------------------------------------
-
     def _dial(self, now: float) -> None:
         self.place += 1
         host, port = self.doors[self.place % len(self.doors)]
@@ -300,14 +290,12 @@ class Client:
             self.lose(now)
 
     def lose(self, now: float) -> None:
-        """End the connection and come back after a pause."""
         self.counts.failed_openings += self.phase < BEHIND
         self.drop()
         self._again_at = now + self._pause * self._chance.uniform(0.5, 1.5)
         self._pause = min(2 * self._pause, LONGEST_PAUSE_SECONDS)
 
     def drop(self) -> None:
-        """End the connection."""
         sock, self._sock = self._sock, None
         if sock is not None:
             self.counts.lost_connections += self.phase >= BEHIND and self.wanted
@@ -325,10 +313,7 @@ class Client:
         if not whole:
             self.lose(now)
 
-    # -- hearing -------------------------------------------------------------------------------------------
-
     def ready(self, fd: int, mask: int) -> None:
-        """Take what has come."""
         now, sock = time.monotonic(), self._sock
         assert sock is not None
         try:

@@ -59,14 +59,12 @@ class ProtobufSpeech:
         self._marks: dict[int, int] = {}
 
     def login(self, cursor: int) -> bytes:
-        """Log in, and count from 1."""
         self._counted = 0
         self._numbers.clear()
         self._marks.clear()
         return _input(CT_LOGIN, field(0x0A, self.token.encode()))
 
     def sync(self, cursor: int) -> bytes:
-        """Ask for a page."""
         return _input(CT_SYNC, b"\x08" + varint(cursor))
 
     def send(self, message: Outgoing) -> bytes:
@@ -84,11 +82,9 @@ class ProtobufSpeech:
         )
 
     def ack(self, cursor: int) -> bytes:
-        """There is no such word."""
         return b""
 
     def hear(self, payload: bytes) -> list[Heard]:
-        """Read a batch."""
         heard: list[Heard] = []
         for kind, code, data in _outputs(payload):
             if kind == CT_ACK:
@@ -129,17 +125,14 @@ class CursorSpeech(ProtobufSpeech):
         self.acks = acks
 
     def login(self, cursor: int) -> bytes:
-        """Log in with a cursor."""
         super().login(cursor)
         token = field(0x0A, self.token.encode())
         return _input(CT_LOGIN, token + b"\x18" + varint(cursor) + (b"\x20\x01" if self.acks else b""))
 
     def sync(self, cursor: int) -> bytes:
-        """Ask for a large page."""
         return _input(CT_SYNC, b"\x08" + varint(cursor) + b"\x10" + varint(SYNC_ENTRIES))
 
     def ack(self, cursor: int) -> bytes:
-        """Acknowledge, if it said that it would."""
         return _input(CT_ACK, b"\x08%c\x18%b" % (_PUSHED, varint(cursor))) if self.acks else b""
 
 

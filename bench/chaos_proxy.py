@@ -50,7 +50,6 @@ class Network:
         self.is_cut = True
 
     def hold(self) -> None:
-        """Let nothing pass for the moment."""
         self.is_held = True
         for end in self.ends.values():
             self._unwatch(end)
@@ -66,7 +65,6 @@ class Network:
         self.is_cut = self.is_held = False
 
     def close(self) -> None:
-        """End everything."""
         self.heal()
         for end in [*self.ends.values()]:
             self._break(end)
@@ -75,10 +73,7 @@ class Network:
             sock.close()
         self.listeners.clear()
 
-    # -- carrying ------------------------------------------------------------------------------------------
-
     def ready(self, fd: int, mask: int) -> None:
-        """Carry one step further."""
         if fd in self.listeners:
             self._accept(*self.listeners[fd])
             return

@@ -133,11 +133,9 @@ class Crowd:
         client.send(message)
 
     def calm(self) -> bool:
-        """Whether everybody is there, and nothing waits."""
         return all(client.phase == LIVE and not client.waiting for client in self.clients)
 
     def status(self) -> dict[str, Any]:
-        """What is known so far."""
         return {
             "sent": self.sent,
             "acked": self.acked,

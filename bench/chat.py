@@ -21,14 +21,7 @@ from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError
 from bench.nodes import Nodes
 from bench.protobuf import GROUP, NUMBER_DIGITS, SINGLE, Writer
-from bench.stage import (
-    Span,
-    Stage,
-    choice_parameter,
-    parameter,
-    seconds_parameter,
-    text_parameter,
-)
+from bench.stage import Span, Stage, choice_parameter, parameter, seconds_parameter, text_parameter
 
 NAME = "imserver.db"
 FSYNCS = 20
@@ -232,12 +225,11 @@ class ChatOptions:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server of our own is told by settings."""
         return {"IMSERVER_STORAGE_URL": self.database} if self.database else {}
 
 
 def run(stage: Stage, options: ChatOptions) -> Figures:
-    """Make accounts and group, log in, talk, and compare what was sent, acknowledged, received and stored."""
+    """Measure stored messages in a group, or in pairs."""
     ends = [stage.target]
     if options.nodes > 1:
         nodes = Nodes(stage.crew, options.nodes, stage.target.app, "file", environment=options.environment)

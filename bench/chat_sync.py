@@ -60,7 +60,6 @@ class Absence:
         return Client(self.loop, self.doors, place, speech, reader, Promises(self.faults), self.counts)
 
     def turn(self, clients: list[Client], seconds: float = LOOK_SECONDS) -> None:
-        """Let the clients live for a moment."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0 and not self.loop.stopped:
             self.loop.turn(min(TURN_SECONDS, left))

@@ -86,7 +86,6 @@ class ChatTally:
         swarm.take = self.take
 
     def release(self) -> None:
-        """Give the connections back."""
         self.swarm.take = self.swarm.skim
 
     def take(self, peer: Peer, end: int) -> None:
@@ -127,7 +126,6 @@ class ChatTally:
         self.latency.add((self.last_ns // 1000 - stamp_us) % STAMP_WRAP)
 
     def _read(self, peer: Peer, frame: bytes, head_bytes: int) -> None:
-        """A frame that was not seen before."""
         opcode, payload = frame[0] & 0x0F, frame[head_bytes:]
         if opcode >= CLOSE:
             self.swarm.control(peer, opcode, payload)
@@ -210,7 +208,6 @@ class ChatTally:
         return found
 
     def figures(self) -> dict[str, Any]:
-        """Return what was counted."""
         return {
             "received": self.received,
             "acked": self.acked,

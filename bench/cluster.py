@@ -53,7 +53,6 @@ class Play:
 
     @property
     def there(self) -> int:
-        """The node that is not asked: the last one."""
         return len(self.nodes.targets) - 1
 
     def stage(self, connect: int, ask: int = HERE) -> Stage:

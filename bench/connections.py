@@ -65,7 +65,6 @@ class Peer:
         self.clear()
 
     def clear(self) -> None:
-        """Forget what was received."""
         self.frames = 0
         self.digest = 0
         self.checksum = 0
@@ -82,7 +81,6 @@ class Opening:
     latency: Latency = field(default_factory=Latency)
 
     def error(self, reason: str) -> None:
-        """Count one connection that failed."""
         self.errors[reason] = self.errors.get(reason, 0) + 1
 
 
@@ -125,8 +123,6 @@ class Swarm:
         self._upgrade = b""
         self._retry = False
         self._busy = 0
-
-    # -- opening -----------------------------------------------------------------------------------------
 
     def open(
         self,
@@ -264,10 +260,7 @@ class Swarm:
         if self._retry:
             self._again.append(number)
 
-    # -- receiving ---------------------------------------------------------------------------------------
-
     def ready(self, fd: int, mask: int) -> None:
-        """Receive what a connection has for us."""
         peer = self.peers[fd]
         if peer.phase != OPEN:
             self._advance(peer, mask)
@@ -308,8 +301,6 @@ class Swarm:
             self.closes[reason] = self.closes.get(reason, 0) + 1
             self.lost.append(peer)
             self._drop(peer)
-
-    # -- leaving -----------------------------------------------------------------------------------------
 
     def _drop(self, peer: Peer, reset: bool = False) -> None:
         del self.peers[peer.fd]

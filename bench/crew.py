@@ -184,6 +184,5 @@ class Crew:
         return hand, self.ask(hand, serve_redis, path=path)["url"]
 
     def dismiss(self) -> None:
-        """End all processes."""
         while self.hands:
             self.hands.pop().dismiss()

@@ -157,13 +157,7 @@ class Arrivals:
         self._dials = 0
 
     def open(
-        self,
-        loop: Loop,
-        numbers: range,
-        *,
-        window: int,
-        seconds: float,
-        progress: Callable[[int, int], None],
+        self, loop: Loop, numbers: range, *, window: int, seconds: float, progress: Callable[[int, int], None]
     ) -> Opening:
         """Log in one connection for each of ``numbers``, at most ``window`` under way at once.
 
@@ -318,19 +312,15 @@ class Crowd:
         self._beaten = b"-"  # the answer to a heartbeat, the same for everybody
         self._rest: dict[int, bytes] = {}
 
-    # -- what arrivals ask for ---------------------------------------------------------------------------
-
     def adopt(self, fd: int, number: int, mask: int) -> None:
         """Take over the descriptor of user ``number``."""
         self.phase[fd], self.number[fd] = DIALLING, number
         self.epoll.register(fd, mask)
 
     def watch(self, fd: int, mask: int) -> None:
-        """Change what is waited for."""
         self.epoll.modify(fd, mask)
 
     def number_of(self, fd: int) -> int:
-        """Return the user number."""
         return self.number[fd]
 
     def opened(self, fd: int, data: bytes) -> None:
@@ -351,8 +341,6 @@ class Crowd:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 0, fd)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
         sock.close()
-
-    # -- receiving ---------------------------------------------------------------------------------------
 
     def ready(self, _fd: int, _mask: int) -> None:
         """Receive what is there for any of the connections."""
@@ -383,7 +371,6 @@ class Crowd:
         return len(events)
 
     def _take(self, fd: int, data: bytes) -> None:
-        """Count what a logged-in connection got."""
         if fd in self._rest:
             self._scan(fd, self._rest.pop(fd) + data)
         elif data == self._beaten:
@@ -433,15 +420,11 @@ class Crowd:
                 time.sleep(look_seconds)
 
     def count_anew(self) -> None:
-        """Count messages from zero."""
         self.received = Received(len(self.phase))
 
     def members(self) -> list[int]:
-        """Return the descriptors that are open."""
         phase = self.phase
         return [fd for fd in range(len(phase)) if phase[fd] == OPEN]
-
-    # -- staying and leaving -----------------------------------------------------------------------------
 
     def beat(self, progress: Progress, window: int) -> int:
         """Send one heartbeat on each connection, at most ``window`` unanswered; return how many stay so."""
@@ -485,7 +468,6 @@ class Crowd:
             self._end(fd, errno.errorcode.get(error.errno or 0, "error"))
 
     def _end(self, fd: int, reason: str) -> None:
-        """The server, or the network, ended a connection."""
         phase = self.phase[fd]
         if phase < OPEN:
             self.arrivals.failed(fd, reason)

@@ -11,13 +11,7 @@ from bench.figures import Figures
 from bench.frames import CLOSE, TEXT, request_frame, scan
 from bench.generator import Generator
 from bench.latency import Latency
-from bench.stage import (
-    MOST_CONNECTIONS,
-    MOST_IN_PROCESS,
-    Stage,
-    parameter,
-    seconds_parameter,
-)
+from bench.stage import MOST_CONNECTIONS, MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 
 LAST_ANSWERS_SECONDS = 2.0
 RECEIVE_BYTES = 4096
@@ -39,13 +33,11 @@ class Echo:
         self.sent_ns: dict[int, int] = {}
 
     def begin(self) -> None:
-        """Send the first request of every connection."""
         for peer in list(self.swarm.peers.values()):
             self.sent_ns[peer.fd] = time.monotonic_ns()
             peer.sock.send(self.frame)
 
     def run(self, begin: float, until: float) -> None:
-        """Answer every answer with the next request."""
         poll, clock = self.loop.epoll.poll, time.monotonic_ns
         peers, owners = self.swarm.peers, self.loop.owners
         receive = {fd: peer.sock.recv for fd, peer in peers.items()}
@@ -74,7 +66,6 @@ class Echo:
             self.passed(begin, until)
 
     def finish(self) -> None:
-        """Wait for the answers still on their way."""
         until = time.monotonic() + LAST_ANSWERS_SECONDS
         self.swarm.take = self._last_answer
         while self.sent_ns and time.monotonic() < until:
@@ -146,7 +137,7 @@ class EchoOptions:
 
 
 def run(stage: Stage, options: EchoOptions) -> Figures:
-    """Measure round trips of ``ping`` (or ``heartbeat``)."""
+    """Measure round trips of pings or heartbeats."""
     command = "heartbeat" if options.heartbeat else "ping"
     hands = stage.hire(max(options.processes, -(-options.connections // MOST_IN_PROCESS)))
     stage.open(hands, options.connections)

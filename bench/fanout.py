@@ -14,13 +14,7 @@ from bench.generator import Generator
 from bench.http_client import FORM, Lane, Lanes, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError
-from bench.stage import (
-    MOST_CONNECTIONS,
-    MOST_IN_PROCESS,
-    Stage,
-    parameter,
-    seconds_parameter,
-)
+from bench.stage import MOST_CONNECTIONS, MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally, Verdict
 
 SENDER = "bench"
@@ -65,7 +59,6 @@ class Pushes:
 
     @property
     def accepted(self) -> set[int]:
-        """The numbers that the server took."""
         return set(range(self.pushed)) - self.refused
 
 
@@ -202,7 +195,7 @@ class FanoutOptions:
 
 
 def run(stage: Stage, options: FanoutOptions) -> Figures:
-    """Measure deliveries; with ``one_per_send`` beside the floor of the same run."""
+    """Measure messages to everybody in an app."""
     hands = stage.hire(-(-options.receivers // MOST_IN_PROCESS))
     stage.open(hands, options.receivers)
     warm_up = measure(stage, hands, options, seconds=min(0.3, options.seconds))

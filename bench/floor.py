@@ -159,7 +159,6 @@ class FloorStage:
         in_flight: int = IN_FLIGHT_ROUNDS,
         gap_seconds: float = 0.0,
     ) -> tuple[float, float]:
-        """Return CPU in µs a send, and frames a second."""
         self.bare.ask(send, frames=frames, frame_bytes=frame_bytes)
         self.receiver.ask(
             receive, seconds=seconds, frames=frames, in_flight=in_flight, gap_seconds=gap_seconds

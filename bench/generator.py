@@ -43,20 +43,17 @@ class Generator:
 
     @property
     def target(self) -> Target:
-        """The server under test."""
         if self._target is None:
             raise BenchError("a generator was not told its target")
         return self._target
 
     @property
     def swarm(self) -> Swarm:
-        """The connections of this process."""
         if self._swarm is None:
             self._swarm = Swarm(self.loop, self.target, self.index)
         return self._swarm
 
     def aim(self, target: dict[str, Any], index: int) -> None:
-        """Take a (new) target."""
         self._target = Target(**target)
         self.index = index
         self._swarm = None
@@ -73,7 +70,6 @@ class Generator:
         self.progress(int(1000 * (time.monotonic() - begin)), int(1000 * (end - begin)))
 
     def tell(self, line: dict[str, Any]) -> None:
-        """Write one line to the parent."""
         data = json.dumps(line).encode() + b"\n"
         while data:
             data = data[os.write(1, data) :]

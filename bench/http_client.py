@@ -94,7 +94,6 @@ class Lanes:
             self.loop.change(lane.fd, READ | WRITE)
 
     def ready(self, fd: int, mask: int) -> None:
-        """Send what is left, read answers."""
         lane = self.lanes[fd]
         try:
             if mask & WRITE and lane.unsent:
@@ -134,7 +133,6 @@ class Lanes:
         lane.rest = data[at:]
 
     def close(self) -> None:
-        """Close all connections."""
         for lane in self.lanes.values():
             self.loop.remove(lane.fd)
             lane.sock.close()

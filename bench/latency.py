@@ -30,7 +30,6 @@ class Latency:
         self.max_us = 0
 
     def add(self, micros: int) -> None:
-        """Count one latency."""
         if micros > self.max_us:
             self.max_us = micros
         step = micros // self.step_us
@@ -41,7 +40,6 @@ class Latency:
 
     @property
     def count(self) -> int:
-        """How many latencies were counted."""
         return sum(self.buckets.values())
 
     def percentile_ms(self, percent: float) -> float | None:
@@ -60,7 +58,6 @@ class Latency:
         return self.max_us / 1000
 
     def pack(self) -> dict[str, Any]:
-        """Return the histogram as JSON-ready data."""
         return {"step_us": self.step_us, "buckets": sorted(self.buckets.items()), "max_us": self.max_us}
 
     @classmethod

@@ -45,11 +45,9 @@ class MillionOptions:
     redis_server: str = text_parameter("", "The redis-server to start [default: one that is found].")
 
     def server_processes(self) -> int:
-        """Return how many server processes there are."""
         return self.processes or max(len(os.sched_getaffinity(0)), -(-self.connections // room()))
 
     def generator_processes(self) -> int:
-        """Return how many generator processes there are."""
         return max(2, -(-self.connections // room()))
 
 
@@ -99,7 +97,6 @@ class Gathering:
         self._since: dict[int, float] = {}
 
     def shares(self) -> list[tuple[Hand, dict[str, int]]]:
-        """Return which users each process is."""
         count, spare = divmod(self.connections, len(self.hands))
         shares, first = [], 0
         for place, hand in enumerate(self.hands):
@@ -115,7 +112,6 @@ class Gathering:
         return answers
 
     def beat(self, progress: Progress) -> list[dict[str, Any]]:
-        """Let everybody send one heartbeat."""
         return self._work(crowd.beat, deque((hand, {}) for hand in self.hands), progress)
 
     def beat_is_due(self, within_seconds: float) -> bool:
@@ -124,7 +120,6 @@ class Gathering:
         return time.monotonic() + within_seconds > oldest + BEAT_SECONDS
 
     def leave(self, progress: Progress) -> list[dict[str, Any]]:
-        """Close all connections."""
         return self._work(crowd.leave, deque((hand, {}) for hand in self.hands), progress)
 
     def _work(
@@ -172,7 +167,6 @@ class Gathering:
         return []
 
     def each(self, do: Task, **parameters: Any) -> list[dict[str, Any]]:
-        """Give the same command to all processes at once."""
         return self.stage.ask(self.hands, do, **parameters)
 
     def verdict(self, broadcasts: int) -> dict[str, Any]:
@@ -257,13 +251,11 @@ class Broadcasts:
         }
 
     def _push(self, seconds: float) -> None:
-        """Begin to push to single users."""
         users, rate = self.options.connections, self.options.rate
         self.pusher.ask(backend.push_to_users, first=0, users=users, rate=rate, seconds=seconds)
         time.sleep(BUSY_SECONDS / 2)
 
     def _expect(self) -> None:
-        """Have the crowd look for the broadcast."""
         hands = self.crowd.hands
         look_seconds = min(len(hands) * PAUSE_SECONDS, LONGEST_LOOK_SECONDS)
         for hand in hands:
@@ -299,7 +291,6 @@ class Million:
         self.marks: list[tuple[float, str]] = []
 
     def phase(self, text: str) -> Progress:
-        """Begin a phase."""
         self.marks.append((time.monotonic(), text))
         return self.stage.begin(f"{self.options.connections:,} users: {text}")
 
@@ -321,10 +312,7 @@ class Million:
         (answer,) = self.stage.gather([self.sampler])
         return {"samples": answer["samples"], "marks": self.marks}
 
-    # -- phases ------------------------------------------------------------------------------------------
-
     def log_in(self) -> None:
-        """Everybody logs in."""
         before = redis_facts(self.redis_url) if self.redis_url else None
         with self.stage.measured() as span:
             answers = self.crowd.come(self.phase("log in"))
@@ -382,7 +370,6 @@ class Million:
             self.crowd.beat(self.phase("heartbeats"))
 
     def rest(self) -> None:
-        """Nobody does anything: what does that cost?"""
         self.phase("calm")
         self.stage.wait(self.options.calm_seconds)
         self.phase("idle")
@@ -394,7 +381,6 @@ class Million:
         self._look_at_memory()
 
     def ask(self) -> None:
-        """Ask for random users, online or not."""
         self.beat_if_due(4 * self.options.push_seconds)
         self.phase("who is online")
         (answer,) = self.stage.ask(
@@ -415,7 +401,6 @@ class Million:
         self.details["asked_wrong"] = answer["first_wrong"]
 
     def push(self) -> None:
-        """Push to random users at a pace."""
         self.phase("pushes to single users")
         self.crowd.each(crowd.count_anew)
         before = redis_facts(self.redis_url) if self.redis_url else None
@@ -495,7 +480,6 @@ class Million:
         self.details["closes"] = closes
 
     def leave(self) -> None:
-        """Everybody leaves."""
         begin = time.monotonic()
         with self.stage.measured() as span:
             answers = self.crowd.leave(self.phase("leave"))

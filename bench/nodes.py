@@ -78,7 +78,6 @@ class Nodes:
         return found
 
     def _wait_for_all(self) -> None:
-        """Wait until every node knows every other."""
         deadline = time.monotonic() + JOIN_SECONDS
         wanted = len(self.targets) ** 2
         while (known := self.counters().get("imserver_cluster_nodes", 0)) < wanted:

@@ -38,7 +38,7 @@ class HandshakeOptions:
 
 
 def handshake(stage: Stage, options: HandshakeOptions) -> Figures:
-    """Measure the CPU of opening connections that stay; closing them is not counted."""
+    """Measure the opening of connections, also with a login."""
     hands = stage.hire(1)
     if options.login and options.members:
         stage.open(stage.hire(1), options.members)
@@ -72,12 +72,11 @@ class IdleOptions:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What a server of our own is told by settings."""
         return dict(OPENERS[self.dialect].environment)
 
 
 def idle(stage: Stage, options: IdleOptions) -> Figures:
-    """Measure RSS a connection, against the server after 500 connections that came and went, and idle CPU."""
+    """Measure memory and CPU of idle connections."""
     if options.environment and not stage.folder:
         raise BenchError(f"--dialect {options.dialect} needs a server of our own, which has our key")
     empty = stage.rss_bytes()
@@ -135,12 +134,7 @@ def drop_and_return(
 
 
 def move(
-    generator: Generator,
-    target: dict[str, Any],
-    first: int,
-    count: int,
-    window: int,
-    seconds: float,
+    generator: Generator, target: dict[str, Any], first: int, count: int, window: int, seconds: float
 ) -> dict[str, Any]:
     """Task: wait until the server has ended all connections here, then open as many at ``target``."""
     swarm, begin = generator.swarm, time.monotonic()
@@ -216,7 +210,7 @@ class StormOptions:
 
 
 def storm(stage: Stage, options: StormOptions) -> Figures:
-    """Measure how long it takes until everybody is back, and what those who stayed saw of it."""
+    """Measure how long it takes when all reconnect at once."""
     (bystander,) = stage.hire(1, cores=())  # not behind the others on their core
     stage.open([bystander], options.bystanders)
     hands = stage.hire(-(-options.clients // MOST_IN_PROCESS))

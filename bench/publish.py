@@ -83,7 +83,6 @@ class Publishes:
             self.loop.add(fd, READ, self)
 
     def fill(self, line: Line) -> None:
-        """Publish until as many are under way as may be."""
         count = self.window - len(line.waiting)
         if count <= self.window // 2:
             return
@@ -96,7 +95,6 @@ class Publishes:
         self._send(line)
 
     def publish(self, line: Line) -> None:
-        """Publish one message."""
         number, self.pushed = self.pushed, self.pushed + 1
         line.waiting.append((number, time.monotonic_ns()))
         line.unsent += self.templates[number % len(self.templates)] % (number, number, stamp_us())
@@ -112,7 +110,6 @@ class Publishes:
         self.loop.change(line.sock.fileno(), READ | WRITE if line.unsent else READ)
 
     def ready(self, fd: int, mask: int) -> None:
-        """Send what is left, read answers."""
         line = self.lines[fd]
         if mask & WRITE and line.unsent:
             self._send(line)
@@ -138,7 +135,6 @@ class Publishes:
                     self.first_refusal = self.first_refusal or repr(data[start:stop][:200])
 
     def close(self) -> None:
-        """Close all connections."""
         for fd, line in self.lines.items():
             self.loop.remove(fd)
             line.sock.close()
@@ -213,7 +209,7 @@ class PublishOptions:
 
 
 def run(stage: Stage, options: PublishOptions) -> Figures:
-    """Measure publishes to single users that are connected."""
+    """Measure messages over publisher connections."""
     hands = stage.hire(1)
     stage.open(hands, options.users)
     _try_out(stage.target)

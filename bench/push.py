@@ -256,7 +256,7 @@ class PushOptions:
 
 
 def run(stage: Stage, options: PushOptions) -> Figures:
-    """Measure pushes to single users that are connected."""
+    """Measure messages to single users by HTTP."""
     hands = stage.hire(1)
     stage.open(hands, options.users)
     warm_up = measure(stage, hands, options, min(0.3, options.seconds))

@@ -48,7 +48,6 @@ class Bar:
         self._bar.stop()
 
     def begin(self, text: str) -> crew.Progress:
-        """Show a new piece of work."""
         self._bar.reset(self._task, description=text, total=None)
 
         def progress(done: int, total: int) -> None:
@@ -208,7 +207,6 @@ class Panel:
     lines: dict[str, Points]
 
     def top(self) -> float:
-        """Return a round number that no point exceeds."""
         most = max((value for line in self.lines.values() for _at, value in line), default=1.0) or 1.0
         step: float = 1.0
         while step * 10 <= most:

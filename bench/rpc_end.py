@@ -47,12 +47,10 @@ class End:
                 self.latency.add((now - int(item[:STAMP_DIGITS])) % STAMP_WRAP)
 
     def tell(self) -> dict[str, Any]:
-        """Task: where this end is."""
         rpc = self.rpc
         return {"epoch": rpc.epoch, "control": rpc.control_address, "data": rpc.data_address}
 
     def meet(self, epoch: int, control: str, data: str) -> dict[str, Any]:
-        """Task: dial the other end."""
         self.peer = Lease(control[6:], epoch=epoch, control=control, data=data)
         self.rpc.send(self.peer, b"0" * STAMP_DIGITS)
         self.rpc.ask(self.peer, "hello", b"")

@@ -188,9 +188,6 @@ def disturb(generator: Generator, how: str) -> dict[str, Any]:
     return {}
 
 
-# -- nodes -------------------------------------------------------------------------------------------------
-
-
 class ServerKeeper(Keeper):
     """``imserver serve`` with ports of its own: one process, or a parent with children."""
 
@@ -252,9 +249,6 @@ def serve(
         "rpc_port": keeper.rpc_port,
         "data_directory": keeper.data_directory,
     }
-
-
-# -- Redis -------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -351,9 +345,6 @@ def serve_redis(generator: Generator, path: str) -> dict[str, Any]:
     return {"url": keeper.url}
 
 
-# -- databases ---------------------------------------------------------------------------------------------
-
-
 class DatabaseKeeper(Keeper):
     """A database server. Under root it runs as nobody, since these servers refuse root."""
 
@@ -378,7 +369,6 @@ class DatabaseKeeper(Keeper):
         """Make an empty database, where the server does not begin with one."""
 
     def run(self, *command: str, text: str = "") -> None:
-        """Run a program as the server's user, to its end."""
         done = subprocess.run(
             command,
             input=text.encode(),

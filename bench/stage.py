@@ -58,7 +58,6 @@ class Span:
     generators: list[dict[str, float]] = field(default_factory=list)
 
     def note(self, answers: Iterable[dict[str, Any]]) -> None:
-        """Add what the generators say of themselves."""
         self.generators = [
             {"cpu_seconds": answer["generator_cpu_seconds"], "task_seconds": answer["task_seconds"]}
             for answer in answers
@@ -163,13 +162,7 @@ class Stage:
         return self.gather(hands)
 
     def open(
-        self,
-        hands: Sequence[Hand],
-        count: int,
-        *,
-        first: int = 0,
-        login: bool = True,
-        dialect: str = "cmd",
+        self, hands: Sequence[Hand], count: int, *, first: int = 0, login: bool = True, dialect: str = "cmd"
     ) -> list[tuple[int, int]]:
         """Open ``count`` connections, split over ``hands``, and wait until all is quiet.
 
@@ -191,7 +184,6 @@ class Stage:
 
     @contextmanager
     def measured(self) -> Iterator[Span]:
-        """Count the server's CPU while the block runs."""
         span = Span(bool(self.pids))
         begin, before = time.monotonic(), proc.cpu(self.pids)
         yield span
@@ -199,7 +191,6 @@ class Stage:
         span.seconds = time.monotonic() - begin
 
     def rss_bytes(self) -> int:
-        """Return the server's resident memory."""
         return proc.memory(self.pids).rss_bytes
 
     def wait(self, seconds: float) -> None:

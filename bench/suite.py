@@ -83,9 +83,7 @@ ALL: tuple[Row, ...] = (
     ),
     Row("push in bulk, frames sharing a send", "push --bulk 1000", us(6.6), rate("targets", 150_000), LOST),
     Row(
-        "/api/v1/push to one user, with a key",
-        "push --v1 --keyed",
-        *(us(30), rate("requests", 20_000), LOST),
+        "/api/v1/push to one user, with a key", "push --v1 --keyed", *(us(30), rate("requests", 20_000), LOST)
     ),
     Row(
         "/api/v1/push at 1,000 requests/s",
@@ -118,11 +116,7 @@ ALL: tuple[Row, ...] = (
         "chat --rate 0 --seconds 10 --single",
         *(rate("stored", 15_000), UNSTORED, LOST),
     ),
-    Row(
-        "sync of 10,000 missed messages",
-        "chat --sync 10000",
-        *(most("seconds", 1), MISSING, ERRORS, LOST),
-    ),
+    Row("sync of 10,000 missed messages", "chat --sync 10000", *(most("seconds", 1), MISSING, ERRORS, LOST)),
     Row(
         "sync of 10,000 missed messages, protobuf",
         "chat --sync 10000 --dialect protobuf",

@@ -45,12 +45,10 @@ class Verdict:
     other_order: int
 
     def pack(self) -> dict[str, int]:
-        """Return the verdict as JSON-ready data."""
         return asdict(self)
 
     @classmethod
     def merged(cls, parts: Iterable[dict[str, int]]) -> Verdict:
-        """Return the sum of several packed verdicts."""
         whole = dict.fromkeys(cls.__dataclass_fields__, 0)
         for part in parts:
             for key, value in part.items():
@@ -83,7 +81,6 @@ class Tally:
         swarm.take = self.take
 
     def release(self) -> None:
-        """Give the connections back."""
         self.swarm.take = self.swarm.skim
 
     def take(self, peer: Peer, end: int) -> None:
@@ -206,7 +203,6 @@ class Tally:
         return Verdict(wanted * len(self.receivers), received, lost, doubled, other_order)
 
     def figures(self) -> dict[str, Any]:
-        """Return what a process reports of its receivers."""
         return {
             "received": self.received,
             "others": self.others,

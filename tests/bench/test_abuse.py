@@ -1,0 +1,38 @@
+"""Requests of a stranger: what holds the loop or takes memory is found."""
+
+import json
+
+import pytest
+
+from bench.abuse import ATTACKS
+from bench.connections import Target
+from tests.bench.play import run
+
+TARGET = Target("127.0.0.1", 2, http_port=1)
+
+
+def test_every_attack_is_one_request_without_a_key() -> None:
+    for attack in ATTACKS.values():
+        data = attack.build(TARGET)
+        assert data.count(b" HTTP/1.1\r\n") <= 1
+        assert b"uthorization" not in data[:4096]
+
+
+def test_heads_and_bodies_are_whole() -> None:
+    head, _, body = ATTACKS["POST /login, 4 MB of 0xFF as multipart"].build(TARGET).partition(b"\r\n\r\n")
+    assert f"Content-Length: {len(body)}".encode() in head
+    head, _, rest = ATTACKS["GET /, 4,000 header lines"].build(TARGET).partition(b"\r\n\r\n")
+    assert head.count(b"\r\nX-") > 4000
+    assert rest == b""
+
+
+@pytest.mark.linux
+def test_the_worst_request_is_named_first() -> None:
+    result = run("abuse", "--only", "POST /register, an ordinary", "--tries", "1", "--json")
+    found = json.loads(result.stdout)
+    (report,) = found["reports"]
+    rows = report["attacks"]
+    assert {row["name"].partition(":")[0] for row in rows} == {"demo", "keys"}
+    assert report["worst"] == rows[0]["name"]
+    assert all(row["hold_ms"] > 0 and row["answer"].startswith("HTTP/1.1 ") for row in rows)
+    assert result.exit_code == (0 if all(bar["met"] for bar in found["bars"]) else 1)

@@ -1,0 +1,48 @@
+"""Comparing two source trees pair by pair."""
+
+import json
+from typing import Any
+
+import pytest
+
+from bench import versus
+from tests.bench.play import run
+from tests.support import ROOT
+
+REPORTS = {"cpu_us": (11.0, 10.0), "generator_cpu_us": (9.0, 1.0), "lost": (0.0, 0.0), "p99_ms": (2.0, None)}
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, str]]:
+    made: list[tuple[Any, str]] = []
+
+    def measure(tree: Any, command: str) -> dict[str, Any]:
+        made.append((tree, command))
+        return {"figures": {name: pair[tree != ROOT] for name, pair in REPORTS.items()}}
+
+    monkeypatch.setattr(versus, "measure", measure)
+    return made
+
+
+def test_pairs_alternate_and_a_dearer_unit_fails(calls: list[tuple[Any, str]], tmp_path: Any) -> None:
+    result = run("versus", "--pairs", "2", "--json", str(tmp_path), "push", "--v1", "--keyed")
+    assert calls == [(ROOT, "push --v1 --keyed"), (tmp_path, "push --v1 --keyed")] * 2
+    rows = {row["figure"]: row for row in json.loads(result.stdout)["rows"]}
+    assert set(rows) == {"cpu_us", "generator_cpu_us", "lost"}
+    assert rows["cpu_us"]["ratio"] == pytest.approx(1.1)
+    assert [name for name, row in rows.items() if row["over"]] == ["cpu_us"]
+    assert result.exit_code == 1
+
+
+def test_a_suite_is_compared_row_by_row(calls: list[tuple[Any, str]], tmp_path: Any) -> None:
+    run("versus", "--pairs", "1", str(tmp_path), "smoke")
+    assert [command for _tree, command in calls][:4] == [calls[0][1]] * 2 + [calls[2][1]] * 2
+
+
+@pytest.mark.linux
+def test_this_tree_against_itself(tmp_path: Any) -> None:
+    words = ("echo", "--connections", "5", "--seconds", "0.1")
+    result = run("versus", "--pairs", "1", "--json", str(ROOT), *words)
+    rows = {row["figure"]: row for row in json.loads(result.stdout)["rows"]}
+    assert rows["cpu_us"]["ours"] > 0
+    assert rows["cpu_us"]["theirs"] > 0
