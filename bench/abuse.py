@@ -275,31 +275,37 @@ class Stranger:
 
 
 class Probe:
-    """Asks for ``/health`` again and again over one connection. ``worst_us`` is the slowest answer, without
-    the time that the server's thread or this one waited for a core."""
+    """Asks for ``/health`` again and again over one connection; ``worst_us`` is the longest hold.
+
+    A hold is the time until the answer, without the time that the server's thread and this one waited for a
+    core; both may wait at once, so it is at least the CPU time that the server took meanwhile.
+    """
 
     def __init__(self, generator: Generator, pid: int) -> None:
         self.loop = generator.loop
         self.threads = [Path(f"/proc/{each}/task/{each}/schedstat") for each in (pid, os.getpid())]
-        self._waited_us = 0
         self.request = get_request(generator.target, "/health")
         self.worst_us = 0
         self.lanes = Lanes(self.loop, generator.target, 1, self._answered)
         (self.lane,) = self.lanes
         self._due = 0.0
+        self._begun = (0, 0)
 
     def _answered(self, _number: int, micros: int, status: int, body: bytes) -> None:
-        self.worst_us = max(self.worst_us, micros - (self._core_wait_us() - self._waited_us))
+        ran, waited = (now - then for now, then in zip(self._times_us(), self._begun, strict=True))
+        self.worst_us = max(self.worst_us, min(micros, max(ran, micros - waited)))
         self._due = time.monotonic() + PROBE_SECONDS
 
-    def _core_wait_us(self) -> int:
-        return sum(int(path.read_text().split()[1]) for path in self.threads) // 1000
+    def _times_us(self) -> tuple[int, int]:
+        """Return how long the server's thread ran, and how long both threads waited for a core, so far."""
+        server, own = ([int(word) for word in path.read_text().split()] for path in self.threads)
+        return server[0] // 1000, (server[1] + own[1]) // 1000
 
     def turn(self) -> float:
         """Let the loop turn once; return the time."""
         now = time.monotonic()
         if not self.lane.waiting and now >= self._due:
-            self._waited_us = self._core_wait_us()
+            self._begun = self._times_us()
             self.lanes.send(self.lane, (0,), self.request)
         self.loop.turn(PROBE_SECONDS)
         return time.monotonic()
@@ -355,7 +361,7 @@ class AbuseOptions:
     """Parameters of the run."""
 
     tries: int = parameter(3, "How often each attack is made; the median of them counts.", most=25)
-    only: str = text_parameter("", "Only attacks whose name contains this.")
+    match: str = text_parameter("", "Only attacks whose name contains this.")
     arguments: str = text_parameter("", "More arguments for `imserver serve`.")
 
 
@@ -365,9 +371,9 @@ def run(stage: Stage, options: AbuseOptions) -> Figures:
     The report has a row an attack, the worst first: the median of the holds over the tries, since another
     program may delay an answer too, and the median of the growths.
     """
-    chosen = [name for name in ATTACKS if options.only in name]
+    chosen = [name for name in ATTACKS if options.match in name]
     if not chosen:
-        raise BenchError(f"no attack has {options.only!r} in its name")
+        raise BenchError(f"no attack has {options.match!r} in its name")
     rows: list[dict[str, Any]] = []
     for mode, settings in (("demo", {}), ("keys", {"IMSERVER_API_KEYS": KEYS})):
         own = stage.crew.serve(
