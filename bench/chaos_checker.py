@@ -129,7 +129,7 @@ class Promises:
 
 
 @dataclass
-class Verdict:
+class Comparison:
     """What was compared at the end."""
 
     messages: int = 0
@@ -143,13 +143,13 @@ class Verdict:
     """Told to a client, and not stored."""
 
 
-def compare(reader: Reader, truth: Reader, sender: int, promises: dict[int, int]) -> Verdict:
+def compare(reader: Reader, truth: Reader, sender: int, promises: dict[int, int]) -> Comparison:
     """Compare what a client has with what is stored for it (``truth``, read anew from the beginning).
 
     ``promises``: what was acknowledged to this client, who sends as ``sender``.
     """
     had, stored, faults = reader.messages(), truth.messages(), reader.faults
-    found = Verdict(messages=len(stored))
+    found = Comparison(messages=len(stored))
     own = Counter(mark for mark in stored.values() if mark >> MARK_BITS == sender)
     for mark, id in promises.items():
         if stored.get(id) != mark:

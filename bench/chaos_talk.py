@@ -32,7 +32,7 @@ CURIOUS = 8
 """Clients that read everything anew at the same time, at the end."""
 
 
-class Crowd:
+class ChatClients:
     """The clients of one run and what they were promised. ``names`` are the dialects of the clients in turn.
 
     ``doors``: host and port of each node; ``app``: the appID by which the cmd dialect reaches the accounts.
@@ -180,8 +180,8 @@ def _all_live(clients: list[Client]) -> bool:
     return all(client.phase == LIVE for client in clients)
 
 
-def _crowd(generator: Generator) -> Crowd:
-    crowd: Crowd = generator.kept["crowd"]
+def _crowd(generator: Generator) -> ChatClients:
+    crowd: ChatClients = generator.kept["crowd"]
     return crowd
 
 
@@ -196,7 +196,7 @@ def meet(
 ) -> dict[str, Any]:
     """Task: make accounts and groups, and have everybody log in."""
     chat_members.register(generator, clients, seconds)
-    crowd = Crowd(generator, [(host, port) for host, port in doors], app, dialects, seed)
+    crowd = ChatClients(generator, [(host, port) for host, port in doors], app, dialects, seed)
     generator.kept["crowd"] = crowd
     members = min(GROUP_MEMBERS, clients)
     for _ in range(-(-clients // members)):

@@ -28,7 +28,7 @@ FSYNCS = 20
 
 
 @dataclass(frozen=True)
-class Stored:
+class StoredRows:
     """Messages in the log, bytes of the database, and places missing in the order of any conversation."""
 
     rows: int
@@ -36,7 +36,7 @@ class Stored:
     holes: int
 
 
-def look(folder: str) -> Stored | None:
+def look(folder: str) -> StoredRows | None:
     """Count what is stored in the data folder ``folder``; None where there is no such file."""
     path = Path(folder) / NAME if folder else None
     if path is None or not path.exists():
@@ -50,7 +50,7 @@ def look(folder: str) -> Stored | None:
             " max(seq) AS last, count(DISTINCT seq) AS found, count(*) - count(DISTINCT seq) AS doubles"
             " FROM message GROUP BY log, conversation)"
         ).fetchone()
-    return Stored(rows, pages * page_bytes, holes)
+    return StoredRows(rows, pages * page_bytes, holes)
 
 
 def fsync_ms(folder: str) -> float | None:
@@ -310,7 +310,7 @@ def _figures(answer: dict[str, Any], span: Span, fsync: float | None) -> Figures
     }
 
 
-def _stored(before: Stored, after: Stored, acked: int) -> Figures:
+def _stored(before: StoredRows, after: StoredRows, acked: int) -> Figures:
     """What the database has more than before."""
     rows = after.rows - before.rows
     return {

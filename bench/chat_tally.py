@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from bench.connections import Peer, Swarm
 from bench.frames import CLOSE
 from bench.latency import STAMP_WRAP, Latency
-from bench.protobuf import BINARY, CT_ACK, CT_MESSAGE, UP, Pushes, numbers, outputs
+from bench.protobuf import BINARY, CT_ACK, CT_MESSAGE, UP, PushReader, numbers, outputs
 
 MOST_KNOWN = 1024  # frames that are remembered
 
@@ -71,7 +71,7 @@ class ChatTally:
     def __init__(self, swarm: Swarm, tag: str, *, shared: bool) -> None:
         self.swarm = swarm
         self.shared = shared
-        self.pushes = Pushes(tag.encode())
+        self.pushes = PushReader(tag.encode())
         self.latency = Latency()
         self.ack_latency = Latency()
         self.received = self.acked = self.strays = 0

@@ -12,7 +12,7 @@ from array import array
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from bench.connections import (
     DIALLING,
@@ -119,32 +119,11 @@ RECEIVE_BYTES = 4096
 BUFFER_BYTES = 8192
 
 
-class Carrier(Protocol):
-    """Whoever keeps the descriptors: their phases and user numbers, and an epoll."""
-
-    phase: bytearray
-
-    def adopt(self, fd: int, number: int, mask: int) -> None:
-        """Take over the descriptor of user ``number``."""
-
-    def watch(self, fd: int, mask: int) -> None:
-        """Change what is waited for."""
-
-    def number_of(self, fd: int) -> int:
-        """Return the user number."""
-
-    def opened(self, fd: int, data: bytes) -> None:
-        """From now on the descriptor is a logged-in connection, which has received ``data`` already."""
-
-    def drop(self, fd: int) -> None:
-        """Close and forget."""
-
-
-class Arrivals:
+class CrowdOpening:
     """The opening of connections in one process. Owns what is under way: since when, half-read answers."""
 
-    def __init__(self, carrier: Carrier, target: Target, index: int) -> None:
-        self.carrier = carrier
+    def __init__(self, crowd: Crowd, target: Target, index: int) -> None:
+        self.crowd = crowd
         self.target = target
         self.index = index
         self._request = upgrade_request(f"{target.ws_host}:{target.ws_port}", target.ws_path)
@@ -177,7 +156,7 @@ class Arrivals:
         opening.seconds = time.monotonic() - begin
         for fd in list(self._begun_ns):
             self._forget(fd)
-            self.carrier.drop(fd)
+            self.crowd.drop(fd)
         return opening
 
     def _dial(self, number: int) -> None:
@@ -199,7 +178,7 @@ class Arrivals:
             return
         fd = sock.detach()
         self._begun_ns[fd] = time.monotonic_ns()
-        self.carrier.adopt(fd, number, WRITE)
+        self.crowd.adopt(fd, number, WRITE)
         self._write(fd, self._request, UPGRADING)  # on loopback the connection stands by now
 
     def _write(self, fd: int, data: bytes, phase: int) -> None:
@@ -211,16 +190,16 @@ class Arrivals:
         except OSError as error:
             self.failed(fd, errno.errorcode.get(error.errno or 0, "error"))
             return
-        self.carrier.phase[fd] = phase
+        self.crowd.phase[fd] = phase
         if phase == UPGRADING:
-            self.carrier.watch(fd, READ)
+            self.crowd.watch(fd, READ)
 
     def failed(self, fd: int, reason: str) -> None:
         """One that was under way has ended; it is tried again."""
-        self._again.append(self.carrier.number_of(fd))
+        self._again.append(self.crowd.number_of(fd))
         self._opening.error(reason)
         self._forget(fd)
-        self.carrier.drop(fd)
+        self.crowd.drop(fd)
 
     def _forget(self, fd: int) -> int:
         self._rest.pop(fd, None)
@@ -228,7 +207,7 @@ class Arrivals:
 
     def advance(self, fd: int, data: bytes) -> None:
         """Take a connection one step further with what it received; no data says that it can be written."""
-        phase = self.carrier.phase[fd]
+        phase = self.crowd.phase[fd]
         if phase == DIALLING:
             self._write(fd, self._request, UPGRADING)
         elif phase == UPGRADING and data == self._upgraded:
@@ -264,14 +243,14 @@ class Arrivals:
                 return
 
     def _log_in(self, fd: int) -> None:
-        name = user_name(self.carrier.number_of(fd))
+        name = user_name(self.crowd.number_of(fd))
         self._write(fd, login_frame(self.target.app, name, "login"), LOGGING_IN)
 
     def _arrived(self, fd: int, rest: bytes) -> None:
         begun_ns = self._forget(fd)
         self._opening.opened += 1
         self._opening.latency.add((time.monotonic_ns() - begun_ns) // 1000)
-        self.carrier.opened(fd, rest)
+        self.crowd.opened(fd, rest)
 
 
 EDGE = getattr(select, "EPOLLET", 0)
@@ -303,7 +282,7 @@ class Crowd:
         self.phase = bytearray([NONE]) * files
         self.number = array("I", bytes(4 * files))
         self.received = Received(files)
-        self.arrivals = Arrivals(self, target, index)
+        self.arrivals = CrowdOpening(self, target, index)
         self.open_now = 0
         self.lost = 0
         self.reasons: dict[str, int] = {}

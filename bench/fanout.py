@@ -15,7 +15,7 @@ from bench.http_client import FORM, Lane, Lanes, request_head
 from bench.latency import STAMP_DIGITS, Latency, stamp_us
 from bench.loop import BenchError
 from bench.stage import MOST_CONNECTIONS, MOST_IN_PROCESS, Stage, parameter, seconds_parameter
-from bench.tally import Tally, Verdict
+from bench.tally import Receipts, Tally
 
 SENDER = "bench"
 MOST_MESSAGES = 9_999_999  # seven digits
@@ -245,7 +245,7 @@ def measure(stage: Stage, hands: list[Any], options: FanoutOptions, seconds: flo
         raise BenchError(f"no message arrived; the server answered {answer['refusal'] or 'nothing'}")
     sent = {"pushed": answer["pushed"], "refused": answer["refused"]}
     verdicts = [answer, *stage.ask(others, verdict, **sent)]
-    whole = Verdict.merged(part["verdict"] for part in verdicts)
+    whole = Receipts.merged(part["verdict"] for part in verdicts)
     flat_out = not options.rate and not options.one_per_send
     return {
         "messages": answer["pushed"],

@@ -78,7 +78,7 @@ class Writer:
         return _input(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number) + named)
 
 
-class Pushes:
+class PushReader:
     """Reads batches that are nothing but pushes of one run; ``tag`` begins the content of its messages."""
 
     def __init__(self, tag: bytes) -> None:

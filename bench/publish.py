@@ -27,7 +27,7 @@ RECEIVE_BYTES = 65536
 _MASK = bytes(4)
 
 
-class Line:
+class PublisherConnection:
     """One publisher connection: what was published over it and is not acknowledged, and its unsent bytes."""
 
     __slots__ = ("rest", "sock", "unsent", "waiting")
@@ -78,11 +78,14 @@ class Publishes:
         self.pushed = self.answered = 0
         self.refused: set[int] = set()
         self.first_refusal = ""
-        self.lines = {line.sock.fileno(): line for line in (Line(generator.target) for _ in range(clients))}
+        self.lines = {
+            line.sock.fileno(): line
+            for line in (PublisherConnection(generator.target) for _ in range(clients))
+        }
         for fd in self.lines:
             self.loop.add(fd, READ, self)
 
-    def fill(self, line: Line) -> None:
+    def fill(self, line: PublisherConnection) -> None:
         count = self.window - len(line.waiting)
         if count <= self.window // 2:
             return
@@ -94,13 +97,13 @@ class Publishes:
         line.unsent += frames
         self._send(line)
 
-    def publish(self, line: Line) -> None:
+    def publish(self, line: PublisherConnection) -> None:
         number, self.pushed = self.pushed, self.pushed + 1
         line.waiting.append((number, time.monotonic_ns()))
         line.unsent += self.templates[number % len(self.templates)] % (number, number, stamp_us())
         self._send(line)
 
-    def _send(self, line: Line) -> None:
+    def _send(self, line: PublisherConnection) -> None:
         try:
             line.unsent = line.unsent[line.sock.send(line.unsent) :]
         except BlockingIOError:

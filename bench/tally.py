@@ -35,7 +35,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Receipts:
     """What the receivers of one process did and did not get."""
 
     expected: int
@@ -48,7 +48,7 @@ class Verdict:
         return asdict(self)
 
     @classmethod
-    def merged(cls, parts: Iterable[dict[str, int]]) -> Verdict:
+    def merged(cls, parts: Iterable[dict[str, int]]) -> Receipts:
         whole = dict.fromkeys(cls.__dataclass_fields__, 0)
         for part in parts:
             for key, value in part.items():
@@ -183,7 +183,7 @@ class Tally:
             self.layout = Layout(len(frame), frame[:head_bytes], tag_at, number_at, stamp_at)
         self.latency.add((stamp_us() - int(frame[stamp_at : stamp_at + STAMP_DIGITS])) % STAMP_WRAP)
 
-    def verdict(self, accepted: set[int]) -> Verdict:
+    def verdict(self, accepted: set[int]) -> Receipts:
         """Compare what every receiver got with the numbers of the ``accepted`` broadcasts."""
         wanted = len(accepted)
         witness = self.witness
@@ -200,7 +200,7 @@ class Tally:
                 lost += max(0, wanted - peer.frames)
                 doubled += max(0, peer.frames - wanted)
                 other_order += peer.frames == wanted
-        return Verdict(wanted * len(self.receivers), received, lost, doubled, other_order)
+        return Receipts(wanted * len(self.receivers), received, lost, doubled, other_order)
 
     def figures(self) -> dict[str, Any]:
         return {

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("imserver",)
+PACKAGES = ("imserver", "bench")
 
 PENDING_RETIRED = frozenset(
     [
