@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import groupby
 from types import TracebackType
 from typing import Any
 
@@ -114,18 +115,20 @@ def show_attacks(report: dict[str, Any]) -> None:
 
 
 def show_versus(rows: Iterable[dict[str, Any]]) -> None:
-    """Print how this tree compares with another, a figure a row; costs are marked."""
-    table = Table(title="this tree against the other", title_justify="left")
-    for column in ("command", "figure", "this", "other", "ratio", "pair by pair", "good"):
-        table.add_column(column, justify="left" if column in ("command", "figure") else "right")
-    for row in rows:
-        name = row["figure"]
-        good = "NO" if row["over"] else "yes" if row["cost"] else ""
-        ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
-        pairs = " ".join(f"{each:.2f}" for each in row["ratios"])
-        values = shown(name, row["ours"]), shown(name, row["theirs"])
-        table.add_row(row["command"], FIGURES[name].label, *values, ratio, pairs, good)
-    Console(file=sys.stdout).print(table)
+    """Print how this tree compares with another: a table for each command, in which costs are marked."""
+    for command, figures in groupby(rows, key=lambda row: row["command"]):
+        table = Table(title=f"{command}: this tree against the other", title_justify="left")
+        table.add_column("figure")
+        for column in ("this", "other", "ratio", "pair by pair", "good"):
+            table.add_column(column, justify="right")
+        for row in figures:
+            name = row["figure"]
+            good = "NO" if row["over"] else "yes" if row["cost"] else ""
+            ratio = "–" if row["ratio"] is None else f"{row['ratio']:.3f}"
+            pairs = " ".join(f"{each:.2f}" for each in row["ratios"])
+            values = shown(name, row["ours"]), shown(name, row["theirs"])
+            table.add_row(FIGURES[name].label, *values, ratio, pairs, good)
+        Console(file=sys.stdout).print(table)
 
 
 def show_bars(bars: Iterable[dict[str, Any]]) -> None:
