@@ -24,7 +24,20 @@ REDIS_SCHEMES: Final = (
 #: how ``storage.url`` may begin
 STORAGE_SCHEMES: Final = ("sqlite", "postgresql", "postgres", "mysql", "mariadb")
 
+MIN_KEY_CHARACTERS: Final = 20
+"""Length below which an API key is refused: a shorter one could be guessed."""
+MAKE_SECRET: Final = "openssl rand -hex 32"
+"""The shell command that error texts suggest for a new secret."""
+
+_MAKE_KEY: Final = f"make one with 'imserver key create' or '{MAKE_SECRET}'"
+_PLACEHOLDER: Final = re.compile(r"(replace|change)[-_ ]?me|openssl rand|long random text", re.IGNORECASE)
+
 _RESERVED_PATHS: Final = ("/acc", "/ws", "/health", "/ready")
+
+
+def is_placeholder(secret: str) -> bool:
+    """Whether ``secret`` is an example text of the documentation, which everybody knows."""
+    return _PLACEHOLDER.search(secret) is not None
 
 
 def check_tenant(tenant: TenantSettings, where: str) -> None:
@@ -65,9 +78,27 @@ def check(config: Config, where: str) -> None:
             f"{where}: server.processes {config.server.processes} needs a Redis that the processes share: "
             "set redis.url, for example redis://127.0.0.1:6379"
         )
+    _check_secrets(config, where)
+
+
+def _check_secrets(config: Config, where: str) -> None:
+    """API keys and the signing key of accounts. The secrets of apps are checked where they are loaded."""
     keys = [key.key for key in config.api.keys]
     if len(set(keys)) != len(keys):
         raise ConfigError(f"{where}: api.keys: one key is given twice")
+    for number, key in enumerate(keys):
+        name = f"{where}: api.keys[{number}].key"
+        if is_placeholder(key):
+            raise ConfigError(f"{name}: this is a placeholder of the documentation; {_MAKE_KEY}")
+        if len(key) < MIN_KEY_CHARACTERS:
+            raise ConfigError(
+                f"{name}: expected at least {MIN_KEY_CHARACTERS} characters, got {len(key)}; {_MAKE_KEY}"
+            )
+    if is_placeholder(config.jwt.sign_key):
+        raise ConfigError(
+            f"{where}: jwt.sign_key: this is a placeholder of the documentation; "
+            f"make one with '{MAKE_SECRET}'"
+        )
 
 
 def _check_listening(config: Config, where: str) -> None:

@@ -2,9 +2,11 @@
 
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable
 from http import client
+from pathlib import Path
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -201,10 +203,22 @@ def _table(head: tuple[str, ...], body: list[tuple[Any, ...]]) -> str:
 
 @main.command()
 @click.option("--url", default="http://127.0.0.1:8080", show_default=True, help="The server's HTTP port.")
-@click.option("--key", envvar="IMSERVER_KEY", help="API key with the admin scope, where one is needed.")
+@click.option(
+    "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
+)
 @click.option("--debug", is_flag=True, help="List the connections and users too.")
-def status(url: str, key: str | None, debug: bool) -> None:
-    """Ask a running server how it is: its /health and /system/state."""
+def status(url: str, key_file: str | None, debug: bool) -> None:
+    """Show /health and /system/state of a running server.
+
+    Where the server wants an API key, set the environment variable IMSERVER_KEY or give --key-file: other
+    users of the machine can see the arguments of a command.
+    """
+    key = os.environ.get(config.ENVIRONMENT_KEY, "")
+    try:
+        if key_file is not None:
+            key = (sys.stdin.read() if key_file == "-" else Path(key_file).read_text("utf-8")).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        _fail(f"{key_file} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
     try:
         health, _ = _get(url, "/health", key)
         state_status, state = _get(url, f"/system/state?detail=true{'&isDebug=true' if debug else ''}", key)
@@ -214,12 +228,12 @@ def status(url: str, key: str | None, debug: bool) -> None:
     click.echo(f"health  {'ok' if health == 200 else f'HTTP {health}'}")
     click.echo(json.dumps(state, ensure_ascii=False, indent=2))
     if state.get("code") == errors.REPLY_UNAUTHORIZED:
-        _fail("this server wants an API key with the scope admin: --key, or IMSERVER_KEY")
+        _fail("this server wants an API key with the scope admin: set IMSERVER_KEY, or give --key-file")
     if health != 200 or state_status != 200 or state.get("code") != errors.REPLY_OK:
         sys.exit(1)
 
 
-def _get(url: str, path: str, key: str | None) -> tuple[int, Any]:
+def _get(url: str, path: str, key: str) -> tuple[int, Any]:
     parts = urlsplit(url if "//" in url else f"http://{url}")
     if not parts.hostname or parts.scheme not in ("http", "https"):
         raise ValueError("not an http:// or https:// address")

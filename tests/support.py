@@ -190,14 +190,16 @@ class Server:
             assert "Traceback" not in text, text
 
 
-def run_cli(*arguments: str, seconds: float = 30.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_cli(
+    *arguments: str, seconds: float = 30.0, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run ``python -m imserver …`` to its end; texts of stdout and stderr are kept."""
     return subprocess.run(
         [sys.executable, "-m", "imserver", *arguments],
         capture_output=True,
         text=True,
         timeout=seconds,
-        stdin=subprocess.DEVNULL,
+        input=stdin,
         env=clean_environment(**environment),
         check=False,
     )

@@ -26,7 +26,7 @@ CryptoKey = Adba723b7fe06819
 Endpoints = 127.0.0.1:2379, 127.0.0.2:2379, 127.0.0.3:2379
 """
 REDIS = {"IMSERVER_REDIS_URL": "redis://127.0.0.1:6379"}
-KEYS = {"IMSERVER_API_KEYS": "[{key: secret, scopes: [push]}]"}
+KEYS = {"IMSERVER_API_KEYS": "[{key: secret-key-of-the-tests, scopes: [push]}]"}
 
 
 @pytest.fixture

@@ -248,15 +248,25 @@ def test_status_shows_a_running_server(start_server: StartServer) -> None:
     assert json.loads(rest)["data"]["managerInfo"]["clientsLen"] == 0
 
 
-def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer) -> None:
+def test_status_says_that_it_wants_a_key_where_it_does(start_server: StartServer, tmp_path: Path) -> None:
     key = "a-key-that-is-long-enough"
     server = start_server(config={"api": {"keys": [{"key": key, "scopes": ["admin"]}]}})
     done = run_cli("status", "--url", server.http_url)
     assert done.returncode == 1
     assert (
-        done.stderr == "imserver: this server wants an API key with the scope admin: --key, or IMSERVER_KEY\n"
+        done.stderr == "imserver: this server wants an API key with the scope admin: "
+        "set IMSERVER_KEY, or give --key-file\n"
     )
-    assert run_cli("status", "--url", server.http_url, "--key", key).returncode == 0
+    assert run_cli("status", "--url", server.http_url, IMSERVER_KEY=key).returncode == 0
+    file = tmp_path / "key"
+    file.write_text(f"{key}\n")
+    assert run_cli("status", "--url", server.http_url, "--key-file", str(file)).returncode == 0
+    assert run_cli("status", "--url", server.http_url, "--key-file", "-", stdin=key).returncode == 0
+    assert "/none cannot be read" in refused("status", "--key-file", "/none")
+
+
+def test_status_takes_no_key_among_its_arguments() -> None:
+    assert "No such option" in run_cli("status", "--key", "a key that others could see").stderr
 
 
 def test_status_takes_an_address_without_scheme(start_server: StartServer) -> None:

@@ -94,7 +94,9 @@ def test_a_dump_can_be_read_again(load: Load) -> None:
 
 
 def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
-    text = config.dump(load("api: {keys: [{key: s3cret, scopes: [push]}]}\nredis: {password: pa55}"))
+    text = config.dump(
+        load("api: {keys: [{key: s3cret-key-of-the-tests, scopes: [push]}]}\nredis: {password: pa55}")
+    )
     assert "s3cret" not in text
     assert "pa55" not in text
 
@@ -154,8 +156,8 @@ def test_a_mapping_or_list_replaces_the_default_as_a_whole(load: Load) -> None:
 
 
 def test_api_keys_may_name_apps_by_number(load: Load) -> None:
-    got = load("api: {keys: [{key: abc, scopes: [push, read], apps: [101, shop]}]}")
-    assert got.api.keys == (KeySettings("abc", ("push", "read"), ("101", "shop")),)
+    got = load("api: {keys: [{key: key-of-the-tests-1234, scopes: [push, read], apps: [101, shop]}]}")
+    assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push", "read"), ("101", "shop")),)
     assert not got.demo
     assert Config().demo
 
@@ -221,6 +223,19 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
         (
             "api: {keys: [{key: a, scopes: [all]}]}",
             "my.yaml, line 1: api.keys[0].scopes[0]: expected one of ",
+        ),
+        (
+            "api: {keys: [{key: nineteen characters, scopes: [push]}]}",
+            "my.yaml: api.keys[0].key: expected at least 20 characters, got 19; "
+            "make one with 'imserver key create' or 'openssl rand -hex 32'",
+        ),
+        (
+            'api: {keys: [{key: "replace-me: openssl rand -hex 32", scopes: [push]}]}',
+            "my.yaml: api.keys[0].key: this is a placeholder of the documentation; make one with ",
+        ),
+        (
+            "jwt: {sign_key: change-me}",
+            "my.yaml: jwt.sign_key: this is a placeholder of the documentation; make one with ",
         ),
         (
             "api: {keys: [{key: a, scopes: [push]}, {key: a, scopes: [read]}]}",
@@ -327,7 +342,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
             "IMSERVER_SERVER_DOOR": "wsgi",
             "IMSERVER_SERVER_ORIGINS": "[a.example, b.example]",
             "IMSERVER_APPS": "{9: {login_policy: refuse}}",
-            "IMSERVER_API_KEYS": "[{key: k, scopes: [push]}]",
+            "IMSERVER_API_KEYS": "[{key: key-of-the-tests-1234, scopes: [push]}]",
             "HOME": "/root",
         },
     )
@@ -335,7 +350,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
     assert (got.websocket.deflate, got.log.requests, got.server.door) == (True, False, "wsgi")
     assert got.server.origins == ("a.example", "b.example")
     assert got.apps == {"9": TenantSettings("refuse")}
-    assert got.api.keys == (KeySettings("k", ("push",)),)
+    assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
     assert got.warnings == ()
 
 

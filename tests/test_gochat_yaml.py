@@ -37,7 +37,7 @@ log:
   target: "file"
   level: "debug"
 """
-KEYS = {"IMSERVER_API_KEYS": "[{key: secret, scopes: [push]}]"}
+KEYS = {"IMSERVER_API_KEYS": "[{key: secret-key-of-the-tests, scopes: [push]}]"}
 
 
 @pytest.fixture

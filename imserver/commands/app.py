@@ -9,7 +9,8 @@ import click
 import msgspec
 
 from imserver import config
-from imserver.commands.kept import fail, opened, settings_options, table
+from imserver.commands.kept import fail, opened, read_text, settings_options, table
+from imserver.values import fold
 
 
 @click.group()
@@ -18,6 +19,9 @@ def app() -> None:
 
     Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
     in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
+
+    SETTING=@FILE reads the value from a file, SETTING=@- from standard input. Secrets (webhook.secret, jwt)
+    are read in this way only, because other users of the machine can see the arguments of a command.
     """
 
 
@@ -88,11 +92,36 @@ def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]
         name, equals, value = each.partition("=")
         if not equals:
             fail(f"{each}: expected SETTING=VALUE")
+        read = _value(name, value)
         name, _, inner = name.partition(".")
-        read = config.read_value(value, name)
         if not inner:
             fields[name] = read
         else:
             whole = fields.get(name, before.get(name))
             fields[name] = {**(whole if isinstance(whole, dict) else {}), inner: read}
     return fields
+
+
+def _value(setting: str, written: str) -> Any:
+    """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
+    text = read_text(written[1:]) if written.startswith("@") else written
+    value = text.strip() if fold(setting) == "webhook.secret" else config.read_value(text, setting)
+    if text is written and _has_secret(setting, value):
+        fail(
+            f"{setting}: other users of this machine can see the arguments of a command: "
+            f"write the value to a file and give {setting}=@FILE, or {setting}=@- for standard input"
+        )
+    return value
+
+
+def _has_secret(setting: str, value: Any) -> bool:
+    """Whether a value holds a secret. The ``key`` of RS256 and EdDSA is a public one."""
+    name = fold(setting)
+    if name == "webhook.secret":
+        return bool(value)
+    if name == "webhook":
+        return isinstance(value, dict) and any(fold(key) == "secret" for key in value)
+    rows = value if name == "jwt" and isinstance(value, list) else []
+    return any(
+        isinstance(row, dict) and "key" in row and row.get("algorithm", "HS256") == "HS256" for row in rows
+    )

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 import click
@@ -55,6 +56,16 @@ def fail(error: object) -> NoReturn:
     """Say what went wrong, and end."""
     click.echo(f"imserver: {error}", err=True)
     sys.exit(1)
+
+
+def read_text(path: str) -> str:
+    """The text of a file; ``-`` is standard input."""
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        fail(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'it is not UTF-8 text'}")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -48,7 +48,7 @@ def test_a_back_end_on_a_list_pushes_and_reads_in_its_app_and_is_no_admin(node: 
     assert code(node, "/user/online", "10.0.0.7", "appID=102&userID=x") == 200
     assert code(node, "/user/list", "10.0.0.7", "appID=101") == 1003
     assert code(node, "/user/list", "192.0.2.1", "appID=102") == 1003
-    assert code(node, "/system/state", "10.0.0.7", "isDebug=true") == 1003
+    assert code(node, "/system/state", "10.0.0.7") == 1003
     assert code(node, "/metrics", "10.0.0.7") == 401
 
 

@@ -96,14 +96,16 @@ def test_a_key_of_one_app_looks_for_users_in_that_app_only(node: FakeNode) -> No
 def test_peers_and_users_in_the_state_are_for_admins_of_all_apps(node: FakeNode) -> None:
     assert node.get("/system/state", key="read-key")["code"] == 200
     assert node.get("/system/state", isDebug="true", key="read-key") == UNAUTHORIZED
-    assert node.get("/system/state", isDebug="true", key="app-key") == UNAUTHORIZED
-    assert node.get("/system/state", detail="true", key="app-key") == UNAUTHORIZED
     assert node.get("/system/state", detail="true", key="read-key")["code"] == 200
     assert "clients" in node.get("/system/state", isDebug="true", key="admin-key")["data"]["managerInfo"]
 
 
-def test_the_states_of_all_nodes_are_for_keys_of_all_apps(node: FakeNode) -> None:
-    assert node.get("/system/state", cluster="true", key="app-key") == UNAUTHORIZED
+@pytest.mark.parametrize("asked", [{}, {"isDebug": "true"}, {"detail": "true"}, {"cluster": "true"}])
+def test_the_state_needs_a_key_that_reaches_all_apps(node: FakeNode, asked: dict[str, str]) -> None:
+    assert node.get("/system/state", key="app-key", **asked) == UNAUTHORIZED
+
+
+def test_the_states_of_all_nodes_are_for_keys_that_read(node: FakeNode) -> None:
     assert node.get("/system/state", cluster="true", isDebug="true", key="read-key") == UNAUTHORIZED
     assert node.get("/system/state", cluster="true", key="read-key")["code"] == 200
 

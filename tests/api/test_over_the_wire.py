@@ -139,7 +139,7 @@ def test_a_kick_closes_with_4502_and_a_ban_refuses_logins(server: Server) -> Non
 
 @pytest.mark.parametrize("door", DOORS)
 def test_keys_are_asked_for_and_may_change_without_a_restart(start_server: StartServer, door: str) -> None:
-    keys = [{"key": "secret-1", "scopes": ["push"]}]
+    keys = [{"key": "secret-key-of-tests-1", "scopes": ["push"]}]
     server = start_server(config={"api": {"keys": keys}}, door=door)
 
     def push(key: str) -> Any:
@@ -148,15 +148,15 @@ def test_keys_are_asked_for_and_may_change_without_a_restart(start_server: Start
             data = data.replace(b"\r\n", f"\r\nAuthorization: Bearer {key}\r\n".encode(), 1)
         return body_of(ask(server.http, data))
 
-    assert push("") == push("secret-2") == UNAUTHORIZED
-    assert push("secret-1")["data"] == {"sendResults": False}
+    assert push("") == push("secret-key-of-tests-2") == UNAUTHORIZED
+    assert push("secret-key-of-tests-1")["data"] == {"sendResults": False}
     assert body_of(ask(server.http, request("/user/list?appID=101"))) == UNAUTHORIZED
     assert ask(server.http, request("/health")).status == 200
-    server.configure({"api": {"keys": [{"key": "secret-2", "scopes": ["push"]}]}})
+    server.configure({"api": {"keys": [{"key": "secret-key-of-tests-2", "scopes": ["push"]}]}})
     server.process.send_signal(1)
-    eventually(lambda: push("secret-2") != UNAUTHORIZED)
-    assert push("secret-1") == UNAUTHORIZED
-    assert "secret-" not in server.log_text
+    eventually(lambda: push("secret-key-of-tests-2") != UNAUTHORIZED)
+    assert push("secret-key-of-tests-1") == UNAUTHORIZED
+    assert "secret-key" not in server.log_text
 
 
 @pytest.mark.parametrize("door", DOORS)

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.timeout(120)]
 SECRET = "a secret that is long enough to be one"
 CONFIG = {
     "apps": {"101": {"jwt": [{"key": SECRET}]}, "102": {}},
-    "api": {"keys": [{"key": "of the back end", "scopes": ["admin"]}]},
+    "api": {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]},
 }
 
 

@@ -64,9 +64,11 @@ def test_to_ask_makes_nothing(run: Run, tmp_path: Path) -> None:
 
 
 def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
-    listed = run("key", "list", IMSERVER_API_KEYS="[{key: secret, scopes: [push], apps: [101]}]").stdout
-    assert rows(listed)[0][:3] == ["config:2bb80d53", "push", "101"]
-    assert "secret" not in listed
+    listed = run(
+        "key", "list", IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [push], apps: [101]}]"
+    ).stdout
+    assert rows(listed)[0][:3] == ["config:609ca13a", "push", "101"]
+    assert "secret-key" not in listed
 
 
 def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
@@ -80,7 +82,7 @@ def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
 
 def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "webhook.url=https://e.org/hook",
-        "webhook.secret=quite a secret")  # fmt: skip
+        "webhook.secret=@-", stdin="quite a secret\n")  # fmt: skip
     assert "an app 105 already" in run("app", "create", "105", fails=True).stderr
     shown = run("app", "show", "105").stdout
     assert "max_connections: 5\n" in shown
@@ -93,9 +95,36 @@ def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     assert ["105", "database", "multi"] in rows(run("app", "list").stdout)
 
 
+def test_secrets_are_read_from_files_and_not_from_arguments(run: Run, tmp_path: Path) -> None:
+    secret, keys = tmp_path / "secret", tmp_path / "keys"
+    secret.write_text("12345678901234567890\n")
+    keys.write_text(f"[{{kid: first, key: {'k' * 40}}}]")
+    hook = "webhook.url=https://e.org/hook"
+    run("app", "create", "105", hook, f"webhook.secret=@{secret}", f"jwt=@{keys}")
+    assert "kid: first\n" in run("app", "show", "105").stdout
+    with sqlite3.connect(tmp_path / "data" / "imserver.db") as connection:
+        (stored,) = connection.execute("SELECT settings FROM app").fetchone()
+    connection.close()
+    assert '"secret":"12345678901234567890"' in stored.replace(": ", ":")
+    secret.write_text("replace-me: openssl rand -hex 32")
+    said = run("app", "set", "105", f"webhook.secret=@{secret}", fails=True).stderr
+    assert "this is a placeholder of the documentation" in said
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["webhook.secret=12345678901234567890", "web-hook.Secret=x", "webhook={secret: x}", "jwt=[{key: x}]"],
+)
+def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None:
+    said = run("app", "set", "105", setting, fails=True).stderr
+    name = setting.partition("=")[0]
+    assert f"give {name}=@FILE, or {name}=@- for standard input" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (("app", "set", "105", "webhook.secret=@/none"), "/none cannot be read"),
         (("app", "create", "105", "max_rooms"), "expected SETTING=VALUE"),
         (("app", "create", "105", "max_room=1"), "the nearest known key is 'max_rooms'"),
         (("app", "create", "105", "max_rooms=[1"), "not valid YAML"),

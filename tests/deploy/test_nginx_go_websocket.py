@@ -220,14 +220,14 @@ def test_a_back_end_is_known_by_the_address_that_nginx_saw(
         text,
         nodes,
         CryptoKey="0123456789abcdef",
-        IMSERVER_API_KEYS="[{key: secret, scopes: [admin]}]",
+        IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [admin]}]",
         IMSERVER_APPS=f'{{"system:listed": {{api_allow_from: ["{BACK_END}/32"]}}}}',
         IMSERVER_SERVER_TRUSTED_PROXIES='["127.0.0.1/32"]',
     )
     with listening(front.address, "listed") as client:
         fields = {"clientId": client.id, "data": "hello"}
         assert refused(api(front.address, "send_to_client", fields, "listed")) == "未授权"
-        assert done(front.address, "send_to_client", "listed", key="secret", **fields)
+        assert done(front.address, "send_to_client", "listed", key="secret-key-of-the-tests", **fields)
         assert client.told()["data"] == "hello"
         with Raw(front.address, source=BACK_END) as listed:
             answer = listed.ask(api_request("send_to_client", fields, "listed"))

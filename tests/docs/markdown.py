@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 from tests.support import ROOT
@@ -40,6 +41,11 @@ def blocks(page: Path, *languages: str) -> list[Block]:
         if language in languages:
             found.append(Block(page, text.count("\n", 0, match.start()) + 1, language, tuple(words), body))
     return found
+
+
+def filled_in(text: str) -> str:
+    """``text`` with a secret in place of each placeholder, which a server would refuse."""
+    return re.sub(r"replace-me[^\"'\n]*", lambda found: sha256(found[0].encode()).hexdigest(), text)
 
 
 def prose(page: Path) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from tests.docs.markdown import Block
+from tests.docs.markdown import Block, filled_in
 from tests.integration.cmd import Speaker, logged_in, users
 from tests.integration.raw import CLOSE, PING, PONG, TEXT, Frame, close, frame, text
 from tests.support import Server, eventually
@@ -69,7 +69,7 @@ def at_server(words: str, *servers: Server) -> str:
 def play_session(block: Block, folder: Path, *servers: Server, **variables: str) -> None:
     """Run each ``$ command`` of a block; it must print what the document says, where … is anything."""
     shell = Shell(folder, *servers, **variables)
-    for command, output in exchanges(block.text):
+    for command, output in exchanges(filled_in(block.text)):
         _compare(block, command, shell.run(command), at_server(output, *servers))
 
 

@@ -1,6 +1,7 @@
 """The Python of docs/logins.md and docs/webhooks.md does what is said of it, against a real server."""
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from tests.support import DOORS, ROOT, eventually
 
 LOGINS = ROOT / "docs" / "logins.md"
 WEBHOOKS = ROOT / "docs" / "webhooks.md"
-SECRET = "replace-me: openssl rand -hex 32"
+SECRET = "0123456789abcdef" * 4
 
 
 def the_block(page: Path, language: str, word: str) -> Block:
@@ -118,7 +119,11 @@ def running(folder: Path) -> Iterator[tuple[int, Path]]:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     with printed.open("wb") as output:
-        process = subprocess.Popen([sys.executable, str(program), str(port)], stdout=output)
+        process = subprocess.Popen(
+            [sys.executable, str(program), str(port)],
+            stdout=output,
+            env={**os.environ, "WEBHOOK_SECRET": SECRET},
+        )
     try:
         eventually(lambda: _listens(port), what="the back end")
         yield port, printed

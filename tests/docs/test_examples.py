@@ -17,7 +17,7 @@ from imserver import assets, config
 from imserver.cli import main
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
-from tests.docs.markdown import PAGES, Block, blocks, table_with
+from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
 from tests.docs.play import APP, at_server, browser_of, exchanges, play_frames, play_session, present
 from tests.integration.action import talking
 from tests.integration.clusters import Nodes, name_of, nodes_of
@@ -102,7 +102,7 @@ def nearest(block: Block, word: str) -> Any:
     """The configuration with this word that stands last above a block."""
     above = [it for it in YAML if it.page == block.page and it.line < block.line and word in it.text]
     assert above, f"{block}: no {word} above it"
-    return yaml.safe_load(above[-1].text)
+    return yaml.safe_load(filled_in(above[-1].text))
 
 
 @pytest.mark.parametrize("block", TRANSCRIPTS, ids=str)
@@ -253,7 +253,7 @@ def shape(value: Any) -> Any:
 @pytest.mark.parametrize("block", YAML, ids=str)
 def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
-    file.write_text(block.text, encoding="utf-8")
+    file.write_text(filled_in(block.text), encoding="utf-8")
     assert config.load(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
 
 

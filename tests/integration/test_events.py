@@ -21,9 +21,9 @@ from .sse import PATH, Listener, ask_for, end_of, listening
 JSON = [("Content-Type", "application/json")]
 SECRET = "0123456789abcdef0123456789abcdef"
 KEYS = [
-    {"key": "all", "scopes": ["admin"]},
-    {"key": "reader", "scopes": ["read"], "apps": ["101"]},
-    {"key": "pusher", "scopes": ["push"], "apps": ["101"]},
+    {"key": "all-apps-key-of-the-tests", "scopes": ["admin"]},
+    {"key": "reader-key-of-the-tests", "scopes": ["read"], "apps": ["101"]},
+    {"key": "pusher-key-of-the-tests", "scopes": ["push"], "apps": ["101"]},
 ]
 
 
@@ -353,7 +353,7 @@ def test_a_banned_user_gets_no_stream(closed: Server) -> None:
     kick = request(
         "/user/kick",
         method="POST",
-        headers=[*bearer("all"), ("Content-Type", "application/x-www-form-urlencoded")],
+        headers=[*bearer("all-apps-key-of-the-tests"), ("Content-Type", "application/x-www-form-urlencoded")],
         body=b"appID=101&userID=bad&banSeconds=60",
     )
     good(ask(closed.http, kick))
@@ -387,12 +387,12 @@ def test_a_wrong_token_is_401(closed: Server, wrong: str) -> None:
 
 
 def test_rooms_are_joined_by_who_has_a_key_that_reads(closed: Server) -> None:
-    with listening(closed.http, "101", "ann", headers=bearer("reader"), rooms="tea") as ann:
+    with listening(closed.http, "101", "ann", headers=bearer("reader-key-of-the-tests"), rooms="tea") as ann:
         assert ann.ready.data["rooms"] == ["tea"]
-    for headers in ([], bearer("pusher"), bearer("wrong")):
+    for headers in ([], bearer("pusher-key-of-the-tests"), bearer("wrong")):
         answer = ask_for(closed.http, headers, app="101", user="ann", rooms="tea")
         assert (answer.status, answer.json["code"]) == (403, "forbidden")
-    answer = ask_for(closed.http, bearer("reader"), app="signed", user="ann", rooms="tea")
+    answer = ask_for(closed.http, bearer("reader-key-of-the-tests"), app="signed", user="ann", rooms="tea")
     assert answer.status == 403
 
 

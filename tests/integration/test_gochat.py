@@ -174,7 +174,10 @@ def test_the_public_key_is_good_in_demo_mode_only(launch: Launch, door: str, tmp
 
     eventually(refused)
     file = tmp_path / "some.yaml"
-    file.write_text("jwt: {sign_key: gooooIM}\napi: {keys: [{key: k, scopes: [push]}]}\n", encoding="utf-8")
+    file.write_text(
+        "jwt: {sign_key: gooooIM}\napi: {keys: [{key: key-of-the-tests-1234, scopes: [push]}]}\n",
+        encoding="utf-8",
+    )
     checked = run_cli("check-config", "--config", str(file), seconds=30)
     assert checked.returncode != 0
     assert "sign_key" in checked.stderr

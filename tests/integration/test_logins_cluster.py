@@ -16,7 +16,7 @@ from .cmd import command, fresh, good, speaker
 from .raw import ask, request
 from .receiver import Receiver
 
-KEY = [("Authorization", "Bearer admin")]
+KEY = [("Authorization", "Bearer admin-key-of-the-tests")]
 SECRET = "a secret that is long enough to be one"
 
 
@@ -37,7 +37,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
             "104": {"max_connections": 1, "login_policy": "multi"},
             "system:shop": {"webhook": receiver.settings},
         }
-        keys = {"keys": [{"key": "admin", "scopes": ["admin"]}]}
+        keys = {"keys": [{"key": "admin-key-of-the-tests", "scopes": ["admin"]}]}
         with nodes_of(tmp_path_factory.mktemp("logins"), 2, apps=apps, api=keys) as nodes:
             yield World(nodes, receiver)
 

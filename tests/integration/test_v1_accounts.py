@@ -19,7 +19,12 @@ from .setting import Launch
 from .sse import Listener, ask_for, end_of
 from .v1 import call, good, refused
 
-KEYS = {"keys": [{"key": "admin-key", "scopes": ["admin"]}, {"key": "push-key", "scopes": ["push"]}]}
+KEYS = {
+    "keys": [
+        {"key": "admin-key-of-the-tests", "scopes": ["admin"]},
+        {"key": "push-key-of-the-tests", "scopes": ["push"]},
+    ]
+}
 PASSWORD = "correct horse"
 
 
@@ -90,7 +95,7 @@ def test_whoever_registers_can_show_and_change_themselves(ann: Person) -> None:
 
 def test_phones_are_not_shown_to_others(ann: Person, bob: Person) -> None:
     assert bob.good("accounts/show", of=ann.user)["phone"] == ""
-    shown = good(ann.server.http, "accounts/show", key="admin-key", user=ann.user)
+    shown = good(ann.server.http, "accounts/show", key="admin-key-of-the-tests", user=ann.user)
     assert shown["phone"] == ann.phone
 
 
@@ -139,8 +144,11 @@ def test_where_registration_is_closed_a_back_end_registers(launch: Launch, door:
     server = launch(door, accounts={"registration": False}, api=KEYS)
     body = {"phone": fresh_phone(), "password": PASSWORD}
     assert refused(server.http, "accounts/register", body)[:2] == (403, "registration_closed")
-    assert refused(server.http, "accounts/register", body, key="push-key")[:2] == (403, "forbidden")
-    assert good(server.http, "accounts/register", body, key="admin-key")["token"]
+    assert refused(server.http, "accounts/register", body, key="push-key-of-the-tests")[:2] == (
+        403,
+        "forbidden",
+    )
+    assert good(server.http, "accounts/register", body, key="admin-key-of-the-tests")["token"]
 
 
 def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: Person) -> None:
@@ -154,19 +162,26 @@ def test_another_password_needs_the_old_one_and_ends_all_sessions(ann: Person) -
 
 def test_a_back_end_sets_a_password_without_the_old_one(ann: Person) -> None:
     body = {"user": ann.user, "password": "battery staple"}
-    assert good(ann.server.http, "accounts/password", body, key="admin-key") == {"user": ann.user}
+    assert good(ann.server.http, "accounts/password", body, key="admin-key-of-the-tests") == {
+        "user": ann.user
+    }
     good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": "battery staple"})
 
 
 def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Person) -> None:
-    def set_it(password: str, key: str = "admin-key", **more: str) -> int:
+    def set_it(password: str, key: str = "admin-key-of-the-tests", **more: str) -> int:
         body = {"user": ann.user, "password": password, **more}
         return call(ann.server.http, "accounts/password", body, key=key).status
 
     with ThreadPoolExecutor(4) as pool:
         asked = [pool.submit(set_it, f"battery staple {number}") for number in range(4)]
         assert [one.result() for one in asked] == [200] * 4
-    good(ann.server.http, "accounts/password", {"user": ann.user, "password": PASSWORD}, key="admin-key")
+    good(
+        ann.server.http,
+        "accounts/password",
+        {"user": ann.user, "password": PASSWORD},
+        key="admin-key-of-the-tests",
+    )
     token = good(ann.server.http, "accounts/login", {"phone": ann.phone, "password": PASSWORD})["token"]
     with ThreadPoolExecutor(4) as pool:
         mine = [
@@ -254,10 +269,10 @@ def test_whoever_shows_nothing_is_refused(ann: Person, route: str) -> None:
     server = ann.server
     assert refused(server.http, route, user=ann.user)[:2] == (401, "unauthorized")
     assert refused(server.http, route, key="wrong", user=ann.user)[:2] == (401, "unauthorized")
-    assert refused(server.http, route, key="push-key", user=ann.user)[:2] == (403, "forbidden")
+    assert refused(server.http, route, key="push-key-of-the-tests", user=ann.user)[:2] == (403, "forbidden")
     assert refused(server.http, route, key="eyJ.x.y", user=ann.user)[:2] == (401, "token_invalid")
-    assert refused(server.http, route, key="admin-key")[:2] == (400, "invalid_request")
-    assert call(server.http, route, key="admin-key", user=ann.user).status == 200
+    assert refused(server.http, route, key="admin-key-of-the-tests")[:2] == (400, "invalid_request")
+    assert call(server.http, route, key="admin-key-of-the-tests", user=ann.user).status == 200
 
 
 def test_nobody_acts_for_others(ann: Person, bob: Person) -> None:
@@ -372,13 +387,13 @@ def test_an_owner_hands_a_group_over(ann: Person, bob: Person) -> None:
 def test_a_back_end_may_everything_with_any_users(ann: Person) -> None:
     server = ann.server
     users = {"app": "101", "user": "u1", "name": "us", "members": ["u2", "安"]}
-    group = good(server.http, "groups/create", users, key="admin-key")["group"]
+    group = good(server.http, "groups/create", users, key="admin-key-of-the-tests")["group"]
     named = {"app": "101", "group": group}
-    good(server.http, "groups/remove", {**named, "members": ["u1"]}, key="admin-key")
-    good(server.http, "groups/rename", {**named, "name": "them"}, key="admin-key")
-    listed = good(server.http, "groups/members", key="admin-key", **named)["members"]
+    good(server.http, "groups/remove", {**named, "members": ["u1"]}, key="admin-key-of-the-tests")
+    good(server.http, "groups/rename", {**named, "name": "them"}, key="admin-key-of-the-tests")
+    listed = good(server.http, "groups/members", key="admin-key-of-the-tests", **named)["members"]
     assert [row["user"] for row in listed] == ["u2", "安"]
-    assert good(server.http, "groups/show", key="admin-key", **named)["role"] == ""
+    assert good(server.http, "groups/show", key="admin-key-of-the-tests", **named)["role"] == ""
 
 
 def test_a_group_has_a_limit_of_members(launch: Launch, door: str) -> None:
@@ -429,8 +444,14 @@ def test_one_login_is_ended_and_the_others_stay(locked: Server, ann: Person) -> 
     again = {"device": phone_row["device"]}
     assert ann.refused("accounts/devices/logout", again) == (404, "unknown_device")
     asked = {"user": ann.user, **again}
-    assert refused(locked.http, "accounts/devices/logout", asked, key="push-key")[:2] == (403, "forbidden")
-    assert refused(locked.http, "accounts/devices", key="admin-key", user="999999")[1] == "unknown_account"
+    assert refused(locked.http, "accounts/devices/logout", asked, key="push-key-of-the-tests")[:2] == (
+        403,
+        "forbidden",
+    )
+    assert (
+        refused(locked.http, "accounts/devices", key="admin-key-of-the-tests", user="999999")[1]
+        == "unknown_account"
+    )
 
 
 def test_nobody_ends_the_logins_of_somebody_else(locked: Server, ann: Person, bob: Person) -> None:

@@ -12,7 +12,7 @@ from .test_messaging import send
 from .test_v1_accounts import KEYS, Person
 from .v1 import good, refused
 
-KEY = "admin-key"
+KEY = "admin-key-of-the-tests"
 
 
 def pushed(server: Server, sender: str, to: str, text: str, app: object = "gochat") -> dict[str, Any]:
@@ -150,7 +150,10 @@ def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: Perso
         ("messages/receipts", {"conversation": stored["conversation"]}),
     ):
         assert refused(locked.http, route, user=bob.user, **query)[:2] == (401, "unauthorized")
-        assert refused(locked.http, route, key="push-key", user=bob.user, **query)[:2] == (403, "forbidden")
+        assert refused(locked.http, route, key="push-key-of-the-tests", user=bob.user, **query)[:2] == (
+            403,
+            "forbidden",
+        )
         assert ann.refused(route, user=bob.user, **query) == (403, "forbidden")
         assert refused(locked.http, route, key=KEY, **query)[:2] == (400, "invalid_request")
 

@@ -203,8 +203,8 @@ def test_without_an_upgrade_there_is_nothing(server: Server) -> None:
 # --- keys ---------------------------------------------------------------------------------------------------
 
 KEYS = [
-    {"key": "pushes", "scopes": ["push"], "apps": [101]},
-    {"key": "reads", "scopes": ["read"]},
+    {"key": "pushing-key-of-the-tests", "scopes": ["push"], "apps": [101]},
+    {"key": "reading-key-of-the-tests", "scopes": ["read"]},
 ]
 
 
@@ -222,14 +222,17 @@ def knock(server: Server, key: str) -> Response:
 
 
 def test_the_handshake_needs_a_key_that_may_push(keyed: Server) -> None:
-    assert [knock(keyed, key).status for key in ("", "wrong", "reads", "pushes")] == [401, 401, 403, 101]
+    assert [
+        knock(keyed, key).status
+        for key in ("", "wrong", "reading-key-of-the-tests", "pushing-key-of-the-tests")
+    ] == [401, 401, 403, 101]
     assert knock(keyed, "").json["code"] == "unauthorized"
     assert knock(keyed, "").header("WWW-Authenticate") == "Bearer"
-    assert knock(keyed, "reads").json["code"] == "forbidden"
+    assert knock(keyed, "reading-key-of-the-tests").json["code"] == "forbidden"
 
 
 def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
-    with publisher(keyed, "pushes") as one:
+    with publisher(keyed, "pushing-key-of-the-tests") as one:
         one.send(command(1, app="102", user="x", text="-"), command(2, app="101", all=True, text="-"))
         assert one.message().json["error"]["code"] == "forbidden"
         assert one.message().json["seq"] == 2
@@ -237,19 +240,19 @@ def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
 
 def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(door: str, launch: Launch) -> None:
     server = launch(door, api={"keys": KEYS})
-    with publisher(server, "pushes") as one:
+    with publisher(server, "pushing-key-of-the-tests") as one:
         one.send(command(1, app="101", user="x", text="-"))
         assert one.message().json["seq"] == 1
         server.configure({"api": {"keys": KEYS[1:]}})
         server.process.send_signal(1)
-        eventually(lambda: knock(server, "pushes").status == 401, what="the key is gone")
+        eventually(lambda: knock(server, "pushing-key-of-the-tests").status == 401, what="the key is gone")
         one.send(command(2, app="101", user="x", text="-"))
         one.closed(4504)
 
 
 def test_commands_count_against_the_rate_of_their_key(door: str, launch: Launch) -> None:
     server = launch(door, api={"keys": KEYS, "requests_per_second": 5})
-    with publisher(server, "pushes") as one:
+    with publisher(server, "pushing-key-of-the-tests") as one:
         one.send(*(command(number, app="101", user="x", text="-") for number in range(8)))
         answers = [one.message().json for _ in range(8)]
     refused = [answer["seq"] for answer in answers if "error" in answer]

@@ -17,9 +17,9 @@ from .v1 import PREFIX, call, good, refused, sessions_of
 
 TIMELESS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 KEYS = [
-    {"key": "of-101", "scopes": ["push"], "apps": [101]},
-    {"key": "of-all", "scopes": ["push", "read"]},
-    {"key": "reads", "scopes": ["read"]},
+    {"key": "key-of-101-of-the-tests", "scopes": ["push"], "apps": [101]},
+    {"key": "key-of-all-of-the-tests", "scopes": ["push", "read"]},
+    {"key": "reading-key-of-the-tests", "scopes": ["read"]},
 ]
 
 
@@ -391,12 +391,12 @@ def keyed(door: str, launch: Launch) -> Server:
 @pytest.mark.parametrize(
     ("key", "app", "status", "code"),
     [
-        ("of-101", "101", 200, ""),
-        ("of-101", "102", 403, "forbidden"),
-        ("of-101", "nope", 403, "forbidden"),
-        ("of-all", "102", 200, ""),
-        ("of-all", "nope", 404, "unknown_app"),
-        ("reads", "101", 403, "forbidden"),
+        ("key-of-101-of-the-tests", "101", 200, ""),
+        ("key-of-101-of-the-tests", "102", 403, "forbidden"),
+        ("key-of-101-of-the-tests", "nope", 403, "forbidden"),
+        ("key-of-all-of-the-tests", "102", 200, ""),
+        ("key-of-all-of-the-tests", "nope", 404, "unknown_app"),
+        ("reading-key-of-the-tests", "101", 403, "forbidden"),
         ("wrong", "101", 401, "unauthorized"),
         ("", "101", 401, "unauthorized"),
     ],
@@ -413,9 +413,13 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
             result["status"]
             for result in good(keyed.http, "batch", {"commands": commands}, key=key)["results"]
         ]
-        for key in ("of-101", "of-all", "reads")
+        for key in ("key-of-101-of-the-tests", "key-of-all-of-the-tests", "reading-key-of-the-tests")
     }
-    assert seen == {"of-101": [200, 403], "of-all": [200, 200], "reads": [403, 200]}
+    assert seen == {
+        "key-of-101-of-the-tests": [200, 403],
+        "key-of-all-of-the-tests": [200, 200],
+        "reading-key-of-the-tests": [403, 200],
+    }
     assert refused(keyed.http, "batch", {"commands": commands}, key="wrong")[:2] == (401, "unauthorized")
     assert refused(keyed.http, "batch", {"commands": commands})[:2] == (401, "unauthorized")
 
@@ -423,22 +427,24 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
 def test_a_key_has_a_rate_and_hears_how_much_of_it_is_left(door: str, launch: Launch) -> None:
     server = launch(door, api={"keys": KEYS, "requests_per_second": 3})
     push = {"app": "101", "user": "x", "text": "x"}
-    answers = [call(server.http, "push", push, key="of-all") for _ in range(4)]
+    answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(4)]
     statuses = [answer.status for answer in answers]
     assert statuses == [200, 200, 200, 429]
     assert [answer.header("RateLimit-Limit") for answer in answers] == ["3"] * 4
     assert [answer.header("RateLimit-Remaining") for answer in answers[:3]] == ["2", "1", "0"]
     assert answers[3].header("Retry-After") == "1"
     assert answers[3].json["temporary"]
-    assert call(server.http, "push", push, key="of-101").status == 200
+    assert call(server.http, "push", push, key="key-of-101-of-the-tests").status == 200
     eventually(
-        lambda: call(server.http, "push", push, key="of-all").status == 200, what="the bucket fills up"
+        lambda: call(server.http, "push", push, key="key-of-all-of-the-tests").status == 200,
+        what="the bucket fills up",
     )
     batch = {"commands": [{"push": push}] * 10}
     eventually(
-        lambda: call(server.http, "batch", batch, key="of-all").status == 200, what="the bucket fills up"
+        lambda: call(server.http, "batch", batch, key="key-of-all-of-the-tests").status == 200,
+        what="the bucket fills up",
     )
-    charged = call(server.http, "push", push, key="of-all")
+    charged = call(server.http, "push", push, key="key-of-all-of-the-tests")
     assert charged.status == 429
     assert int(charged.header("Retry-After") or 0) >= 2
     assert call(server.http, "push", push).header("RateLimit-Limit") is None, "who has no key is told nothing"
@@ -446,5 +452,5 @@ def test_a_key_has_a_rate_and_hears_how_much_of_it_is_left(door: str, launch: La
 
 
 def test_without_a_rate_nothing_is_said_of_it(keyed: Server) -> None:
-    answer = call(keyed.http, "push", {"app": "101", "user": "x", "text": "x"}, key="of-all")
+    answer = call(keyed.http, "push", {"app": "101", "user": "x", "text": "x"}, key="key-of-all-of-the-tests")
     assert [answer.header(name) for name in TIMELESS] == [None] * 3

@@ -16,7 +16,7 @@ from .sse import Listener
 from .test_v1_accounts import KEYS, Person
 from .v1 import call, good, refused
 
-KEY = "admin-key"
+KEY = "admin-key-of-the-tests"
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Per
     body = {"user": ann.user, "to": bob.user, "text": "for ann"}
     assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1
     assert refused(locked.http, "messages/send", body)[:2] == (401, "unauthorized")
-    assert refused(locked.http, "messages/send", body, key="push-key")[:2] == (403, "forbidden")
+    assert refused(locked.http, "messages/send", body, key="push-key-of-the-tests")[:2] == (403, "forbidden")
     assert bob.refused("messages/send", body) == (403, "forbidden")
     assert refused(locked.http, "messages/send", {"to": "x", "text": "y"}, key=KEY)[0] == 400
 

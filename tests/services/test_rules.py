@@ -14,6 +14,8 @@ from imserver.services.logins.tokens import BadKey
 from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from tests.services.login_rig import ASK, HOOK, JWT
 
+PLACEHOLDER = "replace-me: openssl rand -hex 32"
+
 
 def rule(**settings: Any) -> Rule:
     tenant = Tenant(name="101", **settings)
@@ -69,6 +71,8 @@ def test_secrets_may_stand_in_files(tmp_path: Path) -> None:
         (TenantSettings(jwt=JWT, webhook=HOOK), ""),
         (TenantSettings(jwt=(JwtSettings(),)), ""),
         (TenantSettings(jwt=(JwtSettings("HS256", "short"),)), "jwt: "),
+        (TenantSettings(jwt=(JwtSettings("HS256", PLACEHOLDER),)), "jwt: this secret is a placeholder"),
+        (TenantSettings(webhook=WebhookSettings("http://x/", PLACEHOLDER)), "webhook.secret: this is a"),
         (TenantSettings(webhook=WebhookSettings("http://x/")), "webhook.secret: "),
         (TenantSettings(webhook=WebhookSettings(secret_file="/no/file")), ""),
         (TenantSettings(webhook=WebhookSettings("http://x/", secret_file="/no/file")), "webhook: /no/file"),

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 from msgspec import Struct
 
+from imserver.checks import MAKE_SECRET, is_placeholder
 from imserver.errors import StartError
 from imserver.services.logins.rate import LimitedEncoding
 from imserver.services.logins.tokens import BadKey, Key, load_keys, read_key_file
@@ -53,6 +54,10 @@ def _webhook_secret(webhook: WebhookSettings) -> bytes:
         raise BadKey(f"webhook: {bad}") from None
     if not text:
         raise BadKey("webhook.secret: requests are signed with it, so it must be set")
+    if is_placeholder(text):
+        raise BadKey(
+            f"webhook.secret: this is a placeholder of the documentation; make one with '{MAKE_SECRET}'"
+        )
     return text.encode()
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
+from imserver.checks import MAKE_SECRET, is_placeholder
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
 from imserver.settings import JwtSettings
@@ -139,6 +140,8 @@ def _load_key(row: JwtSettings, text: str) -> Key:
     if row.algorithm == "HS256":
         if "-----BEGIN" in text:
             raise BadKey("HS256 needs a secret, and this is a PEM key: name its own algorithm")
+        if is_placeholder(text):
+            raise BadKey(f"this secret is a placeholder of the documentation; make one with '{MAKE_SECRET}'")
         encoded = text.encode()
         if len(encoded) < MIN_SECRET_BYTES:
             raise BadKey(
