@@ -145,8 +145,13 @@ def _serve(read_config: Callable[[], config.Config]) -> int:
 @main.command("check-config")
 @_config_option
 @click.option("--defaults", is_flag=True, help="Print the manual of all settings instead.")
-def check_config(path: str | None, defaults: bool) -> None:
-    """Check the settings and print them as the server would use them."""
+@click.option("--production", is_flag=True, help="Print what is open instead; exit with 1 if anything is.")
+def check_config(path: str | None, defaults: bool, production: bool) -> None:
+    """Check the settings and print them as the server would use them.
+
+    With --production, print one line for each setting that a careful operator would change before strangers
+    reach the server. API keys and apps in the database are taken into account.
+    """
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
@@ -162,7 +167,29 @@ def check_config(path: str | None, defaults: bool) -> None:
         _fail(error)
     for warning in settings.warnings:
         click.echo(f"warning: {warning}", err=True)
-    click.echo(config.dump(settings), nl=False)
+    if production:
+        _check_production(path)
+    else:
+        click.echo(config.dump(settings), nl=False)
+
+
+def _check_production(path: str | None) -> None:
+    from imserver.commands import production
+    from imserver.commands.kept import opened
+
+    with opened(path, None) as (settings, store, tenants):
+        deployment = production.Deployment(
+            settings,
+            path or os.environ.get(config.ENVIRONMENT_FILE, ""),
+            bool(store.keys()),
+            {tenant.name: tenant for tenant in tenants.all()},
+        )
+        found = production.findings(deployment)
+    for setting, what in found:
+        click.echo(f"{setting}: {what}")
+    if found:
+        sys.exit(1)
+    click.echo("nothing is open")
 
 
 @main.command()

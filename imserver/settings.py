@@ -162,6 +162,7 @@ class TenantSettings(Struct, frozen=True):
     keep_messages: Count = 0
     room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
     keep_talks: bool = False
+    open: bool = False
 
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""

@@ -1,0 +1,261 @@
+"""What a careful operator would change before strangers reach the server: ``check-config --production``."""
+
+from __future__ import annotations
+
+import ipaddress
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+from imserver.cluster.redis_address import address_of
+from imserver.config import Config
+from imserver.settings import TenantSettings
+from imserver.storage.place import place_of
+
+WIDE_PREFIX: Final = {4: 24, 6: 64}
+"""IP version → prefix length below which a trusted network is reported."""
+LONG_PAGE_TOKEN_SECONDS: Final = 86400
+
+
+class Deployment(Struct, frozen=True):
+    """What is checked: the settings, their file, and what the database adds to them.
+
+    ``keyed``: an API key exists or has existed in the database. ``apps``: all apps by name, those made at run
+    time too.
+    """
+
+    config: Config
+    file: str = ""
+    keyed: bool = False
+    apps: Mapping[str, TenantSettings] = {}
+
+    @property
+    def demo(self) -> bool:
+        """Whether anybody may do everything."""
+        return self.config.demo and not self.keyed and not any(app.jwt for app in self.apps.values())
+
+
+Finding = tuple[str, str]
+"""The setting that changes it, and what is open."""
+
+
+def demo_mode(it: Deployment) -> Iterator[Finding]:
+    if it.demo:
+        yield "api.keys", "demo mode: anybody may log in and push; make a key with 'imserver key create'"
+
+
+def insecure_flag(it: Deployment) -> Iterator[Finding]:
+    if it.config.server.insecure:
+        yield "server.insecure", "demo mode is allowed beyond loopback; set false"
+
+
+def open_apps(it: Deployment) -> Iterator[Finding]:
+    for name, app in it.apps.items():
+        if app.open:
+            yield (
+                f"apps.{name}.open",
+                "anybody may log in as any user; set false and jwt, authorise_url or account_tokens",
+            )
+
+
+def encryption(it: Deployment) -> Iterator[Finding]:
+    server = it.config.server
+    proxies = [ipaddress.ip_network(each, strict=False) for each in server.trusted_proxies]
+    hosts = [server.host, *(row.host for row in server.extra_listen if row.host)]
+    beyond = [host for host in hosts if not is_loopback(host)]
+    if beyond and all(network.is_loopback for network in proxies):
+        yield (
+            "server.trusted_proxies",
+            f"{beyond[0]} takes unencrypted connections and no proxy on another machine is trusted; "
+            "put a proxy with TLS in front and name its address, or set server.host to 127.0.0.1",
+        )
+    if not proxies:
+        yield "server.trusted_proxies", "no proxy is trusted, so limits by address see only the proxy's"
+    if server.public_ws_url.startswith("ws://"):
+        yield "server.public_ws_url", "clients are sent to an unencrypted address; use wss://"
+
+
+def wide_networks(it: Deployment) -> Iterator[Finding]:
+    for network in _wide(it.config.server.trusted_proxies):
+        yield (
+            "server.trusted_proxies",
+            f"every machine in {network} may claim any client address; name single proxies",
+        )
+    for name, app in it.apps.items():
+        for network in _wide(app.api_allow_from, loopback=False):
+            yield (
+                f"apps.{name}.api_allow_from",
+                f"every machine in {network} may push without a key; name single back ends",
+            )
+
+
+def any_origin(it: Deployment) -> Iterator[Finding]:
+    policies = {"server": it.config.server.origin_policy}
+    policies |= {f"apps.{name}": app.origin_policy for name, app in it.apps.items()}
+    for where, policy in policies.items():
+        if policy == "any":
+            yield f"{where}.origin_policy", "pages of every site may connect; set same_host and list origins"
+
+
+def page_tokens(it: Deployment) -> Iterator[Finding]:
+    seconds = it.config.api.page_token_seconds
+    if seconds > LONG_PAGE_TOKEN_SECONDS:
+        yield "api.page_token_seconds", f"page tokens are valid for {seconds:g} seconds; an hour is usual"
+
+
+def rates(it: Deployment) -> Iterator[Finding]:
+    limits, accounts = it.config.limits, it.config.accounts
+    unlimited = {
+        "limits.max_connections_per_address": limits.max_connections_per_address,
+        "limits.messages_per_second": limits.messages_per_second,
+        "limits.login_seconds": limits.login_seconds,
+        "api.requests_per_second": it.config.api.requests_per_second,
+        "accounts.registrations_per_address": accounts.registrations_per_address,
+        "accounts.logins_per_address": accounts.logins_per_address,
+        "uploads.quota_bytes": it.config.uploads.quota_bytes,
+    }
+    for setting, limit in unlimited.items():
+        if not limit:
+            yield setting, "0 means no limit; set one"
+
+
+def registration(it: Deployment) -> Iterator[Finding]:
+    if it.config.accounts.registration:
+        yield "accounts.registration", "anybody may register an account; set false if back ends do it"
+
+
+def readable_files(it: Deployment) -> Iterator[Finding]:
+    config = it.config
+    files = {"server.data_dir": config.server.data_dir, "server.secret_file": config.server.secret_file}
+    if _has_secrets(config):
+        files["configuration file"] = it.file
+    database = place_of(config.storage, config.server.data_dir).file
+    if config.storage.url and database is not None:
+        files["storage.url"] = str(database)
+    for name, app in it.apps.items():
+        files[f"apps.{name}.webhook.secret_file"] = app.webhook.secret_file
+        for number, row in enumerate(app.jwt):
+            if row.algorithm == "HS256":
+                files[f"apps.{name}.jwt[{number}].key_file"] = row.key_file
+    for setting, file in files.items():
+        if file and _world_readable(Path(file)):
+            yield setting, f"{file} is readable by every user of this machine; run: chmod o-rwx {file}"
+
+
+def shared_storage(it: Deployment) -> Iterator[Finding]:
+    config = it.config
+    if not config.clustered or (
+        is_loopback(config.cluster.advertise or "127.0.0.1") and _redis_is_local(config)
+    ):
+        return
+    if place_of(config.storage, config.server.data_dir).engine == "sqlite":
+        yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
+    if not (config.uploads.directory or config.uploads.s3_url):
+        yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"
+    if not config.server.secret_file:
+        yield "server.secret_file", "nodes on several machines need the same secret; name a file"
+
+
+def redis(it: Deployment) -> Iterator[Finding]:
+    if not it.config.clustered or _redis_is_local(it.config):
+        return
+    address = address_of(it.config.redis)
+    if not address.options.get("password"):
+        yield "redis.password", "Redis is on another machine and has no password; set one"
+    if not address.tls:
+        yield "redis.url", "Redis is on another machine and its connection is not encrypted; use rediss://"
+
+
+def cluster_listener(it: Deployment) -> Iterator[Finding]:
+    bind = it.config.cluster.bind or it.config.cluster.advertise
+    if it.config.clustered and bind and not _is_private(bind):
+        yield "cluster.bind", f"other nodes' port listens on {bind}; use an address of a private network"
+
+
+def webhooks(it: Deployment) -> Iterator[Finding]:
+    for name, app in it.apps.items():
+        for key in ("url", "authorise_url"):
+            url = urlsplit(getattr(app.webhook, key))
+            if url.scheme == "http" and not is_loopback(url.hostname or ""):
+                yield f"apps.{name}.webhook.{key}", "users' data is sent unencrypted; use https://"
+
+
+def debugging(it: Deployment) -> Iterator[Finding]:
+    if it.config.debug.echo_path:
+        yield "debug.echo_path", "anybody may open echo connections; leave it empty"
+
+
+CHECKS: Final[tuple[Callable[[Deployment], Iterator[Finding]], ...]] = (
+    demo_mode,
+    insecure_flag,
+    open_apps,
+    registration,
+    encryption,
+    wide_networks,
+    any_origin,
+    page_tokens,
+    rates,
+    readable_files,
+    shared_storage,
+    redis,
+    cluster_listener,
+    webhooks,
+    debugging,
+)
+
+
+def findings(it: Deployment) -> list[Finding]:
+    """All that is open, in the order of :data:`CHECKS`."""
+    return [finding for check in CHECKS for finding in check(it)]
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, by its address or the name ``localhost``; nothing is resolved."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _is_private(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return True  # a name; nothing is resolved
+    return address.is_private and not address.is_unspecified
+
+
+def _wide(networks: tuple[str, ...], *, loopback: bool = True) -> Iterator[str]:
+    """The networks that are wide; those of loopback are not, unless ``loopback`` is false."""
+    for text in networks:
+        network = ipaddress.ip_network(text, strict=False)
+        if network.prefixlen < WIDE_PREFIX[network.version] and not (loopback and network.is_loopback):
+            yield text
+
+
+def _redis_is_local(config: Config) -> bool:
+    address = address_of(config.redis)
+    return "path" in address.options or all(is_loopback(host) for host, _ in address.hosts)
+
+
+def _has_secrets(config: Config) -> bool:
+    """Whether the configuration holds a secret itself."""
+    return bool(
+        config.api.keys
+        or config.jwt.sign_key
+        or config.redis.password
+        or config.uploads.s3_secret_key
+        or "@" in config.storage.url + config.redis.url
+        or any(app.webhook.secret or any(row.key for row in app.jwt) for app in config.apps.values())
+    )
+
+
+def _world_readable(path: Path) -> bool:
+    try:
+        return bool(path.stat().st_mode & (stat.S_IROTH | stat.S_IWOTH))
+    except OSError:
+        return False  # made at the start with mode 0700, or an error of its own there

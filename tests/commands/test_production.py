@@ -1,0 +1,214 @@
+"""``imserver check-config --production``: each check by itself, and the command as people call it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from imserver.commands.production import CHECKS, Deployment, findings
+from imserver.config import Config
+from imserver.settings import (
+    AccountSettings,
+    ApiSettings,
+    ClusterSettings,
+    DebugSettings,
+    JwtSettings,
+    KeySettings,
+    LimitSettings,
+    ListenSettings,
+    RedisSettings,
+    ServerSettings,
+    StorageSettings,
+    TenantSettings,
+    UploadSettings,
+    WebhookSettings,
+)
+from tests.support import run_cli
+
+KEY = KeySettings("a-key-that-is-long-enough", ("admin",))
+CLOSED = Config(
+    server=ServerSettings(data_dir="/nonexistent/data"),
+    apps={"101": TenantSettings(jwt=(JwtSettings(),))},
+    api=ApiSettings(keys=(KEY,), requests_per_second=100),
+    limits=LimitSettings(max_connections_per_address=100, messages_per_second=10, login_seconds=10),
+    accounts=AccountSettings(registration=False),
+)
+"""Settings of which nothing is open."""
+REMOTE = {"redis": RedisSettings(url="rediss://:password@10.0.0.9:6379/0")}
+SHARED = {
+    "storage": StorageSettings(url="postgresql://im:password@10.0.0.9/im"),
+    "uploads": UploadSettings(directory="/srv/uploads"),
+    "server": {"secret_file": "/nonexistent/secret"},
+}
+
+
+def changed(changes: Mapping[str, Any]) -> Config:
+    """:data:`CLOSED` with other values: whole sections, or some of their settings."""
+    replaced = {
+        section: msgspec.structs.replace(getattr(CLOSED, section), **value)
+        if isinstance(value, dict) and section != "apps"
+        else value
+        for section, value in changes.items()
+    }
+    return msgspec.structs.replace(CLOSED, **replaced)
+
+
+def open_settings(config: Config, **facts: Any) -> list[str]:
+    return [setting for setting, _ in findings(Deployment(config, apps=config.apps, **facts))]
+
+
+def app(**settings: Any) -> dict[str, TenantSettings]:
+    return {"101": TenantSettings(**settings)}
+
+
+def test_nothing_of_careful_settings_is_open() -> None:
+    assert open_settings(CLOSED) == []
+    assert open_settings(changed({**REMOTE, **SHARED})) == []
+
+
+CASES: list[tuple[str, dict[str, Any], list[str]]] = [
+    ("demo_mode", {"api": {"keys": ()}, "apps": {}}, ["api.keys"]),
+    ("insecure_flag", {"server": {"insecure": True}}, ["server.insecure"]),
+    ("open_apps", {"apps": app(open=True)}, ["apps.101.open"]),
+    ("registration", {"accounts": {"registration": True}}, ["accounts.registration"]),
+    ("encryption", {"server": {"host": "10.0.0.5"}}, ["server.trusted_proxies"]),
+    ("encryption", {"server": {"host": "0.0.0.0"}}, ["server.trusted_proxies"]),
+    ("encryption", {"server": {"host": "10.0.0.5", "trusted_proxies": ("10.0.0.2",)}}, []),
+    (
+        "encryption",
+        {"server": {"extra_listen": (ListenSettings(7800, "192.0.2.1"),)}},
+        ["server.trusted_proxies"],
+    ),
+    ("encryption", {"server": {"trusted_proxies": ()}}, ["server.trusted_proxies"]),
+    ("encryption", {"server": {"public_ws_url": "ws://im.example.org/acc"}}, ["server.public_ws_url"]),
+    ("encryption", {"server": {"public_ws_url": "wss://im.example.org/acc"}}, []),
+    ("wide_networks", {"server": {"trusted_proxies": ("10.0.0.0/8",)}}, ["server.trusted_proxies"]),
+    ("wide_networks", {"server": {"trusted_proxies": ("::/0",)}}, ["server.trusted_proxies"]),
+    ("wide_networks", {"apps": app(api_allow_from=("10.0.0.0/16",))}, ["apps.101.api_allow_from"]),
+    ("wide_networks", {"apps": app(api_allow_from=("127.0.0.0/8",))}, ["apps.101.api_allow_from"]),
+    ("wide_networks", {"apps": app(api_allow_from=("10.0.0.7", "fd00::/64"))}, []),
+    ("any_origin", {"server": {"origin_policy": "any"}}, ["server.origin_policy"]),
+    ("any_origin", {"apps": app(origin_policy="any")}, ["apps.101.origin_policy"]),
+    ("page_tokens", {"api": {"page_token_seconds": 86401}}, ["api.page_token_seconds"]),
+    (
+        "rates",
+        {"limits": LimitSettings(), "api": {"requests_per_second": 0}},
+        [
+            "limits.max_connections_per_address",
+            "limits.messages_per_second",
+            "limits.login_seconds",
+            "api.requests_per_second",
+        ],
+    ),
+    (
+        "rates",
+        {"accounts": {"registrations_per_address": 0, "logins_per_address": 0}},
+        ["accounts.registrations_per_address", "accounts.logins_per_address"],
+    ),
+    ("rates", {"uploads": {"quota_bytes": 0}}, ["uploads.quota_bytes"]),
+    ("shared_storage", {**REMOTE, **SHARED, "storage": {"url": ""}}, ["storage.url"]),
+    ("shared_storage", {**REMOTE, **SHARED, "uploads": {"directory": ""}}, ["uploads.directory"]),
+    ("shared_storage", {**REMOTE, **SHARED, "server": {"secret_file": ""}}, ["server.secret_file"]),
+    ("shared_storage", {"redis": RedisSettings(addr="127.0.0.1:6379")}, []),
+    (
+        "redis",
+        {"redis": RedisSettings(url="rediss://10.0.0.9/0"), **SHARED},
+        ["redis.password"],
+    ),
+    ("redis", {"redis": RedisSettings(addr="10.0.0.9:6379", password="x"), **SHARED}, ["redis.url"]),
+    ("redis", {"redis": RedisSettings(url="unix:///run/redis.sock")}, []),
+    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "0.0.0.0"}}, ["cluster.bind"]),
+    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "8.8.8.8"}}, ["cluster.bind"]),
+    ("cluster_listener", {**REMOTE, **SHARED, "cluster": {"bind": "10.0.0.5"}}, []),
+    (
+        "webhooks",
+        {"apps": app(webhook=WebhookSettings("http://shop.example.org/hook", "secret"))},
+        ["apps.101.webhook.url"],
+    ),
+    (
+        "webhooks",
+        {"apps": app(webhook=WebhookSettings(authorise_url="http://shop.example.org/", secret="secret"))},
+        ["apps.101.webhook.authorise_url"],
+    ),
+    ("webhooks", {"apps": app(webhook=WebhookSettings("http://127.0.0.1:9/hook", "secret"))}, []),
+    ("debugging", {"debug": DebugSettings(echo_path="/echo")}, ["debug.echo_path"]),
+    ("cluster_listener", {"cluster": ClusterSettings(bind="0.0.0.0")}, []),
+]
+
+
+@pytest.mark.parametrize(("check", "changes", "settings"), CASES)
+def test_a_check_finds_what_is_open(check: str, changes: dict[str, Any], settings: list[str]) -> None:
+    assert open_settings(changed(changes)) == settings
+
+
+def test_every_check_has_a_case_here() -> None:
+    assert {check.__name__ for check in CHECKS} - {case[0] for case in CASES} == {"readable_files"}
+
+
+def test_a_key_in_the_database_ends_demo_mode() -> None:
+    config = changed({"api": {"keys": ()}, "apps": {}})
+    assert open_settings(config, keyed=True) == []
+
+
+def test_files_that_everybody_may_read_are_found(tmp_path: Path) -> None:
+    names = ("data", "secret", "my.yaml", "im.db", "hook", "jwt")
+    files = {name: tmp_path / name for name in names}
+    for name, file in files.items():
+        file.mkdir() if name == "data" else file.touch()
+        file.chmod(0o755 if name == "data" else 0o644)
+    config = changed(
+        {
+            "server": {"data_dir": str(files["data"]), "secret_file": str(files["secret"])},
+            "storage": {"url": f"sqlite:///{files['im.db']}"},
+            "apps": app(
+                jwt=(
+                    JwtSettings(key_file=str(files["jwt"])),
+                    JwtSettings("EdDSA", key_file=str(files["hook"]), kid="public"),
+                ),
+                webhook=WebhookSettings("https://e.org/", secret_file=str(files["hook"])),
+            ),
+        }
+    )
+    assert open_settings(config, file=str(files["my.yaml"])) == [
+        "server.data_dir",
+        "server.secret_file",
+        "configuration file",
+        "storage.url",
+        "apps.101.webhook.secret_file",
+        "apps.101.jwt[0].key_file",
+    ]
+    for file in files.values():
+        file.chmod(0o700 if file.is_dir() else 0o640)
+    assert open_settings(config, file=str(files["my.yaml"])) == []
+
+
+# --- the command --------------------------------------------------------------------------------------------
+
+
+def test_the_command_names_what_is_open_and_ends_with_1(tmp_path: Path) -> None:
+    done = run_cli("check-config", "--production", IMSERVER_SERVER_DATA_DIR=str(tmp_path / "data"))
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("api.keys: demo mode: anybody may log in and push; ")
+    assert all(": " in line for line in lines)
+    assert not (tmp_path / "data").exists(), "a look makes nothing"
+
+
+def test_the_command_says_that_nothing_is_open(tmp_path: Path) -> None:
+    file = tmp_path / "my.yaml"
+    file.write_text(
+        f"server: {{data_dir: {tmp_path / 'data'}}}\n"
+        "limits: {max_connections_per_address: 100, messages_per_second: 20, login_seconds: 10}\n"
+        "api: {requests_per_second: 100}\n"
+        "accounts: {registration: false}\n",
+        encoding="utf-8",
+    )
+    assert run_cli("key", "create", "--scope", "push", "-c", str(file)).returncode == 0
+    done = run_cli("check-config", "--production", "-c", str(file))
+    assert (done.returncode, done.stdout) == (0, "nothing is open\n"), done
+    run_cli("app", "create", "105", "open=true", "-c", str(file))
+    done = run_cli("check-config", "--production", "-c", str(file))
+    assert done.returncode == 1
+    assert done.stdout.startswith("apps.105.open: anybody may log in as any user; ")
