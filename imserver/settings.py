@@ -148,6 +148,7 @@ class TenantSettings(Struct, frozen=True):
 
     login_policy: Literal["", "newest", "multi", "single", "refuse"] = ""
     same_as: Annotated[str, Meta(extra={"number": True})] = ""
+    open: bool = False
     dialects: tuple[DialectName, ...] = ()
     origins: tuple[Text, ...] = ()
     origin_policy: OriginPolicy = ""
@@ -162,7 +163,6 @@ class TenantSettings(Struct, frozen=True):
     keep_messages: Count = 0
     room_members: dict[Text, tuple[Text, ...]] = field(default_factory=dict)
     keep_talks: bool = False
-    open: bool = False
 
     def policy_of(self, name: str) -> LoginPolicy:
         """The login policy of the app ``name`` with these settings."""

@@ -1,0 +1,117 @@
+"""config/originals.yaml: with API keys, the originals' clients work as without, and strangers do not push."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from imserver import config
+from tests.integration import action, client, cmd, gochat, protobuf
+from tests.integration.raw import Raw, Response, ask, request
+from tests.support import ROOT, Server
+
+from .setting import stop
+
+FILE = ROOT / "config" / "originals.yaml"
+KEY = "the-operators-key-of-this-test"
+OTHER_MACHINE = "127.0.0.2"
+"""A client address that no list of the file has."""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with the file as it is shipped, and a key from the environment."""
+    keys = json.dumps([{"key": KEY, "scopes": ["admin"]}])
+    one = Server(
+        tmp_path_factory.mktemp("originals"),
+        config=yaml.safe_load(FILE.read_text(encoding="utf-8")),
+        environment={"IMSERVER_API_KEYS": keys},
+    )
+    yield one
+    stop(one)
+
+
+def from_elsewhere(server: Server, data: bytes) -> Response:
+    with Raw(server.http, source=OTHER_MACHINE) as one:
+        return one.ask(data)
+
+
+def test_the_file_is_a_configuration_without_keys_of_its_own(tmp_path: Path) -> None:
+    settings = config.load(str(FILE), environ={})
+    assert (settings.warnings, settings.api.keys) == ((), ())
+    assert {name for name, app in settings.apps.items() if not app.open} == {"gochat"}
+
+
+def test_clients_of_gowebsocket_log_in_and_are_pushed_to(server: Server) -> None:
+    with cmd.logged_in(server.ws, "ann", 101) as ann:
+        assert cmd.users(server.http, 101) == ["ann"]
+        assert cmd.send_message(server.http, 101, "ann", "hello") == {"sendResults": True}
+        assert ann.push("msg").json["response"]["data"]["msg"] == "hello"
+
+
+def test_its_chat_page_logs_in_with_the_token_of_the_page(server: Server) -> None:
+    page = cmd.get(server.http, "/home/index", appID=101)
+    found = re.search(rb'id="page-data">(.*?)</script>', page.body)
+    assert found, page
+    data = json.loads(found[1])
+    with cmd.logged_in(server.ws, data["user"], 101, serviceToken=data["token"]):
+        pass
+
+
+def test_users_of_the_action_dialect_talk(server: Server) -> None:
+    with action.talking(server.ws, "1", to="2") as one, action.talking(server.ws, "2", to="1") as two:
+        one.say("hello")
+        two.hears("1", "hello", "2")
+    assert cmd.get(server.http, "/user/list", appId=1, groupsId=1).json["data"]["userList"] == [
+        {"ID": 1},
+        {"ID": 2},
+    ]
+
+
+def test_clients_of_go_websocket_are_reached_by_their_back_end(server: Server) -> None:
+    with client.listening(server.ws, "shop") as one:
+        client.send_to_client(server.http, "shop", one.id)
+        assert one.told()["data"] == "hello"
+
+
+def test_users_of_gochat_register_and_chat(server: Server) -> None:
+    ann, bob = gochat.register(server.http), gochat.register(server.http)
+    assert gochat.said(gochat.form(server.http, "/friend/add", {"friend_id": bob[0]}, ann[1]))[0] == 200
+    with protobuf.chatting(server.ws, ann) as one, protobuf.chatting(server.ws, bob) as two:
+        one.single(1, two.id, "hello")
+        assert protobuf.acked(one.output())
+        assert protobuf.pushed(two.output()).text == "hello"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        cmd.form_request("/user/sendMessage", {"appID": 101, "userID": "ann", "message": "hi"}),
+        request("/user/list?appID=101"),
+        request("/user/list?appId=1&groupsId=1"),
+    ],
+)
+def test_other_machines_need_a_key(server: Server, data: bytes) -> None:
+    assert from_elsewhere(server, data).json["code"] == 1003
+    keyed = data.replace(b"\r\n", f"\r\nAuthorization: Bearer {KEY}\r\n".encode(), 1)
+    assert from_elsewhere(server, keyed).json["code"] == 200
+
+
+def test_another_machine_may_not_push_to_a_system(server: Server) -> None:
+    fields = {"clientId": "x", "data": "hello"}
+    answer = from_elsewhere(server, client.api_request("send_to_client", fields, "shop"))
+    assert client.refused(answer) == "未授权"
+
+
+def test_what_spans_all_apps_needs_a_key(server: Server) -> None:
+    assert cmd.get(server.http, "/system/state").json["code"] == 1003
+    assert cmd.get(server.http, "/metrics").status == 401
+    assert client.refused(client.api(server.http, "register", {"systemId": "new"})) == "未授权"
+    assert client.done(server.http, "register", "", KEY, systemId="new") == []
+    assert (
+        ask(server.http, request("/system/state", headers=[("Authorization", f"Bearer {KEY}")])).json["code"]
+        == 200
+    )
