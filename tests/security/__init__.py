@@ -1,1 +1,1 @@
-"""Every finding of a security audit, as a test that fails while it is open."""
+"""Attacks on a running server, and the findings of a security audit: each must fail."""

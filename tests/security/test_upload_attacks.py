@@ -1,0 +1,107 @@
+"""Uploads: attacks on who may store, on names, and on browsers that open what was stored."""
+
+import json
+import os
+from urllib.parse import urlencode
+
+import pytest
+
+from tests.integration.cmd import get
+from tests.integration.raw import Response, ask, request
+from tests.security.world import (
+    BARE,
+    OF_205,
+    OPEN,
+    PUSH_OF_TOKENS,
+    TOKENS,
+    session_token,
+)
+from tests.support import Server
+
+HTML = b"<!doctype html><script>alert(document.domain)</script>"
+SVG = b'<svg xmlns="http://www.w3.org/2000/svg" onload="alert(1)"/>'
+
+
+def upload(server: Server, content: bytes, key: str = "", **query: str) -> Response:
+    headers = [("Authorization", f"Bearer {key}")] if key else []
+    path = f"/api/v1/uploads?{urlencode(query)}"
+    return ask(server.http, request(path, method="POST", headers=headers, body=content))
+
+
+@pytest.mark.parametrize("app", [TOKENS, OPEN, BARE, "gochat", "101"])
+def test_nobody_uploads_without_proof(guarded: Server, app: str) -> None:
+    for key in ("", "nonsense", OF_205):
+        assert upload(guarded, b"x", key, app=app, user="7").status in (401, 403)
+
+
+def test_a_token_uploads_for_its_own_user_only(guarded: Server) -> None:
+    token = session_token(TOKENS, "7")
+    assert upload(guarded, b"x", token).status == 201
+    assert upload(guarded, b"x", token, app=TOKENS, user="8").status == 403
+    assert upload(guarded, b"x", token, app="302", user="7").status in (401, 403)
+    assert upload(guarded, b"x", PUSH_OF_TOKENS, app="302", user="7").status == 403
+
+
+def test_nobody_deletes_the_file_of_another(guarded: Server) -> None:
+    made = upload(guarded, b"mine", session_token(TOKENS, "7")).json
+    for token in ("", session_token(TOKENS, "8"), session_token("302", "7", "b" * 40), OF_205):
+        headers = [("Authorization", f"Bearer {token}")] if token else []
+        body = json.dumps({"id": made["id"]}).encode()
+        asked = request("/api/v1/uploads/delete", method="POST", headers=headers, body=body)
+        assert ask(guarded.http, asked).status in (401, 403, 404)
+    assert get(guarded.http, made["url"]).body == b"mine"
+
+
+@pytest.mark.parametrize("content", [HTML, SVG, b"\xff\xfe" + HTML, b"%PDF-1.4\n" + HTML])
+@pytest.mark.parametrize("name", ["a.html", "a.png", "a.svg", "a"])
+def test_no_upload_runs_in_a_browser(guarded: Server, content: bytes, name: str) -> None:
+    made = upload(guarded, content, session_token(TOKENS, "7"), name=name).json
+    answer = get(guarded.http, made["url"])
+    assert (answer.header("Content-Disposition") or "").startswith("attachment")
+    assert answer.header("X-Content-Type-Options") == "nosniff"
+    assert (answer.header("Content-Type") or "").partition(";")[0] not in ("text/html", "image/svg+xml")
+    assert "sandbox" in (answer.header("Content-Security-Policy") or "") or "'none'" in (
+        answer.header("Content-Security-Policy") or ""
+    )
+
+
+@pytest.mark.parametrize(
+    "name", ["../../../../tmp/x", "/etc/passwd", "..\\..\\x", "a\r\nX-Evil: 1", 'a"; filename="b', "x" * 3000]
+)
+def test_no_name_leaves_the_folder_or_its_header(guarded: Server, name: str) -> None:
+    answer = upload(guarded, b"content", session_token(TOKENS, "7"), name=name)
+    if answer.status == 201:
+        told = get(guarded.http, answer.json["url"])
+        assert told.body == b"content"
+        assert told.header("X-Evil") is None
+    root = guarded.folder / "data" / "uploads"
+    for folder, _, files in os.walk(guarded.folder):
+        inside = folder.startswith(str(root))
+        assert inside or not any("passwd" in file or file == "x" for file in files)
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../secret", "..%2fsecret", "%2e%2e/%2e%2e/secret", "....//secret", "/etc/passwd", "%00", "a/../../x"],
+)
+def test_no_address_reads_other_files(guarded: Server, path: str) -> None:
+    for prefix in ("/api/v1/uploads/", "/static/", "/sdk/"):
+        answer = ask(guarded.http, request(prefix + path))
+        assert answer.status in (400, 404, 405), answer
+        assert (guarded.folder / "data" / "secret").read_bytes() not in answer.body
+
+
+def test_the_list_of_files_is_the_user_s(guarded: Server) -> None:
+    upload(guarded, b"private", session_token(TOKENS, "owner"), name="private.txt")
+    for key in ("", session_token(TOKENS, "8"), OF_205):
+        headers = [("Authorization", f"Bearer {key}")] if key else []
+        answer = ask(guarded.http, request(f"/api/v1/uploads?app={TOKENS}&user=owner", headers=headers))
+        assert answer.status in (401, 403)
+    listed = ask(
+        guarded.http,
+        request(
+            f"/api/v1/uploads?app={TOKENS}&user=owner",
+            headers=[("Authorization", f"Bearer {session_token(TOKENS, 'owner')}")],
+        ),
+    )
+    assert [row["name"] for row in listed.json["files"]] == ["private.txt"]
