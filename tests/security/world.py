@@ -31,14 +31,13 @@ CONFIG: dict[str, Any] = {
     "api": {
         "keys": [
             {"key": ADMIN, "scopes": ["admin"]},
-            {"key": OF_205, "scopes": ["admin"], "apps": ["205", "206"]},
+            {"key": OF_205, "scopes": ["admin"], "apps": ["205", "206", "207"]},
             {"key": PUSH_OF_TOKENS, "scopes": ["push"], "apps": [TOKENS]},
         ]
     },
     "apps": {
         "101": {},
         "205": {},
-        "206": {},
         "gochat": {},
         TOKENS: {"jwt": [{"key": SECRET}]},
         OTHER_TOKENS: {"jwt": [{"key": OTHER_SECRET}]},

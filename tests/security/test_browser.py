@@ -1,0 +1,138 @@
+"""A website that a user of this machine visits cannot use a server on it: attacks by real Chromium."""
+
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from tests.browser.chromium import Browser, Page
+from tests.integration.cmd import get, logged_in
+from tests.security.world import OPEN, TOKENS, session_token
+from tests.support import Server
+
+pytestmark = [pytest.mark.timeout(120)]
+
+EVIL = "evil.example"
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A browser for which a foreign name is this machine, as after DNS rebinding."""
+    one = Browser(tmp_path_factory.mktemp("chromium"), f"--host-resolver-rules=MAP {EVIL} 127.0.0.1")
+    yield one
+    one.quit()
+
+
+class _Site(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<!doctype html><title>evil</title>")
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def site() -> Iterator[str]:
+    """The foreign website."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Site) as server:
+        thread = Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://{EVIL}:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def page(browser: Browser, site: str) -> Page:
+    return browser.open(site)
+
+
+def waits_for(page: Page, script: str, *arguments: Any) -> Any:
+    """What a promise in the page gives; its error as a text."""
+    return page.driver.execute_async_script(
+        f"const done = arguments[arguments.length - 1]; ({script})(...arguments)"
+        ".then(done, (error) => done(`failed: ${error}`))",
+        *arguments,
+    )
+
+
+def fetched(page: Page, url: str, **options: Any) -> str:
+    """The text of an answer, as far as the page may read it."""
+    script = "(url, options) => fetch(url, options).then((answer) => answer.text())"
+    return str(waits_for(page, script, url, options))
+
+
+def socket_says(page: Page, url: str, first: str = "") -> str:
+    """The first message or the close code of a WebSocket."""
+    return str(
+        waits_for(
+            page,
+            """(url, first) => new Promise((done) => {
+                const socket = new WebSocket(url);
+                socket.onopen = () => first && socket.send(first);
+                socket.onmessage = (event) => done(event.data);
+                socket.onclose = (event) => done(`closed ${event.code}`);
+                setTimeout(() => done("closed: nothing came"), 3000);
+            })""",
+            url,
+            first,
+        )
+    )
+
+
+LOGIN = '{"seq":"1","cmd":"login","data":{"userID":"evil","appID":%s}}'
+SIMPLE: dict[str, Callable[[str], dict[str, Any]]] = {
+    "form": lambda app: {
+        "method": "POST",
+        "mode": "no-cors",
+        "headers": {"Content-Type": "application/x-www-form-urlencoded"},
+        "body": f"appID={app}&userID=victim&msgID=evil&message=evil",
+    },
+    "text": lambda app: {
+        "method": "POST",
+        "mode": "no-cors",
+        "headers": {"Content-Type": "text/plain"},
+        "body": f'{{"app":"{app}","user":"victim","text":"evil"}}',
+    },
+}
+
+
+# --- with keys ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_with_keys_a_foreign_page_pushes_nothing(guarded: Server, page: Page, kind: str) -> None:
+    with logged_in(guarded.ws, "victim", int(TOKENS), serviceToken=session_token(TOKENS, "victim")) as victim:
+        for path in ("/user/sendMessage", "/user/sendMessageAll", "/api/v1/push"):
+            fetched(page, guarded.http_url + path, **SIMPLE[kind](TOKENS))
+        victim.no_push()
+
+
+@pytest.mark.parametrize("app", [OPEN, TOKENS])
+def test_with_keys_a_foreign_page_opens_no_socket(guarded: Server, page: Page, app: str) -> None:
+    token = session_token(TOKENS, "evil") if app == TOKENS else ""
+    login = LOGIN.replace('"appID"', f'"serviceToken":"{token}","appID"') % app
+    assert socket_says(page, guarded.ws_url, login).startswith("closed ")
+
+
+def test_with_keys_a_foreign_page_reads_no_page_and_no_list(guarded: Server, page: Page) -> None:
+    for path in (f"/home/index?appID={OPEN}", f"/user/list?appID={OPEN}"):
+        answer = fetched(page, guarded.http_url + path)
+        assert "page." not in answer
+        assert "userList" not in answer
+
+
+# --- demo mode ----------------------------------------------------------------------------------------------
+
+
+def test_in_demo_mode_a_local_page_still_works(demo: Server, browser: Browser) -> None:
+    """What the tests above would otherwise not show. Another port of this machine is no foreign page."""
+    page = browser.open(f"{demo.http_url}/home/index?appID=101")
+    assert "userList" in fetched(page, f"{demo.http_url}/user/list?appID=101")
+    assert '"code":200' in socket_says(page, demo.ws_url, LOGIN % 101)
+    assert get(demo.http, "/health").status == 200
