@@ -178,7 +178,7 @@ HTTP_TOO_MANY_TARGETS: Final = _problem(
     400, "too_many_targets", "More targets, or commands, than limits.batch_targets."
 )
 HTTP_STORE_UNAVAILABLE: Final = _problem(
-    400, "store_unavailable", "In apps of systems nothing is stored: a user there is a connection."
+    400, "store_unavailable", "Apps of systems do not store messages: a user there is one connection."
 )
 HTTP_NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
 HTTP_UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
@@ -192,10 +192,10 @@ HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
 HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
 HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not answer for this host.")
 HTTP_REGISTRATION_CLOSED: Final = _problem(
-    403, "registration_closed", "Nobody may register (accounts.registration)."
+    403, "registration_closed", "Registration is closed (accounts.registration)."
 )
 HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The member's role does not allow this.")
-HTTP_SILENCED: Final = _problem(403, "silenced", "The user may not speak in this group for a time.")
+HTTP_SILENCED: Final = _problem(403, "silenced", "The user is muted in this group.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
     403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
 )
@@ -215,9 +215,9 @@ HTTP_UNKNOWN_MESSAGE: Final = _problem(
 HTTP_UNKNOWN_MEMBER: Final = _problem(404, "unknown_member", "The group has no such member.")
 HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "There is no app of this name.")
 HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No connection of this app has this id.")
-HTTP_NOT_FOUND: Final = _problem(404, "not_found", "There is nothing at this path.")
+HTTP_NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
 HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "There is no file of this id.")
-HTTP_METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "The path has no such method.")
+HTTP_METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "This path does not support this method.")
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
 HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "There is an account with this phone number already.")
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
@@ -229,13 +229,13 @@ HTTP_TOO_MANY_MEMBERS: Final = _problem(
 HTTP_ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
 HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "There is an app of this name already.")
 HTTP_APP_CONFIGURED: Final = _problem(
-    409, "app_configured", "This app stands in the configuration, and is changed there."
+    409, "app_configured", "This app is defined in the configuration file; change it there."
 )
 HTTP_TOO_MANY_APPS: Final = _problem(
-    409, "too_many_apps", "limits.registered_apps apps are registered already."
+    409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
 )
 HTTP_LENGTH_REQUIRED: Final = _problem(
-    411, "length_required", "An upload says its Content-Length, and is not empty."
+    411, "length_required", "An upload needs a Content-Length above 0."
 )
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
 HTTP_FILE_TOO_LARGE: Final = _problem(
@@ -243,14 +243,14 @@ HTTP_FILE_TOO_LARGE: Final = _problem(
 )
 HTTP_URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
 HTTP_KIND_REFUSED: Final = _problem(
-    415, "kind_refused", "Files of this content are not taken, or the file is not what it is said to be."
+    415, "kind_refused", "Files of this type are not accepted, or the content does not match the declared type."
 )
 HTTP_UNKNOWN_ENCODING: Final = _problem(
-    415, "unknown_encoding", "A body comes as it is, or with Content-Encoding: gzip."
+    415, "unknown_encoding", "The only supported Content-Encoding is gzip."
 )
 HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file has no such bytes.")
 HTTP_ID_REUSED: Final = _problem(
-    422, "id_reused", "Another request came with this id or Idempotency-Key before."
+    422, "id_reused", "A different request has used this id or Idempotency-Key."
 )
 HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
 HTTP_TOO_MANY_REQUESTS: Final = _problem(
@@ -258,18 +258,18 @@ HTTP_TOO_MANY_REQUESTS: Final = _problem(
 )
 HTTP_HEADERS_TOO_LARGE: Final = _problem(431, "headers_too_large", "Headers are over limits.header_bytes.")
 HTTP_INTERNAL_ERROR: Final = _problem(
-    500, "internal_error", "The server failed; its log says why.", temporary=True
+    500, "internal_error", "The server failed; see its log.", temporary=True
 )
-HTTP_NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not do this.")
+HTTP_NOT_IMPLEMENTED: Final = _problem(501, "not_implemented", "The server does not support this.")
 HTTP_MEDIA_UNAVAILABLE: Final = _problem(
-    503, "media_unavailable", "The place where files are kept does not answer.", temporary=True
+    503, "media_unavailable", "The file storage does not answer.", temporary=True
 )
-HTTP_NODE_FULL: Final = _problem(503, "node_full", "The node takes no more connections.", temporary=True)
+HTTP_NODE_FULL: Final = _problem(503, "node_full", "The node accepts no more connections.", temporary=True)
 HTTP_BUSY: Final = _problem(
-    503, "busy", "The node works on limits.http_requests requests already.", temporary=True
+    503, "busy", "The node is already working on limits.http_requests requests.", temporary=True
 )
 HTTP_NOT_READY: Final = _problem(
-    503, "not_ready", "The node starts, stops or lacks what it needs.", temporary=True
+    503, "not_ready", "The node is starting or stopping, or Redis or the database does not answer.", temporary=True
 )
 HTTP_STORAGE_UNAVAILABLE: Final = _problem(
     503, "storage_unavailable", "The database does not answer.", temporary=True
@@ -277,7 +277,7 @@ HTTP_STORAGE_UNAVAILABLE: Final = _problem(
 HTTP_REGISTRY_UNAVAILABLE: Final = _problem(
     503, "registry_unavailable", "Redis does not answer.", temporary=True
 )
-HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are spoken.")
+HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 HTTP_DISK_FULL: Final = _problem(
     507, "disk_full", "The disk would have less than uploads.min_free_bytes.", temporary=True
 )

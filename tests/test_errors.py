@@ -53,6 +53,6 @@ def test_every_http_problem_is_listed_and_is_an_error_status() -> None:
 def test_a_problem_becomes_a_json_body() -> None:
     assert json.loads(errors.problem_body(errors.HTTP_NOT_READY)) == {
         "code": "not_ready",
-        "message": "The node starts, stops or lacks what it needs.",
+        "message": "The node is starting or stopping, or Redis or the database does not answer.",
         "temporary": True,
     }
