@@ -17,13 +17,13 @@ from imserver import __version__, assets, config, errors
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
-    "account": ("imserver.commands.account", "account", "Take over accounts from elsewhere."),
-    "app": ("imserver.commands.app", "app", "Make, list, show and change apps (tenants)."),
-    "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers use it."),
+    "account": ("imserver.commands.account", "account", "Import accounts of users."),
+    "app": ("imserver.commands.app", "app", "Create, list, show and change apps."),
+    "backup": ("imserver.commands.backup", "backup", "Copy the SQLite database while servers run."),
     "bench": ("bench.cli", "bench", "Measure a server: memory, fan-out, latency, pushes."),
-    "key": ("imserver.commands.key", "key", "Make, list and revoke API keys."),
-    "restore": ("imserver.commands.backup", "restore", "Put a copy in the SQLite database's place."),
-    "token": ("imserver.commands.token", "token", "Make session tokens of users."),
+    "key": ("imserver.commands.key", "key", "Create, list and revoke API keys."),
+    "restore": ("imserver.commands.backup", "restore", "Replace the SQLite database by a copy."),
+    "token": ("imserver.commands.token", "token", "Create session tokens of users."),
 }
 
 _NO_BENCH: Final = (
@@ -68,7 +68,7 @@ _config_option = click.option(
     "--config",
     "path",
     metavar="FILE",
-    help="Settings (YAML, or app.yaml of GoChat, or app.ini of go-websocket); the rest keeps its default.",
+    help="Settings: YAML, app.yaml of GoChat, or app.ini of go-websocket; the rest keeps its default.",
 )
 
 
@@ -80,7 +80,7 @@ _config_option = click.option(
 @_config_option
 @click.pass_context
 def main(context: click.Context, path: str | None) -> None:
-    """A self-hosted instant-messaging and push gateway. With -c alone it serves, as go-websocket did."""
+    """A self-hosted instant-messaging and push gateway. With -c alone it runs the server."""
     if context.invoked_subcommand is not None:
         given = {} if path is None else {"path": path}
         context.default_map = dict.fromkeys(main.list_commands(context), given)
@@ -96,10 +96,10 @@ def main(context: click.Context, path: str | None) -> None:
 @click.option("--http-port", type=int, metavar="N", help="Port for pages and the HTTP API; 0: any free one.")
 @click.option("--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one.")
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
-@click.option("--data-dir", metavar="DIR", help="Folder for what the server keeps.")
+@click.option("--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database.")
 @click.option("--door", type=click.Choice(["front", "wsgi"]), help="How a request enters.")
-@click.option("--processes", type=int, metavar="N", help="Nodes to run, one process each; needs Redis.")
-@click.option("--insecure", is_flag=True, help="Listen beyond loopback although no API key exists.")
+@click.option("--processes", type=int, metavar="N", help="Number of nodes, one process each; needs Redis.")
+@click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
 def serve(
     path: str | None,
     host: str | None,
@@ -200,7 +200,7 @@ def codes() -> None:
         _table(
             ("code", "name", "client may", "meaning"),
             [
-                (row.code, row.name, "come back" if row.reconnect else "stay away", row.meaning)
+                (row.code, row.name, "reconnect" if row.reconnect else "stay away", row.meaning)
                 for row in errors.CLOSE.values()
             ],
         )
@@ -233,7 +233,7 @@ def _table(head: tuple[str, ...], body: list[tuple[Any, ...]]) -> str:
 @click.option(
     "--key-file", metavar="FILE", help="File with an API key of the scope admin; - is standard input."
 )
-@click.option("--debug", is_flag=True, help="List the connections and users too.")
+@click.option("--debug", is_flag=True, help="List connections and users too.")
 def status(url: str, key_file: str | None, debug: bool) -> None:
     """Show /health and /system/state of a running server.
 

@@ -217,7 +217,9 @@ HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "There is no app of this 
 HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No connection of this app has this id.")
 HTTP_NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
 HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "There is no file of this id.")
-HTTP_METHOD_NOT_ALLOWED: Final = _problem(405, "method_not_allowed", "This path does not support this method.")
+HTTP_METHOD_NOT_ALLOWED: Final = _problem(
+    405, "method_not_allowed", "This path does not support this method."
+)
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
 HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "There is an account with this phone number already.")
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
@@ -234,24 +236,22 @@ HTTP_APP_CONFIGURED: Final = _problem(
 HTTP_TOO_MANY_APPS: Final = _problem(
     409, "too_many_apps", "The limit of apps is reached (limits.registered_apps)."
 )
-HTTP_LENGTH_REQUIRED: Final = _problem(
-    411, "length_required", "An upload needs a Content-Length above 0."
-)
+HTTP_LENGTH_REQUIRED: Final = _problem(411, "length_required", "An upload needs a Content-Length above 0.")
 HTTP_BODY_TOO_LARGE: Final = _problem(413, "body_too_large", "The body is over limits.body_bytes.")
 HTTP_FILE_TOO_LARGE: Final = _problem(
     413, "file_too_large", "The file is over uploads.max_bytes, or over the limit of its kind."
 )
 HTTP_URI_TOO_LONG: Final = _problem(414, "uri_too_long", "The address is over limits.header_bytes.")
 HTTP_KIND_REFUSED: Final = _problem(
-    415, "kind_refused", "Files of this type are not accepted, or the content does not match the declared type."
+    415,
+    "kind_refused",
+    "Files of this type are not accepted, or the content does not match the declared type.",
 )
 HTTP_UNKNOWN_ENCODING: Final = _problem(
     415, "unknown_encoding", "The only supported Content-Encoding is gzip."
 )
 HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file has no such bytes.")
-HTTP_ID_REUSED: Final = _problem(
-    422, "id_reused", "A different request has used this id or Idempotency-Key."
-)
+HTTP_ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
 HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
 HTTP_TOO_MANY_REQUESTS: Final = _problem(
     429, "too_many_requests", "Too many requests; slow down.", temporary=True
@@ -269,7 +269,10 @@ HTTP_BUSY: Final = _problem(
     503, "busy", "The node is already working on limits.http_requests requests.", temporary=True
 )
 HTTP_NOT_READY: Final = _problem(
-    503, "not_ready", "The node is starting or stopping, or Redis or the database does not answer.", temporary=True
+    503,
+    "not_ready",
+    "The node is starting or stopping, or Redis or the database does not answer.",
+    temporary=True,
 )
 HTTP_STORAGE_UNAVAILABLE: Final = _problem(
     503, "storage_unavailable", "The database does not answer.", temporary=True

@@ -139,7 +139,7 @@ class _Signals:
     def _end(self, number: int) -> None:
         name = signal.Signals(number).name
         if self._drain is not None:
-            _log.warning("%s again: ending at once", name)
+            _log.warning("%s again: stopping at once", name)
             self._end_at_once(128 + number)
         _log.info("%s: draining", name)
         self._drain = gevent.spawn(self._stop)
@@ -148,7 +148,7 @@ class _Signals:
         try:
             self._node.stop()
         except Exception:
-            _log.exception("the drain failed: ending at once")
+            _log.exception("the drain failed: stopping at once")
             self._end_at_once(1)
 
     def _end_at_once(self, status: int) -> NoReturn:
@@ -164,10 +164,10 @@ class _Signals:
             config = self._read_config()
             refuse_open_demo(config, self._node.auth.closed)
         except (ConfigError, StartError) as error:
-            _log.error("settings stay as they are: %s", error)
+            _log.error("settings are unchanged: %s", error)
             return
         self._node.reload(config)
-        _log.info("settings read again: keys, origins, limits")
+        _log.info("settings reloaded: keys, origins, limits")
 
     def _dump(self) -> None:
         loop = gevent.get_hub().loop

@@ -1,4 +1,4 @@
-"""Signals: drain, second signal, log rotation, dump, settings read again, a lost terminal."""
+"""Signals: drain, second signal, log rotation, dump, settings reloaded, a lost terminal."""
 
 import os
 import pty
@@ -74,7 +74,7 @@ def test_a_second_signal_ends_at_once(start_server: StartServer) -> None:
     eventually(lambda: "SIGTERM: draining" in server.log_text)
     server.process.send_signal(signal.SIGINT)
     assert server.process.wait(5) == 128 + signal.SIGINT
-    assert "SIGINT again: ending at once" in server.log_text
+    assert "SIGINT again: stopping at once" in server.log_text
 
 
 def test_a_server_that_fails_ends_with_status_1_and_its_traceback_is_in_the_log_only(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_sighup_reads_keys_again_and_drops_nobody(start_server: StartServer) -> 
     with connect(server) as client:
         server.configure({"api": {"keys": [key, {"key": "another-key-of-the-test", "scopes": ["read"]}]}})
         server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: "settings read again" in server.log_text)
+        eventually(lambda: "settings reloaded" in server.log_text)
         assert ping(client) == b"\x8a\x01x"
 
 
@@ -135,7 +135,7 @@ def test_sighup_with_a_broken_file_changes_nothing(start_server: StartServer) ->
     server = start_server()
     server.config_file.write_text("app: [", encoding="utf-8")
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "settings stay as they are: " in server.log_text)
+    eventually(lambda: "settings are unchanged: " in server.log_text)
     assert server.get("/health")[0] == 200
 
 
@@ -144,7 +144,7 @@ def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServ
     server = start_server("--host", "0.0.0.0", config=keys)
     server.configure({})
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: "settings stay as they are: server.host 0.0.0.0 is beyond loopback" in server.log_text)
+    eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is beyond loopback" in server.log_text)
 
 
 def in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
@@ -182,7 +182,7 @@ def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None
 def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
     process, master = in_terminal(tmp_path, "nohup")
     os.close(master)
-    eventually(lambda: "settings read again" in (tmp_path / "server.log").read_text(encoding="utf-8"))
+    eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
     assert process.poll() is None
     process.terminate()
     assert process.wait(15) == 0

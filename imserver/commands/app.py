@@ -15,7 +15,7 @@ from imserver.values import fold
 
 @click.group()
 def app() -> None:
-    """Make, list, show and change apps (tenants). Running servers know within two seconds.
+    """Create, list, show and change apps. Running servers follow within two seconds.
 
     Settings are those of an entry of the section apps (see: imserver check-config --defaults), with values as
     in the file: max_connections=5000, origins=[example.org], webhook.url=https://example.org/hook
@@ -30,11 +30,11 @@ def app() -> None:
 @click.argument("name")
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def create(path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...]) -> None:
-    """Make an app."""
+    """Create an app."""
     with opened(path, data_dir) as (_, _, tenants):
         if not tenants.register(name, **_fields(settings, {})):
-            fail(f"there is an app {name} already")
-    click.echo(f"app {name} is there")
+            fail(f"app {name} already exists")
+    click.echo(f"app {name} created")
 
 
 @app.command("list")
@@ -51,7 +51,7 @@ def list_apps(path: str | None, data_dir: str | None) -> None:
             )
             for each in tenants.all()
         ]
-    click.echo(table(("name", "stands in", "login policy", "same as"), rows))
+    click.echo(table(("name", "defined in", "login policy", "same as"), rows))
 
 
 @app.command()
@@ -62,21 +62,21 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
     with opened(path, data_dir) as (_, _, tenants):
         tenant = tenants.get(name)
     if tenant is None:
-        fail(f"there is no app {name}")
+        fail(f"app {name} does not exist")
     click.echo(config.dump_app(tenant), nl=False)
 
 
 @app.command("set")
 @settings_options
-@click.option("--unset", multiple=True, metavar="SETTING", help="Give a setting its default; repeatable.")
+@click.option("--unset", multiple=True, metavar="SETTING", help="Reset a setting to its default; repeatable.")
 @click.argument("name")
 @click.argument("settings", nargs=-1, metavar="[SETTING=VALUE]...")
 def change(
     path: str | None, data_dir: str | None, name: str, settings: tuple[str, ...], unset: tuple[str, ...]
 ) -> None:
-    """Change settings of an app, and print those it has then.
+    """Change settings of an app and print the result.
 
-    Those of an app of the configuration are changed there.
+    Apps of the configuration file are changed in that file.
     """
     with opened(path, data_dir) as (_, _, tenants):
         before = tenants.get(name)

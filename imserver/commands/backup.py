@@ -18,7 +18,7 @@ from imserver.storage.place import place_of
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def backup(path: str | None, data_dir: str | None, file: Path) -> None:
-    """Copy the database to a new FILE, while servers go on using it."""
+    """Copy the database to a new FILE. Servers may run meanwhile."""
     try:
         copies.backup(_file(path, data_dir)[0], file)
     except StartError as error:
@@ -30,7 +30,7 @@ def backup(path: str | None, data_dir: str | None, file: Path) -> None:
 @settings_options
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 def restore(path: str | None, data_dir: str | None, file: Path) -> None:
-    """Put the copy FILE in the database's place. No server may use it meanwhile."""
+    """Replace the database by the copy FILE. No server may run meanwhile."""
     try:
         database, folder = _file(path, data_dir)
         # A server holds this lock as long as it runs.
@@ -43,7 +43,7 @@ def restore(path: str | None, data_dir: str | None, file: Path) -> None:
             lock.stop()
     except StartError as error:
         fail(error)
-    click.echo(f"restored {database}" + (f"; what was there is {kept}" if kept else ""))
+    click.echo(f"restored {database}" + (f"; the previous database is {kept}" if kept else ""))
 
 
 def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:

@@ -24,7 +24,9 @@ Command = TypeVar("Command", bound=Any)
 
 def settings_options(command: Command) -> Command:
     """Options by which a command finds what the server keeps; see :func:`opened`."""
-    command = click.option("--data-dir", metavar="DIR", help="Folder for what the server keeps.")(command)
+    command = click.option(
+        "--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database."
+    )(command)
     return click.option("-c", "--config", "path", metavar="FILE", help="Settings, as for serve.")(command)
 
 
@@ -44,7 +46,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
         store.start()
         yield settings, store, tenants
     except UnknownTenant as error:
-        fail(f"there is no app {error}")
+        fail(f"app {error} does not exist")
     except (StartError, StorageUnavailable, BadTenant, TooManyTenants) as error:
         fail(error)
     finally:

@@ -21,7 +21,7 @@ _ID_BYTES: Final = 6
 
 @click.group()
 def key() -> None:
-    """Make, list and revoke API keys. Running servers know within two seconds."""
+    """Create, list and revoke API keys. Running servers follow within two seconds."""
 
 
 @key.command()
@@ -32,35 +32,32 @@ def key() -> None:
     type=click.Choice(["push", "read", "admin"]),
     multiple=True,
     required=True,
-    help="What it may do; repeat it for more. admin may do everything.",
+    help="What the key may do; repeatable. admin includes all.",
 )
-@click.option("--app", "apps", multiple=True, metavar="NAME", help="App that it is bound to; repeatable.")
-@click.option("--note", default="", help="What it is for.")
+@click.option("--app", "apps", multiple=True, metavar="NAME", help="Limit the key to this app; repeatable.")
+@click.option("--note", default="", help="A note for people.")
 def create(
     path: str | None, data_dir: str | None, scopes: tuple[str, ...], apps: tuple[str, ...], note: str
 ) -> None:
-    """Make a key and print it, once: only its digest is kept."""
+    """Create a key and print it once. Only its digest is stored."""
     if len(note) > NOTE_CHARACTERS:
         fail(f"--note: at most {NOTE_CHARACTERS} characters")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
     with opened(path, data_dir) as (_, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
-                fail(f"--app {name}: there is no such app")
+                fail(f"--app {name}: this app does not exist")
         bound = dict.fromkeys(map(tenants.resolve, apps))
         row = KeyRow(secrets.token_hex(_ID_BYTES), _digest(secret), scopes, tuple(bound), note)
         store.add_key(row)
-    click.echo(f"The id of this key is {row.id}. Keep the key: it is not shown again.", err=True)
+    click.echo(f"The id of this key is {row.id}. Save the key: it is not shown again.", err=True)
     click.echo(secret)
 
 
 @key.command("list")
 @settings_options
 def list_keys(path: str | None, data_dir: str | None) -> None:
-    """List all keys, revoked ones too.
-
-    Those of the configuration, and those made here.
-    """
+    """List all keys of the configuration and of the database, revoked ones too."""
     with opened(path, data_dir) as (settings, store, _):
         rows = store.keys()
     body = [
@@ -85,12 +82,12 @@ def list_keys(path: str | None, data_dir: str | None) -> None:
 @settings_options
 @click.argument("name", metavar="ID")
 def revoke(path: str | None, data_dir: str | None, name: str) -> None:
-    """Put the key of this id out of force, for good."""
+    """Revoke the key with this id. This cannot be undone."""
     with opened(path, data_dir) as (_, store, _):
         revoked = store.revoke_key(name) if store.place.exists else None
     if revoked is None:
-        fail(f"there is no key of the id {name}")
-    click.echo("revoked" if revoked else "was revoked before")
+        fail(f"no key has the id {name}")
+    click.echo("revoked" if revoked else "already revoked")
 
 
 def _digest(secret: str) -> str:

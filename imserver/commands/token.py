@@ -19,18 +19,16 @@ _app_option = click.option("--app", "name", required=True, metavar="NAME", help=
 
 @click.group()
 def token() -> None:
-    """Make session tokens, with which users log in to apps that have keys for them (setting jwt)."""
+    """Create session tokens. Users log in with them to apps with the setting jwt."""
 
 
 @token.command()
 @settings_options
 @_app_option
 @click.option("--user", required=True, metavar="ID", help="The user.")
-@click.option(
-    "--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="How long it lasts."
-)
-@click.option("--kid", metavar="NAME", help="The key of this kid; else the app's first.")
-@click.option("--key-file", metavar="FILE", help="The private key (PEM), where the app has the public one.")
+@click.option("--seconds", type=click.IntRange(min=1), default=3600, show_default=True, help="Lifetime.")
+@click.option("--kid", metavar="NAME", help="Use the key with this kid; default: the first key of the app.")
+@click.option("--key-file", metavar="FILE", help="File with the private key (PEM) for RS256 and EdDSA.")
 def create(
     path: str | None,
     data_dir: str | None,
@@ -40,7 +38,7 @@ def create(
     kid: str | None,
     key_file: str | None,
 ) -> None:
-    """Make a token and print it."""
+    """Create a token and print it."""
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = _row(tenant, kid)
@@ -62,15 +60,15 @@ def create(
 @settings_options
 @_app_option
 def secret(path: str | None, data_dir: str | None, name: str) -> None:
-    """Print the secret of an app whose settings give none for HS256.
+    """Print the derived HS256 secret of an app that has jwt without a key.
 
-    It is derived from the server's own, so it is the same on all nodes. The app's back end signs with it.
+    It is derived from the server's secret, so it is the same on all nodes. The app's back end signs with it.
     """
     with opened(path, data_dir) as (settings, _, tenants):
         tenant = _tenant(tenants, name)
         row = next((row for row in tenant.jwt if not (row.key or row.key_file)), None)
         if row is None:
-            fail(f"app {tenant.name} has no entry of jwt without a key")
+            fail(f"app {tenant.name} has no jwt entry without a key")
         made = derived_secret(_secret(settings, row), tenant.name)
     click.echo(made)
 
@@ -78,7 +76,7 @@ def secret(path: str | None, data_dir: str | None, name: str) -> None:
 def _tenant(tenants: Tenants, name: str) -> Tenant:
     tenant = tenants.get(tenants.resolve(name))
     if tenant is None:
-        fail(f"there is no app {name}")
+        fail(f"app {name} does not exist")
     return tenant
 
 
@@ -87,7 +85,7 @@ def _row(tenant: Tenant, kid: str | None) -> JwtSettings:
         fail(f"app {tenant.name} has no key for session tokens (setting jwt)")
     named = [row for row in tenant.jwt if kid is None or row.kid == kid]
     if not named:
-        fail(f"app {tenant.name} has no key of the kid {kid}")
+        fail(f"app {tenant.name} has no key with the kid {kid}")
     return named[0]
 
 

@@ -136,7 +136,7 @@ class Parent:
                 self._end(number)
         elif number == signal.SIGHUP:
             if self._reread():
-                self._say(logging.INFO, "SIGHUP: settings read again")
+                self._say(logging.INFO, "SIGHUP: settings reloaded")
                 self._children.pass_on(number)
         elif number in PASSED_ON:
             if number == signal.SIGUSR1:
@@ -148,7 +148,7 @@ class Parent:
 
     def _end(self, number: signal.Signals) -> None:
         if self._children.ending:
-            self._say(logging.WARNING, f"{number.name} again: ending at once")
+            self._say(logging.WARNING, f"{number.name} again: stopping at once")
             self._status = 128 + number
             self._children.end_at_once()
         else:
@@ -161,7 +161,7 @@ class Parent:
             config, changed = provision.reread(self._read_config(), self._given, self._config)
             refuse_open_demo(config)
         except StartError as error:
-            self._say(logging.ERROR, f"settings stay as they are: {error}")
+            self._say(logging.ERROR, f"settings are unchanged: {error}")
             return False
         if changed:
             self._say(logging.WARNING, f"only a restart of all changes {', '.join(changed)}")

@@ -28,7 +28,7 @@ def test_users_of_gochat_are_taken_over_with_their_ids_and_passwords(
     assert (dry.returncode, dry.stdout) == (0, "2 accounts could be imported\n")
     for count in (2, 0):
         done = run_cli("account", "import", "--data-dir", folder, str(table))
-        told = f"{count} accounts imported, {2 - count} were there already\n"
+        told = f"{count} accounts imported, {2 - count} already existed\n"
         assert (done.returncode, done.stdout) == (0, told), done
     for number in (41, 42):
         fields = {"phone_number": f"139000000{number}", "password": "secret"}
@@ -59,4 +59,4 @@ def test_an_app_is_named_by_whichever_of_its_names(tmp_path: Path) -> None:
     options = ("--config", str(settings), "--data-dir", str(tmp_path / "data"))
     for app, count in (("101", 1), ("gochat", 0)):
         done = run_cli("account", "import", *options, "--app", app, str(table))
-        assert done.stdout == f"{count} accounts imported, {1 - count} were there already\n", done
+        assert done.stdout == f"{count} accounts imported, {1 - count} already existed\n", done

@@ -49,8 +49,8 @@ def test_a_key_is_revoked_by_its_id(run: Run) -> None:
     run("key", "create", "--scope", "admin")
     ((name, *_),) = rows(run("key", "list").stdout)
     assert run("key", "revoke", name).stdout == "revoked\n"
-    assert run("key", "revoke", name).stdout == "was revoked before\n"
-    assert "no key of the id" in run("key", "revoke", "none", fails=True).stderr
+    assert run("key", "revoke", name).stdout == "already revoked\n"
+    assert "no key has the id" in run("key", "revoke", "none", fails=True).stderr
     assert len(rows(run("key", "list").stdout)[0]) == 5
 
 
@@ -73,7 +73,7 @@ def test_keys_of_the_configuration_are_listed_by_their_digest(run: Run) -> None:
 
 def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
     create = ("key", "create", "--scope", "push")
-    assert "there is no such app" in run(*create, "--app", "105", fails=True).stderr
+    assert "this app does not exist" in run(*create, "--app", "105", fails=True).stderr
     run("app", "create", "105")
     run("app", "create", "106", "same_as=105")
     run(*create, "--app", "105", "--app", "106", "--app", "101")
@@ -83,7 +83,7 @@ def test_a_key_is_bound_to_apps_that_exist(run: Run) -> None:
 def test_an_app_is_made_shown_and_changed(run: Run) -> None:
     run("app", "create", "105", "maxConnections=5", "origins=[example.org]", "webhook.url=https://e.org/hook",
         "webhook.secret=@-", stdin="quite a secret\n")  # fmt: skip
-    assert "an app 105 already" in run("app", "create", "105", fails=True).stderr
+    assert "app 105 already exists" in run("app", "create", "105", fails=True).stderr
     shown = run("app", "show", "105").stdout
     assert "max_connections: 5\n" in shown
     assert "url: https://e.org/hook\n" in shown
@@ -130,8 +130,8 @@ def test_a_secret_among_the_arguments_is_refused(run: Run, setting: str) -> None
         (("app", "create", "105", "max_rooms=[1"), "not valid YAML"),
         (("app", "create", " 105"), "an app cannot be called ' 105'"),
         (("app", "set", "101", "max_rooms=1"), "stands in the configuration"),
-        (("app", "show", "105"), "there is no app 105"),
-        (("app", "set", "105"), "there is no app 105"),
+        (("app", "show", "105"), "app 105 does not exist"),
+        (("app", "set", "105"), "app 105 does not exist"),
         (("key", "create", "--scope", "push", "--note", "x" * 201), "at most 200 characters"),
         (("key", "create", "--scope", "push", "--data-dir", "/proc/none"), "cannot be used"),
         (("key", "list", "-c", "/none.yaml"), "cannot be read"),

@@ -93,7 +93,7 @@ def test_a_secret_of_the_server_s_own_signs_and_a_server_takes_it(
     ("row", "arguments", "why"),
     [
         ({"key": SECRET}, ["create", "--app", "102", "--user", "ann"], "no key for session tokens"),
-        ({"key": SECRET}, ["create", "--app", "9", "--user", "ann"], "no app 9"),
+        ({"key": SECRET}, ["create", "--app", "9", "--user", "ann"], "app 9 does not exist"),
         ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--kid", "x"], "kid x"),
         ({"key": "short"}, ["create", "--app", "101", "--user", "ann"], "32 bytes"),
         ({"key": SECRET}, ["create", "--app", "101", "--user", "ann", "--key-file", "/no/file"], "/no/file"),

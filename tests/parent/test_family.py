@@ -52,7 +52,7 @@ def test_the_parent_has_no_loop_thread_or_foreign_socket_whenever_it_forks(start
     first = family.pids
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
         family.signal(number)
-    eventually(lambda: "SIGHUP: settings read again" in family.log_text)
+    eventually(lambda: "SIGHUP: settings reloaded" in family.log_text)
     kill(first[0])
     pids = family.wait_until_replaced(first[0])
     family.signal(signal.SIGURG)
@@ -263,7 +263,7 @@ def test_a_rolling_restart_with_broken_settings_does_not_begin(start_family: Sta
     pids = family.pids
     family.config_file.write_text("app: [", encoding="utf-8")
     family.signal(signal.SIGURG)
-    eventually(lambda: "settings stay as they are: " in family.output)
+    eventually(lambda: "settings are unchanged: " in family.output)
     assert "rolling" not in family.output
     assert family.pids == pids
 
@@ -309,7 +309,7 @@ def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     eventually(lambda: family.log_text.count("imserver.serving: SIGTERM: draining") == 2)
     family.signal(signal.SIGINT)
     assert family.process.wait(10) == 128 + signal.SIGINT
-    assert family.log_text.count("SIGTERM again: ending at once") == 2
+    assert family.log_text.count("SIGTERM again: stopping at once") == 2
 
 
 def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
@@ -323,7 +323,7 @@ def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: 
 def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     family.signal(signal.SIGHUP)
-    eventually(lambda: family.log_text.count("imserver.serving: settings read again") == 2)
+    eventually(lambda: family.log_text.count("imserver.serving: settings reloaded") == 2)
     family.signal(signal.SIGUSR2)
     eventually(lambda: family.log_text.count("greenlets and loop state") == 2)
     moved = family.log.rename(family.folder / "server.log.1")
