@@ -130,6 +130,80 @@ def test_with_keys_a_foreign_page_reads_no_page_and_no_list(guarded: Server, pag
 # --- demo mode ----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("kind", SIMPLE)
+def test_in_demo_mode_a_foreign_page_pushes_nothing(demo: Server, page: Page, kind: str) -> None:
+    with logged_in(demo.ws, "victim", 101) as victim:
+        for path in ("/user/sendMessage", "/user/sendMessageAll", "/api/v1/push"):
+            fetched(page, demo.http_url + path, **SIMPLE[kind]("101"))
+        victim.no_push()
+
+
+def test_in_demo_mode_a_foreign_page_reads_nothing(demo: Server, page: Page) -> None:
+    with logged_in(demo.ws, "victim", 101):
+        for path in (
+            "/user/list?appID=101",
+            "/system/state?isDebug=true",
+            "/home/index?appID=101",
+            "/metrics",
+        ):
+            answer = fetched(page, demo.http_url + path)
+            assert "victim" not in answer
+            assert "page." not in answer
+            assert "imserver_" not in answer
+
+
+@pytest.mark.parametrize("path", ["/acc", "/ws?systemId=shop", "/ws?uid=1&to_uid=2"])
+def test_in_demo_mode_a_foreign_page_opens_no_socket(demo: Server, page: Page, path: str) -> None:
+    assert socket_says(page, f"ws://{demo.ws.host}:{demo.ws.port}{path}", LOGIN % 101).startswith("closed ")
+
+
+def test_in_demo_mode_a_sandboxed_frame_is_foreign(demo: Server, page: Page) -> None:
+    """Its origin is ``null``."""
+    with logged_in(demo.ws, "victim", 101) as victim:
+        script = """(url, options) => new Promise((done) => {
+            addEventListener("message", (event) => done(event.data));
+            const inner = `fetch(${JSON.stringify(url)}, ${JSON.stringify(options)})
+                .finally(() => parent.postMessage("over", "*"))`;
+            const frame = document.createElement("iframe");
+            frame.sandbox = "allow-scripts";
+            frame.srcdoc = `<script>${inner}</${"script"}>`;
+            document.body.append(frame);
+        })"""
+        assert waits_for(page, script, f"{demo.http_url}/user/sendMessage", SIMPLE["form"]("101")) == "over"
+        victim.no_push()
+
+
+def test_in_demo_mode_a_form_of_a_foreign_page_does_nothing(demo: Server, page: Page) -> None:
+    with logged_in(demo.ws, "victim", 101) as victim:
+        page.run(
+            """const form = document.createElement("form");
+            form.method = "POST";
+            form.action = arguments[0];
+            for (const [name, value] of Object.entries(arguments[1])) {
+                const field = document.createElement("input");
+                [field.name, field.value] = [name, value];
+                form.append(field);
+            }
+            document.body.append(form);
+            form.submit();""",
+            f"{demo.http_url}/user/sendMessage",
+            {"appID": "101", "userID": "victim", "message": "evil"},
+        )
+        waits_for(page, "() => new Promise((done) => setTimeout(done, 200))")
+        victim.no_push()
+
+
+def test_in_demo_mode_a_name_that_was_rebound_reads_nothing(demo: Server, browser: Browser) -> None:
+    """The page and the server then have one origin, so only the Host header tells."""
+    with logged_in(demo.ws, "victim", 101) as victim:
+        base = f"http://{EVIL}:{demo.http.port}"
+        page = browser.open(f"{base}/health")
+        assert "victim" not in fetched(page, f"{base}/user/list?appID=101")
+        fetched(page, f"{base}/user/sendMessage", **{**SIMPLE["form"]("101"), "mode": "same-origin"})
+        assert socket_says(page, f"ws://{EVIL}:{demo.ws.port}/acc", LOGIN % 101).startswith("closed ")
+        victim.no_push()
+
+
 def test_in_demo_mode_a_local_page_still_works(demo: Server, browser: Browser) -> None:
     """What the tests above would otherwise not show. Another port of this machine is no foreign page."""
     page = browser.open(f"{demo.http_url}/home/index?appID=101")

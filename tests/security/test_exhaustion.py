@@ -1,6 +1,7 @@
 """Resource exhaustion: no request of a stranger costs much CPU time or memory, or delays others."""
 
 import gzip
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -61,9 +62,18 @@ FORM, JSON, MULTIPART = (
     "application/json",
     "multipart/form-data; boundary=b",
 )
+GOCHAT = ("/login", "/register", "/friend/add", "/group/create")
 FLOATS = b"[" + b"1.5e-7," * (BODY // 7) + b"1]"
 ATTACKS: dict[str, Callable[[], bytes]] = {
+    **{
+        f"multipart of 0xFF to {path}": lambda path=path: post(path, multipart(b"\xff" * BODY), MULTIPART)
+        for path in GOCHAT
+    },
+    "many multipart fields": lambda: post(
+        "/login", (b'--b\r\nContent-Disposition: form-data; name="x"\r\n\r\n1\r\n' * 60_000)[:BODY], MULTIPART
+    ),
     "many form fields": lambda: post("/user/sendMessage", (b"a=1&" * (BODY // 4)), FORM),
+    "escaped form": lambda: post("/login", b"phone_number=" + b"%ff" * (BODY // 3), FORM),
     "floats": lambda: post("/api/v1/push", FLOATS, JSON),
     "floats in gzip": lambda: post("/api/v1/push", gzip.compress(FLOATS), JSON, ("Content-Encoding", "gzip")),
     "a gzip bomb": lambda: post(
@@ -74,6 +84,9 @@ ATTACKS: dict[str, Callable[[], bytes]] = {
     "a long number": lambda: post("/api/v1/accounts/register", b"9" * BODY, JSON),
     "a long number to an original": lambda: post(
         "/user/sendMessageBatch", b'{"appID":' + b"9" * BODY + b"}", JSON
+    ),
+    "many keys": lambda: post(
+        "/api/register", json.dumps(dict.fromkeys(map(str, range(250_000)), 1)).encode()[:BODY], JSON
     ),
     "an upload by nobody": lambda: post("/api/v1/uploads?app=101&user=7", bytes(BODY), "image/png"),
     "small chunks": lambda: (
@@ -177,8 +190,8 @@ def impatient(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 @pytest.mark.parametrize(
     ("start", "more"),
-    [(b"", b""), (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: 1\r\n")],
-    ids=["nothing", "a header now and then"],
+    [(b"", b""), (b"GET / HTTP/1.1\r\nHost: x\r\n", b"X: 1\r\n"), (b"\r\n", b"\r\n")],
+    ids=["nothing", "a header now and then", "line ends"],
 )
 def test_a_head_that_does_not_end_is_cut_off(impatient: Server, start: bytes, more: bytes) -> None:
     with Raw(impatient.http) as one:

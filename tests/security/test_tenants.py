@@ -105,6 +105,21 @@ def test_a_scope_is_not_widened(guarded: Server) -> None:
 # --- aliases ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("target", ["101", TOKENS, "gochat"])
+def test_an_alias_of_a_foreign_app_cannot_be_made(guarded: Server, target: str) -> None:
+    """The key reaches the apps 205 to 207, of which 206 and 207 do not exist at first."""
+    alias = {"same_as": target}
+    assert v1(guarded.http, "apps/create", {"app": "206", "settings": alias}, OF_205).status == 403
+    made = v1(guarded.http, "apps/create", {"app": "207", "settings": {}}, OF_205).status
+    assert made in (201, 409)
+    assert v1(guarded.http, "apps/set", {"app": "207", "settings": alias}, OF_205).status == 403
+    with logged_in(guarded.ws, "7", int(TOKENS), serviceToken=session_token(TOKENS, "7")) as victim:
+        for app in ("206", "207"):
+            v1(guarded.http, "push", {"app": app, "user": "7", "text": "hi"}, OF_205)
+            v1(guarded.http, "push", {"app": app, "all": True, "text": "hi"}, OF_205)
+        victim.no_push()
+
+
 def test_an_alias_that_an_operator_made_widens_no_key(guarded: Server) -> None:
     """What is authorised is the app behind the alias."""
     alias = {"app": "210", "settings": {"same_as": TOKENS}}
