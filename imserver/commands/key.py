@@ -57,7 +57,7 @@ def create(
 @key.command("list")
 @settings_options
 def list_keys(path: str | None, data_dir: str | None) -> None:
-    """List all keys of the configuration and of the database, revoked ones too."""
+    """List all keys, the revoked ones too."""
     with opened(path, data_dir) as (settings, store, _):
         rows = store.keys()
     body = [
