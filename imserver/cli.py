@@ -133,9 +133,9 @@ def _serve(read_config: Callable[[], config.Config]) -> int:
     settings = read_config()
     # Here and not above: the node brings Flask and all of the transport, which no other command needs.
     if settings.server.processes > 1:
-        from imserver import parent
+        from imserver import supervisor
 
-        return parent.run(settings, read_config, announce=click.echo)
+        return supervisor.run(settings, read_config, announce=click.echo)
     from imserver import serving
 
     serving.run(settings, read_config, announce=click.echo)
@@ -155,13 +155,13 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
     if defaults:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
-    from imserver import exposure, parent  # as for serve
+    from imserver import exposure, supervisor  # as for serve
     from imserver.services.logins import rules
 
     try:
         settings = config.load(path)
         rules.check_keys(settings)
-        parent.check(settings)
+        supervisor.check(settings)
         exposure.refuse_open_demo(settings)
     except errors.StartError as error:
         _fail(error)

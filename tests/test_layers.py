@@ -18,7 +18,7 @@ BENCH = ROOT / "bench"
 LAYERS = (
     ("__main__",),
     ("cli", "commands"),
-    ("parent",),
+    ("supervisor",),
     ("serving", "wsgi"),
     ("app",),
     ("node",),

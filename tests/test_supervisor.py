@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parent.family import free_ports
+from tests.supervisor.family import free_ports
 
 from .support import ROOT, clean_environment, eventually
 

@@ -1,4 +1,4 @@
-"""Several nodes on one machine: the parent's care for them, signals, restarts."""
+"""Several nodes on one machine: the supervisor's care for them, signals, restarts."""
 
 import os
 import re
@@ -33,7 +33,7 @@ import gc, threading
 from gevent import _hub_local
 from greenlet import greenlet
 from imserver.cli import main
-from imserver.parent import children
+from imserver.supervisor import children
 fork = children._fork
 def noted():
     assert _hub_local.get_hub_if_exists() is None
@@ -47,7 +47,9 @@ main()
 """
 
 
-def test_the_parent_has_no_loop_thread_or_foreign_socket_whenever_it_forks(start_family: StartFamily) -> None:
+def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
+    start_family: StartFamily,
+) -> None:
     family = start_family(processes=2, command=(sys.executable, "-c", NOTE_THE_PARENT))
     first = family.pids
     for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
@@ -73,7 +75,7 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
         for _ in range(6):
             family.get(path)
     for pid in family.pids:
-        assert os.getpgid(pid) == pid  # Ctrl-C reaches the parent only
+        assert os.getpgid(pid) == pid  # Ctrl-C reaches the supervisor only
         assert private_bytes(pid) < 20_000_000
         listening = 0
         inodes = {os.readlink(file) for file in Path(f"/proc/{pid}/fd").iterdir()}
@@ -85,15 +87,15 @@ def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_
         assert listening == 2
 
 
-def test_each_line_of_a_node_names_it_and_those_of_the_parent_say_what_it_did(
+def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_did(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2, config={"app": {"rpc_port": 23001}})
     assert re.search(r"\n  nodes +2: 127\.0\.0\.1:23001 to 127\.0\.0\.1:23003\n", family.output)
     family.stop()
     for line in family.log_text.splitlines():
-        assert ("node=127.0.0.1:2300" in line) == ("imserver.parent" not in line), line
-    assert re.search(r"imserver\.parent: node 127\.0\.0\.1:23003 \(pid \d+\) serves\n", family.log_text)
+        assert ("node=127.0.0.1:2300" in line) == ("imserver.supervisor" not in line), line
+    assert re.search(r"imserver\.parent: node 127\.0\.0\.1:23003 \(pid \d+\) is serving\n", family.log_text)
     for text in (family.output, family.log_text):
         assert "SIGTERM: draining 2 nodes\n" in text
         assert text.endswith("all nodes have ended\n")
@@ -114,7 +116,7 @@ def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_ne
     family.wait_until_replaced(stopped)
     assert [answer(client) for client in clients] == [ACCEPTED] * 60
     assert re.search(
-        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; starts again in \S+ s\n", family.output
+        rf"\(pid {stopped}\) ended by SIGKILL, after \S+ s; restarting in \S+ s\n", family.output
     )
 
 
@@ -139,7 +141,7 @@ def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_
     began = time.monotonic()
     family.wait_until_replaced(hanging)
     assert 1.2 < time.monotonic() - began < 8
-    assert re.search(rf"\(pid {hanging}\): its loop stands still for \d s, killing it", family.log_text)
+    assert re.search(rf"\(pid {hanging}\): event loop blocked for \d s, killing it", family.log_text)
     assert other in family.pids
     assert family.get("/health")[0] == 200
 
@@ -166,7 +168,7 @@ def test_a_node_that_spins_tells_where_before_it_is_killed(start_family: StartFa
     assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
 
 
-def test_a_long_pause_of_the_parent_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
+def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     pids = family.pids
     for pid in (family.pid, *pids):  # as when a virtual machine is suspended
@@ -176,7 +178,7 @@ def test_a_long_pause_of_the_parent_is_no_reason_to_kill_anybody(start_family: S
         kill(pid, signal.SIGCONT)
     time.sleep(0.5)
     assert family.pids == pids
-    assert "stands still" not in family.output
+    assert "blocked" not in family.output
 
 
 def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
@@ -190,7 +192,7 @@ def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_o
     eventually(lambda: family.output.count("it needs at least 32, after") >= 2, 15)
     for _ in range(5):
         assert family.get("/health")[0] == 200
-    pauses = [float(pause) for pause in re.findall(r"starts again in (\S+) s", family.output)]
+    pauses = [float(pause) for pause in re.findall(r"restarting in (\S+) s", family.output)]
     assert all(pause <= 2**number for number, pause in enumerate(pauses))
     secret.write_bytes(good)
     family.wait_until_replaced(broken)
@@ -211,9 +213,9 @@ def test_a_rolling_restart_replaces_all_nodes_one_by_one_and_refuses_nobody(
         eventually(lambda: "rolling restart: done" in family.output)
         stream.wait_for(50)
     assert stream.seen.keys() == {"101"}, stream.seen
-    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (serves))", family.output)[3:]
+    events = re.findall(r"\(pid (\d+)\)(?:: (draining)| (is serving))", family.output)[3:]
     steps = zip(old, new, strict=True)
-    expected = [step for before, after in steps for step in ((before, "draining"), (after, "serves"))]
+    expected = [step for before, after in steps for step in ((before, "draining"), (after, "is serving"))]
     assert [(int(pid), draining or serves) for pid, draining, serves in events] == expected
 
 
@@ -232,7 +234,7 @@ def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
         assert family.pids[0] in children_of(family.pid)
 
 
-def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_parent_holds(
+def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_holds(
     start_family: StartFamily,
 ) -> None:
     family = start_family(processes=2)
@@ -240,7 +242,7 @@ def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_parent_holds(
     family.configure(merged(family.needed, {"app": {"http_port": 1}, "log": {"requests": False}}))
     family.signal(signal.SIGURG)
     family.wait_until_replaced(*old)
-    assert "only a restart of all changes app.http_port" in family.log_text
+    assert "a full restart is needed for app.http_port" in family.log_text
     before = family.log_text.count("GET /none")
     assert family.get("/none")[0] == 404
     family.stop()
@@ -350,7 +352,7 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
     assert log.endswith("all nodes have ended\n")
 
 
-def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
+def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     pids = family.pids
     with crowd(family, 1, 4096) as (client,):
@@ -358,7 +360,7 @@ def test_the_nodes_of_a_parent_that_is_killed_drain_and_free_the_ports(start_fam
         family.process.wait()
         assert client.recv(4)[:1] == b"\x88"
     eventually(lambda: not any(alive(pid) for pid in pids), 15)
-    assert family.log_text.count("the parent process is gone") == 2
+    assert family.log_text.count("the supervisor process is gone") == 2
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(family.http)
 

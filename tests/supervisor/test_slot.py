@@ -1,4 +1,4 @@
-"""Pauses between children, what a child tells its parent, settings of each."""
+"""Pauses between children, what a child tells its supervisor, settings of each."""
 
 import itertools
 
@@ -6,9 +6,8 @@ import pytest
 
 from imserver import config
 from imserver.errors import StartError
-from imserver.parent import check, provision
-from imserver.parent.page import Page
-from imserver.parent.slot import Slot, State
+from imserver.supervisor import check, child_settings
+from imserver.supervisor.slot import Slot, State, StatusPage
 
 
 def settings(**given: object) -> config.Config:
@@ -53,40 +52,45 @@ def test_a_planned_end_needs_no_pause_and_is_no_failure() -> None:
 def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
     slot = Slot(0, "n", {})
     slot.forked(1, 0.0, 0)
-    assert not slot.takes_clients(0.0)
+    assert not slot.accepts_clients(0.0)
     for started, ready, full in itertools.product((False, True), repeat=3):
-        slot.page.beat(started, ready, full)
+        slot.status.beat(started, ready, full)
         slot.state = State.STARTING
-        assert slot.look(1.0, 0.0) == started
-        assert slot.takes_clients(1.0) == (started and ready and not full)
-    slot.page.beat(True, True, False)
-    slot.look(2.0, 0.0)
-    assert slot.takes_clients(6.9)
-    assert not slot.takes_clients(7.1)
+        assert slot.observe(1.0, 0.0) == started
+        assert slot.accepts_clients(1.0) == (started and ready and not full)
+    slot.status.beat(True, True, False)
+    slot.observe(2.0, 0.0)
+    assert slot.accepts_clients(6.9)
+    assert not slot.accepts_clients(7.1)
 
 
 def test_time_in_which_nobody_looked_is_no_silence() -> None:
     slot = Slot(0, "n", {})
     slot.forked(1, 0.0, 0)
-    slot.look(100.0, 99.0)
-    assert slot.silence(100.0) == 1.0
+    slot.observe(100.0, 99.0)
+    assert slot.silent_seconds(100.0) == 1.0
 
 
 def test_a_page_keeps_what_is_said_until_it_is_cleared() -> None:
-    page = Page()
-    page.excuse("kein Platz – 没有空间" * 1000)
-    assert page.text.startswith("kein Platz – 没有空间kein")
-    assert page.beats == 0
-    page.beat(True, False, True)
-    assert (page.beats, page.started, page.ready, page.full) == (1, True, False, True)
-    page.clear()
-    assert (page.text, page.beats, page.started) == ("", 0, False)
+    status = StatusPage()
+    status.report_failure("kein Platz – 没有空间" * 1000)
+    assert status.text.startswith("kein Platz – 没有空间kein")
+    assert status.beats == 0
+    status.beat(True, False, True)
+    assert (status.beats, status.started, status.ready, status.full) == (1, True, False, True)
+    status.clear()
+    assert (status.text, status.beats, status.started) == ("", 0, False)
 
 
 def test_each_slot_has_two_private_ports_of_which_the_first_names_the_node() -> None:
-    three = [provision.of_slot(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
+    three = [child_settings.for_child(settings(cluster__advertise="10.0.0.5"), number) for number in range(3)]
     assert [part.app.rpc_port for part in three] == [9001, 9003, 9005]
-    assert [provision.name_of(part) for part in three] == ["10.0.0.5:9001", "10.0.0.5:9003", "10.0.0.5:9005"]
+    names = [child_settings.name_of(part) for part in three]
+    assert names == [
+        "10.0.0.5:9001",
+        "10.0.0.5:9003",
+        "10.0.0.5:9005",
+    ]
 
 
 def test_the_private_ports_have_to_have_room() -> None:
@@ -100,9 +104,9 @@ def test_the_private_ports_have_to_have_room() -> None:
             check(settings(server__processes=3, app__rpc_port=port))
 
 
-def test_settings_read_again_keep_what_the_parent_holds() -> None:
+def test_settings_read_again_keep_what_the_supervisor_holds() -> None:
     before = settings(server__processes=3, app__http_port=80)
-    fresh, changed = provision.reread(
+    fresh, changed = child_settings.apply_reload(
         settings(server__processes=4, app__http_port=81, log__requests=False), before, before
     )
     assert changed == ["app.http_port", "server.processes"]
@@ -111,18 +115,18 @@ def test_settings_read_again_keep_what_the_parent_holds() -> None:
 
 def test_addresses_that_were_found_out_are_no_change_of_the_settings() -> None:
     given = settings(server__processes=3, server__host="localhost")
-    used = provision.located(given)
+    used = child_settings.resolve_addresses(given)
     assert used.server.host in ("127.0.0.1", "::1")
     assert used.cluster.advertise
-    assert provision.reread(given, given, used) == (used, [])
+    assert child_settings.apply_reload(given, given, used) == (used, [])
 
 
-def test_extra_listeners_are_the_parents_too() -> None:
+def test_extra_listeners_are_the_supervisor_too() -> None:
     given = settings(server__extra_listen=[{"port": 7800}, {"port": 7801, "host": "localhost"}])
-    used = provision.located(given)
+    used = child_settings.resolve_addresses(given)
     assert [row.host in ("127.0.0.1", "::1") for row in used.server.extra_listen] == [False, True]
     assert used.server.extra_listen[0].host == "", "it goes with server.host"
-    assert provision.reread(given, given, used) == (used, [])
-    fresh, changed = provision.reread(settings(), given, used)
+    assert child_settings.apply_reload(given, given, used) == (used, [])
+    fresh, changed = child_settings.apply_reload(settings(), given, used)
     assert changed == ["server.extra_listen"]
     assert fresh.server.extra_listen == used.server.extra_listen

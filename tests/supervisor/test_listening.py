@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from imserver import config
-from imserver.parent.listening import Listeners, Steering, close, listen
+from imserver.supervisor.listening import ConnectionSteering, Listeners, close, listen
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
 
@@ -53,24 +53,24 @@ def test_port_0_is_the_same_port_for_all_and_each_gets_clients(all_listeners: li
 def test_clients_are_kept_away_from_those_that_take_none(
     all_listeners: list[Listeners], closed: set[int]
 ) -> None:
-    steering = Steering(all_listeners)
-    steering.keep_away_from(frozenset(closed))
+    steering = ConnectionSteering(all_listeners)
+    steering.exclude(frozenset(closed))
     for name in ("http", "websocket"):
         got = taken_by(all_listeners, name)
         assert got.total() == 200
         assert got.keys() == set(range(COUNT)) - closed
         assert min(got.values()) > 100 / len(got)
-    steering.keep_away_from(frozenset())
+    steering.exclude(frozenset())
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
 
 
 def test_nobody_is_kept_away_when_there_is_nowhere_else(all_listeners: list[Listeners]) -> None:
-    steering = Steering(all_listeners)
-    steering.keep_away_from(frozenset({1}))
-    steering.keep_away_from(frozenset(range(COUNT)))
+    steering = ConnectionSteering(all_listeners)
+    steering.exclude(frozenset({1}))
+    steering.exclude(frozenset(range(COUNT)))
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))
 
 
 def test_where_it_is_not_possible_nothing_happens(all_listeners: list[Listeners]) -> None:
-    Steering(all_listeners, possible=False).keep_away_from(frozenset({1}))
+    ConnectionSteering(all_listeners, possible=False).exclude(frozenset({1}))
     assert taken_by(all_listeners, "http").keys() == set(range(COUNT))

@@ -1,4 +1,4 @@
-"""The settings of each child, made from those of the parent."""
+"""Derive the settings of each child from those of the supervisor."""
 
 from typing import Any, Final
 
@@ -7,11 +7,11 @@ import msgspec
 from imserver.cluster.address import node_name, own_address
 from imserver.config import Config
 from imserver.errors import StartError
-from imserver.parent.listening import resolve
+from imserver.supervisor.listening import resolve
 
 _PORTS_PER_NODE: Final = 2
 _LAST_PORT: Final = 65535
-#: What the parent has made for all its life, or what it and its children must agree on.
+#: Settings that the supervisor has already applied, or on which all processes must agree.
 _FIXED: Final = {
     "app": ("log_file", "http_port", "websocket_port", "rpc_port"),
     "server": ("host", "reuse_port", "extra_listen", "data_dir", "secret_file", "backlog", "processes"),
@@ -21,7 +21,7 @@ _FIXED: Final = {
 
 
 def check(config: Config) -> None:
-    """Raise StartError if the private ports of several nodes do not fit between the others."""
+    """Check that the RPC ports of all nodes fit between the other ports. Raises StartError."""
     first, count = config.app.rpc_port, config.server.processes
     last = first + _PORTS_PER_NODE * count - 1
     if count == 1:
@@ -39,8 +39,8 @@ def check(config: Config) -> None:
             )
 
 
-def located(config: Config) -> Config:
-    """The same with addresses found out: those to listen on, and the one that names the nodes."""
+def resolve_addresses(config: Config) -> Config:
+    """Resolve the listen addresses and the advertised address once, for all nodes."""
     extra = [
         msgspec.structs.replace(row, host=row.host and resolve(row.host))
         for row in config.server.extra_listen
@@ -52,23 +52,23 @@ def located(config: Config) -> Config:
     )
 
 
-def of_slot(config: Config, number: int) -> Config:
-    """The settings of the child in a slot: two private ports each, of which the first names the node."""
+def for_child(config: Config, number: int) -> Config:
+    """Settings of child ``number``: each has two RPC ports, the first one is part of its node id."""
     return msgspec.structs.replace(
         _replaced(config, app={"rpc_port": config.app.rpc_port + _PORTS_PER_NODE * number}),
-        warnings=(),  # the parent has said them
+        warnings=(),  # the supervisor has logged them
     )
 
 
 def name_of(config: Config) -> str:
-    """The id of the node with these settings: what others call it."""
+    """The node id for these settings."""
     return node_name(config.cluster.advertise, config.app.rpc_port)
 
 
-def reread(config: Config, given: Config, used: Config) -> tuple[Config, list[str]]:
-    """Settings read again without those that only a restart of the parent can change; the names of these.
+def apply_reload(config: Config, given: Config, used: Config) -> tuple[Config, list[str]]:
+    """Reloaded settings without those that only a full restart can change; and the names of these.
 
-    ``given`` are the settings as they were read at the start, ``used`` those that the parent made of them.
+    ``given`` are the settings as read at the start, ``used`` those after :func:`resolve_addresses`.
     """
     changed: list[str] = []
     kept: dict[str, dict[str, Any]] = {}

@@ -1,7 +1,7 @@
-"""The listening sockets of all children: one a child and port, which share the port by SO_REUSEPORT.
+"""Listening sockets: one per child and port, which share the port with SO_REUSEPORT.
 
-The parent makes and keeps them, a child inherits its own. So what waits in the queue of a killed child waits
-for the next one, and no handshake is lost. They are raw: sockets of a patched process make a loop.
+The supervisor creates and keeps them, and each child inherits its own: connections in the accept queue of a
+killed child wait for its successor. The sockets are raw, because a gevent socket would start a loop.
 """
 
 import _socket
@@ -19,10 +19,10 @@ from imserver.errors import StartError
 _log = logging.getLogger(__name__)
 
 Listeners = dict[str, _socket.socket]
-"""The sockets of one child by the name of their listener (``doors.listeners_of``)."""
+"""The sockets of one child by listener name (``doors.listeners_of``)."""
 
 _ATTACH_PROGRAM: Final = 51
-"""SO_ATTACH_REUSEPORT_CBPF of Linux, which the standard library does not name."""
+"""SO_ATTACH_REUSEPORT_CBPF of Linux; not in the standard library."""
 
 
 def resolve(host: str) -> str:
@@ -31,10 +31,10 @@ def resolve(host: str) -> str:
 
 
 def listen(config: Config, count: int) -> list[Listeners]:
-    """Listen on all ports for so many children; port 0 takes any free one, the same for all.
+    """Listen on all ports for ``count`` children; port 0 takes a free port, the same for all.
 
-    Raises :class:`StartError` with one clear line if an address cannot be had; also if somebody else listens
-    there with SO_REUSEPORT, who would lose clients to us without knowing.
+    Raises :class:`StartError` if an address is not available, or if another process listens there with
+    SO_REUSEPORT and would lose clients.
     """
     made: list[Listeners] = [{} for _ in range(count)]
     server = config.server
@@ -55,7 +55,7 @@ def listen(config: Config, count: int) -> list[Listeners]:
 
 
 def close(listeners: Mapping[str, _socket.socket]) -> None:
-    """Close the sockets of one child, in this process."""
+    """Close the sockets of one child in this process."""
     for sock in listeners.values():
         sock.close()
 
@@ -84,12 +84,12 @@ def _addresses(host: str, port: int) -> tuple[int, int, int, str, Any]:
     return found[0]
 
 
-class Steering:
-    """Keeps new clients away from children that take none: in the queue they would wait until one is back.
+class ConnectionSteering:
+    """Sends new connections only to children that can serve them.
 
-    A small program tells the kernel which listener gets a client, by number in the order in which they began
-    to listen (SO_ATTACH_REUSEPORT_CBPF, which needs no privilege). Where that is not ``possible``, clients
-    wait: without Linux, or when others listen on the same ports.
+    A classic BPF program selects the listener by number (SO_ATTACH_REUSEPORT_CBPF; needs no privilege). Where
+    it is not ``possible`` (no Linux, or other processes share the ports) connections wait in the queue of the
+    child.
     """
 
     _INSTRUCTION = Struct("=HBBI")
@@ -97,13 +97,13 @@ class Steering:
 
     def __init__(self, all_listeners: Sequence[Listeners], possible: bool = True) -> None:
         self._count = len(all_listeners)
-        # A program counts for all that share the port.
+        # One program applies to all sockets of the port.
         self._firsts = tuple(all_listeners[0].values())
         self._closed: frozenset[int] = frozenset()
         self._possible = possible and sys.platform == "linux"
 
-    def keep_away_from(self, closed: frozenset[int]) -> None:
-        """Send new clients to the other children from now on. If none is left, nobody is kept away."""
+    def exclude(self, closed: frozenset[int]) -> None:
+        """Send new connections to the other children from now on. If all are excluded, none is."""
         if len(closed) == self._count:
             closed = frozenset()
         if closed == self._closed or not self._possible:
@@ -117,12 +117,15 @@ class Steering:
                 sock.setsockopt(_socket.SOL_SOCKET, _ATTACH_PROGRAM, option)
         except OSError as error:
             self._possible = False
-            _log.info("new clients wait for a node that starts again: %s", error.strerror)
+            _log.info(
+                "no connection steering, clients wait for a node that restarts: %s",
+                error.strerror,
+            )
 
     def _program(self, closed: frozenset[int]) -> list[bytes]:
         pack = self._INSTRUCTION.pack
         if not closed:
-            return [pack(0x06, 0, 0, 0xFFFFFFFF)]  # return no listener: the kernel chooses by hash
+            return [pack(0x06, 0, 0, 0xFFFFFFFF)]  # out of range: the kernel chooses by hash
         program = [
             pack(0x20, 0, 0, 0xFFFFF000 + 56),  # A = a random number
             pack(0x94, 0, 0, self._count - len(closed)),  # A = A mod open listeners

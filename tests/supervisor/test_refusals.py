@@ -32,7 +32,7 @@ def refused(folder: Path, *arguments: str, sound: str = "", **environment: str) 
     ports = ("--http-port", "0", "--ws-port", "0")
     done = run_cli("serve", "--processes", "2", *ports, *arguments, seconds=15, **given)
     assert done.returncode == 1, done
-    assert re.sub(rf"imserver: node {sound or 'none'} \(pid \d+\) serves\n", "", done.stdout) == ""
+    assert re.sub(rf"imserver: node {sound or 'none'} \(pid \d+\) is serving\n", "", done.stdout) == ""
     (line,) = done.stderr.splitlines()
     return line.removeprefix("imserver: ")
 
@@ -106,7 +106,7 @@ def test_what_only_the_nodes_find_out_ends_the_start_without_a_loop_of_restarts(
     assert said.startswith("node 127.0.0.1:")
     assert "limits.max_connections 2000000000 is above the" in said
     log = (tmp_path / "log").read_text(encoding="utf-8")
-    assert "starts again" not in log
+    assert "restarting" not in log
     assert log.count("imserver.serving: cannot start") <= 2
 
 
@@ -124,7 +124,7 @@ FORK_FAILS = """
 from gevent import monkey; monkey.patch_all()
 import errno, os
 from imserver import cli
-from imserver.parent import children
+from imserver.supervisor import children
 fork, forks = children._fork, []
 def failing():
     forks.append(1)
@@ -137,7 +137,7 @@ cli.main()
 
 
 def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> None:
-    with pytest.raises(AssertionError, match=r"cannot be forked: Resource temporarily unavailable"):
+    with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
         Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
     log = (tmp_path / "server.log").read_text(encoding="utf-8")
     assert re.search(r"ERROR +imserver\.parent: cannot start: node 127\.0\.0\.1:\d+: cannot be forked", log)

@@ -21,11 +21,11 @@ UPGRADE = (
 )
 ACCEPTED = b"HTTP/1.1 101 "
 
-_SERVES = re.compile(r"node (\S+) \(pid (\d+)\) serves$", re.MULTILINE)
+_SERVES = re.compile(r"node (\S+) \(pid (\d+)\) is serving$", re.MULTILINE)
 
 
 class Family(Server):
-    """``processes`` nodes and their parent. ``pids`` names each node's process, the newest."""
+    """``processes`` nodes and their supervisor. ``pids`` names each node's process, the newest."""
 
     def __init__(
         self,
@@ -60,7 +60,7 @@ class Family(Server):
         return eventually(look, seconds, f"nodes instead of {old}:\n{self.output}")
 
     def signal(self, number: int) -> None:
-        """Send a signal to the parent."""
+        """Send a signal to the supervisor."""
         self.process.send_signal(number)
 
 

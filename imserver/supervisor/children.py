@@ -1,0 +1,392 @@
+"""Child processes: fork, monitor, drain, reap and restart. Signals of the supervisor process.
+
+The supervisor has no gevent loop: a loop that exists at a fork would run in the child too.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import gevent
+from gevent import monkey
+
+from imserver import serving
+from imserver.clock import until_beat
+from imserver.config import Config
+from imserver.errors import StartError
+from imserver.node import Node
+from imserver.supervisor import child_settings
+from imserver.supervisor.listening import close
+from imserver.supervisor.slot import Slot, State, StatusPage
+
+_OBSERVE_SECONDS: Final = 1.0
+_STACK_SECONDS: Final = 1.0
+"""Between the signal that writes the stack and SIGKILL."""
+_DRAIN_SECONDS: Final = 30.0
+"""Extra time for a drain beyond its settings."""
+_AT_ONCE_SECONDS: Final = 5.0
+
+# The patched versions would start a gevent loop.
+_fork: Final = monkey.get_original("os", "fork")
+_waitpid: Final = monkey.get_original("os", "waitpid")
+
+
+class Children:
+    """Starts, monitors and ends the child in each slot. Owner of the slots' processes.
+
+    ``report(level, text)`` logs for operators. ``close_inherited`` runs in each child and closes what only
+    the supervisor needs.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        read_config: Callable[[], Config],
+        slots: Sequence[Slot],
+        signals: SignalQueue,
+        report: Callable[[int, str], None],
+        close_inherited: Callable[[], None],
+    ) -> None:
+        self.config = config
+        """Settings for children that start from now on."""
+        self.generation = 0
+        self.settled = False
+        """All children have served once; from now on a failed child is restarted."""
+        self.ending = False
+        self.failure: StartError | None = None
+        """Why the first start failed."""
+        self.bad_ends = 0
+        """Children that failed while draining at the end."""
+        self._read_config = read_config
+        self._slots = slots
+        self._signals = signals
+        self._report = report
+        self._close_inherited = close_inherited
+        self._lifeline = os.pipe()
+        self._starting_at_once = max(os.cpu_count() or 1, 2)
+        self._observed_at = time.monotonic()
+
+    @property
+    def any(self) -> bool:
+        """Whether a child is left."""
+        return any(slot.pid for slot in self._slots)
+
+    @property
+    def starting(self) -> int:
+        """Number of children that are starting."""
+        return sum(slot.state is State.STARTING for slot in self._slots)
+
+    def tick(self, now: float) -> None:
+        """Reap ended children, check the running ones, start those that are due."""
+        self._reap(now)
+        self._observe(now)
+        for slot in self._slots:
+            # Too many parallel starts would look like hung loops.
+            if self.ending or self.starting >= self._starting_at_once:
+                break
+            if slot.state is State.DOWN and slot.due <= now:
+                self._start(slot, now)
+        if not self.settled and not self.ending:
+            self.settled = all(slot.state is State.SERVING for slot in self._slots)
+
+    def next_tick_seconds(self, now: float) -> float:
+        """Seconds until the next tick is due if no signal arrives."""
+        times = [
+            slot.deadline if slot.pid else slot.due for slot in self._slots if slot.pid or not self.ending
+        ]
+        return max(min([*times, now + self._observe_seconds]) - now, 0.0)
+
+    @property
+    def _observe_seconds(self) -> float:
+        """Longest time between two checks of the children, and between two heartbeats."""
+        return min(_OBSERVE_SECONDS, self.config.server.hang_seconds / 4)
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def _start(self, slot: Slot, now: float) -> None:
+        slot.status.clear()
+        context = self._context_of(slot)
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):  # the reader is gone
+                stream.flush()  # otherwise the child would write its copy of the buffer too
+        with self._signals.blocked():
+            try:
+                pid = _fork()
+            except OSError as error:
+                slot.since = now
+                self._failed(slot, now, f"fork failed: {error.strerror}")
+                return
+            if pid == 0:
+                run_child(context)
+        slot.forked(pid, now, self.generation)
+
+    def _context_of(self, slot: Slot) -> ChildContext:
+        reading, writing = self._lifeline
+        foreign = [other.listeners for other in self._slots if other is not slot]
+
+        def close_inherited() -> None:
+            self._signals.release()
+            os.close(writing)
+            for listeners in foreign:
+                close(listeners)
+            self._close_inherited()
+
+        return ChildContext(
+            slot,
+            child_settings.for_child(self.config, slot.number),
+            lambda: child_settings.for_child(self._read_config(), slot.number),
+            reading,
+            close_inherited,
+            self._observe_seconds,
+        )
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, status = _waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if not pid:
+                return
+            for slot in self._slots:
+                if slot.pid == pid:
+                    self._ended(slot, os.waitstatus_to_exitcode(status), now)
+
+    def _ended(self, slot: Slot, code: int, now: float) -> None:
+        how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
+        how += f": {slot.status.text}" if slot.status.text else ""
+        if slot.state is not State.DRAINING:
+            self._failed(slot, now, how)
+            return
+        if code and slot.status.started:
+            self.bad_ends += self.ending
+            self._report(logging.WARNING, f"node {slot.name} (pid {slot.pid}): drain {how}")
+        slot.ended(now, planned=True)
+
+    def _failed(self, slot: Slot, now: float, how: str) -> None:
+        """A child ended unexpectedly, or could not be forked."""
+        if not self.settled:
+            # The first start succeeds for all nodes or for none: the cause is usually common.
+            self.failure = StartError(f"node {slot.name}: {slot.status.text or how}")
+            slot.ended(now, planned=True)
+            self.drain_all()
+            return
+        name, lived = f"node {slot.name} (pid {slot.pid})", now - slot.since
+        pause = slot.ended(now, planned=False)
+        self._report(logging.ERROR, f"{name} {how}, after {lived:.1f} s; restarting in {pause:.1f} s")
+
+    # --- looking after them ---------------------------------------------------------------------------------
+
+    def _observe(self, now: float) -> None:
+        # If this process was paused, the children were not read meanwhile.
+        missed = max(now - self._observed_at - 2 * self._observe_seconds, 0.0)
+        self._observed_at = now
+        for slot in self._slots:
+            if not slot.pid:
+                continue
+            if slot.observe(now, missed):
+                self._report(logging.INFO, f"node {slot.name} (pid {slot.pid}) is serving")
+                for number in slot.waiting_signals:
+                    os.kill(slot.pid, number)
+                slot.waiting_signals.clear()
+            if not slot.hangs and slot.silent_seconds(now) >= self.config.server.hang_seconds:
+                self._hangs(slot, now)
+            if now >= slot.deadline:
+                os.kill(slot.pid, signal.SIGKILL)
+                slot.deadline = now + _OBSERVE_SECONDS
+
+    def _hangs(self, slot: Slot, now: float) -> None:
+        slot.hangs = True
+        self._report(
+            logging.ERROR,
+            f"node {slot.name} (pid {slot.pid}): event loop blocked for {slot.silent_seconds(now):.0f} s,"
+            " killing it; the stack follows on standard error",
+        )
+        os.kill(slot.pid, STACK_SIGNAL)
+        slot.deadline = min(slot.deadline, now + _STACK_SECONDS)
+
+    # --- orders ---------------------------------------------------------------------------------------------
+
+    def forward(self, number: int) -> None:
+        """Send a signal to all nodes; starting nodes receive it when they serve."""
+        for slot in self._slots:
+            if slot.state is State.STARTING:
+                slot.waiting_signals.append(number)
+            elif slot.pid:
+                os.kill(slot.pid, number)
+
+    def drain(self, slot: Slot) -> None:
+        """Drain one child."""
+        slot.state = State.DRAINING
+        drain, websocket = self.config.drain, self.config.websocket
+        seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _DRAIN_SECONDS
+        slot.deadline = min(slot.deadline, time.monotonic() + seconds)
+        os.kill(slot.pid, signal.SIGTERM)
+
+    def drain_all(self) -> None:
+        """Drain all children, close their listeners, start none again."""
+        self.ending = True
+        for slot in self._slots:
+            close(slot.listeners)
+        for slot in self._slots:
+            if slot.pid and slot.state is not State.DRAINING:
+                self.drain(slot)
+
+    def end_at_once(self) -> None:
+        """Shorten the drain of all children."""
+        for slot in self._slots:
+            if slot.pid:
+                slot.deadline = min(slot.deadline, time.monotonic() + _AT_ONCE_SECONDS)
+                os.kill(slot.pid, signal.SIGTERM)
+
+
+#: Makes a child write its Python stack to standard error; sent before a hung child is killed.
+STACK_SIGNAL: Final = signal.SIGQUIT
+
+_READ: Final = 1
+
+
+@dataclass(frozen=True)
+class ChildContext:
+    """What the supervisor passes to a child. ``close_inherited`` closes what other processes own."""
+
+    slot: Slot
+    config: Config
+    read_config: Callable[[], Config]
+    lifeline: int
+    """Pipe that becomes readable when the supervisor is gone."""
+    close_inherited: Callable[[], None]
+    beat_seconds: float
+
+
+def run_child(context: ChildContext) -> NoReturn:
+    """Run a node in this forked process and exit. No supervisor code runs after it."""
+    status = 1
+    try:
+        gevent.reinit()
+        status = _run_node(context)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(status)
+
+
+def _run_node(context: ChildContext) -> int:
+    os.setpgid(0, 0)  # the supervisor forwards Ctrl-C
+    context.close_inherited()
+    faulthandler.register(STACK_SIGNAL, file=sys.__stderr__ or 2, all_threads=False)
+    slot = context.slot
+    heartbeat = _Heartbeat(slot.status, context.beat_seconds)
+    watcher = gevent.get_hub().loop.io(context.lifeline, _READ, ref=False)
+    watcher.start(_supervisor_gone, watcher)
+    listeners = {
+        name: socket.socket(sock.family, sock.type, sock.proto, sock.detach())
+        for name, sock in slot.listeners.items()
+    }
+    try:
+        serving.serve(context.config, context.read_config, heartbeat.started, listeners, slot.name)
+    except StartError as error:
+        slot.status.report_failure(str(error))
+        return 1
+    return 0
+
+
+class _Heartbeat:
+    """Writes the state of the event loop to the status page, from a timer of the loop."""
+
+    def __init__(self, status: StatusPage, seconds: float) -> None:
+        self._page = status
+        self._node: Node | None = None
+        self._beat()
+        loop = gevent.get_hub().loop
+        loop.update_now()  # the loop's cached time is stale after the imports
+        self._timer: Any = loop.timer(until_beat(seconds), seconds, ref=False)
+        self._timer.start(self._beat)
+
+    def started(self, node: Node) -> None:
+        """Report the state of ``node`` from now on."""
+        self._node = node
+        self._beat()
+
+    def _beat(self) -> None:
+        node = self._node
+        if node is None:
+            self._page.beat(False, False, False)
+        else:
+            full = len(node.carrier.connections) >= node.max_connections
+            self._page.beat(True, node.ready(), full)
+
+
+def _supervisor_gone(watcher: Any) -> None:
+    watcher.stop()
+    logging.getLogger(__name__).error("the supervisor process is gone")
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+#: Rolling restart. A process without a handler ignores SIGURG.
+ROLL: Final = signal.SIGURG
+#: Drains all nodes; a second signal ends them at once.
+DRAIN: Final = (signal.SIGTERM, signal.SIGINT)
+#: Forwarded to all nodes.
+FORWARDED: Final = (signal.SIGUSR1, signal.SIGUSR2)
+
+_HANDLED: Final = (*DRAIN, signal.SIGHUP, *FORWARDED, ROLL, signal.SIGCHLD)
+
+# The patched versions would start a gevent loop.
+_set_handler: Final = monkey.get_original("signal", "signal")
+_select: Final = monkey.get_original("select", "select")
+
+
+class SignalQueue:
+    """Signals that arrived since the last read. One per process; owner: the supervisor."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        for number in _HANDLED:
+            _set_handler(number, _queued)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+
+    def wait(self, seconds: float) -> list[int]:
+        """Wait up to ``seconds`` for signals; returns them in order."""
+        if not _select([self._reading], [], [], seconds)[0]:
+            return []
+        return list(os.read(self._reading, 4096))
+
+    @contextmanager
+    def blocked(self) -> Iterator[None]:
+        """Block signals around a fork: the child must not take those of the supervisor."""
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, _HANDLED)
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+    def release(self) -> None:
+        """In a child: restore signal handling. Until the node installs its own, only the signals that end it
+        count."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._reading)
+        os.close(self._writing)
+        for number in _HANDLED:
+            ends = number in (*DRAIN, signal.SIGCHLD)
+            _set_handler(number, signal.SIG_DFL if ends else signal.SIG_IGN)
+        # A child in the background may still write to the terminal.
+        _set_handler(signal.SIGTTOU, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _HANDLED)
+
+
+def _queued(number: int, frame: Any) -> None:
+    """The interpreter has already written the number to the wakeup pipe."""

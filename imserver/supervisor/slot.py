@@ -1,0 +1,174 @@
+"""A slot holds one child process at a time: its listeners, status page, state and restart delay."""
+
+import math
+import mmap
+import random
+from enum import Enum
+from struct import Struct
+from typing import Final
+
+from imserver.supervisor.listening import Listeners
+
+_BEATS: Final = Struct("=Q")
+_MARKS: Final = Struct("=???")
+_LENGTH: Final = Struct("=H")
+_MARKS_AT: Final = _BEATS.size
+_LENGTH_AT: Final = _MARKS_AT + _MARKS.size
+_TEXT_AT: Final = _LENGTH_AT + _LENGTH.size
+
+
+class StatusPage:
+    """Shared memory through which a child reports to the supervisor, without system calls.
+
+    The supervisor creates it before the fork; afterwards only the child writes.
+    """
+
+    def __init__(self) -> None:
+        self._memory = mmap.mmap(-1, mmap.PAGESIZE)
+
+    def clear(self) -> None:
+        """Reset for the next child."""
+        self._memory[:] = bytes(mmap.PAGESIZE)
+
+    # --- child side ---
+
+    def beat(self, started: bool, ready: bool, full: bool) -> None:
+        """Count a loop iteration and set the flags: serving, ready, no room for clients."""
+        _MARKS.pack_into(self._memory, _MARKS_AT, started, ready, full)
+        _BEATS.pack_into(self._memory, 0, self.beats + 1)
+
+    def report_failure(self, text: str) -> None:
+        """Store why the child ends, in one line."""
+        data = text.encode("utf-8", "backslashreplace")[: mmap.PAGESIZE - _TEXT_AT]
+        self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
+        _LENGTH.pack_into(self._memory, _LENGTH_AT, len(data))
+
+    # --- supervisor side ---
+
+    @property
+    def beats(self) -> int:
+        """Loop iterations so far; does not grow while the loop is blocked."""
+        beats: int = _BEATS.unpack_from(self._memory, 0)[0]
+        return beats
+
+    @property
+    def started(self) -> bool:
+        """Whether the node serves."""
+        return self._marks[0]
+
+    @property
+    def ready(self) -> bool:
+        """Whether the node is ready."""
+        return self._marks[1]
+
+    @property
+    def full(self) -> bool:
+        """Whether the node has no room for another client."""
+        return self._marks[2]
+
+    @property
+    def _marks(self) -> tuple[bool, bool, bool]:
+        started, ready, full = _MARKS.unpack_from(self._memory, _MARKS_AT)
+        return started, ready, full
+
+    @property
+    def text(self) -> str:
+        """The failure that the child reported; empty if none."""
+        (length,) = _LENGTH.unpack_from(self._memory, _LENGTH_AT)
+        return self._memory[_TEXT_AT : _TEXT_AT + length].decode("utf-8", "replace")
+
+
+_SHORTEST_PAUSE_SECONDS: Final = 1.0
+_LONGEST_PAUSE_SECONDS: Final = 30.0
+_GOOD_LIFE_SECONDS: Final = 60.0
+"""A child that ran this long does not count as a failure."""
+_MOST_DOUBLINGS: Final = 16
+_LATE_SECONDS: Final = 5.0
+"""A child whose loop is blocked this long receives no new clients."""
+
+
+class State(Enum):
+    """State of a slot's child."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    SERVING = "serving"
+    DRAINING = "draining"
+
+
+class Slot:
+    """One child position. Owner: the supervisor. ``number`` counts from 0 and selects the ports; ``name`` is
+    the node id."""
+
+    def __init__(self, number: int, name: str, listeners: Listeners) -> None:
+        self.number = number
+        self.name = name
+        self.listeners = listeners
+        self.status = StatusPage()
+        self.state = State.DOWN
+        self.pid = 0
+        self.generation = 0
+        """How many rolling restarts had begun when the child was forked."""
+        self.since = 0.0
+        """When the child was forked, or ended."""
+        self.due = 0.0
+        """When the next child starts, while there is none."""
+        self.deadline = math.inf
+        """When the child is killed if it still runs."""
+        self.hangs = False
+        self.failures = 0
+        """Consecutive children that ended unexpectedly and early."""
+        self.waiting_signals: list[int] = []
+        """Signals to forward once the child serves; earlier they would end it or get lost."""
+        self._beats = 0
+        self._beat_at = 0.0
+
+    def forked(self, pid: int, now: float, generation: int) -> None:
+        """A child was started."""
+        self.pid, self.since, self.generation = pid, now, generation
+        self.state, self.deadline, self.hangs = State.STARTING, math.inf, False
+        self._beats, self._beat_at = 0, now
+
+    def observe(self, now: float, missed: float) -> bool:
+        """Read the status page; True when the child has just begun to serve.
+
+        ``missed`` are seconds in which the supervisor did not read; they do not count as silence.
+        """
+        beats = self.status.beats
+        if beats != self._beats:
+            self._beats, self._beat_at = beats, now
+        else:
+            self._beat_at += missed
+        if self.state is State.STARTING and self.status.started:
+            self.state = State.SERVING
+            return True
+        return False
+
+    def silent_seconds(self, now: float) -> float:
+        """Seconds since the last heartbeat."""
+        return now - self._beat_at
+
+    def accepts_clients(self, now: float) -> bool:
+        """Whether new clients should be sent to this child."""
+        status = self.status
+        return (
+            self.state is State.SERVING
+            and status.ready
+            and not status.full
+            and self.silent_seconds(now) < _LATE_SECONDS
+        )
+
+    def ended(self, now: float, planned: bool) -> float:
+        """The child ended; returns the seconds until the next one starts.
+
+        0 if it was planned; otherwise random below a bound that doubles with each failure, so that children
+        with the same fault do not restart together.
+        """
+        if planned or now - self.since >= _GOOD_LIFE_SECONDS:
+            self.failures = 0
+        bound = min(_SHORTEST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
+        pause = 0.0 if planned else random.uniform(0.0, bound)
+        self.failures = 0 if planned else min(self.failures + 1, _MOST_DOUBLINGS)
+        self.state, self.pid, self.since, self.due = State.DOWN, 0, now, now + pause
+        self.waiting_signals.clear()
+        return pause

@@ -1,0 +1,291 @@
+"""``imserver serve`` with several processes: the supervisor's main loop, signals and rolling restart."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from imserver import doors
+from imserver.config import Config
+from imserver.errors import StartError
+from imserver.exposure import keys_may_be_kept, refuse_open_demo
+from imserver.lifecycle import DataDirectory, raise_file_limit
+from imserver.logs import Logs, open_logs
+from imserver.pages.compiled import precompile
+from imserver.serving import banner, has_terminal
+from imserver.storage.place import DRIVERS, place_of
+from imserver.supervisor import child_settings, listening
+from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
+from imserver.supervisor.slot import Slot, State
+
+_log = logging.getLogger("imserver.supervisor")
+
+_BUSY_SECONDS: Final = 0.05
+
+
+def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> int:
+    """Fork the nodes and supervise them until a signal ends them; returns the exit status.
+
+    ``read_config`` reads the settings again (SIGHUP, rolling restart); ``announce`` prints to the console.
+    Raises :class:`StartError` with one clear line if the nodes cannot start.
+    """
+    child_settings.check(config)
+    given, config = config, child_settings.resolve_addresses(config)
+    refuse_open_demo(config)
+    logs = open_logs(config)
+    data = DataDirectory(config.server.data_dir, shared=config.clustered)
+    try:
+        for warning in config.warnings:
+            _log.warning("%s", warning)
+        raise_file_limit()
+        data.start()
+        data.secret(config.server.secret_file)
+        listeners = listening.listen(config, config.server.processes)
+        supervisor = Supervisor(given, config, read_config, announce, logs, data, listeners)
+        _prepare_memory(config)
+        return supervisor.run()
+    except StartError as error:
+        if config.app.log_file:  # the console shows it anyway
+            _log.error("cannot start: %s", error)
+        raise
+    except Exception as error:
+        _log.exception("the supervisor failed; draining its nodes")
+        raise StartError(f"the server failed: {error}; the log has the traceback") from error
+    finally:
+        data.stop()
+        logs.close()
+
+
+def _prepare_memory(config: Config) -> None:
+    """Load the nodes' modules and freeze the collector: pages that nobody writes to stay shared."""
+    preload_modules(config)
+    gc.collect()
+    gc.freeze()
+
+
+class Supervisor:
+    """Runs the main loop: start all children, restart them one by one, end all. Owner of the slots."""
+
+    def __init__(
+        self,
+        given: Config,
+        config: Config,
+        read_config: Callable[[], Config],
+        announce: Callable[[str], object],
+        logs: Logs,
+        data: DataDirectory,
+        listeners: list[listening.Listeners],
+    ) -> None:
+        self._given = given
+        self._config = config
+        self._read_config = read_config
+        self._announce = announce
+        self._logs = logs
+        self._status = 0
+        self._addresses = doors.addresses_of(listeners[0])
+        self._slots = [
+            Slot(number, child_settings.name_of(child_settings.for_child(config, number)), sockets)
+            for number, sockets in enumerate(listeners)
+        ]
+        # Under nohup SIGHUP is ignored, and a lost terminal must not end the server.
+        self._terminal_matters = has_terminal() and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN
+        self._signals = SignalQueue()
+
+        def close_inherited() -> None:
+            logs.close()
+            data.abandon()
+
+        self._children = Children(
+            config, read_config, self._slots, self._signals, self._report, close_inherited
+        )
+        self._rolling = RollingRestart(self._slots, self._children.drain, self._report)
+        self._steering = listening.ConnectionSteering(listeners, possible=not config.server.reuse_port)
+
+    def run(self) -> int:
+        """Return the exit status when all children have ended. Raises StartError if they cannot start."""
+        children, announced = self._children, False
+        while True:
+            now = time.monotonic()
+            children.tick(now)
+            if children.ending and not children.any:
+                break
+            if children.settled and not children.ending:
+                if not announced:
+                    announced = True
+                    self._announce_all()
+                self._rolling.tick(now)
+                self._steering.exclude(
+                    frozenset(slot.number for slot in self._slots if not slot.accepts_clients(now))
+                )
+            busy = children.starting or self._rolling.active
+            for number in self._signals.wait(_BUSY_SECONDS if busy else children.next_tick_seconds(now)):
+                self._on(signal.Signals(number))
+        if children.failure is not None:
+            raise children.failure
+        self._report(logging.INFO, "all nodes have ended")
+        return self._status or min(children.bad_ends, 1)
+
+    # --- signals --------------------------------------------------------------------------------------------
+
+    def _on(self, number: signal.Signals) -> None:
+        if number in DRAIN:
+            self._end(number)
+        elif number == signal.SIGHUP and self._terminal_matters and not has_terminal():
+            if not self._children.ending:
+                self._end(number)
+        elif number == signal.SIGHUP:
+            if self._reload():
+                self._report(logging.INFO, "SIGHUP: settings reloaded")
+                self._children.forward(number)
+        elif number in FORWARDED:
+            if number == signal.SIGUSR1:
+                self._logs.reopen()
+            self._children.forward(number)
+        elif number == ROLL and self._children.settled and not self._children.ending and self._reload():
+            self._rolling.begin()
+            self._children.generation = self._rolling.generation
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._children.ending:
+            self._report(logging.WARNING, f"{number.name} again: stopping at once")
+            self._status = 128 + number
+            self._children.end_at_once()
+        else:
+            self._report(logging.INFO, f"{number.name}: draining {len(self._slots)} nodes")
+            self._children.drain_all()
+
+    def _reload(self) -> bool:
+        """Read the settings again, for children that start from now on."""
+        try:
+            config, changed = child_settings.apply_reload(self._read_config(), self._given, self._config)
+            refuse_open_demo(config)
+        except StartError as error:
+            self._report(logging.ERROR, f"settings are unchanged: {error}")
+            return False
+        if changed:
+            self._report(logging.WARNING, f"a full restart is needed for {', '.join(changed)}")
+        self._config = self._children.config = config
+        return True
+
+    # --- messages -------------------------------------------------------------------------------------------
+
+    def _announce_all(self) -> None:
+        names = [slot.name for slot in self._slots]
+        demo = self._config.demo and not keys_may_be_kept(self._config)
+        nodes = f"{len(names)}: {names[0]} to {names[-1]}"
+        self._print(banner(self._config, self._addresses, demo, nodes=nodes))
+        _log.info("%d nodes serve at %s", len(names), ", ".join(self._addresses.values()))
+
+    def _report(self, level: int, text: str) -> None:
+        _log.log(level, "%s", text)
+        if self._config.app.log_file:
+            self._print(f"imserver: {text}")
+
+    def _print(self, text: str) -> None:
+        try:
+            self._announce(text)
+        except OSError as error:  # the console is closed
+            _log.debug("the console is closed: %s", error)
+
+
+_READY_SECONDS: Final = 60.0
+
+
+class RollingRestart:
+    """Replaces one child after the other, each when the one before is ready. ``drain`` ends one child."""
+
+    def __init__(
+        self, slots: Sequence[Slot], drain: Callable[[Slot], None], report: Callable[[int, str], None]
+    ) -> None:
+        self._slots = slots
+        self._drain = drain
+        self._report = report
+        self._current: Slot | None = None
+        self.active = False
+        self.generation = 0
+
+    def begin(self) -> None:
+        """Replace all running children, from the next tick on."""
+        if self.active:
+            self._report(logging.WARNING, "a rolling restart is already in progress")
+            return
+        self.active = True
+        self.generation += 1
+        self._report(logging.INFO, f"rolling restart of {len(self._slots)} nodes")
+
+    def tick(self, now: float) -> None:
+        """Continue if the current child is replaced."""
+        if not self.active:
+            return
+        slot = self._current
+        if slot is None:
+            self._next()
+        elif slot.state is State.DRAINING:
+            return
+        elif slot.failures:
+            self._stop(f"node {slot.name} did not start")
+        elif slot.generation == self.generation:
+            if slot.state is State.SERVING and slot.status.ready:
+                self._next()
+            elif now - slot.since > _READY_SECONDS:
+                self._stop(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")
+
+    def _next(self) -> None:
+        # Children that are down start with the new settings anyway.
+        old = [slot for slot in self._slots if slot.pid and slot.generation < self.generation]
+        if old:
+            self._current = old[0]
+            self._report(
+                logging.INFO, f"node {old[0].name} (pid {old[0].pid}): draining; {len(old)} to restart"
+            )
+            self._drain(old[0])
+        else:
+            self._end(logging.INFO, "rolling restart: done")
+
+    def _stop(self, why: str) -> None:
+        self._end(logging.ERROR, f"rolling restart stopped: {why}; the other nodes keep running")
+
+    def _end(self, level: int, text: str) -> None:
+        self.active, self._current = False, None
+        self._report(level, text)
+
+
+_LAZY_MODULES = (
+    "cryptography.hazmat.primitives.ciphers.aead",
+    "encodings.ascii",
+    "encodings.idna",
+    "encodings.unicode_escape",
+    "gevent.pool",
+    "gevent.resolver.thread",
+    "gevent.threadpool",
+    "imserver.api.multipart",
+    "imserver.api.metric_table",
+    "imserver.app",
+)
+
+
+def preload_modules(config: Config) -> None:
+    """Import what a node with these settings would import later, so that the nodes share the memory.
+
+    Importing these modules creates no loop, thread, socket or file.
+    """
+    names = list(_LAZY_MODULES)
+    if config.clustered:
+        names.append("imserver.clustering")
+    if config.server.door == "wsgi":
+        names.append("imserver.transport.upgrade")
+    if any(tenant.jwt for tenant in config.apps.values()):
+        names.append("jwt.api_jws")
+    if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):
+        names.append("urllib3")
+    place = place_of(config.storage, config.server.data_dir)
+    if place.configured or place.exists:
+        names += ["imserver.storage.database", DRIVERS[place.engine]]
+    for name in names:
+        importlib.import_module(name)
+    precompile()
