@@ -19,9 +19,9 @@ import gevent
 from gevent.os import tp_read
 
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
-from imserver.cluster import forward
-from imserver.cluster.contract import Lease
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc import queues
+from imserver.cluster.rpc.server import Rpc
 
 SECRET = b"bench" * 8
 PAUSE_SECONDS = 0.0005
@@ -53,12 +53,12 @@ class End:
     def meet(self, epoch: int, control: str, data: str) -> dict[str, Any]:
         self.peer = Lease(control[6:], epoch=epoch, control=control, data=data)
         self.rpc.send(self.peer, b"0" * STAMP_DIGITS)
-        self.rpc.ask(self.peer, "hello", b"")
+        self.rpc.query(self.peer, "hello", b"")
         return {}
 
     def flood(self, batch: int, item_bytes: int, seconds: float) -> dict[str, Any]:
         """Task: send as fast as it goes, at most ``batch`` items a batch."""
-        forward.BATCH_ITEMS = batch  # type: ignore[misc]
+        queues.BATCH_ITEMS = batch  # type: ignore[misc]
         rpc, peer, item = self.rpc, self.peer, b"x" * item_bytes
         batches, sent, begin = rpc.counters.batches_sent, rpc.counters.sent, time.monotonic()
         while time.monotonic() < begin + seconds:

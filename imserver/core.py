@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from gevent.hub import get_hub
 
 from imserver.auth import Auth
-from imserver.cluster.contract import Registry
-from imserver.cluster.memory import MemoryRegistry
+from imserver.cluster.registry import Registry
+from imserver.cluster.solo import SoloRegistry
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.hub.fanout import Fanout
@@ -22,7 +22,7 @@ from imserver.services.logins.allow_lists import AllowLists
 from imserver.services.logins.logins import Logins
 from imserver.services.logins.rules import objection
 from imserver.services.logins.tenants import Tenants
-from imserver.services.nodes.questions import Questions
+from imserver.services.nodes.queries import NodeQueries
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.delivery import Delivery
 from imserver.services.pushes.pushing import LocalPushes, Pushes
@@ -44,7 +44,7 @@ from imserver.transport.connection import Connection
 from imserver.transport.outbox import Flusher
 
 if TYPE_CHECKING:
-    from imserver.clustering import Cluster
+    from imserver.cluster_node import Cluster
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ class Core(ABC):
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.auth.demo)
-        self.questions = Questions()
+        self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
         self.tenants = Tenants(config, self.store, self.hub, objection)
         self._make_logins(secret)
@@ -131,8 +131,8 @@ class Core(ABC):
         self.rooms: Rooms
         self.connections: Connections
         if not self.config.clustered:
-            # It asks its own hub who is here; the registry tells operators of the one node that lives.
-            self.registry = MemoryRegistry()
+            # Services ask the hub; the registry only holds the lease, for operators.
+            self.registry = SoloRegistry()
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
             self.removals = LocalRemovals(self.hub, self.sessions)
@@ -141,13 +141,13 @@ class Core(ABC):
             self.presence = LocalPresence(self.hub, attendance)
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
-        from imserver.clustering import Cluster
+        from imserver.cluster_node import Cluster
 
         cluster = Cluster(
             self.config,
             secret,
             self.store,
-            self.questions,
+            self.queries,
             self.ids,
             self.hub,
             self.fanout,
@@ -165,7 +165,7 @@ class Core(ABC):
 
     def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
         connections = LocalConnections(
-            self.hub, self.fanout, self.ids, self.questions, lambda: self.registry.lease.node
+            self.hub, self.fanout, self.ids, self.queries, lambda: self.registry.lease.node
         )
         connections.rooms = rooms = LocalRooms(
             self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms

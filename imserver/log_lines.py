@@ -3,7 +3,9 @@
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 import msgspec
@@ -164,3 +166,33 @@ def _whole_lines(lines: bytes) -> bytes:
         return lines
     end = lines.rfind(b"\n", 0, _PIPE_BYTES) + 1 or lines.find(b"\n") + 1
     return lines[:end]
+
+
+INTERVAL_SECONDS: Final = 60.0
+
+
+class RateLimitedLog:
+    """A warning that may occur thousands of times a second: logged once a minute.
+
+    ``text`` is a logging format; the number of suppressed lines is appended.
+    """
+
+    __slots__ = ("_clock", "_log", "_next", "_suppressed", "_text")
+
+    def __init__(self, log: logging.Logger, text: str, clock: Callable[[], float] = monotonic) -> None:
+        self._log = log
+        self._text = text
+        self._clock = clock
+        self._next = 0.0
+        self._suppressed = 0
+
+    def __call__(self, *arguments: object) -> None:
+        """Log the warning, or count it as suppressed."""
+        now = self._clock()
+        if self._next and now < self._next:
+            self._suppressed += 1
+            return
+        more = f" ({self._suppressed} more since the last one)" if self._suppressed else ""
+        self._log.warning(self._text + "%s", *arguments, more)
+        self._next = now + INTERVAL_SECONDS
+        self._suppressed = 0

@@ -13,8 +13,7 @@ from gevent.event import Event as Signal
 
 from imserver import errors
 from imserver.clock import until_beat
-from imserver.cluster.address import node_name
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease, node_name
 from imserver.config import Config
 from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError

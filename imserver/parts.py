@@ -11,7 +11,7 @@ from imserver.api.metrics import render
 from imserver.api.v1.events import PATH as EVENTS_PATH
 from imserver.api.v1.events import Events
 from imserver.api.v1.publisher import Publisher
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.config import Config
 from imserver.core import Core
 from imserver.doors import Doors
@@ -35,7 +35,8 @@ from imserver.services.messages.receipts import Receipts
 from imserver.services.messages.recovery import Recovery
 from imserver.services.messages.retention import Retention
 from imserver.services.messages.signals import Signals
-from imserver.services.nodes.questions import State
+from imserver.services.nodes.messages import ToFollowers, ToLog
+from imserver.services.nodes.queries import State
 from imserver.services.people.accounts import GOCHAT, Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
@@ -123,12 +124,16 @@ class Parts(Core):
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
         store.on_committed = messaging.committed
         if self.cluster is not None:
-            messaging.forward = self.cluster.tell_stored
-            self.cluster.on_stored = messaging.heard
+            messaging.forward = self.cluster.node_messages.broadcast_entries
         self.signals = Signals(self.hub, self.fanout, messaging.rooms, kept)
         if self.cluster is not None:
-            self.signals.forward = self.cluster.courier.tell_followers
-            self.cluster.on_signal = self.signals.heard
+            self.signals.forward = self.cluster.node_messages.broadcast_signal
+            self.cluster.node_messages.handle(
+                {
+                    ToLog: lambda m: messaging.heard(m.app, m.first, m.last, m.entries),
+                    ToFollowers: lambda m: self.signals.heard(m.app, m.users, m.group, m.signal),
+                }
+            )
         self.receipts = Receipts(self.signals, kept)
         self.receipts.add_to(self.dispatcher)
         self.retention = Retention(
@@ -187,7 +192,7 @@ class Parts(Core):
             self.ids,
             self.rooms,
             self.connections,
-            self.questions,
+            self.queries,
             self.tenants,
             self.logins,
             self.metrics,
@@ -202,7 +207,7 @@ class Parts(Core):
         self.pending = PendingPushes(self.pushes, self.presence, limits.pending_pushes, limits.pending_bytes)
         self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.pending)
         self.publishing.on_absent = self.webhooks.absent
-        self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.registry)
+        self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.cluster.registry)
         self.publisher = Publisher(limits.body_bytes)
 
     def _make_uploads(self) -> Uploads:
@@ -238,7 +243,7 @@ class Parts(Core):
             kick,
             lambda: self.auth.demo,
             disconnect,
-            None if self.cluster is None else self.registry.attempt,
+            None if self.cluster is None else self.cluster.registry.attempt,
         )
         self.logins.proof.account = self._account_claims
         self.friends = Friends(kept, self.config.accounts.friends)
@@ -281,7 +286,7 @@ class Parts(Core):
         rpc = None if self.cluster is None else self.cluster.rpc
         seconds = self.config.cluster.rpc_seconds
         overview = Overview(own_state, own_metrics, self.lease, self.registry, rpc, seconds)
-        overview.add_to(self.questions)
+        overview.add_to(self.queries)
         return overview
 
     def _make_gate(self) -> Gate:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msgspec.structs import replace
 
 from imserver import __version__
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.metrics import resident_bytes
 from imserver.transport.connection import Connection
 

@@ -24,7 +24,7 @@ LAYERS = (
     ("node",),
     ("parts", "report"),
     ("core",),
-    ("doors", "clustering", "speaking", "exposure"),
+    ("doors", "cluster_node", "speaking", "exposure"),
     ("api", "pages", "auth"),
     ("services",),
     ("hub", "cluster", "storage"),

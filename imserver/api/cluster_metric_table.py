@@ -1,4 +1,4 @@
-"""The rows of the table of metrics that a node among others has."""
+"""Metrics of a node in a cluster."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _REGISTRY = {
     "commands": "Commands in them",
     "errors": "Pipelines that failed, time-outs included",
     "timeouts": "Pipelines not answered in time",
-    "unanswered": "Questions to the registry that went on without an answer",
-    "epochs": "Lives of the node in the registry; above 1 its lease was lost",
-    "restored": "Sessions registered again",
-    "lost_kicks": "Replaced sessions of which the node learnt late",
-    "buried": "Users of dead nodes that this node marked offline",
+    "unanswered": "Registry calls without an answer",
+    "epochs": "Epochs of the node; above 1 its lease was lost",
+    "reregistered": "Sessions registered again",
+    "late_replacements": "Replaced sessions found at a lease renewal",
+    "cleaned_users": "Users of dead nodes that this node marked offline",
 }
 
 _RPC = {
@@ -26,24 +26,24 @@ _RPC = {
     "batches_received": "Batches in which events came",
     "bytes_sent": "Bytes of the events sent",
     "bytes_received": "Bytes of the events received",
-    "dropped": "Events that were to be sent and left with their peer",
+    "dropped": "Events dropped because the lease of their peer ended",
     "overflows": "Events refused because the queue to a peer was full",
-    "refused": "Events refused because a peer is known to be away",
-    "stale": "Events received that were meant for an earlier life of the node",
+    "refused": "Events refused because the circuit of a peer is open",
+    "stale": "Events received that were meant for an earlier epoch of the node",
     "gaps": "How often events were missing",
     "lost": "How many events were missing: sent to this node, never received",
     "late": "Events dropped because later ones had come before them",
     "malformed": "RPC messages dropped because of their shape or version",
-    "refused_peers": "Connections to the RPC ports that did not prove to belong to the cluster",
-    "call_failures": "Questions that other nodes did not answer",
-    "answered": "Questions of other nodes answered",
-    "busy": "Questions of other nodes refused because too many were being answered",
-    "breaker_opens": "How often a peer was given up for a while",
-    "restarts": "Receivers started again; above 0: a defect",
+    "refused_peers": "Connections to the RPC ports that were not authenticated",
+    "call_failures": "Node queries without an answer",
+    "answered": "Node queries answered",
+    "busy": "Node queries refused because too many were in work",
+    "breaker_opens": "How often the circuit of a peer opened",
+    "restarts": "Restarted receivers; above 0: a defect",
 }
 
-_STRAYS = {
-    "followed": "Pushes sent on to the node to which their user had moved",
+_REROUTING = {
+    "rerouted": "Pushes sent on to the node to which their user had moved",
     "unreached": "Pushes accepted for a user of another node that reached nobody",
 }
 
@@ -55,7 +55,7 @@ _CLUSTER = (
     Metric(
         "imserver_registry_up",
         "gauge",
-        "Whether the registry answers and the lease of the node lives",
+        "Whether the registry answers and the node's lease is live",
         of_cluster(lambda cluster: int(cluster.registry.healthy())),
     ),
     Metric(
@@ -73,7 +73,7 @@ _CLUSTER = (
     Metric(
         "imserver_rpc_call_seconds",
         "histogram",
-        "How long other nodes took to answer questions",
+        "How long other nodes took to answer queries",
         of_cluster(attrgetter("rpc.counters.call_seconds")),
     ),
     Metric(
@@ -92,7 +92,7 @@ _CLUSTER = (
         "imserver_rpc_unreadable_total",
         "counter",
         "Events of other nodes that this version does not understand",
-        of_cluster(attrgetter("courier.unreadable")),
+        of_cluster(attrgetter("node_messages.unreadable")),
     ),
 )
 
@@ -100,6 +100,6 @@ CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
     *_CLUSTER,
     *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
-    *counters("imserver_strays", "cluster.strays", _STRAYS),
+    *counters("imserver_rerouting", "cluster.rerouting", _REROUTING),
     *counters("imserver_connections", "cluster.connections", _BY_ID),
 )

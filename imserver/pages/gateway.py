@@ -10,7 +10,7 @@ from werkzeug.wrappers import Response
 
 from imserver.api.reply import PREFLIGHT, Answer
 from imserver.api.views import to_response
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.errors import HTTP_NOT_READY
 from imserver.pages.address import websocket_address
 from imserver.pages.seen import Listening, Seen

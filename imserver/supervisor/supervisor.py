@@ -276,7 +276,7 @@ def preload_modules(config: Config) -> None:
     """
     names = list(_LAZY_MODULES)
     if config.clustered:
-        names.append("imserver.clustering")
+        names.append("imserver.cluster_node")
     if config.server.door == "wsgi":
         names.append("imserver.transport.upgrade")
     if any(tenant.jwt for tenant in config.apps.values()):

@@ -12,7 +12,7 @@ import msgspec
 
 from imserver.api import ROUTES, Answer, Api, answer
 from imserver.auth import Auth
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
@@ -64,7 +64,7 @@ class FakePeers:
     def leases(self) -> dict[int, Lease]:
         return {lease.epoch: lease for lease in (OWN_LEASE, *self.others)}
 
-    def ask_all(
+    def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float
     ) -> tuple[dict[str, bytes], list[str]]:
         names = [lease.node for lease in leases]

@@ -12,8 +12,8 @@ from flask.testing import FlaskClient
 from imserver.api.metric_table import METRICS
 from imserver.api.metrics import CONTENT_TYPE, merge, render
 from imserver.api.views import create_api
-from imserver.cluster.contract import Counters, Lease
-from imserver.cluster.forward import RpcCounters
+from imserver.cluster.registry import Lease, RegistryCounters
+from imserver.cluster.rpc.queues import RpcCounters
 from imserver.metrics import Histogram, Metrics
 from imserver.settings import KeySettings
 
@@ -52,13 +52,15 @@ class AnyNode:
         self.rooms = SimpleNamespace(membership=SimpleNamespace(rooms=2, members=3))
         self.store = SimpleNamespace(id="d1", healthy=lambda: True)
         self.tenants = SimpleNamespace(names=lambda: ["101", "105"])
-        registry = SimpleNamespace(counters=Counters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2})
+        registry = SimpleNamespace(
+            counters=RegistryCounters(), healthy=lambda: True, leases=lambda: {1: 1, 2: 2}
+        )
         self.cluster = (
             SimpleNamespace(
                 registry=registry,
                 rpc=SimpleNamespace(counters=RpcCounters(), queued_items=0, queued_bytes=0),
-                courier=SimpleNamespace(unreadable=0),
-                strays=SimpleNamespace(followed=0, unreached=0),
+                node_messages=SimpleNamespace(unreadable=0),
+                rerouting=SimpleNamespace(rerouted=0, unreached=0),
                 connections=SimpleNamespace(unreached=0),
             )
             if clustered
@@ -103,7 +105,7 @@ def test_every_counter_of_every_part_is_in_the_table() -> None:
     assert node.cluster is not None
     for prefix, counters, fields in (
         ("imserver", node.metrics, Metrics.__slots__),
-        ("imserver_registry", node.cluster.registry.counters, Counters.__struct_fields__),
+        ("imserver_registry", node.cluster.registry.counters, RegistryCounters.__struct_fields__),
         ("imserver_rpc", node.cluster.rpc.counters, RpcCounters.__struct_fields__),
     ):
         for number, field in enumerate(fields, 1):
@@ -127,7 +129,7 @@ def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
     assert alone == [
         m.name
         for m in METRICS
-        if not re.match("imserver_(registry|rpc|cluster|strays|connections_unreached)_", m.name)
+        if not re.match("imserver_(registry|rpc|cluster|rerouting|connections_unreached)_", m.name)
     ]
     assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
 

@@ -3,8 +3,8 @@
 import msgspec
 import pytest
 
-from imserver.cluster.contract import Lease
-from imserver.services.nodes.questions import State
+from imserver.cluster.registry import Lease
+from imserver.services.nodes.queries import State
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from imserver.cluster.contract import Lease
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import Lease, RegistryEvents
 from imserver.settings import ClusterSettings, RedisSettings
 
 from .node_process import NodeProcess
@@ -42,15 +42,16 @@ def start_node() -> Iterator[StartNode]:
         number: int = 1,
         settings: ClusterSettings = QUICK,
         lease: dict[str, Any] | None = None,
-        prepare: Callable[[RedisRegistry], None] | None = None,
+        prepare: Callable[[RedisRegistry], RegistryEvents] | None = None,
+        events: RegistryEvents | None = None,
         **options: Any,
     ) -> RedisRegistry:
         where = redis.settings if isinstance(redis, RedisServer) else redis
         node = RedisRegistry(where, settings, options.pop("apps", ["101"]), **options)
         nodes.append(node)
         if prepare is not None:
-            prepare(node)
-        node.start(lease_of(number, **(lease or {})))
+            events = prepare(node)
+        node.start(lease_of(number, **(lease or {})), events)
         return node
 
     yield start
@@ -69,7 +70,7 @@ def start_process() -> Iterator[Callable[..., NodeProcess]]:
 
     yield start
     for process in processes:
-        process.end()
+        process.unregister()
 
 
 def lease_of(number: int, **more: Any) -> Lease:

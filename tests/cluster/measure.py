@@ -20,9 +20,9 @@ from typing import Any
 import gevent
 from gevent.fileobject import FileObject
 
-from imserver.cluster import forward
-from imserver.cluster.contract import Lease
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc import queues
+from imserver.cluster.rpc.server import Rpc
 
 ROOT = Path(__file__).resolve().parents[2]
 ITEM_BYTES = 150
@@ -63,10 +63,10 @@ class Worker:
     def dial(self) -> None:
         for lease in self.leases:
             self.rpc.send(lease, b"hello")
-            self.rpc.ask(lease, "hello", b"")
+            self.rpc.query(lease, "hello", b"")
 
     def batches_of(self, count: int) -> None:
-        forward.BATCH_ITEMS = count  # type: ignore[misc]
+        queues.BATCH_ITEMS = count  # type: ignore[misc]
 
     def flood(self, count: int) -> float:
         lease, item, sent, started = self.leases[0], b"x" * ITEM_BYTES, 0, time.monotonic()
@@ -91,10 +91,10 @@ class Worker:
                 sent += 1
             gevent.sleep(1 / rate)
 
-    def ask(self, count: int) -> float:
+    def query(self, count: int) -> float:
         started = time.monotonic()
         for _ in range(count):
-            self.rpc.ask(self.leases[0], "echo", b"x" * ITEM_BYTES)
+            self.rpc.query(self.leases[0], "echo", b"x" * ITEM_BYTES)
         return time.monotonic() - started
 
     def time(self, on: bool) -> None:
@@ -139,7 +139,7 @@ class Remote:
 
         return call
 
-    def end(self) -> None:
+    def unregister(self) -> None:
         self.process.stdin.close()  # type: ignore[union-attr]
         self.process.wait(10)
 
@@ -150,7 +150,7 @@ def nodes(count: int) -> list[Remote]:
     for worker in workers:
         worker.peers(leases)
     for worker in workers:
-        worker.dial()
+        worker.connect_to()
     return workers
 
 
@@ -167,7 +167,7 @@ def flooded(name: str, batch: int, count: int) -> None:
         f"{name}: {count / seconds:,.0f} events/s, {count / batches:.1f} a batch, CPU an event "
         f"{parts[0]:.2f} + {parts[1]:.2f} = {sum(parts):.2f} µs; gaps {after[1]['gaps']}"
     )
-    a.end(), b.end()
+    a.unregister(), b.unregister()
 
 
 def paced(rate: int, seconds: float) -> None:
@@ -181,17 +181,17 @@ def paced(rate: int, seconds: float) -> None:
     p50, p99, p999 = b.quantiles()
     delays = f"p50 {p50} ms, p99 {p99} ms, p99.9 {p999} ms"
     print(f"paced {rate}/s: {delays}; CPU an event {cpu / count * 1e6:.0f} µs")
-    a.end(), b.end()
+    a.unregister(), b.unregister()
 
 
 def calls(count: int) -> None:
     a, b = nodes(2)
     before = a.look(), b.look()
-    seconds = a.ask(count)
+    seconds = a.query(count)
     cpu = sum(y["cpu"] - x["cpu"] for x, y in zip(before, (a.look(), b.look()), strict=True))
     print(f"calls, one at a time: {seconds / count * 1e6:.0f} µs each, CPU {cpu / count * 1e6:.0f} µs")
-    a.end()
-    b.end()
+    a.unregister()
+    b.unregister()
 
 
 def idle(count: int, seconds: float) -> None:
@@ -206,7 +206,7 @@ def idle(count: int, seconds: float) -> None:
         f"{100 * cpu / seconds / count:.3f} % a node"
     )
     for worker in workers:
-        worker.end()
+        worker.unregister()
 
 
 def main() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import gevent
 
-from imserver.cluster.contract import RoomEntry
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import RoomMembers
 from imserver.model import Event
 from imserver.settings import ClusterSettings
 from tests.hub.world import World
@@ -38,7 +38,7 @@ def each(run: Callable[[], object], times: int, items: int = 1) -> str:
 def registry(server: RedisServer) -> None:
     node = RedisRegistry(server.settings, ClusterSettings(), ["101"])
     node.start(lease_of(1))
-    entries = [RoomEntry("101", room, 1) for room in ROOMS]
+    entries = [RoomMembers("101", room, 1) for room in ROOMS]
 
     def ask_all() -> None:
         for room in ROOMS:
@@ -47,7 +47,7 @@ def registry(server: RedisServer) -> None:
     def at_once() -> None:
         gevent.joinall([gevent.spawn(ask_all) for _ in range(50)])
 
-    print("telling of 1,000 rooms, each      ", each(lambda: node.enter_rooms(entries), 10, 1000))
+    print("telling of 1,000 rooms, each      ", each(lambda: node.report_rooms(entries), 10, 1000))
     print("where is a room, one at a time    ", each(lambda: node.find_rooms("101", ROOMS[:1]), 2000))
     print("where is a room, 50 ask at a time  ", each(at_once, 1, 50_000))
     print("where are 100 rooms, each         ", each(lambda: node.find_rooms("101", ROOMS[:100]), 50, 100))

@@ -17,8 +17,8 @@ import gevent
 from gevent import subprocess
 from gevent.fileobject import FileObject
 
-from imserver.cluster.contract import Lease, Session
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import Lease, RegistryEvents, Session
 from imserver.settings import ClusterSettings, RedisSettings
 from tests.cluster.redis_server import die_with_parent
 from tests.support import clean_environment
@@ -31,25 +31,27 @@ class Orders:
         settings = ClusterSettings(lease_seconds=lease_seconds, renew_seconds=0.1, redis_seconds=0.3)
         self.node = RedisRegistry(RedisSettings(url=url), settings, ["101"])
         self.held: dict[str, Session] = {}
-        self.restored: list[bool] = []
+        self.reregistered: list[bool] = []
         self.superseded: list[str] = []
-        self.node.on_restore = lambda everything: gevent.spawn(self._restore, everything) and None
-        self.node.start(Lease(f"127.0.0.1:{9000 + 2 * number}", host="here", fingerprint="f1"))
+        self.node.start(
+            Lease(f"127.0.0.1:{9000 + 2 * number}", host="here", fingerprint="f1"),
+            RegistryEvents(reregister=lambda everything: gevent.spawn(self._reregister, everything) and None),
+        )
 
-    def _restore(self, everything: bool) -> None:
-        wanted = [s for s in self.held.values() if everything or not self.node.registered(s)]
-        for session, begun in self.node.restore(wanted):
-            if not begun.addressed:
+    def _reregister(self, everything: bool) -> None:
+        pending = [s for s in self.held.values() if everything or not self.node.registered(s)]
+        for session, registration in self.node.reregister(pending):
+            if not registration.addressed:
                 self.superseded.append(session.user)
                 self.held.pop(session.user, None)
-        self.restored.append(everything)
+        self.reregistered.append(everything)
 
-    def begin(self, *users: str) -> list[bool]:
+    def register(self, *users: str) -> list[bool]:
         """Log users in; whether the registry answered, for each."""
         answers = []
         for user in users:
             self.held[user] = session = Session("101", user)
-            answers.append(self.node.begin(session) is not None)
+            answers.append(self.node.register(session) is not None)
         return answers
 
     def state(self) -> dict[str, Any]:
@@ -57,7 +59,7 @@ class Orders:
         return {
             "epoch": self.node.lease.epoch,
             "healthy": self.node.healthy(),
-            "restored": self.restored,
+            "restored": self.reregistered,
             "superseded": self.superseded,
             "held": sorted(self.held),
         }
@@ -94,7 +96,7 @@ class NodeProcess:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
-    def end(self) -> None:
+    def unregister(self) -> None:
         """Kill it if it still runs."""
         self.process.kill()
         self.process.wait()

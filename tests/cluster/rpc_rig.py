@@ -11,16 +11,16 @@ from typing import Any
 import gevent
 import zmq
 
-from imserver.cluster.contract import Lease
-from imserver.cluster.forward import PeerUnavailable
-from imserver.cluster.rpc import Rpc
-from imserver.cluster.rpc_curve import Keys
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.curve import CurveKeys
+from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.server import Rpc
 from tests.support import until as until
 
 SECRET = b"the secret of the cluster in tests"
 FOREIGN = b"the secret of some other cluster  "
-KEYS = Keys.derive(SECRET)
-FOREIGN_KEYS = Keys.derive(FOREIGN)
+KEYS = CurveKeys.derive(SECRET)
+FOREIGN_KEYS = CurveKeys.derive(FOREIGN)
 
 
 class Node:
@@ -98,13 +98,13 @@ class Nodes:
 class Stranger:
     """A plain ZeroMQ socket of nobody's node, with the keys it is given (None: without encryption)."""
 
-    def __init__(self, kind: int, keys: Keys | None = KEYS) -> None:
+    def __init__(self, kind: int, keys: CurveKeys | None = KEYS) -> None:
         self._context: zmq.Context[Any] = zmq.Context()
         self.socket = self._context.socket(kind)
         for option, value in ((zmq.LINGER, 0), (zmq.IMMEDIATE, 1), (zmq.SNDHWM, 0), (zmq.RCVHWM, 0)):
             self.socket.setsockopt(option, value)
         if keys is not None:
-            keys.dial(self.socket)
+            keys.connect_to(self.socket)
 
     def connect(self, address: str) -> Stranger:
         self.socket.connect(address)
@@ -124,7 +124,7 @@ class Stranger:
 
 
 @contextmanager
-def stranger(kind: int, address: str, keys: Keys | None = KEYS) -> Iterator[Stranger]:
+def stranger(kind: int, address: str, keys: CurveKeys | None = KEYS) -> Iterator[Stranger]:
     one = Stranger(kind, keys).connect(address)
     try:
         yield one
@@ -135,13 +135,13 @@ def stranger(kind: int, address: str, keys: Keys | None = KEYS) -> Iterator[Stra
 def attempt(node: Node, to: Lease, body: bytes = b"", seconds: float = 10.0) -> gevent.Greenlet[..., Any]:
     """Ask in a greenlet of its own; its value is the answer, or the exception."""
 
-    def ask() -> bytes | PeerUnavailable:
+    def query() -> bytes | PeerUnavailable:
         try:
-            return node.rpc.ask(to, "kind", body, seconds)
+            return node.rpc.query(to, "kind", body, seconds)
         except PeerUnavailable as error:
             return error
 
-    return gevent.spawn(ask)
+    return gevent.spawn(query)
 
 
 def greenlets() -> frozenset[gevent.Greenlet[..., Any]]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.cluster.breaker import BASE_SECONDS, CAP_SECONDS, Breaker
+from imserver.cluster.rpc.peer import BASE_SECONDS, CAP_SECONDS, Breaker
 
 
 class World:

@@ -12,9 +12,9 @@ from gevent import select
 from gevent import socket as green
 from zmq.utils import z85
 
-from imserver.cluster import complaint
-from imserver.cluster.forward import PeerUnavailable
-from imserver.cluster.rpc_curve import Keys
+from imserver import log_lines
+from imserver.cluster.rpc.curve import CurveKeys
+from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_rig import FOREIGN, FOREIGN_KEYS, KEYS, SECRET, Nodes, greenlets, stranger, until
 
 CHANNELS = pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def nodes() -> Iterator[Nodes]:
 
 
 def test_keys_are_the_same_on_every_node_of_a_cluster_and_differ_between_clusters() -> None:
-    assert Keys.derive(SECRET) == KEYS
+    assert CurveKeys.derive(SECRET) == KEYS
     assert not set(FOREIGN_KEYS) & set(KEYS)
     assert len(set(KEYS)) == 4
     assert all(len(key) == 32 for key in KEYS)
@@ -50,7 +50,7 @@ def test_a_node_of_another_cluster_cannot_ask_or_send(nodes: Nodes) -> None:
     node, foreign = nodes(1), nodes(2, secret=FOREIGN)
     assert foreign.rpc.send(node.lease, b"item")
     with pytest.raises(PeerUnavailable):
-        foreign.rpc.ask(node.lease, "kind", b"", 0.3)
+        foreign.rpc.query(node.lease, "kind", b"", 0.3)
     until(lambda: node.counters.refused_peers)
     assert node.items == []
     assert node.counters.answered == 0
@@ -104,7 +104,7 @@ def test_garbage_instead_of_a_handshake_is_counted_and_harms_nobody(
         with contextlib.suppress(OSError):
             sock.shutdown(socket.SHUT_WR)
         until(lambda: node.counters.refused_peers == 1)
-    assert peer.rpc.ask(node.lease, "still", b"there") == b"still:there"
+    assert peer.rpc.query(node.lease, "still", b"there") == b"still:there"
     assert peer.rpc.send(node.lease, b"item")
     until(lambda: node.items == [b"item"])
 
@@ -113,7 +113,7 @@ def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> No
     node = nodes(1)
     for epoch in range(2, 6):
         member = nodes(epoch)
-        assert member.rpc.ask(node.lease, "hello", b"")
+        assert member.rpc.query(node.lease, "hello", b"")
         assert member.rpc.send(node.lease, b"%d" % epoch)
         until(lambda count=epoch - 1: len(node.items) == count)
         member.rpc.stop()
@@ -125,7 +125,7 @@ def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> No
 
 def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     node = nodes(1)
-    assert complaint.INTERVAL_SECONDS == 60
+    assert log_lines.INTERVAL_SECONDS == 60
     with caplog.at_level(logging.WARNING):
         for count in range(1, 6):
             with stranger(zmq.PUSH, node.rpc.data_address, None):
@@ -135,9 +135,9 @@ def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.
 
 def test_without_the_door_nobody_comes_in(nodes: Nodes) -> None:
     node, peer = nodes.pair()
-    node.rpc._door.close()
+    node.rpc._authenticator.close()
     with pytest.raises(PeerUnavailable):
-        peer.rpc.ask(node.lease, "kind", b"", 0.3)
+        peer.rpc.query(node.lease, "kind", b"", 0.3)
     assert node.counters.answered == 0
 
 
@@ -148,7 +148,7 @@ def test_what_goes_over_the_wire_is_encrypted(nodes: Nodes) -> None:
         proxy = gevent.spawn(_copy, listener, node.rpc.control_address, seen)
         address = f"tcp://127.0.0.1:{listener.getsockname()[1]}"
         through = peer.lease.__class__(node.lease.node, epoch=1, control=address, data=address)
-        assert peer.rpc.ask(through, "kind", b"in the clear" * 10) == b"kind:" + b"in the clear" * 10
+        assert peer.rpc.query(through, "kind", b"in the clear" * 10) == b"kind:" + b"in the clear" * 10
         peer.rpc.update({})
         proxy.kill()
     assert len(seen) > 500

@@ -8,9 +8,9 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.cluster.contract import Counters, RoomEntry, Session
-from imserver.cluster.redis_address import address_of
-from imserver.cluster.redis_wire import open_wire
+from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.pipeline import open_link
+from imserver.cluster.registry import RegistryCounters, RegistryEvents, RoomMembers, Session
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings, RedisSettings
 from tests.support import until
@@ -131,30 +131,28 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
         settings,
         1,
         patient,
-        prepare=lambda node: setattr(
-            node, "on_replaced", lambda app, user, session: replaced.append(session)
-        ),
+        events=RegistryEvents(replaced=lambda app, user, session: replaced.append(session)),
     )
     b = start_node(settings, 2, patient)
     assert a.healthy()
     assert b.healthy()
     assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
     sessions = [Session("101", f"user{i}") for i in range(50)]
-    logins = [gevent.spawn(a.begin, session) for session in sessions]
+    logins = [gevent.spawn(a.register, session) for session in sessions]
     gevent.joinall(logins, raise_error=True)
     assert all(login.value.addressed for login in logins)
     found = b.find("101", [session.user for session in sessions])
     assert found is not None
     assert [place.id for places in found for place in places] == [session.id for session in sessions]
     rooms = [f"room{i}" for i in range(50)]
-    assert a.enter_rooms([RoomEntry("101", room, 2) for room in rooms]) is True
+    assert a.report_rooms([RoomMembers("101", room, 2) for room in rooms]) is True
     assert b.find_rooms("101", rooms) == [{a.lease.epoch: 2}] * 50
-    assert a.enter_rooms([RoomEntry("101", room, 0) for room in rooms]) is True
+    assert a.report_rooms([RoomMembers("101", room, 0) for room in rooms]) is True
     assert b.find_rooms("101", rooms) == [{}] * 50
     newer = Session("101", "user0")
-    begun = b.begin(newer)
-    assert begun is not None
-    assert [place.id for place in begun.replaced] == [sessions[0].id]
+    registration = b.register(newer)
+    assert registration is not None
+    assert [place.id for place in registration.replaced] == [sessions[0].id]
     until(lambda: replaced == [sessions[0].id])
     answer = a.find_and_claim("101", "user0", "m1")
     assert answer is not None
@@ -162,11 +160,11 @@ def works(start_node: StartNode, settings: RedisSettings) -> None:
     a.settle(answer[1], True)
     until(lambda: (b.claim(["m1"]) or [answer[1]])[0].state == "repeat")
     assert b.ban("101", "bad", 60) is True
-    banned = a.begin(Session("101", "bad"))
+    banned = a.register(Session("101", "bad"))
     assert banned is not None
     assert banned.banned
-    assert [a.end(session) for session in sessions[:2]] == [False, True]
-    assert len(list(a.restore(sessions[2:]))) == 48
+    assert [a.unregister(session) for session in sessions[:2]] == [False, True]
+    assert len(list(a.reregister(sessions[2:]))) == 48
     assert a.counters.errors == b.counters.errors == 0
 
 
@@ -237,7 +235,7 @@ def test_a_redis_cluster_away_and_back(
 ) -> None:
     node = start_process(f"redis+cluster://127.0.0.1:{cluster[0].port}", 1, 30.0)
     users = [f"user{i}" for i in range(50)]
-    assert all(node.ask("begin", *users))
+    assert all(node.ask("register", *users))
     for server in cluster:
         server.pause()
     found, took = node.ask("timed_find", *users)
@@ -289,7 +287,7 @@ def test_a_sentinel_that_does_not_answer_leaves_time_for_the_next(
         silent.listen()
         first = silent.getsockname()[1]
         settings = RedisSettings(url=f"redis+sentinel://127.0.0.1:{first},127.0.0.1:{watcher.port}/main")
-        wire = open_wire(address_of(settings), 0.5, Counters())
+        wire = open_link(address_of(settings), 0.5, RegistryCounters())
         assert wire.exchange([("SET", "a", 1)]) == [b"OK"]
         wire.close()
 
@@ -304,13 +302,13 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
     held = [Session("101", f"held{i}") for i in range(50)]
     asked: list[bool] = []
 
-    def restore(everything: bool) -> None:
+    def reregister(everything: bool) -> None:
         asked.append(everything)
-        list(node.restore(held))
+        list(node.reregister(held))
 
-    node = start_node(settings, 3, patient, prepare=lambda node: setattr(node, "on_restore", restore))
+    node = start_node(settings, 3, patient, events=RegistryEvents(reregister=reregister))
     for session in held:
-        node.begin(session)
+        node.register(session)
     master.kill()
     until(lambda: True in asked and node.healthy(), seconds=20)
     until(lambda: all(node.find("101", [session.user for session in held]) or [()]), seconds=10)
@@ -319,8 +317,8 @@ def test_sentinels_name_the_master_and_the_next_one_after_it_died(
 
 
 def test_a_wire_reconnects_to_a_server_that_was_restarted(own_server: RedisServer) -> None:
-    counters = Counters()
-    wire = open_wire(address_of(own_server.settings), 0.5, counters)
+    counters = RegistryCounters()
+    wire = open_link(address_of(own_server.settings), 0.5, counters)
     assert wire.exchange([("SET", "a", 1), ("GET", "a")]) == [b"OK", b"1"]
     own_server.kill()
     own_server.start()

@@ -10,8 +10,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.cluster.contract import Place, Session
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import RegistryEvents, Session, SessionRef
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings, RedisSettings
 from tests.support import until
@@ -32,26 +32,25 @@ class Holder:
         self.held: list[Session] = []
         self.asked: list[bool] = []
         self.lost: list[Session] = []
-        node.on_restore = self.restore
 
-    def restore(self, everything: bool) -> None:
+    def reregister(self, everything: bool) -> None:
         self.asked.append(everything)
-        wanted = [session for session in self.held if everything or not self.node.registered(session)]
-        for session, begun in self.node.restore(wanted):
-            if not begun.addressed:
+        pending = [session for session in self.held if everything or not self.node.registered(session)]
+        for session, registration in self.node.reregister(pending):
+            if not registration.addressed:
                 self.held.remove(session)
                 self.lost.append(session)
 
-    def begin(self, user: str, policy: str = "newest") -> Session:
+    def register(self, user: str, policy: str = "newest") -> Session:
         """Log in, whatever the registry says."""
         session = Session("101", user, "", policy)
         self.held.append(session)
-        self.node.begin(session)
+        self.node.register(session)
         return session
 
-    def end(self, session: Session) -> bool | None:
+    def unregister(self, session: Session) -> bool | None:
         self.held.remove(session)
-        return self.node.end(session)
+        return self.node.unregister(session)
 
     def whole(self) -> bool:
         """Whether the registry knows exactly what is held."""
@@ -72,7 +71,12 @@ def start_holder(start_node: StartNode) -> StartHolder:
         server: RedisServer | RedisSettings, number: int = 1, settings: ClusterSettings = QUICK
     ) -> Holder:
         holders: list[Holder] = []
-        start_node(server, number, settings, prepare=lambda node: holders.append(Holder(node)))
+
+        def prepare(node: RedisRegistry) -> RegistryEvents:
+            holders.append(Holder(node))
+            return RegistryEvents(reregister=holders[0].reregister)
+
+        start_node(server, number, settings, prepare=prepare)
         return holders[0]
 
     return start
@@ -93,7 +97,7 @@ def test_a_node_whose_redis_is_not_there_starts_alone_and_joins_when_it_is(
     holder = start_holder(own_server)
     assert holder.node.lease.epoch == 0
     assert not holder.node.healthy()
-    session = holder.begin("ann")
+    session = holder.register("ann")
     assert session.number == 0
     assert not holder.node.registered(session)
     assert holder.node.find("101", ["ann"]) is None
@@ -106,7 +110,7 @@ def test_a_node_whose_redis_is_not_there_starts_alone_and_joins_when_it_is(
 
 def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder: StartHolder) -> None:
     a, b = start_holder(own_server, 1), start_holder(own_server, 2)
-    held = [a.begin(f"user{i}") for i in range(300)]
+    held = [a.register(f"user{i}") for i in range(300)]
     number, epoch = held[0].number, a.node.lease.epoch
     own_server.kill()
     answer, took = timed(lambda: a.node.find("101", ["user0"]))
@@ -116,8 +120,8 @@ def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder:
     assert answers == [None] * 1000
     assert took < 0.2, "known to be away: answered at once"
     assert not a.node.healthy()
-    late, gone = a.begin("late"), held[1]
-    assert a.end(gone) is None
+    late, gone = a.register("late"), held[1]
+    assert a.unregister(gone) is None
     own_server.start()
     until(lambda: a.whole() and b.node.healthy())
     assert True in a.asked
@@ -126,13 +130,13 @@ def test_redis_killed_and_restarted_empty(own_server: RedisServer, start_holder:
     assert late.number > number
     until(lambda: b.node.find("101", ["user0", "user1"]) == [(place_of(a, held[0]),), ()])
     assert a.node.counters.errors >= 1
-    newer = b.begin("user0")
+    newer = b.register("user0")
     assert newer.number > number, "numbers go on above those from before"
     assert b.node.counters.epochs == 2
 
 
-def place_of(holder: Holder, session: Session) -> Place:
-    return Place(holder.node.lease.epoch, session.id, session.number)
+def place_of(holder: Holder, session: Session) -> SessionRef:
+    return SessionRef(holder.node.lease.epoch, session.id, session.number)
 
 
 def test_redis_restarted_with_its_data_and_the_lease_alive_keeps_the_epoch(
@@ -142,7 +146,7 @@ def test_redis_restarted_with_its_data_and_the_lease_alive_keeps_the_epoch(
     try:
         holder = start_holder(server, 1, PATIENT)
         for i in range(10):
-            holder.begin(f"user{i}")
+            holder.register(f"user{i}")
         epoch = holder.node.lease.epoch
         server.kill()
         server.start()
@@ -158,7 +162,7 @@ def test_a_flushed_redis_is_filled_again_under_a_new_epoch(
     server: RedisServer, start_holder: StartHolder
 ) -> None:
     a, b = start_holder(server, 1), start_holder(server, 2)
-    held = [a.begin(f"user{i}") for i in range(300)]
+    held = [a.register(f"user{i}") for i in range(300)]
     numbers = [session.number for session in held]
     epochs = {a.node.lease.epoch, b.node.lease.epoch}
     with server.client() as client:
@@ -175,8 +179,8 @@ def test_a_session_that_began_anew_wins_over_an_older_one_after_a_flush(
     server: RedisServer, start_holder: StartHolder
 ) -> None:
     a, b = start_holder(server, 1), start_holder(server, 2)
-    older = a.begin("ann")
-    newer = b.begin("ann")
+    older = a.register("ann")
+    newer = b.register("ann")
     # The word that the older one is replaced has not come yet: both are held.
     with server.client() as client:
         client.flushall()
@@ -192,7 +196,7 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     own_server: RedisServer, start_holder: StartHolder
 ) -> None:
     holder = start_holder(own_server, 1, PATIENT)
-    held = [holder.begin(f"user{i}") for i in range(10)]
+    held = [holder.register(f"user{i}") for i in range(10)]
     ticks: list[float] = []
 
     def tick() -> None:
@@ -205,16 +209,16 @@ def test_a_stalled_redis_costs_a_caller_its_time_once(
     try:
         calls = [gevent.spawn(timed, lambda: holder.node.find("101", ["user0"])) for _ in range(50)]
         gevent.sleep(0.1)
-        calls += [gevent.spawn(timed, lambda: holder.node.end(held[9])) for _ in range(2)]
+        calls += [gevent.spawn(timed, lambda: holder.node.unregister(held[9])) for _ in range(2)]
         gevent.joinall(calls)
         assert all(call.value[0] is None for call in calls)
         assert max(call.value[1] for call in calls) < 0.5
         assert timed(lambda: holder.node.find("101", ["user0"]))[1] < 0.05
         assert not holder.node.healthy()
         assert holder.node.counters.timeouts >= 1
-        late = holder.begin("late")
-        begun_and_gone = holder.begin("gone")
-        holder.end(begun_and_gone)
+        late = holder.register("late")
+        begun_and_gone = holder.register("gone")
+        holder.unregister(begun_and_gone)
         gevent.sleep(0.5)
     finally:
         own_server.resume()
@@ -235,9 +239,9 @@ def test_what_was_on_the_way_when_redis_stalled_leaves_no_ghost(
     holder = start_holder(own_server, 1, PATIENT)
     own_server.pause()
     # In the socket already: Redis will execute it when it wakes, and nobody hears the answer.
-    session = holder.begin("ann")
+    session = holder.register("ann")
     assert session.number == 0
-    assert holder.end(session) is None
+    assert holder.unregister(session) is None
     own_server.resume()
     until(lambda: holder.node.healthy() and holder.node.find("101", ["ann"]) == [()])
     gevent.sleep(0.3)
@@ -249,7 +253,7 @@ def test_a_login_that_redis_took_without_saying_so_is_the_same_session(
 ) -> None:
     holder = start_holder(own_server, 1, PATIENT)
     own_server.pause()
-    session = holder.begin("ann", "refuse")
+    session = holder.register("ann", "refuse")
     own_server.resume()
     until(lambda: holder.node.registered(session))
     assert holder.lost == []
@@ -264,7 +268,7 @@ def test_lost_scripts_are_loaded_again(server: RedisServer, start_holder: StartH
     for _ in range(3):
         with server.client() as client:
             client.script_flush()
-        logins = [gevent.spawn(holder.begin, f"user{i}") for i in range(20)]
+        logins = [gevent.spawn(holder.register, f"user{i}") for i in range(20)]
         gevent.joinall(logins, raise_error=True)
         assert all(login.value.number for login in logins)
     assert holder.node.counters.errors == 0
@@ -274,11 +278,11 @@ def test_a_lost_connection_is_made_anew_without_a_word(
     server: RedisServer, start_holder: StartHolder
 ) -> None:
     holder = start_holder(server)
-    holder.begin("ann")
+    holder.register("ann")
     for _ in range(3):
         with server.client() as client:
             client.client_kill_filter(_type="normal", skipme=True)
-        assert holder.begin("bob").number > 0
+        assert holder.register("bob").number > 0
     gevent.sleep(0.5)
     assert holder.node.healthy()
     assert holder.node.counters.errors == 0
@@ -309,7 +313,7 @@ def test_a_redis_that_takes_no_writes_is_away(
     holder = start_holder(own_server, 1, PATIENT)
     with own_server.client() as client:
         client.config_set(*option)
-        assert holder.begin("ann").number == 0
+        assert holder.register("ann").number == 0
         assert not holder.node.healthy()
         client.config_set(option[0], "0")
     until(holder.whole)
@@ -318,13 +322,13 @@ def test_a_redis_that_takes_no_writes_is_away(
 def test_a_flood_of_ends_that_redis_was_not_told_gives_a_new_epoch(
     own_server: RedisServer, start_holder: StartHolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis_registry._UNENDED_LIMIT", 10)
+    monkeypatch.setattr("imserver.cluster.redis.registry._UNREPORTED_LIMIT", 10)
     holder = start_holder(own_server, 1, PATIENT)
-    held = [holder.begin(f"user{i}") for i in range(30)]
+    held = [holder.register(f"user{i}") for i in range(30)]
     epoch = holder.node.lease.epoch
     own_server.pause()
     for session in held[:20]:
-        assert holder.end(session) is None
+        assert holder.unregister(session) is None
     own_server.resume()
     until(lambda: holder.node.lease.epoch > epoch)
     until(holder.whole)
@@ -355,8 +359,8 @@ def test_a_user_of_redis_needs_these_keys_only(own_server: RedisServer, start_no
     where = f"127.0.0.1:{own_server.port}"
     node = start_node(RedisSettings(url=f"redis://im:pass@{where}"))
     session = Session("101", "ann")
-    assert node.begin(session) is not None
-    assert node.end(session) is True
+    assert node.register(session) is not None
+    assert node.unregister(session) is True
     with pytest.raises(StartError, match="refuses what this node needs"):
         start_node(RedisSettings(addr=where, username="poor", password="pass"), 2)
 
@@ -366,10 +370,10 @@ def test_another_secret_that_comes_with_redis_keeps_a_running_node_out(
 ) -> None:
     own_server.kill()
     lonely = start_node(own_server, 1, lease={"fingerprint": "f2"})
-    lonely._watch.stop()
+    lonely._recovery.stop()
     own_server.start()
     other = start_node(own_server, 2)
-    lonely._watch.start()
+    lonely._recovery.start()
     until(lambda: "another secret than this node" in caplog.text)
     gevent.sleep(0.3)
     assert caplog.text.count("another secret than this node") == 1, "told once"
@@ -386,7 +390,7 @@ def test_a_killed_process_takes_its_users_with_it(
 ) -> None:
     here = start_node(server, 1)
     there = start_process(server.url, 2)
-    assert all(there.ask("begin", "ann", "bob"))
+    assert all(there.ask("register", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
     assert [[place.epoch for place in places] for places in here.find("101", ["ann", "bob"]) or []] == [
         [epoch],
@@ -401,14 +405,14 @@ def test_a_process_that_was_stopped_for_long_comes_back_under_a_new_epoch_withou
 ) -> None:
     here = start_node(server, 1)
     there = start_process(server.url, 2)
-    assert all(there.ask("begin", "ann", "bob"))
+    assert all(there.ask("register", "ann", "bob"))
     epoch = there.ask("state")["epoch"]
     there.process.send_signal(signal.SIGSTOP)
     until(lambda: here.find("101", ["ann", "bob"]) == [(), ()], seconds=3.0)
     session = Session("101", "ann")
-    begun = here.begin(session)
-    assert begun is not None
-    assert begun.addressed
+    registration = here.register(session)
+    assert registration is not None
+    assert registration.addressed
     there.process.send_signal(signal.SIGCONT)
     # The first thing it is asked after waking is not answered from what it knew before.
     first = there.ask("find", "ann")

@@ -8,8 +8,8 @@ import gevent
 import msgspec
 import pytest
 
-from imserver.cluster.contract import Claim, Place, Session
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import Claim, RegistryEvents, Session, SessionRef
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings
 from tests.support import until
@@ -40,9 +40,9 @@ def begin(
 ) -> Session:
     """A session that has begun and is addressed."""
     session = Session("101", user, device, policy, f"127.0.0.1:{port}", 1700000000)
-    begun = node.begin(session)
-    assert begun is not None
-    assert begun.addressed
+    registration = node.register(session)
+    assert registration is not None
+    assert registration.addressed
     return session
 
 
@@ -55,12 +55,12 @@ def where(node: RedisRegistry, user: str = "ann") -> list[tuple[int, int]]:
 
 def vanish(node: RedisRegistry) -> None:
     """Let a node do what a killed one does: nothing any more."""
-    node._watch.stop()
-    node._pipe.stop()
+    node._recovery.stop()
+    node._pipeline.stop()
 
 
-def place_of(node: RedisRegistry, session: Session) -> Place:
-    return Place(node.lease.epoch, session.id, session.number, session.device)
+def place_of(node: RedisRegistry, session: Session) -> SessionRef:
+    return SessionRef(node.lease.epoch, session.id, session.number, session.device)
 
 
 # --- who lives ----------------------------------------------------------------------------------------------
@@ -68,7 +68,7 @@ def place_of(node: RedisRegistry, session: Session) -> Place:
 
 def test_nodes_see_each_other(server: RedisServer, start_node: StartNode) -> None:
     told: list[int] = []
-    a = start_node(server, 1, prepare=lambda node: setattr(node, "on_leases", lambda: told.append(1)))
+    a = start_node(server, 1, events=RegistryEvents(leases_changed=lambda: told.append(1)))
     until(lambda: told)
     b = start_node(server, 2)
     assert set(b.leases()) == {a.lease.epoch, b.lease.epoch}
@@ -140,14 +140,14 @@ def test_a_node_that_says_itself_that_it_lives_is_believed_until_the_next_look(
 ) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
     assert b.lease.epoch not in a.leases()
-    a.learn(b.lease)
+    a.add_lease(b.lease)
     assert a.leases()[b.lease.epoch] == b.lease
     unknown = msgspec.structs.replace(b.lease, epoch=b.lease.epoch + 1000)
-    a.learn(unknown)
+    a.add_lease(unknown)
     until(lambda: set(a.leases()) == {a.lease.epoch, b.lease.epoch}, seconds=1)
     vanish(b)
     until(lambda: set(a.leases()) == {a.lease.epoch}, seconds=2)
-    a.learn(b.lease)
+    a.add_lease(b.lease)
     assert set(a.leases()) == {a.lease.epoch}, "the dead do not come back"
 
 
@@ -173,7 +173,7 @@ def test_a_user_is_found_from_every_node(server: RedisServer, start_node: StartN
     a, b = start_node(server, 1), start_node(server, 2)
     session = begin(a)
     assert where(a) == where(b) == [(a.lease.epoch, session.id)]
-    assert a.end(session) is True
+    assert a.unregister(session) is True
     assert where(b) == []
 
 
@@ -191,23 +191,21 @@ def test_a_login_elsewhere_replaces_and_the_replaced_node_learns_of_it(
     server: RedisServer, start_node: StartNode, policy: str
 ) -> None:
     replaced: list[tuple[str, str, int]] = []
-    a = start_node(
-        server, 1, prepare=lambda node: setattr(node, "on_replaced", lambda *told: replaced.append(told))
-    )
+    a = start_node(server, 1, events=RegistryEvents(replaced=lambda *told: replaced.append(told)))
     b = start_node(server, 2)
     older = begin(a, policy=policy)
     newer = Session("101", "ann", "", policy)
-    begun = b.begin(newer)
-    assert begun is not None
-    assert begun.replaced == (place_of(a, older),)
+    registration = b.register(newer)
+    assert registration is not None
+    assert registration.replaced == (place_of(a, older),)
     assert newer.number > older.number
     assert where(a) == [(b.lease.epoch, newer.id)]
     until(lambda: replaced == [("101", "ann", older.id)])
-    assert a.counters.lost_kicks >= 1
+    assert a.counters.late_replacements >= 1
     gevent.sleep(0.5)
     assert len(replaced) == 1, "told once, when nothing goes wrong"
-    assert a.end(older) is False
-    assert b.end(newer) is True
+    assert a.unregister(older) is False
+    assert b.unregister(newer) is True
 
 
 def test_many_replaced_sessions_are_all_told(server: RedisServer, start_node: StartNode) -> None:
@@ -215,7 +213,7 @@ def test_many_replaced_sessions_are_all_told(server: RedisServer, start_node: St
     a = start_node(
         server,
         1,
-        prepare=lambda node: setattr(node, "on_replaced", lambda app, user, number: replaced.add(number)),
+        events=RegistryEvents(replaced=lambda app, user, number: replaced.add(number)),
     )
     b = start_node(server, 2)
     sessions = [begin(a, f"user{i}") for i in range(1200)]
@@ -228,8 +226,8 @@ def test_multi_addresses_sessions_of_several_nodes(server: RedisServer, start_no
     a, b = start_node(server, 1), start_node(server, 2)
     first, second = begin(a, policy="multi"), begin(b, policy="multi", device="x")
     assert where(a) == [(a.lease.epoch, first.id), (b.lease.epoch, second.id)]
-    assert a.end(first) is False
-    assert b.end(second) is True
+    assert a.unregister(first) is False
+    assert b.unregister(second) is True
 
 
 def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
@@ -238,13 +236,13 @@ def test_refuse_holds_across_nodes_and_ends_with_the_life_of_the_holder(
     a, b = start_node(server, 1), start_node(server, 2)
     first = begin(a, policy="refuse")
     second = Session("101", "ann", "", "refuse")
-    begun = b.begin(second)
-    assert begun is not None
-    assert begun.others == (place_of(a, first),)
+    registration = b.register(second)
+    assert registration is not None
+    assert registration.others == (place_of(a, first),)
     vanish(a)
 
     def taken() -> bool:
-        answer = b.begin(second)
+        answer = b.register(second)
         return answer is not None and answer.addressed and answer.replaced == ()
 
     until(taken, seconds=1.9)
@@ -255,15 +253,15 @@ def test_what_a_dead_life_wrote_after_it_was_cleared_away_refuses_nobody(
 ) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
     late = Session("101", "ann", "", "refuse")
-    command = a._commands.begin(late)
+    command = a._commands.register(late)
     a.stop(clean=True)
     until(lambda: len(b.leases()) == 1)
-    b._pipe.ask([command])
+    b._pipeline.execute([command])
     assert where(b) == []
-    begun = b.begin(Session("101", "ann", "", "refuse"))
-    assert begun is not None
-    assert begun.addressed
-    assert begun.replaced == ()
+    registration = b.register(Session("101", "ann", "", "refuse"))
+    assert registration is not None
+    assert registration.addressed
+    assert registration.replaced == ()
 
 
 def test_claims_hold_across_nodes(server: RedisServer, start_node: StartNode) -> None:
@@ -302,9 +300,9 @@ def test_settling_somebody_elses_claim_does_not_free_it(server: RedisServer, sta
 def test_a_ban_holds_on_every_node(server: RedisServer, start_node: StartNode) -> None:
     a, b = start_node(server, 1), start_node(server, 2)
     a.ban("101", "ann", 60)
-    begun = b.begin(Session("101", "ann"))
-    assert begun is not None
-    assert begun.banned
+    registration = b.register(Session("101", "ann"))
+    assert registration is not None
+    assert registration.banned
 
 
 # --- the records that operators read ------------------------------------------------------------------------
@@ -340,7 +338,7 @@ def test_a_record_tells_of_login_and_logout(server: RedisServer, start_node: Sta
         "deviceInfo": "phone",
         "isLogoff": False,
     }
-    a.end(session)
+    a.unregister(session)
     offline = record(server, "马远")
     assert offline["isLogoff"] is True
     assert abs(int(str(offline["logOutTime"])) - now) <= 2
@@ -350,7 +348,7 @@ def test_an_app_without_a_number_has_its_name_in_the_record(
     server: RedisServer, start_node: StartNode
 ) -> None:
     a = start_node(server, 1)
-    a.begin(Session("shop", "ann"))
+    a.register(Session("shop", "ann"))
     assert record(server, "ann", "shop")["appID"] == "shop"
 
 
@@ -360,7 +358,7 @@ def test_the_end_of_an_older_session_leaves_the_record_online(
     a, b = start_node(server, 1), start_node(server, 2)
     older = begin(a)
     begin(b)
-    a.end(older)
+    a.unregister(older)
     assert (record(server)["isLogoff"], record(server)["accPort"]) == (False, "9004")
 
 
@@ -368,14 +366,15 @@ def test_a_refused_login_leaves_the_record_as_it_was(server: RedisServer, start_
     a, b = start_node(server, 1), start_node(server, 2)
     begin(a, policy="refuse")
     before = record(server)
-    b.begin(Session("101", "ann", "", "refuse", "127.0.0.1:6"))
+    b.register(Session("101", "ann", "", "refuse", "127.0.0.1:6"))
     assert record(server) == before
 
 
 def test_records_of_long_sessions_are_kept(server: RedisServer, start_node: StartNode) -> None:
-    a = start_node(server, 1, record_seconds=2)
-    held = [begin(a, f"user{i}") for i in range(250)]
-    a.sessions = lambda: iter(held)
+    held: list[Session] = []
+    events = RegistryEvents(sessions=lambda: iter(held))
+    a = start_node(server, 1, record_seconds=2, events=events)
+    held += [begin(a, f"user{i}") for i in range(250)]
     with server.client() as client:
         for session in held:
             client.expire(f"acc:user:online:101_{session.user}", 1)
@@ -401,8 +400,8 @@ def test_users_of_a_dead_node_are_offline_when_its_lease_is_over(
 def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 256)
-    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 256)
+    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 256)
+    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 256)
     a, b, c = (start_node(server, number, LASTING) for number in (1, 2, 3))
     users = [f"user{i}" for i in range(300)]
     for user in users:
@@ -425,15 +424,15 @@ def test_what_a_dead_node_left_is_cleared_away_by_one_of_the_others(
         assert kept.keys() == {*users[:10], "both"}
         assert kept["both"] == f"{b.lease.epoch}.{there.id}.{there.number}"
         assert client.hkeys("acc:hash:servers") == ["127.0.0.1:9004", "127.0.0.1:9006"]
-    assert sorted([b.counters.buried, c.counters.buried]) == [0, 290]
-    assert all(b.end(session) is True for session in moved)
+    assert sorted([b.counters.cleaned_users, c.counters.cleaned_users]) == [0, 290]
+    assert all(b.unregister(session) is True for session in moved)
 
 
 def test_a_user_who_logs_in_while_the_dead_are_cleared_away_stays_online(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 64)
-    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 64)
+    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 64)
+    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 64)
     a, b = start_node(server, 1, LASTING), start_node(server, 2, LASTING)
     for i in range(200):
         begin(a, f"user{i}")
@@ -460,7 +459,7 @@ def test_a_node_that_stops_leaves_a_grave_only_if_it_leaves_sessions(
     a, b = start_node(server, 1), start_node(server, 2)
     session = begin(a)
     if clean:
-        a.end(session)
+        a.unregister(session)
     a.stop(clean=clean)
     until(lambda: where(b) == [], seconds=0.5)
     with server.client() as client:
@@ -470,8 +469,8 @@ def test_a_node_that_stops_leaves_a_grave_only_if_it_leaves_sessions(
 def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
     server: RedisServer, start_node: StartNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.cluster.redis_burial.BUCKETS", 1)
-    monkeypatch.setattr("imserver.cluster.redis_places.BUCKETS", 1)
+    monkeypatch.setattr("imserver.cluster.redis.cleanup.BUCKETS", 1)
+    monkeypatch.setattr("imserver.cluster.redis.records.BUCKETS", 1)
     a, b = start_node(server, 1), start_node(server, 2)
     begin(a)
     a.ban("101", "ann", 0.01)
@@ -486,7 +485,7 @@ def test_an_expired_ban_and_an_empty_bucket_are_cleared_away_too(
 
 def cost(server: RedisServer, node: RedisRegistry, what: Callable[[], object]) -> tuple[int, dict[str, int]]:
     """Round trips of a node, and commands that Redis counted, for something done 50 times."""
-    node._watch.stop()
+    node._recovery.stop()
     with server.client() as client:
         client.config_resetstat()
         before = node.counters.round_trips
@@ -518,7 +517,7 @@ def test_a_login_is_one_round_trip_and_one_command(server: RedisServer, settled_
 
 def test_a_logout_is_one_round_trip_and_one_command(server: RedisServer, settled_node: RedisRegistry) -> None:
     sessions = [begin(settled_node, policy="multi") for _ in range(50)]
-    trips, commands = cost(server, settled_node, lambda: settled_node.end(sessions.pop()))
+    trips, commands = cost(server, settled_node, lambda: settled_node.unregister(sessions.pop()))
     assert trips == 50
     assert commands["evalsha"] == 50
 
@@ -559,7 +558,7 @@ def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) ->
 
 def test_ten_thousand_users_are_found_quickly(server: RedisServer, settled_node: RedisRegistry) -> None:
     sessions = [Session("101", f"user{i}") for i in range(10_000)]
-    assert len(list(settled_node.restore(sessions))) == 10_000
+    assert len(list(settled_node.reregister(sessions))) == 10_000
     names = [session.user for session in sessions]
     began = time.perf_counter()
     found = settled_node.find("101", names)

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imserver.cluster.contract import POLICIES, Begun, Place, Session
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import POLICIES, Registration, Session, SessionRef
 from imserver.settings import ClusterSettings
 
 from .conftest import lease_of
@@ -59,7 +59,7 @@ class Model:
             return []
         return [held for held in others if self.policy == "newest" or held.session.device == session.device]
 
-    def begin(self, held: Held) -> tuple[str, list[Held]]:
+    def register(self, held: Held) -> tuple[str, list[Held]]:
         """What becomes of a session that begins, or is restored if it has a number; and of which others."""
         rivals = self.rivals(held.session)
         number = held.session.number
@@ -71,26 +71,26 @@ class Model:
         self.places = [place for place in self.places if place not in rivals and place != held] + [held]
         return "addressed", rivals
 
-    def end(self, held: Held) -> bool:
+    def unregister(self, held: Held) -> bool:
         was_there = held in self.places
         self.places = [place for place in self.places if place != held]
         return was_there and not self.places
 
 
-def outcome(begun: Begun | None) -> str:
-    assert begun is not None
-    assert not begun.banned
-    return "refused" if begun.refused else "superseded" if begun.superseded else "addressed"
+def outcome(registration: Registration | None) -> str:
+    assert registration is not None
+    assert not registration.banned
+    return "refused" if registration.refused else "superseded" if registration.superseded else "addressed"
 
 
-def keys(places: tuple[Place, ...]) -> list[tuple[int, int]]:
+def keys(places: tuple[SessionRef, ...]) -> list[tuple[int, int]]:
     return sorted((place.epoch, place.id) for place in places)
 
 
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("begin"), st.integers(0, 1), st.sampled_from(DEVICES)),
-        st.tuples(st.just("end"), st.integers(0, 20), st.none()),
+        st.tuples(st.just("register"), st.integers(0, 1), st.sampled_from(DEVICES)),
+        st.tuples(st.just("unregister"), st.integers(0, 20), st.none()),
         st.tuples(st.just("restore"), st.integers(0, 20), st.none()),
         st.tuples(st.just("insist"), st.integers(0, 1), st.sampled_from(DEVICES)),
     ),
@@ -106,14 +106,14 @@ def test_the_registry_does_what_the_model_says(
     user, model = next(users), Model(policy)
     made: list[Held] = []
     for what, number, device in steps:
-        if what in ("begin", "insist"):
+        if what in ("register", "insist"):
             held = Held(number, Session("101", user, device or "", policy))
             made.append(held)
-            expected, rivals = model.begin(held)
-            begun = nodes[number].begin(held.session)
+            expected, rivals = model.register(held)
+            registration = nodes[number].register(held.session)
             if what == "insist" and expected == "refused":
-                assert begun is not None
-                begun = nodes[number].begin(held.session, replacing=begun.others)
+                assert registration is not None
+                registration = nodes[number].register(held.session, replacing=registration.others)
                 model.places = [place for place in model.places if place not in rivals] + [held]
                 expected = "addressed"
         elif not made:
@@ -122,15 +122,15 @@ def test_the_registry_does_what_the_model_says(
             held = made[number % len(made)]
             if not held.session.number:
                 continue  # it was refused: its node has closed it
-            if what == "end":
-                expected_exit = model.end(held)
-                assert nodes[held.node].end(held.session) is expected_exit
+            if what == "unregister":
+                expected_exit = model.unregister(held)
+                assert nodes[held.node].unregister(held.session) is expected_exit
                 continue
-            expected, rivals = model.begin(held)
-            [(_, begun)] = nodes[held.node].restore([held.session])
-        assert outcome(begun) == expected
-        assert begun is not None
-        named = begun.others if expected == "refused" else begun.replaced
+            expected, rivals = model.register(held)
+            [(_, registration)] = nodes[held.node].reregister([held.session])
+        assert outcome(registration) == expected
+        assert registration is not None
+        named = registration.others if expected == "refused" else registration.replaced
         assert keys(named) == sorted((nodes[r.node].lease.epoch, r.session.id) for r in rivals)
         check(nodes, user, model)
 
@@ -165,21 +165,21 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
     gone: set[int] = set()
 
     def live(node: RedisRegistry, session: Session, way: str) -> None:
-        begun = node.begin(session)
-        told(begun, session)
+        registration = node.register(session)
+        told(registration, session)
         if way == "return" and session.number:
-            for _, again in node.restore([session]):
+            for _, again in node.reregister([session]):
                 told(again, session)
         if way == "leave":
-            node.end(session)
+            node.unregister(session)
             gone.add(session.id)
 
-    def told(begun: Begun | None, session: Session) -> None:
-        assert begun is not None
-        over.update(place.id for place in begun.replaced)
-        if begun.refused:
+    def told(registration: Registration | None, session: Session) -> None:
+        assert registration is not None
+        over.update(place.id for place in registration.replaced)
+        if registration.refused:
             refused.add(session.id)
-        if begun.superseded:
+        if registration.superseded:
             over.add(session.id)
 
     gevent.joinall(

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from imserver.cluster.contract import Session
-from imserver.cluster.redis_records import marked_offline, record_key, record_of
+from imserver.cluster.redis.records import marked_offline, record_key, record_of
+from imserver.cluster.registry import Session
 
 NODE = "10.0.0.1:9001"
 

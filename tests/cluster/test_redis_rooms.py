@@ -2,15 +2,15 @@
 
 import pytest
 
-from imserver.cluster.contract import RoomEntry
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import RoomMembers
 from imserver.settings import ClusterSettings
 from tests.support import until
 
 from .conftest import StartNode
 from .redis_server import RedisServer
+from .test_redis_cleanup import keys, wait_until_buried
 from .test_redis_nodes import vanish
-from .test_redis_trail import keys, wait_until_buried
 
 PATIENT = ClusterSettings(lease_seconds=30.0, renew_seconds=0.1, redis_seconds=0.3)
 """A lease that outlasts what happens to Redis."""
@@ -19,7 +19,7 @@ SOON = ClusterSettings(lease_seconds=1.5, renew_seconds=0.1, redis_seconds=0.3)
 
 
 def enter(node: RedisRegistry, *rooms: str, members: int = 1, app: str = "101") -> None:
-    assert node.enter_rooms([RoomEntry(app, room, members) for room in rooms]) is True
+    assert node.report_rooms([RoomMembers(app, room, members) for room in rooms]) is True
 
 
 def where(node: RedisRegistry, room: str = "lobby", app: str = "101") -> dict[int, int]:
@@ -98,7 +98,7 @@ def test_nobody_says_where_a_room_is_while_redis_is_away(
     enter(a, "lobby")
     own_server.kill()
     assert a.find_rooms("101", ["lobby"]) is None
-    assert a.enter_rooms([RoomEntry("101", "garden", 1)]) is None
+    assert a.report_rooms([RoomMembers("101", "garden", 1)]) is None
 
 
 def test_a_stalled_redis_says_nothing_in_time(own_server: RedisServer, start_node: StartNode) -> None:
@@ -114,10 +114,10 @@ def test_after_a_restart_any_node_may_have_members_for_a_while(
 ) -> None:
     a = start_node(own_server, 1, SOON)
     enter(a, "lobby")
-    life = a.life()
+    life = a.generation()
     own_server.kill()
     own_server.start()
-    until(lambda: a.life() > life)
+    until(lambda: a.generation() > life)
     until(a.healthy)
     assert a.find_rooms("101", ["lobby"]) is None
     enter(a, "lobby", members=2)
@@ -139,11 +139,11 @@ def test_a_flush_begins_a_new_life_in_which_all_is_to_be_said_again(
     own_server: RedisServer, start_node: StartNode
 ) -> None:
     a, b = start_node(own_server, 1, SOON), start_node(own_server, 2, SOON)
-    lives = [node.life() for node in (a, b)]
+    lives = [node.generation() for node in (a, b)]
     enter(a, "lobby")
     with own_server.client() as client:
         client.flushall()
-    until(lambda: all(node.life() > life for node, life in zip((a, b), lives, strict=True)))
+    until(lambda: all(node.generation() > life for node, life in zip((a, b), lives, strict=True)))
     assert b.find_rooms("101", ["lobby"]) is None
     enter(a, "lobby", members=4)
     a.report(0, {})
@@ -157,7 +157,7 @@ def test_a_node_that_lost_its_lease_gets_everything_until_it_is_settled(
     a, b = start_node(server, 1), start_node(server, 2)
     enter(a, "lobby")
     before = a.lease.epoch
-    a._watch.rejoin = True
+    a._recovery.rejoin = True
     until(lambda: a.lease.epoch > before)
     until(lambda: a.lease.epoch in b.leases())
     assert where(b, "any other room") == {a.lease.epoch: 0}
@@ -174,8 +174,8 @@ def test_a_new_epoch_voids_what_was_said_under_the_old_one(
     a, b = start_node(server, 1), start_node(server, 2)
     enter(a, "lobby")
     old = a.lease.epoch
-    a._watch.rejoin = True
-    until(lambda: a.lease.epoch > old and a.life() > 1)
+    a._recovery.rejoin = True
+    until(lambda: a.lease.epoch > old and a.generation() > 1)
     a.report(0, {})
     until(lambda: where(b) == {})
     enter(a, "lobby", members=2)

@@ -1,13 +1,17 @@
-"""The contract of the registry: what holds in memory holds in Redis, and the other way round."""
+"""The registry in Redis, one node: sessions, message ids, rooms, bans."""
 
 from collections.abc import Iterator
 
-import gevent
 import pytest
 
-from imserver.cluster.contract import POLICIES, Begun, Lease, Place, Registry, RoomEntry, Session
-from imserver.cluster.memory import MemoryRegistry
-from imserver.cluster.redis_registry import RedisRegistry
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import (
+    POLICIES,
+    Registration,
+    RoomMembers,
+    Session,
+    SessionRef,
+)
 from tests.support import until
 
 from .conftest import QUICK, lease_of
@@ -32,34 +36,30 @@ AWKWARD = [
 ]
 
 
-@pytest.fixture(params=["memory", "redis"])
-def registry(request: pytest.FixtureRequest) -> Iterator[Registry]:
-    if request.param == "memory":
-        registry: Registry = MemoryRegistry(dedupe_seconds=1.0)
-    else:
-        server: RedisServer = request.getfixturevalue("server")
-        registry = RedisRegistry(server.settings, QUICK, ["101", "102"], dedupe_seconds=1.0)
+@pytest.fixture
+def registry(server: RedisServer) -> Iterator[RedisRegistry]:
+    registry = RedisRegistry(server.settings, QUICK, ["101", "102"], dedupe_seconds=1.0)
     registry.start(lease_of(1))
     yield registry
     registry.stop()
 
 
-def begin(registry: Registry, user: str = "ann", policy: str = "newest", device: str = "") -> Session:
+def begin(registry: RedisRegistry, user: str = "ann", policy: str = "newest", device: str = "") -> Session:
     """A session that has begun and is addressed."""
     session = Session("101", user, device, policy, "127.0.0.1:5000", 1700000000)
-    begun = registry.begin(session)
-    assert begun is not None
-    assert begun.addressed
+    registration = registry.register(session)
+    assert registration is not None
+    assert registration.addressed
     return session
 
 
-def begun(registry: Registry, session: Session) -> Begun:
-    answer = registry.begin(session)
+def registration(registry: RedisRegistry, session: Session) -> Registration:
+    answer = registry.register(session)
     assert answer is not None
     return answer
 
 
-def ids(registry: Registry, user: str = "ann", app: str = "101") -> list[int]:
+def ids(registry: RedisRegistry, user: str = "ann", app: str = "101") -> list[int]:
     """The ids of a user's addressed sessions."""
     found = registry.find(app, [user])
     assert found is not None
@@ -70,14 +70,14 @@ def ids(registry: Registry, user: str = "ann", app: str = "101") -> list[int]:
 # --- the node -----------------------------------------------------------------------------------------------
 
 
-def test_a_started_node_has_an_epoch_and_is_among_the_live(registry: Registry) -> None:
+def test_a_started_node_has_an_epoch_and_is_among_the_live(registry: RedisRegistry) -> None:
     assert registry.lease.epoch > 0
     assert registry.leases()[registry.lease.epoch] == registry.lease
     assert registry.healthy()
     assert registry.counters.epochs == 1
 
 
-def test_what_a_node_reports_is_seen_in_its_lease(registry: Registry) -> None:
+def test_what_a_node_reports_is_seen_in_its_lease(registry: RedisRegistry) -> None:
     registry.report(7, {"101": 5}, draining=True)
 
     def told() -> bool:
@@ -87,12 +87,12 @@ def test_what_a_node_reports_is_seen_in_its_lease(registry: Registry) -> None:
     until(told)
 
 
-def test_the_database_in_which_a_node_keeps_things_is_seen_in_its_lease(registry: Registry) -> None:
-    registry.keeps("d1")
+def test_the_database_in_which_a_node_keeps_things_is_seen_in_its_lease(registry: RedisRegistry) -> None:
+    registry.report_database("d1")
     until(lambda: registry.leases()[registry.lease.epoch].database == "d1")
 
 
-def test_a_stopped_node_is_not_healthy(registry: Registry) -> None:
+def test_a_stopped_node_is_not_healthy(registry: RedisRegistry) -> None:
     registry.stop()
     assert not registry.healthy()
 
@@ -100,33 +100,33 @@ def test_a_stopped_node_is_not_healthy(registry: Registry) -> None:
 # --- sessions -----------------------------------------------------------------------------------------------
 
 
-def test_a_session_that_began_is_found_until_it_ends(registry: Registry) -> None:
+def test_a_session_that_began_is_found_until_it_ends(registry: RedisRegistry) -> None:
     session = begin(registry)
     assert session.number > 0
     assert registry.registered(session)
-    place = Place(registry.lease.epoch, session.id, session.number, "")
+    place = SessionRef(registry.lease.epoch, session.id, session.number, "")
     assert registry.find("101", ["ann", "bob"]) == [(place,), ()]
-    assert registry.end(session) is True
+    assert registry.unregister(session) is True
     assert ids(registry) == []
 
 
-def test_a_session_not_yet_begun_is_not_registered(registry: Registry) -> None:
+def test_a_session_not_yet_begun_is_not_registered(registry: RedisRegistry) -> None:
     assert not registry.registered(Session("101", "ann"))
 
 
-def test_the_same_user_in_two_apps_is_two_users(registry: Registry) -> None:
+def test_the_same_user_in_two_apps_is_two_users(registry: RedisRegistry) -> None:
     here = begin(registry)
     there = Session("102", "ann")
-    begun(registry, there)
+    registration(registry, there)
     found = registry.find_in(["101", "102", "103"], "ann")
     assert found is not None
     assert [[place.id for place in places] for places in found] == [[here.id], [there.id], []]
-    assert registry.end(here) is True
+    assert registry.unregister(here) is True
     assert ids(registry, app="102") == [there.id]
 
 
 @pytest.mark.parametrize("user", AWKWARD)
-def test_any_name_is_only_a_name(registry: Registry, user: str) -> None:
+def test_any_name_is_only_a_name(registry: RedisRegistry, user: str) -> None:
     session = begin(registry, user, device=user)
     assert ids(registry, user) == [session.id]
     found = registry.find("101", [user])
@@ -134,63 +134,63 @@ def test_any_name_is_only_a_name(registry: Registry, user: str) -> None:
     assert found[0][0].device == user
     begin(registry, "ann")
     assert ids(registry, user) == [session.id]
-    assert registry.end(session) is True
+    assert registry.unregister(session) is True
     assert ids(registry, user) == []
 
 
-def test_numbers_grow_with_each_session_of_a_user(registry: Registry) -> None:
+def test_numbers_grow_with_each_session_of_a_user(registry: RedisRegistry) -> None:
     numbers = [begin(registry, policy="multi").number for _ in range(20)]
     assert numbers == sorted(set(numbers))
 
 
-def test_newest_addresses_the_latest_session_only(registry: Registry) -> None:
+def test_newest_addresses_the_latest_session_only(registry: RedisRegistry) -> None:
     older = begin(registry, device="phone")
     newer = Session("101", "ann", "desk", "newest")
-    assert [place.id for place in begun(registry, newer).replaced] == [older.id]
+    assert [place.id for place in registration(registry, newer).replaced] == [older.id]
     assert ids(registry) == [newer.id]
 
 
-def test_under_newest_the_end_of_the_older_session_is_no_exit(registry: Registry) -> None:
+def test_under_newest_the_end_of_the_older_session_is_no_exit(registry: RedisRegistry) -> None:
     older, newer = begin(registry), begin(registry)
-    assert registry.end(older) is False
+    assert registry.unregister(older) is False
     assert ids(registry) == [newer.id]
-    assert registry.end(newer) is True
+    assert registry.unregister(newer) is True
 
 
 def test_under_newest_the_end_of_the_newest_is_the_exit_though_an_older_one_stays(
-    registry: Registry,
+    registry: RedisRegistry,
 ) -> None:
     older, newer = begin(registry), begin(registry)
-    assert registry.end(newer) is True
-    assert registry.end(older) is False
+    assert registry.unregister(newer) is True
+    assert registry.unregister(older) is False
     assert ids(registry) == []
 
 
-def test_multi_addresses_all_and_the_end_of_the_last_is_the_exit(registry: Registry) -> None:
+def test_multi_addresses_all_and_the_end_of_the_last_is_the_exit(registry: RedisRegistry) -> None:
     sessions = [begin(registry, policy="multi") for _ in range(3)]
     assert ids(registry) == [session.id for session in sessions]
-    assert [registry.end(session) for session in sessions] == [False, False, True]
+    assert [registry.unregister(session) for session in sessions] == [False, False, True]
 
 
-def test_single_replaces_a_session_of_the_same_device_only(registry: Registry) -> None:
+def test_single_replaces_a_session_of_the_same_device_only(registry: RedisRegistry) -> None:
     phone = begin(registry, policy="single", device="phone")
     desk = begin(registry, policy="single", device="desk")
     again = Session("101", "ann", "phone", "single")
-    assert [place.id for place in begun(registry, again).replaced] == [phone.id]
+    assert [place.id for place in registration(registry, again).replaced] == [phone.id]
     assert ids(registry) == [desk.id, again.id]
 
 
-def test_no_device_name_is_a_name_too(registry: Registry) -> None:
+def test_no_device_name_is_a_name_too(registry: RedisRegistry) -> None:
     nameless = begin(registry, policy="single")
     begin(registry, policy="single", device="phone")
     again = Session("101", "ann", "", "single")
-    assert [place.id for place in begun(registry, again).replaced] == [nameless.id]
+    assert [place.id for place in registration(registry, again).replaced] == [nameless.id]
 
 
-def test_refuse_refuses_a_second_session_of_the_same_device(registry: Registry) -> None:
+def test_refuse_refuses_a_second_session_of_the_same_device(registry: RedisRegistry) -> None:
     first = begin(registry, policy="refuse", device="phone")
     second = Session("101", "ann", "phone", "refuse")
-    answer = begun(registry, second)
+    answer = registration(registry, second)
     assert answer.refused
     assert [place.id for place in answer.others] == [first.id]
     assert not registry.registered(second)
@@ -198,36 +198,38 @@ def test_refuse_refuses_a_second_session_of_the_same_device(registry: Registry) 
     begin(registry, policy="refuse", device="desk")
 
 
-def test_refuse_takes_the_place_of_a_session_that_is_known_to_be_dead(registry: Registry) -> None:
+def test_refuse_takes_the_place_of_a_session_that_is_known_to_be_dead(registry: RedisRegistry) -> None:
     first = begin(registry, policy="refuse")
     second = Session("101", "ann", "", "refuse")
-    others = begun(registry, second).others
-    answer = registry.begin(second, replacing=others)
+    others = registration(registry, second).others
+    answer = registry.register(second, replacing=others)
     assert answer is not None
     assert answer.addressed
     assert answer.replaced == others
     assert ids(registry) == [second.id]
-    assert registry.end(first) is False
+    assert registry.unregister(first) is False
 
 
-def test_refuse_does_not_take_the_place_of_another_than_the_one_known_to_be_dead(registry: Registry) -> None:
+def test_refuse_does_not_take_the_place_of_another_than_the_one_known_to_be_dead(
+    registry: RedisRegistry,
+) -> None:
     first = begin(registry, policy="refuse")
     late = Session("101", "ann", "", "refuse")
-    dead = begun(registry, late).others
-    registry.end(first)
+    dead = registration(registry, late).others
+    registry.unregister(first)
     second = begin(registry, policy="refuse")
-    answer = registry.begin(late, replacing=dead)
+    answer = registry.register(late, replacing=dead)
     assert answer is not None
     assert answer.refused
     assert ids(registry) == [second.id]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_session_may_begin_twice(registry: Registry, policy: str) -> None:
+def test_a_session_may_begin_twice(registry: RedisRegistry, policy: str) -> None:
     session = begin(registry, policy=policy)
     number = session.number
-    session.number = 0 if registry.shared else number
-    answer = begun(registry, session)
+    session.number = 0
+    answer = registration(registry, session)
     assert answer.addressed
     assert answer.replaced == ()
     assert session.number == number
@@ -235,26 +237,26 @@ def test_a_session_may_begin_twice(registry: Registry, policy: str) -> None:
 
 
 @pytest.mark.parametrize("policy", POLICIES)
-def test_a_session_that_ended_twice_ended_once(registry: Registry, policy: str) -> None:
+def test_a_session_that_ended_twice_ended_once(registry: RedisRegistry, policy: str) -> None:
     session = begin(registry, policy=policy)
-    assert registry.end(session) is True
-    assert registry.end(session) is False
+    assert registry.unregister(session) is True
+    assert registry.unregister(session) is False
 
 
 # --- registering again --------------------------------------------------------------------------------------
 
 
-def test_sessions_are_restored_with_their_numbers(registry: Registry) -> None:
+def test_sessions_are_restored_with_their_numbers(registry: RedisRegistry) -> None:
     sessions = [begin(registry, f"user{i}") for i in range(500)]
     numbers = [session.number for session in sessions]
-    restored = list(registry.restore(iter(sessions)))
-    assert [session.number for session, _ in restored] == numbers
-    assert all(answer.addressed and not answer.replaced for _, answer in restored)
+    reregistered = list(registry.reregister(iter(sessions)))
+    assert [session.number for session, _ in reregistered] == numbers
+    assert all(answer.addressed and not answer.replaced for _, answer in reregistered)
 
 
-def test_a_session_that_never_began_is_given_a_number_when_it_is_restored(registry: Registry) -> None:
+def test_a_session_that_never_began_is_given_a_number_when_it_is_restored(registry: RedisRegistry) -> None:
     session = Session("101", "ann")
-    [(same, answer)] = registry.restore([session])
+    [(same, answer)] = registry.reregister([session])
     assert same is session
     assert answer.addressed
     assert session.number == answer.number > 0
@@ -262,23 +264,27 @@ def test_a_session_that_never_began_is_given_a_number_when_it_is_restored(regist
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
-def test_the_higher_number_wins_when_an_older_session_is_restored(registry: Registry, policy: str) -> None:
+def test_the_higher_number_wins_when_an_older_session_is_restored(
+    registry: RedisRegistry, policy: str
+) -> None:
     older = begin(registry, policy=policy)
-    registry.end(older)
+    registry.unregister(older)
     newer = begin(registry, policy=policy)
-    [(_, answer)] = registry.restore([older])
+    [(_, answer)] = registry.reregister([older])
     assert answer.superseded
     assert ids(registry) == [newer.id]
 
 
 @pytest.mark.parametrize("policy", ["newest", "single", "refuse"])
-def test_the_higher_number_wins_when_the_newer_session_is_restored(registry: Registry, policy: str) -> None:
+def test_the_higher_number_wins_when_the_newer_session_is_restored(
+    registry: RedisRegistry, policy: str
+) -> None:
     older = begin(registry, policy=policy)
-    registry.end(older)
+    registry.unregister(older)
     newer = begin(registry, policy=policy)
-    registry.end(newer)
-    list(registry.restore([older]))
-    [(_, answer)] = registry.restore([newer])
+    registry.unregister(newer)
+    list(registry.reregister([older]))
+    [(_, answer)] = registry.reregister([newer])
     assert answer.addressed
     assert [place.id for place in answer.replaced] == [older.id]
     assert ids(registry) == [newer.id]
@@ -287,7 +293,7 @@ def test_the_higher_number_wins_when_the_newer_session_is_restored(registry: Reg
 # --- many at once -------------------------------------------------------------------------------------------
 
 
-def test_many_users_are_found_in_the_order_of_the_question(registry: Registry) -> None:
+def test_many_users_are_found_in_the_order_of_the_question(registry: RedisRegistry) -> None:
     sessions = {f"user{i}": begin(registry, f"user{i}") for i in range(0, 300, 2)}
     names = [f"user{i}" for i in reversed(range(300))] + ["user0", "user0"]
     found = registry.find("101", names)
@@ -297,7 +303,7 @@ def test_many_users_are_found_in_the_order_of_the_question(registry: Registry) -
     ]
 
 
-def test_nobody_is_asked_for(registry: Registry) -> None:
+def test_nobody_is_asked_for(registry: RedisRegistry) -> None:
     assert registry.find("101", []) == []
     assert registry.claim([]) == []
 
@@ -305,39 +311,39 @@ def test_nobody_is_asked_for(registry: Registry) -> None:
 # --- message ids --------------------------------------------------------------------------------------------
 
 
-def settled(registry: Registry, key: str, accepted: bool) -> None:
+def settled(registry: RedisRegistry, key: str, accepted: bool) -> None:
     [claim] = registry.claim([key]) or []
     assert claim.state == "mine"
     registry.settle(claim, accepted)
 
 
-def state(registry: Registry, key: str) -> str:
+def state(registry: RedisRegistry, key: str) -> str:
     [claim] = registry.claim([key]) or []
     return claim.state
 
 
-def test_a_claim_is_pending_for_others_until_it_is_settled(registry: Registry) -> None:
+def test_a_claim_is_pending_for_others_until_it_is_settled(registry: RedisRegistry) -> None:
     assert state(registry, "m1") == "mine"
     assert state(registry, "m1") == "pending"
 
 
-def test_an_accepted_id_is_a_repeat(registry: Registry) -> None:
+def test_an_accepted_id_is_a_repeat(registry: RedisRegistry) -> None:
     settled(registry, "m1", accepted=True)
     assert state(registry, "m1") == "repeat"
     assert state(registry, "m2") == "mine"
 
 
-def test_an_id_that_was_not_accepted_is_free_again(registry: Registry) -> None:
+def test_an_id_that_was_not_accepted_is_free_again(registry: RedisRegistry) -> None:
     settled(registry, "m1", accepted=False)
     assert state(registry, "m1") == "mine"
 
 
-def test_an_accepted_id_is_forgotten_after_its_time(registry: Registry) -> None:
+def test_an_accepted_id_is_forgotten_after_its_time(registry: RedisRegistry) -> None:
     settled(registry, "m1", accepted=True)
     until(lambda: state(registry, "m1") == "mine", seconds=3)
 
 
-def test_many_ids_are_claimed_in_order(registry: Registry) -> None:
+def test_many_ids_are_claimed_in_order(registry: RedisRegistry) -> None:
     settled(registry, "b", accepted=True)
     claims = registry.claim(["a", "b", "c", "a"])
     assert claims is not None
@@ -349,7 +355,7 @@ def test_many_ids_are_claimed_in_order(registry: Registry) -> None:
     ]
 
 
-def test_a_user_who_is_there_is_found_and_the_id_claimed(registry: Registry) -> None:
+def test_a_user_who_is_there_is_found_and_the_id_claimed(registry: RedisRegistry) -> None:
     session = begin(registry)
     answer = registry.find_and_claim("101", "ann", "m1")
     assert answer is not None
@@ -365,7 +371,7 @@ def test_a_user_who_is_there_is_found_and_the_id_claimed(registry: Registry) -> 
     assert again[1].state == "repeat"
 
 
-def test_the_id_of_a_push_to_nobody_stays_free(registry: Registry) -> None:
+def test_the_id_of_a_push_to_nobody_stays_free(registry: RedisRegistry) -> None:
     for _ in range(3):
         answer = registry.find_and_claim("101", "nobody", "m1")
         assert answer is not None
@@ -378,11 +384,11 @@ def test_the_id_of_a_push_to_nobody_stays_free(registry: Registry) -> None:
 # --- rooms --------------------------------------------------------------------------------------------------
 
 
-def enter(registry: Registry, room: str = "lobby", members: int = 1, app: str = "101") -> None:
-    assert registry.enter_rooms([RoomEntry(app, room, members)]) is True
+def enter(registry: RedisRegistry, room: str = "lobby", members: int = 1, app: str = "101") -> None:
+    assert registry.report_rooms([RoomMembers(app, room, members)]) is True
 
 
-def members_of(registry: Registry, room: str = "lobby", app: str = "101") -> int | None:
+def members_of(registry: RedisRegistry, room: str = "lobby", app: str = "101") -> int | None:
     """How many members this node has in a room; None: it is not found there."""
     found = registry.find_rooms(app, [room])
     assert found is not None
@@ -391,20 +397,20 @@ def members_of(registry: Registry, room: str = "lobby", app: str = "101") -> int
     return nodes.get(registry.lease.epoch)
 
 
-def test_a_room_is_found_where_it_has_members(registry: Registry) -> None:
+def test_a_room_is_found_where_it_has_members(registry: RedisRegistry) -> None:
     assert members_of(registry) is None
     enter(registry)
     assert members_of(registry) == 1
     assert members_of(registry, "garden") is None
 
 
-def test_a_room_has_as_many_members_as_were_told_last(registry: Registry) -> None:
+def test_a_room_has_as_many_members_as_were_told_last(registry: RedisRegistry) -> None:
     for members in (1, 20, 3):
         enter(registry, members=members)
         assert members_of(registry) == members
 
 
-def test_a_room_without_members_is_not_found(registry: Registry) -> None:
+def test_a_room_without_members_is_not_found(registry: RedisRegistry) -> None:
     enter(registry)
     enter(registry, members=0)
     assert members_of(registry) is None
@@ -412,7 +418,7 @@ def test_a_room_without_members_is_not_found(registry: Registry) -> None:
     assert members_of(registry) is None
 
 
-def test_the_same_room_in_two_apps_is_two_rooms(registry: Registry) -> None:
+def test_the_same_room_in_two_apps_is_two_rooms(registry: RedisRegistry) -> None:
     enter(registry, app="101", members=1)
     enter(registry, app="102", members=2)
     assert (members_of(registry, app="101"), members_of(registry, app="102")) == (1, 2)
@@ -421,7 +427,7 @@ def test_the_same_room_in_two_apps_is_two_rooms(registry: Registry) -> None:
 
 
 @pytest.mark.parametrize("room", AWKWARD)
-def test_any_name_of_a_room_is_only_a_name(registry: Registry, room: str) -> None:
+def test_any_name_of_a_room_is_only_a_name(registry: RedisRegistry, room: str) -> None:
     enter(registry, room, 2)
     enter(registry, "lobby", 3)
     assert (members_of(registry, room), members_of(registry, "lobby")) == (2, 3)
@@ -430,24 +436,24 @@ def test_any_name_of_a_room_is_only_a_name(registry: Registry, room: str) -> Non
 
 
 @pytest.mark.parametrize("app", AWKWARD)
-def test_any_name_of_an_app_has_its_own_rooms(registry: Registry, app: str) -> None:
+def test_any_name_of_an_app_has_its_own_rooms(registry: RedisRegistry, app: str) -> None:
     enter(registry, "lobby", 2, app=app)
     enter(registry, "lobby", 3)
     assert (members_of(registry, app=app), members_of(registry)) == (2, 3)
 
 
-def test_many_rooms_are_told_and_found_in_order(registry: Registry) -> None:
-    assert registry.enter_rooms([RoomEntry("101", f"r{n}", n) for n in range(1201)]) is True
+def test_many_rooms_are_told_and_found_in_order(registry: RedisRegistry) -> None:
+    assert registry.report_rooms([RoomMembers("101", f"r{n}", n) for n in range(1201)]) is True
     found = registry.find_rooms("101", [f"r{n}" for n in range(1201)])
     assert found is not None
     assert [sum(nodes.values()) for nodes in found] == list(range(1201))
 
 
-def test_a_life_of_the_registry_begins_with_the_node(registry: Registry) -> None:
-    assert registry.life() > 0
+def test_a_life_of_the_registry_begins_with_the_node(registry: RedisRegistry) -> None:
+    assert registry.generation() > 0
 
 
-def test_a_node_that_is_not_settled_says_so_in_its_lease(registry: Registry) -> None:
+def test_a_node_that_is_not_settled_says_so_in_its_lease(registry: RedisRegistry) -> None:
     registry.report(0, {}, unsettled=True)
     until(lambda: registry.leases()[registry.lease.epoch].unsettled)
     registry.report(0, {}, unsettled=False)
@@ -457,75 +463,45 @@ def test_a_node_that_is_not_settled_says_so_in_its_lease(registry: Registry) -> 
 # --- bans ---------------------------------------------------------------------------------------------------
 
 
-def test_a_banned_user_does_not_begin_until_the_ban_is_over(registry: Registry) -> None:
+def test_a_banned_user_does_not_begin_until_the_ban_is_over(registry: RedisRegistry) -> None:
     assert registry.ban("101", "ann", 0.2) is True
     session = Session("101", "ann")
-    assert begun(registry, session).banned
+    assert registration(registry, session).banned
     assert not registry.registered(session)
     begin(registry, "bob")
-    until(lambda: begun(registry, session).addressed, seconds=2)
+    until(lambda: registration(registry, session).addressed, seconds=2)
 
 
-def test_a_ban_holds_in_its_app_only(registry: Registry) -> None:
+def test_a_ban_holds_in_its_app_only(registry: RedisRegistry) -> None:
     registry.ban("102", "ann", 60)
     begin(registry, "ann")
 
 
-def test_a_ban_can_be_taken_back(registry: Registry) -> None:
+def test_a_ban_can_be_taken_back(registry: RedisRegistry) -> None:
     registry.ban("101", "ann", 60)
     registry.ban("101", "ann", 0)
     begin(registry, "ann")
 
 
-def test_a_ban_is_no_user(registry: Registry) -> None:
+def test_a_ban_is_no_user(registry: RedisRegistry) -> None:
     registry.ban("101", "ann", 60)
     assert ids(registry, "ann") == []
     assert ids(registry, "!ann") == []
     begin(registry, "!ann")
-    assert begun(registry, Session("101", "ann")).banned
+    assert registration(registry, Session("101", "ann")).banned
 
 
-def test_a_session_of_a_banned_user_is_not_restored(registry: Registry) -> None:
+def test_a_session_of_a_banned_user_is_not_restored(registry: RedisRegistry) -> None:
     session = begin(registry)
     registry.ban("101", "ann", 60)
-    [(_, answer)] = registry.restore([session])
+    [(_, answer)] = registry.reregister([session])
     assert answer.banned
-
-
-# --- the memory registry alone ------------------------------------------------------------------------------
-
-
-def test_the_memory_registry_never_switches() -> None:
-    registry = MemoryRegistry()
-    registry.start(Lease("127.0.0.1:9001"))
-    ran: list[int] = []
-    gevent.spawn(ran.append, 1)
-    session = begin(registry)
-    registry.find_and_claim("101", "ann", "m")
-    registry.ban("101", "bob", 1)
-    list(registry.restore([session]))
-    registry.end(session)
-    assert ran == []
-    gevent.sleep(0)
-    assert ran == [1]
-
-
-def test_the_memory_registry_forgets_the_oldest_ids_above_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("imserver.cluster.memory.CLAIM_LIMIT", 3)
-    registry = MemoryRegistry()
-    for key in "abcd":
-        settled(registry, key, accepted=True)
-    assert [state(registry, key) for key in "dcb"] == ["repeat"] * 3
-    assert state(registry, "a") == "mine"
 
 
 # --- attempts -----------------------------------------------------------------------------------------------
 
 
-def test_attempts_are_counted_in_one_step_and_forgotten(registry: Registry) -> None:
-    if not registry.shared:
-        assert registry.attempt("who", 2, 10, 1) is None, "one node counts by itself"
-        return
+def test_attempts_are_counted_in_one_step_and_forgotten(registry: RedisRegistry) -> None:
     assert [registry.attempt("who", 2, 10, 1) for _ in range(2)] == [0, 0]
     wait = registry.attempt("who", 2, 10, 1)
     assert wait is not None

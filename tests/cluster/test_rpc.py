@@ -12,9 +12,10 @@ import pytest
 import zerorpc
 import zmq
 
-from imserver.cluster import forward, rpc_line, rpc_mailbox, rpc_peer, rpc_peers, rpc_wire
-from imserver.cluster.forward import ITEM_BYTES, PeerUnavailable
-from imserver.cluster.rpc import Rpc
+from imserver.cluster.rpc import peer as rpc_peer
+from imserver.cluster.rpc import queues, server, wire
+from imserver.cluster.rpc.queues import ITEM_BYTES, PeerUnavailable
+from imserver.cluster.rpc.server import Rpc
 from imserver.errors import StartError
 from tests.cluster.rpc_rig import KEYS, SECRET, Node, Nodes, attempt, greenlets, lease, lease_of_nobody, until
 from tests.support import ROOT, clean_environment
@@ -32,8 +33,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are noticed within tenths of a second."""
     monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.1)
     monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(rpc_peers, "_WATCH_SECONDS", 0.02)
-    monkeypatch.setattr(rpc_peers, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "_WATCH_SECONDS", 0.02)
+    monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)
 
 
 def receive(node: Node, count: int) -> None:
@@ -124,7 +125,7 @@ def test_others_have_their_turn_while_much_is_received(nodes: Nodes) -> None:
     ticking = gevent.spawn(tick)
     receive(b, 20_000)
     ticking.kill()
-    assert turns >= 20_000 / forward.BATCH_ITEMS / 2
+    assert turns >= 20_000 / queues.BATCH_ITEMS / 2
 
 
 def test_a_slow_receiver_slows_the_sender_down_and_loses_nothing(nodes: Nodes) -> None:
@@ -160,7 +161,7 @@ def test_a_question_to_an_earlier_life_is_not_answered(nodes: Nodes) -> None:
     a, b = nodes.pair()
     second = nodes.add(b.reborn(3))
     with pytest.raises(PeerUnavailable, match="another epoch"):
-        a.rpc.ask(b.lease, "kick", b"1")
+        a.rpc.query(b.lease, "kick", b"1")
     assert second.counters.answered == 0
 
 
@@ -195,14 +196,14 @@ def test_a_node_without_an_epoch_takes_nothing(nodes: Nodes) -> None:
     assert a.rpc.send(b.lease, b"early")
     until(lambda: b.counters.stale == 1)
     with pytest.raises(PeerUnavailable):
-        a.rpc.ask(b.lease, "kind", b"")
+        a.rpc.query(b.lease, "kind", b"")
 
 
 def test_a_node_sends_nothing_to_itself(nodes: Nodes) -> None:
     node = nodes(1)
     assert not node.rpc.send(node.lease, b"x")
     with pytest.raises(PeerUnavailable):
-        node.rpc.ask(node.lease, "kind", b"")
+        node.rpc.query(node.lease, "kind", b"")
 
 
 # --- peers that go ------------------------------------------------------------------------------------------
@@ -248,7 +249,7 @@ def test_an_unused_peer_is_hung_up_and_dialled_again_without_a_loss(
     for number in range(3):
         monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 60.0)
         assert a.rpc.send(b.lease, b"%d" % number)
-        assert a.rpc.ask(b.lease, "kind", b"")
+        assert a.rpc.query(b.lease, "kind", b"")
         assert a.rpc._peers.all()[0].active
         monkeypatch.setattr(rpc_peer, "IDLE_SECONDS", 0.05)
         until(lambda: not a.rpc._peers.all()[0].active)
@@ -286,7 +287,7 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
     assert a.counters.breaker_opens
     started = monotonic()
     with pytest.raises(PeerUnavailable, match="does not answer"):
-        a.rpc.ask(absent, "kind", b"", 5)
+        a.rpc.query(absent, "kind", b"", 5)
     assert monotonic() - started < 1, "nobody waited for it"
     ports = [int(address.rpartition(":")[2]) for address in (absent.control, absent.data)]
     b = nodes(2, control_port=ports[0], data_port=ports[1])
@@ -295,7 +296,7 @@ def test_nothing_is_queued_for_a_peer_that_does_not_answer_until_it_is_back(
     # What had been taken before the circuit opened came first, and nothing of it is missing.
     assert b.items[0] == b"before"
     assert (b.counters.gaps, b.counters.late) == (0, 0)
-    assert a.rpc.ask(absent, "are you", b"there") == b"are you:there"
+    assert a.rpc.query(absent, "are you", b"there") == b"are you:there"
 
 
 def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(nodes: Nodes) -> None:
@@ -303,9 +304,9 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(node
     b.answer = lambda kind, body: gevent.sleep(30) or b""
     for _ in range(3):
         with pytest.raises(PeerUnavailable, match="in time"):
-            a.rpc.ask(b.lease, "slow", b"", 0.05)
+            a.rpc.query(b.lease, "slow", b"", 0.05)
     with pytest.raises(PeerUnavailable, match="lately"):
-        a.rpc.ask(b.lease, "slow", b"", 5)
+        a.rpc.query(b.lease, "slow", b"", 5)
     assert a.counters.call_failures == 4
     assert a.counters.breaker_opens == 1
     # It is slow, not gone: events go on.
@@ -317,7 +318,7 @@ def test_after_three_questions_without_an_answer_the_next_one_fails_at_once(node
 
 def _answer(a: Node, b: Node) -> bytes:
     try:
-        return a.rpc.ask(b.lease, "kind", b"")
+        return a.rpc.query(b.lease, "kind", b"")
     except PeerUnavailable:
         return b""
 
@@ -325,14 +326,14 @@ def _answer(a: Node, b: Node) -> bytes:
 def test_a_data_channel_that_broke_for_good_is_dialled_again(
     nodes: Nodes, impatient: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_line, "REDIAL_SECONDS", 1.0)
+    monkeypatch.setattr(rpc_peer, "RECONNECT_SECONDS", 1.0)
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"1")
     until(lambda: b.items == [b"1"])
     peer = a.rpc._peers.all()[0]
     assert peer._sender is not None
     # As after an error of the protocol: ZeroMQ does not dial again by itself.
-    sender = peer._sender.mailbox
+    sender = peer._sender.zmq_socket
     sender.socket.disconnect(b.lease.data)
     until(lambda: not sender.writable())
     assert a.rpc.send(b.lease, b"2")
@@ -344,8 +345,8 @@ def test_a_data_channel_that_broke_for_good_is_dialled_again(
 
 def test_a_question_is_answered(nodes: Nodes) -> None:
     a, b = nodes.pair()
-    assert a.rpc.ask(b.lease, "names", b"of app 101") == b"names:of app 101"
-    assert b.rpc.ask(a.lease, "state", b"") == b"state:"
+    assert a.rpc.query(b.lease, "names", b"of app 101") == b"names:of app 101"
+    assert b.rpc.query(a.lease, "state", b"") == b"state:"
     assert (a.counters.answered, b.counters.answered) == (1, 1)
     assert sum(a.counters.call_seconds.counts) == 1
 
@@ -360,25 +361,25 @@ def test_an_answer_that_fails_is_logged_where_it_failed_and_tells_the_asker_noth
 
     b.answer = fail
     with pytest.raises(PeerUnavailable) as raised:
-        a.rpc.ask(b.lease, "kind", b"")
+        a.rpc.query(b.lease, "kind", b"")
     assert "private" not in str(raised.value)
     assert raised.value.node == b.lease.node
     assert "the private reason" in caplog.text
     # It answered, if only by an error: its circuit stays closed.
     for _ in range(5):
         with pytest.raises(PeerUnavailable, match="failed"):
-            a.rpc.ask(b.lease, "kind", b"")
+            a.rpc.query(b.lease, "kind", b"")
 
 
 def test_an_answer_too_large_to_travel_is_an_error_at_once(nodes: Nodes) -> None:
     a, b = nodes.pair()
     b.answer = lambda kind, body: bytes(int(body))
-    largest = rpc_mailbox.MESSAGE_BYTES - 64 * 1024
-    assert len(a.rpc.ask(b.lease, "kind", b"%d" % largest)) == largest
+    largest = wire.MESSAGE_BYTES - 64 * 1024
+    assert len(a.rpc.query(b.lease, "kind", b"%d" % largest)) == largest
     with pytest.raises(PeerUnavailable, match="too large"):
-        a.rpc.ask(b.lease, "kind", b"%d" % (largest + 1), 5)
+        a.rpc.query(b.lease, "kind", b"%d" % (largest + 1), 5)
     with pytest.raises(PeerUnavailable, match="too large"):
-        a.rpc.ask(b.lease, "kind", bytes(ITEM_BYTES + 1), 5)
+        a.rpc.query(b.lease, "kind", bytes(ITEM_BYTES + 1), 5)
 
 
 def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time(nodes: Nodes) -> None:
@@ -404,33 +405,33 @@ def test_three_hundred_questions_at_once_are_all_answered_at_most_64_at_a_time(n
 def test_a_node_with_too_many_questions_says_that_it_is_busy(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_wire, "CALLS_AT_ONCE", 2)
+    monkeypatch.setattr(wire, "CALLS_AT_ONCE", 2)
     a, b = nodes.pair()
     go_on = gevent.event.Event()
     b.answer = lambda kind, body: b"%d" % go_on.wait()
     asking = [attempt(a, b.lease) for _ in range(2)]
     until(lambda: b.counters.answered == 2)
     with pytest.raises(PeerUnavailable, match="busy"):
-        a.rpc.ask(b.lease, "kind", b"", 10)
+        a.rpc.query(b.lease, "kind", b"", 10)
     assert b.counters.busy == 1
     go_on.set()
     assert [one.get() for one in asking] == [b"1", b"1"]
-    assert a.rpc.ask(b.lease, "kind", b"") == b"1"
+    assert a.rpc.query(b.lease, "kind", b"") == b"1"
 
 
 def test_no_question_leaves_a_greenlet_behind(nodes: Nodes) -> None:
     a, b = nodes.pair()
     b.answer = lambda kind, body: gevent.sleep(float(body)) or b""
-    assert a.rpc.ask(b.lease, "kind", b"0") == b""
+    assert a.rpc.query(b.lease, "kind", b"0") == b""
     before = greenlets()
     with pytest.raises(PeerUnavailable, match="in time"):
-        a.rpc.ask(b.lease, "kind", b"0.2", 0.01)
+        a.rpc.query(b.lease, "kind", b"0.2", 0.01)
     with pytest.raises(gevent.Timeout), gevent.Timeout(0.01):
-        a.rpc.ask(b.lease, "kind", b"0.2", 10)
+        a.rpc.query(b.lease, "kind", b"0.2", 10)
     killed = attempt(a, b.lease, b"0.2")
     gevent.sleep(0.01)
     killed.kill()
-    assert a.rpc.ask(b.lease, "kind", b"0") == b""
+    assert a.rpc.query(b.lease, "kind", b"0") == b""
     until(lambda: greenlets() <= before)
     assert a.counters.malformed == 0
 
@@ -441,14 +442,14 @@ def test_asking_all_names_who_did_not_answer_and_waits_for_nobody_longer_than_as
     others[1].answer = lambda kind, body: gevent.sleep(30) or b""
     nobody = lease_of_nobody(5)
     started = monotonic()
-    answers, missing = a.rpc.ask_all([*(other.lease for other in others), nobody], "kind", b"", 0.3)
+    answers, missing = a.rpc.query_all([*(other.lease for other in others), nobody], "kind", b"", 0.3)
     assert monotonic() - started < 1.0
     assert answers == {others[0].lease.node: b"kind:", others[2].lease.node: b"kind:"}
     assert missing == sorted([others[1].lease.node, nobody.node])
 
 
 def test_asking_nobody_takes_no_time(nodes: Nodes) -> None:
-    assert nodes(1).rpc.ask_all([], "kind", b"") == ({}, [])
+    assert nodes(1).rpc.query_all([], "kind", b"") == ({}, [])
 
 
 # --- versions -----------------------------------------------------------------------------------------------
@@ -457,7 +458,7 @@ def test_asking_nobody_takes_no_time(nodes: Nodes) -> None:
 def test_a_node_speaks_with_the_version_before_its_own(nodes: Nodes) -> None:
     old, new = nodes(1, version=3), nodes(2, version=4)
     for a, b in ((old, new), (new, old)):
-        assert a.rpc.ask(b.lease, "kind", b"x") == b"kind:x"
+        assert a.rpc.query(b.lease, "kind", b"x") == b"kind:x"
         assert a.rpc.send(b.lease, b"item")
         receive(b, 1)
 
@@ -467,7 +468,7 @@ def test_a_node_two_versions_older_is_left_alone(nodes: Nodes, caplog: pytest.Lo
     for a, b in ((old, new), (new, old)):
         assert not a.rpc.send(b.lease, b"item")
         with pytest.raises(PeerUnavailable):
-            a.rpc.ask(b.lease, "kind", b"")
+            a.rpc.query(b.lease, "kind", b"")
     assert "speaks version 4 of the RPC, this node 2" in caplog.text
 
 
@@ -477,7 +478,7 @@ def test_what_comes_in_another_version_all_the_same_is_dropped(nodes: Nodes) -> 
     assert new.rpc.send(mistaken, b"item")
     until(lambda: old.counters.malformed == 1)
     with pytest.raises(PeerUnavailable, match="version"):
-        new.rpc.ask(mistaken, "kind", b"")
+        new.rpc.query(mistaken, "kind", b"")
     assert old.items == []
 
 
@@ -508,9 +509,9 @@ def test_a_stopped_node_sends_and_asks_no_more(nodes: Nodes) -> None:
     a.rpc.stop()
     assert not a.rpc.send(b.lease, b"x")
     with pytest.raises(PeerUnavailable):
-        a.rpc.ask(b.lease, "kind", b"")
+        a.rpc.query(b.lease, "kind", b"")
     with pytest.raises(PeerUnavailable):
-        b.rpc.ask(a.lease, "kind", b"", 0.2)
+        b.rpc.query(a.lease, "kind", b"", 0.2)
 
 
 def test_killing_ends_everything_at_once(nodes: Nodes) -> None:
@@ -531,7 +532,7 @@ def test_nothing_is_left_after_a_stop(nodes: Nodes) -> None:
     files, before = len(os.listdir("/proc/self/fd")), greenlets()
     a, b = nodes.pair()
     assert a.rpc.send(b.lease, b"x")
-    assert a.rpc.ask(b.lease, "kind", b"")
+    assert a.rpc.query(b.lease, "kind", b"")
     a.rpc.stop()
     b.rpc.stop()
     until(lambda: greenlets() <= before)
@@ -552,7 +553,7 @@ def test_ports_answer_only_at_their_address(nodes: Nodes) -> None:
         1, *(a.replace("127.0.0.1", "127.0.0.2") for a in (node.lease.control, node.lease.data))
     )
     with pytest.raises(PeerUnavailable):
-        nodes(2).rpc.ask(elsewhere, "kind", b"", 0.2)
+        nodes(2).rpc.query(elsewhere, "kind", b"", 0.2)
 
 
 def test_a_taken_port_is_one_clear_error_and_leaves_nothing_behind(nodes: Nodes) -> None:
@@ -573,14 +574,14 @@ def test_ipv6_works_where_the_machine_has_it(nodes: Nodes) -> None:
         pytest.skip("no IPv6 on this machine")
     six.epoch = 6
     assert six.control_address.startswith("tcp://[::1]:")
-    assert a.rpc.ask(lease(6, six.control_address, six.data_address), "kind", b"") == b"six"
+    assert a.rpc.query(lease(6, six.control_address, six.data_address), "kind", b"") == b"six"
     six.stop()
 
 
 @pytest.mark.parametrize("part", ["acceptor", "dispatcher", "receiver"])
 def test_a_receiver_that_ended_is_started_again(nodes: Nodes, part: str) -> None:
     a, b = nodes.pair()
-    assert a.rpc.ask(b.lease, "kind", b"") == b"kind:"
+    assert a.rpc.query(b.lease, "kind", b"") == b"kind:"
     server, receiver = b.rpc._server, b.rpc._receiver
     victim = {
         "acceptor": server._acceptor_task,
@@ -589,7 +590,7 @@ def test_a_receiver_that_ended_is_started_again(nodes: Nodes, part: str) -> None
     }[part]
     victim.kill()
     until(lambda: b.counters.restarts == 1)
-    assert a.rpc.ask(b.lease, "kind", b"", 5) == b"kind:"
+    assert a.rpc.query(b.lease, "kind", b"", 5) == b"kind:"
     assert a.rpc.send(b.lease, b"item")
     until(lambda: b.items == [b"item"])
     assert b.counters.gaps == 0
@@ -641,7 +642,7 @@ def test_importing_makes_no_socket_thread_or_greenlet() -> None:
             "from gevent import monkey; monkey.patch_all()\n"
             "import os, gc, greenlet\n"
             "files = len(os.listdir('/proc/self/fd'))\n"
-            "import imserver.cluster.rpc, zerorpc, zmq, gevent\n"
+            "import imserver.cluster.rpc.server, zerorpc, zmq, gevent\n"
             "assert zerorpc.Context._instance is None\n"
             "assert not [o for o in gc.get_objects() if isinstance(o, (zmq.Context, zmq.Socket))]\n"
             "assert not [o for o in gc.get_objects() if isinstance(o, gevent.Greenlet)]\n"
@@ -656,7 +657,7 @@ def test_nodes_forked_from_one_parent_that_has_imported_everything_talk_to_each_
         run(
             "from gevent import monkey; monkey.patch_all()\n"
             "import os, sys, gevent\n"
-            "import imserver.cluster.rpc\n"
+            "import imserver.cluster.rpc.server\n"
             "from tests.cluster.rpc_rig import Node, until\n"
             "children = []\n"
             "for _ in range(2):\n"
@@ -664,7 +665,7 @@ def test_nodes_forked_from_one_parent_that_has_imported_everything_talk_to_each_
             "    if not pid:\n"
             "        gevent.reinit()\n"
             "        a, b = Node(1), Node(2)\n"
-            "        assert a.rpc.ask(b.lease, 'kind', b'x') == b'kind:x'\n"
+            "        assert a.rpc.query(b.lease, 'kind', b'x') == b'kind:x'\n"
             "        a.rpc.send(b.lease, b'item')\n"
             "        until(lambda: b.items == [b'item'])\n"
             "        a.rpc.stop(); b.rpc.stop()\n"
@@ -680,5 +681,5 @@ def test_nodes_forked_from_one_parent_that_has_imported_everything_talk_to_each_
 def test_zerorpcs_debug_lines_stay_out_of_the_log(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     a, b = nodes.pair()
     with caplog.at_level(logging.DEBUG):
-        a.rpc.ask(b.lease, "kind", b"")
+        a.rpc.query(b.lease, "kind", b"")
     assert not [record for record in caplog.records if record.name.startswith("zerorpc")]

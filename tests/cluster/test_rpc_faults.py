@@ -16,9 +16,10 @@ import pytest
 from gevent import socket as green
 from gevent.fileobject import FileObject
 
-from imserver.cluster import rpc_line, rpc_peer, rpc_peers
-from imserver.cluster.contract import Lease
-from imserver.cluster.forward import PeerUnavailable
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc import peer as rpc_peer
+from imserver.cluster.rpc import server
+from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_rig import Node, Nodes, attempt, until
 from tests.support import ROOT, clean_environment
 
@@ -28,8 +29,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Faults are noticed within tenths of a second."""
     monkeypatch.setattr(rpc_peer, "STALL_SECONDS", 0.2)
     monkeypatch.setattr(rpc_peer, "SILENCE_SECONDS", 0.2)
-    monkeypatch.setattr(rpc_peers, "_WATCH_SECONDS", 0.05)
-    monkeypatch.setattr(rpc_peers, "_PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "_WATCH_SECONDS", 0.05)
+    monkeypatch.setattr(server, "_PROBE_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -114,13 +115,13 @@ def send_until_refused(node: Node, lease: Lease, first: int) -> int:
 def test_a_stopped_process_delays_nobody_and_is_found_when_it_goes_on(nodes: Nodes, child: Child) -> None:
     a, well = nodes(1), nodes(3)
     assert a.rpc.send(child.lease, b"%08d" % 0)
-    assert a.rpc.ask(child.lease, "kind", b"") == b"kind:"
+    assert a.rpc.query(child.lease, "kind", b"") == b"kind:"
     until(lambda: child.state()["items"] == 1)
     child.signal(signal.SIGSTOP)
     sent = send_until_refused(a, child.lease, 1)
     # Questions to it fail at once, those to others are answered as ever.
     started = monotonic()
-    answers, missing = a.rpc.ask_all([child.lease, well.lease], "kind", b"", 5)
+    answers, missing = a.rpc.query_all([child.lease, well.lease], "kind", b"", 5)
     assert (list(answers), missing) == ([well.lease.node], [child.lease.node])
     assert monotonic() - started < 2
     child.signal(signal.SIGCONT)
@@ -137,7 +138,7 @@ def test_a_killed_process_is_refused_until_its_next_life(nodes: Nodes, child: Ch
     child.signal(signal.SIGKILL)
     send_until_refused(a, child.lease, 1)
     with pytest.raises(PeerUnavailable):
-        a.rpc.ask(child.lease, "kind", b"", 0.5)
+        a.rpc.query(child.lease, "kind", b"", 0.5)
     ports = [int(address.rpartition(":")[2]) for address in (child.lease.control, child.lease.data)]
     child.process.wait()
     second = nodes(7, control_port=ports[0], data_port=ports[1])
@@ -244,11 +245,11 @@ def test_order_is_kept_and_losses_are_counted_when_connections_break_under_load(
 def test_bytes_that_were_damaged_on_the_way_cost_a_connection_not_the_peer(
     nodes: Nodes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(rpc_line, "REDIAL_SECONDS", 1.0)
+    monkeypatch.setattr(rpc_peer, "RECONNECT_SECONDS", 1.0)
     a, b = nodes.pair()
     between = Between(b)
     assert a.rpc.send(between.lease, b"%08d" % 0)
-    assert a.rpc.ask(between.lease, "kind", b"") == b"kind:"
+    assert a.rpc.query(between.lease, "kind", b"") == b"kind:"
     until(lambda: len(b.items) == 1)
     for network in between.networks:
         inner, _ = network._pairs[0]

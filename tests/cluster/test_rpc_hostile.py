@@ -13,8 +13,8 @@ import zmq
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from imserver.cluster.forward import PeerUnavailable
-from imserver.cluster.rpc_mailbox import MESSAGE_BYTES, PARTS
+from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.cluster.rpc.wire import MESSAGE_BYTES, PARTS
 from tests.cluster.rpc_rig import KEYS, Node, Nodes, attempt, lease, stranger, until
 
 pack = msgspec.msgpack.encode
@@ -102,7 +102,7 @@ def nodes() -> Iterator[Nodes]:
 
 def check(a: Node, b: Node) -> None:
     """``a`` is well: it answers and receives what its peer ``b`` has to say."""
-    assert b.rpc.ask(a.lease, "still", b"there") == b"still:there"
+    assert b.rpc.query(a.lease, "still", b"there") == b"still:there"
     count = len(a.items)
     assert b.rpc.send(a.lease, b"item")
     until(lambda: len(a.items) == count + 1)
@@ -366,7 +366,7 @@ def test_an_answer_above_the_limit_is_no_answer(nodes: Nodes, hostile: HostileSe
     hostile.say(identity, good_answer(message_id, bytes(MESSAGE_BYTES)))
     assert isinstance(asking.get(timeout=5), PeerUnavailable)
     # ZeroMQ does not dial again after that by itself.
-    a.rpc._peers.all()[0].control.hang_up()
+    a.rpc._peers.all()[0].control.disconnect()
     asking = attempt(a, hostile.lease)
     identity, message_id = hostile.question()
     hostile.say(identity, good_answer(message_id, b"small"))

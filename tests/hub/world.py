@@ -13,7 +13,7 @@ from imserver.model import Login
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.services.dialects.talks import Talks
-from imserver.services.nodes.questions import Questions
+from imserver.services.nodes.queries import NodeQueries
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.delivery import Delivery
 from imserver.services.pushes.pushing import LocalPushes
@@ -77,7 +77,7 @@ class World(Rig):
 
     def _add_rooms(self) -> None:
         ids = ConnectionIds(b"s" * 32, 1)
-        self.connections = LocalConnections(self.hub, self.fanout, ids, Questions(), lambda: "node")
+        self.connections = LocalConnections(self.hub, self.fanout, ids, NodeQueries(), lambda: "node")
         self.rooms = LocalRooms(self.hub, self.fanout, self.metrics, self.connections, ids.birth)
         self.connections.rooms = self.rooms
         self.hub.on_forgotten = self.rooms.leave_all

@@ -8,7 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.config import ConfigError
 from imserver.pages.blueprint import create_pages
 from imserver.pages.gateway import less_loaded

@@ -1,6 +1,6 @@
 """Several nodes in this process: real sessions, pushes, presence and courier; registry and RPC are made here.
 
-The registry's rules are those of :mod:`imserver.cluster.contract`, in a few plain lines; a test can hold its
+The registry's rules are those of :mod:`imserver.cluster.registry`, in a few plain lines; a test can hold its
 answers back, lose them, or take it away. What nodes tell each other arrives at once unless the test holds it.
 """
 
@@ -13,12 +13,19 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec.structs import replace
 
-from imserver.cluster.contract import Begun, Claim, Counters, Lease, Place, RoomEntry, Session
-from imserver.cluster.forward import PeerUnavailable
+from imserver.cluster.registry import (
+    Claim,
+    Lease,
+    Registration,
+    RegistryCounters,
+    RoomMembers,
+    Session,
+    SessionRef,
+)
+from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.model import Event
-from imserver.services.nodes.courier import (
-    Courier,
-    Item,
+from imserver.services.nodes.messages import (
+    NodeMessages,
     Notice,
     Replaced,
     ToApp,
@@ -27,12 +34,10 @@ from imserver.services.nodes.courier import (
     ToUser,
     Unsettled,
 )
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Alive, Kick, Questions
+from imserver.services.nodes.queries import Alive, Kick, NodeQueries, OtherNodes
 from imserver.services.pushes.cluster_pushes import ClusterPushes
 from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.order import Arrivals
-from imserver.services.pushes.strays import Strays
+from imserver.services.pushes.routing import ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.attendance import Attendance
@@ -54,7 +59,7 @@ class Book:
 
     def __init__(self) -> None:
         self.leases: dict[int, Lease] = {}
-        self.places: dict[tuple[str, str], list[Place]] = {}
+        self.places: dict[tuple[str, str], list[SessionRef]] = {}
         self.rooms: dict[tuple[str, str], dict[int, int]] = {}
         """Room → epoch → members."""
         self.banned: set[tuple[str, str]] = set()
@@ -65,7 +70,7 @@ class Book:
         self._numbers = count(1)
         self._tokens = count(1)
 
-    def live(self, app: str, user: str) -> list[Place]:
+    def live(self, app: str, user: str) -> list[SessionRef]:
         return [place for place in self.places.get((app, user), ()) if place.epoch in self.leases]
 
     def where(self, app: str, room: str) -> dict[int, int]:
@@ -81,21 +86,21 @@ class Book:
         self.ids.clear()
         self.life += 1
 
-    def begin(self, epoch: int, session: Session, replacing: Collection[Place]) -> Begun:
+    def begin(self, epoch: int, session: Session, replacing: Collection[SessionRef]) -> Registration:
         if (session.app, session.user) in self.banned:
-            return Begun(banned=True)
+            return Registration(banned=True)
         others = [p for p in self.live(session.app, session.user) if (p.epoch, p.id) != (epoch, session.id)]
         rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
         if session.policy == "multi":
             rivals = []
         if any(p.number > session.number for p in rivals) and session.number:
-            return Begun(superseded=True)
+            return Registration(superseded=True)
         taken = tuple(p for p in rivals if p not in replacing)
         if session.policy == "refuse" and taken and not session.number:
-            return Begun(refused=True, others=taken)
-        place = Place(epoch, session.id, session.number or next(self._numbers), session.device)
+            return Registration(refused=True, others=taken)
+        place = SessionRef(epoch, session.id, session.number or next(self._numbers), session.device)
         self.places[session.app, session.user] = [p for p in others if p not in rivals] + [place]
-        return Begun(place.number, tuple(rivals))
+        return Registration(place.number, tuple(rivals))
 
     def end(self, epoch: int, session: Session, registered: bool) -> bool:
         places = self.live(session.app, session.user)
@@ -117,13 +122,11 @@ class FakeRegistry:
     ``asked`` are the names of the questions so far.
     """
 
-    shared = True
-
     def __init__(self, book: Book, lease: Lease) -> None:
         self.book = book
         self.lease = lease
         book.leases[lease.epoch] = lease
-        self.counters = Counters()
+        self.counters = RegistryCounters()
         self.away = self.deaf = False
         self.asked: list[str] = []
         self._go = Signal()
@@ -153,57 +156,59 @@ class FakeRegistry:
         return not self.away
 
     def registered(self, session: Session) -> bool:
-        return session.number > 0 and session.life == self.book.life
+        return session.number > 0 and session.generation == self.book.life
 
-    def _note(self, session: Session, begun: Begun) -> None:
+    def _note(self, session: Session, begun: Registration) -> None:
         if begun.addressed:
-            session.number, session.life = begun.number, self.book.life
+            session.number, session.generation = begun.number, self.book.life
 
-    def begin(self, session: Session, replacing: Collection[Place] = ()) -> Begun | None:
-        begun: Begun | None = self._ask(
-            "begin", lambda: self.book.begin(self.lease.epoch, session, replacing)
+    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Registration | None:
+        begun: Registration | None = self._ask(
+            "register", lambda: self.book.begin(self.lease.epoch, session, replacing)
         )
         if begun is not None:
             self._note(session, begun)
         return begun
 
-    def end(self, session: Session) -> bool | None:
+    def unregister(self, session: Session) -> bool | None:
         registered = self.registered(session)
-        gone: bool | None = self._ask("end", lambda: self.book.end(self.lease.epoch, session, registered))
+        gone: bool | None = self._ask(
+            "unregister", lambda: self.book.end(self.lease.epoch, session, registered)
+        )
         return gone
 
-    def restore(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Begun]]:
+    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Registration]]:
         for session in sessions:
-            begun = self._ask("restore", lambda s=session: self.book.begin(self.lease.epoch, s, ()))
+            begun = self._ask("reregister", lambda s=session: self.book.begin(self.lease.epoch, s, ()))
             if begun is None:
                 return
             self._note(session, begun)
             yield session, begun
 
-    def find(self, app: str, users: Sequence[str]) -> list[tuple[Place, ...]] | None:
-        found: list[tuple[Place, ...]] | None = self._ask(
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        found: list[tuple[SessionRef, ...]] | None = self._ask(
             "find", lambda: [tuple(self.book.live(app, user)) for user in users]
         )
         return found
 
-    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[Place, ...]] | None:
-        found: list[tuple[Place, ...]] | None = self._ask(
+    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
+        found: list[tuple[SessionRef, ...]] | None = self._ask(
             "find", lambda: [tuple(self.book.live(app, user)) for app in apps]
         )
         return found
 
-    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[Place, ...], Claim] | None:
-        def do() -> tuple[tuple[Place, ...], Claim]:
+    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
+        def do() -> tuple[tuple[SessionRef, ...], Claim]:
             places = tuple(self.book.live(app, user))
             return places, self.book.claim(key) if places else Claim(key, "mine")
 
-        answer: tuple[tuple[Place, ...], Claim] | None = self._ask("find_and_claim", do)
+        answer: tuple[tuple[SessionRef, ...], Claim] | None = self._ask("find_and_claim", do)
         return answer
 
-    def life(self) -> int:
+    def generation(self) -> int:
         return self.book.life
 
-    def enter_rooms(self, entries: Sequence[RoomEntry]) -> bool | None:
+    def report_rooms(self, entries: Sequence[RoomMembers]) -> bool | None:
         def do() -> bool:
             for entry in entries:
                 nodes = self.book.rooms.setdefault((entry.app, entry.room), {})
@@ -212,7 +217,7 @@ class FakeRegistry:
                     nodes[self.lease.epoch] = entry.members
             return True
 
-        done: bool | None = self._ask("enter_rooms", do)
+        done: bool | None = self._ask("report_rooms", do)
         return done
 
     def find_rooms(self, app: str, rooms: Sequence[str]) -> list[dict[int, int]] | None:
@@ -263,7 +268,7 @@ class FakeRpc:
         return True
 
     def _deliver(self, epoch: int, item: bytes) -> None:
-        self._cluster.nodes[epoch].courier.received(self._epoch, [item])
+        self._cluster.nodes[epoch].node_messages.received(self._epoch, [item])
 
     def release(self) -> None:
         """Deliver what was held."""
@@ -275,15 +280,15 @@ class FakeRpc:
     def _ask(self, lease: Lease, kind: str, body: bytes) -> bytes | None:
         if lease.epoch in self.cut or lease.epoch not in self._cluster.nodes:
             return None
-        return self._cluster.nodes[lease.epoch].questions.answer(kind, body)
+        return self._cluster.nodes[lease.epoch].queries.answer(kind, body)
 
-    def ask(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         answer = self._ask(lease, kind, body)
         if answer is None:
             raise PeerUnavailable(lease.node, "cut")
         return answer
 
-    def ask_all(
+    def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
         asked = {lease.node: gevent.spawn(self._ask, lease, kind, body) for lease in leases}
@@ -308,12 +313,12 @@ class ClusterWorld(World):
         self.epoch = epoch
         self.registry = FakeRegistry(cluster.book, Lease(f"127.0.0.1:{9000 + epoch}", epoch, birth=epoch))
         self.rpc = FakeRpc(cluster, epoch)
-        self.questions = Questions()
-        self.courier = Courier(self.registry, self.rpc)  # type: ignore[arg-type]
-        self.others = Others(self.registry, self.courier, self.rpc, 1.0)  # type: ignore[arg-type]
-        self.courier.apply = self._apply
+        self.queries = NodeQueries()
+        self.node_messages = NodeMessages(self.registry, self.rpc)  # type: ignore[arg-type]
+        self.others = OtherNodes(self.registry, self.node_messages, self.rpc, 1.0)  # type: ignore[arg-type]
         super().__init__(**options)
         self.dedupe = Dedupe(1000, 3600, shared=shared_ids)
+        self.reorder_guard = ReorderGuard(self.hub)
         self.sessions: ClusterSessions = ClusterSessions(
             self.hub,
             self.fanout,
@@ -321,20 +326,21 @@ class ClusterWorld(World):
             Admitting(self._may_login),
             self.others,
             require_registry,
+            self.reorder_guard.logged_in,
         )
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
-        self.arrivals = Arrivals(self.hub)
-        self.sessions.on_came = self.arrivals.came
         self.pushes = ClusterPushes(
             self.registry,  # type: ignore[arg-type]
-            self.courier,
+            self.node_messages,
             self.hub,
             self.delivery,
             self.dedupe,
             self.metrics,
-            self.arrivals,
+            self.reorder_guard,
         )
-        self.strays = Strays(self.registry, self.courier, self.delivery, self.sessions, self.arrivals)  # type: ignore[arg-type]
+        self.rerouting = Rerouting(
+            self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
+        )  # type: ignore[arg-type]
         attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
         self.presence = ClusterPresence(
             self.others,
@@ -342,11 +348,22 @@ class ClusterWorld(World):
             attendance,
             self.connections.node_of,
         )
-        self.presence.add_to(self.questions)
-        self.rooms.add_to(self.questions)
-        self.connections.add_to(self.questions)
-        self.questions.add("kick", Kick, self.sessions.kick_here)
-        self.questions.add("alive", Alive, self.sessions.is_alive)
+        self.node_messages.handle(
+            {
+                ToUser: self.rerouting.deliver,
+                ToApp: lambda m: self.delivery.to_app(m.app, m.event, m.except_user, m.except_users),
+                ToRoom: self.rooms.received,
+                ToConnection: self.connections.received,
+                Unsettled: lambda m: self.rooms.heard_unsettled(m.epoch),
+                Notice: lambda m: self.fanout.notice(self.hub.apps[m.app], m.event),
+                Replaced: lambda m: self.sessions.replaced(m.app, m.user, m.session_id),
+            }
+        )
+        self.presence.add_to(self.queries)
+        self.rooms.add_to(self.queries)
+        self.connections.add_to(self.queries)
+        self.queries.add("kick", Kick, self.sessions.kick_here)
+        self.queries.add("alive", Alive, self.sessions.is_alive)
         self.sessions.start()
         self.rooms.registrar.start()
 
@@ -356,7 +373,7 @@ class ClusterWorld(World):
             self.hub,
             self.fanout,
             ids,
-            self.questions,
+            self.queries,
             lambda: self.registry.lease.node,
             self.others,
         )
@@ -373,22 +390,6 @@ class ClusterWorld(World):
         self.hub.on_forgotten = self.rooms.leave_all
 
     max_rooms = 0
-
-    def _apply(self, item: Item) -> None:
-        if isinstance(item, ToUser):
-            self.strays.deliver(item)
-        elif isinstance(item, ToApp):
-            self.delivery.to_app(item.app, item.event, item.except_user, item.except_users)
-        elif isinstance(item, ToRoom):
-            self.rooms.received(item)
-        elif isinstance(item, ToConnection):
-            self.connections.received(item)
-        elif isinstance(item, Unsettled):
-            self.rooms.heard_unsettled(item.epoch)
-        elif isinstance(item, Notice):
-            self.fanout.notice(self.hub.apps[item.app], item.event)
-        elif isinstance(item, Replaced):
-            self.sessions.replaced(item.app, item.user, item.session_id)
 
     def session_of(self, connection: Connection) -> Session:
         """The session of a connection that has logged in."""

@@ -11,7 +11,7 @@ from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.dialects.clients import BadSystem, Clients, Label
 from imserver.services.logins.verdict import BAD_TOKEN, Verdict
-from imserver.services.nodes.questions import Questions
+from imserver.services.nodes.queries import NodeQueries
 from imserver.services.rooms.connections import Joined, Left
 from imserver.transport.connection import CLOSED, OPEN, Connection
 from imserver.transport.gate import Head
@@ -60,19 +60,19 @@ class House(World):
     def __init__(self, notice_members: int = 1000) -> None:
         super().__init__(notice_members=notice_members)
         self.directory = Directory()
-        self.questions = Questions()
+        self.queries = NodeQueries()
         self.clients_service = Clients(
             self.hub,
             self.connections.ids,
             self.rooms,
             self.connections,
-            self.questions,
+            self.queries,
             self.directory,
             self.directory,
             self.metrics,
             notice_members,
         )
-        self.connections._questions = self.questions
+        self.connections._queries = self.queries
 
     def on_ended(self, connection: Connection, code: int) -> None:
         self.rooms.ended(connection)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services.nodes.courier import ToApp, ToUser
-from imserver.services.nodes.questions import Names, NamesAnswer, Questions, encode, read
+from imserver.services.nodes.messages import ToApp, ToUser
+from imserver.services.nodes.queries import Names, NamesAnswer, NodeQueries, encode, read
 from tests.services.cluster_rig import HELLO, MULTI, NEWEST, Several, told_since
 from tests.transport.rig import Client
 
@@ -132,7 +132,7 @@ def test_the_total_of_a_large_app_is_that_of_all_nodes(nodes: Several) -> None:
 def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Several) -> None:
     clients = [nodes[epoch].login(NEWEST, f"u{epoch}")[1] for epoch in (1, 2, 3)]
     nodes[1].rpc.sent.clear()
-    assert nodes[1].courier.to_all(ToApp(NEWEST, "", HELLO)) == 0
+    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 0
     (first, one), (second, other) = nodes[1].rpc.sent
     assert ({first, second}, one is other) == ({2, 3}, True)
     assert messages(nodes, *clients) == [0, 1, 1]
@@ -140,9 +140,9 @@ def test_an_item_to_all_is_encoded_once_and_reaches_every_other_node(nodes: Seve
 
 def test_how_many_do_not_get_it_is_known(nodes: Several) -> None:
     nodes[1].rpc.cut |= {2, 3}
-    assert nodes[1].courier.to_all(ToApp(NEWEST, "", HELLO)) == 2
-    assert not nodes[1].courier.to_life(2, ToUser(NEWEST, "ann", HELLO))
-    assert not nodes[1].courier.to_life(99, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
+    assert nodes[1].node_messages.broadcast(ToApp(NEWEST, "", HELLO)) == 2
+    assert not nodes[1].node_messages.send(2, ToUser(NEWEST, "ann", HELLO))
+    assert not nodes[1].node_messages.send(99, ToUser(NEWEST, "ann", HELLO)), "nobody lives under that epoch"
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def test_an_item_that_cannot_be_read_costs_the_others_nothing(
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     good = encode(ToUser(NEWEST, "ann", HELLO))
-    nodes[1].courier.received(2, [good, data, good])
+    nodes[1].node_messages.received(2, [good, data, good])
     assert messages(nodes, ann) == [2]
-    assert nodes[1].courier.unreadable == 1
+    assert nodes[1].node_messages.unreadable == 1
     assert "epoch 2" in caplog.text
 
 
@@ -164,24 +164,24 @@ def test_an_item_that_fails_costs_the_others_nothing(
     nodes: Several, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    real, calls = nodes[1].courier.apply, count()
+    calls = count()
 
-    def fail_once(item: object) -> None:
+    def fail_once(message: ToUser) -> None:
         if next(calls) == 0:
             raise RuntimeError("a fault of ours")
-        real(item)  # type: ignore[arg-type]
+        nodes[1].rerouting.deliver(message)
 
-    nodes[1].courier.apply = fail_once
+    nodes[1].node_messages.handle({ToUser: fail_once})
     good = encode(ToUser(NEWEST, "ann", HELLO))
-    nodes[1].courier.received(2, [good, good])
+    nodes[1].node_messages.received(2, [good, good])
     assert messages(nodes, ann) == [1]
-    assert "an item of epoch 2 failed" in caplog.text
+    assert "node message ToUser from epoch 2 failed" in caplog.text
 
 
 def test_items_for_unknown_apps_and_absent_users_are_passed_over(nodes: Several) -> None:
     items = [ToUser("999", "ann", HELLO), ToUser(NEWEST, "nobody", HELLO), ToApp("999", "", HELLO)]
-    nodes[1].courier.received(2, [encode(item) for item in items])
-    assert nodes[1].courier.unreadable == 0
+    nodes[1].node_messages.received(2, [encode(item) for item in items])
+    assert nodes[1].node_messages.unreadable == 0
 
 
 # --- questions ----------------------------------------------------------------------------------------------
@@ -189,22 +189,22 @@ def test_items_for_unknown_apps_and_absent_users_are_passed_over(nodes: Several)
 
 def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    data = nodes[1].questions.answer("names", encode(Names(NEWEST, None, 10)))
+    data = nodes[1].queries.answer("names", encode(Names(NEWEST, None, 10)))
     assert read({"x": data}, NamesAnswer) == {"x": NamesAnswer(1, ["ann"])}
 
 
 def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
-    questions = Questions()
-    questions.add("names", Names, lambda asked: None)
+    queries = NodeQueries()
+    queries.add("names", Names, lambda asked: None)
     with pytest.raises(KeyError):
-        questions.answer("no such", b"")
+        queries.answer("no such", b"")
     for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):
         with pytest.raises(ValueError, match=r".*"):
-            questions.answer("names", body)
+            queries.answer("names", body)
 
 
 def test_an_answer_that_cannot_be_read_is_left_out(caplog: pytest.LogCaptureFixture) -> None:
     answers = {"a": encode(3), "b": b"\xc1", "c": encode("three")}
     assert read(answers, int) == {"a": 3}
-    assert "the answer of b cannot be read" in caplog.text
-    assert "the answer of c cannot be read" in caplog.text
+    assert "the answer of b is not readable" in caplog.text
+    assert "the answer of c is not readable" in caplog.text

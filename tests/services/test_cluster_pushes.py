@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.cluster.contract import Claim
+from imserver.cluster.registry import Claim
 from imserver.services.pushes import cluster_pushes as module
 from imserver.services.pushes.pushing import Outcome, Target
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several, told_since

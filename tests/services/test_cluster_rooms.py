@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.model import Event
 from imserver.protocol.client import ClientDialect
-from imserver.services.nodes import courier
-from imserver.services.nodes.courier import FENCE_SECONDS, Fence, ToConnection, ToRoom
-from imserver.services.nodes.questions import Alive
+from imserver.services.nodes import messages
+from imserver.services.nodes.messages import FENCE_SECONDS, Fence, ToConnection, ToRoom
+from imserver.services.nodes.queries import Alive
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.cluster_connections import ASKED_TOGETHER
 from imserver.services.rooms.connections import Joined, Left
@@ -213,7 +213,7 @@ def test_who_joins_while_the_first_waits_waits_too_and_asks_nothing(nodes: Sever
     assert not any(greenlet.ready() for greenlet in joining)
     registry.release()
     gevent.joinall(joining, timeout=5)
-    assert registry.asked == ["enter_rooms"]
+    assert registry.asked == ["report_rooms"]
 
 
 def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
@@ -221,7 +221,7 @@ def test_later_members_ask_nothing_and_are_counted_soon(nodes: Several) -> None:
     nodes[2].registry.asked.clear()
     for number in range(9):
         joined(nodes[2], f"u{number}", LOBBY)
-    assert "enter_rooms" not in nodes[2].registry.asked
+    assert "report_rooms" not in nodes[2].registry.asked
     until(lambda: known(nodes) == {2: 10}, TELL_SECONDS + 2)
     assert nodes[1].rooms.count(MULTI, LOBBY) == 10
 
@@ -558,14 +558,14 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(
         made.append(node.connections.id_of(connection))
         clients.append(client)
     asked: list[str] = []
-    ask = nodes[1].rpc.ask
+    ask = nodes[1].rpc.query
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         assert kind == "behind"
         asked.append(f"{msgspec.msgpack.decode(body, type=Behind).kind} {lease.epoch}")
         return ask(lease, kind, body, timeout)
 
-    monkeypatch.setattr(nodes[1].rpc, "ask", listening)
+    monkeypatch.setattr(nodes[1].rpc, "query", listening)
     texts(*clients)
     ids = [made[0], "no id", *made]
     expected = [Joined.JOINED, Joined.UNKNOWN, *[Joined.JOINED] * 12]
@@ -618,7 +618,7 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
     connection, _ = nodes[2].login(MULTI, "ann")
     made = nodes[2].connections.id_of(connection)
     for epoch, node in nodes.nodes.items():
-        node.questions.add("alive", Alive, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
+        node.queries.add("alive", Alive, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
     for node in nodes.nodes.values():
         assert node.connections.ask(made, "alive", Alive(MULTI, "ann", 7), int) == 207
     assert nodes[1].connections.ask(made, "alive", Alive(MULTI, "ann", 7), str) is None
@@ -629,16 +629,16 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
 
 
 def test_items_for_rooms_and_connections_that_are_not_here_cost_nothing(nodes: Several) -> None:
-    courier, peer = nodes[1].courier, nodes[2]
+    node_messages, peer = nodes[1].node_messages, nodes[2]
     client = joined(peer, "bob", LOBBY)
     texts(client)
     for app in (MULTI, NEWEST, "nowhere"):
-        courier.to_life(2, ToRoom(app, "no such room", HELLO))
-        courier.to_life(2, ToConnection(app, "no such id", HELLO))
-        courier.to_life(2, ToConnection(app, "no such id", None, 4502))
+        node_messages.send(2, ToRoom(app, "no such room", HELLO))
+        node_messages.send(2, ToConnection(app, "no such id", HELLO))
+        node_messages.send(2, ToConnection(app, "no such id", None, 4502))
     assert texts(client) == [[]]
     assert peer.connections.unreached == 3
-    assert peer.courier.unreadable == 0
+    assert peer.node_messages.unreadable == 0
 
 
 # --- users that are connections -----------------------------------------------------------------------------
@@ -708,8 +708,8 @@ def test_a_question_waits_only_so_long_for_what_has_got_lost(nodes: Several) -> 
 
 
 def test_fences_of_lives_that_are_over_are_forgotten(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(courier, "_MAX_PASSED", 3)
+    monkeypatch.setattr(messages, "_MAX_PASSED", 3)
     fence = msgspec.msgpack.encode(Fence(7))
     for epoch in (1, 101, 102, 103):
-        nodes[2].courier.received(epoch, [fence])
-    assert set(nodes[2].courier._passed) == {1, 103}
+        nodes[2].node_messages.received(epoch, [fence])
+    assert set(nodes[2].node_messages._passed) == {1, 103}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.cluster.contract import Session
+from imserver.cluster.registry import Session
 from imserver.model import Login
-from imserver.services.nodes.courier import Replaced
+from imserver.services.nodes.messages import Replaced
 from imserver.services.sessions import departures
 from imserver.services.sessions import sessions as module
 from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
@@ -72,7 +72,7 @@ def test_a_login_is_registered_before_it_is_answered(nodes: Several) -> None:
     (place,) = nodes.book.live(NEWEST, "ann")
     session = nodes[1].session_of(connection)
     assert (place.epoch, place.id, place.number, place.device) == (1, session.id, session.number, "phone")
-    assert nodes[1].registry.asked == ["begin"], "one question a login"
+    assert nodes[1].registry.asked == ["register"], "one question a login"
 
 
 def test_an_enter_is_told_to_the_others_of_the_app_on_all_nodes_once(nodes: Several) -> None:
@@ -414,17 +414,17 @@ def test_a_registry_that_fails_at_one_departure_is_asked_at_the_next(
 ) -> None:
     """All workers meet the failure, and go on."""
     users = [nodes[1].login(NEWEST, f"u{number}")[0] for number in range(departures.WORKERS + 5)]
-    real = nodes[1].registry.end
+    real = nodes[1].registry.unregister
 
     def fail(session: Session) -> bool | None:
         raise RuntimeError("a fault of ours")
 
-    monkeypatch.setattr(nodes[1].registry, "end", fail)
+    monkeypatch.setattr(nodes[1].registry, "unregister", fail)
     for connection in users:
         connection.lost()
     nodes.settle()
     assert "the end of a session of u0 in 101 failed" in caplog.text
-    monkeypatch.setattr(nodes[1].registry, "end", real)
+    monkeypatch.setattr(nodes[1].registry, "unregister", real)
     ann, _ = nodes[1].login(NEWEST, "ann")
     ann.lost()
     until(lambda: nodes.addressed(NEWEST, "ann") == [])
@@ -438,9 +438,9 @@ def test_a_crowd_of_departures_asks_the_registry_for_a_bounded_number_at_once(no
         connection.lost()
     for _ in range(5):
         turn()
-    assert nodes[1].registry.asked == ["end"] * departures.WORKERS
+    assert nodes[1].registry.asked == ["unregister"] * departures.WORKERS
     nodes[1].registry.release()
-    until(lambda: nodes[1].registry.asked == ["end"] * 200)
+    until(lambda: nodes[1].registry.asked == ["unregister"] * 200)
 
 
 def test_a_flush_waits_for_departures_that_the_registry_has_not_answered_yet(nodes: Several) -> None:
@@ -509,8 +509,8 @@ def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
 
 
 def restored(node: ClusterWorld, everything: bool) -> None:
-    node.sessions.restore(everything)
-    until(lambda: not node.sessions._restoring.busy)
+    node.sessions.reregister(everything)
+    until(lambda: not node.sessions._reregistration.busy)
 
 
 def test_what_began_without_the_registry_is_registered_when_it_is_back(nodes: Several) -> None:
@@ -522,7 +522,7 @@ def test_what_began_without_the_registry_is_registered_when_it_is_back(nodes: Se
     node.registry.asked.clear()
     restored(node, everything=False)
     assert nodes.addressed(NEWEST, "ann") == [1]
-    assert node.registry.asked == ["restore"], "the others are registered already"
+    assert node.registry.asked == ["reregister"], "the others are registered already"
 
 
 def test_a_login_whose_answer_was_lost_is_registered_once_again(nodes: Several) -> None:
@@ -602,7 +602,7 @@ def test_who_goes_while_being_registered_again_leaves_nothing(nodes: Several) ->
     connection, _ = node.login(NEWEST, "ann")
     node.registry.away = False
     node.registry.hold()
-    node.sessions.restore(False)
+    node.sessions.reregister(False)
     until(lambda: nodes.addressed(NEWEST, "ann") == [1])
     connection.lost()
     look()
@@ -618,10 +618,10 @@ def test_a_wish_to_restore_that_comes_during_another_is_not_lost(nodes: Several)
     node.login(NEWEST, "ann")
     node.registry.away = False
     node.registry.hold()
-    node.sessions.restore(False)
-    until(lambda: "restore" in node.registry.asked)
+    node.sessions.reregister(False)
+    until(lambda: "reregister" in node.registry.asked)
     nodes.book.flush()
-    node.sessions.restore(True)
+    node.sessions.reregister(True)
     node.registry.release()
     until(lambda: nodes.addressed(NEWEST, "bob") == [1] and nodes.addressed(NEWEST, "ann") == [1])
 
@@ -690,5 +690,5 @@ def test_a_lost_word_of_being_replaced_is_made_good_by_the_registry(nodes: Sever
 def test_words_of_another_node_arrive_as_items(nodes: Several) -> None:
     older, _ = nodes[1].login(NEWEST, "ann")
     session = nodes[1].session_of(older)
-    assert nodes[2].courier.to_life(1, Replaced(NEWEST, "ann", session.id))
+    assert nodes[2].node_messages.send(1, Replaced(NEWEST, "ann", session.id))
     assert not nodes[1].hub.is_online(NEWEST, "ann")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import gevent
 import pytest
 
-from imserver.cluster.contract import Claim
+from imserver.cluster.registry import Claim
 from imserver.services.pushes import idempotency
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.idempotency import First, IdReused, Ids, Ticket, Waiting

@@ -38,7 +38,7 @@ def across(nodes: Several, epoch: int = 1) -> Removals:
     made = {}
     for number, node in nodes.nodes.items():
         made[number] = removals_of(node)
-        made[number].add_to(node.questions)
+        made[number].add_to(node.queries)
     return made[epoch]
 
 

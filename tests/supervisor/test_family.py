@@ -95,7 +95,9 @@ def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_di
     family.stop()
     for line in family.log_text.splitlines():
         assert ("node=127.0.0.1:2300" in line) == ("imserver.supervisor" not in line), line
-    assert re.search(r"imserver\.parent: node 127\.0\.0\.1:23003 \(pid \d+\) is serving\n", family.log_text)
+    assert re.search(
+        r"imserver\.supervisor: node 127\.0\.0\.1:23003 \(pid \d+\) is serving\n", family.log_text
+    )
     for text in (family.output, family.log_text):
         assert "SIGTERM: draining 2 nodes\n" in text
         assert text.endswith("all nodes have ended\n")
@@ -319,7 +321,7 @@ def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: 
     kill(family.pids[0], signal.SIGSTOP)
     family.signal(signal.SIGTERM)
     assert family.process.wait(10) == 1
-    assert "its drain ended by SIGKILL" in family.output
+    assert "drain ended by SIGKILL" in family.output
 
 
 def test_sighup_sigusr1_and_sigusr2_reach_all_nodes(start_family: StartFamily) -> None:

@@ -140,7 +140,7 @@ def test_a_fork_that_fails_ends_the_start(redis_url: str, tmp_path: Path) -> Non
     with pytest.raises(AssertionError, match=r"fork failed: Resource temporarily unavailable"):
         Family(tmp_path, redis_url, 3, command=(sys.executable, "-c", FORK_FAILS))
     log = (tmp_path / "server.log").read_text(encoding="utf-8")
-    assert re.search(r"ERROR +imserver\.parent: cannot start: node 127\.0\.0\.1:\d+: cannot be forked", log)
+    assert re.search(r"ERROR +imserver\.supervisor: cannot start: node 127\.0\.0\.1:\d+: fork failed", log)
     assert log.count("started at") <= 1
 
 

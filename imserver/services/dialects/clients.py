@@ -20,7 +20,7 @@ from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
 from imserver.services.logins.tenants import valid_name
 from imserver.services.logins.verdict import Verdict
-from imserver.services.nodes.questions import Questions
+from imserver.services.nodes.queries import NodeQueries
 from imserver.services.rooms.connections import Connections, Joined, Left
 from imserver.services.rooms.rooms import Rooms
 from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
@@ -104,7 +104,7 @@ class Clients:
         ids: ConnectionIds,
         rooms: Rooms,
         connections: Connections,
-        questions: Questions,
+        queries: NodeQueries,
         directory: Directory,
         logins: Admits,
         metrics: Metrics,
@@ -120,7 +120,7 @@ class Clients:
         self._notice_members = notice_members
         rooms.on_left.append(self._left)
         connections.on_join.append(self._joined)
-        questions.add(_UNBIND, Unbind, self._unbind_here)
+        queries.add(_UNBIND, Unbind, self._unbind_here)
 
     # --- coming and going -----------------------------------------------------------------------------------
 

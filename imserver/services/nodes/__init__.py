@@ -1,1 +1,1 @@
-"""What nodes tell and ask each other."""
+"""Messages and queries between nodes."""

@@ -28,7 +28,7 @@ class TooManyFailures(ImserverError):
 
 
 Shared = Callable[[str, float, float, float], float | None]
-"""Counts for all nodes: :meth:`imserver.cluster.contract.Registry.attempt`."""
+"""Counts for all nodes: :meth:`imserver.cluster.redis.registry.RedisRegistry.attempt`."""
 
 
 class Attempts:

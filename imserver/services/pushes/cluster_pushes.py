@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import repeat
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import gevent
 
-from imserver.cluster.contract import Claim, Place, Registry
+from imserver.cluster.registry import Claim, SessionRef
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.nodes.courier import Courier, ToApp
+from imserver.services.nodes.messages import NodeMessages, ToApp
 from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.order import Arrivals
 from imserver.services.pushes.pushing import Delivers, Outcome, Target
-from imserver.services.pushes.whereabouts import Whereabouts
+from imserver.services.pushes.routing import ReorderGuard, Router
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
 
 CLAIM_SECONDS = 10.0
 """How long a repeat waits for the outcome of the same message id on another node."""
@@ -34,20 +37,20 @@ class ClusterPushes:
 
     def __init__(
         self,
-        registry: Registry,
-        courier: Courier,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
         hub: Hub,
         delivery: Delivers,
         dedupe: Dedupe,
         metrics: Metrics,
-        arrivals: Arrivals,
+        reorder_guard: ReorderGuard,
     ) -> None:
         self._registry = registry
-        self._courier = courier
+        self._node_messages = node_messages
         self._delivery = delivery
         self._dedupe = dedupe
         self._metrics = metrics
-        self._where = Whereabouts(registry, courier, hub, delivery, arrivals)
+        self._router = Router(registry, node_messages, hub, delivery, reorder_guard)
 
     def to_user(self, app: str, target: Target) -> Outcome:
         """See :class:`imserver.services.pushes.pushing.Pushes`."""
@@ -70,28 +73,28 @@ class ClusterPushes:
     def _find_and_push(self, app: str, target: Target) -> Outcome:
         event = Event("msg", target.user, target.text, target.msg_id)
         if not target.msg_id:
-            found = self._where.find(app, [target.user])
-            return self._where.push(app, target.user, event, None if found is None else found[0])
+            found = self._router.find(app, [target.user])
+            return self._router.push(app, target.user, event, None if found is None else found[0])
         deadline = monotonic() + CLAIM_SECONDS
         while True:
             answer = self._registry.find_and_claim(app, target.user, self._key(app, target.msg_id))
             if answer is None:
-                return self._where.push(app, target.user, event, None)
-            places, claim = answer
+                return self._router.push(app, target.user, event, None)
+            refs, claim = answer
             if claim.state == "mine":
-                return self._push_claimed(app, target.user, event, places, claim)
+                return self._push_claimed(app, target.user, event, refs, claim)
             if claim.state == "repeat" or monotonic() > deadline:
                 return Outcome.REPEATED
             gevent.sleep(_LOOK_SECONDS)
 
     def _push_claimed(
-        self, app: str, user: str, event: Event, places: tuple[Place, ...], claim: Claim
+        self, app: str, user: str, event: Event, refs: tuple[SessionRef, ...], claim: Claim
     ) -> Outcome:
         outcome = Outcome.NOT_SENT
         try:
-            if self._where.wait_for_followers(app, [(user, places)]):
-                places = (self._where.look_up(app, [user]) or [places])[0]
-            outcome = self._where.push(app, user, event, places)
+            if self._router.wait_for_rerouting(app, [(user, refs)]):
+                refs = (self._router.look_up(app, [user]) or [refs])[0]
+            outcome = self._router.push(app, user, event, refs)
         finally:
             self._registry.settle(claim, outcome == Outcome.SENT)
         return outcome
@@ -118,7 +121,7 @@ class ClusterPushes:
 
     def _to_all(self, app: str, sender: str, event: Event) -> Outcome:
         self._delivery.to_app(app, event, sender)
-        failed = self._courier.to_all(ToApp(app, sender, event))
+        failed = self._node_messages.broadcast(ToApp(app, sender, event))
         return Outcome.PARTLY if failed else Outcome.SENT
 
     def _claim(self, app: str, msg_id: str) -> Claim | None:
@@ -174,8 +177,8 @@ class ClusterPushes:
         claims: dict[int, Claim] = {}
         pending = []
         try:
-            places = self._where.find(app, [target.user for target in targets])
-            wanted = [index for index in keys if targets[index].msg_id and (places is None or places[index])]
+            refs = self._router.find(app, [target.user for target in targets])
+            wanted = [index for index in keys if targets[index].msg_id and (refs is None or refs[index])]
             asked = [self._key(app, targets[index].msg_id) for index in wanted]
             claims = dict(zip(wanted, (self._registry.claim(asked) or ()) if asked else (), strict=False))
             for index in keys:
@@ -183,8 +186,8 @@ class ClusterPushes:
                 if state == "mine":
                     target = targets[index]
                     event = Event("msg", target.user, target.text, target.msg_id)
-                    where = None if places is None else places[index]
-                    outcomes[index] = self._where.push(app, target.user, event, where)
+                    where = None if refs is None else refs[index]
+                    outcomes[index] = self._router.push(app, target.user, event, where)
                 elif state == "pending":
                     pending.append(index)
                 else:
@@ -208,11 +211,11 @@ class ClusterPushes:
             repeated = claim is not None and claim.state != "mine"
             for start in range(0, 0 if repeated else len(users), BATCH_TARGETS):
                 batch = users[start : start + BATCH_TARGETS]
-                places = self._where.find(app, batch)
+                refs = self._router.find(app, batch)
                 for index, user in enumerate(batch):
                     event = Event("msg", user, text, msg_id)
-                    where = None if places is None else places[index]
-                    outcomes.append(self._where.push(app, user, event, where) if user else Outcome.NOT_SENT)
+                    where = None if refs is None else refs[index]
+                    outcomes.append(self._router.push(app, user, event, where) if user else Outcome.NOT_SENT)
         finally:
             sent = sum(outcome == Outcome.SENT for outcome in outcomes)
             self._dedupe.settle(key, repeated or sent > 0)
@@ -235,18 +238,18 @@ class ClusterPushes:
         coming = iter(events)
         for start in range(0, len(users), BATCH_TARGETS):
             batch = users[start : start + BATCH_TARGETS]
-            places = self._where.find(app, batch)
+            refs = self._router.find(app, batch)
             for index, user in enumerate(batch):
-                where = None if places is None else places[index]
-                outcomes.append(self._where.push(app, user, next(coming), where, device))
+                where = None if refs is None else refs[index]
+                outcomes.append(self._router.push(app, user, next(coming), where, device))
         self._metrics.pushes += outcomes.count(Outcome.SENT)
         return outcomes
 
     def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
         """See :class:`imserver.services.pushes.pushing.Pushes`."""
         here = self._delivery.to_app(app, event, "", except_users) > 0
-        others = len(self._courier.peers())
-        failed = self._courier.to_all(ToApp(app, "", event, except_users))
+        others = len(self._node_messages.peers())
+        failed = self._node_messages.broadcast(ToApp(app, "", event, except_users))
         if not here and failed == others:
             return Outcome.FAILED if failed else Outcome.NOT_SENT
         self._metrics.pushes += 1

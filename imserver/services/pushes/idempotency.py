@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from msgspec import Struct
 from msgspec.structs import replace
 
-from imserver.cluster.contract import Claim, Registry
+from imserver.cluster.registry import Claim
 from imserver.errors import ImserverError
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.pushing import Outcome
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
 
 MAX_FIRSTS: Final = 50_000
 MAX_FIRST_BYTES: Final = 16 << 20
@@ -64,7 +67,7 @@ class Ids:
     What is kept of a request is its digest and its outcomes, under the key that it has among claimed ids.
     """
 
-    def __init__(self, dedupe: Dedupe, registry: Registry | None = None) -> None:
+    def __init__(self, dedupe: Dedupe, registry: RedisRegistry | None = None) -> None:
         self._dedupe = dedupe
         self._registry = registry
         self._firsts: dict[int, bytes] = {}

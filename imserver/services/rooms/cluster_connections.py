@@ -8,14 +8,13 @@ from typing import Any, Final, TypeVar
 import gevent
 import msgspec
 
-from imserver.cluster.contract import Lease
-from imserver.cluster.forward import PeerUnavailable
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Event
-from imserver.services.nodes.courier import ToConnection
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Questions, encode
+from imserver.services.nodes.messages import ToConnection
+from imserver.services.nodes.queries import NodeQueries, OtherNodes, encode
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import ConnectionInfo, Joined, Left, LocalConnections
 from imserver.services.rooms.room_questions import About, Behind, JoinRoom, LeaveRoom
@@ -36,27 +35,27 @@ class ClusterConnections(LocalConnections):
         hub: Hub,
         fanout: Fanout,
         ids: ConnectionIds,
-        questions: Questions,
+        queries: NodeQueries,
         node: Callable[[], str],
-        others: Others,
+        others: OtherNodes,
     ) -> None:
-        super().__init__(hub, fanout, ids, questions, node)
+        super().__init__(hub, fanout, ids, queries, node)
         self._others = others
         self._registry = others.registry
-        self._courier = others.courier
+        self._node_messages = others.node_messages
         self._births: dict[int, Lease] = {}
         self._leases: Mapping[int, Lease] | None = None
         """Those of which ``_births`` were made."""
         self.unreached = 0
         """Pushes that came for connections that had ended."""
 
-    def add_to(self, questions: Questions) -> None:
+    def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
         join, leave, about = super().join_each, super().leave_each, super().about
-        questions.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
-        questions.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
-        questions.add("about", About, lambda a: about(a.app, a.connections))
-        questions.add("behind", Behind, self._answer_behind)
+        queries.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
+        queries.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
+        queries.add("about", About, lambda a: about(a.app, a.connections))
+        queries.add("behind", Behind, self._answer_behind)
 
     def received(self, item: ToConnection) -> None:
         """Another node has something for a connection of ours. Never switches."""
@@ -98,7 +97,7 @@ class ClusterConnections(LocalConnections):
         lease = self.node_of(connection_id)
         if lease is None:
             return Outcome.NOT_SENT
-        return Outcome.SENT if self._courier.to_life(lease.epoch, item) else Outcome.FAILED
+        return Outcome.SENT if self._node_messages.send(lease.epoch, item) else Outcome.FAILED
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -184,14 +183,14 @@ class ClusterConnections(LocalConnections):
 
         ``silent`` if it does not answer in time, or not what is expected.
         """
-        fence = self._courier.fence(lease.epoch)
-        behind = Behind(self._courier.own_epoch, fence, kind, encode(asked))
+        fence = self._node_messages.fence(lease.epoch)
+        behind = Behind(self._node_messages.own_epoch, fence, kind, encode(asked))
         try:
-            body = self._others.rpc.ask(lease, "behind", encode(behind), self._others.seconds)
+            body = self._others.rpc.query(lease, "behind", encode(behind), self._others.seconds)
             return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
         except (PeerUnavailable, ValueError):
             return silent
 
     def _answer_behind(self, asked: Behind) -> bytes:
-        self._courier.wait_for(asked.origin, asked.fence)
-        return self._questions.answer(asked.kind, asked.body)
+        self._node_messages.wait_for(asked.origin, asked.fence)
+        return self._queries.answer(asked.kind, asked.body)

@@ -9,14 +9,13 @@ from typing import Final
 
 import gevent
 
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.hub.rooms import rooms_of
 from imserver.metrics import Metrics
-from imserver.services.nodes.courier import ToRoom
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Questions, read
+from imserver.services.nodes.messages import ToRoom
+from imserver.services.nodes.queries import NodeQueries, OtherNodes, read
 from imserver.services.pushes.pushing import YIELD_TARGETS, Outcome
 from imserver.services.rooms.local_rooms import Here, KnowsIds, LocalRooms, page_of
 from imserver.services.rooms.registrar import Registrar
@@ -45,13 +44,13 @@ class ClusterRooms(LocalRooms):
         connections: KnowsIds,
         birth: int,
         max_rooms: Callable[[str], int],
-        others: Others,
+        others: OtherNodes,
     ) -> None:
         super().__init__(hub, fanout, metrics, connections, birth, max_rooms)
         self._others = others
         self._registry = others.registry
-        self._courier = others.courier
-        self.registrar = Registrar(others.registry, others.courier, hub, super().count)
+        self._node_messages = others.node_messages
+        self.registrar = Registrar(others.registry, others.node_messages, hub, super().count)
         self._turns: dict[_Key, deque[object]] = {}
         """Who publishes to a room and has asked the registry where it is, in their order."""
         self._unsettled: dict[int, float] = {}
@@ -118,7 +117,7 @@ class ClusterRooms(LocalRooms):
 
     def _send(self, app: str, what: Publication, nodes: dict[int, int] | None) -> Outcome:
         """Deliver here and send to ``nodes``; None: to all. Never switches."""
-        own = self._courier.own_epoch
+        own = self._node_messages.own_epoch
         if not self._is_within(app, what, nodes or {}, own):
             return Outcome.NOT_SENT
         reached = self.deliver(app, what)
@@ -138,7 +137,7 @@ class ClusterRooms(LocalRooms):
             if isinstance(skipped, Connection):
                 skipped = ""
             item = ToRoom(app, what.room, what.event, what.except_users, skipped or "", what.kept)
-            sent = self._courier.to_lives(others, item)
+            sent = self._node_messages.send_each(others, item)
         if sent < len(others):
             return Outcome.PARTLY if reached or sent else Outcome.FAILED
         return Outcome.SENT if reached or sent else Outcome.NOT_SENT
@@ -162,35 +161,35 @@ class ClusterRooms(LocalRooms):
 
     # --- being asked ----------------------------------------------------------------------------------------
 
-    def add_to(self, questions: Questions) -> None:
+    def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        questions.add("hall", Hall, lambda a: self.members_here(a.app, a.room, a.after, a.limit))
-        questions.add("halls", Halls, lambda a: HallsAnswer(*self.page_here(a.app, a.after, a.limit)))
+        queries.add("hall", Hall, lambda a: self.members_here(a.app, a.room, a.after, a.limit))
+        queries.add("halls", Halls, lambda a: HallsAnswer(*self.page_here(a.app, a.after, a.limit)))
 
     def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         own = self.members_here(app, room, after, limit + 1)
         asked = Hall(app, room, after, limit + 1)
-        answers, missing = self._others.ask("hall", asked, self._nodes_with(app, room))
+        answers, missing = self._others.query("hall", asked, self._nodes_with(app, room))
         return page_of([own, *read(answers, Here).values()], limit, tuple(missing))
 
     def _nodes_with(self, app: str, room: str) -> list[Lease]:
         """The other nodes that have, or may have, members of a room."""
-        peers = self._courier.peers()
+        peers = self._node_messages.peers()
         found = self._registry.find_rooms(app, [room]) if peers else None
         return peers if found is None else [lease for lease in peers if lease.epoch in found[0]]
 
     def count(self, app: str, room: str) -> int:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         here = super().count(app, room)
-        found = self._registry.find_rooms(app, [room]) if self._courier.peers() else None
-        own = self._courier.own_epoch
+        found = self._registry.find_rooms(app, [room]) if self._node_messages.peers() else None
+        own = self._node_messages.own_epoch
         return here + sum(members for epoch, members in (found or [{}])[0].items() if epoch != own)
 
     def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         total, own = self.page_here(app, after, limit + 1)
-        answers, missing = self._others.ask("halls", Halls(app, after, limit + 1))
+        answers, missing = self._others.query("halls", Halls(app, after, limit + 1))
         members: dict[str, int] = {each.room: each.members for each in own}
         for answer in read(answers, HallsAnswer).values():
             total += answer.total

@@ -17,7 +17,7 @@ from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Event
-from imserver.services.nodes.questions import Questions, encode
+from imserver.services.nodes.queries import NodeQueries, encode
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.rooms import RoomRefused, Rooms, check_name
 from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
@@ -132,14 +132,14 @@ class LocalConnections:
         hub: Hub,
         fanout: Fanout,
         ids: ConnectionIds,
-        questions: Questions,
+        queries: NodeQueries,
         node: Callable[[], str],
     ) -> None:
         self.ids = ids
         self.on_join: list[OnJoin] = []
         self._hub = hub
         self._fanout = fanout
-        self._questions = questions
+        self._queries = queries
         self._node = node
         """The name of this node."""
         self._by_number: dict[int, Connection] = {}
@@ -292,4 +292,4 @@ class LocalConnections:
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None
-        return msgspec.msgpack.decode(self._questions.answer(kind, encode(asked)), type=answer)
+        return msgspec.msgpack.decode(self._queries.answer(kind, encode(asked)), type=answer)

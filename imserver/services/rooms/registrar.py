@@ -15,14 +15,17 @@ import random
 from collections.abc import Callable, Iterable
 from itertools import islice
 from time import monotonic
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.cluster.contract import Registry, RoomEntry
+from imserver.cluster.registry import RoomMembers
 from imserver.hub.hub import Hub
-from imserver.services.nodes.courier import Courier, Unsettled
+from imserver.services.nodes.messages import NodeMessages, Unsettled
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,10 @@ class Registrar:
     """Owner of what the registry has been told and is to be told. ``count`` counts a room's members here."""
 
     def __init__(
-        self, registry: Registry, courier: Courier, hub: Hub, count: Callable[[str, str], int]
+        self, registry: RedisRegistry, node_messages: NodeMessages, hub: Hub, count: Callable[[str, str], int]
     ) -> None:
         self._registry = registry
-        self._courier = courier
+        self._node_messages = node_messages
         self._hub = hub
         self._count = count
         self._told: set[_Key] = set()
@@ -60,7 +63,7 @@ class Registrar:
 
     def is_told(self, app: str, room: str) -> bool:
         """Whether the registry knows that the room has members here. Never switches."""
-        return (app, room) in self._told and self._life == self._registry.life()
+        return (app, room) in self._told and self._life == self._registry.generation()
 
     def changed(self, app: str, room: str) -> None:
         """The room has more members or fewer, or none any more. Never switches."""
@@ -80,12 +83,12 @@ class Registrar:
             under_way.wait()
             return
         done = self._entering[key] = Signal()
-        life = self._registry.life()
+        life = self._registry.generation()
         try:
-            if self._registry.enter_rooms([RoomEntry(*key, 1)]) and life == self._registry.life():
+            if self._registry.report_rooms([RoomMembers(*key, 1)]) and life == self._registry.generation():
                 self._told.add(key)
             else:
-                self._courier.to_all(Unsettled(self._courier.own_epoch))
+                self._node_messages.broadcast(Unsettled(self._node_messages.own_epoch))
         finally:
             self._changed[key] = None
             del self._entering[key]
@@ -93,11 +96,11 @@ class Registrar:
 
     def unsettled(self) -> bool:
         """Whether the registry does not know of all rooms here yet. Never switches."""
-        return not self._life or self._life != self._registry.life()
+        return not self._life or self._life != self._registry.generation()
 
     def start(self) -> None:
         """Begin to tell the registry."""
-        self._life = self._registry.life()
+        self._life = self._registry.generation()
         self._teller = gevent.spawn(self._run)
 
     def stop(self, seconds: float) -> bool:
@@ -109,7 +112,7 @@ class Registrar:
             teller.kill()
         return self._tell_changes()
 
-    def hurry(self) -> None:
+    def wake(self) -> None:
         """Everything may have to be said again. Never switches."""
         self._wake.set()
 
@@ -142,14 +145,14 @@ class Registrar:
 
     def _tell(self, keys: Iterable[_Key]) -> bool:
         """Tell of these rooms; False: it is not known whether the registry has heard it."""
-        life = self._registry.life()
+        life = self._registry.generation()
         counted = self._count
-        entries = [RoomEntry(*key, counted(*key)) for key in keys if key not in self._entering]
+        entries = [RoomMembers(*key, counted(*key)) for key in keys if key not in self._entering]
         for entry in entries:
             if not entry.members:
                 # Before it is told: who joins meanwhile has to say so behind that.
                 self._told.discard((entry.app, entry.room))
-        if not self._registry.enter_rooms(entries) or life != self._registry.life():
+        if not self._registry.report_rooms(entries) or life != self._registry.generation():
             return False
         self._told.update((entry.app, entry.room) for entry in entries if entry.members)
         return True
@@ -159,7 +162,7 @@ class Registrar:
         nodes = len(self._registry.leases())
         if nodes > 1:
             gevent.sleep(random.uniform(0, min(nodes * _HERD_SECONDS, _HERD_LIMIT_SECONDS)))
-        life = self._registry.life()
+        life = self._registry.generation()
         self._told.clear()
         keys = [(name, room) for name, app in self._hub.apps.items() for room in app.rooms]
         for first in range(0, len(keys), TOLD_ROOMS):

@@ -1,4 +1,4 @@
-"""What nodes ask each other about rooms and connections; see :mod:`imserver.services.nodes.questions`."""
+"""What nodes ask each other about rooms and connections; see :mod:`imserver.services.nodes.queries`."""
 
 from __future__ import annotations
 

@@ -86,9 +86,9 @@ class Attendance:
         if app is None:
             return [[] for _ in asked.users]
         node = self._node()
-        return [[self._where(session, node) for session in app.sessions_of(user)] for user in asked.users]
+        return [[self._router(session, node) for session in app.sessions_of(user)] for user in asked.users]
 
-    def _where(self, session: Connection, node: str) -> Where:
+    def _router(self, session: Connection, node: str) -> Where:
         name = session.encoding.dialect.name
         return Where(self._connections.id_of(session), session.device, name, session.since, node)
 

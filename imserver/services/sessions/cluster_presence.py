@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from imserver.cluster.contract import Lease
+from imserver.cluster.registry import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Names, NamesAnswer, Questions, read
+from imserver.services.nodes.queries import Names, NamesAnswer, NodeQueries, OtherNodes, read
 from imserver.services.sessions.attendance import (
     Attendance,
     Counts,
@@ -25,7 +24,7 @@ BATCH_USERS = 1000
 
 
 def names_here(hub: Hub, asked: Names) -> NamesAnswer:
-    """This node's answer to :class:`imserver.services.nodes.questions.Names`."""
+    """This node's answer to :class:`imserver.services.nodes.queries.Names`."""
     names = hub.user_names(asked.app)
     after = asked.after
     rest = sorted(names if after is None else (name for name in names if name > after))
@@ -43,23 +42,23 @@ class ClusterPresence:
 
     def __init__(
         self,
-        others: Others,
+        others: OtherNodes,
         hub: Hub,
         attendance: Attendance,
         node_of: Callable[[str], Lease | None],
     ) -> None:
         self._others = others
         self._registry = others.registry
-        self._courier = others.courier
+        self._node_messages = others.node_messages
         self._hub = hub
         self._attendance = attendance
         self._node_of = node_of
 
-    def add_to(self, questions: Questions) -> None:
+    def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        questions.add("names", Names, lambda asked: names_here(self._hub, asked))
-        questions.add("sessions", Sought, self._attendance.sessions)
-        questions.add("tallies", list[str], self._attendance.tallies)
+        queries.add("names", Names, lambda asked: names_here(self._hub, asked))
+        queries.add("sessions", Sought, self._attendance.sessions)
+        queries.add("tallies", list[str], self._attendance.tallies)
 
     def is_online(self, app: str, user: str) -> bool:
         """See :class:`imserver.services.sessions.presence.Presence`."""
@@ -82,7 +81,7 @@ class ClusterPresence:
         """See :class:`imserver.services.sessions.presence.Presence`."""
         asked = Names(app, after, limit + 1)
         own = names_here(self._hub, asked)
-        answers, missing = self._others.ask("names", asked)
+        answers, missing = self._others.query("names", asked)
         heard: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]
         names = sorted(set().union(*(answer.names for answer in heard)))
         more = len(names) > limit
@@ -98,7 +97,7 @@ class ClusterPresence:
         for first in range(0, len(users), BATCH_USERS):
             asked = Sought(app, users[first : first + BATCH_USERS])
             part = self._attendance.sessions(asked)
-            answers, silent = self._others.ask("sessions", asked, self._nodes_of(asked))
+            answers, silent = self._others.query("sessions", asked, self._nodes_of(asked))
             for answer in read(answers, list[list[Where]]).values():
                 for here, there in zip(part, answer, strict=False):
                     here += there
@@ -111,7 +110,7 @@ class ClusterPresence:
         if asked.app.startswith(SYSTEM_PREFIX):
             leases = [self._node_of(user) for user in asked.users]
             return {lease.epoch: lease for lease in leases if lease is not None}.values()
-        peers = self._courier.peers()
+        peers = self._node_messages.peers()
         named = [user for user in asked.users if user]
         found = self._registry.find(asked.app, named) if peers and named else []
         if found is None:
@@ -121,7 +120,7 @@ class ClusterPresence:
 
     def counts(self, apps: Sequence[str]) -> Counts:
         """See :class:`imserver.services.sessions.presence.Presence`."""
-        answers, missing = self._others.ask("tallies", list(apps))
+        answers, missing = self._others.query("tallies", list(apps))
         heard = [self._attendance.tallies(apps), *read(answers, list[Tally]).values()]
         by_app = zip(apps, zip(*heard, strict=True), strict=True)
         return Counts({app: count_up(tallies) for app, tallies in by_app}, tuple(missing))

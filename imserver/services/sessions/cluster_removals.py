@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Questions, read
+from imserver.services.nodes.queries import NodeQueries, OtherNodes, read
 from imserver.services.sessions.removals import LocalRemovals, Pardon, Removal, Removed
 
 log = logging.getLogger(__name__)
@@ -15,15 +14,15 @@ log = logging.getLogger(__name__)
 class ClusterRemovals:
     """See :class:`imserver.services.sessions.removals.Removals`. Stateless."""
 
-    def __init__(self, local: LocalRemovals, others: Others) -> None:
+    def __init__(self, local: LocalRemovals, others: OtherNodes) -> None:
         self._local = local
         self._registry = others.registry
         self._others = others
 
-    def add_to(self, questions: Questions) -> None:
+    def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        questions.add("remove", Removal, self._local.remove_here)
-        questions.add("pardon", Pardon, self._local.pardon_here)
+        queries.add("remove", Removal, self._local.remove_here)
+        queries.add("pardon", Pardon, self._local.pardon_here)
 
     def remove(
         self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
@@ -56,7 +55,7 @@ class ClusterRemovals:
         return tuple(missing)
 
     def _ask(self, kind: str, asked: Removal | Pardon) -> tuple[dict[str, bytes], list[str]]:
-        answers, missing = self._others.ask(kind, asked)
+        answers, missing = self._others.query(kind, asked)
         if missing:
             log.warning("a question %r was not answered by %s", kind, ", ".join(missing))
         return answers, missing

@@ -6,23 +6,25 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from time import time
+from typing import TYPE_CHECKING
 
 import gevent
 
 from imserver import errors
-from imserver.cluster.contract import Begun, Place, Session
+from imserver.cluster.registry import Registration, Session, SessionRef
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.logins.verdict import Admits
-from imserver.services.nodes.courier import Notice, Replaced
-from imserver.services.nodes.others import Others
-from imserver.services.nodes.questions import Alive, Kick, encode, read
+from imserver.services.nodes.messages import Notice, Replaced
+from imserver.services.nodes.queries import Alive, Kick, OtherNodes, encode, read
 from imserver.services.sessions.departures import Departures
-from imserver.services.sessions.restoring import Restoring
 from imserver.services.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
 from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
 
 log = logging.getLogger(__name__)
 
@@ -41,22 +43,22 @@ class ClusterSessions(Sessions):
         fanout: Fanout,
         metrics: Metrics,
         logins: Admits,
-        others: Others,
+        others: OtherNodes,
         require_registry: bool,
+        on_login: Callable[[str, str], None],
     ) -> None:
         super().__init__(hub, fanout, metrics, logins)
         self._others = others
         self._registry = others.registry
-        self._courier = others.courier
+        self._node_messages = others.node_messages
         self._require_registry = require_registry
         self._beginning: dict[int, bool] = {}
         """Sessions that the registry is asked to begin, and whether they were replaced before it answered."""
         self._beginners: Counter[tuple[str, str]] = Counter()
         """Users with a session that is being begun."""
         self._departures = Departures(others.registry, self._tell_exit)
-        self._restoring = Restoring(hub, others.registry, self._departures, self._tell_replaced)
-        self.on_came: Callable[[str, str], None] = lambda app, user: None
-        """Called with (app, user) when a session has begun. Must not switch."""
+        self._reregistration = Reregistration(hub, others.registry, self._departures, self._notify_replaced)
+        self._on_login = on_login
 
     # --- logging in -----------------------------------------------------------------------------------------
 
@@ -66,32 +68,32 @@ class ClusterSessions(Sessions):
         who = login.app, login.user
         self._beginners[who] += 1
         try:
-            begun = self._ask_to_begin(session, login)
+            registration = self._ask_to_begin(session, login)
         finally:
             replaced = self._beginning.pop(session.id)
             self._beginners[who] -= 1
             if not self._beginners[who]:
                 del self._beginners[who]
-        if begun is None and self._require_registry:
+        if registration is None and self._require_registry:
             # It may have been registered, and the answer lost.
             self._departures.add(session, False)
             return errors.REPLY_SYSTEM
-        if begun is not None and begun.refused:
+        if registration is not None and registration.refused:
             return self._refuse_newer(connection)
-        if begun is not None and begun.banned:
+        if registration is not None and registration.banned:
             return self._refuse_banned(connection)
         if connection.state != OPEN:
             self._departures.add(session, False)
             return errors.REPLY_FAILED
         connection.session = session
-        if begun is not None:
-            self._tell_replaced(login.app, login.user, begun.replaced)
+        if registration is not None:
+            self._notify_replaced(login.app, login.user, registration.replaced)
         if replaced and app.policy != "newest":
             say(connection, errors.CLOSE_REPLACED)
             return errors.REPLY_FAILED
         if not replaced and self._is_newest_here(app, connection, login.user):
             code = super()._begin(app, connection, login)
-            self.on_came(login.app, login.user)
+            self._on_login(login.app, login.user)
             self._tell_peers_of(app, Event("enter", login.user, ENTER_TEXT))
             return code
         self._hub.attach(app, connection, login.user, login.device)
@@ -101,11 +103,15 @@ class ClusterSessions(Sessions):
         """Whether a login of this user waits for the registry: it may know of the session already."""
         return (app, user) in self._beginners
 
-    def _ask_to_begin(self, session: Session, login: Login) -> Begun | None:
-        begun = self._registry.begin(session)
-        if begun is not None and begun.refused and not self._is_any_alive(begun.others, login):
-            begun = self._registry.begin(session, begun.others)
-        return begun
+    def _ask_to_begin(self, session: Session, login: Login) -> Registration | None:
+        registration = self._registry.register(session)
+        if (
+            registration is not None
+            and registration.refused
+            and not self._is_any_alive(registration.others, login)
+        ):
+            registration = self._registry.register(session, registration.others)
+        return registration
 
     def _is_newest_here(self, app: App, connection: Connection, user: str) -> bool:
         """False if a later login of the same user has overtaken this one on its way."""
@@ -125,18 +131,18 @@ class ClusterSessions(Sessions):
         say(connection, errors.CLOSE_BANNED)
         return errors.REPLY_UNAUTHORIZED
 
-    def _is_any_alive(self, others: Collection[Place], login: Login) -> bool:
+    def _is_any_alive(self, others: Collection[SessionRef], login: Login) -> bool:
         """Ask the nodes of these sessions whether they answer a ping. A silent node holds nobody.
 
         Those here have been asked before, but for who has come meanwhile.
         """
-        if any(p.epoch == self._courier.own_epoch and self._has_just_come(login, p.id) for p in others):
+        if any(p.epoch == self._node_messages.own_epoch and self._has_just_come(login, p.id) for p in others):
             return True
         leases = self._registry.leases()
         asked = [
-            gevent.spawn(self._ask_alive, leases[place.epoch], Alive(login.app, login.user, place.id))
-            for place in others
-            if place.epoch in leases and place.epoch != self._courier.own_epoch
+            gevent.spawn(self._ask_alive, leases[ref.epoch], Alive(login.app, login.user, ref.id))
+            for ref in others
+            if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
         gevent.joinall(asked)
         return any(greenlet.value for greenlet in asked)
@@ -151,7 +157,7 @@ class ClusterSessions(Sessions):
         return connection.state == OPEN
 
     def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
-        answers, _ = self._others.rpc.ask_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
+        answers, _ = self._others.rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
         return any(read(answers, bool).values())
 
     def is_alive(self, alive: Alive) -> bool:
@@ -163,12 +169,12 @@ class ClusterSessions(Sessions):
 
     # --- being replaced -------------------------------------------------------------------------------------
 
-    def _tell_replaced(self, app: str, user: str, replaced: Collection[Place]) -> None:
-        for place in replaced:
-            if place.epoch == self._courier.own_epoch:
-                self.replaced(app, user, place.id)
+    def _notify_replaced(self, app: str, user: str, replaced: Collection[SessionRef]) -> None:
+        for ref in replaced:
+            if ref.epoch == self._node_messages.own_epoch:
+                self.replaced(app, user, ref.id)
             else:
-                self._courier.to_life(place.epoch, Replaced(app, user, place.id))
+                self._node_messages.send(ref.epoch, Replaced(app, user, ref.id))
 
     def replaced(self, app: str, user: str, session_id: int) -> None:
         """A session of ours is addressed no longer (told by its follower's node, or by the registry)."""
@@ -208,7 +214,7 @@ class ClusterSessions(Sessions):
         stays = follower == (session.app, session.user)
         if stays and session.policy in ("single", "refuse"):
             # It must not be a rival of its own follower.
-            self._registry.end(session)
+            self._registry.unregister(session)
         else:
             self._departures.add(session, last_here and not stays)
 
@@ -225,11 +231,11 @@ class ClusterSessions(Sessions):
     def _tell_peers_of(self, app: App, event: Event) -> None:
         """Enter and exit notices go to the other nodes too, unless the app is too large for them."""
         if len(app.users) + app.elsewhere <= self._fanout.notice_members:
-            self._courier.to_all(Notice(app.name, event))
+            self._node_messages.broadcast(Notice(app.name, event))
 
     def count_elsewhere(self) -> None:
         """Learn from the leases how many users the apps have on other nodes. Called once a second."""
-        peers = self._courier.peers()
+        peers = self._node_messages.peers()
         for app in self._hub.apps.values():
             counted = sum(lease.counts.get(app.name, 0) for lease in peers)
             # Leases lag by seconds: what notices have told since then counts until they have caught up.
@@ -242,7 +248,7 @@ class ClusterSessions(Sessions):
     def stop(self) -> None:
         """End the greenlets."""
         self._departures.stop()
-        self._restoring.stop()
+        self._reregistration.stop()
 
     # --- kicking --------------------------------------------------------------------------------------------
 
@@ -257,7 +263,7 @@ class ClusterSessions(Sessions):
         found = self._registry.find(app, [user])
         asked = Kick(app, user, ban_seconds, bool(found and found[0]))
         closed = self.kick_here(asked)
-        answers, missing = self._others.ask("kick", asked)
+        answers, missing = self._others.query("kick", asked)
         if missing:
             log.warning("a kick did not reach %s", ", ".join(missing))
         elsewhere: int = sum(read(answers, int).values())
@@ -277,12 +283,82 @@ class ClusterSessions(Sessions):
 
     # --- registering again ----------------------------------------------------------------------------------
 
-    def restore(self, everything: bool) -> None:
-        """The registry wants sessions again (its ``on_restore``). Returns at once."""
-        self._restoring.wish(everything)
+    def reregister(self, everything: bool) -> None:
+        """Register sessions again (``RegistryEvents.reregister``). Returns at once."""
+        self._reregistration.request(everything)
 
     def registered_sessions(self) -> Iterator[Session]:
         """All addressed sessions of this node (the registry's ``sessions``)."""
         for connection in tuple(self._hub.sessions()):
             if connection.session is not None:
                 yield connection.session
+
+
+class Reregistration:
+    """Registers sessions that the registry has lost: after a flush, a lost lease, or while Redis was away.
+
+    Owner of the greenlet that does it and of the open requests. ``notify_replaced(app, user, sessions)`` is
+    called with the sessions that a registered session replaces.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        registry: RedisRegistry,
+        departures: Departures,
+        notify_replaced: Callable[[str, str, Collection[SessionRef]], None],
+    ) -> None:
+        self._hub = hub
+        self._registry = registry
+        self._departures = departures
+        self._notify_replaced = notify_replaced
+        self._running: gevent.Greenlet[..., None] | None = None
+        self._requested: bool | None = None
+        """What is still to be registered; True: all sessions."""
+
+    def request(self, everything: bool) -> None:
+        """Register the sessions that the registry does not know, or all of them. Returns at once."""
+        self._requested = self._requested or everything
+        if not self.busy:
+            self._running = gevent.spawn(self._run)
+
+    @property
+    def busy(self) -> bool:
+        """Whether the greenlet is running."""
+        return self._running is not None and not self._running.dead
+
+    def stop(self) -> None:
+        """End the greenlet."""
+        if self._running is not None:
+            self._running.kill()
+
+    def _run(self) -> None:
+        while self._requested is not None:
+            everything, self._requested = self._requested, None
+            by_id: dict[int, Connection] = {}
+            sessions = self._sessions_to_register(everything, by_id)
+            for session, registration in self._registry.reregister(sessions):
+                connection = by_id.pop(session.id)
+                if connection.session is session:
+                    self._reregistered(connection, session, registration)
+                else:
+                    self._departures.add(session, False)
+
+    def _sessions_to_register(self, everything: bool, by_id: dict[int, Connection]) -> Iterator[Session]:
+        for connection in tuple(self._hub.sessions()):
+            session = connection.session
+            if session is None or connection.state != OPEN:
+                continue
+            if everything or not self._registry.registered(session):
+                by_id[session.id] = connection
+                yield session
+
+    def _reregistered(self, connection: Connection, session: Session, registration: Registration) -> None:
+        if registration.banned:
+            say(connection, errors.CLOSE_BANNED)
+        elif registration.superseded or registration.refused:
+            self._hub.forget(connection)
+            if session.policy in ("single", "refuse"):
+                say(connection, errors.CLOSE_REPLACED)
+        else:
+            self._notify_replaced(session.app, session.user, registration.replaced)

@@ -6,11 +6,15 @@ import logging
 from collections import deque
 from collections.abc import Callable
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import gevent
 from gevent.event import Event as Signal
 
-from imserver.cluster.contract import Registry, Session
+from imserver.cluster.registry import Session
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +29,7 @@ class Departures:
     ``on_exit`` is called with the session whose end took its user offline.
     """
 
-    def __init__(self, registry: Registry, on_exit: Callable[[Session], None]) -> None:
+    def __init__(self, registry: RedisRegistry, on_exit: Callable[[Session], None]) -> None:
         self._registry = registry
         self._on_exit = on_exit
         self._waiting: deque[tuple[Session, bool]] = deque()
@@ -71,7 +75,7 @@ class Departures:
             session, last_here = self._waiting.popleft()
             self._telling += 1
             try:
-                gone = self._registry.end(session)
+                gone = self._registry.unregister(session)
                 if gone or (gone is None and last_here):
                     self._on_exit(session)
             except Exception:

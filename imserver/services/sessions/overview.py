@@ -8,14 +8,14 @@ from typing import Any, Protocol
 
 import msgspec
 
-from imserver.cluster.contract import Lease
-from imserver.services.nodes.questions import Questions, State, encode, read
+from imserver.cluster.registry import Lease
+from imserver.services.nodes.queries import NodeQueries, State, encode, read
 
 LeasesByNode = dict[str, Lease]
 
 
 class Leases(Protocol):
-    """Who lives; :class:`imserver.cluster.contract.Registry` knows."""
+    """Who lives; :class:`imserver.cluster.registry.Registry` knows."""
 
     @property
     def lease(self) -> Lease: ...
@@ -25,7 +25,7 @@ class Leases(Protocol):
 class Asks(Protocol):
     """Asks other nodes; the RPC does it."""
 
-    def ask_all(
+    def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float
     ) -> tuple[dict[str, bytes], list[str]]:
         """The answers by node, and the names of those that did not answer in time."""
@@ -54,10 +54,10 @@ class Overview:
         self._rpc = rpc
         self._seconds = seconds
 
-    def add_to(self, questions: Questions) -> None:
+    def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        questions.add("state", State, self._own_state)
-        questions.add("metrics", NoneType, lambda _: self._own_metrics())
+        queries.add("state", State, self._own_state)
+        queries.add("metrics", NoneType, lambda _: self._own_metrics())
 
     def leases(self) -> LeasesByNode:
         """What every live node says of itself, this one first. Of two lives of a node the later counts."""
@@ -97,7 +97,7 @@ class Overview:
         others = [lease for lease in leases if lease.node != own.node]
         if self._rpc is None or not others:
             return {}, []
-        return self._rpc.ask_all(others, kind, body, self._seconds)
+        return self._rpc.query_all(others, kind, body, self._seconds)
 
 
 class LeaseShown(msgspec.Struct, frozen=True, rename="camel"):

@@ -14,7 +14,7 @@ import msgspec
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
-from imserver.cluster.complaint import Complaint
+from imserver.log_lines import RateLimitedLog
 from imserver.services.webhooks.outgoing import Outgoing, Unreachable
 
 log = logging.getLogger(__name__)
@@ -61,7 +61,7 @@ class Authoriser:
         self._outgoing = outgoing
         self._turns: dict[str, BoundedSemaphore] = {}
         self._waiting: Counter[str] = Counter()
-        self._complaints: dict[str, Complaint] = {}
+        self._complaints: dict[str, RateLimitedLog] = {}
         self.asked = 0
         self.refused = 0
         self.undecided = 0
@@ -99,7 +99,7 @@ class Authoriser:
         """Say what is wrong with a back end: once, then once a minute."""
         complaint = self._complaints.get(app)
         if complaint is None:
-            complaint = self._complaints[app] = Complaint(log, "authorise_url of %s: %s")
+            complaint = self._complaints[app] = RateLimitedLog(log, "authorise_url of %s: %s")
         complaint(app, problem)
 
     def _ask(self, where: Asked, body: bytes) -> Answer:

@@ -1,0 +1,197 @@
+"""Where Redis is: reads ``redis.url`` (or ``redis.addr``) into what the connections need."""
+
+from __future__ import annotations
+
+import _socket
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+from gevent import socket
+from msgspec import Struct
+from redis.backoff import NoBackoff
+from redis.connection import Connection, SSLConnection, UnixDomainSocketConnection, parse_url
+from redis.retry import Retry
+from redis.sentinel import (
+    Sentinel,
+    SentinelConnectionPool,
+    SentinelManagedConnection,
+    SentinelManagedSSLConnection,
+)
+
+from imserver.errors import StartError
+from imserver.settings import RedisSettings
+
+Kind = Literal["single", "sentinel", "cluster"]
+
+DEFAULT_PORT: Final = 6379
+SENTINEL_PORT: Final = 26379
+_HOST: Final = re.compile(r"(\[[^\]]+\]|[^:\[\]]+)(?::(\d{1,5}))?")
+#: query arguments that are for the sentinels, not for Redis itself
+_FOR_SENTINELS: Final = ("sentinel_username", "sentinel_password")
+
+
+class RedisAddress(Struct, frozen=True):
+    """A Redis, however it is run.
+
+    ``hosts`` are (name, port) of the server, of the sentinels, or of some nodes of the Cluster;
+    ``service`` is the name that the sentinels know the master by; ``options`` go to every connection as
+    they are (user, password, database, settings of TLS, or the path of a Unix socket); ``text`` is for
+    logs and has no password.
+    """
+
+    kind: Kind
+    hosts: tuple[tuple[str, int], ...]
+    options: dict[str, Any]
+    tls: bool = False
+    service: str = ""
+    sentinel_options: dict[str, Any] = {}
+    text: str = ""
+
+
+def address_of(settings: RedisSettings) -> RedisAddress:
+    """The address that the settings name. Raises :class:`StartError` with one clear line."""
+    url = settings.url or f"redis://{settings.addr}"
+    scheme, _, rest = url.partition("://")
+    way, _, variant = scheme.partition("+")
+    try:
+        address = _read(way, variant, rest)
+    except ValueError as error:
+        raise StartError(f"redis.{'url' if settings.url else 'addr'}: {error}") from None
+    defaults: dict[str, Any] = {}
+    if settings.password:
+        defaults["password"] = settings.password
+        if settings.username:
+            defaults["username"] = settings.username
+    if settings.db and address.kind != "cluster":
+        defaults["db"] = settings.db
+    return RedisAddress(
+        address.kind,
+        address.hosts,
+        defaults | address.options,
+        address.tls,
+        address.service,
+        address.sentinel_options,
+        address.text,
+    )
+
+
+def _read(way: str, variant: str, rest: str) -> RedisAddress:
+    before_query, mark, query = rest.partition("?")
+    authority, slash, path = before_query.partition("/")
+    credentials, at, hosts_text = authority.rpartition("@")
+    if way == "unix":
+        options = _options(f"unix://{rest}")
+        return RedisAddress("single", (), options, text=f"unix:/{path}")
+    default_port = SENTINEL_PORT if variant == "sentinel" else DEFAULT_PORT
+    hosts = tuple(_host(ref, default_port) for ref in hosts_text.split(","))
+    service, path = path.partition("/")[::2] if variant == "sentinel" else ("", path)
+    if variant == "sentinel" and not service:
+        raise ValueError("expected the name of the master behind the sentinels, as in …:26379/mymaster")
+    if not variant and len(hosts) > 1:
+        raise ValueError("several servers need redis+sentinel:// or redis+cluster://")
+    if path and not path.isdecimal():
+        raise ValueError(f"expected the number of a database, got {path!r}")
+    options = _options(f"{way}://{credentials}{at}host/{path}{mark}{query}")
+    sentinel_options = {
+        name.removeprefix("sentinel_"): options.pop(name) for name in _FOR_SENTINELS if name in options
+    }
+    for made in ("host", "port"):
+        options.pop(made, None)
+    if variant == "cluster" and options.pop("db", 0):
+        raise ValueError("a Redis Cluster has no numbered databases")
+    text = f"{way}{'+' if variant else ''}{variant}://{hosts_text}{slash}{before_query.partition('/')[2]}"
+    kind: Kind = {"": "single", "sentinel": "sentinel", "cluster": "cluster"}[variant]  # type: ignore[assignment]
+    return RedisAddress(kind, hosts, options, way == "rediss", service, sentinel_options, text)
+
+
+def _host(written: str, default_port: int) -> tuple[str, int]:
+    match = _HOST.fullmatch(written.strip())
+    if match is None or int(match[2] or 0) > 65535:
+        raise ValueError(f"expected host:port, got {written!r}")
+    return match[1].strip("[]"), int(match[2] or default_port)
+
+
+def _options(url: str) -> dict[str, Any]:
+    """What a URL of a single server says, as arguments of redis-py's connections."""
+    options: dict[str, Any] = dict(parse_url(url))
+    options.pop("connection_class", None)
+    return options
+
+
+def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
+    """How long redis-py may wait, and how often it may try.
+
+    Several ``hosts`` are tried one after the other, all within ``seconds``: one that does not answer must
+    leave time for the next.
+    """
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds / hosts,
+        "retry": Retry(NoBackoff(), tries - 1),
+        "protocol": 2,
+    }
+
+
+class _Direct(Connection):
+    """A TCP connection by gevent's sockets.
+
+    Numbers are not given to gevent's resolver, which would start a native thread for them.
+    """
+
+    def _connect(self) -> socket.socket:
+        where = self.host, self.port, 0, socket.SOCK_STREAM
+        try:
+            found: Sequence[Any] = _socket.getaddrinfo(*where, 0, socket.AI_NUMERICHOST)
+        except OSError:
+            found = socket.getaddrinfo(*where)
+        problem: OSError = OSError(f"{self.host} has no address")
+        for family, kind, number, _, address in found:
+            sock = socket.socket(family, kind, number)
+            try:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.settimeout(self.socket_connect_timeout)
+                sock.connect(address)
+                sock.settimeout(self.socket_timeout)
+                return sock
+            except OSError as error:
+                problem = error
+                sock.close()
+            except BaseException:
+                sock.close()
+                raise
+        raise problem
+
+
+class _DirectTls(SSLConnection, _Direct):
+    """The same with TLS."""
+
+
+class _Managed(SentinelManagedConnection, _Direct):
+    """The same to the master that sentinels name."""
+
+
+class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
+    """The same with TLS."""
+
+
+def connection_to(address: RedisAddress, seconds: float) -> Any:
+    """A connection, not yet made, to the server or to the master behind the sentinels."""
+    options = {**address.options, **limits_of(seconds, 1)}
+    if not address.hosts:
+        return UnixDomainSocketConnection(**options)  # type: ignore[abstract]
+    if address.kind == "single":
+        host, port = address.hosts[0]
+        return (_DirectTls if address.tls else _Direct)(host=host, port=port, **options)
+    # One share for each of the sentinels, one for the master.
+    share = seconds / (len(address.hosts) + 1)
+    tls = {name: value for name, value in options.items() if name.startswith("ssl_")}
+    if address.tls:
+        tls["ssl"] = True
+    asking = {**limits_of(share, 1), **tls, **address.sentinel_options}
+    sentinels = Sentinel(address.hosts, sentinel_kwargs=asking)
+    kind = _ManagedTls if address.tls else _Managed
+    pool = SentinelConnectionPool(address.service, sentinels, connection_class=kind, **options)
+    connection: Any = pool.make_connection()
+    connection.kept_alive = pool, sentinels  # the connection knows its pool weakly
+    return connection

@@ -1,0 +1,280 @@
+"""The lease of this node in Redis, and what it tells of the others."""
+
+from __future__ import annotations
+
+import logging
+import math
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
+from uuid import uuid4
+
+import msgspec
+from redis.exceptions import ResponseError
+
+from imserver.cluster.redis.pipeline import Command, RedisLink, RedisUnavailable
+from imserver.cluster.redis.records import (
+    ACTION_SERVERS,
+    SERVERS,
+    written_buckets_key,
+    written_room_buckets_key,
+)
+from imserver.cluster.redis.scripts import JOIN, LEAVE, RENEW, lease_keys
+from imserver.cluster.registry import Lease
+from imserver.errors import StartError
+
+log = logging.getLogger(__name__)
+
+_SERVERS_EVERY_SECONDS: Final = 60
+_SERVERS_SECONDS: Final = 7200
+
+_RUN_ID: Final = re.compile(rb"run_id:(\w+)")
+
+_CLOCK: Final = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+decode_lease: Final = msgspec.json.Decoder(Lease).decode
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def clock() -> float:
+    """Seconds that go on while this process, or its machine, sleeps."""
+    return time.clock_gettime(_CLOCK)
+
+
+class LeaseLost(Exception):
+    """Redis knows nothing of this life any more: a long pause, or somebody flushed it."""
+
+
+class LeaseTable:
+    """Who lives, as of the last look into Redis. Owner: the :class:`LeaseKeeper`; never switches."""
+
+    def __init__(self) -> None:
+        self.live: Mapping[int, Lease] = MappingProxyType({})
+        self.dead_epochs: tuple[int, ...] = ()
+        """Dead lives that may have left something behind."""
+        self.last_epoch = 0
+        """The highest epoch that had been given at the last look."""
+        self.version = b"-1"
+
+    def is_dead(self, epoch: int) -> bool:
+        """Whether a life is over. One that began after the last look counts as alive."""
+        return epoch not in self.live and epoch <= self.last_epoch
+
+    def is_newer(self, epoch: int) -> bool:
+        """Whether a life began after the last look, so that another look would help."""
+        return epoch > self.last_epoch and epoch not in self.live
+
+    def update(
+        self, version: bytes, last_epoch: bytes, dead_epochs: Sequence[bytes], lives: Sequence[bytes]
+    ) -> bool:
+        """Take over what :data:`RENEW` tells. True if other lives are live now."""
+        self.version, self.last_epoch = version, int(last_epoch)
+        self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
+        if not lives:
+            return False
+        live = {}
+        for epoch, data in zip(lives[::2], lives[1::2], strict=True):
+            live[int(epoch)] = msgspec.structs.replace(decode_lease(data), epoch=int(epoch))
+        changed = live.keys() != self.live.keys()
+        self.live = MappingProxyType(live)
+        return changed
+
+    def add(self, lease: Lease) -> None:
+        """A life that began after the last look says so itself. The next look confirms or drops it."""
+        if self.is_newer(lease.epoch):
+            self.live = MappingProxyType({**self.live, lease.epoch: lease})
+            self.version = b"-1"
+
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.live, self.dead_epochs, self.last_epoch, self.version = MappingProxyType({}), (), 0, b"-1"
+
+
+class LeaseKeeper:
+    """Joins, renews and leaves. Owner of this node's lease and of its wire; used by one greenlet at a time.
+
+    ``single``: behind the wire is one server (or one at a time), not a Redis Cluster.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        lease_seconds: float,
+        renew_seconds: float,
+        single: bool,
+        on_replaced: Callable[[Sequence[bytes]], None],
+    ) -> None:
+        self.link = link
+        self.table = LeaseTable()
+        self.lease = Lease("")
+        self.past_epochs: tuple[int, ...] = ()
+        """Earlier lives of this process."""
+        self.cleans_up = False
+        """It falls to this node to clear away what the dead have left."""
+        self._lease_seconds = lease_seconds
+        self._renew_seconds = renew_seconds
+        self._single = single
+        self._on_replaced = on_replaced
+        self._until = 0.0
+        self._renewed_at = 0.0
+        self._listed_at = 0.0
+        self._written = b""
+        self._replaced_seen: Sequence[bytes] = ()
+
+    def dead_epochs(self) -> str:
+        """Epochs whose sessions and rooms do not count, as scripts take them; usually none."""
+        dead = self.past_epochs + self.table.dead_epochs
+        return f",{','.join(map(str, dead))}," if dead else ""
+
+    def alive(self) -> bool:
+        """Whether the lease still holds, as far as this node can know. Never switches."""
+        return clock() < self._until
+
+    def join(self) -> None:
+        """Take a new epoch. Raises Away, or StartError if this node must not join. Switches."""
+        again = self.lease.epoch != 0
+        if again:
+            self.past_epochs = (*self.past_epochs, self.lease.epoch)
+        self._until, self._replaced_seen = 0.0, ()
+        self.table.forget()
+        lease = msgspec.structs.replace(self.lease, epoch=0, unsettled=again or self.lease.unsettled)
+        data, began = _encode(lease), clock()
+        milliseconds, database = int(self._lease_seconds * 1000), lease.database
+        arguments = (lease.node, lease.host, lease.fingerprint, milliseconds, data, database)
+        reply = self._reply(("EVALSHA", JOIN, 7, *lease_keys(0), *arguments))
+        if reply[0] != b"ok":
+            raise StartError(_refusal(reply[0], reply[1].decode("utf-8", "replace"), lease))
+        self.lease = msgspec.structs.replace(lease, epoch=int(reply[1]))
+        self._written, self._until, self._renewed_at = data, began + self._lease_seconds, began
+        self._listed_at = 0.0
+        self.refresh()
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
+    ) -> bool:
+        """What the next renewal shall tell; True if it is news enough for one at once. Never switches."""
+        urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
+        if urgent:
+            self._renewed_at = -math.inf
+        self.lease = msgspec.structs.replace(
+            self.lease,
+            connections=connections,
+            counts=dict(counts),
+            draining=draining,
+            unsettled=unsettled,
+        )
+        return urgent
+
+    def report_database(self, database: str) -> None:
+        """The next renewal, at once, shall tell which database this node has. Never switches."""
+        self._renewed_at = -math.inf
+        self.lease = msgspec.structs.replace(self.lease, database=database)
+
+    def refresh(self) -> bool:
+        """Look into Redis, and renew the lease if it is time to. True if other lives are live now. Switches.
+
+        Raises Away and :class:`LeaseLost`.
+        """
+        began = clock()
+        renews = began - self._renewed_at >= self._renew_seconds * 0.99
+        reply = self._reply(self._renewal(renews), *self._listing(began))
+        if reply[0] == 0:
+            self._until = 0.0
+            raise LeaseLost
+        if renews:
+            self._until, self._renewed_at = began + self._lease_seconds, began
+        changed = self.table.update(reply[1], reply[2], reply[3], reply[6])
+        self._replaced_seen, self.cleans_up = reply[4], bool(reply[5])
+        if self._replaced_seen:
+            self._on_replaced(self._replaced_seen)
+        return changed
+
+    def leave(self, clean: bool) -> None:
+        """Give the lease back. Raises Away. Switches."""
+        epoch, node = self.lease.epoch, self.lease.node
+        self._until = 0.0
+        written = written_buckets_key(epoch), written_room_buckets_key(epoch)
+        if epoch:
+            self.link.exchange(
+                [
+                    ("EVALSHA", LEAVE, 7, *lease_keys(epoch), epoch, int(clean)),
+                    ("HDEL", SERVERS, node),
+                    ("HDEL", ACTION_SERVERS, self.lease.clients),
+                    *(("DEL", key) for key in written if clean),
+                ]
+            )
+
+    def run_id(self) -> bytes:
+        """What tells one life of a Redis server from another; never twice the same if that is not known.
+
+        Raises Away. Switches.
+        """
+        if not self._single:
+            return uuid4().bytes
+        info = self.link.exchange([("INFO", "server")])[0]
+        found = _RUN_ID.search(info) if isinstance(info, bytes) else None
+        return found[1] if found else uuid4().bytes
+
+    def _renewal(self, renews: bool) -> Command:
+        lease = msgspec.structs.replace(self.lease, epoch=0)
+        data = _encode(lease) if renews else b""
+        if data == self._written:
+            data = b""
+        elif data:
+            self._written = data
+        first = self._replaced_seen[0] if self._replaced_seen else b""
+        milliseconds = int(self._lease_seconds * 1000) if renews else 0
+        arguments = (
+            self.lease.epoch,
+            milliseconds,
+            data,
+            self.table.version,
+            len(self._replaced_seen),
+            first,
+        )
+        return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
+
+    def _listing(self, now: float) -> list[Command]:
+        """Now and then the lists of servers that operators of the original servers read are renewed too."""
+        if now - self._listed_at < _SERVERS_EVERY_SECONDS:
+            return []
+        self._listed_at = now
+        seconds = int(time.time())
+        listed = [(SERVERS, self.lease.node), (ACTION_SERVERS, self.lease.clients)]
+        commands: list[Command] = []
+        for key, name in listed:
+            if name:
+                commands += [("HSET", key, name, seconds), ("EXPIRE", key, _SERVERS_SECONDS)]
+        return commands
+
+    def _reply(self, *commands: Command) -> Any:
+        """The reply to the first command; whatever it took, what was written may have to be written again."""
+        written = False
+        try:
+            reply = self.link.exchange(commands)[0]
+            written = not isinstance(reply, Exception)
+        finally:
+            if not written:
+                self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
+        if isinstance(reply, ResponseError):
+            raise RedisUnavailable(f"it refuses what this node needs: {reply}", refused=True)
+        return reply
+
+
+def _refusal(reason: bytes, other: str, lease: Lease) -> str:
+    if reason == b"fingerprint":
+        return (
+            f"the cluster has another secret than this node (its node {other} was asked): give all nodes the "
+            "same server.secret_file, or the same server.data_dir"
+        )
+    if reason == b"database":
+        return (
+            f"the cluster keeps its apps and keys in another database than this node (its node {other} was "
+            "asked): give all nodes the same storage.url, or, on one machine, the same server.data_dir"
+        )
+    return (
+        f"the live node {lease.node} on machine {other} has the address of this one: set cluster.advertise "
+        "to an address of this machine that the other nodes can reach, or another app.rpc_port"
+    )

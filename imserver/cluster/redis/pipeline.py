@@ -1,0 +1,392 @@
+"""The pipe: everything that this node asks Redis in one turn of the loop leaves in one pipeline.
+
+One greenlet sends a pipeline, waits for its replies, hands them out, and goes on with what has gathered
+meanwhile. Who asks waits for at most the time of one exchange: when one fails, all that wait behind it
+are told so too, the *circuit* opens, and until a probe succeeds every question is answered with None at
+once.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from time import monotonic
+from typing import Any, Final, Protocol
+
+import gevent
+from gevent.event import Event as Signal
+from gevent.hub import Waiter, get_hub
+from hiredis import pack_command
+from redis.cluster import ClusterNode, RedisCluster
+from redis.exceptions import (
+    AuthenticationError,
+    ClusterDownError,
+    ConnectionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisClusterException,
+    RedisError,
+    ResponseError,
+    TimeoutError,
+    TryAgainError,
+)
+
+from imserver.cluster.redis.connection import RedisAddress, connection_to, limits_of
+from imserver.cluster.redis.scripts import EPOCH, TEXT_OF
+from imserver.cluster.registry import RegistryCounters
+
+log = logging.getLogger(__name__)
+
+_PIPELINE_COMMANDS: Final = 1000
+"""Commands after which a pipeline is full; what is asked together is never torn apart."""
+_POST_SECONDS: Final = 0.25
+"""How long what nobody waits for may wait for a pipeline to ride in. Under load the next leaves at once."""
+_POST_LIMIT: Final = 100_000
+_PROBE: Final = ("EXISTS", EPOCH)
+"""Something with a key, so that a Redis Cluster knows whom to ask."""
+
+
+class Pipeline:
+    """Owner of the queue, the circuit and the wire's greenlet.
+
+    ``may_send`` is asked before each pipeline: False (the lease has run out) answers all that wait with None.
+    ``on_failure`` is called, and must not switch, when the circuit opens.
+    """
+
+    def __init__(
+        self,
+        link: RedisLink,
+        counters: RegistryCounters,
+        may_send: Callable[[], bool],
+        on_failure: Callable[[], None],
+    ) -> None:
+        self.closed = False
+        """Whether questions may pass: the circuit. Open until the first probe has succeeded."""
+        self._link = link
+        self._counters = counters
+        self._may_send = may_send
+        self._on_failure = on_failure
+        self._requests: deque[tuple[Sequence[Command], Waiter[Any]]] = deque()
+        self._posted: deque[Command] = deque()
+        self._wake = Signal()
+        # Repeating: a timer that has fired once would fire at once when it is started again.
+        self._timer = get_hub().loop.timer(0.0, _POST_SECONDS)
+        self._timer_runs = False
+        self._post_due = False
+        self._greenlet: gevent.Greenlet[..., None] | None = None
+
+    def start(self) -> None:
+        """Begin to send."""
+        self._greenlet = gevent.spawn(self._run)
+
+    def stop(self) -> None:
+        """Send what nobody waits for, as far as Redis takes it, and end. Who still waits gets None.
+        Switches."""
+        if self.closed:
+            self._execute([_PROBE])
+        self.closed = False
+        if self._greenlet is not None:
+            self._greenlet.kill()
+        self._timer.close()
+        self._answer_none()
+        self._link.close()
+
+    def execute(self, commands: Sequence[Command]) -> list[Any] | None:
+        """The replies to ``commands``, errors of single ones among them; None: no answer. Switches."""
+        if not self.closed:
+            self._counters.unanswered += 1
+            return None
+        return self._execute(commands)
+
+    def probe(self) -> bool:
+        """Whether Redis answers here; if it does the circuit is closed. Switches."""
+        if self._execute([_PROBE]) is None:
+            return False
+        self.closed = True
+        return True
+
+    def post(self, command: Command) -> None:
+        """Send a command soon, with the next pipeline; nobody waits for its reply. Never switches."""
+        if self.closed and len(self._posted) < _POST_LIMIT:
+            self._posted.append(command)
+            if not self._timer_runs:
+                self._timer_runs = True
+                self._timer.again(self._post_now)
+
+    def _post_now(self) -> None:
+        """Callback of the timer."""
+        self._timer.stop()
+        self._post_due = True
+        self._wake.set()
+
+    def _execute(self, commands: Sequence[Command]) -> list[Any] | None:
+        waiter: Waiter[Any] = Waiter()
+        self._requests.append((commands, waiter))
+        self._wake.set()
+        replies: list[Any] | None = waiter.get()
+        return replies
+
+    def _run(self) -> None:
+        """Greenlet: one pipeline after the other."""
+        while True:
+            if not self._requests and not self._post_due:
+                self._wake.clear()
+                self._wake.wait()
+            asked, commands = self._gather()
+            try:
+                replies = self._exchange(commands) if commands else []
+            except Exception:
+                # A fault of ours in one question must not end the greenlet that all wait for.
+                log.exception("a pipeline to Redis failed")
+                replies = None
+            self._answer_all(asked, replies)
+
+    def _gather(self) -> tuple[list[tuple[int, int, Waiter[Any]]], list[Command]]:
+        """All commands of the next pipeline, and who waits for which of them."""
+        commands: list[Command] = []
+        while self._posted and len(commands) < _PIPELINE_COMMANDS:
+            commands.append(self._posted.popleft())
+        self._post_due = self._timer_runs = bool(self._posted)
+        self._timer.stop()
+        asked = []
+        while self._requests and len(commands) < _PIPELINE_COMMANDS:
+            pending, waiter = self._requests.popleft()
+            asked.append((len(commands), len(commands) + len(pending), waiter))
+            commands += pending
+        return asked, commands
+
+    def _exchange(self, commands: Sequence[Command]) -> list[Any] | None:
+        if not self._may_send():
+            return None
+        try:
+            replies = self._link.exchange(commands)
+        except RedisUnavailable as error:
+            self._fail(error)
+            return None
+        for command, reply in zip(commands, replies, strict=True):
+            if isinstance(reply, Exception):
+                log.error("Redis refused %s: %s", command[0], reply)
+        return replies
+
+    def _fail(self, error: RedisUnavailable) -> None:
+        if self.closed:
+            self.closed = False
+            log.warning("Redis is away: %s", error)
+            self._on_failure()
+        self._posted.clear()
+        self._answer_none()
+
+    def _answer_none(self) -> None:
+        while self._requests:
+            self._answer(self._requests.popleft()[1], None)
+
+    def _answer_all(self, asked: Sequence[tuple[int, int, Waiter[Any]]], replies: list[Any] | None) -> None:
+        for first, last, waiter in asked:
+            self._answer(waiter, None if replies is None else replies[first:last])
+
+    def _answer(self, waiter: Waiter[Any], replies: list[Any] | None) -> None:
+        if replies is None:
+            self._counters.unanswered += 1
+        get_hub().loop.run_callback(waiter.switch, replies)
+
+
+Command = tuple[Any, ...]
+"""The words of a command: bytes, int, and str that is ASCII."""
+
+#: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
+_AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
+_AWAY_ERRORS: Final = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAgainError, AuthenticationError)
+
+
+class RedisUnavailable(Exception):
+    """Redis did not answer, in time or at all. ``refused``: it does not accept this user or password."""
+
+    def __init__(self, cause: str, *, refused: bool = False) -> None:
+        super().__init__(cause)
+        self.refused = refused
+
+
+class RedisLink(Protocol):
+    """Used by one greenlet at a time."""
+
+    connects: int
+    """How often a connection was made."""
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send commands, return their replies; one that failed has a ``ResponseError`` there. Switches.
+
+        Raises :class:`Away`.
+        """
+        ...
+
+    def close(self) -> None:
+        """Drop the connection; the next exchange makes another."""
+        ...
+
+
+def open_link(address: RedisAddress, seconds: float, counters: RegistryCounters) -> RedisLink:
+    """A wire to ``address`` whose exchanges take at most ``seconds``. Connects when it is first used."""
+    if address.kind == "cluster":
+        return ClusterLink(address, seconds, counters)
+    return ServerLink(connection_to(address, seconds), seconds, counters)
+
+
+class ServerLink:
+    """A wire to one server, or to the master that sentinels name."""
+
+    def __init__(self, connection: Any, seconds: float, counters: RegistryCounters) -> None:
+        self.connects = 0
+        self._connection = connection
+        self._connected = False
+        self.seconds = seconds
+        self.counters = counters
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """See :class:`Wire`."""
+        with _deadline(self):
+            try:
+                return self._loaded(commands, self._send(commands))
+            except AuthenticationError:
+                raise
+            except ConnectionError:
+                return self._loaded(commands, self._send(commands))
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        connection, count = self._connection, len(commands)
+        try:
+            if not self._connected:
+                connection.connect()
+                self._connected = True
+                self.connects += 1
+                # A command whose script is not loaded is sent a second time, behind those that followed it.
+                commands = [*(("SCRIPT", "LOAD", text) for text in TEXT_OF.values()), *commands]
+            self.counters.round_trips += 1
+            self.counters.commands += len(commands)
+            began = monotonic()
+            connection.send_packed_command([b"".join(map(pack_command, commands))], check_health=False)
+            replies = [self._read() for _ in commands]
+            self.counters.seconds.observe(monotonic() - began)
+            return replies[len(commands) - count :]
+        except BaseException:
+            # What was not read would be taken for the answer to the next commands.
+            self.close()
+            raise
+
+    def _read(self) -> Any:
+        try:
+            return self._connection.read_response()
+        except ResponseError as error:
+            if _is_away(error):
+                raise ConnectionError(str(error)) from None
+            return error
+
+    def _loaded(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
+        """Redis has forgotten the scripts (a restart, SCRIPT FLUSH): send their commands again, with the
+        text."""
+        missing = _unloaded(commands, replies)
+        if missing:
+            again = self._send([with_text(commands[index]) for index in missing])
+            for index, reply in zip(missing, again, strict=True):
+                replies[index] = reply
+        return replies
+
+    def close(self) -> None:
+        """See :class:`Wire`."""
+        self._connected = False
+        self._connection.disconnect()
+
+
+class ClusterLink:
+    """A wire to a Redis Cluster: redis-py sends each command to the node that has its slot."""
+
+    def __init__(self, address: RedisAddress, seconds: float, counters: RegistryCounters) -> None:
+        self.connects = 0
+        self._address = address
+        limits = limits_of(seconds, len(address.hosts) + 1, tries=2)
+        self._options = {**address.options, **limits, "ssl": address.tls}
+        self.seconds = seconds
+        self.counters = counters
+        self._client: RedisCluster | None = None
+
+    def exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """See :class:`Wire`."""
+        with _deadline(self):
+            replies = self._send(commands)
+            missing = _unloaded(commands, replies)
+            if missing:
+                again = self._send([with_text(commands[index]) for index in missing])
+                for index, reply in zip(missing, again, strict=True):
+                    replies[index] = reply
+            for reply in replies:
+                if isinstance(reply, RedisError) and (
+                    _is_away(reply) or not isinstance(reply, ResponseError)
+                ):
+                    raise reply
+        return replies
+
+    def _send(self, commands: Sequence[Command]) -> list[Any]:
+        if self._client is None:
+            nodes = [ClusterNode(host, port) for host, port in self._address.hosts]
+            self._client = RedisCluster(startup_nodes=nodes, **self._options)
+            self.connects += 1
+        self.counters.round_trips += 1
+        self.counters.commands += len(commands)
+        began = monotonic()
+        pipeline = self._client.pipeline()
+        for command in commands:
+            pipeline.execute_command(*command)
+        replies = list(pipeline.execute(raise_on_error=False))
+        self.counters.seconds.observe(monotonic() - began)
+        return replies
+
+    def close(self) -> None:
+        """See :class:`Wire`."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+
+
+def with_text(command: Command) -> Command:
+    """The same call of a script with its text instead of its hash; Redis then remembers it again."""
+    return ("EVAL", TEXT_OF[command[1]], *command[2:])
+
+
+def _unloaded(commands: Sequence[Command], replies: Sequence[Any]) -> list[int]:
+    return [
+        index
+        for index, reply in enumerate(replies)
+        if isinstance(reply, NoScriptError) and commands[index][0] == "EVALSHA"
+    ]
+
+
+def _is_away(error: RedisError) -> bool:
+    return isinstance(error, _AWAY_ERRORS) or _AWAY.search(str(error)) is not None
+
+
+@contextmanager
+def _deadline(link: ServerLink | ClusterLink) -> Iterator[None]:
+    """What happens inside ends within the wire's seconds; whatever goes wrong there is raised as Away."""
+    # Nothing that redis-py would take for an error of its own, and try again.
+    timer = gevent.Timeout(link.seconds)
+    timer.start()
+    try:
+        yield
+    except (RedisError, RedisClusterException, OSError) as error:
+        link.close()
+        link.counters.errors += 1
+        link.counters.timeouts += isinstance(error, TimeoutError)
+        refused = isinstance(error, AuthenticationError)
+        raise RedisUnavailable(str(error).strip(". ") or type(error).__name__, refused=refused) from None
+    except gevent.Timeout as timeout:
+        link.close()
+        if timeout is not timer:
+            raise
+        link.counters.errors += 1
+        link.counters.timeouts += 1
+        raise RedisUnavailable(f"no answer within {link.seconds:g} s") from None
+    finally:
+        timer.close()

@@ -1,0 +1,231 @@
+"""Questions to Redis: where users are, and whose a message id is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from itertools import count
+from typing import Any, Final
+
+from imserver.cluster.redis.lease import LeaseKeeper
+from imserver.cluster.redis.pipeline import Command, Pipeline
+from imserver.cluster.redis.records import (
+    CLAIM_PREFIX,
+    ban_field_of,
+    bucket_of,
+    device_of,
+    encoded,
+    field_of,
+    parse_refs,
+    record_key,
+    record_of,
+)
+from imserver.cluster.redis.recovery import Recovery
+from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, RELEASE, REPLACED
+from imserver.cluster.registry import Claim, Registration, Session, SessionRef
+
+CLAIM_SECONDS: Final = 10
+_FIND_USERS: Final = 1000
+
+
+class Lookup:
+    """The part of :class:`imserver.cluster.registry.Registry` that finds and claims. Stateless but for
+    tokens."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        keeper: LeaseKeeper,
+        recovery: Recovery,
+        seconds: float,
+        dedupe_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._keeper = keeper
+        self._recovery = recovery
+        self._seconds = seconds
+        self._dedupe_seconds = max(int(dedupe_seconds), 1)
+        self._tokens = count(1)
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        found: list[tuple[SessionRef, ...]] = []
+        for first in range(0, len(users), _FIND_USERS):
+            part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
+            if part is None:
+                return None
+            found += part
+        return found
+
+    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return self._find([_lookup(app, user) for app in apps])
+
+    def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
+        replies = self._pipeline.execute(commands)
+        return None if replies is None else self._live([_refs(reply) for reply in replies])
+
+    def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
+        """Leave out what dead lives have left. Looks into Redis for lives that began just now."""
+        table = self._keeper.table
+        epochs = {ref.epoch for refs in found for ref in refs}
+        if any(table.is_newer(epoch) for epoch in epochs):
+            self._recovery.refresh_now(self._seconds)
+        live = table.live
+        if epochs <= live.keys():
+            return found
+        return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
+
+    def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        token = self._token()
+        replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
+        if replies is None or isinstance(replies[1], Exception):
+            return None
+        refs = self._live([_refs(replies[0])])[0]
+        claim = _claim(key, token, replies[1])
+        if not refs and claim.state == "mine":
+            self.settle(claim, False)
+            claim = Claim(key, "mine")
+        return refs, claim
+
+    def claim(self, keys: Sequence[str]) -> list[Claim] | None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        tokens = [self._token() for _ in keys]
+        replies = self._pipeline.execute(list(map(_claim_command, keys, tokens)))
+        if replies is None or any(isinstance(reply, Exception) for reply in replies):
+            return None
+        return list(map(_claim, keys, tokens, replies))
+
+    def settle(self, claim: Claim, accepted: bool) -> None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        if claim.state != "mine" or not claim.token:
+            return
+        key = CLAIM_PREFIX.encode() + encoded(claim.key)
+        if accepted:
+            self._pipeline.post(("SET", key, 1, "EX", self._dedupe_seconds))
+        else:
+            self._pipeline.post(("EVALSHA", RELEASE, 1, key, claim.token))
+
+    def _token(self) -> str:
+        return f"?{self._keeper.lease.epoch}.{next(self._tokens)}"
+
+
+def _lookup(app: str, user: str) -> Command:
+    name = encoded(user)
+    return ("HGET", bucket_of(app, name), field_of(name))
+
+
+def _refs(reply: Any) -> tuple[SessionRef, ...]:
+    return parse_refs(reply) if isinstance(reply, bytes) else ()
+
+
+def _claim_command(key: str, token: str) -> Command:
+    return ("EVALSHA", CLAIM, 1, CLAIM_PREFIX.encode() + encoded(key), token, CLAIM_SECONDS * 1000)
+
+
+def _claim(key: str, token: str, reply: bytes) -> Claim:
+    if reply == token.encode():
+        return Claim(key, "mine", token)
+    return Claim(key, "repeat" if reply == b"1" else "pending")
+
+
+REPLACED_SECONDS = 60
+"""A replaced session is remembered for its node, which looks every second or has lost its lease by then."""
+
+
+class SessionCommands:
+    """Stateless; asks the keeper for the node's own life and for the dead ones.
+
+    ``inside``: all keys are on one server, so scripts write the readable records and the lists of replaced
+    sessions too. In a Redis Cluster these have other slots, and are written by :meth:`after_begin` and
+    :meth:`after_end`.
+    """
+
+    def __init__(self, keeper: LeaseKeeper, inside: bool, record_seconds: int) -> None:
+        self._keeper = keeper
+        self._inside = inside
+        self._record_seconds = record_seconds
+        self._replaced_prefix = REPLACED if inside else ""
+
+    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Command:
+        """Register a session, anew or (if it has a number) again."""
+        user, lease = encoded(session.user), self._keeper.lease
+        bucket, field = bucket_of(session.app, user), field_of(user)
+        keys: tuple[Any, ...] = (1, bucket)
+        writes: tuple[Any, ...] = ("", 0, "", "")
+        if self._inside:
+            keys = (2, bucket, record_key(session.app, user))
+            tail = b"\0%b\0%b" % (encoded(session.app), user)
+            writes = (
+                record_of(lease.node, session, False),
+                self._record_seconds,
+                self._replaced_prefix,
+                tail,
+            )
+        return (
+            "EVALSHA",
+            BEGIN,
+            *keys,
+            field,
+            lease.epoch,
+            session.id,
+            device_of(session.device),
+            session.policy,
+            session.number,
+            self._keeper.dead_epochs(),
+            "," + "".join([f"{ref.epoch}.{ref.id}," for ref in replacing]) if replacing else "",
+            ban_field_of(user),
+            *writes,
+        )
+
+    def registration(self, session: Session, reply: Any, generation: int) -> Registration | None:
+        """What became of a session, by the reply to :meth:`begin`; sets its number and life.
+
+        None: Redis refused the command.
+        """
+        if isinstance(reply, Exception):
+            return None
+        code = reply[0]
+        if code == 2:
+            return Registration(refused=True, others=parse_refs(reply[1]))
+        if code != 1:
+            return Registration(banned=code == 3, superseded=code == 4)
+        session.number, session.generation = int(reply[1]), generation
+        if not reply[2]:
+            return Registration(session.number)
+        table = self._keeper.table
+        return Registration(
+            session.number,
+            tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]),
+        )
+
+    def after_register(self, session: Session, registration: Registration) -> list[Command]:
+        """What is left to write once a session is addressed."""
+        if self._inside or not registration.addressed:
+            return []
+        user, lease = encoded(session.user), self._keeper.lease
+        commands: list[Command] = [self._record(session, False)]
+        for ref in registration.replaced:
+            if ref.epoch != lease.epoch:
+                entry = b"%d\0%b\0%b" % (ref.id, encoded(session.app), user)
+                commands.append(("RPUSH", f"{REPLACED}{ref.epoch}", entry))
+                commands.append(("EXPIRE", f"{REPLACED}{ref.epoch}", REPLACED_SECONDS))
+        return commands
+
+    def unregister(self, session: Session) -> Command:
+        """Take a session out, if it is still there."""
+        user, lease = encoded(session.user), self._keeper.lease
+        bucket, field = bucket_of(session.app, user), field_of(user)
+        if not self._inside:
+            return ("EVALSHA", END, 1, bucket, field, lease.epoch, session.id, self._keeper.dead_epochs())
+        record = record_of(lease.node, session, True), self._record_seconds
+        keys = (2, bucket, record_key(session.app, user))
+        return ("EVALSHA", END, *keys, field, lease.epoch, session.id, self._keeper.dead_epochs(), *record)
+
+    def after_unregister(self, session: Session, reply: Any) -> list[Command]:
+        """What is left to write once nobody of a user is left."""
+        return [] if self._inside or reply != 1 else [self._record(session, True)]
+
+    def _record(self, session: Session, logout: bool) -> Command:
+        record = record_of(self._keeper.lease.node, session, logout)
+        return ("SET", record_key(session.app, encoded(session.user)), record, "EX", self._record_seconds)

@@ -1,0 +1,202 @@
+"""What operators of the original servers read in Redis: a record of each user, and lists of servers.
+
+Two originals write the same record; where it stands differs, and what two of its fields are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from time import time
+from typing import Any, Final
+from urllib.parse import quote, unquote
+from zlib import crc32
+
+import msgspec
+
+from imserver.cluster.redis.scripts import PREFIX, ROOMS, WRITTEN_BUCKETS, WRITTEN_ROOM_BUCKETS
+from imserver.cluster.registry import Session, SessionRef
+from imserver.protocol.action import APP_PREFIX
+
+SERVERS: Final = "acc:hash:servers"
+"""Hash: ``ip:rpcPort`` of a node → when it was last registered, in Unix seconds as text."""
+ACTION_SERVERS: Final = "ws:hash:allservers"
+"""The same by ``ip:port`` of where its clients connect."""
+_PREFIX: Final = b"acc:user:online:"
+_ACTION_PREFIX: Final = b"user:online:"
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """What stands under ``acc:user:online:<appID>_<userID>``."""
+
+    acc_ip: str = msgspec.field(name="accIp")
+    acc_port: str = msgspec.field(name="accPort")
+    app_id: Any = msgspec.field(name="appID")
+    user_id: str = msgspec.field(name="userID")
+    client_ip: str = msgspec.field(name="clientIp")
+    client_port: str = msgspec.field(name="clientPort", default="")
+    login_time: int = msgspec.field(name="loginTime")
+    heartbeat_time: int = msgspec.field(name="heartbeatTime")
+    logout_time: int = msgspec.field(name="logOutTime")
+    qua: str = ""
+    device_info: str = msgspec.field(name="deviceInfo")
+    is_logoff: bool = msgspec.field(name="isLogoff")
+
+
+class ActionRecord(Record, kw_only=True):
+    """What stands under ``user:online:<appId>_<userId>``, for the apps of the action dialect."""
+
+    app_id: Any = msgspec.field(name="appId")
+    user_id: str = msgspec.field(name="userId")
+
+
+_encoder: Final = msgspec.json.Encoder()
+_decoders: Final = (msgspec.json.Decoder(Record), msgspec.json.Decoder(ActionRecord))
+
+
+def _spelling(app: str) -> tuple[type[Record], bytes, str]:
+    """How the records of an app are made, what their keys begin with, and what the app is called there."""
+    if app.startswith(APP_PREFIX):
+        return ActionRecord, _ACTION_PREFIX, app.removeprefix(APP_PREFIX)
+    return Record, _PREFIX, app
+
+
+def record_key(app: str, user: bytes) -> bytes:
+    """The key of a user's record."""
+    _, prefix, name = _spelling(app)
+    return b"%b%b_%b" % (prefix, encoded(name), user)
+
+
+def record_of(node: str, session: Session, logout: bool) -> bytes:
+    """The record of a session on ``node`` (``ip:rpcPort``) that begins or ends now."""
+    address, _, port = node.rpartition(":")
+    kind, _, name = _spelling(session.app)
+    now = int(time())
+    record = kind(
+        acc_ip=address,
+        acc_port=port,
+        app_id=int(name) if name.isascii() and name.isdecimal() else name,
+        user_id=session.user,
+        client_ip=session.peer,
+        login_time=session.login_time or now,
+        heartbeat_time=now,
+        logout_time=now if logout else 0,
+        device_info=session.device,
+        is_logoff=logout,
+    )
+    try:
+        return _encoder.encode(record)
+    except UnicodeEncodeError:
+        record.user_id, record.device_info = _printable(session.user), _printable(session.device)
+        return _encoder.encode(record)
+
+
+def _printable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode()
+
+
+def _read(data: bytes) -> Record | None:
+    for decoder in _decoders:
+        try:
+            return decoder.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+    return None
+
+
+def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
+    """A record of one of ``nodes`` with its user gone; None if it speaks of another node or is no record."""
+    record = _read(data)
+    if record is None or record.is_logoff or f"{record.acc_ip}:{record.acc_port}" not in nodes:
+        return None
+    record.is_logoff = True
+    record.logout_time = int(time())
+    return _encoder.encode(record)
+
+
+BUCKETS: Final = 16384
+"""Buckets an app: 100 users in each are 1.6 million users, and Redis keeps such small hashes tightly
+packed."""
+
+ROOM_BUCKETS: Final = 1024
+
+CLAIM_PREFIX: Final = "acc:submit:again:seq:"
+
+_RESERVED: Final = b"!#="
+
+
+def encoded(text: str) -> bytes:
+    """Any text as bytes, lone surrogates included: nothing that a client sends may break a pipeline."""
+    return text.encode("utf-8", "surrogatepass")
+
+
+def decoded(data: bytes) -> str:
+    """The text of :func:`encoded`."""
+    return data.decode("utf-8", "surrogatepass")
+
+
+def bucket_key(app: str, number: int) -> bytes:
+    """The key of bucket ``number`` of an app. The braces put it into one slot of a Redis Cluster."""
+    return b"%b{%b:%d}" % (PREFIX.encode(), encoded(app), number)
+
+
+def bucket_number(user: bytes) -> int:
+    """Which of an app's buckets holds a user."""
+    return crc32(user) % BUCKETS
+
+
+def bucket_of(app: str, user: bytes) -> bytes:
+    """The key of the bucket that holds a user."""
+    return bucket_key(app, bucket_number(user))
+
+
+def room_bucket_key(app: bytes, number: int) -> bytes:
+    """The key of bucket ``number`` of an app's rooms."""
+    return b"%b{%b:%d}" % (ROOMS.encode(), app, number)
+
+
+def room_bucket_number(room: bytes) -> int:
+    """The bucket of a room."""
+    return crc32(room) % ROOM_BUCKETS
+
+
+def written_buckets_key(epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written sessions."""
+    return f"{WRITTEN_BUCKETS}{epoch}"
+
+
+def written_room_buckets_key(epoch: int) -> str:
+    """The key of the set of buckets into which an epoch has written rooms."""
+    return f"{WRITTEN_ROOM_BUCKETS}{epoch}"
+
+
+def field_of(user: bytes) -> bytes:
+    """A user's field in their bucket."""
+    return b"=" + user if user[:1] in _RESERVED else user
+
+
+def user_of(field: bytes) -> bytes:
+    """The user whose field this is."""
+    return field[1:] if field[:1] == b"=" else field
+
+
+def ban_field_of(user: bytes) -> bytes:
+    """The field that holds the end of a user's ban."""
+    return b"!" + user
+
+
+def device_of(name: str) -> str:
+    """A device's name without anything that has a meaning in a place."""
+    return quote(name, safe="", errors="surrogatepass").replace(".", "%2E") if name else ""
+
+
+def parse_refs(value: bytes | None) -> tuple[SessionRef, ...]:
+    """The places that a field, or the reply of a script, names."""
+    if not value:
+        return ()
+    return tuple([_parse_ref(ref) for ref in value.split(b",")])
+
+
+def _parse_ref(ref: bytes) -> SessionRef:
+    parts = ref.split(b".", 3)
+    device = unquote(parts[3].decode(), errors="surrogatepass") if len(parts) > 3 else ""
+    return SessionRef(int(parts[0]), int(parts[1]), int(parts[2]), device)

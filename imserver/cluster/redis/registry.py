@@ -1,0 +1,337 @@
+"""The registry of nodes that share a Redis.
+
+The data model is described in :mod:`imserver.cluster.redis.scripts`. Calls share one pipeline; the lease has
+a connection of its own, so that a pipeline full of logins never delays a renewal.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import islice
+from time import monotonic
+from typing import Final
+
+import gevent
+
+from imserver.cluster.redis.cleanup import Interrupted, WrittenBuckets, extend_records
+from imserver.cluster.redis.connection import address_of
+from imserver.cluster.redis.lease import LeaseKeeper
+from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
+from imserver.cluster.redis.presence import Lookup, SessionCommands
+from imserver.cluster.redis.records import ban_field_of, bucket_of, decoded, encoded
+from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, Recovery
+from imserver.cluster.redis.rooms import RoomLookup
+from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN
+from imserver.cluster.registry import (
+    Lease,
+    Registration,
+    RegistryCounters,
+    RegistryEvents,
+    Session,
+    SessionRef,
+)
+from imserver.errors import StartError
+from imserver.settings import ClusterSettings, RedisSettings
+
+log = logging.getLogger(__name__)
+
+RECORD_SECONDS: Final = 86400
+_REREGISTER_SESSIONS: Final = 200
+_REREGISTER_PAUSE_SECONDS: Final = 0.01
+_UNREPORTED_LIMIT: Final = 100_000
+
+
+class RedisRegistry:
+    """See :class:`imserver.cluster.registry.Registry`. Owner of logouts that Redis has not confirmed.
+
+    ``apps`` are those of this node, ``dedupe_seconds`` is the lifetime of an accepted message id,
+    ``record_seconds`` that of a user's readable record. Calls may switch greenlets unless they say otherwise,
+    and return None when Redis does not answer within ``cluster.redis_seconds`` (at once while it is known to
+    be unavailable).
+    """
+
+    def __init__(
+        self,
+        redis: RedisSettings,
+        cluster: ClusterSettings,
+        apps: Collection[str],
+        dedupe_seconds: float = 43200.0,
+        record_seconds: int = RECORD_SECONDS,
+    ) -> None:
+        self.counters = RegistryCounters()
+        self._events = RegistryEvents()
+        self._address = address = address_of(redis)
+        self._record_seconds = record_seconds
+        single = address.kind != "cluster"
+        data_link = open_link(address, cluster.redis_seconds, self.counters)
+        lease_link = open_link(address, cluster.redis_seconds, self.counters)
+        self._keeper = LeaseKeeper(
+            lease_link, cluster.lease_seconds, cluster.renew_seconds, single, self._found_replaced
+        )
+        self._pipeline = Pipeline(data_link, self.counters, self._keeper.alive, self._pipeline_failed)
+        self._recovery = Recovery(
+            self._keeper,
+            self._pipeline,
+            data_link,
+            self.counters,
+            apps,
+            cluster.renew_seconds,
+            self._reregister,
+            self._leases_changed,
+        )
+        self._commands = SessionCommands(self._keeper, single, record_seconds)
+        self._written = WrittenBuckets(self._keeper)
+        lookup = Lookup(self._pipeline, self._keeper, self._recovery, cluster.redis_seconds, dedupe_seconds)
+        self.find = lookup.find
+        self.find_in = lookup.find_in
+        self.find_and_claim = lookup.find_and_claim
+        self.claim = lookup.claim
+        self.settle = lookup.settle
+        self._rooms = rooms = RoomLookup(
+            self._pipeline,
+            self._keeper,
+            self._recovery,
+            data_link,
+            cluster.redis_seconds,
+            cluster.lease_seconds,
+        )
+        self.report_rooms = rooms.report
+        self.find_rooms = rooms.find
+        self._extent: Extent = EVERYTHING
+        self._unreported_ends: dict[int, Session] = {}
+        self._recorder: gevent.Greenlet[..., None] | None = None
+
+    # --- the node -------------------------------------------------------------------------------------------
+
+    @property
+    def lease(self) -> Lease:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return self._keeper.lease
+
+    def start(self, lease: Lease, events: RegistryEvents | None = None) -> Lease:
+        """Register this node; returns its lease with the epoch.
+
+        Epoch 0: Redis is unavailable; the node works alone and is registered when it is back. Raises
+        :class:`~imserver.errors.StartError` if this node must not join: its secret or database differs from
+        the cluster's, its address is that of a live node on another machine, or Redis rejects the user or
+        password.
+        """
+        self._events = events or self._events
+        self._keeper.lease = lease
+        self._pipeline.start()
+        where = self._address.text
+        try:
+            self._recovery.join()
+        except RedisUnavailable as error:
+            if error.refused:
+                self._end_greenlets()
+                raise StartError(f"Redis at {where}: {error}") from None
+            log.warning(
+                "Redis at %s is unavailable, this node works alone until it is back: %s", where, error
+            )
+        except StartError:
+            self._end_greenlets()
+            raise
+        self._rooms.started()
+        self._recovery.start()
+        self._recorder = gevent.spawn(self._extend_records)
+        return self.lease
+
+    def stop(self, clean: bool = False) -> None:
+        """Give back the lease: nothing of this node counts any more.
+
+        ``clean``: every session has been unregistered; otherwise other nodes clean up what is left.
+        """
+        self._end_greenlets()
+        try:
+            self._keeper.leave(clean and not self._unreported_ends)
+        except RedisUnavailable as error:
+            log.info("the lease was not given back, Redis is unavailable: %s", error)
+        self._keeper.link.close()
+
+    def _end_greenlets(self) -> None:
+        """End all greenlets and close both connections."""
+        self._recovery.stop()
+        if self._recorder is not None:
+            self._recorder.kill()
+        self._pipeline.stop()
+        self._keeper.link.close()
+
+    def healthy(self) -> bool:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return self._pipeline.closed and self._keeper.alive()
+
+    def registered(self, session: Session) -> bool:
+        """Whether Redis knows the session, as far as this node can tell. Never switches."""
+        return session.generation == self._recovery.generation != 0
+
+    def leases(self) -> Mapping[int, Lease]:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        return self._keeper.table.live
+
+    def add_lease(self, lease: Lease) -> None:
+        """Another node has announced itself: it counts as live until the next refresh. Never switches."""
+        self._keeper.table.add(lease)
+
+    def generation(self) -> int:
+        """Grows whenever everything has to be registered again, as after a flush. Never switches."""
+        return self._recovery.generation
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+    ) -> None:
+        """See :class:`imserver.cluster.registry.Registry`."""
+        if self._keeper.report(connections, counts, draining, unsettled):
+            self._recovery.wake()
+
+    def report_database(self, database: str) -> None:
+        """Publish the id of this node's database with the next renewal, soon. Never switches."""
+        self._keeper.report_database(database)
+        if self._keeper.lease.epoch:
+            self._recovery.wake()
+
+    def _leases_changed(self) -> None:
+        gevent.spawn(self._events.leases_changed)
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Registration | None:
+        """Register a session under its policy, in one atomic step.
+
+        ``replacing`` are sessions that are known to be dead although their nodes are live: they do not block
+        under ``refuse``. After None the session is registered again later (:class:`RegistryEvents`).
+        """
+        registration = self._register(session, replacing)
+        if registration is not None and registration.refused:
+            dead = [ref for ref in registration.others if self._keeper.table.is_dead(ref.epoch)]
+            if dead:
+                # Rare: an epoch that was already cleaned up has written once more.
+                registration = self._register(session, [*replacing, *dead])
+        return registration
+
+    def _register(self, session: Session, replacing: Collection[SessionRef]) -> Registration | None:
+        generation = self._recovery.generation
+        written = self._written.commands_before((session,), generation)
+        replies = self._pipeline.execute([*written, self._commands.register(session, replacing)])
+        registration = None
+        if replies is not None:
+            registration = self._commands.registration(session, replies[-1], generation)
+        if registration is None:
+            self._written.forget()
+            self._recovery.request(UNREGISTERED)
+            return None
+        for command in self._commands.after_register(session, registration):
+            self._pipeline.post(command)
+        if generation != self._recovery.generation:
+            self._recovery.request(EVERYTHING)
+        return registration
+
+    def unregister(self, session: Session) -> bool | None:
+        """End a session that is registered, or whose registration was not answered.
+
+        True: its user has no addressed session left. False: it was not addressed any more, or others are.
+        None: unknown; the registry ends it later by itself.
+        """
+        replies = self._pipeline.execute([self._commands.unregister(session)])
+        if replies is None or isinstance(replies[0], Exception):
+            self._unregister_later(session)
+            return None
+        for command in self._commands.after_unregister(session, replies[0]):
+            self._pipeline.post(command)
+        return bool(replies[0] == 1 or (replies[0] == 2 and not self.registered(session)))
+
+    def _unregister_later(self, session: Session) -> None:
+        self._recovery.request(UNREGISTERED)
+        self._unreported_ends[session.id] = session
+        if len(self._unreported_ends) > _UNREPORTED_LIMIT:
+            # The queue overflows: a new epoch invalidates all of them.
+            self._unreported_ends.clear()
+            self._recovery.rejoin = True
+
+    def ban(self, app: str, user: str, seconds: float) -> bool | None:
+        """Refuse logins of a user for ``seconds``; 0 lifts the ban."""
+        name = encoded(user)
+        arguments = ban_field_of(name), max(int(seconds * 1000), 0)
+        replies = self._pipeline.execute([("EVALSHA", BAN, 1, bucket_of(app, name), *arguments)])
+        return None if replies is None or isinstance(replies[0], Exception) else True
+
+    def attempt(self, name: str, most: float, each_seconds: float, weight: float) -> float | None:
+        """Count ``weight`` attempts under a name for all nodes, at most ``most``.
+
+        Each attempt is forgotten after ``each_seconds``; a negative weight takes some back. Returns 0, or the
+        seconds after which they would be counted. None: the caller must count by itself.
+        """
+        key = ATTEMPTS + sha256(encoded(name)).hexdigest()  # names contain phone numbers
+        replies = self._pipeline.execute([("EVALSHA", ATTEMPT, 1, key, most, each_seconds * 1000, weight)])
+        return None if replies is None or isinstance(replies[0], Exception) else int(replies[0]) / 1000
+
+    # --- re-registration ------------------------------------------------------------------------------------
+
+    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Registration]]:
+        """Register sessions again with the numbers they have; paced.
+
+        Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its
+        batch is on the way. Stops early if Redis becomes unavailable.
+        """
+        waiting, extent = iter(sessions), self._extent
+        while batch := list(islice(waiting, _REREGISTER_SESSIONS)):
+            started, generation = monotonic(), self._recovery.generation
+            written = self._written.commands_before(batch, generation)
+            replies = self._pipeline.execute([*written, *map(self._commands.register, batch)])
+            if replies is None:
+                self._written.forget()
+                self._recovery.request(extent)
+                return
+            took = monotonic() - started
+            for session, reply in zip(batch, replies[len(written) :], strict=True):
+                registration = self._commands.registration(session, reply, generation)
+                if registration is None:
+                    continue
+                for command in self._commands.after_register(session, registration):
+                    self._pipeline.post(command)
+                self.counters.reregistered += 1
+                yield session, registration
+            # Other nodes do the same, perhaps all of them: the busier Redis is, the longer the pause.
+            gevent.sleep(_REREGISTER_PAUSE_SECONDS + 2 * took)
+
+    def _reregister(self, extent: Extent) -> None:
+        """Unregister what ended meanwhile, then have sessions registered again. Raises Interrupted."""
+        while self._unreported_ends:
+            batch = list(islice(self._unreported_ends.values(), _REREGISTER_SESSIONS))
+            if self._pipeline.execute([self._commands.unregister(session) for session in batch]) is None:
+                raise Interrupted
+            for session in batch:
+                self._unreported_ends.pop(session.id, None)
+            gevent.sleep(_REREGISTER_PAUSE_SECONDS)
+        self._extent = extent
+        self._events.reregister(extent == EVERYTHING)
+
+    def _pipeline_failed(self) -> None:
+        self._recovery.request(UNREGISTERED)
+
+    def _found_replaced(self, entries: Sequence[bytes]) -> None:
+        self.counters.late_replacements += len(entries)
+        gevent.spawn(self._notify_replaced, entries)
+
+    def _notify_replaced(self, entries: Sequence[bytes]) -> None:
+        """Greenlet: pass on which sessions of this node are no longer addressed."""
+        for entry in entries:
+            session_id, app, user = entry.split(b"\0", 2)
+            try:
+                self._events.replaced(decoded(app), decoded(user), int(session_id))
+            except Exception:
+                log.exception("a replaced session was not removed")
+
+    def _extend_records(self) -> None:
+        """Greenlet: extend the records of sessions that last longer than a record lives."""
+        while True:
+            gevent.sleep(self._record_seconds / 4 * random.uniform(0.75, 1.25))
+            try:
+                extend_records(self._pipeline, self._events.sessions(), self._record_seconds)
+            except Interrupted:
+                continue
+            except Exception:
+                log.exception("extending the records of this node's sessions failed")

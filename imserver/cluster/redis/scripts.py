@@ -1,0 +1,394 @@
+"""What happens in Redis as one step: the scripts, in Lua.
+
+Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo 16384):
+
+``imserver:users:{app:bucket}``
+    Hash. Field user → its addressed sessions, ``epoch.id.number[.device]`` separated by commas (field
+    name behind ``=`` if it begins with one of ``=!#``). Field ``!user`` → end of a ban. Field ``#`` →
+    last number given.
+``imserver:rooms:{app:bucket}``
+    Hash. Field room → the nodes with members in it, ``epoch.members`` separated by commas (bucket = crc32 of
+    the room modulo 1024).
+``imserver:attempts:digest``
+    Hash: how many attempts there were under a name (``count``), as of a time (``since``).
+``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
+    Sorted set epoch → when the lease ends; hashes epoch → lease as JSON, of live nodes and of those that
+    died and may have left something in the buckets.
+``{imserver}:epoch``, ``{imserver}:version``
+    The last epoch given; a number that grows with every change of a lease.
+``{imserver}:digger``
+    The epoch of the node that clears away what the dead have left.
+``{imserver}:trail:epoch``
+    Set: the buckets into which that life has written sessions (:mod:`imserver.cluster.redis.presence`).
+``{imserver}:halls:epoch``
+    Set: the buckets into which that life has written rooms, ``bucket:app``.
+``{imserver}:replaced:epoch``
+    List: sessions of that life that are addressed no longer.
+
+One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
+user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
+2026, by Redis's clock. Session numbers never fall behind them, and epochs begin with them: after a flush
+both go on above those that were given before.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import Final
+
+PREFIX: Final = "imserver:users:"
+ROOMS: Final = "imserver:rooms:"
+ATTEMPTS: Final = "imserver:attempts:"
+LEASES: Final = "{imserver}:leases"
+LEASE_DATA: Final = "{imserver}:lives"
+DEAD_EPOCHS: Final = "{imserver}:graves"
+EPOCH: Final = "{imserver}:epoch"
+VERSION: Final = "{imserver}:version"
+CLEANER: Final = "{imserver}:digger"
+WRITTEN_BUCKETS: Final = "{imserver}:trail:"
+WRITTEN_ROOM_BUCKETS: Final = "{imserver}:halls:"
+REPLACED: Final = "{imserver}:replaced:"
+
+TEXT_OF: Final[dict[str, str]] = {}
+"""Hash of a script → its text."""
+
+_NOW: Final = """
+local time = redis.call('TIME')
+local now = (time[1] - 1767225600) * 1000 + math.floor(time[2] / 1000)
+local function text(number) return string.format('%.0f', number) end
+"""
+
+
+def script(text: str, *, timed: bool = True) -> str:
+    """Remember a script, one that needs to know the time if ``timed``; its hash."""
+    text = _NOW + text if timed else text
+    digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
+    TEXT_OF[digest] = text
+    return digest
+
+
+# --- presence -----------------------------------------------------------------------------------------------
+
+BEGIN: Final = script("""
+-- KEYS: bucket, and the user's record if it is to be written here.
+-- ARGV: field, epoch, id, device, policy, number (0: give one), ',dead epochs,',
+--       ',epoch.id of the known dead,', field of the ban, record, its seconds,
+--       prefix of the lists of replaced sessions, what stands in them after the id.
+-- Returns 1, number, replaced | 2, refused by these | 3 (banned) | 4 (superseded).
+local field, epoch, id, device, policy = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
+local number = tonumber(ARGV[6])
+local found = redis.call('HMGET', KEYS[1], field, '#', ARGV[9])
+if found[3] then
+  if tonumber(found[3]) > now then return {3} end
+  redis.call('HDEL', KEYS[1], ARGV[9])
+end
+local mine, above
+local kept, rivals, replaced = {}, {}, {}
+for place in string.gmatch(found[1] or '', '[^,]+') do
+  local e, i, n, d = string.match(place, '^(%d+)%.(%d+)%.(%d+)%.?(.*)$')
+  if e == epoch and i == id then
+    mine = tonumber(n)
+  elseif not string.find(ARGV[7], ',' .. e .. ',', 1, true) then
+    if policy ~= 'newest' and (policy == 'multi' or d ~= device) then
+      kept[#kept + 1] = place
+    elseif number > 0 and tonumber(n) > number then
+      above = true
+      kept[#kept + 1] = place
+    elseif policy == 'refuse' and number == 0
+        and not string.find(ARGV[8], ',' .. e .. '.' .. i .. ',', 1, true) then
+      rivals[#rivals + 1] = place
+    else
+      replaced[#replaced + 1] = {e, i, place}
+    end
+  end
+end
+if #rivals > 0 and not mine then return {2, table.concat(rivals, ',')} end
+if above then
+  if mine then redis.call('HSET', KEYS[1], field, table.concat(kept, ',')) end
+  return {4}
+end
+local last = tonumber(found[2] or '0')
+if number == 0 then number = mine or math.max(last + 1, now) end
+local place = epoch .. '.' .. id .. '.' .. text(number)
+if device ~= '' then place = place .. '.' .. device end
+kept[#kept + 1] = place
+redis.call('HSET', KEYS[1], field, table.concat(kept, ','), '#', text(math.max(last, number)))
+local places = {}
+for k, gone in ipairs(replaced) do
+  places[k] = gone[3]
+  if ARGV[12] ~= '' and gone[1] ~= epoch then
+    redis.call('RPUSH', ARGV[12] .. gone[1], gone[2] .. ARGV[13])
+    redis.call('EXPIRE', ARGV[12] .. gone[1], 60)
+  end
+end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[10], 'EX', ARGV[11]) end
+return {1, text(number), table.concat(places, ',')}
+""")
+
+END: Final = script("""
+-- KEYS: bucket, and the user's record if it is to be written here.
+-- ARGV: field, epoch, id, ',dead epochs,', record, its seconds.
+-- Returns 1: nobody is left | 0: others are, or it was not there | 2: neither it nor anybody was there.
+local kept, mine = {}, false
+for place in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '[^,]+') do
+  local e, i = string.match(place, '^(%d+)%.(%d+)')
+  if e == ARGV[2] and i == ARGV[3] then
+    mine = true
+  elseif not string.find(ARGV[4], ',' .. e .. ',', 1, true) then
+    kept[#kept + 1] = place
+  end
+end
+if not mine then return #kept == 0 and 2 or 0 end
+if #kept > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], table.concat(kept, ','))
+  return 0
+end
+redis.call('HDEL', KEYS[1], ARGV[1])
+if redis.call('HLEN', KEYS[1]) == 1 then
+  -- Only the last number is left, or a ban. Numbers go on from the time, so one in the past may be forgotten.
+  local last = tonumber(redis.call('HGET', KEYS[1], '#') or '') or now
+  if last < now then redis.call('DEL', KEYS[1]) end
+end
+if KEYS[2] then redis.call('SET', KEYS[2], ARGV[5], 'EX', ARGV[6]) end
+return 1
+""")
+
+CLEAN_BUCKET: Final = script("""
+-- KEYS: bucket. ARGV: dead epochs. Returns the fields of users who have no session any more.
+local all = redis.call('HGETALL', KEYS[1])
+local gone, left = {}, 0
+for k = 1, #all, 2 do
+  local field, value = all[k], all[k + 1]
+  local first = string.sub(field, 1, 1)
+  if first == '!' then
+    if tonumber(value) <= now then redis.call('HDEL', KEYS[1], field) else left = left + 1 end
+  elseif first ~= '#' then
+    local hit = false
+    for _, epoch in ipairs(ARGV) do
+      hit = hit or string.find(',' .. value, ',' .. epoch .. '.', 1, true)
+    end
+    if hit then
+      local kept = {}
+      for place in string.gmatch(value, '[^,]+') do
+        local e, dead = string.match(place, '^%d+'), false
+        for _, epoch in ipairs(ARGV) do dead = dead or e == epoch end
+        if not dead then kept[#kept + 1] = place end
+      end
+      if #kept > 0 then
+        redis.call('HSET', KEYS[1], field, table.concat(kept, ','))
+      else
+        redis.call('HDEL', KEYS[1], field)
+        gone[#gone + 1] = field
+      end
+    end
+    if not hit or #gone == 0 or gone[#gone] ~= field then left = left + 1 end
+  end
+end
+if left == 0 and #all > 0 and tonumber(redis.call('HGET', KEYS[1], '#') or '0') < now then
+  redis.call('DEL', KEYS[1])
+end
+return gone
+""")
+
+BAN: Final = script("""
+-- KEYS: bucket. ARGV: field of the ban, milliseconds (0: none any more).
+local span = tonumber(ARGV[2])
+if span > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], text(now + span))
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return 1
+""")
+
+ATTEMPT: Final = script("""
+-- KEYS: attempts under a name. ARGV: how many there may be, milliseconds after which each is forgotten,
+-- how many to count (negative: to take back). Returns 0, or the milliseconds to wait.
+local most, each, weight = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local found = redis.call('HMGET', KEYS[1], 'count', 'since')
+local count = math.max(0, tonumber(found[1] or '0') - (now - tonumber(found[2] or '0')) / each)
+local above = count + weight - most
+if weight > 0 and above > 0 then return math.ceil(above * each) end
+count = math.max(0, count + weight)
+if count == 0 then
+  redis.call('DEL', KEYS[1])
+else
+  redis.call('HSET', KEYS[1], 'count', tostring(count), 'since', text(now))
+  redis.call('PEXPIRE', KEYS[1], text(math.ceil(count * each)))
+end
+return 0
+""")
+
+REPLACE_RECORD: Final = script(
+    """
+-- KEYS: a user's record. ARGV: what it was when it was read, what it shall be.
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2], 'KEEPTTL')
+  return 1
+end
+return 0
+""",
+    timed=False,
+)
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+ENTER_ROOM: Final = script(
+    """
+-- KEYS: bucket. ARGV: room, epoch, members (0: none any more), ',dead epochs,'.
+local kept = {}
+for e, n in string.gmatch(redis.call('HGET', KEYS[1], ARGV[1]) or '', '(%d+)%.(%d+)') do
+  if e ~= ARGV[2] and not string.find(ARGV[4], ',' .. e .. ',', 1, true) then
+    kept[#kept + 1] = e .. '.' .. n
+  end
+end
+if ARGV[3] ~= '0' then kept[#kept + 1] = ARGV[2] .. '.' .. ARGV[3] end
+if #kept > 0 then
+  redis.call('HSET', KEYS[1], ARGV[1], table.concat(kept, ','))
+else
+  redis.call('HDEL', KEYS[1], ARGV[1])
+end
+return 1
+""",
+    timed=False,
+)
+
+CLEAN_ROOMS: Final = script(
+    """
+-- KEYS: bucket. ARGV: ',dead epochs,'. Returns how many rooms had members there.
+local all, hits = redis.call('HGETALL', KEYS[1]), 0
+for k = 1, #all, 2 do
+  local kept, hit = {}, false
+  for e, n in string.gmatch(all[k + 1], '(%d+)%.(%d+)') do
+    if string.find(ARGV[1], ',' .. e .. ',', 1, true) then
+      hit = true
+    else
+      kept[#kept + 1] = e .. '.' .. n
+    end
+  end
+  if hit then
+    hits = hits + 1
+    if #kept > 0 then
+      redis.call('HSET', KEYS[1], all[k], table.concat(kept, ','))
+    else
+      redis.call('HDEL', KEYS[1], all[k])
+    end
+  end
+end
+return hits
+""",
+    timed=False,
+)
+
+# --- message ids --------------------------------------------------------------------------------------------
+
+CLAIM: Final = script(
+    """
+-- KEYS: the message id. ARGV: token, milliseconds.
+-- Returns who has it: this token, another one, or '1' (accepted).
+local holder = redis.call('GET', KEYS[1])
+if holder then return holder end
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return ARGV[1]
+""",
+    timed=False,
+)
+
+RELEASE: Final = script(
+    """
+-- KEYS: the message id. ARGV: token.
+if redis.call('GET', KEYS[1]) == ARGV[1] then return redis.call('DEL', KEYS[1]) end
+return 0
+""",
+    timed=False,
+)
+
+
+_EXPIRE: Final = """
+local function bury(epoch)
+  redis.call('ZREM', KEYS[1], epoch)
+  redis.call('HSET', KEYS[3], epoch, redis.call('HGET', KEYS[2], epoch) or '{}')
+  redis.call('HDEL', KEYS[2], epoch)
+  redis.call('INCR', KEYS[4])
+end
+for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do bury(epoch) end
+"""
+
+JOIN: Final = script(
+    _EXPIRE
+    + """
+-- ARGV: node, host, fingerprint, milliseconds of the lease, lease, database.
+-- Returns 'ok', epoch | 'fingerprint', a node that has another | 'database', likewise
+-- | 'address', whose machine has it.
+local lives = redis.call('HGETALL', KEYS[2])
+local twins = {}
+for k = 1, #lives, 2 do
+  local other = cjson.decode(lives[k + 1])
+  if other.fingerprint ~= ARGV[3] then return {'fingerprint', other.node} end
+  if (other.database or '') ~= '' and other.database ~= ARGV[6] then return {'database', other.node} end
+  if other.node == ARGV[1] then
+    if other.host ~= ARGV[2] then return {'address', other.host} end
+    twins[#twins + 1] = lives[k]
+  end
+end
+for _, epoch in ipairs(twins) do bury(epoch) end
+local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
+redis.call('SET', KEYS[5], epoch)
+redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
+redis.call('HSET', KEYS[2], epoch, ARGV[5])
+redis.call('INCR', KEYS[4])
+return {'ok', epoch}
+"""
+)
+
+RENEW: Final = script(
+    _EXPIRE
+    + """
+-- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
+--       how many of the replaced sessions are done, the first of them.
+-- Returns 0 (the lease is lost) | 1, version, last epoch, graves, replaced sessions, whether to dig,
+--         lives or ''.
+local epoch = ARGV[1]
+if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
+if ARGV[2] ~= '0' then redis.call('ZADD', KEYS[1], text(now + ARGV[2]), epoch) end
+if ARGV[3] ~= '' then
+  redis.call('HSET', KEYS[2], epoch, ARGV[3])
+  redis.call('INCR', KEYS[4])
+end
+if ARGV[5] ~= '0' and redis.call('LINDEX', KEYS[7], 0) == ARGV[6] then
+  redis.call('LTRIM', KEYS[7], ARGV[5], -1)
+end
+local graves, dig = redis.call('HKEYS', KEYS[3]), 0
+if #graves > 0 then
+  local digger = redis.call('GET', KEYS[6])
+  if not digger or digger == epoch then
+    redis.call('SET', KEYS[6], epoch, 'PX', 15000)
+    dig = 1
+  end
+end
+local version = redis.call('GET', KEYS[4]) or '0'
+local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
+local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
+return {1, version, redis.call('GET', KEYS[5]) or '0', graves, replaced, dig, lives}
+"""
+)
+
+LEAVE: Final = script(
+    """
+-- ARGV: epoch, '1' if it leaves nothing behind.
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 0 then return 0 end
+if ARGV[2] ~= '1' then
+  redis.call('HSET', KEYS[3], ARGV[1], redis.call('HGET', KEYS[2], ARGV[1]) or '{}')
+end
+redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('DEL', KEYS[7])
+redis.call('INCR', KEYS[4])
+return 1
+""",
+    timed=False,
+)
+
+
+def lease_keys(epoch: int) -> tuple[str, ...]:
+    """The KEYS of the lease scripts, for a node life (0: none yet)."""
+    return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}")

@@ -1,0 +1,221 @@
+"""The registry: live nodes, the sessions of each user, rooms and message ids.
+
+:class:`imserver.cluster.solo.SoloRegistry` serves a node without Redis,
+:class:`imserver.cluster.redis.registry.RedisRegistry` the nodes that share a Redis.
+
+Each start of a node has its own *epoch*, a number that is never used again. What a node wrote counts only
+while its *lease* is live; data of other epochs is ignored, so the answers stay right after a node was killed.
+"""
+
+from __future__ import annotations
+
+import _socket
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Final, Literal, Protocol
+
+from msgspec import Struct, field
+
+from imserver.metrics import Histogram
+
+POLICIES: Final = ("newest", "multi", "single", "refuse")
+
+next_session_id: Final = count(1).__next__
+"""Session ids: unique in this process, across its epochs."""
+
+
+class Lease(Struct, frozen=True):
+    """One epoch of a node, as other nodes see it.
+
+    ``node`` is ``ip:rpcPort``; ``control`` and ``data`` are its RPC addresses (``tcp://ip:port``); ``host``
+    names its machine; ``fingerprint`` identifies its secret; ``version`` is that of the RPC.
+    ``connections``, ``counts`` (users by app) and ``draining`` are as of the last renewal.
+    """
+
+    node: str
+    epoch: int = 0
+    control: str = ""
+    data: str = ""
+    fingerprint: str = ""
+    started_at: float = 0.0
+    host: str = ""
+    public_ws_url: str = ""
+    connections: int = 0
+    counts: dict[str, int] = field(default_factory=dict)
+    draining: bool = False
+    version: int = 1
+    birth: int = 0
+    """Identifies the process across its epochs; 0: an older version."""
+    clients: str = ""
+    """``ip:port`` to which clients connect, for operators; may be empty."""
+    unsettled: bool = False
+    """The registry does not know all its rooms: every room publication must be sent to it."""
+    database: str = ""
+    """The id of its database; empty while it stores nothing."""
+
+
+class Session(Struct, gc=False, eq=False):
+    """A logged-in connection, as its node registers it. Owner: the node's sessions.
+
+    ``id`` is known before the registry answers, so that a session whose registration was lost can still be
+    unregistered or registered again. The registry sets ``number`` (0: none yet) and ``generation``. Of two
+    sessions that exclude each other the one with the higher number stays.
+    """
+
+    app: str
+    user: str
+    device: str = ""
+    policy: str = "newest"
+    peer: str = ""
+    """``ip:port`` of the client, for the record that operators read."""
+    login_time: int = 0
+    """Unix seconds, for the same record."""
+    id: int = field(default_factory=next_session_id)
+    number: int = 0
+    generation: int = 0
+    """The registry generation in which it was last registered; see ``RedisRegistry.generation``."""
+
+
+class SessionRef(Struct, frozen=True, gc=False):
+    """A user's addressed session: ``id`` on the node with ``epoch``."""
+
+    epoch: int
+    id: int
+    number: int
+    device: str = ""
+
+
+class RoomMembers(Struct, frozen=True, gc=False):
+    """Number of connections of this node in a room; 0: none any more."""
+
+    app: str
+    room: str
+    members: int
+
+
+class Registration(Struct, gc=False):
+    """The result of registering a session.
+
+    The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions
+    that block it; nothing was changed), ``banned`` (nothing was changed), ``superseded`` (only when
+    registered again: a session with a higher number exists).
+
+    ``replaced`` are sessions that are no longer addressed, of any node. Under ``newest`` their nodes forget
+    them silently, under ``single`` and ``refuse`` they close them. A node that misses the message learns it
+    at its next lease renewal (:attr:`RegistryEvents.replaced`).
+    """
+
+    number: int = 0
+    replaced: tuple[SessionRef, ...] = ()
+    refused: bool = False
+    others: tuple[SessionRef, ...] = ()
+    banned: bool = False
+    superseded: bool = False
+
+    @property
+    def addressed(self) -> bool:
+        """Whether the session is addressed now."""
+        return not (self.refused or self.banned or self.superseded)
+
+
+class Claim(Struct, frozen=True, gc=False):
+    """The result of claiming a message id.
+
+    ``mine``: deliver, then settle the claim. ``repeat``: the id was accepted before. ``pending``: claimed by
+    another request whose outcome is open; ask again later. A claim that is never settled expires after 10 s.
+    """
+
+    key: str
+    state: Literal["mine", "repeat", "pending"]
+    token: str = ""
+
+
+class RegistryCounters(Struct, gc=False):
+    """Counters of the registry since the start."""
+
+    round_trips: int = 0
+    """Pipelines sent, those of the lease included."""
+    commands: int = 0
+    errors: int = 0
+    """Pipelines that failed, time-outs included."""
+    timeouts: int = 0
+    unanswered: int = 0
+    """Calls that returned None."""
+    epochs: int = 0
+    """Epochs of this node; above 1 a lease was lost."""
+    reregistered: int = 0
+    late_replacements: int = 0
+    """Replaced sessions that were found at a lease renewal."""
+    cleaned_users: int = 0
+    """Users of dead nodes that this node marked offline."""
+    seconds: Histogram = field(default_factory=Histogram)
+    """Duration of the pipelines that were answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryEvents:
+    """What a shared registry tells and asks its node, from greenlets of its own. May switch."""
+
+    sessions: Callable[[], Iterable[Session]] = lambda: ()
+    """All addressed sessions of this node, to extend their records. Iterated lazily, with switches."""
+    reregister: Callable[[bool], None] = lambda everything: None
+    """Call ``reregister`` for all sessions (True: Redis was restarted or flushed, or the lease was lost), or
+    for those that are not ``registered`` (False: Redis was away). Sent again if that was interrupted."""
+    replaced: Callable[[str, str, int], None] = lambda app, user, session_id: None
+    """A session of this node is no longer addressed. May name one that is gone, and may repeat."""
+    leases_changed: Callable[[], None] = lambda: None
+    """The set of live leases, or the epoch of this node, has changed."""
+
+
+class Registry(Protocol):
+    """What every node asks its registry. Calls that register, find and claim: see ``RedisRegistry``."""
+
+    @property
+    def lease(self) -> Lease:
+        """The lease of this node; ``epoch`` is 0 until the registry has been reached."""
+        ...
+
+    def start(self, lease: Lease) -> Lease:
+        """Register this node; returns its lease with the epoch."""
+        ...
+
+    def stop(self) -> None:
+        """Give back the lease."""
+        ...
+
+    def healthy(self) -> bool:
+        """Whether the registry answers and the lease is live. Never switches."""
+        ...
+
+    def leases(self) -> Mapping[int, Lease]:
+        """The live leases by epoch, own included, about a second old. Never switches."""
+        ...
+
+    def report(
+        self, connections: int, counts: Mapping[str, int], draining: bool = False, unsettled: bool = False
+    ) -> None:
+        """Update the own lease; other nodes see it at the next renewal. Never switches."""
+        ...
+
+
+def own_address() -> str:
+    """The first address of this machine that is not loopback, else 127.0.0.1.
+
+    Asks the routing table by connecting a datagram socket, which sends nothing. The socket is raw, because
+    the supervisor calls this too and must not start a gevent loop.
+    """
+    sock = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    try:
+        sock.connect(("192.0.2.1", 9))
+        address: str = sock.getsockname()[0]
+    except OSError:
+        return "127.0.0.1"
+    finally:
+        sock.close()
+    return address
+
+
+def node_name(advertise: str, rpc_port: int) -> str:
+    """The id of a node: the advertised address, or that of this machine, and its RPC port."""
+    return f"{advertise or own_address()}:{rpc_port}"

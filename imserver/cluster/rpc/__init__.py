@@ -1,0 +1,1 @@
+"""Calls between the nodes of a cluster, over ZeroMQ."""

@@ -1,0 +1,143 @@
+"""Who may speak to the RPC ports: CURVE keys derived from the cluster's secret, and a door that checks them.
+
+CURVE alone encrypts for whoever knows the server's public key, and accepts any client's. Only a handler of
+ZAP (ZeroMQ RFC 27), asked once for each connection, refuses clients whose key is not the cluster's.
+"""
+
+from __future__ import annotations
+
+import logging
+from struct import Struct
+from typing import Any, Final, NamedTuple
+
+import gevent
+import zmq
+from zmq.utils import z85
+
+from imserver.cluster.rpc.queues import RpcCounters
+from imserver.cluster.rpc.wire import SocketFull, ZmqSocket
+from imserver.lifecycle import derive_key
+from imserver.log_lines import RateLimitedLog
+
+log = logging.getLogger(__name__)
+
+_ZAP_ENDPOINT: Final = "inproc://zeromq.zap.01"
+_ZAP_REQUEST_PARTS: Final = 9
+_DOMAIN: Final = b"imserver"
+_WATCHED: Final = (
+    zmq.Event.ACCEPTED
+    | zmq.Event.HANDSHAKE_SUCCEEDED
+    | zmq.Event.HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.Event.HANDSHAKE_FAILED_PROTOCOL
+    | zmq.Event.HANDSHAKE_FAILED_AUTH
+    | zmq.Event.DISCONNECTED
+)
+_EVENT: Final = Struct("=Hi")
+"""First part of what a monitor tells: the event, and with some events the file descriptor."""
+
+
+class CurveKeys(NamedTuple):
+    """The key pairs of one cluster, 32 bytes each: all nodes serve with the one and dial with the other."""
+
+    server_secret: bytes
+    server_public: bytes
+    client_secret: bytes
+    client_public: bytes
+
+    @classmethod
+    def derive(cls, secret: bytes) -> CurveKeys:
+        """The keys of the cluster that has this secret; the same on each of its nodes."""
+        server, client = derive_key(secret, "rpc server"), derive_key(secret, "rpc client")
+        return cls(server, _public(server), client, _public(client))
+
+    def serve(self, socket: zmq.Socket[bytes]) -> None:
+        """Let only clients in that the door knows. Before bind."""
+        socket.setsockopt(zmq.CURVE_SERVER, 1)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
+        # With a domain that is enforced nobody comes in should the door ever be missing.
+        socket.setsockopt(zmq.ZAP_DOMAIN, _DOMAIN)
+        socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
+
+    def connect_to(self, socket: zmq.Socket[bytes]) -> None:
+        """Show the cluster's key, and speak to none but its nodes. Before connect."""
+        socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
+        socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
+        socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
+
+
+def _public(secret: bytes) -> bytes:
+    public: bytes = z85.decode(zmq.curve_public(z85.encode(secret)))
+    return public
+
+
+class Authenticator:
+    """Answers ZeroMQ who may come in, and counts who did not. Owner of two greenlets and their sockets."""
+
+    def __init__(self, context: zmq.Context[Any], keys: CurveKeys, counters: RpcCounters) -> None:
+        self._context = context
+        self._key = keys.client_public
+        self._counters = counters
+        self._zap = ZmqSocket(context, zmq.ROUTER)
+        self._zap.socket.bind(_ZAP_ENDPOINT)
+        self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
+        self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
+        self._foreign_key = RateLimitedLog(
+            log, "refused %s on an RPC port: its key is not that of this cluster"
+        )
+        self._refused = RateLimitedLog(
+            log, "refused a connection on an RPC port: no handshake of this cluster"
+        )
+
+    def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
+        """Count connections to a bound socket that end before they have come in."""
+        address = f"inproc://{name}.monitor"
+        socket.monitor(address, _WATCHED)
+        zmq_socket = ZmqSocket(self._context, zmq.PAIR)
+        zmq_socket.socket.connect(address)
+        self._monitors.append((socket, zmq_socket))
+        self._greenlets.append(gevent.spawn(self._count, zmq_socket))
+
+    def close(self) -> None:
+        """Stop; after this nobody comes in. Before the sockets that are watched are closed. Never waits."""
+        gevent.killall(self._greenlets, block=False)
+        for socket, zmq_socket in self._monitors:
+            # First, or ZeroMQ's thread waits without end for somebody to read what it tells.
+            socket.disable_monitor()
+            zmq_socket.close()
+        self._zap.close()
+
+    def _answer(self) -> None:
+        while True:
+            request = self._zap.receive()
+            # Only ZeroMQ itself writes here, from its own thread.
+            if len(request) < 5:
+                continue
+            known = len(request) == _ZAP_REQUEST_PARTS and request[7:] == [b"CURVE", self._key]
+            if not known:
+                self._foreign_key(request[5].decode("ascii", "replace") if len(request) > 5 else "a peer")
+            status = (b"200", b"OK") if known else (b"400", b"Unknown key")
+            try:
+                self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
+            except SocketFull:
+                log.error("an answer of the RPC door got lost")
+
+    def _count(self, zmq_socket: ZmqSocket) -> None:
+        # Garbage has no event of its own, only that its connection ended; and the event of a handshake that
+        # succeeded does not say whose. So an end counts as a refusal if its handshake is known to have
+        # failed, or if no handshake at all succeeded since it was accepted.
+        accepted: dict[int, int] = {}
+        succeeded, failed = 0, False
+        while True:
+            kind, descriptor = _EVENT.unpack(zmq_socket.receive()[0])
+            if kind == zmq.Event.ACCEPTED:
+                accepted[descriptor] = succeeded
+            elif kind == zmq.Event.HANDSHAKE_SUCCEEDED:
+                succeeded += 1
+            elif kind == zmq.Event.DISCONNECTED:
+                if failed or accepted.get(descriptor) == succeeded:
+                    self._counters.refused_peers += 1
+                    self._refused()
+                accepted.pop(descriptor, None)
+                failed = False
+            else:
+                failed = True  # the next event is the end of its connection

@@ -1,0 +1,390 @@
+"""Calls between the nodes of a cluster: events one way, ordered and in batches; questions with answers.
+
+Two ports a node. *Data*: one receiver a node, one sender a peer; :meth:`Rpc.send` queues an item, the items
+of one turn of the loop leave as one batch, ``received`` gets them at the other end, in order. *Control*:
+:meth:`Rpc.ask` gets what ``answer`` returns at the other end, or raises
+:class:`~imserver.cluster.rpc.queues.PeerUnavailable`.
+
+Importing this module loads ZeroMQ and zerorpc, so nothing does unless there is a cluster. No context or
+socket of ZeroMQ is made before :meth:`Rpc.start`: a parent that forks nodes may import it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Container, Mapping
+from time import monotonic
+from typing import Final
+
+import gevent
+import zerorpc
+import zmq
+from gevent.event import AsyncResult
+from gevent.event import Event as Signal
+from gevent.hub import get_hub
+
+from imserver.cluster.registry import Lease
+from imserver.cluster.rpc.curve import Authenticator, CurveKeys
+from imserver.cluster.rpc.peer import PING, Peer, RpcContext
+from imserver.cluster.rpc.queues import (
+    BATCH_ITEMS,
+    PeerUnavailable,
+    RpcCounters,
+    SendQueue,
+    SequenceNumbers,
+    SequenceTracker,
+)
+from imserver.cluster.rpc.wire import (
+    FAILED,
+    MESSAGE_BYTES,
+    OK,
+    STALE,
+    TOO_LARGE,
+    VERSION,
+    Answer,
+    ControlServer,
+    DataReceiver,
+    ZmqSocket,
+    private_address,
+)
+from imserver.errors import StartError
+from imserver.log_lines import RateLimitedLog
+
+log = logging.getLogger(__name__)
+
+RPC_VERSION: Final = 1
+"""What this node speaks; it also understands the version before."""
+_ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
+_STOP_SECONDS: Final = 2.0
+_LINGER_MS: Final = 1000
+_RESTART_SECONDS: Final = 0.2
+_SOCKETS: Final = 8192
+
+
+class Rpc:
+    """Both channels to all other nodes.
+
+    ``secret`` is the cluster's, the same on all nodes. ``answer(kind, body)`` answers a question; it may
+    switch; what it raises is logged here and reaches the asker as a code. ``received(sender's epoch, items)``
+    gets the items of each sender in their order; while it waits, nothing else is received, so it should not.
+    Owner of its peers, sockets and greenlets.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        answer: Callable[[str, bytes], bytes],
+        received: Callable[[int, list[bytes]], None],
+        *,
+        version: int = RPC_VERSION,
+        queue_items: int = 100_000,
+        queue_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.counters = RpcCounters()
+        self.control_address = self.data_address = ""
+        """``tcp://ip:port`` where this node listens; known after :meth:`start`."""
+        self._answer = answer
+        self._received = received
+        self._version = version
+        self._rpc = RpcContext(CurveKeys.derive(secret), self.counters, version)
+        self._sequences = SequenceTracker(self.counters)
+        self._peers = PeerTable(self._rpc, queue_items, queue_bytes)
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._running = False
+        self._turn = 0
+        """Items received since others had their turn."""
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    def start(self, host: str, control_port: int, data_port: int) -> None:
+        """Listen at one address, never at all of them. The system chooses a port 0. Raises StartError."""
+        address = private_address(host)
+        context = self._rpc.context = zerorpc.Context()
+        context.set(zmq.MAX_SOCKETS, _SOCKETS)
+        self._authenticator = Authenticator(context, self._rpc.keys, self.counters)
+        control, data = ZmqSocket(context, zmq.ROUTER), ZmqSocket(context, zmq.PULL)
+        try:
+            self.control_address = self._listen(control, "control", address, control_port)
+            self.data_address = self._listen(data, "data", address, data_port)
+        except StartError:
+            self._authenticator.close()
+            control.close()
+            data.close()
+            self._terminate()
+            raise
+        self._server = ControlServer(context, control, self._answer_query, self.counters)
+        self._receiver = DataReceiver(context, data, self._receive, self.counters)
+        self._running = True
+        self._greenlets = [
+            gevent.spawn(self._keep_running, self._server.run),
+            gevent.spawn(self._keep_running, self._receiver.run),
+        ]
+        self._peers.start()
+
+    def _listen(self, zmq_socket: ZmqSocket, name: str, address: str, port: int) -> str:
+        self._rpc.keys.serve(zmq_socket.socket)
+        self._authenticator.watch(zmq_socket.socket, name)
+        try:
+            return zmq_socket.bind(f"tcp://{address}:{port}")
+        except zmq.ZMQError as error:
+            raise StartError(f"the RPC cannot listen on {address}:{port} ({name}): {error}") from None
+
+    def stop(self) -> None:
+        """Send what waits, then end. May switch; takes at most about three seconds."""
+        if not self._running:
+            return
+        deadline = monotonic() + _STOP_SECONDS
+        while monotonic() < deadline and any(peer.waits for peer in self._peers.all()):
+            gevent.sleep(0.01)
+        self._end(_LINGER_MS)
+        self._terminate().wait()
+
+    def kill(self) -> None:
+        """End at once; what waits is lost. Never waits."""
+        if self._running:
+            self._end(0)
+            self._terminate()
+
+    def _terminate(self) -> AsyncResult[None]:
+        # Takes until all is sent, or lingered enough: in a thread, as it would hold up the loop.
+        return get_hub().threadpool.spawn(self._rpc.context.term)
+
+    def _end(self, linger_ms: int) -> None:
+        self._running = False
+        gevent.killall(self._greenlets, block=False)
+        self._peers.close(linger_ms)
+        self._authenticator.close()
+        self._server.close()
+        self._receiver.close()
+
+    def _keep_running(self, run: Callable[[], None]) -> None:
+        while self._running:
+            try:
+                run()
+            except Exception:
+                log.exception("an RPC receiver failed")
+            if self._running:
+                self.counters.restarts += 1
+                gevent.sleep(_RESTART_SECONDS)
+
+    # --- who is there ---------------------------------------------------------------------------------------
+
+    @property
+    def epoch(self) -> int:
+        """This node's life, as in its lease. Set it when the registry gives one; before, it takes nothing."""
+        return self._rpc.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        if epoch != self._rpc.epoch:
+            self._rpc.epoch = epoch
+            self._sequences.forget()
+            self._peers.renumber()
+
+    @property
+    def queued_items(self) -> int:
+        """Items that wait to be sent, to all peers together."""
+        return sum(len(peer.queue.items) for peer in self._peers.all())
+
+    @property
+    def queued_bytes(self) -> int:
+        """Bytes of them."""
+        return sum(peer.queue.bytes for peer in self._peers.all())
+
+    def update(self, leases: Mapping[int, Lease]) -> None:
+        """Hang up on peers without a lease; what waits for them is dropped and counted. Never switches."""
+        self._peers.keep(leases)
+
+    # --- data -----------------------------------------------------------------------------------------------
+
+    def send(self, lease: Lease, item: bytes) -> bool:
+        """Forward one item to a peer, after all earlier ones. Never switches.
+
+        False: it will not arrive (the peer does not answer, its queue is full, it speaks another version).
+        True is no promise: what is under way when a peer or a connection dies is lost.
+        """
+        peer = self._peers.get(lease)
+        return peer is not None and peer.send(item)
+
+    def _receive(self, version: int, sender: int, destination: int, first: int, items: list[bytes]) -> None:
+        counters = self.counters
+        if not self._version - 1 <= version <= self._version:
+            counters.malformed += 1
+        elif destination != self._rpc.epoch:
+            counters.stale += len(items)
+        elif self._sequences.accept(sender, first, len(items)):
+            counters.received += len(items)
+            counters.batches_received += 1
+            counters.bytes_received += sum(map(len, items))
+            try:
+                self._received(sender, items)
+            except Exception:
+                log.exception("%d events of another node failed", len(items))
+            self._turn += len(items)
+            if self._turn >= BATCH_ITEMS:
+                self._turn = 0
+                gevent.sleep(0)
+
+    # --- questions ------------------------------------------------------------------------------------------
+
+    def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
+        """Ask a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
+        peer = self._peers.get(lease)
+        try:
+            if peer is None:
+                raise PeerUnavailable(lease.node, "this node cannot ask it")
+            self._peers.watch()
+            return peer.query(kind, body, timeout)
+        except PeerUnavailable:
+            self.counters.call_failures += 1
+            raise
+
+    def query_all(
+        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
+    ) -> tuple[dict[str, bytes], list[str]]:
+        """Ask several peers at once, at most ``timeout`` seconds: answers by node, and nodes without one."""
+        answers: dict[str, bytes] = {}
+        missing: list[str] = []
+
+        def query(lease: Lease) -> None:
+            try:
+                answers[lease.node] = self.query(lease, kind, body, timeout)
+            except PeerUnavailable:
+                missing.append(lease.node)
+
+        gevent.joinall([gevent.spawn(query, lease) for lease in leases])
+        return answers, sorted(missing)
+
+    def _answer_query(self, version: int, epoch: int, kind: str, body: bytes) -> Answer:
+        if not self._version - 1 <= version <= self._version:
+            return VERSION, b""
+        if epoch != self._rpc.epoch:
+            return STALE, b""
+        if kind == PING:
+            return OK, b""
+        self.counters.answered += 1
+        try:
+            answer = self._answer(kind, body)
+        except Exception:
+            log.exception("the question %r of another node failed", kind)
+            return FAILED, b""
+        return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
+
+
+_WATCH_SECONDS: Final = 0.5
+_PROBE_SECONDS: Final = 1.0
+
+
+class PeerTable:
+    """The peers of one node by epoch. Owner of them and of two greenlets, and one more a doubtful peer."""
+
+    def __init__(self, rpc_context: RpcContext, queue_items: int, queue_bytes: int) -> None:
+        self._rpc = rpc_context
+        self._limits = queue_items, queue_bytes
+        self._peers: dict[int, Peer] = {}
+        self._numbers = SequenceNumbers()
+        self._waiting: dict[Peer, None] = {}
+        self._wanted = Signal()
+        """Something waits to be sent."""
+        self._active = Signal()
+        """Somebody has to be watched."""
+        self._greenlets: list[gevent.Greenlet[..., None]] = []
+        self._other_version = RateLimitedLog(
+            log, "%s speaks version %d of the RPC, this node %d: nothing goes between them"
+        )
+
+    def start(self) -> None:
+        """Begin to send and to watch."""
+        self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
+
+    def close(self, linger_ms: int) -> None:
+        """Hang up on all; what ZeroMQ has is still sent within ``linger_ms``. Never switches."""
+        gevent.killall(self._greenlets, block=False)
+        self._greenlets = []
+        for peer in self._peers.values():
+            peer.close(linger_ms)
+        self._peers.clear()
+
+    def get(self, lease: Lease) -> Peer | None:
+        """The peer with this lease, made if need be. None: nothing can go between it and this node."""
+        peer = self._peers.get(lease.epoch)
+        if peer is not None:
+            return peer
+        rpc_context = self._rpc
+        if not self._greenlets or lease.epoch == rpc_context.epoch:
+            return None
+        if abs(lease.version - rpc_context.version) > 1:
+            self._other_version(lease.node, lease.version, rpc_context.version)
+            return None
+        number = self._numbers.resume(lease.epoch)
+        peer = Peer(rpc_context, lease, number, SendQueue(*self._limits), self._wake)
+        self._peers[lease.epoch] = peer
+        return peer
+
+    def keep(self, epochs: Container[int]) -> None:
+        """Hang up on all others; what waits for them is dropped and counted. Never switches."""
+        for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
+            peer = self._peers.pop(epoch)
+            self._numbers.keep(epoch, peer.number)
+            self._waiting.pop(peer, None)
+            peer.close()
+
+    def renumber(self) -> None:
+        """Number items from 1 again: this node has a new epoch."""
+        self._numbers.forget()
+        for peer in self._peers.values():
+            peer.number = 0
+
+    def all(self) -> list[Peer]:
+        """All peers that were used."""
+        return list(self._peers.values())
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def _wake(self, peer: Peer) -> None:
+        self._waiting[peer] = None
+        self._wanted.set()
+
+    def _flush(self) -> None:
+        while True:
+            self._wanted.wait()
+            self._wanted.clear()
+            waiting, self._waiting = self._waiting, {}
+            for peer in waiting:
+                try:
+                    more = peer.flush()
+                except Exception:
+                    log.exception("cannot send to %s", peer.lease.node)
+                    continue
+                if more:
+                    self._wake(peer)
+            self._active.set()
+            if self._waiting:
+                gevent.sleep(0)
+
+    # --- watching -------------------------------------------------------------------------------------------
+
+    def watch(self) -> None:
+        """Something is asked of a peer."""
+        self._active.set()
+
+    def _watch(self) -> None:
+        while True:
+            self._active.wait()
+            self._active.clear()
+            now = monotonic()
+            for peer in self._peers.values():
+                if peer.needs_probe(now) and peer.watcher is None:
+                    peer.watcher = gevent.spawn(_probe_until_alive, peer)
+                if peer.active:
+                    self._active.set()
+            gevent.sleep(_WATCH_SECONDS)
+
+
+def _probe_until_alive(peer: Peer) -> None:
+    """Try a peer until it answers. Ended with the peer."""
+    try:
+        while not (peer.link.allows() and peer.probe(_PROBE_SECONDS)):
+            gevent.sleep(peer.link.wait_seconds)
+    finally:
+        peer.watcher = None

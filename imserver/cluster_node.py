@@ -1,0 +1,279 @@
+"""What a node of a cluster has: the registry, the RPC and the services that reach other nodes.
+
+Loaded only if Redis is configured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+from collections.abc import Callable
+from time import monotonic, time
+
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.registry import Lease, RegistryEvents, own_address
+from imserver.cluster.rpc.server import Rpc
+from imserver.config import Config
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.lifecycle import derive_key
+from imserver.metrics import Metrics
+from imserver.services.logins.verdict import Admits
+from imserver.services.nodes.messages import (
+    NodeMessages,
+    Notice,
+    Replaced,
+    ToApp,
+    ToConnection,
+    ToRoom,
+    ToUser,
+    Unsettled,
+)
+from imserver.services.nodes.queries import Alive, Kick, NodeQueries, OtherNodes, encode
+from imserver.services.pushes.cluster_pushes import ClusterPushes
+from imserver.services.pushes.dedupe import Dedupe
+from imserver.services.pushes.delivery import Delivery
+from imserver.services.pushes.routing import ReorderGuard, Rerouting
+from imserver.services.rooms.cluster_connections import ClusterConnections
+from imserver.services.rooms.cluster_rooms import ClusterRooms
+from imserver.services.sessions.attendance import Attendance
+from imserver.services.sessions.cluster_presence import ClusterPresence
+from imserver.services.sessions.cluster_removals import ClusterRemovals
+from imserver.services.sessions.cluster_sessions import ClusterSessions
+from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.removals import LocalRemovals
+from imserver.storage.store import Store
+
+log = logging.getLogger(__name__)
+
+_FLUSH_SECONDS = 2.0
+_DATABASE_SECONDS = 10.0
+"""Time for a node to find a database that another node has just created, and to publish its id."""
+_OTHER_DATABASE = (
+    "the cluster keeps its apps and keys in another database: give all nodes the same storage.url, or, on "
+    "one machine, the same server.data_dir"
+)
+
+
+class Cluster:
+    """The cluster's parts of one node, started and stopped together. Owner of each of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        secret: bytes,
+        store: Store,
+        queries: NodeQueries,
+        ids: ConnectionIds,
+        hub: Hub,
+        fanout: Fanout,
+        delivery: Delivery,
+        dedupe: Dedupe,
+        metrics: Metrics,
+        logins: Admits,
+        max_rooms: Callable[[str], int],
+    ) -> None:
+        self._config = config
+        self._store = store
+        self._hub = hub
+        self._fanout = fanout
+        self._delivery = delivery
+        self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
+        self.queries = queries
+        self._ids = ids
+        self.registry = RedisRegistry(
+            config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
+        )
+        self.rpc = Rpc(
+            secret,
+            self.queries.answer,
+            lambda sender, items: self.node_messages.received(sender, items),
+            queue_items=config.cluster.queue_items,
+            queue_bytes=config.cluster.queue_bytes,
+        )
+        self.node_messages = NodeMessages(self.registry, self.rpc)
+        self.database = DatabaseCheck(store, self.registry)
+        others = OtherNodes(self.registry, self.node_messages, self.rpc, config.cluster.rpc_seconds)
+        self._build_sessions(others, metrics, logins)
+        self._build_rooms(others, metrics, max_rooms)
+        self._build_pushes(metrics, dedupe)
+        self.node_messages.handle(
+            {
+                ToUser: self.rerouting.deliver,
+                ToApp: self._deliver_to_app,
+                ToRoom: self.rooms.received,
+                ToConnection: self.connections.received,
+                Notice: self._notice,
+                Replaced: self._replaced,
+                Unsettled: self._unsettled,
+            }
+        )
+
+    def _build_sessions(self, others: OtherNodes, metrics: Metrics, logins: Admits) -> None:
+        self.reorder_guard = ReorderGuard(self._hub)
+        self.sessions = ClusterSessions(
+            self._hub,
+            self._fanout,
+            metrics,
+            logins,
+            others,
+            self._config.cluster.require_registry,
+            self.reorder_guard.logged_in,
+        )
+        self.removals = ClusterRemovals(LocalRemovals(self._hub, self.sessions), others)
+
+    def _build_rooms(self, others: OtherNodes, metrics: Metrics, max_rooms: Callable[[str], int]) -> None:
+        hub, fanout, ids = self._hub, self._fanout, self._ids
+
+        def node() -> str:
+            return self.registry.lease.node
+
+        self.connections = ClusterConnections(hub, fanout, ids, self.queries, node, others)
+        self.connections.rooms = self.rooms = ClusterRooms(
+            hub, fanout, metrics, self.connections, ids.birth, max_rooms, others
+        )
+        attendance = Attendance(hub, self.connections, node)
+        self.presence = ClusterPresence(others, hub, attendance, self.connections.node_of)
+
+    def _build_pushes(self, metrics: Metrics, dedupe: Dedupe) -> None:
+        registry, messages, delivery, guard = (
+            self.registry,
+            self.node_messages,
+            self._delivery,
+            self.reorder_guard,
+        )
+        self.pushes = ClusterPushes(registry, messages, self._hub, delivery, dedupe, metrics, guard)
+        self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
+
+    def start(self, public_ws_url: str, port: int) -> None:
+        """Join the cluster: when this returns, live nodes know this one and forward to it.
+
+        ``port`` is the port of its clients. Raises :class:`imserver.errors.StartError` if this node must not
+        or cannot join.
+        """
+        config = self._config
+        queries = self.queries
+        self.presence.add_to(queries)
+        queries.add("kick", Kick, self.sessions.kick_here)
+        queries.add("alive", Alive, self.sessions.is_alive)
+        queries.add("hello", Lease, self._hello)
+        self.removals.add_to(queries)
+        self.rooms.add_to(queries)
+        self.connections.add_to(queries)
+        host = config.cluster.bind or self.address()
+        rpc_port = config.app.rpc_port
+        self.rpc.start(host, rpc_port, rpc_port + 1 if rpc_port else 0)
+        address = self.address()
+        control, data = (
+            bound.rpartition(":")[2] for bound in (self.rpc.control_address, self.rpc.data_address)
+        )
+        lease = self.registry.start(
+            Lease(
+                f"{address}:{control}",
+                control=f"tcp://{address}:{control}",
+                data=f"tcp://{address}:{data}",
+                fingerprint=self._fingerprint,
+                started_at=time(),
+                host=socket.gethostname(),
+                public_ws_url=public_ws_url,
+                database=self._store.id,
+                birth=self._ids.birth,
+                clients=f"{address}:{port}",
+            ),
+            RegistryEvents(
+                sessions=self.sessions.registered_sessions,
+                reregister=self._reregister,
+                replaced=self.sessions.replaced,
+                leases_changed=self._leases_changed,
+            ),
+        )
+        self._leases_changed()
+        self.sessions.start()
+        self.rooms.registrar.start()
+        self._announce(lease)
+
+    def address(self) -> str:
+        """The address at which other nodes reach this one."""
+        return self._config.cluster.advertise or own_address()
+
+    def _announce(self, lease: Lease) -> None:
+        """Tell all live nodes about this one, so that it receives their next broadcast."""
+        peers = self.node_messages.peers()
+        if peers:
+            seconds = self._config.cluster.rpc_seconds
+            _, missing = self.rpc.query_all(peers, "hello", encode(lease), seconds)
+            for node in missing:
+                log.warning("peer %s: no answer to the hello of this node", node)
+
+    def _hello(self, lease: Lease) -> bool:
+        if lease.fingerprint != self._fingerprint:
+            return False
+        self.registry.add_lease(lease)
+        self._leases_changed()
+        return True
+
+    def _leases_changed(self) -> None:
+        self.rpc.epoch = self.node_messages.own_epoch
+        self.rpc.update(self.registry.leases())
+
+    def _reregister(self, everything: bool) -> None:
+        self.rooms.registrar.wake()
+        self.sessions.reregister(everything)
+
+    # --- handlers of node messages --------------------------------------------------------------------------
+
+    def _deliver_to_app(self, message: ToApp) -> None:
+        self._delivery.to_app(message.app, message.event, message.except_user, message.except_users)
+
+    def _notice(self, message: Notice) -> None:
+        app = self._hub.apps.get(message.app)
+        if app is not None:
+            app.elsewhere = max(app.elsewhere + (1 if message.event.kind == "enter" else -1), 0)
+            self._fanout.notice(app, message.event)
+
+    def _replaced(self, message: Replaced) -> None:
+        self.sessions.replaced(message.app, message.user, message.session_id)
+
+    def _unsettled(self, message: Unsettled) -> None:
+        self.rooms.heard_unsettled(message.epoch)
+
+    # --- at the end -----------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Leave the cluster: send what is queued, report logouts, give back the lease."""
+        clean = self.sessions.flush(_FLUSH_SECONDS)
+        clean = self.rooms.registrar.stop(_FLUSH_SECONDS) and clean
+        self.sessions.stop()
+        self.registry.stop(clean)
+        self.rpc.stop()
+
+
+class DatabaseCheck:
+    """Compares the database ids of all nodes: a cluster has one database. ``wrong``: they differ."""
+
+    def __init__(self, store: Store, registry: RedisRegistry) -> None:
+        self.wrong = False
+        self._store = store
+        self._registry = registry
+        self._since = 0.0
+        store.allows = self._objection
+        store.on_open = registry.report_database
+
+    def check(self) -> None:
+        """Compare; called once a second. Never switches."""
+        if not self._differs(self._store.id):
+            if self.wrong:
+                log.info("all nodes of the cluster have the same database again")
+            self.wrong, self._since = False, 0.0
+            return
+        self._since = self._since or monotonic()
+        if not self.wrong and monotonic() - self._since > _DATABASE_SECONDS:
+            self.wrong = True
+            log.error("%s", _OTHER_DATABASE)
+
+    def _objection(self, database: str) -> str:
+        return _OTHER_DATABASE if self._differs(database) else ""
+
+    def _differs(self, database: str) -> bool:
+        return any(lease.database not in ("", database) for lease in self._registry.leases().values())

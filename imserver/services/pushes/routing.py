@@ -1,0 +1,295 @@
+"""Routing of pushes in a cluster: find the user's nodes, forward, reroute, keep the order.
+
+Messages from one node to another keep their order. A user who moves to another node breaks it: a push on its
+way to the old node must be rerouted, and a later one goes to the new node directly. Each push carries its
+sender's number. The sender waits a little when a user has moved (:class:`ReorderDelay`), and the new node
+drops a rerouted push that a later one has overtaken (:class:`ReorderGuard`).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from itertools import count
+from random import getrandbits
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import gevent
+from msgspec.structs import replace
+
+from imserver.cluster.registry import SessionRef
+from imserver.hub.hub import Hub
+from imserver.model import Event
+from imserver.services.nodes.messages import NodeMessages, ToUser
+from imserver.services.pushes.pushing import Delivers, Outcome
+from imserver.services.sessions.cluster_sessions import ClusterSessions
+from imserver.services.sessions.presence import Known
+
+if TYPE_CHECKING:
+    from imserver.cluster.redis.registry import RedisRegistry
+
+_NOWHERE: tuple[SessionRef, ...] = ()
+
+
+class Router:
+    """Finds the nodes of a user in the registry and sends pushes there."""
+
+    def __init__(
+        self,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
+        hub: Hub,
+        delivery: Delivers,
+        reorder_guard: ReorderGuard,
+    ) -> None:
+        self._registry = registry
+        self._node_messages = node_messages
+        self._hub = hub
+        self._delivery = delivery
+        self._reorder_guard = reorder_guard
+        self._routes = ReorderDelay()
+        self._origin = getrandbits(48)
+        self._numbers = count(1)
+
+    def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user, after a short wait if one of them has just moved. None: no answer."""
+        refs = self.look_up(app, users)
+        if refs is not None and self.wait_for_rerouting(app, zip(users, refs, strict=True)):
+            refs = self.look_up(app, users)
+        return refs
+
+    def look_up(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
+        """The sessions of each user; ``""`` has none. None: no answer."""
+        named = [user for user in users if user]
+        found = self._registry.find(app, named) if named else []
+        if found is None:
+            return None
+        refs = iter(found)
+        return [next(refs) if user else _NOWHERE for user in users]
+
+    def wait_for_rerouting(self, app: str, targets: Iterable[tuple[str, tuple[SessionRef, ...]]]) -> bool:
+        """Wait while earlier pushes are rerouted to users who have moved.
+
+        Returns whether it waited; other users may have moved meanwhile.
+        """
+        seconds = 0.0
+        for user, refs in targets:
+            if len(refs) == 1:
+                seconds = max(seconds, self._routes.wait_seconds(app, user, refs[0].epoch))
+        if seconds:
+            gevent.sleep(seconds)
+        return seconds > 0
+
+    def push(
+        self,
+        app: str,
+        user: str,
+        event: Event,
+        refs: tuple[SessionRef, ...] | None,
+        device: str | None = None,
+    ) -> Outcome:
+        """Deliver to the user's nodes, or to one device; ``refs`` None: the registry does not answer.
+
+        A user without sessions in the registry may still have one here, after a flush or a lost lease.
+        """
+        number = next(self._numbers)
+        own = self._node_messages.own_epoch
+        epochs = {ref.epoch for ref in refs or () if device is None or ref.device == device}
+        reached = failed = 0
+        here = own in epochs or not refs or self._is_unregistered(app, user)
+        if here and self._delivery.to_user(app, user, event, device):
+            reached += 1
+            self._reorder_guard.reached(app, user, self._origin, number)
+        for epoch in epochs - {own}:
+            item = ToUser(app, user, event, 0, len(epochs) == 1, self._origin, number, device)
+            sent = self._node_messages.send(epoch, item)
+            reached += sent
+            failed += not sent
+        if reached:
+            return Outcome.SENT
+        return Outcome.FAILED if failed else Outcome.NOT_SENT
+
+    def _is_unregistered(self, app: str, user: str) -> bool:
+        """Whether the user has a session here that the registry does not know yet."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return False
+        return any(
+            c.session is not None and not self._registry.registered(c.session)
+            for c in known.sessions_of(user)
+        )
+
+
+log = logging.getLogger(__name__)
+
+MAX_HOPS = 3
+"""How often a push may be rerouted."""
+MAX_REROUTED = 10_000
+_LOGIN_POLL_SECONDS = 0.01
+_LOGIN_POLLS = 100
+
+
+class Rerouting:
+    """Delivers pushes of other nodes, and reroutes those whose user has moved. Owner of one queue per user.
+
+    Between the lookup and the arrival of a push its user may have logged in on another node, or the login
+    here may still wait for the registry's answer. Such a push waits for the login, or is sent on to the
+    user's node, in the order of arrival.
+    """
+
+    def __init__(
+        self,
+        registry: RedisRegistry,
+        node_messages: NodeMessages,
+        delivery: Delivers,
+        sessions: ClusterSessions,
+        reorder_guard: ReorderGuard,
+    ) -> None:
+        self._registry = registry
+        self._node_messages = node_messages
+        self._delivery = delivery
+        self._sessions = sessions
+        self._reorder_guard = reorder_guard
+        self._queues: dict[tuple[str, str], deque[ToUser]] = {}
+        self._count = 0
+        self.rerouted = 0
+        """Pushes sent on to the node to which their user had moved."""
+        self.unreached = 0
+        """Pushes accepted by a node that reached nobody, overtaken ones included."""
+
+    def deliver(self, item: ToUser) -> None:
+        """Deliver here, behind waiting pushes of the same user. Never switches."""
+        queue = self._queues.get((item.app, item.user))
+        if queue is None and self._deliver(item):
+            return
+        if self._count >= MAX_REROUTED:
+            self.unreached += 1
+            return
+        self._count += 1
+        if queue is not None:
+            queue.append(item)
+            return
+        self._queues[item.app, item.user] = deque([item])
+        gevent.spawn(self._run, item.app, item.user)
+
+    def _deliver(self, item: ToUser) -> bool:
+        """Deliver, or drop an overtaken push; False if the user is not here. Never switches."""
+        app, user = item.app, item.user
+        if item.hops and self._reorder_guard.is_overtaken(app, user, item.origin, item.number):
+            self.unreached += 1
+            return True
+        if not self._delivery.to_user(app, user, item.event, item.device):
+            return False
+        self._reorder_guard.reached(app, user, item.origin, item.number)
+        return True
+
+    def _run(self, app: str, user: str) -> None:
+        """Greenlet: process the queue of one user until it is empty."""
+        queue = self._queues[app, user]
+        try:
+            while queue:
+                if not self._serve(queue[0]):
+                    self.unreached += 1
+                queue.popleft()
+                self._count -= 1
+        except Exception:
+            log.exception("rerouting pushes of %s in %s failed", user, app)
+            self.unreached += len(queue)
+            self._count -= len(queue)
+        finally:
+            del self._queues[app, user]
+
+    def _serve(self, item: ToUser) -> bool:
+        """Deliver one push where its user is now; False if it cannot be delivered."""
+        for _ in range(_LOGIN_POLLS):
+            if self._deliver(item):
+                return True
+            if not self._sessions.is_beginning(item.app, item.user):
+                break
+            gevent.sleep(_LOGIN_POLL_SECONDS)
+        found = self._registry.find(item.app, [item.user])
+        if self._deliver(item):
+            return True
+        if found is None or not item.alone or item.hops >= MAX_HOPS:
+            return False
+        epochs = {ref.epoch for ref in found[0]} - {self._node_messages.own_epoch}
+        onward = replace(item, hops=item.hops + 1, alone=len(epochs) == 1)
+        sent = sum(self._node_messages.send(epoch, onward) for epoch in epochs)
+        self.rerouted += sent > 0
+        return sent > 0
+
+
+REROUTE_SECONDS = 0.05
+"""Time for pushes on their way to be rerouted to the user's new node."""
+ARRIVED_SECONDS = 1.0
+"""A push sent longer ago has arrived."""
+MAX_ROUTES = 10_000
+GUARD_SECONDS = 10.0
+"""How long after a login rerouted pushes may arrive."""
+
+
+class ReorderDelay:
+    """The last node to which this node pushed, for the users it pushed to last. Owner of that memory."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._routes: dict[tuple[str, str], tuple[int, float, float]] = {}
+        """User → (epoch, time of the last push, end of the wait), oldest first."""
+
+    def wait_seconds(self, app: str, user: str, epoch: int) -> float:
+        """How long a push to ``epoch`` must wait. Never switches."""
+        now = self._clock()
+        before = self._routes.pop((app, user), None)
+        until = 0.0
+        if before is not None:
+            last, sent_at, until = before
+            if last != epoch and now < max(sent_at, until) + ARRIVED_SECONDS:
+                until = now + REROUTE_SECONDS
+        elif len(self._routes) >= MAX_ROUTES:
+            del self._routes[next(iter(self._routes))]
+        self._routes[app, user] = (epoch, now, until)
+        return max(until - now, 0.0)
+
+
+class ReorderGuard:
+    """Who has just logged in on this node, and which pushes have reached them. Owner of that memory.
+
+    Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
+    """
+
+    def __init__(self, hub: Known, clock: Callable[[], float] = monotonic) -> None:
+        self._hub = hub
+        self._clock = clock
+        self._reached: dict[tuple[str, str], dict[int, int]] = {}
+        """User → the last number of each origin."""
+        self._ends: deque[tuple[float, tuple[str, str]]] = deque()
+        """When the guard of each login ends."""
+        self._until: dict[tuple[str, str], float] = {}
+
+    def logged_in(self, app: str, user: str) -> None:
+        """A session of the user has begun here."""
+        now, who = self._clock(), (app, user)
+        while self._ends and self._ends[0][0] <= now:
+            _, old = self._ends.popleft()
+            if self._until.get(old, now + 1) <= now:
+                del self._until[old]
+                self._reached.pop(old, None)
+        self._ends.append((now + GUARD_SECONDS, who))
+        self._until[who] = now + GUARD_SECONDS
+
+    def reached(self, app: str, user: str, origin: int, number: int) -> None:
+        """A push has reached the user here."""
+        who = app, user
+        if who in self._until:
+            self._reached.setdefault(who, {})[origin] = number
+
+    def is_overtaken(self, app: str, user: str, origin: int, number: int) -> bool:
+        """Whether a later push of the same origin has, or may have, reached the user here."""
+        if not self._hub.is_online(app, user):
+            return False
+        who = app, user
+        if self._until.get(who, 0.0) < self._clock():
+            return True
+        return self._reached.get(who, {}).get(origin, 0) >= number

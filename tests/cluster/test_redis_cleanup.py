@@ -1,0 +1,165 @@
+"""What the dead have left is found by their trails: in any app, without a walk over all buckets."""
+
+import time
+
+import pytest
+
+from imserver.cluster.redis.registry import RedisRegistry
+from imserver.cluster.redis.scripts import LEASES
+from imserver.cluster.registry import Session
+from imserver.settings import ClusterSettings
+from tests.support import until
+
+from .conftest import StartNode
+from .redis_server import RedisServer
+from .test_redis_nodes import record, vanish
+
+
+def begin(node: RedisRegistry, app: str, *users: str) -> list[Session]:
+    """Sessions of these users, all registered together."""
+    sessions = [Session(app, user, peer="127.0.0.1:5000", login_time=1700000000) for user in users]
+    assert len(list(node.reregister(sessions))) == len(users)
+    return sessions
+
+
+@pytest.fixture
+def nodes(server: RedisServer, start_node: StartNode) -> tuple[RedisRegistry, RedisRegistry]:
+    """Two nodes whose leases last through the pauses of a busy machine."""
+    settings = ClusterSettings(lease_seconds=3.0, renew_seconds=0.1, redis_seconds=2.0)
+    return start_node(server, 1, settings), start_node(server, 2, settings)
+
+
+Nodes = tuple[RedisRegistry, RedisRegistry]
+
+
+def keys(server: RedisServer, pattern: str) -> list[str]:
+    with server.client() as client:
+        return sorted(client.scan_iter(pattern, 1000))
+
+
+def wait_until_buried(server: RedisServer, dead: RedisRegistry, other: RedisRegistry) -> float:
+    """Let the lease of a dead node run out and wait for what it left to be gone; how long that took."""
+    with server.client() as client:
+        assert client.zadd(LEASES, {str(dead.lease.epoch): 1}, xx=True, ch=True) == 1
+    until(lambda: dead.lease.epoch not in other.leases(), seconds=10)
+    began = time.monotonic()
+    with server.client() as client:
+        until(lambda: client.hlen("{imserver}:graves") == 0, seconds=20)
+    return time.monotonic() - began
+
+
+def test_apps_that_no_other_node_knows_are_cleared_too(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    apps = [f"system:shop:{number}" for number in range(200)]
+    for app in apps:
+        begin(a, app, "ann", "bob")
+    stays = begin(b, apps[0], "ann-at-b")
+    vanish(a)
+    wait_until_buried(server, a, b)
+    assert b.counters.cleaned_users == 400
+    assert all(record_of(server, f"{app}_{user}") for app in apps[::50] for user in ("ann", "bob"))
+    assert len(keys(server, "imserver:users:*")) == 1
+    assert keys(server, "{imserver}:trail:*") == [f"{{imserver}}:trail:{b.lease.epoch}"]
+    assert b.unregister(stays[0]) is True
+
+
+def record_of(server: RedisServer, name: str) -> bool:
+    """Whether the record of app_user says that the user is gone."""
+    with server.client() as client:
+        text = client.get(f"acc:user:online:{name}")
+    assert text is not None
+    return '"isLogoff":true' in text
+
+
+def test_only_buckets_that_the_dead_used_are_looked_into(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", *(f"user{number}" for number in range(50)))
+    vanish(a)
+    with server.client() as client:
+        client.config_resetstat()
+        wait_until_buried(server, a, b)
+        calls = client.info("commandstats")["cmdstat_evalsha"]["calls"]
+    assert calls < 400, "50 buckets, 50 records, and the leases meanwhile; not 16,384"
+    assert record(server, "user49")["isLogoff"] is True
+
+
+def test_a_crowd_is_buried_within_a_fraction_of_a_second_an_app(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", *(f"user{number}" for number in range(3000)))
+    with server.client() as client:
+        assert client.sismember(f"{{imserver}}:trail:{a.lease.epoch}", "*:101")
+        assert client.scard(f"{{imserver}}:trail:{a.lease.epoch}") == 1025
+    vanish(a)
+    took = wait_until_buried(server, a, b)
+    assert b.counters.cleaned_users == 3000
+    assert keys(server, "imserver:users:*") == []
+    assert took < 5, f"{took:.2f} s"
+
+
+def test_a_life_without_a_trail_is_looked_for_everywhere(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    begin(a, "101", "ann")
+    begin(a, "unknown to b", "bob")
+    a.report(2, {"unknown to b": 1})
+    # A life of a version before trails, or one whose trail was lost.
+    with server.client() as client:
+        until(lambda: "unknown to b" in str(client.hgetall("{imserver}:lives")), seconds=1)
+        client.delete(f"{{imserver}}:trail:{a.lease.epoch}")
+    vanish(a)
+    wait_until_buried(server, a, b)
+    assert b.counters.cleaned_users == 2
+    assert keys(server, "imserver:users:*") == []
+
+
+def test_after_redis_was_emptied_the_trail_is_told_again(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    begin(a, "101", "ann")
+    epoch = a.lease.epoch
+    with server.client() as client:
+        client.flushall()
+    until(lambda: a.lease.epoch > epoch, seconds=3, what="another life")
+    begin(a, "101", "ann")
+    assert keys(server, "{imserver}:trail:*") == [f"{{imserver}}:trail:{a.lease.epoch}"]
+
+
+def test_a_trail_that_may_not_have_arrived_is_told_again(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    begin(a, "101", "ann")
+    a._pipeline.closed = False
+    assert a.register(Session("101", "bob")) is None
+    with server.client() as client:
+        client.delete(f"{{imserver}}:trail:{a.lease.epoch}")
+    until(lambda: a._pipeline.closed, seconds=2, what="a probe")
+    begin(a, "101", "ann")
+    assert keys(server, "{imserver}:trail:*") == [f"{{imserver}}:trail:{a.lease.epoch}"]
+
+
+@pytest.mark.parametrize("clean", [True, False])
+def test_a_node_that_leaves_nothing_behind_leaves_no_trail(
+    server: RedisServer, start_node: StartNode, clean: bool
+) -> None:
+    a = start_node(server, 1)
+    (session,) = begin(a, "101", "ann")
+    if clean:
+        a.unregister(session)
+    a.stop(clean=clean)
+    assert len(keys(server, "{imserver}:trail:*")) == (0 if clean else 1)
+
+
+def test_an_empty_bucket_goes_with_its_last_user(server: RedisServer, start_node: StartNode) -> None:
+    a = start_node(server, 1)
+    sessions = begin(a, "101", "ann", "bob")
+    a.ban("101", "bob", 60)
+    until(lambda: len(keys(server, "imserver:users:*")) == 2)
+    time.sleep(0.002)  # numbers are not older than the millisecond in which they were given
+    assert [a.unregister(session) for session in sessions] == [True, True]
+    with server.client() as client:
+        (kept,) = [client.hgetall(key) for key in keys(server, "imserver:users:*")]
+    assert "!bob" in kept, "a ban outlives the session"
+
+
+def test_a_drain_is_known_to_others_before_the_next_renewal(server: RedisServer, nodes: Nodes) -> None:
+    a, b = nodes
+    a._keeper._renew_seconds = 3600.0
+    a.report(0, {}, draining=True)
+    until(lambda: b.leases()[a.lease.epoch].draining, seconds=2)
