@@ -100,6 +100,6 @@ CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
     *_CLUSTER,
     *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
     *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
-    *counters("imserver_rerouting", "cluster.rerouting", _REROUTING),
+    *counters("imserver_pushes", "cluster.rerouting", _REROUTING),
     *counters("imserver_connections", "cluster.connections", _BY_ID),
 )

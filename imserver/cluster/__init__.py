@@ -1,1 +1,1 @@
-"""Other nodes: who lives (leases), who is connected where (presence), calls between nodes."""
+"""Other nodes: leases, sessions and rooms in a registry, and calls between nodes."""

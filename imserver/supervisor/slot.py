@@ -30,7 +30,7 @@ class StatusPage:
         """Reset for the next child."""
         self._memory[:] = bytes(mmap.PAGESIZE)
 
-    # --- child side ---
+    # --- child side -----------------------------------------------------------------------------------------
 
     def beat(self, started: bool, ready: bool, full: bool) -> None:
         """Count a loop iteration and set the flags: serving, ready, no room for clients."""
@@ -43,7 +43,7 @@ class StatusPage:
         self._memory[_TEXT_AT : _TEXT_AT + len(data)] = data
         _LENGTH.pack_into(self._memory, _LENGTH_AT, len(data))
 
-    # --- supervisor side ---
+    # --- supervisor side ------------------------------------------------------------------------------------
 
     @property
     def beats(self) -> int:

@@ -129,7 +129,9 @@ def test_a_node_that_is_alone_shows_nothing_of_a_cluster() -> None:
     assert alone == [
         m.name
         for m in METRICS
-        if not re.match("imserver_(registry|rpc|cluster|rerouting|connections_unreached)_", m.name)
+        if not re.match(
+            "imserver_(registry|rpc|cluster|pushes_rerouted|pushes_unreached|connections_unreached)_", m.name
+        )
     ]
     assert described(render(AnyNode(clustered=True), "n")) == [metric.name for metric in METRICS]
 

@@ -26,7 +26,7 @@ LOSSES = (
     "imserver_rpc_stale_total",
     "imserver_rpc_lost_total",
     "imserver_rpc_late_total",
-    "imserver_rerouting_unreached_total",
+    "imserver_pushes_unreached_total",
 )
 """Where nodes count events that did not arrive."""
 

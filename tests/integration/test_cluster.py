@@ -282,7 +282,7 @@ def unreached(nodes: Nodes) -> int:
     """Pushes that the nodes accepted and that reached nobody, as they say themselves."""
     texts = [ask(http, request("/metrics")).body.decode() for http in nodes.http]
     found = [
-        re.search(r"^imserver_rerouting_unreached_total\{[^}]*\} (\d+)", text, re.MULTILINE) for text in texts
+        re.search(r"^imserver_pushes_unreached_total\{[^}]*\} (\d+)", text, re.MULTILINE) for text in texts
     ]
     return sum(int(one[1]) for one in found if one)
 

@@ -1,4 +1,4 @@
-"""Strays: pushes that come to a node whose user is elsewhere by now, or is just coming."""
+"""Rerouting: pushes that arrive at a node whose user has moved, or is just logging in."""
 
 from collections.abc import Iterator
 from itertools import count
@@ -11,7 +11,6 @@ from msgspec.structs import replace
 from imserver.cluster.registry import SessionRef
 from imserver.model import Event, Login
 from imserver.services.nodes.messages import ToUser
-from imserver.services.pushes import rerouting as module
 from imserver.services.pushes import routing
 from imserver.services.pushes.pushing import Outcome, Target
 from tests.services.cluster_rig import MULTI, NEWEST, Several, told_since
@@ -138,7 +137,7 @@ def test_a_push_does_not_follow_for_ever(nodes: Several) -> None:
     nodes.book.places[NEWEST, "ann"] = [SessionRef(1, 10**9, 1), SessionRef(2, 10**9, 1)]
     nodes[1].rerouting.deliver(item("a"))
     texts(nodes)
-    assert counts(nodes) == (module.MAX_HOPS, 1)
+    assert counts(nodes) == (routing.MAX_HOPS, 1)
 
 
 def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several) -> None:
@@ -231,7 +230,7 @@ def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(nodes: S
 
 
 def test_rerouted_pushes_are_bounded(nodes: Several, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MAX_REROUTED", 5)
+    monkeypatch.setattr(routing, "MAX_REROUTED", 5)
     _, ann = nodes[2].login(NEWEST, "ann")
     nodes[1].registry.hold()
     for number in range(8):

@@ -1,4 +1,4 @@
-"""Where Redis is: reads ``redis.url`` (or ``redis.addr``) into what the connections need."""
+"""Addresses of and connections to Redis: reads ``redis.url`` (or ``redis.addr``), connects by gevent."""
 
 from __future__ import annotations
 
@@ -32,12 +32,11 @@ _FOR_SENTINELS: Final = ("sentinel_username", "sentinel_password")
 
 
 class RedisAddress(Struct, frozen=True):
-    """A Redis, however it is run.
+    """A Redis server, Sentinel setup or Redis Cluster.
 
-    ``hosts`` are (name, port) of the server, of the sentinels, or of some nodes of the Cluster;
-    ``service`` is the name that the sentinels know the master by; ``options`` go to every connection as
-    they are (user, password, database, settings of TLS, or the path of a Unix socket); ``text`` is for
-    logs and has no password.
+    ``hosts`` are (name, port) of the server, of the sentinels, or of some nodes of the Cluster; ``service``
+    is the master's name for the sentinels; ``options`` go to every connection (user, password, database, TLS
+    settings, or the path of a Unix socket); ``text`` is for logs and has no password.
     """
 
     kind: Kind
@@ -50,7 +49,7 @@ class RedisAddress(Struct, frozen=True):
 
 
 def address_of(settings: RedisSettings) -> RedisAddress:
-    """The address that the settings name. Raises :class:`StartError` with one clear line."""
+    """The address in the settings. Raises :class:`StartError` with one clear line."""
     url = settings.url or f"redis://{settings.addr}"
     scheme, _, rest = url.partition("://")
     way, _, variant = scheme.partition("+")
@@ -113,18 +112,14 @@ def _host(written: str, default_port: int) -> tuple[str, int]:
 
 
 def _options(url: str) -> dict[str, Any]:
-    """What a URL of a single server says, as arguments of redis-py's connections."""
+    """The options of a single-server URL as arguments of redis-py's connections."""
     options: dict[str, Any] = dict(parse_url(url))
     options.pop("connection_class", None)
     return options
 
 
 def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
-    """How long redis-py may wait, and how often it may try.
-
-    Several ``hosts`` are tried one after the other, all within ``seconds``: one that does not answer must
-    leave time for the next.
-    """
+    """Timeouts and retries of redis-py. Several ``hosts`` are tried in turn, all within ``seconds``."""
     return {
         "socket_timeout": seconds,
         "socket_connect_timeout": seconds / hosts,
@@ -134,10 +129,8 @@ def limits_of(seconds: float, hosts: int, tries: int = 1) -> dict[str, Any]:
 
 
 class _Direct(Connection):
-    """A TCP connection by gevent's sockets.
-
-    Numbers are not given to gevent's resolver, which would start a native thread for them.
-    """
+    """A TCP connection by gevent's sockets. Numeric hosts skip gevent's resolver, which would start a native
+    thread."""
 
     def _connect(self) -> socket.socket:
         where = self.host, self.port, 0, socket.SOCK_STREAM
@@ -176,7 +169,7 @@ class _ManagedTls(SentinelManagedSSLConnection, _DirectTls):
 
 
 def connection_to(address: RedisAddress, seconds: float) -> Any:
-    """A connection, not yet made, to the server or to the master behind the sentinels."""
+    """A connection, not yet opened, to the server or to the master behind the sentinels."""
     options = {**address.options, **limits_of(seconds, 1)}
     if not address.hosts:
         return UnixDomainSocketConnection(**options)  # type: ignore[abstract]

@@ -1,4 +1,4 @@
-"""The lease of this node in Redis, and what it tells of the others."""
+"""The lease of this node in Redis, and the leases of the other nodes."""
 
 from __future__ import annotations
 
@@ -39,37 +39,37 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def clock() -> float:
-    """Seconds that go on while this process, or its machine, sleeps."""
+    """Seconds that also pass while the process or the machine is suspended."""
     return time.clock_gettime(_CLOCK)
 
 
 class LeaseLost(Exception):
-    """Redis knows nothing of this life any more: a long pause, or somebody flushed it."""
+    """Redis does not know this epoch any more: a long pause, or a flush."""
 
 
 class LeaseTable:
-    """Who lives, as of the last look into Redis. Owner: the :class:`LeaseKeeper`; never switches."""
+    """The live leases as of the last refresh. Owner: the :class:`LeaseKeeper`; never switches."""
 
     def __init__(self) -> None:
         self.live: Mapping[int, Lease] = MappingProxyType({})
         self.dead_epochs: tuple[int, ...] = ()
-        """Dead lives that may have left something behind."""
+        """Dead epochs that may have left data behind."""
         self.last_epoch = 0
-        """The highest epoch that had been given at the last look."""
+        """The highest epoch at the last refresh."""
         self.version = b"-1"
 
     def is_dead(self, epoch: int) -> bool:
-        """Whether a life is over. One that began after the last look counts as alive."""
+        """Whether an epoch is over. One that began after the last refresh counts as live."""
         return epoch not in self.live and epoch <= self.last_epoch
 
     def is_newer(self, epoch: int) -> bool:
-        """Whether a life began after the last look, so that another look would help."""
+        """Whether an epoch began after the last refresh, so that another refresh would help."""
         return epoch > self.last_epoch and epoch not in self.live
 
     def update(
         self, version: bytes, last_epoch: bytes, dead_epochs: Sequence[bytes], lives: Sequence[bytes]
     ) -> bool:
-        """Take over what :data:`RENEW` tells. True if other lives are live now."""
+        """Apply the reply of :data:`RENEW`. True if other epochs are live now."""
         self.version, self.last_epoch = version, int(last_epoch)
         self.dead_epochs = tuple(int(epoch) for epoch in dead_epochs)
         if not lives:
@@ -82,20 +82,20 @@ class LeaseTable:
         return changed
 
     def add(self, lease: Lease) -> None:
-        """A life that began after the last look says so itself. The next look confirms or drops it."""
+        """A newer node has announced itself; the next refresh confirms or drops it."""
         if self.is_newer(lease.epoch):
             self.live = MappingProxyType({**self.live, lease.epoch: lease})
             self.version = b"-1"
 
     def forget(self) -> None:
-        """Nothing is known any more."""
+        """Forget everything."""
         self.live, self.dead_epochs, self.last_epoch, self.version = MappingProxyType({}), (), 0, b"-1"
 
 
 class LeaseKeeper:
-    """Joins, renews and leaves. Owner of this node's lease and of its wire; used by one greenlet at a time.
+    """Joins, renews and leaves. Owner of this node's lease and connection; used by one greenlet at a time.
 
-    ``single``: behind the wire is one server (or one at a time), not a Redis Cluster.
+    ``single``: the connection leads to one server, not to a Redis Cluster.
     """
 
     def __init__(
@@ -110,9 +110,9 @@ class LeaseKeeper:
         self.table = LeaseTable()
         self.lease = Lease("")
         self.past_epochs: tuple[int, ...] = ()
-        """Earlier lives of this process."""
+        """Earlier epochs of this process."""
         self.cleans_up = False
-        """It falls to this node to clear away what the dead have left."""
+        """Whether this node does the dead-node cleanup."""
         self._lease_seconds = lease_seconds
         self._renew_seconds = renew_seconds
         self._single = single
@@ -129,11 +129,11 @@ class LeaseKeeper:
         return f",{','.join(map(str, dead))}," if dead else ""
 
     def alive(self) -> bool:
-        """Whether the lease still holds, as far as this node can know. Never switches."""
+        """Whether the lease is live, as far as this node can know. Never switches."""
         return clock() < self._until
 
     def join(self) -> None:
-        """Take a new epoch. Raises Away, or StartError if this node must not join. Switches."""
+        """Take a new epoch. Raises RedisUnavailable, or StartError if this node must not join. Switches."""
         again = self.lease.epoch != 0
         if again:
             self.past_epochs = (*self.past_epochs, self.lease.epoch)
@@ -154,7 +154,7 @@ class LeaseKeeper:
     def report(
         self, connections: int, counts: Mapping[str, int], draining: bool, unsettled: bool = False
     ) -> bool:
-        """What the next renewal shall tell; True if it is news enough for one at once. Never switches."""
+        """Update the lease; True if it should be renewed at once. Never switches."""
         urgent = (draining, unsettled) != (self.lease.draining, self.lease.unsettled)
         if urgent:
             self._renewed_at = -math.inf
@@ -168,14 +168,14 @@ class LeaseKeeper:
         return urgent
 
     def report_database(self, database: str) -> None:
-        """The next renewal, at once, shall tell which database this node has. Never switches."""
+        """Publish the database id with the next renewal, at once. Never switches."""
         self._renewed_at = -math.inf
         self.lease = msgspec.structs.replace(self.lease, database=database)
 
     def refresh(self) -> bool:
-        """Look into Redis, and renew the lease if it is time to. True if other lives are live now. Switches.
+        """Read the leases, and renew the own one if due. True if other epochs are live now. Switches.
 
-        Raises Away and :class:`LeaseLost`.
+        Raises RedisUnavailable and :class:`LeaseLost`.
         """
         began = clock()
         renews = began - self._renewed_at >= self._renew_seconds * 0.99
@@ -192,7 +192,7 @@ class LeaseKeeper:
         return changed
 
     def leave(self, clean: bool) -> None:
-        """Give the lease back. Raises Away. Switches."""
+        """Give the lease back. Raises RedisUnavailable. Switches."""
         epoch, node = self.lease.epoch, self.lease.node
         self._until = 0.0
         written = written_buckets_key(epoch), written_room_buckets_key(epoch)
@@ -207,10 +207,7 @@ class LeaseKeeper:
             )
 
     def run_id(self) -> bytes:
-        """What tells one life of a Redis server from another; never twice the same if that is not known.
-
-        Raises Away. Switches.
-        """
+        """Identifies one run of a Redis server; random if unknown. Raises RedisUnavailable. Switches."""
         if not self._single:
             return uuid4().bytes
         info = self.link.exchange([("INFO", "server")])[0]
@@ -237,7 +234,7 @@ class LeaseKeeper:
         return ("EVALSHA", RENEW, 7, *lease_keys(self.lease.epoch), *arguments)
 
     def _listing(self, now: float) -> list[Command]:
-        """Now and then the lists of servers that operators of the original servers read are renewed too."""
+        """Commands that renew the server lists of the original servers, once a minute."""
         if now - self._listed_at < _SERVERS_EVERY_SECONDS:
             return []
         self._listed_at = now
@@ -250,7 +247,7 @@ class LeaseKeeper:
         return commands
 
     def _reply(self, *commands: Command) -> Any:
-        """The reply to the first command; whatever it took, what was written may have to be written again."""
+        """The reply to the first command. After a failure everything is written again."""
         written = False
         try:
             reply = self.link.exchange(commands)[0]
@@ -259,14 +256,14 @@ class LeaseKeeper:
             if not written:
                 self._written, self._listed_at, self.table.version = b"", 0.0, b"-1"
         if isinstance(reply, ResponseError):
-            raise RedisUnavailable(f"it refuses what this node needs: {reply}", refused=True)
+            raise RedisUnavailable(f"command refused: {reply}", refused=True)
         return reply
 
 
 def _refusal(reason: bytes, other: str, lease: Lease) -> str:
     if reason == b"fingerprint":
         return (
-            f"the cluster has another secret than this node (its node {other} was asked): give all nodes the "
+            f"the cluster has another secret than this node (seen at node {other}): give all nodes the "
             "same server.secret_file, or the same server.data_dir"
         )
     if reason == b"database":

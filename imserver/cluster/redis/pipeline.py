@@ -1,9 +1,11 @@
-"""The pipe: everything that this node asks Redis in one turn of the loop leaves in one pipeline.
+"""The pipeline to Redis: the commands of one loop iteration leave together.
 
-One greenlet sends a pipeline, waits for its replies, hands them out, and goes on with what has gathered
-meanwhile. Who asks waits for at most the time of one exchange: when one fails, all that wait behind it
-are told so too, the *circuit* opens, and until a probe succeeds every question is answered with None at
-once.
+One greenlet sends a pipeline, waits for its replies, hands them out and continues with what was queued
+meanwhile. When an exchange fails, all queued callers get None, the circuit opens, and until a probe succeeds
+every call returns None at once.
+
+An exchange has a time limit; after a failure its connection is dropped. It is retried once if the connection
+was lost, so commands must be harmless when executed twice.
 """
 
 from __future__ import annotations
@@ -42,19 +44,19 @@ from imserver.cluster.registry import RegistryCounters
 log = logging.getLogger(__name__)
 
 _PIPELINE_COMMANDS: Final = 1000
-"""Commands after which a pipeline is full; what is asked together is never torn apart."""
+"""Commands after which a pipeline is full; commands of one call are never split."""
 _POST_SECONDS: Final = 0.25
-"""How long what nobody waits for may wait for a pipeline to ride in. Under load the next leaves at once."""
+"""How long posted commands wait for a pipeline that leaves anyway. Under load the next one leaves at once."""
 _POST_LIMIT: Final = 100_000
 _PROBE: Final = ("EXISTS", EPOCH)
-"""Something with a key, so that a Redis Cluster knows whom to ask."""
+"""A command with a key, so that a Redis Cluster can route it."""
 
 
 class Pipeline:
-    """Owner of the queue, the circuit and the wire's greenlet.
+    """Owner of the queue, the circuit and the sending greenlet.
 
-    ``may_send`` is asked before each pipeline: False (the lease has run out) answers all that wait with None.
-    ``on_failure`` is called, and must not switch, when the circuit opens.
+    ``may_send`` is asked before each pipeline: False (the lease has expired) answers all callers with None.
+    ``on_failure`` is called when the circuit opens; it must not switch.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Pipeline:
         on_failure: Callable[[], None],
     ) -> None:
         self.closed = False
-        """Whether questions may pass: the circuit. Open until the first probe has succeeded."""
+        """The circuit: whether calls may pass. Open until the first probe has succeeded."""
         self._link = link
         self._counters = counters
         self._may_send = may_send
@@ -80,12 +82,11 @@ class Pipeline:
         self._greenlet: gevent.Greenlet[..., None] | None = None
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start the greenlet."""
         self._greenlet = gevent.spawn(self._run)
 
     def stop(self) -> None:
-        """Send what nobody waits for, as far as Redis takes it, and end. Who still waits gets None.
-        Switches."""
+        """Send posted commands if possible, and end. Waiting callers get None. Switches."""
         if self.closed:
             self._execute([_PROBE])
         self.closed = False
@@ -96,21 +97,22 @@ class Pipeline:
         self._link.close()
 
     def execute(self, commands: Sequence[Command]) -> list[Any] | None:
-        """The replies to ``commands``, errors of single ones among them; None: no answer. Switches."""
+        """The replies to ``commands``, with exceptions for single ones that failed; None: no answer.
+        Switches."""
         if not self.closed:
             self._counters.unanswered += 1
             return None
         return self._execute(commands)
 
     def probe(self) -> bool:
-        """Whether Redis answers here; if it does the circuit is closed. Switches."""
+        """Whether Redis answers; if so the circuit closes. Switches."""
         if self._execute([_PROBE]) is None:
             return False
         self.closed = True
         return True
 
     def post(self, command: Command) -> None:
-        """Send a command soon, with the next pipeline; nobody waits for its reply. Never switches."""
+        """Send a command with a later pipeline, without waiting for its reply. Never switches."""
         if self.closed and len(self._posted) < _POST_LIMIT:
             self._posted.append(command)
             if not self._timer_runs:
@@ -140,13 +142,13 @@ class Pipeline:
             try:
                 replies = self._exchange(commands) if commands else []
             except Exception:
-                # A fault of ours in one question must not end the greenlet that all wait for.
+                # A bug in one call must not end the greenlet that all callers need.
                 log.exception("a pipeline to Redis failed")
                 replies = None
             self._answer_all(asked, replies)
 
     def _gather(self) -> tuple[list[tuple[int, int, Waiter[Any]]], list[Command]]:
-        """All commands of the next pipeline, and who waits for which of them."""
+        """The commands of the next pipeline, and the callers that wait for them."""
         commands: list[Command] = []
         while self._posted and len(commands) < _PIPELINE_COMMANDS:
             commands.append(self._posted.popleft())
@@ -175,7 +177,7 @@ class Pipeline:
     def _fail(self, error: RedisUnavailable) -> None:
         if self.closed:
             self.closed = False
-            log.warning("Redis is away: %s", error)
+            log.warning("Redis is unavailable: %s", error)
             self._on_failure()
         self._posted.clear()
         self._answer_none()
@@ -195,7 +197,7 @@ class Pipeline:
 
 
 Command = tuple[Any, ...]
-"""The words of a command: bytes, int, and str that is ASCII."""
+"""The words of a command: bytes, int, or ASCII str."""
 
 #: in replies that say that the server as a whole cannot serve now; scripts pass them on inside longer texts
 _AWAY: Final = re.compile(r"\b(READONLY|OOM|MISCONF|BUSY|NOREPLICAS|MASTERDOWN|CLUSTERDOWN|UNKILLABLE)\b")
@@ -203,7 +205,7 @@ _AWAY_ERRORS: Final = (ReadOnlyError, OutOfMemoryError, ClusterDownError, TryAga
 
 
 class RedisUnavailable(Exception):
-    """Redis did not answer, in time or at all. ``refused``: it does not accept this user or password."""
+    """Redis did not answer in time, or at all. ``refused``: it rejected the user, password or command."""
 
     def __init__(self, cause: str, *, refused: bool = False) -> None:
         super().__init__(cause)
@@ -211,15 +213,15 @@ class RedisUnavailable(Exception):
 
 
 class RedisLink(Protocol):
-    """Used by one greenlet at a time."""
+    """A connection that executes pipelines; used by one greenlet at a time."""
 
     connects: int
-    """How often a connection was made."""
+    """Number of connections made."""
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send commands, return their replies; one that failed has a ``ResponseError`` there. Switches.
+        """Send commands and return their replies; a failed one has a ``ResponseError`` there. Switches.
 
-        Raises :class:`Away`.
+        Raises :class:`RedisUnavailable`.
         """
         ...
 
@@ -229,14 +231,14 @@ class RedisLink(Protocol):
 
 
 def open_link(address: RedisAddress, seconds: float, counters: RegistryCounters) -> RedisLink:
-    """A wire to ``address`` whose exchanges take at most ``seconds``. Connects when it is first used."""
+    """A link to ``address`` whose exchanges take at most ``seconds``. Connects on first use."""
     if address.kind == "cluster":
         return ClusterLink(address, seconds, counters)
     return ServerLink(connection_to(address, seconds), seconds, counters)
 
 
 class ServerLink:
-    """A wire to one server, or to the master that sentinels name."""
+    """A link to one server, or to the master that sentinels name."""
 
     def __init__(self, connection: Any, seconds: float, counters: RegistryCounters) -> None:
         self.connects = 0
@@ -246,7 +248,7 @@ class ServerLink:
         self.counters = counters
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :class:`Wire`."""
+        """See :class:`RedisLink`."""
         with _deadline(self):
             try:
                 return self._loaded(commands, self._send(commands))
@@ -272,7 +274,7 @@ class ServerLink:
             self.counters.seconds.observe(monotonic() - began)
             return replies[len(commands) - count :]
         except BaseException:
-            # What was not read would be taken for the answer to the next commands.
+            # Unread replies would be taken for those of the next commands.
             self.close()
             raise
 
@@ -285,8 +287,7 @@ class ServerLink:
             return error
 
     def _loaded(self, commands: Sequence[Command], replies: list[Any]) -> list[Any]:
-        """Redis has forgotten the scripts (a restart, SCRIPT FLUSH): send their commands again, with the
-        text."""
+        """Send commands again with the script text if Redis has lost the script (restart, SCRIPT FLUSH)."""
         missing = _unloaded(commands, replies)
         if missing:
             again = self._send([with_text(commands[index]) for index in missing])
@@ -295,13 +296,13 @@ class ServerLink:
         return replies
 
     def close(self) -> None:
-        """See :class:`Wire`."""
+        """See :class:`RedisLink`."""
         self._connected = False
         self._connection.disconnect()
 
 
 class ClusterLink:
-    """A wire to a Redis Cluster: redis-py sends each command to the node that has its slot."""
+    """A link to a Redis Cluster: redis-py sends each command to the node of its slot."""
 
     def __init__(self, address: RedisAddress, seconds: float, counters: RegistryCounters) -> None:
         self.connects = 0
@@ -313,7 +314,7 @@ class ClusterLink:
         self._client: RedisCluster | None = None
 
     def exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """See :class:`Wire`."""
+        """See :class:`RedisLink`."""
         with _deadline(self):
             replies = self._send(commands)
             missing = _unloaded(commands, replies)
@@ -344,14 +345,14 @@ class ClusterLink:
         return replies
 
     def close(self) -> None:
-        """See :class:`Wire`."""
+        """See :class:`RedisLink`."""
         client, self._client = self._client, None
         if client is not None:
             client.close()
 
 
 def with_text(command: Command) -> Command:
-    """The same call of a script with its text instead of its hash; Redis then remembers it again."""
+    """The same script call with the text instead of the hash; Redis then stores the script again."""
     return ("EVAL", TEXT_OF[command[1]], *command[2:])
 
 
@@ -369,8 +370,8 @@ def _is_away(error: RedisError) -> bool:
 
 @contextmanager
 def _deadline(link: ServerLink | ClusterLink) -> Iterator[None]:
-    """What happens inside ends within the wire's seconds; whatever goes wrong there is raised as Away."""
-    # Nothing that redis-py would take for an error of its own, and try again.
+    """Limit the block to the link's seconds; errors are raised as RedisUnavailable."""
+    # Not an error that redis-py would catch and retry.
     timer = gevent.Timeout(link.seconds)
     timer.start()
     try:

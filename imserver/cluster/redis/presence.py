@@ -1,4 +1,4 @@
-"""Questions to Redis: where users are, and whose a message id is."""
+"""Sessions and message ids in Redis: registration commands, lookups and claims."""
 
 from __future__ import annotations
 
@@ -28,8 +28,7 @@ _FIND_USERS: Final = 1000
 
 
 class Lookup:
-    """The part of :class:`imserver.cluster.registry.Registry` that finds and claims. Stateless but for
-    tokens."""
+    """Finds sessions and claims message ids, for :class:`imserver.cluster.redis.registry.RedisRegistry`."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class Lookup:
         self._tokens = count(1)
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
-        """See :class:`imserver.cluster.registry.Registry`."""
+        """The addressed sessions of each user on live nodes, in the order of ``users``."""
         found: list[tuple[SessionRef, ...]] = []
         for first in range(0, len(users), _FIND_USERS):
             part = self._find([_lookup(app, user) for user in users[first : first + _FIND_USERS]])
@@ -57,7 +56,7 @@ class Lookup:
         return found
 
     def find_in(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        """See :class:`imserver.cluster.registry.Registry`."""
+        """The same for one user in several apps."""
         return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
@@ -65,7 +64,7 @@ class Lookup:
         return None if replies is None else self._live([_refs(reply) for reply in replies])
 
     def _live(self, found: list[tuple[SessionRef, ...]]) -> list[tuple[SessionRef, ...]]:
-        """Leave out what dead lives have left. Looks into Redis for lives that began just now."""
+        """Remove dead epochs. Reads the leases again for epochs that began just now."""
         table = self._keeper.table
         epochs = {ref.epoch for refs in found for ref in refs}
         if any(table.is_newer(epoch) for epoch in epochs):
@@ -76,7 +75,10 @@ class Lookup:
         return [tuple([ref for ref in refs if ref.epoch in live]) for refs in found]
 
     def find_and_claim(self, app: str, user: str, key: str) -> tuple[tuple[SessionRef, ...], Claim] | None:
-        """See :class:`imserver.cluster.registry.Registry`."""
+        """Find a user and claim a message id in one round trip.
+
+        For a user without sessions nothing stays claimed: the state is ``mine``, and settling does nothing.
+        """
         token = self._token()
         replies = self._pipeline.execute([_lookup(app, user), _claim_command(key, token)])
         if replies is None or isinstance(replies[1], Exception):
@@ -89,7 +91,7 @@ class Lookup:
         return refs, claim
 
     def claim(self, keys: Sequence[str]) -> list[Claim] | None:
-        """See :class:`imserver.cluster.registry.Registry`."""
+        """Claim message ids, in the order of ``keys``."""
         tokens = [self._token() for _ in keys]
         replies = self._pipeline.execute(list(map(_claim_command, keys, tokens)))
         if replies is None or any(isinstance(reply, Exception) for reply in replies):
@@ -97,7 +99,7 @@ class Lookup:
         return list(map(_claim, keys, tokens, replies))
 
     def settle(self, claim: Claim, accepted: bool) -> None:
-        """See :class:`imserver.cluster.registry.Registry`."""
+        """End a claim of mine: the id is remembered if accepted, else free again. Never switches."""
         if claim.state != "mine" or not claim.token:
             return
         key = CLAIM_PREFIX.encode() + encoded(claim.key)
@@ -130,15 +132,15 @@ def _claim(key: str, token: str, reply: bytes) -> Claim:
 
 
 REPLACED_SECONDS = 60
-"""A replaced session is remembered for its node, which looks every second or has lost its lease by then."""
+"""How long a replaced session is listed for its node, which looks every second or has lost its lease."""
 
 
 class SessionCommands:
-    """Stateless; asks the keeper for the node's own life and for the dead ones.
+    """Commands that register and unregister sessions, and their replies. Stateless, no I/O.
 
-    ``inside``: all keys are on one server, so scripts write the readable records and the lists of replaced
-    sessions too. In a Redis Cluster these have other slots, and are written by :meth:`after_begin` and
-    :meth:`after_end`.
+    ``inside``: all keys are on one server, so scripts also write the readable records and the lists of
+    replaced sessions. In a Redis Cluster these have other slots and are written by :meth:`after_register` and
+    :meth:`after_unregister`.
     """
 
     def __init__(self, keeper: LeaseKeeper, inside: bool, record_seconds: int) -> None:
@@ -148,7 +150,7 @@ class SessionCommands:
         self._replaced_prefix = REPLACED if inside else ""
 
     def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Command:
-        """Register a session, anew or (if it has a number) again."""
+        """Register a session, or register it again if it has a number."""
         user, lease = encoded(session.user), self._keeper.lease
         bucket, field = bucket_of(session.app, user), field_of(user)
         keys: tuple[Any, ...] = (1, bucket)
@@ -179,7 +181,7 @@ class SessionCommands:
         )
 
     def registration(self, session: Session, reply: Any, generation: int) -> Registration | None:
-        """What became of a session, by the reply to :meth:`begin`; sets its number and life.
+        """The result from the reply to :meth:`register`; sets the session's number and generation.
 
         None: Redis refused the command.
         """
@@ -200,7 +202,7 @@ class SessionCommands:
         )
 
     def after_register(self, session: Session, registration: Registration) -> list[Command]:
-        """What is left to write once a session is addressed."""
+        """Commands to send once a session is addressed."""
         if self._inside or not registration.addressed:
             return []
         user, lease = encoded(session.user), self._keeper.lease
@@ -213,7 +215,7 @@ class SessionCommands:
         return commands
 
     def unregister(self, session: Session) -> Command:
-        """Take a session out, if it is still there."""
+        """Remove a session if it is still there."""
         user, lease = encoded(session.user), self._keeper.lease
         bucket, field = bucket_of(session.app, user), field_of(user)
         if not self._inside:
@@ -223,7 +225,7 @@ class SessionCommands:
         return ("EVALSHA", END, *keys, field, lease.epoch, session.id, self._keeper.dead_epochs(), *record)
 
     def after_unregister(self, session: Session, reply: Any) -> list[Command]:
-        """What is left to write once nobody of a user is left."""
+        """Commands to send once a user has no session left."""
         return [] if self._inside or reply != 1 else [self._record(session, True)]
 
     def _record(self, session: Session, logout: bool) -> Command:

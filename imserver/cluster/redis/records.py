@@ -1,6 +1,6 @@
-"""What operators of the original servers read in Redis: a record of each user, and lists of servers.
+"""Keys, fields and records in Redis: buckets of users and rooms, and the records that operators read.
 
-Two originals write the same record; where it stands differs, and what two of its fields are called.
+The readable records are those of two original servers; they differ in the keys and in two field names.
 """
 
 from __future__ import annotations
@@ -114,8 +114,7 @@ def marked_offline(data: bytes, nodes: Collection[str]) -> bytes | None:
 
 
 BUCKETS: Final = 16384
-"""Buckets an app: 100 users in each are 1.6 million users, and Redis keeps such small hashes tightly
-packed."""
+"""Buckets per app: with 100 users each these are 1.6 million users, and Redis packs hashes of that size."""
 
 ROOM_BUCKETS: Final = 1024
 

@@ -1,4 +1,4 @@
-"""Keeps the lease, detects that Redis was unavailable or restarted, and starts re-registration and cleanup."""
+"""Keeps the lease, detects outages and restarts of Redis, starts re-registration and cleanup."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Recovery:
         self._greenlet: gevent.Greenlet[..., None] | None = None
         self._jobs: dict[str, gevent.Greenlet[..., None]] = {}
 
-    # --- interface --------------------------------------------------------------------------------------------
+    # --- interface ------------------------------------------------------------------------------------------
 
     def join(self) -> None:
         """The first check. Raises :class:`~imserver.errors.StartError` and RedisUnavailable. Switches."""
@@ -174,10 +174,10 @@ class Recovery:
         self.up = False
         self._refusal = str(error) if error.refused else ""
 
-    # --- recovery -----------------------------------------------------------------------------------------
+    # --- recovery -------------------------------------------------------------------------------------------
 
     def _check_restart(self) -> None:
-        """After a new connection: compare the server's run id. Another server may have lost the last writes."""
+        """After a new connection: compare run ids. Another server may have lost the last writes."""
         connects = sum(link.connects for link in self._links)
         if connects == self._connects:
             return

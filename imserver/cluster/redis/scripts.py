@@ -1,4 +1,4 @@
-"""What happens in Redis as one step: the scripts, in Lua.
+"""The Lua scripts, and the keys they use.
 
 Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo 16384):
 
@@ -12,18 +12,18 @@ Keys (an ``app`` and ``user`` as they are, ``bucket`` = crc32 of the user modulo
 ``imserver:attempts:digest``
     Hash: how many attempts there were under a name (``count``), as of a time (``since``).
 ``{imserver}:leases``, ``{imserver}:lives``, ``{imserver}:graves``
-    Sorted set epoch → when the lease ends; hashes epoch → lease as JSON, of live nodes and of those that
-    died and may have left something in the buckets.
+    Sorted set epoch → end of the lease; hashes epoch → lease as JSON, of live epochs and of dead ones that
+    may have left data in the buckets.
 ``{imserver}:epoch``, ``{imserver}:version``
-    The last epoch given; a number that grows with every change of a lease.
+    The last epoch; a number that grows with every change of a lease.
 ``{imserver}:digger``
-    The epoch of the node that clears away what the dead have left.
+    The epoch of the node that does the dead-node cleanup.
 ``{imserver}:trail:epoch``
-    Set: the buckets into which that life has written sessions (:mod:`imserver.cluster.redis.presence`).
+    Set: the buckets into which that epoch has written sessions (:mod:`imserver.cluster.redis.cleanup`).
 ``{imserver}:halls:epoch``
-    Set: the buckets into which that life has written rooms, ``bucket:app``.
+    Set: the buckets into which that epoch has written rooms, ``bucket:app``.
 ``{imserver}:replaced:epoch``
-    List: sessions of that life that are addressed no longer.
+    List: sessions of that epoch that are no longer addressed.
 
 One script touches keys of one slot, so all of it works in a Redis Cluster; only there the record of a
 user and the list of replaced sessions are written by commands of their own. Times are milliseconds since
@@ -60,7 +60,7 @@ local function text(number) return string.format('%.0f', number) end
 
 
 def script(text: str, *, timed: bool = True) -> str:
-    """Remember a script, one that needs to know the time if ``timed``; its hash."""
+    """Add a script, with the current time if ``timed``; returns its hash."""
     text = _NOW + text if timed else text
     digest = sha1(text.encode(), usedforsecurity=False).hexdigest()
     TEXT_OF[digest] = text
@@ -305,13 +305,13 @@ return 0
 
 
 _EXPIRE: Final = """
-local function bury(epoch)
+local function expire(epoch)
   redis.call('ZREM', KEYS[1], epoch)
   redis.call('HSET', KEYS[3], epoch, redis.call('HGET', KEYS[2], epoch) or '{}')
   redis.call('HDEL', KEYS[2], epoch)
   redis.call('INCR', KEYS[4])
 end
-for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do bury(epoch) end
+for _, epoch in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now)) do expire(epoch) end
 """
 
 JOIN: Final = script(
@@ -331,7 +331,7 @@ for k = 1, #lives, 2 do
     twins[#twins + 1] = lives[k]
   end
 end
-for _, epoch in ipairs(twins) do bury(epoch) end
+for _, epoch in ipairs(twins) do expire(epoch) end
 local epoch = text(tonumber(redis.call('GET', KEYS[5]) or now) + 1)
 redis.call('SET', KEYS[5], epoch)
 redis.call('ZADD', KEYS[1], text(now + ARGV[4]), epoch)
@@ -346,7 +346,7 @@ RENEW: Final = script(
     + """
 -- ARGV: epoch, milliseconds of the lease (0: only look), lease ('': as it was), version known,
 --       how many of the replaced sessions are done, the first of them.
--- Returns 0 (the lease is lost) | 1, version, last epoch, graves, replaced sessions, whether to dig,
+-- Returns 0 (the lease is lost) | 1, version, last epoch, dead epochs, replaced, whether to clean up,
 --         lives or ''.
 local epoch = ARGV[1]
 if not redis.call('ZSCORE', KEYS[1], epoch) then return {0} end
@@ -358,18 +358,18 @@ end
 if ARGV[5] ~= '0' and redis.call('LINDEX', KEYS[7], 0) == ARGV[6] then
   redis.call('LTRIM', KEYS[7], ARGV[5], -1)
 end
-local graves, dig = redis.call('HKEYS', KEYS[3]), 0
-if #graves > 0 then
-  local digger = redis.call('GET', KEYS[6])
-  if not digger or digger == epoch then
+local dead, clean = redis.call('HKEYS', KEYS[3]), 0
+if #dead > 0 then
+  local cleaner = redis.call('GET', KEYS[6])
+  if not cleaner or cleaner == epoch then
     redis.call('SET', KEYS[6], epoch, 'PX', 15000)
-    dig = 1
+    clean = 1
   end
 end
 local version = redis.call('GET', KEYS[4]) or '0'
 local lives = version ~= ARGV[4] and redis.call('HGETALL', KEYS[2]) or ''
 local replaced = redis.call('LRANGE', KEYS[7], 0, 499)
-return {1, version, redis.call('GET', KEYS[5]) or '0', graves, replaced, dig, lives}
+return {1, version, redis.call('GET', KEYS[5]) or '0', dead, replaced, clean, lives}
 """
 )
 
@@ -390,5 +390,5 @@ return 1
 
 
 def lease_keys(epoch: int) -> tuple[str, ...]:
-    """The KEYS of the lease scripts, for a node life (0: none yet)."""
+    """The KEYS of the lease scripts for an epoch (0: none yet). All are in one slot."""
     return (LEASES, LEASE_DATA, DEAD_EPOCHS, VERSION, EPOCH, CLEANER, f"{REPLACED}{epoch}")

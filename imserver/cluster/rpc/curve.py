@@ -1,7 +1,7 @@
-"""Who may speak to the RPC ports: CURVE keys derived from the cluster's secret, and a door that checks them.
+"""Encryption and authentication of the RPC ports: CURVE keys derived from the cluster's secret, and ZAP.
 
-CURVE alone encrypts for whoever knows the server's public key, and accepts any client's. Only a handler of
-ZAP (ZeroMQ RFC 27), asked once for each connection, refuses clients whose key is not the cluster's.
+CURVE alone accepts any client that knows the server's public key. Only a ZAP handler (ZeroMQ RFC 27), asked
+once per connection, refuses clients with a foreign key.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ _WATCHED: Final = (
     | zmq.Event.DISCONNECTED
 )
 _EVENT: Final = Struct("=Hi")
-"""First part of what a monitor tells: the event, and with some events the file descriptor."""
+"""First part of a monitor message: the event, and with some events the file descriptor."""
 
 
 class CurveKeys(NamedTuple):
-    """The key pairs of one cluster, 32 bytes each: all nodes serve with the one and dial with the other."""
+    """The key pairs of one cluster, 32 bytes each: all nodes serve with one and connect with the other."""
 
     server_secret: bytes
     server_public: bytes
@@ -51,7 +51,7 @@ class CurveKeys(NamedTuple):
         return cls(server, _public(server), client, _public(client))
 
     def serve(self, socket: zmq.Socket[bytes]) -> None:
-        """Let only clients in that the door knows. Before bind."""
+        """Accept only clients that the authenticator knows. Before bind."""
         socket.setsockopt(zmq.CURVE_SERVER, 1)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.server_secret)
         # With a domain that is enforced nobody comes in should the door ever be missing.
@@ -59,7 +59,7 @@ class CurveKeys(NamedTuple):
         socket.setsockopt(zmq.ZAP_ENFORCE_DOMAIN, 1)
 
     def connect_to(self, socket: zmq.Socket[bytes]) -> None:
-        """Show the cluster's key, and speak to none but its nodes. Before connect."""
+        """Use the cluster's key, and accept only its nodes. Before connect."""
         socket.setsockopt(zmq.CURVE_SERVERKEY, self.server_public)
         socket.setsockopt(zmq.CURVE_PUBLICKEY, self.client_public)
         socket.setsockopt(zmq.CURVE_SECRETKEY, self.client_secret)
@@ -71,7 +71,7 @@ def _public(secret: bytes) -> bytes:
 
 
 class Authenticator:
-    """Answers ZeroMQ who may come in, and counts who did not. Owner of two greenlets and their sockets."""
+    """The ZAP handler, and a count of refused connections. Owner of its greenlets and sockets."""
 
     def __init__(self, context: zmq.Context[Any], keys: CurveKeys, counters: RpcCounters) -> None:
         self._context = context
@@ -81,15 +81,11 @@ class Authenticator:
         self._zap.socket.bind(_ZAP_ENDPOINT)
         self._monitors: list[tuple[zmq.Socket[bytes], ZmqSocket]] = []
         self._greenlets: list[gevent.Greenlet[..., None]] = [gevent.spawn(self._answer)]
-        self._foreign_key = RateLimitedLog(
-            log, "refused %s on an RPC port: its key is not that of this cluster"
-        )
-        self._refused = RateLimitedLog(
-            log, "refused a connection on an RPC port: no handshake of this cluster"
-        )
+        self._foreign_key = RateLimitedLog(log, "RPC port: refused %s, its key is not the cluster's")
+        self._refused = RateLimitedLog(log, "RPC port: refused a connection without a valid handshake")
 
     def watch(self, socket: zmq.Socket[bytes], name: str) -> None:
-        """Count connections to a bound socket that end before they have come in."""
+        """Count connections to a bound socket that end before they are authenticated."""
         address = f"inproc://{name}.monitor"
         socket.monitor(address, _WATCHED)
         zmq_socket = ZmqSocket(self._context, zmq.PAIR)
@@ -98,7 +94,7 @@ class Authenticator:
         self._greenlets.append(gevent.spawn(self._count, zmq_socket))
 
     def close(self) -> None:
-        """Stop; after this nobody comes in. Before the sockets that are watched are closed. Never waits."""
+        """Stop; nobody is accepted afterwards. Call it before the watched sockets are closed. Never waits."""
         gevent.killall(self._greenlets, block=False)
         for socket, zmq_socket in self._monitors:
             # First, or ZeroMQ's thread waits without end for somebody to read what it tells.
@@ -119,7 +115,7 @@ class Authenticator:
             try:
                 self._zap.send([request[0], b"", b"1.0", request[3], *status, b"", b""])
             except SocketFull:
-                log.error("an answer of the RPC door got lost")
+                log.error("an answer of the ZAP handler was lost")
 
     def _count(self, zmq_socket: ZmqSocket) -> None:
         # Garbage has no event of its own, only that its connection ended; and the event of a handshake that

@@ -1,4 +1,4 @@
-"""One other node: what waits for it, the data channel to it, and whether it lives."""
+"""One peer: its send queue, data and control channels, and circuit breakers."""
 
 from __future__ import annotations
 
@@ -33,17 +33,17 @@ from imserver.log_lines import RateLimitedLog
 log = logging.getLogger(__name__)
 
 STALL_SECONDS: Final = 1.0
-"""A queue that could not move for so long opens the circuit."""
+"""A send queue that did not move for this long opens the circuit."""
 SILENCE_SECONDS: Final = 2.0
-"""A peer that got items and was not heard for so long is asked whether it lives."""
+"""A peer that got items and sent nothing for this long is probed."""
 IDLE_SECONDS: Final = 60.0
-"""Channels not used for so long are hung up: a mesh of 60 nodes has 7,000 of them."""
+"""Unused channels are closed after this time: a mesh of 60 nodes has 7,000 of them."""
 _IDLE_LINGER_MS: Final = 1000
 _BATCHES_A_TURN: Final = 8
 
 
 class Peer:
-    """One life of another node. Dialled on first use. Owner: the RPC."""
+    """One epoch of another node. Connected on first use. Owner: the RPC."""
 
     __slots__ = (
         "_blocked_since",
@@ -74,30 +74,30 @@ class Peer:
         queue: SendQueue,
         wake: Callable[[Peer], None],
     ) -> None:
-        """``number`` is that of the last item sent there; ``wake`` has :meth:`flush` called soon."""
+        """``number`` is that of the last item sent to it; ``wake`` schedules :meth:`flush`."""
         self.lease = lease
         self.number = number
         self.queue = queue
         self.control = ControlChannel(rpc_context, lease)
         self.link = Breaker(2)
-        """Whether the node is there at all; tried by pings, and by a queue that stands still."""
+        """Circuit of the node: probed by pings, and by a stalled send queue."""
         self.watcher: gevent.Greenlet[..., None] | None = None
-        """Finds out whether it lives, while that is in doubt."""
+        """Probes the peer while its state is in doubt."""
         self._rpc = rpc_context
         self._wake = wake
         self._sender: DataSender | None = None
         self._gone = False
         self._due = False
-        """The flusher will come, called by us or by ZeroMQ."""
+        """A flush is scheduled, by this node or by ZeroMQ."""
         self._connected_at = 0.0
         self._blocked_since = 0.0
-        """Since when ZeroMQ has taken nothing; 0: it does."""
+        """Since when ZeroMQ has not accepted items; 0: it does."""
         self._unheard_since = 0.0
-        """When items left that nothing was heard after; 0: there are none."""
+        """Time of the first item after which nothing was received; 0: none."""
         self._used = True
         self._idle_since = 0.0
         self._connect_failed = RateLimitedLog(log, "%s")
-        self._overflow = RateLimitedLog(log, "the queue to %s is full; events are not forwarded")
+        self._overflow = RateLimitedLog(log, "peer %s: send queue full, dropping items")
 
     # --- data -----------------------------------------------------------------------------------------------
 
@@ -117,11 +117,11 @@ class Peer:
 
     @property
     def waits(self) -> bool:
-        """Whether something waits for it that may still be sent."""
+        """Whether queued items may still be sent."""
         return bool(self.queue.items and self.link.closed)
 
     def flush(self) -> bool:
-        """Hand what waits to ZeroMQ, in batches. True: there is more that would be taken. Never switches."""
+        """Pass queued items to ZeroMQ in batches. True: call again, there is more. Never switches."""
         queue = self.queue
         self._due = False
         try:
@@ -155,7 +155,7 @@ class Peer:
         rpc_context.counters.bytes_sent += size
 
     def _block(self, moved: bool = False) -> None:
-        # Nobody wakes the flusher for this peer before ZeroMQ says so.
+        # ZeroMQ wakes the flusher when it accepts items again.
         self._due = True
         if moved or not self._blocked_since:
             self._blocked_since = monotonic()
@@ -175,9 +175,9 @@ class Peer:
     # --- questions ------------------------------------------------------------------------------------------
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Ask and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
+        """Query the peer and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
         if not self.link.closed:
-            raise PeerUnavailable(self.lease.node, "it does not answer")
+            raise PeerUnavailable(self.lease.node, "its circuit is open")
         self._used = True
         breaker = self.control.breaker
         was_closed = breaker.closed
@@ -191,20 +191,20 @@ class Peer:
 
     def _opened(self) -> None:
         self._rpc.counters.breaker_opens += 1
-        # Is it only slow, or gone? Find out soon.
+        # Probe soon whether it is slow or gone.
         self._unheard_since = self._unheard_since or monotonic() - SILENCE_SECONDS
 
-    # --- is it there? ---------------------------------------------------------------------------------------
+    # --- state ----------------------------------------------------------------------------------------------
 
     @property
     def active(self) -> bool:
-        """Whether there is anything to look after."""
+        """Whether there is anything to monitor."""
         return bool(self._sender or self._blocked_since or self.control.connected or not self.link.closed)
 
     def needs_probe(self, now: float) -> bool:
-        """Whether somebody should find out if this node lives; hangs up if nobody wants anything of it.
+        """Whether the peer should be probed; closes idle channels.
 
-        To be called from time to time while :attr:`active`. Never switches.
+        Call it from time to time while :attr:`active`. Never switches.
         """
         if self._used:
             self._used, self._idle_since = False, now
@@ -215,12 +215,12 @@ class Peer:
         if stalled and self.link.closed:
             self.link.trip()
             self._opened()
-            log.warning("%s takes nothing any more; trying again", self.lease.node)
+            log.warning("peer %s: send queue stalled, circuit open, retrying", self.lease.node)
         unheard = self._unheard_since and now - self._unheard_since > SILENCE_SECONDS
         return bool(stalled or unheard or not self.link.closed)
 
     def probe(self, seconds: float) -> bool:
-        """Ask whether it lives, see whether its queue moves, and set the circuit by that."""
+        """Ping the peer, check that its queue moves, and set the circuit accordingly."""
         try:
             code, _ = self.control.call(PING, b"", monotonic() + seconds)
         except (TimeoutError, PeerUnavailable):
@@ -232,7 +232,7 @@ class Peer:
             self.link.failed()
             if not self.link.closed:
                 self._opened()
-                log.warning("%s does not answer; trying again", self.lease.node)
+                log.warning("peer %s: no answer to ping, circuit open, retrying", self.lease.node)
         else:
             self.link.failed()
             self._reconnect()
@@ -240,7 +240,7 @@ class Peer:
 
     def _alive(self) -> None:
         if not self.link.closed:
-            log.warning("%s is back", self.lease.node)
+            log.warning("peer %s: available again", self.lease.node)
             self.control.breaker.succeeded()
         self.link.succeeded()
         self._unheard_since = 0.0
@@ -262,7 +262,7 @@ class Peer:
             self._sender = None
 
     def close(self, linger_ms: int = 0) -> None:
-        """Hang up and drop what waits; what ZeroMQ has is still sent within ``linger_ms``. Never waits."""
+        """Disconnect, drop queued items; ZeroMQ sends what it has within ``linger_ms``. Never waits."""
         self._gone = True
         if self.watcher is not None:
             self.watcher.kill(block=False)
@@ -272,32 +272,32 @@ class Peer:
 
 
 PING: Final = ""
-"""The question that every node answers by itself."""
+"""The query that every node answers by itself."""
 CALLS_IN_FLIGHT: Final = 64
-"""Questions to one peer at one time; well below the peer's high-water mark, where it would drop answers."""
+"""Parallel queries to one peer; well below the peer's high-water mark, above which it would drop answers."""
 RECONNECT_SECONDS: Final = 10.0
-"""A channel that did not work for so long is dialled anew. Nothing is lost by that, as TCP gives up the old
-connection earlier; and ZeroMQ itself never dials again where bytes came that broke the protocol."""
+"""A channel that did not work for this long is opened anew: TCP gives up earlier, so nothing is lost, and
+ZeroMQ never reconnects after a protocol error."""
 
 
 class RpcContext(Struct):
-    """What all lines of one node have in common. Owner: the RPC."""
+    """What all channels of one node share. Owner: the RPC."""
 
     keys: CurveKeys
     counters: RpcCounters
     version: int
     epoch: int = 0
     context: zerorpc.Context = None
-    """Made when the RPC starts."""
+    """Created when the RPC starts."""
 
     def version_for(self, lease: Lease) -> int:
-        """The RPC version to speak with a node: the older one's of the two."""
+        """The RPC version for a node: the lower of the two."""
         return min(self.version, lease.version)
 
     def connect_to(
         self, lease: Lease, kind: int, endpoint: str, on_writable: Callable[[], None]
     ) -> ZmqSocket:
-        """A new connection, encrypted. Raises PeerUnavailable. Never switches."""
+        """A new encrypted connection. Raises PeerUnavailable. Never switches."""
         zmq_socket = None
         try:
             zmq_socket = ZmqSocket(self.context, kind, on_writable)
@@ -311,13 +311,13 @@ class RpcContext(Struct):
 
 
 class ControlChannel:
-    """Asks one life of another node. Dialled on first use. Owner: the peer."""
+    """Queries one epoch of another node. Connected on first use. Owner: the peer."""
 
     __slots__ = ("_calls", "_client", "_connected", "_connected_at", "_gone", "_lease", "_rpc", "breaker")
 
     def __init__(self, rpc_context: RpcContext, lease: Lease) -> None:
         self.breaker = Breaker(3)
-        """Whether it answers questions in time."""
+        """Whether it answers queries in time."""
         self._rpc = rpc_context
         self._lease = lease
         self._client: ControlClient | None = None
@@ -328,23 +328,23 @@ class ControlChannel:
 
     @property
     def connected(self) -> bool:
-        """Whether there is a connection, or one is tried."""
+        """Whether there is a connection or an attempt."""
         return self._client is not None
 
     def query(self, kind: str, body: bytes, seconds: float) -> bytes:
-        """Ask and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
+        """Query and wait for the answer, at most ``seconds``. Raises PeerUnavailable."""
         node, started = self._lease.node, monotonic()
         if len(body) > ITEM_BYTES:
-            raise PeerUnavailable(node, "the question is too large")
+            raise PeerUnavailable(node, "the query is too large")
         if not self.breaker.allows():
-            raise PeerUnavailable(node, "it did not answer lately")
+            raise PeerUnavailable(node, "its control circuit is open")
         try:
             code, answer = self.call(kind, body, started + seconds)
         except TimeoutError:
             self.breaker.failed()
             raise PeerUnavailable(node, "no answer in time") from None
         except BaseException as error:
-            # Who is killed while it waits says nothing of the peer, but must not remain the probe.
+            # A killed caller says nothing about the peer, but must not remain the probe.
             if isinstance(error, PeerUnavailable) or not self.breaker.closed:
                 self.breaker.failed()
             raise
@@ -358,11 +358,11 @@ class ControlChannel:
         return answer
 
     def call(self, kind: str, body: bytes, deadline: float) -> tuple[int, bytes]:
-        """Ask, whatever the circuit says. Raises TimeoutError or PeerUnavailable."""
+        """Query whatever the circuit says. Raises TimeoutError or PeerUnavailable."""
         if not self._calls.acquire(timeout=max(0.0, deadline - monotonic())):
             raise TimeoutError
         try:
-            # While this waits somebody else may hang up.
+            # Another greenlet may disconnect meanwhile.
             while not (client := self._client or self._connect()).zmq_socket.writable():
                 self._connected.clear()
                 if not self._connected.wait(max(0.0, deadline - monotonic())):
@@ -381,18 +381,18 @@ class ControlChannel:
         return self._client
 
     def reconnect(self) -> None:
-        """It does not answer: have the next question dial again, unless this connection is a new one."""
+        """Have the next query connect again, unless this connection is new."""
         if monotonic() - self._connected_at > RECONNECT_SECONDS:
             self.disconnect()
 
     def disconnect(self) -> None:
-        """End the connection; the next question dials again. Never switches."""
+        """Close the connection; the next query connects again. Never switches."""
         if self._client is not None:
             self._client.close()
             self._client = None
 
     def close(self) -> None:
-        """End for good; questions that wait for a connection fail. Never switches."""
+        """Close for good; queries that wait for a connection fail. Never switches."""
         self._gone = True
         self.disconnect()
         self._connected.set()
@@ -403,11 +403,10 @@ CAP_SECONDS: Final = 5.0
 
 
 class Breaker:
-    """Closed until ``threshold`` failures in a row open it; half open while one probe is under way.
+    """Circuit breaker: closed until ``threshold`` failures in a row open it, half open during one probe.
 
-    After the n-th vain probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
-    ``cap_seconds`` ("full jitter": nodes that lost the same peer do not all come back at the same moment).
-    Owner: whoever calls; never switches.
+    After the n-th failed probe the next one waits a random time between 0 and ``base_seconds`` · 2ⁿ, at most
+    ``cap_seconds`` (full jitter: nodes that lost the same peer do not all return at once). Never switches.
     """
 
     __slots__ = (
@@ -434,9 +433,9 @@ class Breaker:
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
         self.closed = True
-        """Whether calls may pass. For hot paths; :meth:`allows` is for calls that may serve as the probe."""
+        """Whether calls may pass. For hot paths; :meth:`allows` also admits the probe."""
         self.opens = 0
-        """How often it opened, vain probes not counted."""
+        """How often it opened, failed probes not counted."""
         self._threshold = threshold
         self._base = base_seconds
         self._cap = cap_seconds
@@ -450,8 +449,8 @@ class Breaker:
     def allows(self) -> bool:
         """Whether the caller may go on.
 
-        While the breaker is not closed, the one caller that may is the probe: it must report by
-        :meth:`succeeded` or :meth:`failed`, whatever happens.
+        While the breaker is open, the one caller that may is the probe: it must report by :meth:`succeeded`
+        or :meth:`failed` in every case.
         """
         if self.closed:
             return True
@@ -462,17 +461,17 @@ class Breaker:
 
     @property
     def wait_seconds(self) -> float:
-        """How long until the next probe may start; 0 if it may now, or if the breaker is closed."""
+        """Seconds until the next probe; 0 if it may start now, or if the breaker is closed."""
         return 0.0 if self.closed else max(0.0, self._retry_at - self._clock())
 
     def succeeded(self) -> None:
-        """A call, or the probe, was answered."""
+        """A call or the probe was answered."""
         self.closed = True
         self._failures = self._probes = 0
         self._probing = False
 
     def failed(self) -> None:
-        """A call, or the probe, was not answered. Stragglers from before it opened change nothing."""
+        """A call or the probe was not answered. Late failures of earlier calls change nothing."""
         if self.closed:
             self._failures += 1
             if self._failures >= self._threshold:
@@ -482,7 +481,7 @@ class Breaker:
             self._wait()
 
     def trip(self) -> None:
-        """Open at once, however few failures there were."""
+        """Open at once."""
         if self.closed:
             self.closed = False
             self.opens += 1

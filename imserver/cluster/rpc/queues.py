@@ -1,13 +1,12 @@
-"""Forwarding without sockets: what waits for a peer, how it is numbered, what a receiver makes of that.
+"""Send queues, item numbers and counters of the RPC. No I/O.
 
-Items are bytes that services make and read; nothing here looks into them. They travel in batches: what is
-queued in one turn of the loop leaves together. A *batch* carries
+Items are opaque bytes. The items queued in one loop iteration leave in one *batch*:
 
-    RPC version, sender's epoch, destination's epoch, number of the first item, items
+RPC version, sender's epoch, destination's epoch, number of the first item, items
 
-Numbers count the items from one sender's life to one destination's life, from 1. So a receiver drops what was
-meant for an earlier life of itself, and knows how many items a lost batch had. The channel is one-way: nobody
-tells the sender that a batch was lost with a peer or a connection.
+Numbers count the items from one sender's epoch to one destination's epoch, from 1. So a receiver drops what
+was meant for an earlier epoch of itself, and knows how many items of a lost batch are missing. The channel is
+one-way: the sender does not learn that a batch was lost.
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from imserver.errors import ImserverError
 from imserver.metrics import Histogram
 
 ITEM_BYTES: Final = 1024 * 1024
-"""Largest item. With its batch it must stay below what a receiver takes (2 MB)."""
+"""Largest item. With its batch it must stay below the receiver's limit (2 MB)."""
 BATCH_BYTES: Final = 128 * 1024
 BATCH_ITEMS: Final = 256
-"""Also how many a receiver hands on before others have their turn."""
+"""Also the number of items a receiver handles before it yields."""
 _LIVES: Final = 4096
 
 
 class PeerUnavailable(ImserverError):
-    """A node did not answer a question: it is away, too slow, or could not. ``node`` names it."""
+    """A node did not answer a query: it is away, too slow, or failed. ``node`` names it."""
 
     def __init__(self, node: str, reason: str) -> None:
         super().__init__(f"{node}: {reason}")
@@ -38,7 +37,7 @@ class PeerUnavailable(ImserverError):
 
 
 class RpcCounters(Struct, gc=False):
-    """What went between this node and others, since the start: items (data channel) and calls (control)."""
+    """Counters since the start: items (data channel) and queries (control channel)."""
 
     sent: int = 0
     received: int = 0
@@ -48,38 +47,38 @@ class RpcCounters(Struct, gc=False):
     """Of the items, as :attr:`bytes_received`; framing and encryption come on top."""
     bytes_received: int = 0
     dropped: int = 0
-    """Items accepted by ``send`` that left with a peer: its lease went, or this node stopped."""
+    """Items accepted by ``send`` whose peer's lease ended, or left when this node stopped."""
     overflows: int = 0
-    """Items refused because the peer's queue was full, or because one alone was too large."""
+    """Items refused because the send queue was full, or one item was too large."""
     refused: int = 0
-    """Items refused because the peer is known to be away (its circuit is open)."""
+    """Items refused because the peer's circuit is open."""
     stale: int = 0
-    """Items received that were meant for an earlier life of this node."""
+    """Items received for an earlier epoch of this node."""
     gaps: int = 0
     """How often numbers were missing."""
     lost: int = 0
-    """How many numbers were missing: items sent to this node that never came."""
+    """How many numbers were missing: items sent to this node that never arrived."""
     late: int = 0
-    """Items dropped because later ones had come before them."""
+    """Items dropped because later ones arrived before them."""
     malformed: int = 0
-    """Messages dropped because of their shape, or their version."""
+    """Messages dropped because of their shape or version."""
     refused_peers: int = 0
-    """Connections to the RPC ports that ended before they had proved to belong to the cluster."""
+    """Connections to the RPC ports that ended before they were authenticated."""
     call_failures: int = 0
-    """Questions of this node that ended in :class:`PeerUnavailable`."""
+    """Queries of this node that ended in :class:`PeerUnavailable`."""
     call_seconds: Histogram = field(default_factory=Histogram)
-    """Questions of this node that were answered, if only by a code."""
+    """Duration of the queries that were answered, if only by a code."""
     answered: int = 0
-    """Questions of others that this node answered."""
+    """Queries of other nodes that this node answered."""
     busy: int = 0
-    """Questions of others refused because too many were being answered."""
+    """Queries of other nodes refused because too many were in work."""
     breaker_opens: int = 0
     restarts: int = 0
-    """How often a receiver had to be started again. Above 0: a defect."""
+    """How often a receiver had to be restarted. Above 0: a defect."""
 
 
 class SendQueue:
-    """The items that wait for one peer, bounded in number and bytes. Owner: the peer; never switches."""
+    """The items queued for one peer, bounded in number and bytes. Owner: the peer; never switches."""
 
     __slots__ = ("_limit_bytes", "_limit_items", "bytes", "items")
 
@@ -90,7 +89,7 @@ class SendQueue:
         self._limit_bytes = limit_bytes
 
     def add(self, item: bytes) -> bool:
-        """Take an item as the last one. False: there is no room for it."""
+        """Append an item. False: the queue is full."""
         size = self.bytes + len(item)
         if size > self._limit_bytes or len(self.items) >= self._limit_items or len(item) > ITEM_BYTES:
             return False
@@ -121,7 +120,7 @@ class SendQueue:
         self.bytes += sum(map(len, batch))
 
     def clear(self) -> int:
-        """Drop everything; returns how many items that were."""
+        """Drop all items; returns their number."""
         count = len(self.items)
         self.items.clear()
         self.bytes = 0
@@ -129,20 +128,20 @@ class SendQueue:
 
 
 class SequenceTracker:
-    """Which number comes next from each sender. Owner: the RPC; never switches."""
+    """The next expected number of each sender. Owner: the RPC; never switches."""
 
     __slots__ = ("_counters", "_next")
 
     def __init__(self, counters: RpcCounters) -> None:
         self._counters = counters
         self._next: dict[int, int] = {}
-        """By the sender's epoch; who was heard last stands last."""
+        """By the sender's epoch; the most recent sender is last."""
 
     def accept(self, sender: int, first: int, count: int) -> bool:
         """Whether to deliver ``count`` items from number ``first`` on.
 
-        A sender not heard before starts with 1: what was lost before its first batch counts as lost, too.
-        Late batches (a connection broke, the next one was faster) are not delivered: order goes first.
+        A new sender starts with 1, so items lost before its first batch count as lost. Late batches (after a
+        reconnect) are dropped, to keep the order.
         """
         expected = self._next.pop(sender, 1)
         if first < expected:
@@ -158,12 +157,12 @@ class SequenceTracker:
         return True
 
     def forget(self) -> None:
-        """Expect 1 from everybody: this node has a new epoch, so everybody counts anew."""
+        """Expect 1 from everybody: this node has a new epoch."""
         self._next.clear()
 
 
 class SequenceNumbers:
-    """The last number given to each destination's life while it has no peer, so that numbering can go on.
+    """The last number sent to each epoch that has no peer now, so that numbering continues.
 
     Owner: the RPC; never switches.
     """

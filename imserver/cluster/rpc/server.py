@@ -1,12 +1,11 @@
-"""Calls between the nodes of a cluster: events one way, ordered and in batches; questions with answers.
+"""The RPC of a node: messages one way, ordered and in batches; queries with answers.
 
-Two ports a node. *Data*: one receiver a node, one sender a peer; :meth:`Rpc.send` queues an item, the items
-of one turn of the loop leave as one batch, ``received`` gets them at the other end, in order. *Control*:
-:meth:`Rpc.ask` gets what ``answer`` returns at the other end, or raises
-:class:`~imserver.cluster.rpc.queues.PeerUnavailable`.
+Each node has two ports. *Data*: :meth:`Rpc.send` queues an item, the items of one loop iteration leave as one
+batch, and ``received`` gets them at the other node in order. *Control*: :meth:`Rpc.query` returns what
+``answer`` returns at the other node, or raises :class:`~imserver.cluster.rpc.queues.PeerUnavailable`.
 
-Importing this module loads ZeroMQ and zerorpc, so nothing does unless there is a cluster. No context or
-socket of ZeroMQ is made before :meth:`Rpc.start`: a parent that forks nodes may import it.
+Importing this module loads ZeroMQ and zerorpc. No context or socket exists before :meth:`Rpc.start`, so the
+supervisor may import it before it forks.
 """
 
 from __future__ import annotations
@@ -53,7 +52,7 @@ from imserver.log_lines import RateLimitedLog
 log = logging.getLogger(__name__)
 
 RPC_VERSION: Final = 1
-"""What this node speaks; it also understands the version before."""
+"""The version of this node; it also understands the one before."""
 _ANSWER_BYTES: Final = MESSAGE_BYTES - 64 * 1024
 _STOP_SECONDS: Final = 2.0
 _LINGER_MS: Final = 1000
@@ -62,12 +61,11 @@ _SOCKETS: Final = 8192
 
 
 class Rpc:
-    """Both channels to all other nodes.
+    """Both channels to all other nodes. Owner of the peers, sockets and greenlets.
 
-    ``secret`` is the cluster's, the same on all nodes. ``answer(kind, body)`` answers a question; it may
-    switch; what it raises is logged here and reaches the asker as a code. ``received(sender's epoch, items)``
-    gets the items of each sender in their order; while it waits, nothing else is received, so it should not.
-    Owner of its peers, sockets and greenlets.
+    ``secret`` is the cluster's. ``answer(kind, body)`` answers a query; it may switch; an exception is logged
+    and reaches the other node as a code. ``received(sender's epoch, items)`` gets the items of each sender in
+    their order; it should not wait, because nothing else is received meanwhile.
     """
 
     def __init__(
@@ -92,12 +90,12 @@ class Rpc:
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._running = False
         self._turn = 0
-        """Items received since others had their turn."""
+        """Items received since the last yield."""
 
-    # --- life -----------------------------------------------------------------------------------------------
+    # --- start and stop -------------------------------------------------------------------------------------
 
     def start(self, host: str, control_port: int, data_port: int) -> None:
-        """Listen at one address, never at all of them. The system chooses a port 0. Raises StartError."""
+        """Listen at one address. Port 0 takes a free port. Raises StartError."""
         address = private_address(host)
         context = self._rpc.context = zerorpc.Context()
         context.set(zmq.MAX_SOCKETS, _SOCKETS)
@@ -130,7 +128,7 @@ class Rpc:
             raise StartError(f"the RPC cannot listen on {address}:{port} ({name}): {error}") from None
 
     def stop(self) -> None:
-        """Send what waits, then end. May switch; takes at most about three seconds."""
+        """Send what is queued, then end. May switch; takes about three seconds at most."""
         if not self._running:
             return
         deadline = monotonic() + _STOP_SECONDS
@@ -140,7 +138,7 @@ class Rpc:
         self._terminate().wait()
 
     def kill(self) -> None:
-        """End at once; what waits is lost. Never waits."""
+        """End at once; queued items are lost. Never waits."""
         if self._running:
             self._end(0)
             self._terminate()
@@ -167,11 +165,11 @@ class Rpc:
                 self.counters.restarts += 1
                 gevent.sleep(_RESTART_SECONDS)
 
-    # --- who is there ---------------------------------------------------------------------------------------
+    # --- peers ----------------------------------------------------------------------------------------------
 
     @property
     def epoch(self) -> int:
-        """This node's life, as in its lease. Set it when the registry gives one; before, it takes nothing."""
+        """The epoch of this node, as in its lease. Before it is set, no items are accepted."""
         return self._rpc.epoch
 
     @epoch.setter
@@ -183,25 +181,25 @@ class Rpc:
 
     @property
     def queued_items(self) -> int:
-        """Items that wait to be sent, to all peers together."""
+        """Items queued for all peers."""
         return sum(len(peer.queue.items) for peer in self._peers.all())
 
     @property
     def queued_bytes(self) -> int:
-        """Bytes of them."""
+        """Bytes of the queued items."""
         return sum(peer.queue.bytes for peer in self._peers.all())
 
     def update(self, leases: Mapping[int, Lease]) -> None:
-        """Hang up on peers without a lease; what waits for them is dropped and counted. Never switches."""
+        """Disconnect peers without a lease; their queued items are dropped and counted. Never switches."""
         self._peers.keep(leases)
 
     # --- data -----------------------------------------------------------------------------------------------
 
     def send(self, lease: Lease, item: bytes) -> bool:
-        """Forward one item to a peer, after all earlier ones. Never switches.
+        """Send one item to a peer, after all earlier ones. Never switches.
 
-        False: it will not arrive (the peer does not answer, its queue is full, it speaks another version).
-        True is no promise: what is under way when a peer or a connection dies is lost.
+        False: it will not arrive (circuit open, queue full, incompatible version). True is no promise: what
+        is in transit when a peer or connection fails is lost.
         """
         peer = self._peers.get(lease)
         return peer is not None and peer.send(item)
@@ -219,20 +217,20 @@ class Rpc:
             try:
                 self._received(sender, items)
             except Exception:
-                log.exception("%d events of another node failed", len(items))
+                log.exception("handling %d items of another node failed", len(items))
             self._turn += len(items)
             if self._turn >= BATCH_ITEMS:
                 self._turn = 0
                 gevent.sleep(0)
 
-    # --- questions ------------------------------------------------------------------------------------------
+    # --- queries --------------------------------------------------------------------------------------------
 
     def query(self, lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
-        """Ask a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
+        """Query a peer and wait for its answer, at most ``timeout`` seconds. Raises PeerUnavailable."""
         peer = self._peers.get(lease)
         try:
             if peer is None:
-                raise PeerUnavailable(lease.node, "this node cannot ask it")
+                raise PeerUnavailable(lease.node, "no connection is possible")
             self._peers.watch()
             return peer.query(kind, body, timeout)
         except PeerUnavailable:
@@ -242,7 +240,7 @@ class Rpc:
     def query_all(
         self, leases: Collection[Lease], kind: str, body: bytes, timeout: float = 1.0
     ) -> tuple[dict[str, bytes], list[str]]:
-        """Ask several peers at once, at most ``timeout`` seconds: answers by node, and nodes without one."""
+        """Query several peers at once, for ``timeout`` seconds: answers by node, and nodes without one."""
         answers: dict[str, bytes] = {}
         missing: list[str] = []
 
@@ -266,7 +264,7 @@ class Rpc:
         try:
             answer = self._answer(kind, body)
         except Exception:
-            log.exception("the question %r of another node failed", kind)
+            log.exception("node query %r failed", kind)
             return FAILED, b""
         return (OK, answer) if len(answer) <= _ANSWER_BYTES else (TOO_LARGE, b"")
 
@@ -276,7 +274,7 @@ _PROBE_SECONDS: Final = 1.0
 
 
 class PeerTable:
-    """The peers of one node by epoch. Owner of them and of two greenlets, and one more a doubtful peer."""
+    """The peers of one node by epoch. Owner of them, of two greenlets, and of one per peer that is probed."""
 
     def __init__(self, rpc_context: RpcContext, queue_items: int, queue_bytes: int) -> None:
         self._rpc = rpc_context
@@ -285,20 +283,20 @@ class PeerTable:
         self._numbers = SequenceNumbers()
         self._waiting: dict[Peer, None] = {}
         self._wanted = Signal()
-        """Something waits to be sent."""
+        """Something is queued."""
         self._active = Signal()
-        """Somebody has to be watched."""
+        """A peer has to be monitored."""
         self._greenlets: list[gevent.Greenlet[..., None]] = []
         self._other_version = RateLimitedLog(
-            log, "%s speaks version %d of the RPC, this node %d: nothing goes between them"
+            log, "peer %s: RPC version %d is not compatible with %d of this node"
         )
 
     def start(self) -> None:
-        """Begin to send and to watch."""
+        """Start the sending and monitoring greenlets."""
         self._greenlets = [gevent.spawn(self._flush), gevent.spawn(self._watch)]
 
     def close(self, linger_ms: int) -> None:
-        """Hang up on all; what ZeroMQ has is still sent within ``linger_ms``. Never switches."""
+        """Disconnect all; ZeroMQ still sends what it has within ``linger_ms``. Never switches."""
         gevent.killall(self._greenlets, block=False)
         self._greenlets = []
         for peer in self._peers.values():
@@ -306,7 +304,7 @@ class PeerTable:
         self._peers.clear()
 
     def get(self, lease: Lease) -> Peer | None:
-        """The peer with this lease, made if need be. None: nothing can go between it and this node."""
+        """The peer with this lease, created if needed. None: no connection is possible."""
         peer = self._peers.get(lease.epoch)
         if peer is not None:
             return peer
@@ -322,7 +320,7 @@ class PeerTable:
         return peer
 
     def keep(self, epochs: Container[int]) -> None:
-        """Hang up on all others; what waits for them is dropped and counted. Never switches."""
+        """Disconnect all other peers; their queued items are dropped and counted. Never switches."""
         for epoch in [epoch for epoch in self._peers if epoch not in epochs]:
             peer = self._peers.pop(epoch)
             self._numbers.keep(epoch, peer.number)
@@ -354,7 +352,7 @@ class PeerTable:
                 try:
                     more = peer.flush()
                 except Exception:
-                    log.exception("cannot send to %s", peer.lease.node)
+                    log.exception("peer %s: sending failed", peer.lease.node)
                     continue
                 if more:
                     self._wake(peer)
@@ -365,7 +363,7 @@ class PeerTable:
     # --- watching -------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
-        """Something is asked of a peer."""
+        """A query is sent: monitor the peers."""
         self._active.set()
 
     def _watch(self) -> None:
@@ -382,7 +380,7 @@ class PeerTable:
 
 
 def _probe_until_alive(peer: Peer) -> None:
-    """Try a peer until it answers. Ended with the peer."""
+    """Probe a peer until it answers. Ends with the peer."""
     try:
         while not (peer.link.allows() and peer.probe(_PROBE_SECONDS)):
             gevent.sleep(peer.link.wait_seconds)

@@ -1,15 +1,16 @@
-"""zerorpc over sockets that cannot hang or be killed by a message: the only door to zerorpc.
+"""zerorpc over ZeroMQ sockets of our own: message formats, sockets, limits. The only module that imports
+zerorpc's inside.
 
-zerorpc 0.6.3 brings the message format, the call (``Client``, ``Server``) and the one-way push (``Pusher``,
-``Puller``). What it has below them (``Events``, gevent sockets) is replaced by :class:`Wire`, because it
+zerorpc 0.6.3 provides the message format, the call (``Client``, ``Server``) and the one-way push (``Pusher``,
+``Puller``). Its lower part (``Events``, gevent sockets) is replaced by :class:`Wire`, because it
 
-- ends a Puller for good on the first message that is no event, and the dispatcher of a Server or Client on
-  the first header of a wrong type; a Wire decodes by type and drops what does not fit;
-- waits without end in ``send`` while a peer is away, also when the caller gave a timeout, and once more when
-  its sender is killed, so that ``close`` never returns; a Wire never waits to send;
-- wakes up each second for each socket that receives; a Wire wakes up when there is something.
+- ends a Puller on the first message that is no event, and the dispatcher of a Server or Client on the first
+  header of a wrong type; a Wire decodes by type and drops what does not fit;
+- waits without end in ``send`` while a peer is away, even with a timeout, and again when its sender is
+  killed, so that ``close`` never returns; a Wire never waits to send;
+- wakes up each second for each receiving socket; a Wire wakes up when there is data.
 
-zerorpc has no type annotations. Those of the classes here are complete, nothing untyped leaves this module.
+zerorpc has no type annotations. Nothing untyped leaves this module. See docs/decisions/0009-rpc.md.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ log = logging.getLogger(__name__)
 logging.getLogger("zerorpc").setLevel(logging.WARNING)
 
 CALLS_AT_ONCE: Final = 1000
-"""Questions of others in work at one time; each takes three greenlets."""
+"""Queries of other nodes in work at one time; each takes three greenlets."""
 
 OK, FAILED, BUSY, STALE, VERSION, TOO_LARGE = range(6)
 """First half of each answer. The second half is empty unless it is OK."""
@@ -47,7 +48,7 @@ REASONS: Final = (
     "",
     "it failed",
     "it is busy",
-    "it lives under another epoch",
+    "it has another epoch",
     "it speaks another version",
     "its answer is too large",
 )
@@ -57,10 +58,10 @@ Answer = tuple[int, bytes]
 
 
 class Malformed(ValueError):
-    """The message does not have the shape that it should have."""
+    """The message does not have the expected shape."""
 
 
-_log_malformed = RateLimitedLog(log, "a malformed message on an RPC port was dropped")
+_log_malformed = RateLimitedLog(log, "dropped a malformed message on an RPC port")
 
 
 class _Head(Struct):
@@ -131,7 +132,7 @@ class Wire(ChannelBase):  # type: ignore[misc]
 
 
 class _CallWire(Wire):
-    """A wire with traffic in both directions, where a lost message is a call that times out."""
+    """A wire for both directions; a lost message is a call that times out."""
 
     def emit_event(self, event: Any, timeout: float | None = None) -> None:
         payload = _encode((event.header, event.name, event.args))
@@ -182,7 +183,7 @@ def _batch_event(parts: list[bytes]) -> Any:
 
 
 class ControlServer(zerorpc.Server):  # type: ignore[misc]
-    """Answers questions: ``answer(version, epoch, kind, body)`` returns code and bytes, and never raises."""
+    """Answers queries: ``answer(version, epoch, kind, body)`` returns code and bytes, and never raises."""
 
     def __init__(
         self,
@@ -231,17 +232,17 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
             self._in_work.discard(initial_event.header["message_id"])
 
     def _print_traceback(self, protocol_v1: bool, exc_infos: Any) -> tuple[str, str, str]:
-        log.error("a question could not be answered", exc_info=tuple(exc_infos))
+        log.error("a node query failed", exc_info=tuple(exc_infos))
         return "Failed", "", ""
 
     def close(self) -> None:
-        """Stop answering; questions in work are dropped. Never waits: the greenlets see the closed socket."""
+        """Stop answering; queries in work are dropped. Never waits: the greenlets see the closed socket."""
         self.stop()
         self._task_pool.kill(block=False)
         self._events.close()
 
     def run(self) -> None:
-        """Serve until closed. Returns early if one of zerorpc's two greenlets ended; may be called again."""
+        """Serve until closed. Returns early if a zerorpc greenlet ended; may be called again."""
         mux = self._multiplexer
         if mux._channel_dispatcher_task.dead:
             mux._channel_dispatcher_task = gevent.spawn(mux._channel_dispatcher)
@@ -256,7 +257,7 @@ class ControlServer(zerorpc.Server):  # type: ignore[misc]
 
 
 class ControlClient(zerorpc.Client):  # type: ignore[misc]
-    """Asks one peer."""
+    """Queries one peer."""
 
     def __init__(self, context: zerorpc.Context, zmq_socket: ZmqSocket, counters: RpcCounters) -> None:
         self.zmq_socket = zmq_socket
@@ -265,11 +266,11 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
         ClientBase.__init__(self, self._events, context, heartbeat=None)
 
     def close(self) -> None:
-        """Hang up; calls in flight time out. Never waits: the dispatcher sees that the socket is closed."""
+        """Disconnect; calls in flight time out. Never waits."""
         self._events.close()
 
     def query(self, version: int, epoch: int, kind: str, body: bytes, seconds: float) -> Answer:
-        """Ask and wait for the answer. Raises TimeoutError."""
+        """Query and wait for the answer. Raises TimeoutError."""
         try:
             answer: Answer = self("ask", version, epoch, kind, body, timeout=seconds)
         except zerorpc.TimeoutExpired:
@@ -300,7 +301,7 @@ class ControlClient(zerorpc.Client):  # type: ignore[misc]
 MESSAGE_BYTES: Final = 2_000_000
 """Largest message; ZeroMQ ends a connection that announces more."""
 PARTS: Final = 16
-"""More make a message malformed; the longest that is due, a request of ZAP, has 9."""
+"""A message with more parts is malformed; the longest valid one, a ZAP request, has 9."""
 _TURN: Final = 32
 """Messages read before other greenlets have their turn."""
 
@@ -337,13 +338,13 @@ _LISTEN_OPTIONS: Final = (
 
 
 class SocketFull(Exception):
-    """The message was not taken: the peer is not connected, or reads too slowly."""
+    """The message was not accepted: the peer is not connected, or reads too slowly."""
 
 
 class ZmqSocket:
     """A ZeroMQ socket under gevent. One greenlet receives; sending never waits.
 
-    ``on_writable`` is called when the socket was looked at and can send; it must not switch.
+    ``on_writable`` is called when the socket was found writable; it must not switch.
     """
 
     __slots__ = ("_on_writable", "_readable", "_turn", "_watcher", "socket")
@@ -360,7 +361,7 @@ class ZmqSocket:
         self._watcher.start(self.update_events)
 
     def connect(self, endpoint: str) -> None:
-        """Dial ``tcp://address:port``. Raises ZMQError."""
+        """Connect to ``tcp://address:port``. Raises ZMQError."""
         self._set(_CONNECT_OPTIONS, endpoint)
         self.socket.connect(endpoint)
 
@@ -376,10 +377,10 @@ class ZmqSocket:
             self.socket.setsockopt(option, value)
 
     def update_events(self) -> int:
-        """See what the socket can do now (ZeroMQ's ``EVENTS``), and wake up who waits for it. Never switches.
+        """Read ZeroMQ's ``EVENTS`` and wake the waiters. Never switches.
 
-        The descriptor only tells that something changed since anybody looked, and every call takes that sign
-        away. So whoever calls, for whatever reason, must see to all who wait.
+        The descriptor only signals a change since the last read, and every call consumes that signal. So
+        every caller must wake all waiters.
         """
         if self.socket.closed:
             return 0
@@ -391,7 +392,7 @@ class ZmqSocket:
         return events
 
     def writable(self) -> bool:
-        """Whether a message would be taken now."""
+        """Whether a message would be accepted now."""
         return bool(self.update_events() & zmq.POLLOUT)
 
     def send(self, parts: list[bytes]) -> None:
@@ -410,9 +411,9 @@ class ZmqSocket:
             raise SocketFull from error
 
     def receive(self) -> list[bytes]:
-        """The parts of the next message; waits for it. None of one that has more than ``PARTS``.
+        """The parts of the next message; waits for it. Empty if it has more than ``PARTS``.
 
-        Ends the greenlet when the socket is closed: zerorpc's loops go on after any other exception.
+        Ends the greenlet when the socket is closed: zerorpc's loops continue after any other exception.
         """
         self._turn += 1
         if self._turn >= _TURN:
@@ -448,7 +449,7 @@ class ZmqSocket:
         return parts if count <= PARTS else []
 
     def close(self, linger_ms: int = 0) -> None:
-        """Close the socket; what was not sent within ``linger_ms`` from now is dropped. Never waits."""
+        """Close the socket; what was not sent within ``linger_ms`` is dropped. Never waits."""
         if not self.socket.closed:
             self._watcher.stop()
             self._watcher.close()
