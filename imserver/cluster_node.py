@@ -24,13 +24,13 @@ from imserver.services.nodes.messages import (
     NodeMessages,
     Notice,
     Replaced,
+    RoomsUnsettled,
     ToApp,
     ToConnection,
     ToRoom,
     ToUser,
-    Unsettled,
 )
-from imserver.services.nodes.queries import Alive, Kick, NodeQueries, OtherNodes, encode
+from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes, encode
 from imserver.services.pushes.cluster_pushes import ClusterPushes
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.delivery import Delivery
@@ -106,7 +106,7 @@ class Cluster:
                 ToConnection: self.connections.received,
                 Notice: self._notice,
                 Replaced: self._replaced,
-                Unsettled: self._unsettled,
+                RoomsUnsettled: self._unsettled,
             }
         )
 
@@ -155,8 +155,8 @@ class Cluster:
         config = self._config
         queries = self.queries
         self.presence.add_to(queries)
-        queries.add("kick", Kick, self.sessions.kick_here)
-        queries.add("alive", Alive, self.sessions.is_alive)
+        queries.add("kick", KickQuery, self.sessions.kick_here)
+        queries.add("alive", AliveQuery, self.sessions.is_alive)
         queries.add("hello", Lease, self._hello)
         self.removals.add_to(queries)
         self.rooms.add_to(queries)
@@ -235,7 +235,7 @@ class Cluster:
     def _replaced(self, message: Replaced) -> None:
         self.sessions.replaced(message.app, message.user, message.session_id)
 
-    def _unsettled(self, message: Unsettled) -> None:
+    def _unsettled(self, message: RoomsUnsettled) -> None:
         self.rooms.heard_unsettled(message.epoch)
 
     # --- at the end -----------------------------------------------------------------------------------------

@@ -36,7 +36,7 @@ from imserver.services.messages.recovery import Recovery
 from imserver.services.messages.retention import Retention
 from imserver.services.messages.signals import Signals
 from imserver.services.nodes.messages import ToFollowers, ToLog
-from imserver.services.nodes.queries import State
+from imserver.services.nodes.queries import StateQuery
 from imserver.services.people.accounts import GOCHAT, Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
@@ -277,7 +277,7 @@ class Parts(Core):
         )
 
     def _make_overview(self) -> Overview:
-        def own_state(asked: State) -> dict[str, Any]:
+        def own_state(asked: StateQuery) -> dict[str, Any]:
             return self.state(asked.debug, asked.detail)
 
         def own_metrics() -> str:

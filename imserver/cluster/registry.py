@@ -94,7 +94,7 @@ class RoomMembers(Struct, frozen=True, gc=False):
     members: int
 
 
-class Registration(Struct, gc=False):
+class SessionRegistration(Struct, gc=False):
     """The result of registering a session.
 
     The session is addressed, or one of these: ``refused`` (policy ``refuse``; ``others`` are the sessions

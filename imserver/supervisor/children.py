@@ -28,7 +28,7 @@ from imserver.errors import StartError
 from imserver.node import Node
 from imserver.supervisor import child_settings
 from imserver.supervisor.listening import close
-from imserver.supervisor.slot import Slot, State, StatusPage
+from imserver.supervisor.slot import Slot, SlotState, StatusPage
 
 _OBSERVE_SECONDS: Final = 1.0
 _STACK_SECONDS: Final = 1.0
@@ -85,7 +85,7 @@ class Children:
     @property
     def starting(self) -> int:
         """Number of children that are starting."""
-        return sum(slot.state is State.STARTING for slot in self._slots)
+        return sum(slot.state is SlotState.STARTING for slot in self._slots)
 
     def tick(self, now: float) -> None:
         """Reap ended children, check the running ones, start those that are due."""
@@ -95,10 +95,10 @@ class Children:
             # Too many parallel starts would look like hung loops.
             if self.ending or self.starting >= self._starting_at_once:
                 break
-            if slot.state is State.DOWN and slot.due <= now:
+            if slot.state is SlotState.DOWN and slot.due <= now:
                 self._start(slot, now)
         if not self.settled and not self.ending:
-            self.settled = all(slot.state is State.SERVING for slot in self._slots)
+            self.settled = all(slot.state is SlotState.SERVING for slot in self._slots)
 
     def next_tick_seconds(self, now: float) -> float:
         """Seconds until the next tick is due if no signal arrives."""
@@ -166,7 +166,7 @@ class Children:
     def _ended(self, slot: Slot, code: int, now: float) -> None:
         how = f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with status {code}"
         how += f": {slot.status.text}" if slot.status.text else ""
-        if slot.state is not State.DRAINING:
+        if slot.state is not SlotState.DRAINING:
             self._failed(slot, now, how)
             return
         if code and slot.status.started:
@@ -221,14 +221,14 @@ class Children:
     def forward(self, number: int) -> None:
         """Send a signal to all nodes; starting nodes receive it when they serve."""
         for slot in self._slots:
-            if slot.state is State.STARTING:
+            if slot.state is SlotState.STARTING:
                 slot.waiting_signals.append(number)
             elif slot.pid:
                 os.kill(slot.pid, number)
 
     def drain(self, slot: Slot) -> None:
         """Drain one child."""
-        slot.state = State.DRAINING
+        slot.state = SlotState.DRAINING
         drain, websocket = self.config.drain, self.config.websocket
         seconds = drain.delay_seconds + drain.close_seconds + websocket.close_seconds + _DRAIN_SECONDS
         slot.deadline = min(slot.deadline, time.monotonic() + seconds)
@@ -240,7 +240,7 @@ class Children:
         for slot in self._slots:
             close(slot.listeners)
         for slot in self._slots:
-            if slot.pid and slot.state is not State.DRAINING:
+            if slot.pid and slot.state is not SlotState.DRAINING:
                 self.drain(slot)
 
     def end_at_once(self) -> None:

@@ -87,7 +87,7 @@ _LATE_SECONDS: Final = 5.0
 """A child whose loop is blocked this long receives no new clients."""
 
 
-class State(Enum):
+class SlotState(Enum):
     """State of a slot's child."""
 
     DOWN = "down"
@@ -105,7 +105,7 @@ class Slot:
         self.name = name
         self.listeners = listeners
         self.status = StatusPage()
-        self.state = State.DOWN
+        self.state = SlotState.DOWN
         self.pid = 0
         self.generation = 0
         """How many rolling restarts had begun when the child was forked."""
@@ -126,7 +126,7 @@ class Slot:
     def forked(self, pid: int, now: float, generation: int) -> None:
         """A child was started."""
         self.pid, self.since, self.generation = pid, now, generation
-        self.state, self.deadline, self.hangs = State.STARTING, math.inf, False
+        self.state, self.deadline, self.hangs = SlotState.STARTING, math.inf, False
         self._beats, self._beat_at = 0, now
 
     def observe(self, now: float, missed: float) -> bool:
@@ -139,8 +139,8 @@ class Slot:
             self._beats, self._beat_at = beats, now
         else:
             self._beat_at += missed
-        if self.state is State.STARTING and self.status.started:
-            self.state = State.SERVING
+        if self.state is SlotState.STARTING and self.status.started:
+            self.state = SlotState.SERVING
             return True
         return False
 
@@ -152,7 +152,7 @@ class Slot:
         """Whether new clients should be sent to this child."""
         status = self.status
         return (
-            self.state is State.SERVING
+            self.state is SlotState.SERVING
             and status.ready
             and not status.full
             and self.silent_seconds(now) < _LATE_SECONDS
@@ -169,6 +169,6 @@ class Slot:
         bound = min(_SHORTEST_PAUSE_SECONDS * 2**self.failures, _LONGEST_PAUSE_SECONDS)
         pause = 0.0 if planned else random.uniform(0.0, bound)
         self.failures = 0 if planned else min(self.failures + 1, _MOST_DOUBLINGS)
-        self.state, self.pid, self.since, self.due = State.DOWN, 0, now, now + pause
+        self.state, self.pid, self.since, self.due = SlotState.DOWN, 0, now, now + pause
         self.waiting_signals.clear()
         return pause

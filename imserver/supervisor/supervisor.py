@@ -21,7 +21,7 @@ from imserver.serving import banner, has_terminal
 from imserver.storage.place import DRIVERS, place_of
 from imserver.supervisor import child_settings, listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
-from imserver.supervisor.slot import Slot, State
+from imserver.supervisor.slot import Slot, SlotState
 
 _log = logging.getLogger("imserver.supervisor")
 
@@ -225,12 +225,12 @@ class RollingRestart:
         slot = self._current
         if slot is None:
             self._next()
-        elif slot.state is State.DRAINING:
+        elif slot.state is SlotState.DRAINING:
             return
         elif slot.failures:
             self._stop(f"node {slot.name} did not start")
         elif slot.generation == self.generation:
-            if slot.state is State.SERVING and slot.status.ready:
+            if slot.state is SlotState.SERVING and slot.status.ready:
                 self._next()
             elif now - slot.since > _READY_SECONDS:
                 self._stop(f"node {slot.name} is not ready after {_READY_SECONDS:.0f} s")

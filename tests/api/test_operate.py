@@ -4,7 +4,7 @@ import msgspec
 import pytest
 
 from imserver.cluster.registry import Lease
-from imserver.services.nodes.queries import State
+from imserver.services.nodes.queries import StateQuery
 
 from .fakes import BAD_PARAMETER, FakeNode, decoded
 
@@ -34,7 +34,7 @@ def test_the_state_of_all_nodes_is_that_of_each_with_its_lease(node: FakeNode) -
     assert list(silent) == ["lease"]
     assert data["missingNodes"] == ["10.0.0.3:9001"]
     assert node.peers.asked == [
-        (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(State(True, False)))
+        (["10.0.0.2:9001", "10.0.0.3:9001"], "state", msgspec.msgpack.encode(StateQuery(True, False)))
     ]
 
 

@@ -65,7 +65,7 @@ def test_who_knows_the_servers_public_key_still_needs_the_clusters_own(
     with caplog.at_level(logging.WARNING), stranger(kind, getattr(node.rpc, channel), thief) as one:
         until(lambda: node.counters.refused_peers)
         assert not one.socket.getsockopt(zmq.EVENTS) & zmq.POLLOUT
-    assert "refused 127.0.0.1 on an RPC port: its key is not that of this cluster" in caplog.text
+    assert "refused 127.0.0.1, its key is not the cluster's" in caplog.text
 
 
 @CHANNELS

@@ -361,7 +361,7 @@ def test_a_user_of_redis_needs_these_keys_only(own_server: RedisServer, start_no
     session = Session("101", "ann")
     assert node.register(session) is not None
     assert node.unregister(session) is True
-    with pytest.raises(StartError, match="refuses what this node needs"):
+    with pytest.raises(StartError, match="command refused"):
         start_node(RedisSettings(addr=where, username="poor", password="pass"), 2)
 
 

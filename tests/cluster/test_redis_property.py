@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.redis.registry import RedisRegistry
-from imserver.cluster.registry import POLICIES, Registration, Session, SessionRef
+from imserver.cluster.registry import POLICIES, Session, SessionRef, SessionRegistration
 from imserver.settings import ClusterSettings
 
 from .conftest import lease_of
@@ -77,7 +77,7 @@ class Model:
         return was_there and not self.places
 
 
-def outcome(registration: Registration | None) -> str:
+def outcome(registration: SessionRegistration | None) -> str:
     assert registration is not None
     assert not registration.banned
     return "refused" if registration.refused else "superseded" if registration.superseded else "addressed"
@@ -174,7 +174,7 @@ def test_of_sessions_that_come_and_go_at_once_the_highest_number_is_left(
             node.unregister(session)
             gone.add(session.id)
 
-    def told(registration: Registration | None, session: Session) -> None:
+    def told(registration: SessionRegistration | None, session: Session) -> None:
         assert registration is not None
         over.update(place.id for place in registration.replaced)
         if registration.refused:

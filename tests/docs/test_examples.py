@@ -22,7 +22,7 @@ from tests.docs.play import APP, at_server, browser_of, exchanges, play_frames, 
 from tests.integration.action import talking
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.integration.cmd import Speaker, fresh, get, logged_in, post
-from tests.parent.family import Family
+from tests.supervisor.family import Family
 from tests.support import DOORS, ROOT, Server, eventually
 from tests.tools import require
 

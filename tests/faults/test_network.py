@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.clusters import Launch, Nodes, name_of
 from tests.integration.cmd import get, good, is_online, users
-from tests.parent.family import free_ports
+from tests.supervisor.family import free_ports
 from tests.support import eventually
 
 from .conftest import Report

@@ -11,7 +11,7 @@ import pytest
 from tests.integration.clusters import Launch, Nodes, leases, name_of
 from tests.integration.cmd import get, good, is_online, send_message, send_to_all, users
 from tests.integration.raw import Address
-from tests.parent.family import free_ports
+from tests.supervisor.family import free_ports
 from tests.support import Server, eventually
 
 from .conftest import Report

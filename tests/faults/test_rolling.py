@@ -9,7 +9,7 @@ import pytest
 
 from tests.cluster.redis_server import RedisServer
 from tests.integration.cmd import get, good, users
-from tests.parent.family import Family
+from tests.supervisor.family import Family
 from tests.support import eventually
 
 from .conftest import Report

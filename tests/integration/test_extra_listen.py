@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.parent.family import Family
+from tests.supervisor.family import Family
 from tests.support import Address, Server, eventually, run_cli
 
 from .client import Listener, done, listening, new_system

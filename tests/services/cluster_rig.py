@@ -16,11 +16,11 @@ from msgspec.structs import replace
 from imserver.cluster.registry import (
     Claim,
     Lease,
-    Registration,
     RegistryCounters,
     RoomMembers,
     Session,
     SessionRef,
+    SessionRegistration,
 )
 from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.model import Event
@@ -28,13 +28,13 @@ from imserver.services.nodes.messages import (
     NodeMessages,
     Notice,
     Replaced,
+    RoomsUnsettled,
     ToApp,
     ToConnection,
     ToRoom,
     ToUser,
-    Unsettled,
 )
-from imserver.services.nodes.queries import Alive, Kick, NodeQueries, OtherNodes
+from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes
 from imserver.services.pushes.cluster_pushes import ClusterPushes
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.routing import ReorderGuard, Rerouting
@@ -86,21 +86,21 @@ class Book:
         self.ids.clear()
         self.life += 1
 
-    def begin(self, epoch: int, session: Session, replacing: Collection[SessionRef]) -> Registration:
+    def begin(self, epoch: int, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration:
         if (session.app, session.user) in self.banned:
-            return Registration(banned=True)
+            return SessionRegistration(banned=True)
         others = [p for p in self.live(session.app, session.user) if (p.epoch, p.id) != (epoch, session.id)]
         rivals = [p for p in others if p.device == session.device] if session.policy != "newest" else others
         if session.policy == "multi":
             rivals = []
         if any(p.number > session.number for p in rivals) and session.number:
-            return Registration(superseded=True)
+            return SessionRegistration(superseded=True)
         taken = tuple(p for p in rivals if p not in replacing)
         if session.policy == "refuse" and taken and not session.number:
-            return Registration(refused=True, others=taken)
+            return SessionRegistration(refused=True, others=taken)
         place = SessionRef(epoch, session.id, session.number or next(self._numbers), session.device)
         self.places[session.app, session.user] = [p for p in others if p not in rivals] + [place]
-        return Registration(place.number, tuple(rivals))
+        return SessionRegistration(place.number, tuple(rivals))
 
     def end(self, epoch: int, session: Session, registered: bool) -> bool:
         places = self.live(session.app, session.user)
@@ -158,12 +158,14 @@ class FakeRegistry:
     def registered(self, session: Session) -> bool:
         return session.number > 0 and session.generation == self.book.life
 
-    def _note(self, session: Session, begun: Registration) -> None:
+    def _note(self, session: Session, begun: SessionRegistration) -> None:
         if begun.addressed:
             session.number, session.generation = begun.number, self.book.life
 
-    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Registration | None:
-        begun: Registration | None = self._ask(
+    def register(
+        self, session: Session, replacing: Collection[SessionRef] = ()
+    ) -> SessionRegistration | None:
+        begun: SessionRegistration | None = self._ask(
             "register", lambda: self.book.begin(self.lease.epoch, session, replacing)
         )
         if begun is not None:
@@ -177,7 +179,7 @@ class FakeRegistry:
         )
         return gone
 
-    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Registration]]:
+    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
         for session in sessions:
             begun = self._ask("reregister", lambda s=session: self.book.begin(self.lease.epoch, s, ()))
             if begun is None:
@@ -188,12 +190,6 @@ class FakeRegistry:
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         found: list[tuple[SessionRef, ...]] | None = self._ask(
             "find", lambda: [tuple(self.book.live(app, user)) for user in users]
-        )
-        return found
-
-    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        found: list[tuple[SessionRef, ...]] | None = self._ask(
-            "find", lambda: [tuple(self.book.live(app, user)) for app in apps]
         )
         return found
 
@@ -354,7 +350,7 @@ class ClusterWorld(World):
                 ToApp: lambda m: self.delivery.to_app(m.app, m.event, m.except_user, m.except_users),
                 ToRoom: self.rooms.received,
                 ToConnection: self.connections.received,
-                Unsettled: lambda m: self.rooms.heard_unsettled(m.epoch),
+                RoomsUnsettled: lambda m: self.rooms.heard_unsettled(m.epoch),
                 Notice: lambda m: self.fanout.notice(self.hub.apps[m.app], m.event),
                 Replaced: lambda m: self.sessions.replaced(m.app, m.user, m.session_id),
             }
@@ -362,8 +358,8 @@ class ClusterWorld(World):
         self.presence.add_to(self.queries)
         self.rooms.add_to(self.queries)
         self.connections.add_to(self.queries)
-        self.queries.add("kick", Kick, self.sessions.kick_here)
-        self.queries.add("alive", Alive, self.sessions.is_alive)
+        self.queries.add("kick", KickQuery, self.sessions.kick_here)
+        self.queries.add("alive", AliveQuery, self.sessions.is_alive)
         self.sessions.start()
         self.rooms.registrar.start()
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.services.nodes.messages import ToApp, ToUser
-from imserver.services.nodes.queries import Names, NamesAnswer, NodeQueries, encode, read
+from imserver.services.nodes.queries import NamesAnswer, NamesQuery, NodeQueries, encode, read
 from tests.services.cluster_rig import HELLO, MULTI, NEWEST, Several, told_since
 from tests.transport.rig import Client
 
@@ -189,13 +189,13 @@ def test_items_for_unknown_apps_and_absent_users_are_passed_over(nodes: Several)
 
 def test_questions_are_answered_by_their_rows(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    data = nodes[1].queries.answer("names", encode(Names(NEWEST, None, 10)))
+    data = nodes[1].queries.answer("names", encode(NamesQuery(NEWEST, None, 10)))
     assert read({"x": data}, NamesAnswer) == {"x": NamesAnswer(1, ["ann"])}
 
 
 def test_an_unknown_question_or_a_broken_one_is_refused() -> None:
     queries = NodeQueries()
-    queries.add("names", Names, lambda asked: None)
+    queries.add("names", NamesQuery, lambda asked: None)
     with pytest.raises(KeyError):
         queries.answer("no such", b"")
     for body in (b"", b"\xc1", encode([1]), encode([1, 2, "x"])):

@@ -15,7 +15,7 @@ from imserver.model import Event
 from imserver.protocol.client import ClientDialect
 from imserver.services.nodes import messages
 from imserver.services.nodes.messages import FENCE_SECONDS, Fence, ToConnection, ToRoom
-from imserver.services.nodes.queries import Alive
+from imserver.services.nodes.queries import AliveQuery
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.cluster_connections import ASKED_TOGETHER
 from imserver.services.rooms.connections import Joined, Left
@@ -618,11 +618,11 @@ def test_a_question_goes_to_the_node_of_its_connection(nodes: Several) -> None:
     connection, _ = nodes[2].login(MULTI, "ann")
     made = nodes[2].connections.id_of(connection)
     for epoch, node in nodes.nodes.items():
-        node.queries.add("alive", Alive, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
+        node.queries.add("alive", AliveQuery, lambda asked, epoch=epoch: epoch * 100 + asked.session_id)
     for node in nodes.nodes.values():
-        assert node.connections.ask(made, "alive", Alive(MULTI, "ann", 7), int) == 207
-    assert nodes[1].connections.ask(made, "alive", Alive(MULTI, "ann", 7), str) is None
-    assert nodes[1].connections.ask("no id", "alive", Alive(MULTI, "ann", 7), int) is None
+        assert node.connections.ask(made, "alive", AliveQuery(MULTI, "ann", 7), int) == 207
+    assert nodes[1].connections.ask(made, "alive", AliveQuery(MULTI, "ann", 7), str) is None
+    assert nodes[1].connections.ask("no id", "alive", AliveQuery(MULTI, "ann", 7), int) is None
 
 
 # --- on the wire --------------------------------------------------------------------------------------------

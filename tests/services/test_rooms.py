@@ -7,7 +7,7 @@ import pytest
 
 from imserver import errors
 from imserver.model import Event
-from imserver.services.nodes.queries import Alive
+from imserver.services.nodes.queries import AliveQuery
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import (
@@ -360,6 +360,6 @@ def test_what_is_known_of_a_connection_is_told(world: World) -> None:
 def test_a_question_about_a_connection_is_put_to_its_node(world: World) -> None:
     ann, _ = world.login(MULTI, "ann")
     made = world.connections.id_of(ann)
-    world.connections._queries.add("alive", Alive, lambda asked: asked.session_id + 1)
-    assert world.connections.ask(made, "alive", Alive(MULTI, "ann", 41), int) == 42
-    assert world.connections.ask("no id", "alive", Alive(MULTI, "ann", 41), int) is None
+    world.connections._queries.add("alive", AliveQuery, lambda asked: asked.session_id + 1)
+    assert world.connections.ask(made, "alive", AliveQuery(MULTI, "ann", 41), int) == 42
+    assert world.connections.ask("no id", "alive", AliveQuery(MULTI, "ann", 41), int) is None

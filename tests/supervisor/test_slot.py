@@ -7,7 +7,7 @@ import pytest
 from imserver import config
 from imserver.errors import StartError
 from imserver.supervisor import check, child_settings
-from imserver.supervisor.slot import Slot, State, StatusPage
+from imserver.supervisor.slot import Slot, SlotState, StatusPage
 
 
 def settings(**given: object) -> config.Config:
@@ -46,7 +46,7 @@ def test_a_planned_end_needs_no_pause_and_is_no_failure() -> None:
     slot.ended(1.0, planned=False)
     slot.forked(2, 1.0, 0)
     assert slot.ended(2.0, planned=True) == 0.0
-    assert (slot.state, slot.due, slot.failures) == (State.DOWN, 2.0, 0)
+    assert (slot.state, slot.due, slot.failures) == (SlotState.DOWN, 2.0, 0)
 
 
 def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_turns() -> None:
@@ -55,7 +55,7 @@ def test_a_slot_takes_clients_while_its_child_is_ready_has_room_and_its_loop_tur
     assert not slot.accepts_clients(0.0)
     for started, ready, full in itertools.product((False, True), repeat=3):
         slot.status.beat(started, ready, full)
-        slot.state = State.STARTING
+        slot.state = SlotState.STARTING
         assert slot.observe(1.0, 0.0) == started
         assert slot.accepts_clients(1.0) == (started and ready and not full)
     slot.status.beat(True, True, False)

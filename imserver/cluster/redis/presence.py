@@ -21,7 +21,7 @@ from imserver.cluster.redis.records import (
 )
 from imserver.cluster.redis.recovery import Recovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, RELEASE, REPLACED
-from imserver.cluster.registry import Claim, Registration, Session, SessionRef
+from imserver.cluster.registry import Claim, Session, SessionRef, SessionRegistration
 
 CLAIM_SECONDS: Final = 10
 _FIND_USERS: Final = 1000
@@ -54,10 +54,6 @@ class Lookup:
                 return None
             found += part
         return found
-
-    def find_in(self, apps: Sequence[str], user: str) -> list[tuple[SessionRef, ...]] | None:
-        """The same for one user in several apps."""
-        return self._find([_lookup(app, user) for app in apps])
 
     def _find(self, commands: Sequence[Command]) -> list[tuple[SessionRef, ...]] | None:
         replies = self._pipeline.execute(commands)
@@ -180,7 +176,7 @@ class SessionCommands:
             *writes,
         )
 
-    def registration(self, session: Session, reply: Any, generation: int) -> Registration | None:
+    def registration(self, session: Session, reply: Any, generation: int) -> SessionRegistration | None:
         """The result from the reply to :meth:`register`; sets the session's number and generation.
 
         None: Redis refused the command.
@@ -189,19 +185,19 @@ class SessionCommands:
             return None
         code = reply[0]
         if code == 2:
-            return Registration(refused=True, others=parse_refs(reply[1]))
+            return SessionRegistration(refused=True, others=parse_refs(reply[1]))
         if code != 1:
-            return Registration(banned=code == 3, superseded=code == 4)
+            return SessionRegistration(banned=code == 3, superseded=code == 4)
         session.number, session.generation = int(reply[1]), generation
         if not reply[2]:
-            return Registration(session.number)
+            return SessionRegistration(session.number)
         table = self._keeper.table
-        return Registration(
+        return SessionRegistration(
             session.number,
             tuple([ref for ref in parse_refs(reply[2]) if not table.is_dead(ref.epoch)]),
         )
 
-    def after_register(self, session: Session, registration: Registration) -> list[Command]:
+    def after_register(self, session: Session, registration: SessionRegistration) -> list[Command]:
         """Commands to send once a session is addressed."""
         if self._inside or not registration.addressed:
             return []

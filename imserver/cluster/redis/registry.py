@@ -27,11 +27,11 @@ from imserver.cluster.redis.rooms import RoomLookup
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN
 from imserver.cluster.registry import (
     Lease,
-    Registration,
     RegistryCounters,
     RegistryEvents,
     Session,
     SessionRef,
+    SessionRegistration,
 )
 from imserver.errors import StartError
 from imserver.settings import ClusterSettings, RedisSettings
@@ -86,7 +86,6 @@ class RedisRegistry:
         self._written = WrittenBuckets(self._keeper)
         lookup = Lookup(self._pipeline, self._keeper, self._recovery, cluster.redis_seconds, dedupe_seconds)
         self.find = lookup.find
-        self.find_in = lookup.find_in
         self.find_and_claim = lookup.find_and_claim
         self.claim = lookup.claim
         self.settle = lookup.settle
@@ -198,7 +197,9 @@ class RedisRegistry:
 
     # --- sessions -------------------------------------------------------------------------------------------
 
-    def register(self, session: Session, replacing: Collection[SessionRef] = ()) -> Registration | None:
+    def register(
+        self, session: Session, replacing: Collection[SessionRef] = ()
+    ) -> SessionRegistration | None:
         """Register a session under its policy, in one atomic step.
 
         ``replacing`` are sessions that are known to be dead although their nodes are live: they do not block
@@ -212,7 +213,7 @@ class RedisRegistry:
                 registration = self._register(session, [*replacing, *dead])
         return registration
 
-    def _register(self, session: Session, replacing: Collection[SessionRef]) -> Registration | None:
+    def _register(self, session: Session, replacing: Collection[SessionRef]) -> SessionRegistration | None:
         generation = self._recovery.generation
         written = self._written.commands_before((session,), generation)
         replies = self._pipeline.execute([*written, self._commands.register(session, replacing)])
@@ -270,7 +271,7 @@ class RedisRegistry:
 
     # --- re-registration ------------------------------------------------------------------------------------
 
-    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, Registration]]:
+    def reregister(self, sessions: Iterable[Session]) -> Iterator[tuple[Session, SessionRegistration]]:
         """Register sessions again with the numbers they have; paced.
 
         Reads ``sessions`` lazily, a batch at a time. The caller must unregister a session that ends while its

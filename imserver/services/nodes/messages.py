@@ -98,7 +98,7 @@ class ToConnection(Struct, frozen=True, gc=False, tag="c", array_like=True):
     code: int = 0
 
 
-class Unsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
+class RoomsUnsettled(Struct, frozen=True, gc=False, tag="o", array_like=True):
     """The registry may not know all rooms of the sender: send it every room publication."""
 
     epoch: int
@@ -129,7 +129,7 @@ class Fence(Struct, frozen=True, gc=False, tag="f", array_like=True):
 
 
 NodeMessage = (
-    ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | Unsettled | Fence | ToLog | ToFollowers
+    ToUser | ToApp | Notice | Replaced | ToRoom | ToConnection | RoomsUnsettled | Fence | ToLog | ToFollowers
 )
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-class Names(Struct, frozen=True, array_like=True):
+class NamesQuery(Struct, frozen=True, array_like=True):
     """Online users of an app on the queried node: at most ``limit``, after the name ``after``."""
 
     app: str
@@ -34,7 +34,7 @@ class NamesAnswer(Struct, frozen=True, array_like=True):
     names: list[str]
 
 
-class Kick(Struct, frozen=True, array_like=True):
+class KickQuery(Struct, frozen=True, array_like=True):
     """Close the connections of a user; answered with the number of addressed sessions.
 
     ``online``: the user has an addressed session on some node, so connections that are not addressed are
@@ -47,7 +47,7 @@ class Kick(Struct, frozen=True, array_like=True):
     online: bool = False
 
 
-class Alive(Struct, frozen=True, array_like=True):
+class AliveQuery(Struct, frozen=True, array_like=True):
     """Does this session answer a ping?"""
 
     app: str
@@ -55,7 +55,7 @@ class Alive(Struct, frozen=True, array_like=True):
     session_id: int
 
 
-class State(Struct, frozen=True, array_like=True):
+class StateQuery(Struct, frozen=True, array_like=True):
     """The data of ``/system/state``."""
 
     debug: bool

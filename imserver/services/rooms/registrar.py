@@ -22,7 +22,7 @@ from gevent.event import Event as Signal
 
 from imserver.cluster.registry import RoomMembers
 from imserver.hub.hub import Hub
-from imserver.services.nodes.messages import NodeMessages, Unsettled
+from imserver.services.nodes.messages import NodeMessages, RoomsUnsettled
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
@@ -88,7 +88,7 @@ class Registrar:
             if self._registry.report_rooms([RoomMembers(*key, 1)]) and life == self._registry.generation():
                 self._told.add(key)
             else:
-                self._node_messages.broadcast(Unsettled(self._node_messages.own_epoch))
+                self._node_messages.broadcast(RoomsUnsettled(self._node_messages.own_epoch))
         finally:
             self._changed[key] = None
             del self._entering[key]

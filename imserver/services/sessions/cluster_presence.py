@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from imserver.cluster.registry import Lease
 from imserver.hub.hub import Hub
 from imserver.model import SYSTEM_PREFIX
-from imserver.services.nodes.queries import Names, NamesAnswer, NodeQueries, OtherNodes, read
+from imserver.services.nodes.queries import NamesAnswer, NamesQuery, NodeQueries, OtherNodes, read
 from imserver.services.sessions.attendance import (
     Attendance,
     Counts,
@@ -23,8 +23,8 @@ BATCH_USERS = 1000
 """Users whose sessions are asked for together."""
 
 
-def names_here(hub: Hub, asked: Names) -> NamesAnswer:
-    """This node's answer to :class:`imserver.services.nodes.queries.Names`."""
+def names_here(hub: Hub, asked: NamesQuery) -> NamesAnswer:
+    """This node's answer to :class:`imserver.services.nodes.queries.NamesQuery`."""
     names = hub.user_names(asked.app)
     after = asked.after
     rest = sorted(names if after is None else (name for name in names if name > after))
@@ -56,7 +56,7 @@ class ClusterPresence:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        queries.add("names", Names, lambda asked: names_here(self._hub, asked))
+        queries.add("names", NamesQuery, lambda asked: names_here(self._hub, asked))
         queries.add("sessions", Sought, self._attendance.sessions)
         queries.add("tallies", list[str], self._attendance.tallies)
 
@@ -79,7 +79,7 @@ class ClusterPresence:
 
     def page(self, app: str, after: str | None, limit: int) -> Page:
         """See :class:`imserver.services.sessions.presence.Presence`."""
-        asked = Names(app, after, limit + 1)
+        asked = NamesQuery(app, after, limit + 1)
         own = names_here(self._hub, asked)
         answers, missing = self._others.query("names", asked)
         heard: list[NamesAnswer] = [own, *read(answers, NamesAnswer).values()]

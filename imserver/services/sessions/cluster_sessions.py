@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING
 import gevent
 
 from imserver import errors
-from imserver.cluster.registry import Registration, Session, SessionRef
+from imserver.cluster.registry import Session, SessionRef, SessionRegistration
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.logins.verdict import Admits
 from imserver.services.nodes.messages import Notice, Replaced
-from imserver.services.nodes.queries import Alive, Kick, OtherNodes, encode, read
+from imserver.services.nodes.queries import AliveQuery, KickQuery, OtherNodes, encode, read
 from imserver.services.sessions.departures import Departures
 from imserver.services.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
 from imserver.transport.connection import OPEN, Connection
@@ -103,7 +103,7 @@ class ClusterSessions(Sessions):
         """Whether a login of this user waits for the registry: it may know of the session already."""
         return (app, user) in self._beginners
 
-    def _ask_to_begin(self, session: Session, login: Login) -> Registration | None:
+    def _ask_to_begin(self, session: Session, login: Login) -> SessionRegistration | None:
         registration = self._registry.register(session)
         if (
             registration is not None
@@ -140,7 +140,7 @@ class ClusterSessions(Sessions):
             return True
         leases = self._registry.leases()
         asked = [
-            gevent.spawn(self._ask_alive, leases[ref.epoch], Alive(login.app, login.user, ref.id))
+            gevent.spawn(self._ask_alive, leases[ref.epoch], AliveQuery(login.app, login.user, ref.id))
             for ref in others
             if ref.epoch in leases and ref.epoch != self._node_messages.own_epoch
         ]
@@ -156,11 +156,11 @@ class ClusterSessions(Sessions):
             return super()._any_alive([connection])
         return connection.state == OPEN
 
-    def _ask_alive(self, lease, alive: Alive) -> bool:  # type: ignore[no-untyped-def]
+    def _ask_alive(self, lease, alive: AliveQuery) -> bool:  # type: ignore[no-untyped-def]
         answers, _ = self._others.rpc.query_all([lease], "alive", encode(alive), ALIVE_SECONDS + 1.0)
         return any(read(answers, bool).values())
 
-    def is_alive(self, alive: Alive) -> bool:
+    def is_alive(self, alive: AliveQuery) -> bool:
         """Another node asks: whether a session of ours answers a ping. Takes up to :data:`ALIVE_SECONDS`."""
         if alive.session_id in self._beginning:
             return True
@@ -261,7 +261,7 @@ class ClusterSessions(Sessions):
         if ban_seconds > 0 and app in self._hub.apps:
             self._registry.ban(app, user, ban_seconds)
         found = self._registry.find(app, [user])
-        asked = Kick(app, user, ban_seconds, bool(found and found[0]))
+        asked = KickQuery(app, user, ban_seconds, bool(found and found[0]))
         closed = self.kick_here(asked)
         answers, missing = self._others.query("kick", asked)
         if missing:
@@ -269,7 +269,7 @@ class ClusterSessions(Sessions):
         elsewhere: int = sum(read(answers, int).values())
         return closed + elsewhere, missing
 
-    def kick_here(self, asked: Kick) -> int:
+    def kick_here(self, asked: KickQuery) -> int:
         """The part of a kick that happens on this node; another one may ask for it."""
         closed = super().kick(asked.app, asked.user, asked.ban_seconds)
         known = self._hub.apps.get(asked.app)
@@ -353,7 +353,9 @@ class Reregistration:
                 by_id[session.id] = connection
                 yield session
 
-    def _reregistered(self, connection: Connection, session: Session, registration: Registration) -> None:
+    def _reregistered(
+        self, connection: Connection, session: Session, registration: SessionRegistration
+    ) -> None:
         if registration.banned:
             say(connection, errors.CLOSE_BANNED)
         elif registration.superseded or registration.refused:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import msgspec
 
 from imserver.cluster.registry import Lease
-from imserver.services.nodes.queries import NodeQueries, State, encode, read
+from imserver.services.nodes.queries import NodeQueries, StateQuery, encode, read
 
 LeasesByNode = dict[str, Lease]
 
@@ -40,7 +40,7 @@ class Overview:
 
     def __init__(
         self,
-        own_state: Callable[[State], Mapping[str, Any]],
+        own_state: Callable[[StateQuery], Mapping[str, Any]],
         own_metrics: Callable[[], str],
         lease: Callable[[], Lease],
         leases: Leases,
@@ -56,7 +56,7 @@ class Overview:
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        queries.add("state", State, self._own_state)
+        queries.add("state", StateQuery, self._own_state)
         queries.add("metrics", NoneType, lambda _: self._own_metrics())
 
     def leases(self) -> LeasesByNode:
@@ -74,7 +74,7 @@ class Overview:
         Of one that did not answer there is the lease alone.
         """
         leases = self.leases()
-        asked = State(debug, detail)
+        asked = StateQuery(debug, detail)
         answers, missing = self._ask(leases.values(), "state", encode(asked))
         states = read(answers, dict[str, Any])
         own = next(iter(leases))
