@@ -19,7 +19,7 @@ from imserver.cluster.redis.records import (
     record_key,
     record_of,
 )
-from imserver.cluster.redis.recovery import Recovery
+from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import BEGIN, CLAIM, END, RELEASE, REPLACED
 from imserver.cluster.registry import Claim, Session, SessionRef, SessionRegistration
 
@@ -34,7 +34,7 @@ class Lookup:
         self,
         pipeline: Pipeline,
         keeper: LeaseKeeper,
-        recovery: Recovery,
+        recovery: RegistryRecovery,
         seconds: float,
         dedupe_seconds: float,
     ) -> None:

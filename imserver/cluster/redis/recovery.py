@@ -31,7 +31,7 @@ _HERD_SECONDS: Final = 0.05
 _HERD_LIMIT_SECONDS: Final = 3.0
 
 
-class Recovery:
+class RegistryRecovery:
     """One greenlet that checks the lease once a second. Owner of ``generation`` and of the jobs it starts.
 
     ``reregister(extent)`` registers sessions again; ``leases_changed`` is called when other epochs are live.

@@ -22,7 +22,7 @@ from imserver.cluster.redis.lease import LeaseKeeper
 from imserver.cluster.redis.pipeline import Pipeline, RedisUnavailable, open_link
 from imserver.cluster.redis.presence import Lookup, SessionCommands
 from imserver.cluster.redis.records import ban_field_of, bucket_of, decoded, encoded
-from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, Recovery
+from imserver.cluster.redis.recovery import EVERYTHING, UNREGISTERED, Extent, RegistryRecovery
 from imserver.cluster.redis.rooms import RoomLookup
 from imserver.cluster.redis.scripts import ATTEMPT, ATTEMPTS, BAN
 from imserver.cluster.registry import (
@@ -72,7 +72,7 @@ class RedisRegistry:
             lease_link, cluster.lease_seconds, cluster.renew_seconds, single, self._found_replaced
         )
         self._pipeline = Pipeline(data_link, self.counters, self._keeper.alive, self._pipeline_failed)
-        self._recovery = Recovery(
+        self._recovery = RegistryRecovery(
             self._keeper,
             self._pipeline,
             data_link,

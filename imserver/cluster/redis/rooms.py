@@ -14,7 +14,7 @@ from imserver.cluster.redis.records import (
     room_bucket_number,
     written_room_buckets_key,
 )
-from imserver.cluster.redis.recovery import Recovery
+from imserver.cluster.redis.recovery import RegistryRecovery
 from imserver.cluster.redis.scripts import ENTER_ROOM
 from imserver.cluster.registry import RoomMembers
 
@@ -33,7 +33,7 @@ class RoomLookup:
         self,
         pipeline: Pipeline,
         keeper: LeaseKeeper,
-        recovery: Recovery,
+        recovery: RegistryRecovery,
         link: RedisLink,
         refresh_seconds: float,
         incomplete_seconds: float,
