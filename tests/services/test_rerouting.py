@@ -34,7 +34,7 @@ def item(text: str, user: str = "ann") -> ToUser:
 
 def texts(nodes: Several, *clients: Client) -> list[list[str]]:
     """The messages that each client was told."""
-    until(lambda: not any(node.routing._queues for node in nodes.nodes.values()))
+    until(lambda: not any(node.rerouting._queues for node in nodes.nodes.values()))
     nodes.settle(*clients)
     return [[text for kind, _, text in told_since(client) if kind == "msg"] for client in clients]
 
