@@ -25,8 +25,6 @@ PENDING_RETIRED = frozenset(
         "Following",
         "Grace",
         "Hall",
-        "Held",
-        "Holding",
         "Intake",
         "Line",
         "Pen",
