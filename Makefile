@@ -13,22 +13,26 @@ WORKERS ?= $(shell n=$$(nproc 2>/dev/null || getconf _NPROCESSORS_ONLN); echo $$
 PARALLEL ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test style types coverage faults schema bench smoke million autobahn wheel lock clean
+.PHONY: help serve test test-all style types coverage faults schema bench smoke million autobahn wheel lock clean
 
 help:  ## this list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1@\2/p' $(MAKEFILE_LIST) | while IFS=@ read -r t h; do printf '  %-10s %s\n' "$$t" "$$h"; done
 
 serve: $(VENV)/runtime  ## run the server; open http://127.0.0.1:8080/home/index
 	$(RUN) -m imserver serve $(ARGS)
 
-test: $(VENV)/dev  ## run all tests
+test: $(VENV)/dev  ## run the tests (minutes)
 	$(RUN) -m pytest $(PARALLEL) $(ARGS)
+
+test-all: $(VENV)/dev  ## run all tests: also the WSGI server, all engines, faults and schema (under an hour)
+	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -m "" $(PARALLEL) $(ARGS)
+	$(MAKE) faults
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
 	$(RUN) -m pytest tests/faults $(ARGS)
 
 schema: $(VENV)/dev  ## ask a server 10,000 questions a door that are made of its OpenAPI document (minutes)
-	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider tests/schema $(ARGS)
+	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider -m "" tests/schema $(ARGS)
 
 style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff check .
@@ -39,7 +43,7 @@ types: $(VENV)/dev  ## check the types
 
 coverage: $(VENV)/dev  ## run all tests and report what they did not reach
 	$(RUN) -m coverage erase
-	$(RUN) -m coverage run -m pytest $(ARGS)
+	$(RUN) -m coverage run -m pytest -m "" $(ARGS)
 	$(RUN) -m coverage combine -q
 	$(RUN) -m coverage report
 

@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -14,7 +15,9 @@ from typing import Any
 import pytest
 
 from tests.cluster.redis_server import RedisServer
+from tests.processes import end_all
 from tests.support import DOORS, Server
+from tests.tools import require
 
 StartServer = Callable[..., Server]
 
@@ -41,6 +44,9 @@ def _keep_files_in_memory() -> None:
 
 _keep_files_in_memory()
 
+# Under nohup this process ignores SIGHUP, and each server would inherit that.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
@@ -57,11 +63,39 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark what only ``make test-all`` runs: the WSGI server, and database servers under load and faults.
+
+    ``make test`` runs tests on the front server, and those marked ``both_servers`` on both. It runs tests of
+    the storage on all engines, and those marked ``sqlite_first`` on SQLite.
+    """
+    call = getattr(item, "callspec", None)
+    chosen = {value for value in call.params.values() if isinstance(value, str)} if call else set()
+    if ("wsgi" in chosen and not item.get_closest_marker("both_servers")) or (
+        chosen & {"postgresql", "mysql"} and item.get_closest_marker("sqlite_first")
+    ):
+        item.add_marker(pytest.mark.full)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files with slow tests come first: nobody shall begin one of them when all others have ended."""
+    """Files with slow tests come first: no worker begins one of them when all others have ended."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
     items.sort(key=lambda item: item.path not in slow)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose programs are missing (``needs``) before any fixture has started something."""
+    for marker in item.iter_markers("needs"):
+        for name in marker.args:
+            require(name)
+
+
+def pytest_sessionfinish() -> None:
+    """End what tests have left behind."""
+    end_all()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -15,6 +15,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import gevent
 
+from tests.processes import end, ended_on_failure, spawn
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -104,7 +106,7 @@ class Server:
         }
         self.configure(config or {})
         with self._output.open("wb") as output:
-            self.process = subprocess.Popen(
+            self.process = spawn(
                 [*command, "serve", "--config", str(self.config_file), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -112,7 +114,8 @@ class Server:
                 env=clean_environment(**(environment or {})),
                 cwd=folder,
             )
-        self.http, self.ws = self._wait_for_banner()
+        with ended_on_failure(self.process):
+            self.http, self.ws = self._wait_for_banner()
 
     def configure(self, config: Mapping[str, Any]) -> None:
         """Write the configuration file (JSON is YAML); SIGHUP makes the server read it again."""
@@ -149,12 +152,7 @@ class Server:
             )
             return None
 
-        try:
-            return eventually(look, START_SECONDS, "the banner")
-        except AssertionError:
-            self.process.kill()
-            self.process.wait()
-            raise
+        return eventually(look, START_SECONDS, "the banner")
 
     def get(self, path: str) -> tuple[int, bytes]:
         """GET a path of the HTTP port; status and body."""
@@ -172,10 +170,9 @@ class Server:
         try:
             return self.process.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
             raise AssertionError(f"no end within {STOP_SECONDS} s of {number!r}:\n{self.log_text}") from None
         finally:
+            end(self.process, signal.SIGKILL)
             self._stopping = False
 
     def begin_to_stop(self, number: int = signal.SIGTERM) -> None:

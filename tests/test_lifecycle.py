@@ -5,12 +5,14 @@ import resource
 import stat
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory, derive_key, hkdf_sha256, raise_file_limit
+from tests.processes import running
 
 
 def test_the_file_limit_is_raised_to_the_hard_one() -> None:
@@ -75,15 +77,15 @@ def test_servers_of_one_cluster_that_start_at_once_all_get_in_and_have_one_secre
         "sys.stdin.read(1); data.start(); print(data.secret().decode(), flush=True); sys.stdin.read(1)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "data")]
-    servers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(6)
-    ]
-    for _ in range(2):  # all begin, then all end
-        for server in servers:
-            assert server.stdin is not None
-            server.stdin.write("x")
-            server.stdin.flush()
-    said = {server.communicate(timeout=20)[0] for server in servers}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with ExitStack() as stack:
+        servers = [stack.enter_context(running(command, **pipes)) for _ in range(6)]
+        for _ in range(2):  # all begin, then all end
+            for server in servers:
+                assert server.stdin is not None
+                server.stdin.write("x")
+                server.stdin.flush()
+        said = {server.communicate(timeout=20)[0] for server in servers}
     assert [server.returncode for server in servers] == [0] * 6
     assert len(said) == 1
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == ["lock", "secret"]

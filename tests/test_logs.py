@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import re
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from imserver import config
 from imserver.errors import StartError
 from imserver.log_lines import LineHandler
 from imserver.logs import Logs, RequestLog, log_greenlet_errors, open_logs
+from tests.processes import end, spawn
 
 from .support import eventually
 
@@ -104,11 +104,11 @@ def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
         "for _ in range(30): handler.write(line * 500)"
     )
     reading, writing = os.pipe()
-    writers = [subprocess.Popen([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"]
+    writers = [spawn([sys.executable, "-c", code, letter], stderr=writing) for letter in "abc"]
     os.close(writing)
     with open(reading, "rb") as pipe:
         seen = Counter(pipe.read().splitlines())
-    assert [writer.wait(10) for writer in writers] == [0, 0, 0]
+    assert [end(writer) for writer in writers] == [0, 0, 0]
     assert seen == {letter * 150: 15_000 for letter in (b"a", b"b", b"c")}
 
 

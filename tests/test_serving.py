@@ -6,9 +6,13 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from tests.processes import end, spawn
 
 from .conftest import StartServer
 from .support import DOORS, Server, clean_environment, eventually
@@ -147,11 +151,12 @@ def test_sighup_cannot_open_a_public_server_to_strangers(start_server: StartServ
     eventually(lambda: "settings are unchanged: server.host 0.0.0.0 is beyond loopback" in server.log_text)
 
 
-def in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], int]:
+@contextmanager
+def in_terminal(folder: Path, *before: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
     """A server that runs in the foreground of a new terminal; the process and the terminal's other end."""
     master, slave = pty.openpty()
     arguments = ["-m", "imserver", "serve", "--http-port", "0", "--ws-port", "0"]
-    process = subprocess.Popen(
+    process = spawn(
         [*before, sys.executable, *arguments],
         stdin=slave,
         stdout=slave,
@@ -162,27 +167,27 @@ def in_terminal(folder: Path, *before: str) -> tuple[subprocess.Popen[bytes], in
         preexec_fn=lambda: os.close(os.open(os.ttyname(0), os.O_RDWR)),  # makes it the controlling terminal
     )
     os.close(slave)
-    eventually(
-        lambda: (
-            "started at" in (folder / "server.log").read_text() if (folder / "server.log").exists() else ""
-        )
-    )
-    return process, master
+    log = folder / "server.log"
+    try:
+        eventually(lambda: log.exists() and "started at" in log.read_text(encoding="utf-8"))
+        yield process, master
+    finally:
+        end(process)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
 def test_a_foreground_server_whose_terminal_is_gone_ends(tmp_path: Path) -> None:
-    process, master = in_terminal(tmp_path)
-    os.close(master)
-    assert process.wait(15) == 0
+    with in_terminal(tmp_path) as (process, master):
+        os.close(master)
+        assert process.wait(15) == 0
     assert "SIGHUP: draining" in (tmp_path / "server.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="how a terminal is lost differs")
 def test_under_nohup_a_lost_terminal_is_no_reason_to_end(tmp_path: Path) -> None:
-    process, master = in_terminal(tmp_path, "nohup")
-    os.close(master)
-    eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
-    assert process.poll() is None
-    process.terminate()
-    assert process.wait(15) == 0
+    with in_terminal(tmp_path, "nohup") as (process, master):
+        os.close(master)
+        eventually(lambda: "settings reloaded" in (tmp_path / "server.log").read_text(encoding="utf-8"))
+        assert process.poll() is None
+        process.terminate()
+        assert process.wait(15) == 0

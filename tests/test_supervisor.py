@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import end, spawn
 from tests.supervisor.family import free_ports
 
 from .support import ROOT, clean_environment, eventually
@@ -41,7 +42,7 @@ class Supervised:
             **environment,
         }
         self._environment = clean_environment(**settings)
-        self._daemon = subprocess.Popen(
+        self._daemon = spawn(
             [sys.executable, "-W", "ignore", "-m", "supervisor.supervisord", "-n", "-c", "supervisor.conf"],
             cwd=folder,
             env=self._environment,
@@ -82,9 +83,7 @@ class Supervised:
         return found[1], int(found[2])
 
     def end(self) -> None:
-        if self._daemon.poll() is None:
-            self._daemon.send_signal(signal.SIGTERM)
-        self._daemon.wait(30)
+        end(self._daemon, seconds=30)
 
 
 Supervise = Callable[..., Supervised]
@@ -129,6 +128,7 @@ def test_supervisor_starts_restarts_and_drains_the_server(supervise: Supervise) 
     assert "Traceback" not in log
 
 
+@pytest.mark.full
 def test_supervisor_replaces_the_nodes_of_a_server_one_after_the_other(
     supervise: Supervise, redis_url: str
 ) -> None:
@@ -157,6 +157,7 @@ def free_prefix() -> int:
             return prefix
 
 
+@pytest.mark.full
 def test_supervisor_runs_several_nodes_by_numprocs(supervise: Supervise, redis_url: str) -> None:
     above, _, below = CONFIGURATION.partition("[program:imserver]")
     several = re.sub(r"^;(?! )", "", below[below.index(";[program:imserver]") :], flags=re.MULTILINE)

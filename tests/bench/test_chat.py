@@ -157,6 +157,7 @@ def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages
 
 @pytest.mark.linux
 @pytest.mark.parametrize("server", ["front"], indirect=True)
+@pytest.mark.full
 def test_all_members_come_back_at_once(server: Server) -> None:
     place = ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
     figures = found("chat", "--storm", "6", "--members", "40", *place)["figures"]
@@ -174,6 +175,7 @@ def test_chat_with_a_server_of_our_own_counts_what_is_stored() -> None:
 
 
 @pytest.mark.linux
+@pytest.mark.full
 def test_members_on_several_nodes_talk_with_each_other() -> None:
     figures = found("chat", "--members", "6", "--seconds", "0.3", "--rate", "50", "--nodes", "2")["figures"]
     assert figures["stored_rows"] == figures["messages"] == 15

@@ -12,7 +12,7 @@ from bench.nodes import Nodes
 from bench.suite import CLUSTER
 from tests.bench.play import run
 
-pytestmark = pytest.mark.linux
+pytestmark = [pytest.mark.full, pytest.mark.linux]
 
 TINY = ("--users", "20", "--logins", "40", "--receivers", "20", "--bulk", "10", "--clients", "50")
 

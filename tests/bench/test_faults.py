@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.bench.play import found, run
+from tests.processes import running
 from tests.support import ROOT, clean_environment, run_cli
 
 pytestmark = pytest.mark.linux
@@ -19,17 +20,16 @@ FANOUT = ("fanout", "--receivers", "20", "--seconds", "0.2", "--rate", "50", "--
 
 @contextmanager
 def standin(*arguments: str) -> Iterator[tuple[str, ...]]:
-    process = subprocess.Popen(
+    with running(
         [sys.executable, "-m", "tests.bench.standin", *arguments],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
         cwd=ROOT,
         env=clean_environment(),
-    )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    with process:
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
         http, ws = process.stdout.readline().split()
         yield (
             "--url",

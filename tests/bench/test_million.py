@@ -48,6 +48,7 @@ def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp
     assert len(lines) >= 6
 
 
+@pytest.mark.full
 def test_one_process_needs_no_redis(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.2)

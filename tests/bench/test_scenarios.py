@@ -33,6 +33,7 @@ def test_idle(place: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("dialect", ["client", "action"])
+@pytest.mark.full
 def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: str) -> None:
     report = found("idle", "--connections", "50", "--seconds", "0.2", "--dialect", dialect, *place)
     assert report["figures"]["connections"] == 50
@@ -40,6 +41,7 @@ def test_idle_connections_of_another_dialect(place: tuple[str, ...], dialect: st
     assert report["command"].endswith(f"--dialect {dialect}")
 
 
+@pytest.mark.full
 def test_idle_connections_of_the_protobuf_dialect_on_a_server_with_our_key(
     place: tuple[str, ...],
 ) -> None:
@@ -63,6 +65,7 @@ def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("way", [(), ("--rate", "50")])
+@pytest.mark.full
 def test_fanout_to_receivers_in_several_processes(
     place: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,6 +102,7 @@ def test_push_by_v1(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("scenario", [("push", "--v1"), ("publish",)])
+@pytest.mark.full
 def test_a_server_of_our_own_asks_for_keys_if_that_is_to_be_measured(
     server: Server, scenario: tuple[str, ...]
 ) -> None:

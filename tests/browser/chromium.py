@@ -13,6 +13,8 @@ from selenium.webdriver.remote.webelement import WebElement
 from tests.support import eventually
 from tests.tools import require
 
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+DRIVER = "chromedriver"
 _FLAGS = (
     "--headless=new",
     "--no-sandbox",
@@ -33,11 +35,11 @@ class Browser:
 
     def __init__(self, profile: Path, *flags: str) -> None:
         options = webdriver.ChromeOptions()
-        options.binary_location = require("chromium", "chromium-browser", "google-chrome")
+        options.binary_location = require(*CHROMIUM)
         for flag in (*_FLAGS, *flags, f"--user-data-dir={profile}"):
             options.add_argument(flag)
         options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-        self.driver = webdriver.Chrome(options=options, service=Service(require("chromedriver")))
+        self.driver = webdriver.Chrome(options=options, service=Service(require(DRIVER)))
         self.driver.set_page_load_timeout(20)
         self._script = ""
 

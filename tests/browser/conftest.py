@@ -4,8 +4,16 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.browser.chromium import Browser, unexpected
+from tests.browser.chromium import CHROMIUM, DRIVER, Browser, unexpected
 from tests.conftest import StartServer
+from tests.tools import require
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Skip before any fixture has started something."""
+    require(*CHROMIUM)
+    require(DRIVER)
 
 
 @pytest.fixture(scope="session")

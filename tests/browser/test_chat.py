@@ -184,6 +184,7 @@ def test_a_push_to_one_user_says_that_nobody_else_got_it(pair: Pair, server: Ser
     assert second.received == []
 
 
+@pytest.mark.full
 def test_after_a_restart_of_the_server_the_pages_are_back(pair: Pair, start_server: StartServer) -> None:
     pair.expects("WebSocket connection to", "net::ERR_CONNECTION_REFUSED")
     server = start_server()
@@ -299,6 +300,7 @@ def test_reading_older_lines_is_not_disturbed_by_new_ones(pair: Pair, server: Se
     eventually(lambda: not page.shown("#latest"), what="the end is reached")
 
 
+@pytest.mark.full
 def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartServer) -> None:
     server = start_server(config={"hub": {"notice_members": 3}})
     hurry = """
@@ -332,6 +334,7 @@ def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_s
     assert first.run(push, first.name, True) == 200
 
 
+@pytest.mark.full
 def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
     server = start_server(
         config={"api": {"page_token_seconds": 3, "keys": [{"key": "k" * 20, "scopes": ["admin"]}]}}

@@ -13,7 +13,7 @@ from tests.conftest import StartServer
 from tests.integration.clusters import Nodes, name_of, nodes_of
 from tests.support import eventually
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(120)]
 
 KEY = "an-admin-key-of-this-test"
 

@@ -79,6 +79,7 @@ def test_a_page_hears_what_is_pushed_and_stays_away_when_it_is_kicked(
 
 
 @pytest.mark.parametrize("door", DOORS)
+@pytest.mark.full
 def test_a_page_comes_back_by_itself_when_the_server_was_restarted(
     pair: Pair, start_server: StartServer, elsewhere: str, door: str
 ) -> None:

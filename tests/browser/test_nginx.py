@@ -4,6 +4,7 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,12 @@ import pytest
 from tests.browser.chromium import Browser
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
+from tests.deploy.proxy import started
+from tests.processes import end
 from tests.support import Server, eventually
 from tests.tools import require
+
+pytestmark = [pytest.mark.full, pytest.mark.needs("nginx", "openssl")]
 
 DOMAIN = "im.91vh.com"
 
@@ -102,19 +107,11 @@ class Nginx:
         )
         config = folder / "nginx.conf"
         config.write_text(MAIN.format(folder=folder, site=site))
-        self.process = subprocess.Popen(
-            [require("nginx"), "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE, text=True
-        )
-        eventually(self._listens, what="nginx listens")
-
-    def _listens(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()[1]
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        command = [require("nginx"), "-p", str(folder), "-c", str(config)]
+        self.process = started(command, ("127.0.0.1", self.port))
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
+        end(self.process)
 
 
 @pytest.fixture
@@ -163,17 +160,16 @@ def test_with_tls_at_nginx_the_page_uses_wss(
     certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
     make = f"req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN={DOMAIN} -keyout {key} -out {certificate}"
     subprocess.run([require("openssl"), *make.split()], check=True, capture_output=True)
-    nginx = Nginx(tmp_path, server, (certificate, key))
-    visitor = Browser(
-        tmp_path / "profile",
-        f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.port}",
-        "--ignore-certificate-errors",
-    )
-    try:
+    with ExitStack() as stack:
+        nginx = Nginx(tmp_path, server, (certificate, key))
+        stack.callback(nginx.stop)
+        visitor = Browser(
+            tmp_path / "profile",
+            f"--host-resolver-rules=MAP {DOMAIN}:443 127.0.0.1:{nginx.port}",
+            "--ignore-certificate-errors",
+        )
+        stack.callback(visitor.quit)
         page = visitor.open(f"https://{DOMAIN}/home/index?appID=101").online()
         page.say("wss")
         eventually(lambda: page.own == ["wss"], what="the own bubble")
         assert visitor.complaints() == []
-    finally:
-        visitor.quit()
-        nginx.stop()

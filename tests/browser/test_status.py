@@ -54,6 +54,7 @@ def test_it_asks_for_a_key_and_keeps_it_in_the_tab_only(pair: Pair, start_server
     assert page.run("return sessionStorage.length") == 0
 
 
+@pytest.mark.full
 def test_it_says_when_the_server_is_gone(pair: Pair, start_server: StartServer, tmp_path: Path) -> None:
     pair.expects("/system/state")
     server = start_server(folder=tmp_path / "server")

@@ -2,19 +2,21 @@
 
 import re
 import socket
-import subprocess
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
+from tests.deploy.proxy import started
 from tests.integration.clusters import Nodes, nodes_of
+from tests.processes import end
 from tests.support import eventually
 from tests.tools import require
 
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.full, pytest.mark.timeout(120), pytest.mark.needs("nginx")]
 
 DOMAIN = "ws.test"
 
@@ -98,19 +100,11 @@ class Nginx:
         site = site.replace("listen 80;", f"listen 127.0.0.1:{self.port};")
         config = folder / "nginx.conf"
         config.write_text(MAIN.format(folder=folder, site=site))
-        self.process = subprocess.Popen(
-            [require("nginx"), "-p", str(folder), "-c", str(config)], stderr=subprocess.PIPE, text=True
-        )
-        eventually(self._listens, what="nginx listens")
-
-    def _listens(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()[1]
-        with socket.socket() as probe:
-            return probe.connect_ex(("127.0.0.1", self.port)) == 0
+        command = [require("nginx"), "-p", str(folder), "-c", str(config)]
+        self.process = started(command, ("127.0.0.1", self.port))
 
     def stop(self) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
+        end(self.process)
 
 
 @pytest.fixture(scope="module")
@@ -135,10 +129,12 @@ def visitors(tmp_path_factory: pytest.TempPathFactory, nginx: Nginx) -> Iterator
     """Two browsers to which the domain is nginx's port, so that the pages have their plain addresses."""
     flag = f"--host-resolver-rules=MAP {DOMAIN}:80 127.0.0.1:{nginx.port}"
     folders = [tmp_path_factory.mktemp("visitor") for _ in range(2)]
-    first, second = (Browser(folder, flag) for folder in folders)
-    yield first, second
-    for browser in (first, second):
-        browser.quit()
+    with ExitStack() as stack:
+        browsers = []
+        for folder in folders:
+            browsers.append(Browser(folder, flag))
+            stack.callback(browsers[-1].quit)
+        yield browsers[0], browsers[1]
 
 
 def online(page: Page) -> Page:

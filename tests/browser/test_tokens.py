@@ -44,6 +44,7 @@ def test_the_next_user_of_a_tab_is_not_the_one_before(pair: Pair, start_server: 
     assert page.name == "eve"
 
 
+@pytest.mark.full
 def test_without_a_token_there_is_no_page_and_with_its_end_the_page_is_out(
     pair: Pair, start_server: StartServer
 ) -> None:

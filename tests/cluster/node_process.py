@@ -9,6 +9,7 @@ if __name__ == "__main__":
     monkey.patch_all()
 
 import json
+import signal
 import sys
 from time import monotonic
 from typing import Any
@@ -20,7 +21,7 @@ from gevent.fileobject import FileObject
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, Session
 from imserver.settings import ClusterSettings, RedisSettings
-from tests.cluster.redis_server import die_with_parent
+from tests.processes import die_with_parent, end, spawn
 from tests.support import clean_environment
 
 
@@ -79,7 +80,7 @@ class NodeProcess:
     """The test's end of such a process."""
 
     def __init__(self, url: str, number: int, lease_seconds: float = 1.0) -> None:
-        self.process = subprocess.Popen(
+        self.process = spawn(
             [sys.executable, "-m", __name__, url, str(number), str(lease_seconds)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -98,11 +99,7 @@ class NodeProcess:
 
     def unregister(self) -> None:
         """Kill it if it still runs."""
-        self.process.kill()
-        self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
+        end(self.process, signal.SIGKILL)
 
 
 def main() -> None:

@@ -1,7 +1,6 @@
 """A real redis-server for tests: on a free port, in a temporary folder, gone when the tests are."""
 
 import contextlib
-import ctypes
 import importlib.util
 import os
 import random
@@ -9,17 +8,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import redis
 
 from imserver.settings import RedisSettings
+from tests.processes import die_with_parent, end, ended_on_failure, spawn
 from tests.tools import require
 
 START_SECONDS = 10.0
-_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG
 
 
 def program() -> str:
@@ -49,12 +47,6 @@ def free_pair() -> int:
             low.bind(("127.0.0.1", port))
             high.bind(("127.0.0.1", port + 10000))
             return port
-
-
-def die_with_parent() -> None:
-    """In a child, before it runs: do not outlive the tests, even if they are killed."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
 
 
 class RedisServer:
@@ -89,9 +81,13 @@ class RedisServer:
 
     def start(self) -> None:
         with (self.folder / "redis.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=die_with_parent
             )
+        with ended_on_failure(self._process):
+            self._wait(self._process)
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             with (
@@ -102,15 +98,14 @@ class RedisServer:
                 sock.sendall(b"PING\r\n")
                 if sock.recv(7):
                     return
-            assert self._process.poll() is None, (self.folder / "redis.log").read_text()
+            assert process.poll() is None, (self.folder / "redis.log").read_text()
             assert time.monotonic() < deadline, "redis-server did not start"
             time.sleep(0.01)
 
     def kill(self) -> None:
         """End it at once; what it had in memory is gone."""
         if self._process is not None:
-            self._process.kill()
-            self._process.wait()
+            end(self._process, signal.SIGKILL)
             self._process = None
 
     def pause(self) -> None:

@@ -21,6 +21,7 @@ from imserver.cluster.rpc import peer as rpc_peer
 from imserver.cluster.rpc import server
 from imserver.cluster.rpc.queues import PeerUnavailable
 from tests.cluster.rpc_rig import Node, Nodes, attempt, until
+from tests.processes import end, spawn
 from tests.support import ROOT, clean_environment
 
 
@@ -58,7 +59,7 @@ node.rpc.stop()
 """
 
     def __init__(self, epoch: int) -> None:
-        self.process = subprocess.Popen(
+        self.process = spawn(
             [sys.executable, "-c", self.CODE, str(epoch)],
             cwd=ROOT,
             env=clean_environment(),
@@ -81,13 +82,7 @@ node.rpc.stop()
         os.kill(self.process.pid, number)
 
     def end(self) -> None:
-        if self.process.poll() is None:
-            self.signal(signal.SIGCONT)
-            self.process.kill()
-            self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                pipe.close()
+        end(self.process, signal.SIGKILL)
 
 
 @pytest.fixture

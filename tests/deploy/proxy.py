@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from tests.integration.raw import Address
+from tests.processes import end, ended_on_failure, spawn
 from tests.support import ROOT, Server, eventually
 from tests.tools import require
 
@@ -57,28 +58,31 @@ class Nginx:
         return replaced(text, "http {\n", f"http {{ {paths}\n")
 
     def __enter__(self) -> Self:
-        self.process = subprocess.Popen(self.command, stderr=subprocess.PIPE, text=True)
-        try:
-            eventually(self._listens, what="nginx listens")
-        except AssertionError:
-            self.process.kill()
-            raise
+        self._process = started(self.command, self.address)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.process.terminate()
-        self.process.communicate(timeout=10)
-
-    def _listens(self) -> bool:
-        assert self.process.poll() is None, self.process.communicate()[1]
-        with socket.socket() as probe:
-            return probe.connect_ex(self.address) == 0
+        end(self._process)
 
     @property
     def access_log(self) -> str:
         return (self.folder / "im.log").read_text(encoding="utf-8")
+
+
+def started(command: Sequence[str], address: Address) -> "subprocess.Popen[str]":
+    """An nginx in the foreground that listens at this address."""
+    process = spawn(command, stderr=subprocess.PIPE, text=True)
+
+    def listens() -> bool:
+        assert process.poll() is None, process.communicate()[1]
+        with socket.socket() as probe:
+            return probe.connect_ex(address) == 0
+
+    with ended_on_failure(process):
+        eventually(listens, what="nginx listens")
+    return process
 
 
 def replaced(text: str, written: str, wanted: str) -> str:

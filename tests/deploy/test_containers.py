@@ -203,6 +203,8 @@ def servers(start_server: StartServer, redis: RedisServer, tmp_path: Path) -> li
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.full
+@pytest.mark.needs("nginx")
 def test_what_compose_runs_is_one_system(servers: list[Server], tmp_path: Path) -> None:
     http, ws = DEFAULTS["app"]["http_port"], DEFAULTS["app"]["websocket_port"]
     nodes = [f"{service['networks']['im']['ipv4_address']}:{port}" for service in OURS for port in (http, ws)]

@@ -3,7 +3,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ import pytest
 
 from imserver.services.logins.rules import EVENTS
 from imserver.services.webhooks.outgoing import signature
+from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with
 from tests.integration.cmd import fresh, send_message, speaker
@@ -118,18 +118,16 @@ def running(folder: Path) -> Iterator[tuple[int, Path]]:
     program.write_text(the_block(WEBHOOKS, "python", "receiver").text, encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with printed.open("wb") as output:
-        process = subprocess.Popen(
+    with (
+        printed.open("wb") as output,
+        processes.running(
             [sys.executable, str(program), str(port)],
             stdout=output,
             env={**os.environ, "WEBHOOK_SECRET": SECRET},
-        )
-    try:
+        ),
+    ):
         eventually(lambda: _listens(port), what="the back end")
         yield port, printed
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def _listens(port: int) -> bool:

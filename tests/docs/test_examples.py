@@ -257,6 +257,7 @@ def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     assert config.load(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
 
 
+@pytest.mark.needs("node")
 @pytest.mark.parametrize("block", SCRIPTS, ids=str)
 def test_a_script_runs(block: Block, server: Server, tmp_path: Path) -> None:
     """It may end by itself or not; within its first seconds it must not fail, and it must log in or send."""

@@ -185,6 +185,7 @@ def test_the_users_of_a_room_are_those_of_all_nodes(nodes: Nodes, room: str) -> 
             assert found == [{"ID": 7}, {"ID": 8}, {"ID": 9}]
 
 
+@pytest.mark.full
 def test_a_killed_node_is_no_exit_and_its_users_are_gone(tmp_path_factory: pytest.TempPathFactory) -> None:
     times = {"lease_seconds": 2, "renew_seconds": 0.5}
     with ExitStack() as stack:
@@ -248,6 +249,7 @@ def test_the_servers_stand_where_the_original_has_them(nodes: Nodes) -> None:
         assert 7200 - 180 < redis.ttl("ws:hash:allservers") <= 7200
 
 
+@pytest.mark.full
 def test_a_node_that_has_gone_is_not_listed(tmp_path_factory: pytest.TempPathFactory) -> None:
     times = {"lease_seconds": 2, "renew_seconds": 0.5}
     with nodes_of(tmp_path_factory.mktemp("cluster"), 3, apps=APPS, cluster=times) as nodes:

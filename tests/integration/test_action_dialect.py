@@ -52,6 +52,7 @@ def alike(found: bytes | str, wanted: str) -> bool:
 @pytest.mark.parametrize(
     "path", ["/ws?uid=1&to_uid=2&appname=1", "/ws?uid=1&groups_id=1&appname=1", "/ws?uid="]
 )
+@pytest.mark.both_servers
 def test_the_server_speaks_first(server: Server, path: str) -> None:
     for address in (server.ws, server.http):
         with talker(address, path=path) as one:
@@ -62,6 +63,7 @@ def test_the_server_speaks_first(server: Server, path: str) -> None:
 
 
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
+@pytest.mark.both_servers
 def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
     with talker(server.ws) as one:
         if row["logged_in"]:
@@ -92,6 +94,7 @@ def test_requests_in_one_packet_are_answered_in_order(server: Server) -> None:
 # --- one to one ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_servers
 def test_two_users_talk_and_nobody_else_hears_it(server: Server) -> None:
     with (
         talking(server.ws, "a", to="b") as a,

@@ -358,6 +358,7 @@ def test_a_node_that_stops_tells_the_groups_of_its_clients(tmp_path_factory: pyt
             assert online_list(nodes.http[0], system, "g") == [one.id]
 
 
+@pytest.mark.full
 def test_of_a_killed_node_nobody_hears_and_its_clients_are_unknown(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
@@ -391,6 +392,7 @@ def test_of_a_killed_node_nobody_hears_and_its_clients_are_unknown(
                 assert three.told()["data"] == "new"
 
 
+@pytest.mark.full
 def test_a_call_that_needs_a_silent_node_says_so(tmp_path_factory: pytest.TempPathFactory) -> None:
     with nodes_of(tmp_path_factory.mktemp("silent"), 2) as nodes:
         system = new_system(nodes.http[0])

@@ -47,6 +47,7 @@ def system(server: Server) -> str:
 # --- connecting ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_servers
 def test_the_first_frame_gives_an_id_that_is_like_no_other(server: Server, system: str) -> None:
     with ExitStack() as stack:
         ids = [stack.enter_context(listening(server.ws, system)).id for _ in range(20)]
@@ -101,6 +102,7 @@ def test_pages_of_this_machine_may_connect(server: Server, system: str, origin: 
         assert one.message().json["code"] == 0
 
 
+@pytest.mark.both_servers
 def test_a_client_is_reachable_as_soon_as_it_knows_its_id(server: Server, system: str) -> None:
     for number in range(100):
         with listening(server.ws, system) as one:

@@ -396,6 +396,7 @@ def test_refuse_across_nodes(nodes: Nodes) -> None:
         older.push("msg")
 
 
+@pytest.mark.full
 def test_refuse_across_nodes_who_shows_no_life_gives_way(nodes: Nodes) -> None:
     app = app_with("refuse")
     with logged_in(nodes.ws[0], "ann", app) as older, logged_in(nodes.ws[1], "ann", app) as newer:
@@ -477,6 +478,7 @@ def test_every_node_answers_the_same_about_who_is_online(nodes: Nodes, app: int)
             assert [row["online"] for row in data["userList"]] == [True] * 6 + [False] * 3 + [True]
 
 
+@pytest.mark.full
 def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
     names = [f"u{number}" for number in range(1000)]
     with ExitStack() as stack:
@@ -645,6 +647,7 @@ def test_a_heartbeat_costs_redis_nothing_and_a_push_one_round_trip(cluster: Laun
 # --- joining and leaving ------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_a_node_that_joins_is_reached_at_once(cluster: Launch, app: int) -> None:
     """From the moment at which it takes clients, without a second's wait."""
     nodes = cluster(1)
@@ -743,6 +746,7 @@ KEYS = [
 ]
 
 
+@pytest.mark.full
 def test_with_api_keys_ids_count_by_app_and_keys_hold_on_every_node(cluster: Launch) -> None:
     nodes = cluster(2, api={"keys": KEYS})
 
@@ -785,6 +789,7 @@ def test_the_token_of_a_page_holds_on_every_node(cluster: Launch) -> None:
         assert code == 1003
 
 
+@pytest.mark.full
 def test_two_nodes_on_one_machine_cannot_have_the_same_ports(cluster: Launch) -> None:
     nodes = cluster(1)
     _, _, port = name_of(nodes.servers[0]).rpartition(":")

@@ -56,6 +56,7 @@ def left(found: Frame, user: str) -> None:
 
 
 @pytest.mark.parametrize("row", VECTORS["requests"], ids=lambda row: row["name"])
+@pytest.mark.both_servers
 def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> None:
     with speaker(server.ws) as one:
         if row["logged_in"]:
@@ -72,6 +73,7 @@ def test_a_wire_sample_gets_its_answer(server: Server, row: dict[str, Any]) -> N
         assert one.answer().json["seq"] == "after"
 
 
+@pytest.mark.both_servers
 def test_the_captured_samples_are_answered_to_the_byte(server: Server) -> None:
     done = '"response":{"code":200,"codeMsg":"Success","data":%s}}'
     with speaker(server.ws) as one:
@@ -167,6 +169,7 @@ def test_whoever_has_the_answer_to_a_login_is_reachable(server: Server, app: int
 # Several connections.
 
 
+@pytest.mark.both_servers
 def test_a_login_is_told_to_the_others_of_the_app_and_to_nobody_else(server: Server, app: int) -> None:
     with (
         logged_in(server.ws, "first", app) as first,

@@ -95,6 +95,7 @@ def test_a_stream_is_ready_before_anything_is_pushed_to_it(server: Server, app: 
         }
 
 
+@pytest.mark.both_servers
 def test_pushes_of_every_kind_arrive_in_their_order(server: Server, app: int) -> None:
     with listening(server.http, app, "ann", rooms="tea,coffee") as ann:
         assert ann.ready.data["rooms"] == ["tea", "coffee"]

@@ -27,6 +27,7 @@ def listen(server: Server, number: int) -> Raw:
     return raw
 
 
+@pytest.mark.full
 def test_an_idle_stream_costs_little_more_than_an_idle_session(tmp_path: Path) -> None:
     (tmp_path / "session").mkdir()
     (tmp_path / "stream").mkdir()

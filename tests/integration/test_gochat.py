@@ -29,6 +29,7 @@ def log_in(server: Server, phone: str, password: str) -> dict[str, object]:
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_servers
 def test_whoever_registers_is_logged_in(server: Server) -> None:
     phone = fresh_phone()
     answer = form(server.http, "/register", {"phone_number": phone, "password": PASSWORD, "nickname": "安"})
@@ -57,6 +58,7 @@ def test_a_token_names_the_account_by_a_number(server: Server) -> None:
     assert claims["user_id"] == int(user)
 
 
+@pytest.mark.both_servers
 def test_multipart_forms_are_read_too(server: Server) -> None:
     phone = fresh_phone()
     fields = {"phone_number": phone, "password": "x"}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.processes import end, spawn
 from tests.support import STOP_SECONDS, clean_environment, eventually
 
 from .client import OFFLINE, ONLINE, api, bind, new_system, send_to_client
@@ -36,17 +37,12 @@ def gunicorn(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Address]:
     command = [sys.executable, "-m", "gunicorn", "-k", WORKER, "-w", "1", "-b", "127.0.0.1:0"]
     command += ["--graceful-timeout", "5", "imserver.wsgi:application"]
     with output.open("wb") as sink:
-        process = subprocess.Popen(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
+        process = spawn(command, stdout=sink, stderr=sink, env=environment, cwd=folder)
     try:
         port = eventually(lambda: listening(output, process), 20, "gunicorn listens")
         yield ("127.0.0.1", port)
     finally:
-        process.send_signal(signal.SIGTERM)
-        try:
-            status = process.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = process.wait()
+        status = end(process, signal.SIGTERM, STOP_SECONDS)
     said = output.read_text()
     assert "Traceback" not in said, said
     assert status == 0, said

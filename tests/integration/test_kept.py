@@ -180,6 +180,7 @@ def ready(server: Server) -> Response:
     return ask(server.http, request("/ready"))
 
 
+@pytest.mark.full
 def test_nodes_share_what_is_kept(database: DatabaseServer, tmp_path: Path) -> None:
     """Several nodes on one database, with the doors in turn; each has a folder of its own, and one secret."""
     secret = tmp_path / "secret"
@@ -201,6 +202,7 @@ def test_nodes_share_what_is_kept(database: DatabaseServer, tmp_path: Path) -> N
         assert not (tmp_path / "data" / "imserver.db").exists()
 
 
+@pytest.mark.full
 def test_a_database_that_goes_away_is_a_temporary_error_and_stops_nothing_else(
     database: DatabaseServer, launch: Launch
 ) -> None:

@@ -23,6 +23,7 @@ def node(launch: Launch, door: str) -> Server:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.both_servers
 def test_a_signal_drains_clients_get_1001_and_the_exit_status_is_0(node: Server, number: int) -> None:
     with contextlib.ExitStack() as stack:
         sessions = [stack.enter_context(logged_in(node.ws, f"u{n}", 101)) for n in range(20)]

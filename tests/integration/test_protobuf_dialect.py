@@ -51,6 +51,7 @@ def online(server: Server, account: Account) -> bool:
     return f"gochat_{account[0]}" in answer["users"]
 
 
+@pytest.mark.both_servers
 def test_the_captured_bytes_of_a_login(server: Server, ann: Account) -> None:
     token = ann[1].encode()
     with Raw(server.ws) as raw:
@@ -82,6 +83,7 @@ def test_what_is_no_command_leaves_the_connection_as_it_is(server: Server, ann: 
         assert one.catch_up() == []
 
 
+@pytest.mark.both_servers
 def test_one_sends_to_another_who_is_online(server: Server, ann: Account, bob: Account) -> None:
     with chatting(server.ws, ann) as one, chatting(server.http, bob) as two:
         sent = Said(SINGLE, two.id, one.id, 1, "你好".encode(), 0, 1700000000000)

@@ -72,6 +72,7 @@ def slow(server: Server, user: str, app: int) -> Iterator[Speaker]:
         yield one.upgrade().login(user, app)
 
 
+@pytest.mark.both_servers
 def test_a_client_that_does_not_read_is_closed_when_too_much_waits_for_it(strict: Server) -> None:
     with Probe(strict.ws), slow(strict, "slow", 101) as one, logged_in(strict.ws, "quick", 101) as quick:
         for number in range(2000):
@@ -164,6 +165,7 @@ def poor(launch: Launch, door: str) -> Server:
     )
 
 
+@pytest.mark.both_servers
 def test_above_the_budget_of_the_node_the_largest_outbox_is_closed_first(poor: Server) -> None:
     with contextlib.ExitStack() as stack:
         quick = stack.enter_context(logged_in(poor.ws, "quick", 101))

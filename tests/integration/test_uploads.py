@@ -117,6 +117,7 @@ def kept(server: Server) -> int:
 # --- in and out ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.both_servers
 def test_a_file_comes_out_as_it_went_in(house: Server, user: str) -> None:
     content = os.urandom(1_234_567)
     told = uploaded(house, content, user=user, name="../../etc/päss wörd.bin")
@@ -166,6 +167,7 @@ def test_what_only_begins_like_a_picture_is_saved_and_never_shown(house: Server,
         ("bytes=0-1,5-6", 200, 0, 999),
     ],
 )
+@pytest.mark.both_servers
 def test_a_range_is_given(
     house: Server, thousand: Any, wanted: str, status: int, first: int, last: int
 ) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 from imserver.assets import SDK
 from tests.conftest import StartServer
+from tests.processes import end, spawn
 from tests.support import Server, eventually
 from tests.tools import require
+
+pytestmark = pytest.mark.needs("node")
 
 HERE = Path(__file__).parent
 
@@ -42,7 +45,7 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
     server = start_server()
     output = tmp_path / "states.txt"
     with output.open("w") as states:
-        process = subprocess.Popen(
+        process = spawn(
             [require("node"), "--no-warnings", "--experimental-websocket", str(HERE / "stay.mjs")],
             stdin=subprocess.PIPE,
             stdout=states,
@@ -58,7 +61,7 @@ def test_the_sdk_comes_back_after_a_restart(start_server: StartServer, tmp_path:
     finally:
         assert process.stdin is not None
         process.stdin.close()
-        process.wait(10)
+        end(process)
 
 
 def test_the_examples_of_the_readme_run(server: Server, tmp_path: Path) -> None:

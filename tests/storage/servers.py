@@ -23,7 +23,8 @@ import pymysql
 
 from imserver.settings import StorageSettings
 from imserver.storage.store import Store
-from tests.cluster.redis_server import die_with_parent, free_port
+from tests.cluster.redis_server import free_port
+from tests.processes import die_with_parent, end, ended_on_failure, spawn
 from tests.tools import require
 
 START_SECONDS: Final = 30.0
@@ -45,8 +46,12 @@ class DatabaseServer(ABC):
         self._process: subprocess.Popen[bytes] | None = None
         if os.geteuid() == 0:
             os.chown(self.folder, _NOBODY, _NOBODY)
-        self.prepare()
-        self.start()
+        try:
+            self.prepare()
+            self.start()
+        except BaseException:
+            self.remove()
+            raise
 
     @abstractmethod
     def prepare(self) -> None:
@@ -91,15 +96,19 @@ class DatabaseServer(ABC):
 
     def start(self) -> None:
         with (self.folder / "server.log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = spawn(
                 self.command(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, preexec_fn=become_nobody
             )
+        with ended_on_failure(self._process):
+            self._wait(self._process)
+
+    def _wait(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_SECONDS
         while True:
             with contextlib.suppress(psycopg.OperationalError, pymysql.err.OperationalError):
                 self.execute("SELECT 1")
                 return
-            assert self._process.poll() is None, (self.folder / "server.log").read_text()
+            assert process.poll() is None, (self.folder / "server.log").read_text()
             assert time.monotonic() < deadline, f"{self.engine} did not start"
             time.sleep(0.02)
 
@@ -107,8 +116,7 @@ class DatabaseServer(ABC):
         """End it at once."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
-            self._process.send_signal(self.quick_end)
-            self._process.wait()
+            end(self._process, self.quick_end)
             self._process = None
 
     quick_end = signal.SIGKILL

@@ -1,6 +1,5 @@
 """A database that goes away, stands still or comes back; one that nobody can reach or read."""
 
-import os
 import signal
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
 from imserver.storage.store import Store
+from tests.processes import end, ended_on_failure, running, spawn
 from tests.support import clean_environment, eventually
 
 from .conftest import OpenStore
@@ -37,14 +37,15 @@ class Standing:
     """A store in another process; see :mod:`tests.storage.standing`."""
 
     def __init__(self, url: str, folder: Path, seconds: float, pool: int = 4) -> None:
-        self._process = subprocess.Popen(
+        self._process = spawn(
             [sys.executable, "-m", "tests.storage.standing", url, str(folder), str(seconds), str(pool)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=clean_environment(),
             text=True,
         )
-        assert self._line() == "ready"
+        with ended_on_failure(self._process):
+            assert self._line() == "ready"
 
     def _line(self) -> str:
         assert self._process.stdout is not None
@@ -58,7 +59,10 @@ class Standing:
         return outcome, float(took), healthy == "True"
 
     def end(self) -> None:
-        self._process.communicate(timeout=20)
+        try:
+            self._process.communicate(timeout=20)
+        finally:
+            end(self._process, signal.SIGKILL)
 
 
 @pytest.fixture
@@ -75,6 +79,7 @@ def stand(tmp_path: Path) -> Iterator[Callable[..., Standing]]:
         one.end()
 
 
+@pytest.mark.sqlite_first
 def test_a_server_that_stands_still_costs_no_more_than_the_time_set(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
@@ -87,6 +92,7 @@ def test_a_server_that_stands_still_costs_no_more_than_the_time_set(
     assert store.do("add", "105")[::2] == ("True", True)
 
 
+@pytest.mark.sqlite_first
 def test_many_who_ask_a_server_that_stands_still_wait_together(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
@@ -98,6 +104,7 @@ def test_many_who_ask_a_server_that_stands_still_wait_together(
     assert took < 4
 
 
+@pytest.mark.sqlite_first
 def test_an_answer_that_came_too_late_is_not_taken_for_the_next(
     own_database: DatabaseServer, stand: Callable[..., Standing]
 ) -> None:
@@ -157,17 +164,12 @@ for number in range(100000):
     print(number, flush=True)
 """
     for turn in range(3):
-        writer = subprocess.Popen(
-            [sys.executable, "-c", code, str(tmp_path), str(turn)],
-            stdout=subprocess.PIPE,
-            env=clean_environment(),
-        )
-        assert writer.stdout is not None
-        for _ in range(20):
-            last = int(writer.stdout.readline())
-        os.kill(writer.pid, signal.SIGKILL)
-        writer.wait()
-        writer.stdout.close()
+        command = [sys.executable, "-c", code, str(tmp_path), str(turn)]
+        with running(command, stdout=subprocess.PIPE, env=clean_environment()) as writer:
+            assert writer.stdout is not None
+            for _ in range(20):
+                last = int(writer.stdout.readline())
+            writer.kill()
         store = open_store()
         assert not store.add_app(f"{turn}-{last}", {}), "what was confirmed is there"
         assert store.add_app(f"{turn} after", {})

@@ -11,10 +11,13 @@ import pytest
 
 from imserver.storage.log import Log
 from imserver.storage.log_contract import Appended, Draft
+from tests.processes import end, spawn
 from tests.support import clean_environment
 
 from .conftest import OpenStore
 from .servers import DatabaseServer
+
+pytestmark = pytest.mark.sqlite_first
 
 Told = dict[str, int]
 
@@ -27,7 +30,7 @@ class Appending:
 
     def __init__(self, url: str, folder: Path, turn: str, point: str = "-", transaction: int = 0) -> None:
         command = [sys.executable, "-m", "tests.storage.appending", url, str(folder), turn, point]
-        self.process = subprocess.Popen(
+        self.process = spawn(
             [*command, str(transaction)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -56,9 +59,7 @@ class Appending:
         assert self.process.stdout is not None
         if not self.process.stdout.closed:
             self.hear()
-        self.process.wait()
-        self.process.stdin.close()
-        self.process.stdout.close()
+        end(self.process)
 
 
 @pytest.fixture

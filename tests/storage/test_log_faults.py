@@ -20,6 +20,8 @@ from tests.transport.rig import until
 
 from .conftest import OpenStore
 
+pytestmark = pytest.mark.sqlite_first
+
 APP = "gochat"
 PENS: dict[str, tuple[type[Pen], Exception]] = {
     "sqlite": (SqlitePen, __import__("sqlite3").OperationalError("disk I/O error")),

@@ -20,6 +20,8 @@ from imserver.storage.log_sqlite import SqlitePen
 
 from .conftest import OpenStore
 
+pytestmark = pytest.mark.sqlite_first
+
 APP = "gochat"
 WRITERS = 5
 TIMES = 25

@@ -12,6 +12,8 @@ from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
 
+pytestmark = pytest.mark.sqlite_first
+
 # In a process of its own, patched as a server is. Prints for how long the query ran and the loop stood still.
 BEATING = """
 from gevent import monkey; monkey.patch_all()

@@ -47,6 +47,7 @@ main()
 """
 
 
+@pytest.mark.full
 def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
     start_family: StartFamily,
 ) -> None:
@@ -107,6 +108,7 @@ def test_each_line_of_a_node_names_it_and_those_of_the_supervisor_say_what_it_di
 # --- one bad child ------------------------------------------------------------------------------------------
 
 
+@pytest.mark.full
 def test_handshakes_that_wait_in_the_queue_of_a_killed_node_are_served_by_the_next(
     start_family: StartFamily,
 ) -> None:
@@ -158,6 +160,7 @@ cli.main()
 """
 
 
+@pytest.mark.full
 def test_a_node_that_spins_tells_where_before_it_is_killed(start_family: StartFamily) -> None:
     family = start_family(
         processes=2,
@@ -170,6 +173,7 @@ def test_a_node_that_spins_tells_where_before_it_is_killed(start_family: StartFa
     assert re.search(r"most recent call first\):\n +File .* in spin_for_the_test\n", family.output)
 
 
+@pytest.mark.full
 def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     pids = family.pids
@@ -183,6 +187,7 @@ def test_a_long_pause_of_the_supervisor_is_no_reason_to_kill_anybody(start_famil
     assert "blocked" not in family.output
 
 
+@pytest.mark.full
 def test_a_node_that_cannot_start_again_is_tried_with_growing_pauses_while_the_others_serve(
     start_family: StartFamily,
 ) -> None:
@@ -236,6 +241,7 @@ def test_clients_that_come_while_a_node_drains_do_not_wait_for_its_successor(
         assert family.pids[0] in children_of(family.pid)
 
 
+@pytest.mark.full
 def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_holds(
     start_family: StartFamily,
 ) -> None:
@@ -251,6 +257,7 @@ def test_a_rolling_restart_takes_new_settings_and_keeps_what_the_supervisor_hold
     assert family.log_text.count("GET /none") == before
 
 
+@pytest.mark.full
 def test_a_rolling_restart_stops_at_a_node_that_does_not_start(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     first, second = family.pids
@@ -316,6 +323,7 @@ def test_a_second_signal_ends_all_at_once(start_family: StartFamily) -> None:
     assert family.log_text.count("SIGTERM again: stopping at once") == 2
 
 
+@pytest.mark.full
 def test_a_node_that_is_stopped_does_not_hold_up_the_end_for_ever(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     kill(family.pids[0], signal.SIGSTOP)
@@ -354,6 +362,7 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
     assert log.endswith("all nodes have ended\n")
 
 
+@pytest.mark.full
 def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start_family: StartFamily) -> None:
     family = start_family(processes=2)
     pids = family.pids

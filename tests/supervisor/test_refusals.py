@@ -153,6 +153,7 @@ def test_a_folder_of_a_server_without_a_cluster_is_refused(start_family: StartFa
     alone.stop()
 
 
+@pytest.mark.full
 def test_two_families_of_one_cluster_share_a_folder(start_family: StartFamily, tmp_path: Path) -> None:
     config = {"server": {"data_dir": str(tmp_path / "data")}}
     first, second = (start_family(processes=2, config=config) for _ in range(2))

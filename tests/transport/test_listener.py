@@ -19,6 +19,7 @@ from imserver.metrics import Metrics
 from imserver.transport import listener as module
 from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.poller import EpollPoller
+from tests.processes import end, ended_on_failure, spawn
 from tests.support import clean_environment, eventually
 from tests.transport.rig import until
 
@@ -158,7 +159,7 @@ class Starved:
     """The process of ``starved.py``."""
 
     def __init__(self) -> None:
-        self.process = subprocess.Popen(
+        self.process = spawn(
             [sys.executable, "-m", "tests.transport.starved"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -167,8 +168,9 @@ class Starved:
             text=True,
             bufsize=1,
         )
-        assert self.process.stdout is not None
-        self.port = int(self.process.stdout.readline())
+        with ended_on_failure(self.process):
+            assert self.process.stdout is not None
+            self.port = int(self.process.stdout.readline())
 
     def tell(self, word: str) -> dict[str, int]:
         """Say a word; the counters that it answers with."""
@@ -180,7 +182,10 @@ class Starved:
 
     def end(self) -> str:
         """End it; what it logged."""
-        _, said = self.process.communicate("end\n", timeout=10)
+        try:
+            said: str = self.process.communicate("end\n", timeout=10)[1]
+        finally:
+            end(self.process)
         return said
 
 

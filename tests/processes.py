@@ -1,0 +1,77 @@
+"""Processes that tests start: each one is ended, whatever happens to its test."""
+
+import contextlib
+import ctypes
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+END_SECONDS: Final = 20.0
+_DEATH_SIGNAL: Final = 1  # PR_SET_PDEATHSIG
+
+_started: set["subprocess.Popen[Any]"] = set()
+"""All that have been started and not been ended by :func:`end`."""
+
+
+def die_with_parent() -> None:
+    """Call it in a child before its program runs: the child ends with the tests, even if they are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
+
+
+def spawn(command: Sequence[str], **options: Any) -> "subprocess.Popen[Any]":
+    """Start a process as ``subprocess.Popen`` does. :func:`end` it; the session ends it at the latest."""
+    process = subprocess.Popen(command, **options)
+    _started.add(process)
+    return process
+
+
+def end(process: "subprocess.Popen[Any]", number: int = signal.SIGTERM, seconds: float = END_SECONDS) -> int:
+    """Signal a process, wait, kill it if it does not end in time, and close its pipes.
+
+    Returns the exit status. Harmless when the process has ended.
+    """
+    try:
+        if process.poll() is None:
+            process.send_signal(number)
+            process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        process.kill()  # nothing if it has ended; a stopped process ends too
+        status = process.wait()
+        for pipe in (process.stdin, process.stdout, process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):  # what was still to be written
+                    pipe.close()
+        _started.discard(process)
+    return status
+
+
+@contextmanager
+def ended_on_failure(process: "subprocess.Popen[Any]") -> Iterator[None]:
+    """For constructors: kill the process if what follows its start fails, also by the test's timeout."""
+    try:
+        yield
+    except BaseException:
+        end(process, signal.SIGKILL)
+        raise
+
+
+@contextmanager
+def running(command: Sequence[str], **options: Any) -> Iterator["subprocess.Popen[Any]"]:
+    """A process that runs while this is entered."""
+    process = spawn(command, **options)
+    try:
+        yield process
+    finally:
+        end(process)
+
+
+def end_all() -> None:
+    """Kill all that still run: a last resort at the end of the session."""
+    for process in tuple(_started):
+        end(process, signal.SIGKILL)
