@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from tests.cluster.redis_server import RedisServer
 from tests.processes import end_all
@@ -43,6 +44,11 @@ def _keep_files_in_memory() -> None:
 
 
 _keep_files_in_memory()
+
+# The same examples in each run; ``make test-all`` takes new ones. Examples have no time limit of their own.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.register_profile("random", deadline=None)
+settings.load_profile("repeatable")
 
 # Under nohup this process ignores SIGHUP, and each server would inherit that.
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
