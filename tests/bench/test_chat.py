@@ -128,10 +128,10 @@ def test_fields_have_their_length_before_them() -> None:
     "way",
     [
         ("--rate", "100"),
-        ("--rate", "100", "--offline", "50"),
-        ("--rate", "0", "--depth", "3"),
-        ("--rate", "100", "--single", "--named"),
-        ("--rate", "0", "--single"),
+        pytest.param(("--rate", "100", "--offline", "50"), marks=pytest.mark.full),
+        pytest.param(("--rate", "0", "--depth", "3"), marks=pytest.mark.full),
+        pytest.param(("--rate", "100", "--single", "--named"), marks=pytest.mark.full),
+        pytest.param(("--rate", "0", "--single"), marks=pytest.mark.full),
     ],
 )
 def test_chat(server: Server, way: tuple[str, ...]) -> None:
@@ -147,6 +147,7 @@ def test_chat(server: Server, way: tuple[str, ...]) -> None:
 @pytest.mark.linux
 @pytest.mark.parametrize("server", ["front"], indirect=True)
 @pytest.mark.parametrize(("dialect", "pages"), [("cmd", 2), ("protobuf", 6)])
+@pytest.mark.full
 def test_a_member_who_missed_much_fetches_it(server: Server, dialect: str, pages: int) -> None:
     place = ("--url", server.http_url, "--ws", server.ws_url, "--pid", str(server.pid))
     figures = found("chat", "--sync", "260", "--dialect", dialect, *place)["figures"]

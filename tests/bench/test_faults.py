@@ -56,7 +56,11 @@ def test_a_server_without_faults_has_none() -> None:
 
 
 @pytest.mark.parametrize(("fault", "figure"), [("--drop", "lost"), ("--double", "doubled")])
-@pytest.mark.parametrize("broadcast", ["0", "12"], ids=["in the warm-up", "in the measurement"])
+@pytest.mark.parametrize(
+    "broadcast",
+    [pytest.param("0", marks=pytest.mark.full), "12"],
+    ids=["in the warm-up", "in the measurement"],
+)
 def test_one_frame_too_few_or_too_many_fails_the_command(
     fault: str, figure: str, broadcast: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ QUICK = ("--push-seconds", "0.5", "--calm-seconds", "0.1", "--idle-seconds", "0.
 
 
 @pytest.mark.slow
+@pytest.mark.full
 def test_a_few_hundred_instead_of_a_million(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
     monkeypatch.setattr(million, "CALM_SECONDS", 0.3)

@@ -78,6 +78,7 @@ def test_fanout_to_receivers_in_several_processes(
 
 
 @pytest.mark.parametrize("way", [(), ("--heartbeat",)])
+@pytest.mark.full
 def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     figures = found("echo", "--connections", "20", "--seconds", "0.2", *way, *place)["figures"]
     assert figures["round_trips_per_second"] > 100
@@ -120,12 +121,14 @@ def test_push(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("way", [(), ("--login", "--members", "10")])
+@pytest.mark.full
 def test_handshake(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     figures = found("handshake", "--connections", "50", *way, *place)["figures"]
     assert figures["opened_per_second"] > 10
     assert figures["errors"] == 0
 
 
+@pytest.mark.full
 def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.opening.MOST_IN_PROCESS", 60)
     figures = found("storm", "--clients", "100", "--bystanders", "10", *place)["figures"]
@@ -134,6 +137,7 @@ def test_storm(place: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     assert figures["bystander_pings"] > 0
 
 
+@pytest.mark.full
 def test_runs_are_shown_as_their_median_with_the_extremes(place: tuple[str, ...]) -> None:
     result = run("echo", "--connections", "5", "--seconds", "0.1", "--runs", "2", *place)
     assert result.exit_code == 0
@@ -147,6 +151,7 @@ def test_memory_needs_the_processes_of_the_server(server: Server) -> None:
     assert "--pid" in result.output
 
 
+@pytest.mark.full
 def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, place: tuple[str, ...]) -> None:
     floor = found("floor", "--receivers", "5", "--seconds", "0.05")
     echo = found("echo", "--connections", "5", "--seconds", "0.1", *place)

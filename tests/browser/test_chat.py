@@ -414,7 +414,13 @@ def test_the_people_panel_on_a_phone_works_with_the_keyboard(pair: Pair, server:
     assert page.focused == "people-open"
 
 
-@pytest.mark.parametrize("size", [(320, 640), (390, 844), (768, 1024), (1280, 800)])
+@pytest.mark.parametrize(
+    "size",
+    [
+        (320, 640),
+        *(pytest.param(size, marks=pytest.mark.full) for size in ((390, 844), (768, 1024), (1280, 800))),
+    ],
+)
 def test_nothing_is_wider_than_the_window(pair: Pair, server: Server, size: tuple[int, int]) -> None:
     page = pair[0].open(home(server, 102), size=size, dark=True, languages="en").online()
     for text in ("W" * 600, "龙" * 600, "a b " * 200, "مرحبا" * 100, "Z" + "\u0335\u0321\u0348" * 60):

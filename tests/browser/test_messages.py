@@ -218,7 +218,7 @@ def test_a_login_that_has_ended_leads_back_to_the_door(pair: Pair, server: Serve
     assert page.texts("#door-note") == ["Your login has ended: log in again"]
 
 
-@pytest.mark.parametrize("width", [320, 390])
+@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.full)])
 def test_on_a_phone_the_list_and_the_talk_take_turns(pair: Pair, server: Server, width: int) -> None:
     ann, bob = Person(server, "Ann"), Person(server, "Bob" * 20)
     page = ann.enters(at_the_door(pair[0], server, size=(width, 640), dark=True))

@@ -213,6 +213,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServ
         server.kill()
 
 
+@pytest.mark.full
 def test_a_redis_cluster(cluster: list[RedisServer], start_node: StartNode) -> None:
     works(start_node, RedisSettings(url=f"redis+cluster://127.0.0.1:{cluster[1].port}"))
     for server in cluster:

@@ -556,6 +556,7 @@ def test_an_idle_node_asks_little(server: RedisServer, start_node: StartNode) ->
     assert node.counters.commands - before <= 8, "a look each tenth of a second"
 
 
+@pytest.mark.full
 def test_ten_thousand_users_are_found_quickly(server: RedisServer, settled_node: RedisRegistry) -> None:
     sessions = [Session("101", f"user{i}") for i in range(10_000)]
     assert len(list(settled_node.reregister(sessions))) == 10_000

@@ -186,6 +186,7 @@ def test_messages_to_one_user_from_another_node_keep_their_order(nodes: Nodes, a
         client.no_push("msg")
 
 
+@pytest.mark.full
 def test_bulk_messages_reach_users_of_all_nodes(nodes: Nodes, app: int) -> None:
     with ExitStack() as stack:
         clients = [stack.enter_context(logged_in(ws, f"u{n}", app)) for n, ws in enumerate(nodes.ws)]
@@ -237,6 +238,7 @@ def test_a_message_id_is_accepted_once_in_the_whole_cluster(nodes: Nodes, app: i
         assert texts(client, 5) == ["1", "2"] + ["without an id"] * 3
 
 
+@pytest.mark.full
 def test_of_repeats_at_the_same_moment_on_all_nodes_one_is_delivered(nodes: Nodes, app: int) -> None:
     with logged_in(nodes.ws[0], "ann", app) as client, ThreadPoolExecutor(9) as pool:
         for number in range(10):
@@ -514,6 +516,7 @@ main()
 """
 
 
+@pytest.mark.full
 def test_a_large_app_is_listed_in_pages_from_any_node(cluster: Launch, app: int) -> None:
     nodes = cluster(1)
     nodes.start_many(2, command=(sys.executable, "-c", _SMALL_PAGES))

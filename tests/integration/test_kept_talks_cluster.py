@@ -74,6 +74,7 @@ def test_a_room_on_two_nodes_hears_all_in_one_order(nodes: Nodes) -> None:
         assert ann.pushed == []
 
 
+@pytest.mark.full
 def test_who_comes_and_goes_between_nodes_while_others_speak_on_both_misses_nothing(nodes: Nodes) -> None:
     over = threading.Event()
 

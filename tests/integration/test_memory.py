@@ -119,6 +119,7 @@ def session_bytes(tmp_path_factory: pytest.TempPathFactory) -> float:
 
 
 @pytest.mark.parametrize("open_one", [listen, talk, call, chat])
+@pytest.mark.full
 def test_an_idle_connection_of_another_dialect_takes_at_most_a_tenth_more_than_a_cmd_one(
     open_one: Callable[[Server, int], Raw], session_bytes: float, tmp_path: Path
 ) -> None:

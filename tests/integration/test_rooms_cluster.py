@@ -122,6 +122,7 @@ def test_what_one_node_publishes_to_a_room_arrives_in_its_order(nodes: Nodes, ap
                 assert own == [f"{source}:{number}" for number in range(100)]
 
 
+@pytest.mark.full
 def test_everybody_who_has_joined_hears_what_is_published_after_while_others_come_and_go(
     nodes: Nodes, app: int, room: str
 ) -> None:

@@ -213,6 +213,7 @@ def crowd(address: Address, count: int, data_of: Callable[[int], bytes]) -> list
 
 
 @pytest.mark.parametrize("way", ["reset", "leave"])
+@pytest.mark.full
 def test_ten_thousand_clients_that_vanish_at_once_delay_nobody(strict: Server, door: str, way: str) -> None:
     """All of one app, so each would hear of each; fewer through the portable door, which is slower."""
     count = open_files(10_000 if door == "front" else 3_000)

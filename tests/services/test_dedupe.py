@@ -150,6 +150,7 @@ def test_it_behaves_like_a_list_of_ids_and_times(limit: int, steps: list[tuple[s
                 known = [*known, (name, clock.now)][-limit:]
 
 
+@pytest.mark.full
 def test_a_hundred_thousand_long_ids_take_little_memory() -> None:
     dedupe = make(limit=100_000)
     tracemalloc.start()

@@ -67,6 +67,7 @@ def test_the_supervisor_has_no_loop_thread_or_foreign_socket_when_it_forks(
     assert not any("eventpoll" in link or "eventfd" in link for link in links)
 
 
+@pytest.mark.full
 def test_each_node_is_a_process_with_its_own_listeners_and_little_memory_of_its_own(
     start_family: StartFamily,
 ) -> None:
@@ -138,6 +139,7 @@ def test_while_a_node_is_killed_and_started_again_clients_get_in(start_family: S
     assert broken <= 8  # the killed node had accepted these: one a thread and kill at the most
 
 
+@pytest.mark.full
 def test_a_node_whose_loop_hangs_is_killed_and_the_others_serve_meanwhile(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"server": {"hang_seconds": 1.5}})
     hanging, other = family.pids
@@ -354,9 +356,10 @@ def test_when_the_terminal_is_gone_all_nodes_drain(redis_url: str, tmp_path: Pat
         "IMSERVER_REDIS_URL": redis_url,
         "IMSERVER_SERVER_PROCESSES": 2,
     }
-    process, master = in_terminal(tmp_path, "env", *(f"{name}={value}" for name, value in settings.items()))
-    os.close(master)
-    assert process.wait(15) == 0
+    environment = [f"{name}={value}" for name, value in settings.items()]
+    with in_terminal(tmp_path, "env", *environment) as (process, master):
+        os.close(master)
+        assert process.wait(15) == 0
     log = (tmp_path / "server.log").read_text(encoding="utf-8")
     assert "SIGHUP: draining 2 nodes" in log
     assert log.endswith("all nodes have ended\n")
@@ -376,6 +379,7 @@ def test_the_nodes_of_a_supervisor_that_is_killed_drain_and_free_the_ports(start
         socket.create_connection(family.http)
 
 
+@pytest.mark.full
 def test_the_nodes_share_what_is_kept_and_the_memory_that_it_costs(start_family: StartFamily) -> None:
     family = start_family(processes=2, config={"storage": {"look_seconds": 0.1}})
     data = family.folder / "data"
