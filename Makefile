@@ -29,7 +29,7 @@ test-all: $(VENV)/dev  ## run all tests: also the WSGI server, all engines, faul
 	$(MAKE) faults
 
 faults: $(VENV)/dev  ## break nodes, Redis and the network under load, and count what is lost (minutes)
-	$(RUN) -m pytest tests/faults $(ARGS)
+	$(RUN) -m pytest -m "" tests/faults $(ARGS)
 
 schema: $(VENV)/dev  ## ask a server 10,000 questions a door that are made of its OpenAPI document (minutes)
 	SCHEMA_EXAMPLES=600 $(RUN) -m pytest -s -p no:cacheprovider -m "" tests/schema $(ARGS)
