@@ -45,7 +45,7 @@ def _keep_files_in_memory() -> None:
 
 _keep_files_in_memory()
 
-# The same examples in each run; ``make test-all`` takes new ones. Examples have no time limit of their own.
+# The same examples in each run; ``--hypothesis-profile=random`` takes new ones. Examples have no time limit.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.register_profile("random", deadline=None)
 settings.load_profile("repeatable")

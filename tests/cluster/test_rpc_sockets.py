@@ -8,11 +8,12 @@ import zmq
 from imserver.cluster.rpc.wire import ZmqSocket
 
 DIALLER = """
-import subprocess, sys
+import sys
+from subprocess import PIPE, Popen
 import gevent, zmq
 from imserver.cluster.rpc.wire import ZmqSocket
 
-peer = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
+peer = Popen([sys.executable, "-c", sys.argv[1]], stdout=PIPE, text=True)
 dialled = ZmqSocket(zmq.Context(), zmq.DEALER)
 dialled.connect(peer.stdout.readline().strip())
 while not dialled.writable():
