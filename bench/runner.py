@@ -19,6 +19,7 @@ from bench.suite import FLOOR_US, SUITES, Row
 #: Of a server that the tool starts: one API key, and apps that anybody may log in to.
 OWN_KEY = "a-key-for-measuring-only"
 KEYS = "[{key: %s, scopes: [push, read, admin]}]"
+OPEN_APPS = "{101: {open: true}, 102: {open: true}, 103: {open: true}, 104: {open: true}}"
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def set_stage(
         return Stage(place.target(), place.pids, crew, progress, begin=watcher.begin)
     environment = {**getattr(options, "environment", {})}
     if place.key:
-        environment["IMSERVER_API_KEYS"] = KEYS % place.key
+        environment = {"IMSERVER_API_KEYS": KEYS % place.key, "IMSERVER_APPS": OPEN_APPS, **environment}
     own = crew.serve(log=place.log, arguments=place.arguments, cores=cores.server, environment=environment)
     target = replace(own.target, app=place.app, key=place.key)
     folder = own.folder

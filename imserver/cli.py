@@ -156,7 +156,7 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
         click.echo(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"), nl=False)
         return
     from imserver import exposure, supervisor  # as for serve
-    from imserver.services.logins import rules
+    from imserver.auth import rules
 
     try:
         settings = config.load(path)

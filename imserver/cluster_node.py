@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable
 from time import monotonic, time
 
+from imserver.auth.login import Logins
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, own_address
 from imserver.cluster.rpc.server import Rpc
@@ -19,7 +20,6 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
 from imserver.metrics import Metrics
-from imserver.services.logins.verdict import Admits
 from imserver.services.nodes.messages import (
     NodeMessages,
     Notice,
@@ -71,7 +71,7 @@ class Cluster:
         delivery: Delivery,
         dedupe: Dedupe,
         metrics: Metrics,
-        logins: Admits,
+        logins: Logins,
         max_rooms: Callable[[str], int],
     ) -> None:
         self._config = config
@@ -110,7 +110,7 @@ class Cluster:
             }
         )
 
-    def _build_sessions(self, others: OtherNodes, metrics: Metrics, logins: Admits) -> None:
+    def _build_sessions(self, others: OtherNodes, metrics: Metrics, logins: Logins) -> None:
         self.reorder_guard = ReorderGuard(self._hub)
         self.sessions = ClusterSessions(
             self._hub,

@@ -215,6 +215,10 @@ def _from_text(row: Row, text: str, variable: str) -> Any:
     kind = row.type.type if isinstance(row.type, inspect.Metadata) else row.type
     if isinstance(kind, inspect.StrType | inspect.LiteralType):
         return text
+    if isinstance(kind, inspect.UnionType):  # of one type and None, which is the empty text
+        if not text.strip():
+            return None
+        kind = next(each for each in kind.types if not isinstance(each, inspect.NoneType))
     if isinstance(kind, inspect.VarTupleType | inspect.DictType):
         return read_value(text, variable)
     wanted: type = {inspect.IntType: int, inspect.FloatType: float, inspect.BoolType: bool}[type(kind)]

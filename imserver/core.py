@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING
 
 from gevent.hub import get_hub
 
-from imserver.auth import Auth
+from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.authority import AllowLists, Authority
+from imserver.auth.keys import Keys
+from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PageTokens
+from imserver.auth.rules import objection
+from imserver.auth.tenants import Tenants
 from imserver.cluster.registry import Registry
 from imserver.cluster.solo import SoloRegistry
 from imserver.config import Config
@@ -18,10 +24,6 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.metrics import Metrics
-from imserver.services.logins.allow_lists import AllowLists
-from imserver.services.logins.logins import Logins
-from imserver.services.logins.rules import objection
-from imserver.services.logins.tenants import Tenants
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.delivery import Delivery
@@ -36,6 +38,7 @@ from imserver.services.sessions.removals import LocalRemovals, Removals
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.outgoing import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
+from imserver.storage.accounts import KeptAccounts
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.backlog import Budget
@@ -71,14 +74,13 @@ class Core(ABC):
     def _ended(self, connection: Connection, code: int) -> None:
         """A connection is over (the carrier's ``ended``)."""
 
-    def _build_core(self) -> bytes:
-        """Build it; the secret of the node. Raises :class:`StartError` with one clear line if it cannot."""
+    def _build_core(self) -> None:
+        """Build it. Raises :class:`StartError` with one clear line if it cannot."""
         config, limits = self.config, self.config.limits
         self.max_connections = self._connection_limit(raise_file_limit())
         self.data.start()
         loop = get_hub().loop
         secret = self.data.secret(config.server.secret_file)
-        self.auth = Auth(config, secret)
         self.poller = poller.make(loop, config.hub.readers)
         self.flusher = Flusher(
             loop,
@@ -94,16 +96,21 @@ class Core(ABC):
         self.hub = Hub(policies, self.carrier.connections)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
-        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.auth.demo)
+        self.tenants = Tenants(config, self.store, self.hub, objection)
+        self.keys = Keys(config, self.tenants.resolve)
+        self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
-        self.tenants = Tenants(config, self.store, self.hub, objection)
         self._make_logins(secret)
         self._choose_services(secret)
-        return secret
 
     def _make_logins(self, secret: bytes) -> None:
-        """Who may log in, and what back ends are told and asked."""
+        """Who acts, who may log in, and what back ends are told and asked."""
+        self.kept_accounts = KeptAccounts(self.store)
+        self.account_tokens = AccountTokens(
+            self.config, secret, self.kept_accounts, self.tenants, lambda: self.keys.demo
+        )
+        self.page_tokens = PageTokens(self.config, secret)
         self.webhooks = Webhooks(
             Outgoing(),
             lambda connection: self.connections.id_of(connection),
@@ -111,7 +118,9 @@ class Core(ABC):
         )
         self.logins = Logins(
             self.tenants,
-            self.auth.may_login,
+            self.page_tokens,
+            self.account_tokens,
+            lambda: self.keys.demo,
             self.webhooks,
             secret,
             self.carrier.connections,
@@ -119,7 +128,11 @@ class Core(ABC):
         )
         self.allowed = AllowLists()
         self.allowed.learn(self.tenants.all())
-        self.tenants.on_change += [self.logins.changed, self.allowed.changed]
+        self.tenants.on_change += [self.keys.app_changed, self.logins.changed, self.allowed.changed]
+        self.keys.on_closed.append(self.logins.reload)
+        self.authority = Authority(
+            self.keys, self.page_tokens, self.logins, self.account_tokens, self.allowed
+        )
 
     def _choose_services(self, secret: bytes) -> None:
         """What asks only this node, or what asks the others too."""

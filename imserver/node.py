@@ -12,6 +12,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from imserver import errors
+from imserver.auth.tenants import Tenant
 from imserver.clock import until_beat
 from imserver.cluster.registry import Lease, node_name
 from imserver.config import Config
@@ -21,7 +22,6 @@ from imserver.exposure import refuse_open_demo
 from imserver.hub.pings import Pings
 from imserver.logs import RequestLog
 from imserver.parts import Parts, hosts_of
-from imserver.services.logins.tenants import Tenant
 from imserver.transport.connection import OPEN
 from imserver.transport.gate import host_of
 
@@ -87,15 +87,15 @@ class Node(Parts):
 
         def secrets_end_demo(tenant: Tenant) -> None:
             if tenant.jwt and tenant.stored:
-                self.auth.close()
+                self.keys.close()
 
         def demo_ended() -> None:
             log.info("demo mode is over: requests need a key")
             self._keep_limits()
 
-        self.store.on_changes.append(self.auth.learn)
+        self.store.on_changes.append(self.keys.learn)
         self.tenants.on_change.append(secrets_end_demo)
-        self.auth.on_closed = demo_ended
+        self.keys.on_closed.append(demo_ended)
         self.store.start()
 
     # --- running --------------------------------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Node(Parts):
         sockets = self._listeners or bind_all(self.config)
         try:
             self.prepare()
-            refuse_open_demo(self.config, self.auth.closed)
+            refuse_open_demo(self.config, self.keys.closed)
             self.doors.announce(sockets)
             self.http_port, self.ws_port = self.doors.ports["http"], self.doors.ports["websocket"]
             self.join()
@@ -260,8 +260,9 @@ class Node(Parts):
     def reload(self, config: Config) -> None:
         """Take over keys, apps, origins, limits (SIGHUP); everything else needs a restart. Drops nobody."""
         self._reread = config
-        self.auth.reload(config)
         self.tenants.reload(config)
+        self.keys.reload(config)
+        self.page_tokens.reload(config)
         self.allowed.learn(self.tenants.all())
         self.logins.reload()
         self._keep_limits()
@@ -277,7 +278,7 @@ class Node(Parts):
             config.limits.max_connections_per_address,
             config.server.origin_policy == "any",
             config.server.origins,
-            self.auth.demo,
+            self.keys.demo,
             hosts_of(config),
         )
 

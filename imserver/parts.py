@@ -27,7 +27,6 @@ from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.dialects.talks import Talks
 from imserver.services.dialects.uplink import Uplink
 from imserver.services.files.uploads import Uploads
-from imserver.services.logins.tokens import BadToken, Claims
 from imserver.services.messages.correspondence import Correspondence
 from imserver.services.messages.finding import Finding
 from imserver.services.messages.messaging import Messaging
@@ -37,7 +36,7 @@ from imserver.services.messages.retention import Retention
 from imserver.services.messages.signals import Signals
 from imserver.services.nodes.messages import ToFollowers, ToLog
 from imserver.services.nodes.queries import StateQuery
-from imserver.services.people.accounts import GOCHAT, Accounts
+from imserver.services.people.accounts import Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
 from imserver.services.pushes.idempotency import Ids
@@ -46,7 +45,6 @@ from imserver.services.pushes.publishing import Publishing
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
-from imserver.storage.accounts import KeptAccounts
 from imserver.storage.log_contract import Entry
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
@@ -86,9 +84,9 @@ class Parts(Core):
     def build(self) -> None:
         """Build all parts but the doors. Raises :class:`StartError` with one clear line if it cannot."""
         config = self.config
-        secret = self._build_core()
+        self._build_core()
         self._make_publishing()
-        self._make_accounts(secret)
+        self._make_accounts()
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.messaging = self._make_messaging()
@@ -172,16 +170,12 @@ class Parts(Core):
         return tenant is not None and tenant.keep_talks
 
     def _make_chats(self) -> Chats:
-        def holder(token: str) -> Claims:
-            return self._account_claims(GOCHAT, token)
-
         chats = Chats(
             self.sessions,
             self.logins,
             self.messaging,
             Recovery(self.messaging, self._kept),
             Uplink(self.messaging, self._kept),
-            holder,
         )
         chats.add_to(self.dispatcher)
         return chats
@@ -213,24 +207,14 @@ class Parts(Core):
     def _make_uploads(self) -> Uploads:
         config = self.config
 
-        def session(token: str, app: str) -> Claims | None:
-            return self.logins.holder(token)
-
-        def account(token: str, app: str) -> Claims | None:
-            try:
-                return self._account_claims(app or GOCHAT, token)
-            except BadToken:
-                return None
-
         uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
-        uploads.holders += [session, account]
         # First, as a bucket is what may be away while all else is there.
         self.accounts.on_removed.insert(0, lambda gone: uploads.forget(gone.app, gone.user))
         return uploads
 
-    def _make_accounts(self, secret: bytes) -> None:
+    def _make_accounts(self) -> None:
         """People who register here, and whom they know."""
-        kept = KeptAccounts(self.store)
+        kept = self.kept_accounts
         kick = self.sessions.kick_everywhere
 
         def disconnect(app: str, user: str, device: str) -> None:
@@ -238,14 +222,13 @@ class Parts(Core):
 
         self.accounts = Accounts(
             self.config,
-            secret,
+            self.account_tokens,
             kept,
             kick,
-            lambda: self.auth.demo,
+            lambda: self.keys.demo,
             disconnect,
             None if self.cluster is None else self.cluster.registry.attempt,
         )
-        self.logins.proof.account = self._account_claims
         self.friends = Friends(kept, self.config.accounts.friends)
         store, most = self.store, self.config.accounts.group_members
         self.groups = Groups(store.log, lambda: store.keeps, most)
@@ -253,12 +236,6 @@ class Parts(Core):
             lambda gone: self.groups.forget(gone.app, gone.user),
             lambda gone: store.log().forget(gone.app, gone.user),
         ]
-
-    def _account_claims(self, app: str, token: str) -> Claims:
-        """What the token of an account proves. Raises BadToken, and StorageUnavailable."""
-        session = self.accounts.holder(token, app)
-        account = session.account
-        return Claims(account.user, account.app, session.expires_at, session.device)
 
     def _make_streams(self) -> Streams:
         events = Events(
@@ -302,7 +279,7 @@ class Parts(Core):
             config.limits.max_connections_per_address,
             config.server.origin_policy == "any",
             config.server.origins,
-            self.auth.demo,
+            self.keys.demo,
             hosts_of(config),
         )
 

@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -34,7 +34,11 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     Raises :class:`StartError`, one clear line, if the server cannot start.
     """
     refuse_open_demo(config)
-    serve(config, read_config, lambda node: announce(banner(config, node.addresses, node.auth.demo)))
+    serve(
+        config,
+        read_config,
+        lambda node: announce(banner(config, node.addresses, node.keys.demo, node.logins.exposure())),
+    )
 
 
 def serve(
@@ -59,6 +63,8 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
+        for line in node.logins.exposure():
+            _log.info("%s", line)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
         signals.wait_for_drain()
@@ -93,8 +99,11 @@ def _application(node: Node) -> Application:
     return make() if node.config.server.door == "wsgi" else LateApplication(make)
 
 
-def banner(config: Config, addresses: Mapping[str, str], demo: bool, **more: str) -> str:
-    """What a server says when it serves: where, with what, whether in demo mode, and ``more``."""
+def banner(
+    config: Config, addresses: Mapping[str, str], demo: bool, apps: Sequence[str] = (), **more: str
+) -> str:
+    """What a server says when it serves: where, with what, whether in demo mode, who may log in to which of
+    the ``apps``, and ``more``."""
     lines = {
         **addresses,
         "door": config.server.door,
@@ -108,6 +117,7 @@ def banner(config: Config, addresses: Mapping[str, str], demo: bool, **more: str
     ]
     if demo:
         text.append(f"  {_DEMO_NOTE}")
+    text += [f"  {line}" for line in apps]
     return "\n".join(text)
 
 
@@ -162,7 +172,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config, self._node.auth.closed)
+            refuse_open_demo(config, self._node.keys.closed)
         except (ConfigError, StartError) as error:
             _log.error("settings are unchanged: %s", error)
             return

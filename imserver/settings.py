@@ -236,9 +236,10 @@ class StorageSettings(Struct, frozen=True):
 
 
 class AccountSettings(Struct, frozen=True):
-    """Section ``accounts``: who may have one, and what of them is bounded."""
+    """Section ``accounts``: who may have one, and what of them is bounded. ``registration`` None: anybody may
+    register while there is no API key."""
 
-    registration: bool = True
+    registration: bool | None = None
     failures: Amount = 10
     failures_per_account: Amount = 100
     failures_per_address: Amount = 100

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from imserver.auth.quotas import limited
 from imserver.config import Config
 from imserver.protocol.echo import EchoDialect
 from imserver.protocol.registry import DIALECTS, choose
-from imserver.services.logins.rate import limited
 from imserver.services.sessions.dispatch import echo
 from imserver.transport.carrier import Serve
 from imserver.transport.gate import Choose, Opened, Spoken

@@ -25,8 +25,8 @@ LAYERS = (
     ("parts", "report"),
     ("core",),
     ("doors", "cluster_node", "speaking", "exposure"),
-    ("api", "pages", "auth"),
-    ("services",),
+    ("api", "pages"),
+    ("services", "auth"),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),
@@ -40,7 +40,7 @@ LAYERS = (
     ("errors", "assets", "clock", "__init__"),
 )
 
-# The folders of the services, from the top down.
+# The folders of the services, and auth among them, from the top down.
 SERVICES = (
     "dialects",
     "messages",
@@ -50,7 +50,7 @@ SERVICES = (
     "pushes",
     "sessions",
     "nodes",
-    "logins",
+    "auth",
     "webhooks",
 )
 
@@ -79,8 +79,8 @@ DOORS = {
     "psycopg": ("storage/",),
     "pymysql": ("storage/",),
     "argon2": ("services/people/passwords.py",),
-    "jwt": ("services/logins/tokens.py",),
-    "cryptography": ("services/logins/tokens.py", "services/sessions/connection_ids.py"),
+    "jwt": ("auth/tokens.py",),
+    "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
     "urllib3": ("services/webhooks/outgoing.py", "storage/s3.py", "client/"),
     "PIL": ("services/files/thumbnails.py",),
     "gunicorn": (),
@@ -143,10 +143,12 @@ def test_imports_run_one_way() -> None:
 
 def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
     wrong = []
-    for module in (PACKAGE / "services").glob("*/*.py"):
+    for module in (*(PACKAGE / "services").glob("*/*.py"), *(PACKAGE / "auth").glob("*.py")):
         floor = SERVICES.index(module.parent.name)
         for name, line in imported(module):
-            if name.startswith("imserver.services.") and SERVICES.index(name.split(".")[2]) < floor:
+            folder = name.removeprefix("imserver.").removeprefix("services.").partition(".")[0]
+            ours = name.startswith(("imserver.services.", "imserver.auth."))
+            if ours and SERVICES.index(folder) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
 

@@ -304,7 +304,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
 
 def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(house: House) -> None:
     node = house.start()
-    assert node.auth.demo
+    assert node.keys.demo
     clients = [house.join(node, f"u{number}") for number in range(2)]
     node.reload(
         house.settings(
@@ -313,7 +313,7 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
             server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
         )
     )
-    assert not node.auth.demo
+    assert not node.keys.demo
     assert all(connection.state == OPEN for connection in node.carrier.connections)
     full = house.call(node.ws_port).upgrade()
     assert full.close_code() == 4005

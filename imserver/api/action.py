@@ -11,6 +11,7 @@ from imserver.api import presence
 from imserver.api.call import Api, Call, app_named, app_number
 from imserver.api.reply import Answer
 from imserver.api.route import Route
+from imserver.auth.principal import READ_OR_ADDRESS, READ_OR_VISITOR
 from imserver.errors import REPLY_NO_APP, reply_text
 from imserver.protocol.action import APP_PREFIX
 
@@ -65,6 +66,6 @@ def _id(name: str) -> int | str:
 
 
 ROUTES: Final = (
-    Route("GET", "/user/list", "read", user_list, hot=True, page=True, app_of=_app_of_list),
-    Route("GET", "/user/groupslist", "read", groups_list, hot=True, app_of=_app_of),
+    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "query", hot=True, app_of=_app_of_list),
+    Route("GET", "/user/groupslist", READ_OR_ADDRESS, groups_list, "query", hot=True, app_of=_app_of),
 )

@@ -13,16 +13,17 @@ from msgspec import Struct
 from imserver.api.form import parse_pairs
 from imserver.api.rates import Rates, TalkRates
 from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
-from imserver.auth import Auth, Caller
+from imserver.auth.authority import Authority
+from imserver.auth.keys import Keys
+from imserver.auth.login import Logins
+from imserver.auth.principal import Principal
+from imserver.auth.tenants import Tenants
 from imserver.config import Config
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.services.dialects.clients import Clients
 from imserver.services.dialects.talks import Talks
 from imserver.services.files.uploads import Uploads
-from imserver.services.logins.allow_lists import AllowLists
-from imserver.services.logins.logins import Logins
-from imserver.services.logins.tenants import Tenants
 from imserver.services.messages.finding import Finding
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Receipts
@@ -82,7 +83,9 @@ class Services(Protocol):
     @property
     def dedupe(self) -> Dedupe: ...
     @property
-    def auth(self) -> Auth: ...
+    def keys(self) -> Keys: ...
+    @property
+    def authority(self) -> Authority: ...
     @property
     def metrics(self) -> Metrics: ...
     @property
@@ -122,8 +125,6 @@ class Services(Protocol):
     @property
     def uploads(self) -> Uploads: ...
     @property
-    def allowed(self) -> AllowLists: ...
-    @property
     def accounts(self) -> Accounts: ...
     @property
     def friends(self) -> Friends: ...
@@ -151,7 +152,8 @@ class Api:
         self.pushes = services.pushes
         self.sessions = services.sessions
         self.dedupe = services.dedupe
-        self.auth = services.auth
+        self.keys = services.keys
+        self.authority = services.authority
         self.metrics = services.metrics
         self.rates = Rates(services.config.api.requests_per_second)
         self.talk_rates = TalkRates(self._messages_per_second)
@@ -159,7 +161,7 @@ class Api:
 
     def reload(self, config: Config) -> None:
         """Take over what of the configuration the API keeps to."""
-        self.dedupe.shared = self.auth.demo
+        self.dedupe.shared = self.keys.demo
         if self.rates.per_second != config.api.requests_per_second:
             self.rates.set(config.api.requests_per_second)
         pending, limits = self.services.pending, config.limits
@@ -198,7 +200,7 @@ class Call(Struct):
 
     params: dict[str, str]
     app: str
-    caller: Caller
+    principal: Principal
     body: bytes = b""
     fields: dict[str, Any] | None = None
     request: FastRequest | None = None
@@ -240,6 +242,6 @@ def app_from_json(api: Api, app_id: object) -> str:
 
 
 def require_app(call: Call) -> None:
-    """Refuse a caller who has nothing to do with the app that the call names."""
-    if not call.caller.reaches(call.app):
+    """Refuse a principal who has nothing to do with the app that the call names."""
+    if not call.principal.reaches(call.app):
         raise Refused(UNAUTHORIZED)

@@ -31,10 +31,11 @@ from imserver.api.form import BadBody
 from imserver.api.reply import Answer, Refused
 from imserver.api.route import Route
 from imserver.api.style import CLIENT, client_refusal
+from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need, may
+from imserver.auth.tenants import TooManyTenants
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import message_id
 from imserver.services.dialects.clients import BadSystem, Label
-from imserver.services.logins.tenants import TooManyTenants
 from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
@@ -84,20 +85,10 @@ def _system_of(call: Call) -> str:
         raise Refused(UNKNOWN_SYSTEM) from None
 
 
-def _authorise(api: Api, call: Call, scope: str, *apps: str) -> None:
-    """Refuse a caller who may not do this in any of ``apps``, which are names of one app.
-
-    Besides keys there are address lists, for back ends that send none: they do not help with ``admin``.
-    """
-    if api.auth.demo:
-        return
-    assert call.request is not None
-    caller = api.auth.caller(call.request.headers.get("authorization", ""))
-    if scope in caller.scopes and any(caller.reaches(app) for app in apps):
-        return
-    if scope != "admin" and any(api.services.allowed.allows(app, call.request.host) for app in apps):
-        return
-    raise Refused(UNAUTHORIZED)
+def _authorise(call: Call, need: Need, app: str) -> None:
+    """Refuse a principal who may not do this in ``app``, which stands for itself."""
+    if not may(call.principal, need, app):
+        raise Refused(UNAUTHORIZED)
 
 
 def _required(value: str | None, name: str) -> str:
@@ -112,8 +103,8 @@ class _Driven(Generic[B]):
     ``function`` gets the app of the system, and the body.
     """
 
-    def __init__(self, scope: str, kind: type[B], function: Callable[[Api, str, B], Answer]) -> None:
-        self.scope = scope
+    def __init__(self, need: Need, kind: type[B], function: Callable[[Api, str, B], Answer]) -> None:
+        self.need = need
         self._reader = Reader(kind)
         self._function = function
 
@@ -121,7 +112,7 @@ class _Driven(Generic[B]):
         clients = api.services.clients
         system = _system_of(call)
         app = clients.app_of(system)
-        _authorise(api, call, self.scope, SYSTEM_PREFIX + system, app)
+        _authorise(call, self.need, app)
         if not clients.is_registered(system):
             return UNKNOWN_SYSTEM
         return self._function(api, app, self._reader.read(call.body))
@@ -246,9 +237,9 @@ def register(api: Api, call: Call) -> Answer:
     try:
         system = _read_registration(call.body).system_id
     except BadBody:
-        _authorise(api, call, "admin", SYSTEM_PREFIX)
+        _authorise(call, ADMIN, SYSTEM_PREFIX)
         raise
-    _authorise(api, call, "admin", SYSTEM_PREFIX + (system or ""))
+    _authorise(call, ADMIN, api.services.clients.app_of(system or ""))
     try:
         made = api.services.clients.register(_required(system, "SystemId"))
     except BadSystem:
@@ -260,23 +251,28 @@ def register(api: Api, call: Call) -> Answer:
 
 _ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
 _DRIVEN: Final[dict[str, _Driven[Any]]] = {
-    "/api/send_to_client": _Driven("push", PushToClient, send_to_client),
-    "/api/send_to_clients": _Driven("push", PushToClients, send_to_clients),
-    "/api/send_to_group": _Driven("push", PushToGroup, send_to_group),
-    "/api/send_to_system": _Driven("push", Push, send_to_system),
-    "/api/bind_to_group": _Driven("push", Binding, bind_to_group),
-    "/api/unbind_from_group": _Driven("push", Membership, unbind_from_group),
-    "/api/get_online_list": _Driven("read", Group, get_online_list),
-    "/api/get_client_groups": _Driven("read", Client, get_client_groups),
-    "/api/is_online": _Driven("read", Client, is_online),
-    "/api/close_client": _Driven("push", Client, close_client),
+    "/api/send_to_client": _Driven(PUSH_OR_ADDRESS, PushToClient, send_to_client),
+    "/api/send_to_clients": _Driven(PUSH_OR_ADDRESS, PushToClients, send_to_clients),
+    "/api/send_to_group": _Driven(PUSH_OR_ADDRESS, PushToGroup, send_to_group),
+    "/api/send_to_system": _Driven(PUSH_OR_ADDRESS, Push, send_to_system),
+    "/api/bind_to_group": _Driven(PUSH_OR_ADDRESS, Binding, bind_to_group),
+    "/api/unbind_from_group": _Driven(PUSH_OR_ADDRESS, Membership, unbind_from_group),
+    "/api/get_online_list": _Driven(READ_OR_ADDRESS, Group, get_online_list),
+    "/api/get_client_groups": _Driven(READ_OR_ADDRESS, Client, get_client_groups),
+    "/api/is_online": _Driven(READ_OR_ADDRESS, Client, is_online),
+    "/api/close_client": _Driven(PUSH_OR_ADDRESS, Client, close_client),
 }
 
-ROUTES: Final = (
-    *(Route(method, "/api/register", "", register, hot=True, raw=True, style=CLIENT) for method in _ANY),
-    *(Route("POST", path, "", row, hot=True, raw=True, style=CLIENT) for path, row in _DRIVEN.items()),
-)
-"""Their scope is ``""``: who may ask depends on the system, so they look themselves."""
+_KIND: Final[dict[str, Any]] = {"hot": True, "raw": True, "style": CLIENT}
 
-SCOPES: Final = {"/api/register": "admin", **{path: row.scope for path, row in _DRIVEN.items()}}
-"""What a key has to allow, by path."""
+ROUTES: Final = (
+    *(
+        Route(method, "/api/register", ADMIN, register, "body", hot=True, raw=True, style=CLIENT)
+        for method in _ANY
+    ),
+    *(
+        Route("POST", path, row.need, row, "header", hot=True, raw=True, style=CLIENT)
+        for path, row in _DRIVEN.items()
+    ),
+)
+"""The system that must be reached stands in the header ``SystemId``, of a registration in the body."""

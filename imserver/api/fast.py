@@ -8,7 +8,7 @@ from imserver.api.call import Api
 from imserver.api.reply import header_block
 from imserver.api.route import Route
 from imserver.api.routes import HOT, ROUTES, answer
-from imserver.api.style import CLIENT
+from imserver.auth.authority import bearer, is_token
 from imserver.transport.body import MAX_PUBLIC_BODY_BYTES
 from imserver.transport.fast import FastRequest, FastResponse, FastRoutes
 
@@ -29,14 +29,29 @@ def _adapters(api: Api, rows: Iterable[Route], everywhere: bool) -> FastRoutes:
     }
 
 
-def body_limit(api: Api, method: str, path: str, headers: Mapping[str, str]) -> int:
-    """Bytes that the body of a request may have: few, where nobody has to prove anything."""
+def body_limit(api: Api, method: str, path: str, headers: Mapping[str, str], host: str) -> int:
+    """Bytes that are read of a body before :func:`imserver.api.routes.admit` has decided. Never switches.
+
+    A known key, a listed address and demo mode may send ``limits.body_bytes``; a user's token, which is
+    not verified here, a few messages; all others what a form without identity needs.
+    """
+    public = min(MAX_PUBLIC_BODY_BYTES, api.body_bytes)
     row = _ROWS.get((method, path))
-    if row is not None and (row.scope or row.style is CLIENT or "authorization" in headers):
+    if row is None or not row.need.scope:
+        return public
+    if api.keys.demo:
         return api.body_bytes
-    return min(MAX_PUBLIC_BODY_BYTES, api.body_bytes)
+    authorization = headers.get("authorization", "")
+    if not authorization:
+        known = row.need.address and api.authority.lists_address(host)
+        return api.body_bytes if known else public
+    credential = bearer(authorization)
+    if api.keys.find(credential) is not None:
+        return api.body_bytes
+    return min(_TOKEN_BODY_BYTES, api.body_bytes) if row.need.users and is_token(credential) else public
 
 
+_TOKEN_BODY_BYTES = 8 * MAX_PUBLIC_BODY_BYTES
 _ROWS = {(row.method, row.path): row for row in ROUTES}
 
 

@@ -6,23 +6,25 @@ are those of a form; ids are texts of digits.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer, Refused
+from imserver.api.reply import Answer
 from imserver.api.route import Route
 from imserver.api.style import Style
+from imserver.auth.account_tokens import GOCHAT
+from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
-from imserver.services.logins.tokens import BadToken
 from imserver.services.people.account_fields import BadField, account_id
-from imserver.services.people.accounts import GOCHAT, Closed, WrongLogin
+from imserver.services.people.accounts import Closed, NoAccounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.people.passwords import Overloaded
-from imserver.storage.account_contract import Account, Taken
+from imserver.storage.account_contract import Taken
 from imserver.transport.fast import FastRequest
 
 _DIGITS: Final = 40
@@ -74,19 +76,9 @@ class _GoChatStyle:
 STYLE: Final[Style] = _GoChatStyle()
 
 
-def app_of(api: Api) -> str:
+def app_of(api: Api, _params: Mapping[str, str] | None = None) -> str:
     """The app of GoChat's clients."""
     return api.services.tenants.resolve(GOCHAT)
-
-
-def account_of(api: Api, call: Call) -> Account:
-    """Who asks, by the header ``token``. Raises Refused."""
-    assert call.request is not None
-    try:
-        token = call.request.headers.get("token", "")
-        return api.services.accounts.holder(token, app_of(api)).account
-    except BadToken:
-        raise Refused(NO_TOKEN) from None
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -106,7 +98,7 @@ def register(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     except Taken:
         return TAKEN
-    except Closed:
+    except (Closed, NoAccounts):
         return CLOSED
     except TooManyFailures:
         return TOO_MANY_FAILURES
@@ -127,7 +119,7 @@ def login(api: Api, call: Call) -> Answer:
             app_of(api), phone, password, call.request.host, call.request.headers.get("token", "")
         )
         session = accounts.token(account)
-    except WrongLogin:
+    except (WrongLogin, NoAccounts):
         return WRONG_LOGIN
     except TooManyFailures:
         return TOO_MANY_FAILURES
@@ -141,12 +133,12 @@ def login(api: Api, call: Call) -> Answer:
 
 def add_friend(api: Api, call: Call) -> Answer:
     """``POST /friend/add``: a friend, who is not asked."""
-    account = account_of(api, call)
+    app, user = app_of(api), call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
     try:
-        said = api.services.friends.add(account.app, account.user, other)
+        said = api.services.friends.add(app, user, other)
     except Oneself:
         return ONESELF
     except UnknownFriend:
@@ -167,19 +159,17 @@ def create_group(api: Api, call: Call) -> Answer:
 
     Users who do not exist, or have blocked the owner, are passed over.
     """
-    account = account_of(api, call)
+    app, user = app_of(api), call.principal.user
     name, named = call.params.get("name", ""), call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
     groups, wanted = api.services.groups, dict.fromkeys(map(_id, named))
     if len(wanted) > groups.limit:
         return TOO_MANY_MEMBERS
-    found = [each.user for each in api.services.accounts.those_of(account.app, list(wanted))]
-    blocked = api.services.friends.blocked_by(account.app, account.user, found)
+    found = [each.user for each in api.services.accounts.those_of(app, list(wanted))]
+    blocked = api.services.friends.blocked_by(app, user, found)
     try:
-        group = groups.create(
-            account.app, account.user, name, [user for user in found if user not in blocked]
-        )
+        group = groups.create(app, user, name, [each for each in found if each not in blocked])
     except BadGroup:
         return BAD_PARAMETER
     except TooManyMembers:
@@ -189,12 +179,12 @@ def create_group(api: Api, call: Call) -> Answer:
 
 def list_group(api: Api, call: Call) -> Answer:
     """``GET /group_user/list``: all members of a group, for its members."""
-    account = account_of(api, call)
+    app, user = app_of(api), call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
     try:
-        ids = api.services.groups.ids(account.app, account_id(named), account.user)
+        ids = api.services.groups.ids(app, account_id(named), user)
         return success("请求成功", {"ids": ids})
     except UnknownGroup:
         return NO_MEMBER
@@ -208,11 +198,12 @@ def _id(text: str) -> str:
     return str(number) if 0 < number < 2**64 else ""
 
 
+_OF_ACCOUNTS: Final[dict[str, Any]] = {"style": STYLE, "token_in": "token", "app_of": app_of}
+
 ROUTES: Final = (
-    Route("POST", "/register", "", register, style=STYLE),
-    Route("POST", "/login", "", login, style=STYLE),
-    Route("POST", "/friend/add", "", add_friend, style=STYLE),
-    Route("POST", "/group/create", "", create_group, style=STYLE),
-    Route("GET", "/group_user/list", "", list_group, style=STYLE),
+    Route("POST", "/register", ANYONE, register, style=STYLE),
+    Route("POST", "/login", ANYONE, login, style=STYLE),
+    Route("POST", "/friend/add", ACCOUNT, add_friend, "token", **_OF_ACCOUNTS),
+    Route("POST", "/group/create", ACCOUNT, create_group, "token", **_OF_ACCOUNTS),
+    Route("GET", "/group_user/list", ACCOUNT, list_group, "token", **_OF_ACCOUNTS),
 )
-"""Their scope is ``""``: clients ask, with no key but a token of their own."""

@@ -26,7 +26,7 @@ _ESCAPES: Final = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})
 
 def metrics(api: Api, call: Call) -> Answer:
     """``GET /metrics``: admins of all apps only, for it tells of all apps."""
-    if call.caller.apps is not None:
+    if call.principal.apps is not None:
         raise Problem(HTTP_FORBIDDEN)
     texts, missing = api.services.overview.metrics()
     return Answer(200, merge(texts, missing).encode(), CONTENT_TYPE)

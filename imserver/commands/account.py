@@ -9,9 +9,9 @@ import click
 from rich.console import Console
 from rich.progress import Progress
 
+from imserver.auth.account_tokens import GOCHAT
 from imserver.commands.kept import fail, opened, settings_options
 from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
-from imserver.services.people.accounts import GOCHAT
 from imserver.storage.accounts import KeptAccounts
 
 

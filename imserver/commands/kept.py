@@ -13,10 +13,10 @@ from typing import Any, NoReturn, TypeVar
 import click
 
 from imserver import config
+from imserver.auth import rules
+from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.config import Config
 from imserver.errors import StartError, StorageUnavailable
-from imserver.services.logins import rules
-from imserver.services.logins.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
 from imserver.storage.store import Store
 
 Command = TypeVar("Command", bound=Any)

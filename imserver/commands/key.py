@@ -17,6 +17,7 @@ NOTE_CHARACTERS: Final = 200
 
 _SECRET_BYTES: Final = 32
 _ID_BYTES: Final = 6
+_CLOSED_SHOWN: Final = 20
 
 
 @click.group()
@@ -43,14 +44,31 @@ def create(
     if len(note) > NOTE_CHARACTERS:
         fail(f"--note: at most {NOTE_CHARACTERS} characters")
     secret = PREFIX + secrets.token_urlsafe(_SECRET_BYTES)
-    with opened(path, data_dir) as (_, store, tenants):
+    with opened(path, data_dir) as (settings, store, tenants):
         for name in apps:
             if tenants.get(name) is None:
                 fail(f"--app {name}: this app does not exist")
         bound = dict.fromkeys(map(tenants.resolve, apps))
         row = KeyRow(secrets.token_hex(_ID_BYTES), _digest(secret), scopes, tuple(bound), note)
+        first = settings.demo and not list(store.keys())
         store.add_key(row)
+        closed = [
+            each.name for each in tenants.all() if not (each.open or each.has_login_rule or each.same_as)
+        ]
     click.echo(f"The id of this key is {row.id}. Save the key: it is not shown again.", err=True)
+    if first:
+        click.echo(
+            "Demo mode ends: requests need a key from now on. Sessions stay until they end; new logins "
+            "follow the rules of their app.",
+            err=True,
+        )
+        if closed:
+            click.echo(
+                f"Nobody can log in any more to: {', '.join(closed[:_CLOSED_SHOWN])}"
+                f"{', …' if len(closed) > _CLOSED_SHOWN else ''}. Give an app a login rule (jwt, "
+                "account_tokens, webhook.authorise_url), or let anybody in with open: true.",
+                err=True,
+            )
     click.echo(secret)
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from imserver.cluster.redis_address import address_of
+from imserver.cluster.redis.connection import address_of
 from imserver.config import Config
 from imserver.settings import TenantSettings
 from imserver.storage.place import place_of

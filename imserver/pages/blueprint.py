@@ -16,7 +16,6 @@ from flask import (
     abort,
     jsonify,
     redirect,
-    request,
     send_from_directory,
     url_for,
 )
@@ -25,7 +24,12 @@ from werkzeug.wrappers import Response as AnyResponse
 from imserver import assets
 from imserver.api import Api
 from imserver.api.v1.table import described
-from imserver.auth import PAGE_TOKEN_PREFIX
+from imserver.api.views import as_request
+from imserver.auth.authority import Authority
+from imserver.auth.login import Logins
+from imserver.auth.page_tokens import PageTokens
+from imserver.auth.principal import ANYONE, VISITOR, Need, may
+from imserver.auth.tenants import Tenants
 from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
 from imserver.pages.address import check
 from imserver.pages.gateway import Gateway, Member
@@ -35,8 +39,6 @@ from imserver.pages.rendering import HEADERS, language_of_visitor, parameter, po
 from imserver.pages.seen import Seen
 from imserver.pages.talk import TalkPages, is_asked_for
 from imserver.services.dialects.talks import Talks
-from imserver.services.logins.logins import Logins
-from imserver.services.logins.tenants import Tenants
 
 if TYPE_CHECKING:
     from imserver.pages.reference import Reference
@@ -50,13 +52,25 @@ _OTHER_TEXTS: Final = (*_BOARD_TEXTS, "talk_", "messages_", "refusal_")
 _FALLBACK_ROOM: Final = "101"
 
 
+NEEDS: Final[dict[str, Need]] = {
+    "/": ANYONE,
+    "/home/index": ANYONE,
+    "/home/room": ANYONE,
+    "/home/messages": ANYONE,
+    "/home/token": VISITOR,
+    "/api/v1/docs": ANYONE,
+    "/status": ANYONE,
+    "/cluster": ANYONE,
+    "/static/<path:name>": ANYONE,
+    "/favicon.ico": ANYONE,
+    "/sdk/<any('imserver.js', 'messenger.js'):name>": ANYONE,
+    "/gateway": ANYONE,
+}
+"""Who may ask for which page. Pages of apps are shown where anybody may log in, or to whom has a token."""
+
+
 class _Users(Protocol):
     def is_online(self, app: str, user: str) -> bool: ...
-
-
-class _Tokens(Protocol):
-    def page_token(self, app: str, user: str) -> str: ...
-    def may_login(self, app: str, user: str, token: str) -> bool: ...
 
 
 class Host(Member, Protocol):
@@ -65,7 +79,9 @@ class Host(Member, Protocol):
     @property
     def hub(self) -> _Users: ...
     @property
-    def auth(self) -> _Tokens: ...
+    def authority(self) -> Authority: ...
+    @property
+    def page_tokens(self) -> PageTokens: ...
     @property
     def api(self) -> Api: ...
     @property
@@ -154,33 +170,37 @@ class _Chat:
     def _pass(self, room: str) -> dict[str, Any]:
         """Who the visitor is, and the token that shows it.
 
-        Where the app wants session tokens the address has to bring one (``token=``), which nobody renews.
+        Only an open app gives its visitors a token. Elsewhere the address has to bring a session token
+        (``token=``), which nobody renews.
         """
         node = self._node
-        if not node.logins.wants_tokens(node.tenants.resolve(room)):
-            name = self._names.pick(room, node.hub.is_online)
+        app = node.tenants.resolve(room)
+        if node.logins.is_open(app):
+            name = self._names.pick(app, node.hub.is_online)
             return {
                 "user": name,
-                "token": node.auth.page_token(room, name),
+                "token": node.page_tokens.make(app, name),
                 "tokenSeconds": node.config.api.page_token_seconds,
                 "tokenUrl": url_for("pages.token"),
             }
         token = parameter("token")
-        holder = node.logins.holder(token)
-        if holder is None or holder.app != node.tenants.resolve(room):
+        holder = node.logins.session_of(token)
+        if holder is None or holder.app != app:
             abort(HTTP_TOKEN_INVALID.status)
         seconds = max(holder.expires_at - time(), 0)
         return {"user": holder.user, "token": token, "tokenSeconds": seconds, "tokenUrl": ""}
 
     def renew_token(self) -> AnyResponse:
         """``POST /home/token`` (``appID``, ``userID``, bearer: their valid page token): a fresh token."""
-        app, user = parameter("appid"), parameter("userid")
-        _, _, token = request.headers.get("Authorization", "").partition(" ")
-        known = token.startswith(PAGE_TOKEN_PREFIX) and self._node.auth.may_login(app, user, token)
-        if not known or self._node.logins.wants_tokens(self._node.tenants.resolve(app)):
+        node, asked = self._node, as_request()
+        visitor = node.authority.identify(NEEDS["/home/token"], asked.headers, asked.host)
+        if not may(visitor, VISITOR, node.tenants.resolve(parameter("appid"))):
+            abort(HTTP_UNAUTHORIZED.status)
+        if parameter("userid") != visitor.user:
             abort(HTTP_UNAUTHORIZED.status)
         answer = jsonify(
-            token=self._node.auth.page_token(app, user), seconds=self._node.config.api.page_token_seconds
+            token=node.page_tokens.make(visitor.app, visitor.user),
+            seconds=node.config.api.page_token_seconds,
         )
         answer.headers["Cache-Control"] = "no-store"
         return answer

@@ -7,10 +7,11 @@ from typing import Final, Protocol
 from flask import abort
 from werkzeug.wrappers import Response
 
+from imserver.auth.login import Logins
+from imserver.auth.tenants import Tenants
 from imserver.errors import HTTP_NOT_FOUND
 from imserver.pages.rendering import language_of_visitor, policy, render
 from imserver.pages.seen import Seen
-from imserver.services.logins.tenants import Tenants
 
 APP: Final = "gochat"
 """The app whose accounts the page is for."""
@@ -27,12 +28,14 @@ class Keeping(Protocol):
 
     @property
     def tenants(self) -> Tenants: ...
+    @property
+    def logins(self) -> Logins: ...
 
 
 def messages(node: Keeping, seen: Seen) -> Response:
     """``GET /home/messages``: whoever has an account logs in on the page itself. 404 where there is no such
-    app."""
-    if node.tenants.get(APP) is None:
+    app, or nobody may log in to it."""
+    if node.tenants.get(APP) is None or node.logins.is_closed(APP):
         abort(HTTP_NOT_FOUND.status)
     addresses = seen.addresses()
     language, words = language_of_visitor()

@@ -1,6 +1,7 @@
-"""Names for visitors of the chat page: figures of Chinese history, none given twice at a time."""
+"""Names for visitors of the chat page: figures of Chinese history, each with a random ending."""
 
 import random
+import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -32,12 +33,14 @@ _FIGURES: Final = """
 詹天佑
 """
 
-#: all at most five characters, so that a number behind one still fits into the 19 bytes of a user id
+#: all at most four characters, so that an ending still fits into the 19 bytes of a user id
 FIGURES: Final = tuple(_FIGURES.split())
 
 _RESERVED_SECONDS: Final = 30.0
 _RESERVED_NAMES: Final = 2000
 _TRIES: Final = 24
+_LETTERS: Final = "abcdefghjkmnpqrstuvwxyz23456789"
+_ENDING: Final = 6
 
 
 class Names:
@@ -48,17 +51,15 @@ class Names:
         self._reserved: OrderedDict[tuple[str, str], float] = OrderedDict()
 
     def pick(self, app: str, is_online: Callable[[str, str], bool]) -> str:
-        """A random name for a newcomer of ``app`` that nobody there bears.
+        """A random name for a newcomer of ``app`` that nobody there has.
 
-        A name given is kept for half a minute, time enough to log in. When the plain names run short, a
-        number goes behind one.
+        A name is never given again but by chance (one in ten billion): whoever comes later must not see the
+        files of an earlier visitor. A name given is reserved for half a minute, time enough to log in.
         """
         self._forget_old()
-        name = random.choice(FIGURES)
-        for attempt in range(2 * _TRIES):
-            name = random.choice(FIGURES)
-            if attempt >= _TRIES:
-                name += str(random.randrange(2, 10_000))
+        name = ""
+        for _ in range(_TRIES):
+            name = random.choice(FIGURES) + "-" + "".join(secrets.choice(_LETTERS) for _ in range(_ENDING))
             if (app, name) not in self._reserved and not is_online(app, name):
                 break
         self._reserved[app, name] = self._clock()

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from typing import Final, Protocol
 
+from flask import abort
 from werkzeug.wrappers import Response
 
+from imserver.auth.login import Logins
+from imserver.auth.tenants import Tenants
+from imserver.errors import HTTP_NOT_ALLOWED
 from imserver.pages.rendering import has_parameter, language_asked_for, parameter, policy, render
 from imserver.pages.seen import Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
 from imserver.services.dialects.talks import Talks
-from imserver.services.logins.tenants import Tenants
 
 _FIRST_APP: Final = "1"
 _FIRST_ROOM: Final = "1"
@@ -29,6 +32,8 @@ class Speaking(Protocol):
 
     @property
     def tenants(self) -> Tenants: ...
+    @property
+    def logins(self) -> Logins: ...
     @property
     def talks(self) -> Talks: ...
 
@@ -63,6 +68,8 @@ class TalkPages:
         app = parameter("appid") or parameter("appname")
         if self._node.tenants.get(f"{APP_PREFIX}{app}") is None:
             app = _FIRST_APP
+        if self._node.logins.is_closed(f"{APP_PREFIX}{app}"):
+            abort(HTTP_NOT_ALLOWED.status)
         tenant = self._node.tenants.get(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
         kept = tenant is not None and tenant.keep_talks
         user, token = parameter("uid"), parameter("token")

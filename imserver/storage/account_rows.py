@@ -51,9 +51,11 @@ def by_phone(connection: Connection, app: str, phone: str) -> tuple[Account, str
     return None if row is None else (_account(row), row["password"])
 
 
-def by_id(connection: Connection, app: str, id: int) -> tuple[Account, str] | None:
-    """The account with this id, and the hash of its password."""
-    statement = select(*_SHOWN, account.c.password).where(account.c.id == id, account.c.app == app)
+def by_id(connection: Connection, app: str | None, id: int) -> tuple[Account, str] | None:
+    """The account with this id, and the hash of its password. ``app`` None: of any app."""
+    statement = select(*_SHOWN, account.c.password).where(account.c.id == id)
+    if app is not None:
+        statement = statement.where(account.c.app == app)
     row = connection.execute(statement).mappings().first()
     return None if row is None else (_account(row), row["password"])
 

@@ -100,8 +100,8 @@ class KeptAccounts:
 
     # --- devices --------------------------------------------------------------------------------------------
 
-    def by_device(self, app: str, id: int, device: int) -> tuple[Account, Device] | None:
-        """The account with this id, and the login of it that has not ended."""
+    def by_device(self, app: str | None, id: int, device: int) -> tuple[Account, Device] | None:
+        """The account with this id, and the login of it that has not ended. ``app`` None: of any app."""
         if not self._store.keeps:
             return None
         from imserver.storage import account_rows as rows

@@ -17,8 +17,8 @@ MAX_TRAILER_BYTES = 8192
 MAX_PUBLIC_BODY_BYTES = 65536
 """Bodies up to this size are read of everybody. Above it the API is asked how much it takes."""
 
-BodyLimit = Callable[[str, str, Mapping[str, str]], int]
-"""(method, path, headers) → the bytes that the body of such a request may have."""
+BodyLimit = Callable[[str, str, Mapping[str, str], str], int]
+"""(method, path, headers, client address) → the bytes that the body of such a request may have."""
 
 Streamed = Set[tuple[str, str]]
 """(method, path) of the requests whose bodies are too large to be held in memory."""

@@ -144,7 +144,8 @@ class HttpConnection(HttpPeer):
         self._buffer, self._parsed = raw, parsed
         limit = self._front.body_bytes
         if parsed.chunked or (parsed.length or 0) > MAX_PUBLIC_BODY_BYTES:
-            limit = self._front.body_limit(parsed.method, parsed.path, parsed.headers)
+            client = self._client(parsed.headers)
+            limit = self._front.body_limit(parsed.method, parsed.path, parsed.headers, client)
         self._body = Body(parsed, limit, monotonic() + BODY_SECONDS)
         if "expect" in parsed.headers and parsed.version == "1.1" and not self._body.too_large:
             self._front.carrier.flusher.enqueue(self, _CONTINUE)

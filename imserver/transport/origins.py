@@ -144,6 +144,10 @@ class Origins:
         spoken = BY_NAME.get(dialect)
         return not self.demo and spoken is not None and spoken.any_origin
 
+    def lists(self, origin: str) -> bool:
+        """Whether the node's settings name pages of the host ``origin``."""
+        return origin in self._own
+
     def passes(self, origin: str, any_origin: bool) -> bool:
         """Whether a handshake from there is worth while: the node or an app allows it.
 

@@ -171,7 +171,9 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return True
         limit = server.body_bytes
         if head.chunked or (head.length or 0) > MAX_PUBLIC_BODY_BYTES:
-            limit = server.body_limit(head.method, head.path, head.headers)
+            forwarded = head.headers.get("x-forwarded-for", "")
+            client = server.gate.proxies.client(self.client_address[0], forwarded)
+            limit = server.body_limit(head.method, head.path, head.headers, client)
         body = Body(head, limit)
         if head.chunked or head.length:
             if "expect" in head.headers and not body.too_large:

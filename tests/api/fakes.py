@@ -11,14 +11,15 @@ from urllib.parse import urlencode
 import msgspec
 
 from imserver.api import ROUTES, Answer, Api, answer
-from imserver.auth import Auth
+from imserver.auth.authority import AllowLists, Authority
+from imserver.auth.keys import Keys
+from imserver.auth.page_tokens import PageTokens
+from imserver.auth.tenants import Tenants
+from imserver.auth.tokens import BadToken, Claims
 from imserver.cluster.registry import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.logins.allow_lists import AllowLists
-from imserver.services.logins.tenants import Tenants
-from imserver.services.logins.tokens import Claims
 from imserver.services.pushes.dedupe import Dedupe
 from imserver.services.pushes.pushing import LocalPushes
 from imserver.services.sessions.attendance import Attendance
@@ -49,6 +50,10 @@ imserver_node_up{node="10.0.0.1:9001"} 1
 # TYPE imserver_users gauge
 imserver_users{node="10.0.0.1:9001",app="101"} 2
 """
+
+
+def _no_account(token: str) -> Any:
+    raise BadToken(token)
 
 
 class FakePeers:
@@ -87,7 +92,8 @@ class FakeNode:
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
         self.tenants = Tenants(self.config, SimpleNamespace(on_changes=[], look=lambda: None))  # type: ignore[arg-type]
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
-        self.auth = Auth(self.config, SECRET)
+        self.keys = Keys(self.config, self.tenants.resolve)
+        self.page_tokens = PageTokens(self.config, SECRET)
         self.metrics = Metrics()
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
@@ -107,7 +113,19 @@ class FakeNode:
         self.allowed = AllowLists()
         self.session_tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
-        self.logins = SimpleNamespace(wants_tokens=lambda _app: False, holder=self.session_tokens.get)
+        self.logins = SimpleNamespace(
+            resolve=self.tenants.resolve,
+            is_open=lambda _app: True,
+            session_of=self.session_tokens.get,
+            lists_origin=lambda _app, origin: origin == "https://friend.example",
+        )
+        self.authority = Authority(
+            self.keys,
+            self.page_tokens,
+            self.logins,  # type: ignore[arg-type]
+            SimpleNamespace(holder=_no_account),  # type: ignore[arg-type]
+            self.allowed,
+        )
         self.pending = SimpleNamespace(reload=lambda *_: None)
         self.streams = SimpleNamespace(paths=())
         self.is_ready = True

@@ -3,8 +3,8 @@
 import pytest
 
 from imserver.api import ROUTES, answer
-from imserver.services.logins.tenants import Tenant
-from imserver.services.logins.tokens import Claims
+from imserver.auth.tenants import Tenant
+from imserver.auth.tokens import Claims
 from imserver.settings import KeySettings
 from imserver.transport.fast import FastRequest
 
@@ -16,7 +16,7 @@ NODE = with_keys(KeySettings("admin-key", ("admin",)))
 @pytest.fixture
 def node() -> FakeNode:
     one = FakeNode(NODE)
-    one.session_tokens["ann-101"] = Claims("ann", "101", 2**40)
+    one.session_tokens["eyJ.ann.101"] = Claims("ann", "101", 2**40)
     one.allowed.learn([Tenant(name="102", api_allow_from=("10.0.0.0/8",))])
     return one
 
@@ -28,19 +28,19 @@ def code(node: FakeNode, path: str, host: str = "192.0.2.1", query: str = "", **
 
 
 def test_a_session_token_does_what_a_page_may_in_its_own_app(node: FakeNode) -> None:
-    shown = {"authorization": "Bearer ann-101"}
+    shown = {"authorization": "Bearer eyJ.ann.101"}
     assert code(node, "/user/list", query="appID=101", **shown) == 200
     assert code(node, "/user/list", query="appID=102", **shown) == 1003
     assert code(node, "/user/online", query="appID=101&userID=x", **shown) == 1003
     assert code(node, "/metrics", **shown) == 401
-    assert code(node, "/user/list", query="appID=101", authorization="Basic ann-101") == 1003
+    assert code(node, "/user/list", query="appID=101", authorization="Basic eyJ.ann.101") == 1003
 
 
 def test_a_session_token_sends_in_the_name_of_its_user_only(node: FakeNode) -> None:
     form = {"appID": "101", "msgID": "", "message": "hi"}
-    assert node.post("/user/sendMessageAll", key="ann-101", userID="ann", **form)["code"] == 200
-    assert node.post("/user/sendMessageAll", key="ann-101", userID="bob", **form)["code"] == 1003
-    assert node.post("/user/sendMessage", key="ann-101", userID="bob", **form)["code"] == 1003
+    assert node.post("/user/sendMessageAll", key="eyJ.ann.101", userID="ann", **form)["code"] == 200
+    assert node.post("/user/sendMessageAll", key="eyJ.ann.101", userID="bob", **form)["code"] == 1003
+    assert node.post("/user/sendMessage", key="eyJ.ann.101", userID="bob", **form)["code"] == 1003
 
 
 def test_a_back_end_on_a_list_pushes_and_reads_in_its_app_and_is_no_admin(node: FakeNode) -> None:
@@ -59,7 +59,9 @@ def test_whoever_shows_something_wrong_is_nobody_wherever_they_are(node: FakeNod
 
 def test_the_new_routes_want_a_key_whoever_calls(node: FakeNode) -> None:
     paths = [
-        row.path for row in ROUTES if row.path.startswith("/api/v1/") and row.method == "GET" and row.scope
+        row.path
+        for row in ROUTES
+        if row.path.startswith("/api/v1/") and row.method == "GET" and row.need.scope
     ]
     assert paths
     for path in paths:

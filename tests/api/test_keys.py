@@ -7,6 +7,7 @@ import pytest
 from imserver.api import ROUTES
 from imserver.api.routes import CMD_ROUTES
 from imserver.api.style import CMD
+from imserver.auth.principal import PUSH
 from imserver.settings import KeySettings
 
 from .fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys
@@ -35,7 +36,7 @@ def ask(node: FakeNode, path: str, key: str, **params: Any) -> Any:
     return node.post(path, key=key, **params)
 
 
-KEYED = [row.path for row in CMD_ROUTES if row.scope and row.style is CMD]
+KEYED = [row.path for row in CMD_ROUTES if row.need.scope and row.style is CMD]
 
 
 @pytest.mark.parametrize("path", KEYED)
@@ -54,7 +55,7 @@ def test_a_missing_or_wrong_key_is_answered_with_1003(node: FakeNode, path: str,
 @pytest.mark.parametrize("path", KEYED)
 @pytest.mark.parametrize("name", ["push", "read", "admin", "both"])
 def test_a_key_opens_the_routes_of_its_scopes_and_admin_all(node: FakeNode, path: str, name: str) -> None:
-    scope = next(row.scope for row in ROUTES if row.path == path)
+    scope = next(row.need.scope for row in ROUTES if row.path == path)
     allowed = scope in KEYS[name].scopes or name == "admin"
     assert ask(node, path, KEYS[name].key, **FORM)["code"] == (200 if allowed else 1003)
 
@@ -65,9 +66,11 @@ def test_health_and_ready_need_no_key(node: FakeNode) -> None:
 
 
 def test_the_word_bearer_is_read_in_any_letter_case_and_nothing_else_is(node: FakeNode) -> None:
-    auth = node.auth
+    def scopes(header: str) -> frozenset[str]:
+        return node.authority.identify(PUSH, {"authorization": header}, "127.0.0.1").scopes
+
     for header in ("Bearer push-key", "bearer push-key", "BEARER   push-key "):
-        assert "push" in auth.caller(header).scopes, header
+        assert "push" in scopes(header), header
     for header in (
         "push-key",
         "Basic push-key",
@@ -77,7 +80,7 @@ def test_the_word_bearer_is_read_in_any_letter_case_and_nothing_else_is(node: Fa
         "Bearerpush-key",
         "Bearer push-key x",
     ):
-        assert not auth.caller(header).scopes, header
+        assert not scopes(header), header
 
 
 @pytest.mark.parametrize("path", [path for path in KEYED if path != "/system/state"])
@@ -117,7 +120,7 @@ def test_outside_demo_mode_a_message_id_counts_for_each_app_by_itself(node: Fake
 
 def test_keys_may_change_while_running(node: FakeNode) -> None:
     changed = with_keys(KeySettings("new-key", ("push",)))
-    node.auth.reload(changed)
+    node.keys.reload(changed)
     node.api.reload(changed)
     assert node.post("/user/sendMessage", key="push-key", **FORM) == UNAUTHORIZED
     assert node.post("/user/sendMessage", key="new-key", **FORM) == SENT
@@ -127,7 +130,7 @@ def test_keys_may_change_while_running(node: FakeNode) -> None:
 
 
 def test_a_page_token_lists_and_sends_to_all_as_its_user_in_its_app(node: FakeNode) -> None:
-    token = node.auth.page_token("101", "马远")
+    token = node.page_tokens.make("101", "马远")
     assert node.get("/user/list", appID=101, key=token)["data"]["userCount"] == 2
     assert node.post("/user/sendMessageAll", key=token, **FORM) == SENT
     assert node.texts == [("黄帝", "x")]
@@ -146,13 +149,13 @@ def test_a_page_token_lists_and_sends_to_all_as_its_user_in_its_app(node: FakeNo
     ],
 )
 def test_a_page_token_does_nothing_else(node: FakeNode, path: str, changed: dict[str, Any]) -> None:
-    token = node.auth.page_token("101", "马远")
+    token = node.page_tokens.make("101", "马远")
     assert ask(node, path, token, **{**FORM, **changed}) == UNAUTHORIZED
     assert (node.delivered, node.kicked) == ([], [])
 
 
 def test_a_page_token_is_no_use_to_claim_a_message_id_elsewhere(node: FakeNode) -> None:
-    token = node.auth.page_token("102", "马远")
+    token = node.page_tokens.make("102", "马远")
     assert node.post("/user/sendMessageAll", key=token, **FORM, msgID="1") == UNAUTHORIZED
     assert (
         node.post("/user/sendMessage", key="push-key", **{**FORM, "userID": "nobody"}, msgID="1") == NOT_SENT

@@ -5,9 +5,9 @@ import pytest
 from imserver.api import rates as module
 from imserver.api.rates import Rates
 from imserver.api.style import Problem
-from imserver.auth import ANYBODY, Caller
+from imserver.auth.principal import DEMO, Principal
 
-ONE, TWO = Caller(frozenset({"push"}), key="one"), Caller(frozenset({"push"}), key="two")
+ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
         return self.now
 
 
-def told(rates: Rates, caller: Caller = ONE, host: str = "h") -> list[str]:
+def told(rates: Rates, caller: Principal = ONE, host: str = "h") -> list[str]:
     """Limit, what remains, and seconds until all is there again."""
     return [value for _, value in rates.headers(caller, host)]
 
@@ -39,9 +39,9 @@ def test_each_key_has_its_own_and_without_keys_each_address() -> None:
     assert rates.take(ONE, "h")
     assert rates.take(TWO, "h")
     assert not rates.take(ONE, "another")
-    assert rates.take(ANYBODY, "h")
-    assert rates.take(ANYBODY, "another")
-    assert not rates.take(ANYBODY, "h")
+    assert rates.take(DEMO, "h")
+    assert rates.take(DEMO, "another")
+    assert not rates.take(DEMO, "h")
 
 
 def test_without_a_limit_there_are_no_headers() -> None:
@@ -78,7 +78,7 @@ def test_buckets_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BUCKETS", 10)
     rates = Rates(1, Clock())
     for number in range(100):
-        rates.take(ANYBODY, f"host {number}")
+        rates.take(DEMO, f"host {number}")
     assert len(rates._buckets) == 10
-    assert not rates.take(ANYBODY, "host 99")
-    assert rates.take(ANYBODY, "host 0")
+    assert not rates.take(DEMO, "host 99")
+    assert rates.take(DEMO, "host 0")

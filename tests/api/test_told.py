@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver.services.logins.rules import EVENTS
-from imserver.services.logins.tokens import Claims
+from imserver.auth.rules import EVENTS
+from imserver.auth.tokens import Claims
 from imserver.services.webhooks.webhook_queue import Receiver
 from imserver.settings import KeySettings
 from tests.transport.rig import until
@@ -56,11 +56,11 @@ def test_a_back_end_that_does_not_want_them_is_told_nothing(node: FakeNode) -> N
 def test_what_a_page_says_is_told_and_what_a_back_end_says_is_not() -> None:
     node = FakeNode(with_keys(KeySettings("push-key", ("push",))))
     node.webhooks.set("101", SILENT)
-    node.session_tokens["ann"] = Claims("ann", "101", 2**40)
+    node.session_tokens["eyJ.ann.101"] = Claims("ann", "101", 2**40)
     form = {"appID": 101, "userID": "ann", "message": "hello"}
     node.post("/user/sendMessageAll", key="push-key", msgID="p1", **form)
-    node.post("/user/sendMessageAll", key="ann", msgID="p2", **form)
-    node.post("/user/sendMessageAll", key="ann", msgID="p2", **form)
+    node.post("/user/sendMessageAll", key="eyJ.ann.101", msgID="p2", **form)
+    node.post("/user/sendMessageAll", key="eyJ.ann.101", msgID="p2", **form)
     until(lambda: node.back_end.posts)
     (event,) = node.back_end.events
     assert {name: event[name] for name in ("event", "sender", "message", "to", "text")} == {

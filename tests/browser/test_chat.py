@@ -13,6 +13,7 @@ from websockets.sync.client import connect
 from tests.browser.chromium import Page
 from tests.browser.conftest import Pair
 from tests.conftest import StartServer
+from tests.integration.setting import OPEN
 from tests.support import Server, eventually
 
 pytestmark = [pytest.mark.timeout(120)]
@@ -318,7 +319,9 @@ def test_a_big_room_reads_its_list_each_minute(pair: Pair, start_server: StartSe
 
 
 def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_server: StartServer) -> None:
-    server = start_server(config={"api": {"keys": [{"key": "k" * 20, "scopes": ["push", "admin"]}]}})
+    server = start_server(
+        config={"apps": OPEN, "api": {"keys": [{"key": "k" * 20, "scopes": ["push", "admin"]}]}}
+    )
     first, second = chat(pair, server, 101)
     first.say("with a token")
     second.has_received(first.name, "with a token")
@@ -337,7 +340,10 @@ def test_with_api_keys_the_page_works_and_nobody_else_pushes(pair: Pair, start_s
 @pytest.mark.full
 def test_the_token_is_renewed_in_time(pair: Pair, start_server: StartServer) -> None:
     server = start_server(
-        config={"api": {"page_token_seconds": 3, "keys": [{"key": "k" * 20, "scopes": ["admin"]}]}}
+        config={
+            "apps": OPEN,
+            "api": {"page_token_seconds": 3, "keys": [{"key": "k" * 20, "scopes": ["admin"]}]},
+        }
     )
     clock = "const begun = Date.now(); window.waited = () => Date.now() - begun;"
     page = pair[0].open(home(server), script=clock).online()

@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.timeout(120)]
 
 SECRET = "a secret that is long enough to be one"
 CONFIG = {
-    "apps": {"101": {"jwt": [{"key": SECRET}]}, "102": {}},
+    "apps": {"101": {"jwt": [{"key": SECRET}]}, "102": {"open": True}},
     "api": {"keys": [{"key": "key of the back end of tests", "scopes": ["admin"]}]},
 }
 

@@ -13,7 +13,7 @@ from typing import Any
 import jwt
 import pytest
 
-from imserver.services.logins.rules import EVENTS
+from imserver.auth.rules import EVENTS
 from imserver.services.webhooks.outgoing import signature
 from tests import processes
 from tests.conftest import StartServer

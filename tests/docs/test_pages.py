@@ -48,7 +48,10 @@ def test_the_routes_are_those_of_the_code() -> None:
     rows = table_with(PROTOCOL, "request", "parameters", "scope", "data")
     listed = {(row["request"], row["scope"]) for row in rows}
     assert listed == {
-        (f"{row.method} {row.path}", ", ".join(filter(None, (row.scope, "page" if row.page else ""))))
+        (
+            f"{row.method} {row.path}",
+            ", ".join(filter(None, (row.need.scope, "page" if "page" in row.need.users else ""))),
+        )
         for row in ROUTES
         if not row.path.startswith("/api/")
     }

@@ -50,7 +50,7 @@ class Nodes:
                 "redis": {"addr": f"127.0.0.1:{redis.port}"},
                 "cluster": {"advertise": "127.0.0.1"},
                 "websocket": {"close_seconds": 1},
-                "apps": {**{str(app): {} for app in (101, 102, 103, 104)}, **APPS},
+                "apps": {**{str(app): {"open": True} for app in (101, 102, 103, 104)}, **APPS},
             },
             config or {},
         )

@@ -12,6 +12,11 @@ APPS = range(2001, 6001)
 """Apps beside the usual four: each test has one of its own, so none sees another's notices."""
 MULTI = 6001
 """The app in which all connections of a user get what is sent to the user."""
+OPEN: dict[str, dict[str, Any]] = {
+    **{name: {"open": True} for name in ("101", "102", "103", "104", "action:1", "action:2")},
+    "gochat": {},
+}
+"""The usual apps, open although there are keys."""
 SHARED: dict[str, Any] = {
     "apps": {
         **{str(app): {"login_policy": "newest"} for app in (101, 102, 103, 104, *APPS)},

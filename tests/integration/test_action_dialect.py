@@ -19,7 +19,7 @@ from tests.support import Server, eventually
 from .action import LEFT, NOT_VALID, WELCOME, Talker, command, login_data, talker, talking
 from .cmd import fresh, get, json_request
 from .raw import BINARY, TEXT, Response, ask, close, frame, request, text
-from .setting import Launch, stop
+from .setting import OPEN, Launch, stop
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "action.json").read_text(encoding="utf-8"))
 
@@ -489,7 +489,7 @@ def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, do
         {"key": "k-action-key-for-tests", "scopes": ["read"], "apps": ["action:1"]},
         {"key": "k-other-key-for-tests", "scopes": ["read"], "apps": ["101"]},
     ]
-    server = launch(door, api={"keys": keys})
+    server = launch(door, api={"keys": keys}, apps=OPEN)
     for path in ("/user/list?groupsId=1", "/user/list?groupsId=1&appId=1", "/user/groupslist?appId=1"):
         for key, code in (("", 1003), ("k-other-key-for-tests", 1003), ("k-action-key-for-tests", 200)):
             answer = ask_with(server, path, key)
@@ -498,7 +498,7 @@ def test_with_keys_the_lists_ask_for_one_that_reaches_the_app(launch: Launch, do
 
 def test_where_the_app_demands_tokens_a_login_needs_one_of_its_user(launch: Launch, door: str) -> None:
     secret = "s" * 40
-    apps = {"action:1": {"jwt": [{"algorithm": "HS256", "key": secret}]}, "action:2": {}}
+    apps = {"action:1": {"jwt": [{"algorithm": "HS256", "key": secret}]}, "action:2": {"open": True}}
     server = launch(door, apps=apps)
 
     def token(user: str, app: str = "action:1", seconds: float = 60) -> str:

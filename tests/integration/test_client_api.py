@@ -27,6 +27,7 @@ from .client import (
 from .cmd import fresh, logged_in
 from .raw import Raw, Response, ask, request
 from .setting import Launch
+from .v1 import good
 
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "client.json").read_text(encoding="utf-8"))
 PATHS = sorted({row.path.removeprefix("/api/") for row in ROUTES})
@@ -298,7 +299,11 @@ def guarded(launch: Launch, door: str) -> Server:
         {"key": ADMIN, "scopes": ["admin"]},
         {"key": ELSEWHERE, "scopes": ["push", "read"], "apps": ["system:other"]},
     ]
-    apps = {"system:shop": {}, "system:other": {}, "system:listed": {"api_allow_from": ["192.0.2.0/24"]}}
+    apps = {
+        "system:shop": {"open": True},
+        "system:other": {},
+        "system:listed": {"api_allow_from": ["192.0.2.0/24"]},
+    }
     return launch(door, api={"keys": keys}, apps=apps)
 
 
@@ -330,7 +335,7 @@ def test_without_a_key_nobody_learns_which_systems_there_are(guarded: Server) ->
     assert known.body == unknown.body
     assert refused(known) == "未授权"
     assert refused(asked(guarded, "is_online", "nobody", ADMIN)) == "系统ID无效"
-    assert refused(asked(guarded, "is_online", None)) == "系统ID不能为空"
+    assert refused(asked(guarded, "is_online", None, ADMIN)) == "系统ID不能为空"
 
 
 def test_a_registration_without_a_key_is_not_even_read(guarded: Server) -> None:
@@ -377,9 +382,9 @@ def strict(launch: Launch, door: str) -> Server:
     """Systems with session tokens, with few connections, with origins, and for another dialect."""
     apps = {
         "system:tokens": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
-        "system:two": {"max_connections": 2},
-        "system:pages": {"origins": ["https://shop.example.com"]},
-        "system:cmd": {"dialects": ["cmd"]},
+        "system:two": {"open": True, "max_connections": 2},
+        "system:pages": {"open": True, "origins": ["https://shop.example.com"]},
+        "system:cmd": {"open": True, "dialects": ["cmd"]},
         "system:alias": {"same_as": "system:two"},
     }
     return launch(door, apps=apps, api={"keys": [{"key": ADMIN, "scopes": ["admin"]}]})
@@ -451,6 +456,7 @@ def test_a_system_may_stand_for_an_app_of_another_dialect(launch: Launch, door: 
 def test_a_key_is_made_at_the_command_line_and_drives_a_registered_system(launch: Launch, door: str) -> None:
     server = launch(door)
     system = new_system(server.http)
+    good(server.http, "apps/set", {"app": f"system:{system}", "settings": {"open": True}})
     config = str(server.config_file)
     made = run_cli("key", "create", "--config", config, "--scope", "push", "--app", f"system:{system}")
     assert made.returncode == 0, made

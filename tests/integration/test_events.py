@@ -34,11 +34,11 @@ def closed(launch: Launch, door: str) -> Server:
         door,
         api={"keys": KEYS},
         apps={
-            "101": {},
+            "101": {"open": True},
             "signed": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
-            "sockets": {"dialects": ["cmd"]},
-            "small": {"max_connections": 1},
-            "shut": {"login_policy": "refuse"},
+            "sockets": {"open": True, "dialects": ["cmd"]},
+            "small": {"open": True, "max_connections": 1},
+            "shut": {"open": True, "login_policy": "refuse"},
         },
         websocket={"close_seconds": 1},
     )

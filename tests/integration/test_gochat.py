@@ -153,7 +153,7 @@ def test_registration_can_be_closed(launch: Launch, door: str) -> None:
 
 def test_a_token_made_by_the_original_is_good_with_its_key(launch: Launch, door: str) -> None:
     key = "a key of some length, longer than its hash"
-    server = launch(door, jwt={"sign_key": key, "expire_time": 2})
+    server = launch(door, jwt={"sign_key": key, "expire_time": 2}, accounts={"registration": True})
     user, token = register(server.http)
     claims = jwt.decode(token, key, ["HS256"])
     theirs = jwt.encode({"user_id": int(user), "exp": claims["exp"]}, key, "HS256")

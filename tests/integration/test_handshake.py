@@ -10,7 +10,7 @@ from tests.support import Server
 
 from .cmd import command, logged_in, pairs, reply, speaker, users
 from .raw import PONG, TEXT, Ended, Raw, accept_of, ask, handshake, random_key, request, text
-from .setting import Launch
+from .setting import OPEN, Launch
 
 PORTS = ("http", "ws")
 HEADER_BYTES = 16384
@@ -238,6 +238,7 @@ def guarded(launch: Launch, door: str) -> Server:
     return launch(
         door,
         server={"origins": ["friend.example"]},
+        apps=OPEN,
         api={"keys": [{"key": "k" * 32, "scopes": ["push", "read", "admin"]}]},
         limits={"handshake_seconds": 0.5, "keepalive_seconds": 1},
     )

@@ -24,7 +24,7 @@ from .cmd import (
     users,
 )
 from .raw import Raw, Response, ask, request
-from .setting import Launch
+from .setting import OPEN, Launch
 
 PUSHES = ("/user/sendMessage", "/user/sendMessageAll")
 
@@ -353,7 +353,7 @@ def guarded(launch: Launch, door: str) -> Server:
         {"key": KEYS["read"], "scopes": ["read"]},
         {"key": KEYS["one"], "scopes": ["push", "read", "admin"], "apps": ["101"]},
     ]
-    return launch(door, api={"keys": keys})
+    return launch(door, api={"keys": keys}, apps=OPEN)
 
 
 def authorized(data: bytes, key: str | None) -> bytes:

@@ -46,9 +46,9 @@ def settings(**more: Any) -> dict[str, Any]:
         "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
         "apps": {
             "101": wanting,
-            "102": {},
-            "103": {"origins": ["https://shop.example"], "dialects": ["cmd"]},
-            "104": {"max_connections": 2, "messages_per_second": 20},
+            "102": {"open": True},
+            "103": {"open": True, "origins": ["https://shop.example"], "dialects": ["cmd"]},
+            "104": {"open": True, "max_connections": 2, "messages_per_second": 20},
             "action:1": wanting,
             "system:shop": wanting,
             **more,

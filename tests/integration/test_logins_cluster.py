@@ -32,10 +32,10 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with Receiver() as receiver:
         apps = {
             "101": {"webhook": receiver.settings, "jwt": [{"key": SECRET}]},
-            "102": {"webhook": receiver.settings, "login_policy": "single"},
+            "102": {"open": True, "webhook": receiver.settings, "login_policy": "single"},
             "103": {"jwt": [{}]},
-            "104": {"max_connections": 1, "login_policy": "multi"},
-            "system:shop": {"webhook": receiver.settings},
+            "104": {"open": True, "max_connections": 1, "login_policy": "multi"},
+            "system:shop": {"open": True, "webhook": receiver.settings},
         }
         keys = {"keys": [{"key": "admin-key-of-the-tests", "scopes": ["admin"]}]}
         with nodes_of(tmp_path_factory.mktemp("logins"), 2, apps=apps, api=keys) as nodes:

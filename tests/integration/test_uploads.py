@@ -25,6 +25,7 @@ from .v1 import good
 
 PATH = "/api/v1/uploads"
 SECRET = "a secret that is long enough to be one"
+ADMIN = "the key of an operator"
 KEY, READER, ELSEWHERE = "the key of a back end", "a key that only reads", "a key of another app"
 QUOTA = 3_000_000
 SMALL, LARGE = 200_000, 48_000_000
@@ -32,11 +33,17 @@ SETTINGS: dict[str, Any] = {
     "api": {
         "keys": [
             {"key": KEY, "scopes": ["push", "read"]},
+            {"key": ADMIN, "scopes": ["admin"]},
             {"key": READER, "scopes": ["read"]},
             {"key": ELSEWHERE, "scopes": ["push", "read"], "apps": ["102"]},
         ]
     },
-    "apps": {"101": {}, "102": {}, "103": {"jwt": [{"algorithm": "HS256", "key": SECRET}]}},
+    "apps": {
+        "101": {"open": True},
+        "104": {"account_tokens": "required"},
+        "102": {},
+        "103": {"jwt": [{"algorithm": "HS256", "key": SECRET}]},
+    },
     "limits": {"body_bytes": 100_000},
     "uploads": {"min_free_bytes": 0, "quota_bytes": QUOTA, "max_bytes": 2_000_000, "picture_bytes": SMALL},
 }
@@ -425,14 +432,14 @@ def test_an_account_uploads_with_its_token_and_its_files_go_with_it(roomy: Serve
 
 
 def test_an_account_of_another_app_names_its_app_and_uploads(house: Server) -> None:
-    body = {"app": "101", "phone": fresh_phone(), "password": "correct horse"}
-    made = good(house.http, "accounts/register", body)
+    body = {"app": "104", "phone": fresh_phone(), "password": "correct horse"}
+    made = good(house.http, "accounts/register", body, key=ADMIN)
     user, proof = made["account"]["user"], made["token"]
-    told = uploaded(house, b"a photograph", key=proof)
-    assert (told["app"], told["user"]) == ("101", user)
-    assert files(house, proof, app="101").json["total"] == 1
+    told = uploaded(house, b"a photograph", key=proof, app="104")
+    assert (told["app"], told["user"]) == ("104", user)
+    assert files(house, proof, app="104").json["total"] == 1
     assert code(upload(house, b"x", key=proof, app="102")) == (401, "token_invalid")
-    assert code(upload(house, b"x", key=proof, user="1" + user)) == (403, "not_allowed")
+    assert code(upload(house, b"x", key=proof, app="104", user="1" + user)) == (403, "not_allowed")
     assert delete(house, proof, told["id"]).json == {"deleted": True}
 
 
@@ -451,15 +458,12 @@ def test_a_file_that_comes_while_its_account_is_deleted_goes_with_it(roomy: Serv
     assert kept(roomy) == before
 
 
-def test_a_page_uploads_as_its_own_user_only(house: Server) -> None:
+def test_the_token_of_a_page_is_not_good_for_uploads(house: Server) -> None:
     page = fetch(house, "/home/index?appID=101").body.decode()
     found = re.search(r"page\.[\w.-]{20,}", page)
     assert found, page
-    name = uploaded(house, b"x", key=found[0], app="")["user"]
-    assert name in page
-    assert uploaded(house, b"x", key=found[0], user=name)["user"] == name
-    assert code(upload(house, b"x", key=found[0], user="bob")) == (403, "not_allowed")
-    assert code(upload(house, b"x", key=found[0], app="102")) == (403, "not_allowed")
+    assert code(upload(house, b"x", key=found[0], app="")) == (401, "token_invalid")
+    assert code(upload(house, b"x", key=found[0], user="bob")) == (401, "token_invalid")
 
 
 # --- a bucket -----------------------------------------------------------------------------------------------

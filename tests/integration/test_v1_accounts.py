@@ -59,7 +59,7 @@ class Person:
 @pytest.fixture(scope="module")
 def locked(launch: Launch, door: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS)
+    return launch(door, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture
@@ -192,12 +192,12 @@ def test_of_two_who_set_a_password_at_once_a_back_end_has_the_last_word(ann: Per
 
 
 def test_the_end_of_all_sessions_voids_tokens_and_closes_connections(launch: Launch, door: str) -> None:
-    server = launch(door, apps={"77": {}})
+    server = launch(door, apps={"77": {"account_tokens": "required"}})
     body = {"phone": "1", "password": PASSWORD, "app": "77"}
     user = good(server.http, "accounts/register", body)["account"]["user"]
     token = good(server.http, "accounts/login", body)["token"]
     with speaker(server.ws) as one:
-        one.login(user, 77)
+        one.login(user, 77, serviceToken=token)
         assert good(server.http, "accounts/logout", {"app": "77"}, key=token) == {"user": user}
         one.closed(4502)
     assert refused(server.http, "accounts/show", key=token, app="77")[:2] == (401, "token_invalid")
@@ -498,7 +498,11 @@ def test_an_open_group_is_joined_by_whoever_knows_it(ann: Person, bob: Person, c
 @pytest.fixture(scope="module")
 def strict(launch: Launch, door: str) -> Server:
     """A server that lets an address register and log in twice."""
-    return launch(door, api=KEYS, accounts={"registrations_per_address": 2, "logins_per_address": 2})
+    return launch(
+        door,
+        api=KEYS,
+        accounts={"registration": True, "registrations_per_address": 2, "logins_per_address": 2},
+    )
 
 
 def asked_from(server: Server, address: str, path: str, body: str) -> Response:

@@ -9,7 +9,7 @@ import pytest
 from tests.support import Server
 
 from .cmd import Speaker, fresh, logged_in, number
-from .setting import Launch, stop
+from .setting import OPEN, Launch, stop
 from .v1 import good, refused
 
 PUSH, READ, ADMIN = "a key that may push ....", "a key that may read ....", "a key that may do all .."
@@ -28,6 +28,7 @@ DEFAULTS = {
     "configured": False,
     "login_policy": "multi",
     "same_as": "",
+    "open": False,
     "dialects": [],
     "origins": [],
     "origin_policy": "",
@@ -48,7 +49,7 @@ DEFAULTS = {
 @pytest.fixture(scope="module")
 def keyed(door: str, launch: Launch) -> Iterator[Server]:
     """A server with keys."""
-    return launch(door, **KEYS)
+    return launch(door, apps=OPEN, **KEYS)
 
 
 def new_app() -> str:
@@ -124,7 +125,7 @@ def test_the_document_needs_no_key_and_says_who_does(keyed: Server) -> None:
 
 def test_an_app_is_created_and_can_be_logged_in_to(keyed: Server) -> None:
     app = new_app()
-    settings = {"login_policy": "single", "room_members": {"staff": ["ann"]}, "max_rooms": 2}
+    settings = {"open": True, "login_policy": "single", "room_members": {"staff": ["ann"]}, "max_rooms": 2}
     created = good(keyed.http, "apps/create", {"app": app, "settings": settings}, key=ADMIN)
     assert created == {"app": app, **DEFAULTS, **settings}
     assert good(keyed.http, "apps/show", key=ADMIN, app=app) == created

@@ -25,7 +25,7 @@ def pushed(server: Server, sender: str, to: str, text: str, app: object = "gocha
 @pytest.fixture(scope="module")
 def locked(launch: Launch, door: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS)
+    return launch(door, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from .raw import (
     request,
     text,
 )
-from .setting import Launch
+from .setting import OPEN, Launch
 from .v1 import call, good
 
 PATH = "/api/v1/publisher"
@@ -211,7 +211,7 @@ KEYS = [
 @pytest.fixture(scope="module")
 def keyed(door: str, launch: Launch) -> Server:
     """A server with keys."""
-    return launch(door, api={"keys": KEYS})
+    return launch(door, apps=OPEN, api={"keys": KEYS})
 
 
 def knock(server: Server, key: str) -> Response:
@@ -239,7 +239,7 @@ def test_a_key_publishes_in_its_own_apps_only(keyed: Server) -> None:
 
 
 def test_a_key_that_is_taken_away_ends_the_connection_at_its_next_command(door: str, launch: Launch) -> None:
-    server = launch(door, api={"keys": KEYS})
+    server = launch(door, apps=OPEN, api={"keys": KEYS})
     with publisher(server, "pushing-key-of-the-tests") as one:
         one.send(command(1, app="101", user="x", text="-"))
         assert one.message().json["seq"] == 1

@@ -12,7 +12,7 @@ from tests.support import Server, eventually
 
 from .cmd import Speaker, fresh, logged_in
 from .raw import Response, ask, request
-from .setting import MULTI, Launch
+from .setting import MULTI, OPEN, Launch
 from .v1 import PREFIX, call, good, refused, sessions_of
 
 TIMELESS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
@@ -385,7 +385,7 @@ def test_an_unknown_encoding_is_refused(server: Server) -> None:
 @pytest.fixture(scope="module")
 def keyed(door: str, launch: Launch) -> Server:
     """A server with keys."""
-    return launch(door, api={"keys": KEYS})
+    return launch(door, apps=OPEN, api={"keys": KEYS})
 
 
 @pytest.mark.parametrize(
@@ -425,7 +425,7 @@ def test_commands_of_a_batch_need_the_scope_of_their_routes(keyed: Server) -> No
 
 
 def test_a_key_has_a_rate_and_hears_how_much_of_it_is_left(door: str, launch: Launch) -> None:
-    server = launch(door, api={"keys": KEYS, "requests_per_second": 3})
+    server = launch(door, apps=OPEN, api={"keys": KEYS, "requests_per_second": 3})
     push = {"app": "101", "user": "x", "text": "x"}
     answers = [call(server.http, "push", push, key="key-of-all-of-the-tests") for _ in range(4)]
     statuses = [answer.status for answer in answers]

@@ -22,7 +22,7 @@ KEY = "admin-key-of-the-tests"
 @pytest.fixture(scope="module")
 def locked(launch: Launch, door: str) -> Server:
     """A server with keys."""
-    return launch(door, api=KEYS)
+    return launch(door, api=KEYS, accounts={"registration": True})
 
 
 @pytest.fixture
@@ -180,7 +180,9 @@ def test_what_one_device_marks_the_others_learn(locked: Server, ann: Person, bob
 def test_an_account_sends_no_faster_than_over_a_connection_and_not_while_it_is_banned(
     launch: Launch, door: str
 ) -> None:
-    server = launch(door, api=KEYS, apps={"gochat": {"messages_per_second": 2}})
+    server = launch(
+        door, api=KEYS, accounts={"registration": True}, apps={"gochat": {"messages_per_second": 2}}
+    )
     ann, bob = Person(server), Person(server)
     body = {"to": bob.user, "text": "x"}
     answers = [call(server.http, "messages/send", body, key=ann.token) for _ in range(6)]
@@ -197,7 +199,12 @@ def test_a_back_end_is_told_of_what_an_account_sends_and_of_nothing_that_it_send
     launch: Launch, door: str
 ) -> None:
     with Receiver() as receiver:
-        server = launch(door, api=KEYS, apps={"gochat": {"webhook": receiver.settings}})
+        server = launch(
+            door,
+            api=KEYS,
+            accounts={"registration": True},
+            apps={"gochat": {"webhook": receiver.settings}},
+        )
         ann, bob = Person(server), Person(server)
         body = {"to": bob.user, "text": "by the back end", "user": ann.user}
         good(server.http, "messages/send", body, key=KEY)

@@ -26,7 +26,7 @@ OPERATIONS = list(operations_of(DOCUMENT))
 
 def client_of(demo: bool) -> FlaskClient:
     node: Any = FakeNode(Config())
-    node.api = SimpleNamespace(batch_targets=77, auth=SimpleNamespace(demo=demo))
+    node.api = SimpleNamespace(batch_targets=77, keys=SimpleNamespace(demo=demo))
     app = Flask("test", static_folder=None)
     app.register_blueprint(create_pages(node))
     return app.test_client()

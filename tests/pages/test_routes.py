@@ -12,10 +12,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from msgspec.structs import replace
 
-from imserver.auth import Auth
+from imserver.auth.authority import AllowLists, Authority
+from imserver.auth.keys import Keys
+from imserver.auth.page_tokens import PageTokens
+from imserver.auth.tokens import Claims
 from imserver.config import ConfigError
 from imserver.pages.blueprint import create_pages
-from imserver.services.logins.tokens import Claims
 from imserver.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
 
 POLICY = (
@@ -29,12 +31,24 @@ class FakeNode:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.auth = Auth(config, b"s" * 32)
+        self.page_tokens = PageTokens(config, b"s" * 32)
         self.online: set[tuple[str, str]] = set()
         self.tokens: dict[str, Claims] = {}
         """Session token → what it is good for."""
-        self.logins = SimpleNamespace(wants_tokens=self._wants_tokens, holder=self.tokens.get)
         self.tenants = SimpleNamespace(resolve=lambda app: app)
+        self.logins = SimpleNamespace(
+            resolve=self.tenants.resolve,
+            is_open=lambda app: not self._wants_tokens(app),
+            is_closed=lambda app: False,
+            session_of=self.tokens.get,
+        )
+        self.authority = Authority(
+            Keys(config, self.tenants.resolve),
+            self.page_tokens,
+            self.logins,  # type: ignore[arg-type]
+            SimpleNamespace(),  # type: ignore[arg-type]
+            AllowLists(),
+        )
         self.hub = SimpleNamespace(is_online=lambda app, user: (app, user) in self.online)
         self.http_port, self.ws_port = 8080, 8089
         self.overview = SimpleNamespace(known={}, leases=lambda: self.overview.known)
@@ -91,10 +105,10 @@ def test_the_room_is_the_one_asked_for_or_101(client: FlaskClient, query: str, a
 
 def test_name_and_token_belong_together(client: FlaskClient) -> None:
     data = page_data(open_home(client, "?appID=102").text)
-    auth = Auth(Config(), b"s" * 32)
-    assert auth.may_login("102", data["user"], data["token"])
-    assert not auth.may_login("101", data["user"], data["token"])
-    assert not auth.may_login("102", "somebody", data["token"])
+    tokens = PageTokens(Config(), b"s" * 32)
+    assert tokens.fits("102", data["user"], data["token"])
+    assert not tokens.fits("101", data["user"], data["token"])
+    assert not tokens.fits("102", "somebody", data["token"])
 
 
 def test_an_app_that_wants_session_tokens_makes_nobody_one() -> None:
@@ -104,14 +118,14 @@ def test_an_app_that_wants_session_tokens_makes_nobody_one() -> None:
     app.register_blueprint(create_pages(node))  # type: ignore[arg-type]
     with app.test_client() as client:
         node.tokens = {"good": Claims("ann", "101", 2**40), "other": Claims("ann", "102", 2**40)}
-        node.logins.holder = node.tokens.get
+        node.logins.session_of = node.tokens.get
         data = page_data(open_home(client, "?appID=101&token=good").text)
         assert (data["user"], data["token"], data["tokenUrl"]) == ("ann", "good", "")
         assert data["tokenSeconds"] > 0
         for query in ("?appID=101", "?appID=101&token=bad", "?appID=101&token=other"):
             assert open_home(client, query).status_code == 401
         assert page_data(open_home(client, "?appID=102").text)["tokenUrl"]
-        made = node.auth.page_token("101", "ann")
+        made = node.page_tokens.make("101", "ann")
         form, bearer = {"appID": "101", "userID": "ann"}, {"Authorization": f"Bearer {made}"}
         assert client.post("/home/token", data=form, headers=bearer).status_code == 401
 
@@ -245,7 +259,7 @@ def test_a_page_token_is_renewed_for_its_own_app_and_user_only(client: FlaskClie
     assert answer.status_code == 200
     assert answer.headers["Cache-Control"] == "no-store"
     assert answer.json["seconds"] == Config().api.page_token_seconds
-    assert Auth(Config(), b"s" * 32).may_login("101", data["user"], answer.json["token"])
+    assert PageTokens(Config(), b"s" * 32).fits("101", data["user"], answer.json["token"])
     assert renew(client, data["token"], "102", data["user"]).status_code == 401
     assert renew(client, data["token"], "101", "somebody").status_code == 401
 

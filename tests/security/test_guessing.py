@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.tenants import Tenants
 from imserver.config import Config
 from imserver.services.people.accounts import Accounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
@@ -30,7 +32,9 @@ def accounts(tmp_path: Path) -> Any:
     store = Store(StorageSettings(), str(tmp_path))
     store.start()
     settings = AccountSettings(failures=3, failures_per_account=6)
-    one = Accounts(Config(accounts=settings), bytes(32), KeptAccounts(store), lambda *_: None, lambda: True)
+    config, kept = Config(accounts=settings), KeptAccounts(store)
+    tokens = AccountTokens(config, bytes(32), kept, Tenants(config, store), lambda: True)
+    one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
     one.register("gochat", "1", PASSWORD)
     yield one
     one.close()

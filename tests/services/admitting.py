@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from imserver.services.logins.verdict import ALLOWED, BAD_TOKEN, Comer, Verdict
+from imserver.auth.rules import ALLOWED, BAD_TOKEN, LoginDecision, LoginRequest
 from imserver.transport.connection import Connection
 
 
@@ -11,17 +11,17 @@ class Admitting:
 
     def __init__(self, may_login: Callable[[str, str, str], bool]) -> None:
         self._may_login = may_login
-        self.began_with: list[tuple[Connection, Verdict]] = []
+        self.began_with: list[tuple[Connection, LoginDecision]] = []
 
     def resolve(self, app: str) -> str:
         return app
 
     def check(
-        self, app: str, user: str, token: str, dialect: str, connection: Comer, device: str = ""
-    ) -> Verdict:
+        self, app: str, user: str, token: str, dialect: str, connection: LoginRequest, device: str = ""
+    ) -> LoginDecision:
         return ALLOWED if self._may_login(app, user, token) else BAD_TOKEN
 
-    def began(self, connection: Connection, verdict: Verdict) -> None:
+    def began(self, connection: Connection, verdict: LoginDecision) -> None:
         self.began_with.append((connection, verdict))
 
     def holds_token(self, connection: Connection) -> bool:

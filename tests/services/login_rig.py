@@ -1,14 +1,16 @@
 """Logins over real connections, with apps that a test makes up and a back end that it scripts."""
 
 import time
+from types import SimpleNamespace
 from typing import Any
 
 import jwt
 from msgspec.structs import asdict
 
+from imserver.auth.login import Logins
+from imserver.auth.tenants import Tenant
+from imserver.auth.tokens import BadToken
 from imserver.metrics import Metrics
-from imserver.services.logins.logins import Logins
-from imserver.services.logins.tenants import Tenant
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.transport.connection import Connection
@@ -51,6 +53,10 @@ class Apps:
         return tenant.same_as if tenant is not None and tenant.same_as else name
 
 
+def _no_account(token: str) -> Any:
+    raise BadToken(token)
+
+
 class LoginRig(Rig):
     """Logins of one node. Page tokens are ``page.<app>.<user>``."""
 
@@ -59,9 +65,18 @@ class LoginRig(Rig):
         self.apps = Apps(**apps)
         self.back_end = BackEnd()
         self.metrics = Metrics()
+        self.demo = True
+        self.accounts = SimpleNamespace(holder=_no_account)
         self.webhooks = Webhooks(self.back_end, lambda c: f"id of {c.peer}", lambda: "node:1")  # type: ignore[arg-type]
         self.logins = Logins(
-            self.apps, self.may_login, self.webhooks, b"server", self.carrier.connections, self.metrics
+            self.apps,  # type: ignore[arg-type]
+            SimpleNamespace(fits=self.may_login),  # type: ignore[arg-type]
+            self.accounts,  # type: ignore[arg-type]
+            lambda: self.demo,
+            self.webhooks,
+            b"server",
+            self.carrier.connections,
+            self.metrics,
         )
         self.logins.origins = self.origins = Origins(TrustedProxies(()), any_origin, ("friend.example",))
         self.logins.prepare()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from gevent.event import Event as Signal
 
+from imserver.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
 from imserver.errors import StorageUnavailable
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services.dialects import chats as module
@@ -17,8 +18,6 @@ from imserver.services.dialects.uplink import (
     RestingReader,
     Uplink,
 )
-from imserver.services.logins.tokens import BadToken, Claims
-from imserver.services.logins.verdict import ALLOWED, BAD_ORIGIN, Verdict
 from imserver.services.messages.messaging import Result
 from imserver.services.messages.recovery import Recovery
 from imserver.storage.log_contract import Appended, Entry
@@ -33,6 +32,7 @@ from tests.transport.rig import Client, turn, until
 
 APP = "gochat"
 DIALECT = ProtobufDialect()
+ENDS_AT = 4102444800
 
 
 class Door:
@@ -40,28 +40,30 @@ class Door:
 
     def __init__(self) -> None:
         self.verdict = ALLOWED
-        self.tokens = False
-        self.asked: list[tuple[str, str, str, Verdict | None]] = []
-        self.began_with: list[Verdict] = []
+        self.unavailable = False
+        self.asked: list[tuple[str, str, str]] = []
+        self.began_with: list[LoginDecision] = []
+        self.on_check: Callable[[str], object] = lambda user: None
 
     def resolve(self, app: str) -> str:
         return app
 
     def wants_tokens(self, app: str) -> bool:
-        return self.tokens
+        return True
 
     def check(
-        self,
-        app: str,
-        user: str,
-        token: str,
-        dialect: str,
-        connection: Connection,
-        device: str = "",
-        proven: Verdict | None = None,
-    ) -> Verdict:
-        self.asked.append((app, user, device, proven))
-        return proven if proven is not None and self.verdict.ok else self.verdict
+        self, app: str, user: str, token: str, dialect: str, connection: Connection, device: str = ""
+    ) -> LoginDecision:
+        """A token is the number of its account, where the test does not say what is decided."""
+        self.asked.append((app, user, device))
+        if self.unavailable:
+            return UNDECIDED
+        if self.verdict is not ALLOWED:
+            return self.verdict
+        if not token.isdecimal():
+            return BAD_TOKEN
+        self.on_check(token)
+        return LoginDecision(expires_at=ENDS_AT, user=token)
 
 
 class Chatter:
@@ -124,18 +126,10 @@ class World(Node):
         policies = {**POLICIES, APP: "refuse"}
         super().__init__(shelf, policies=policies, by_traffic={"protobuf": 600})
         self.door = Door()
-        self.unavailable = False
         self.uplink = Uplink(self.messaging, lambda: self.log)
         self.recovery = Recovery(self.messaging, lambda: self.log)
-        self.chats = Chats(self.sessions, self.door, self.messaging, self.recovery, self.uplink, self._holder)
+        self.chats = Chats(self.sessions, self.door, self.messaging, self.recovery, self.uplink)
         self.chats.add_to(self.dispatcher)
-
-    def _holder(self, token: str) -> Claims:
-        if self.unavailable:
-            raise StorageUnavailable("away")
-        if not token.isdecimal():
-            raise BadToken("no token")
-        return Claims(token, APP, 4102444800)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         chats = getattr(self, "chats", None)
@@ -176,7 +170,7 @@ def world() -> Iterator[World]:
 def test_a_login_is_acknowledged_and_makes_a_session_that_ends_with_its_token(world: World) -> None:
     ann = world.chatter(266)
     assert (ann.connection.app, ann.connection.user) == (APP, "266")
-    assert world.door.asked == [(APP, "266", "", Verdict(expires_at=4102444800, user="266"))]
+    assert world.door.asked == [(APP, "", "")]
 
 
 @pytest.mark.parametrize(
@@ -201,16 +195,9 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(world: World) 
 
 
 def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    world: World,
 ) -> None:
-    read = world.chats._holder
-
-    def reading(token: str) -> Claims:
-        claims = read(token)
-        world.sessions.kick(APP, claims.user)
-        return claims
-
-    monkeypatch.setattr(world.chats, "_holder", reading)
+    world.door.on_check = lambda user: world.sessions.kick(APP, user)
     ann = world.visitor()
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 4502
@@ -252,7 +239,7 @@ def test_devices_with_names_of_their_own_are_online_together(world: World) -> No
 
 
 def test_a_final_verdict_closes_and_another_one_does_not(world: World) -> None:
-    world.door.verdict = Verdict(1003, 4505)
+    world.door.verdict = LoginDecision(1003, 4505)
     ann = world.visitor()
     ann.tell(protobuf.login("266"))
     ann.settle()
@@ -263,13 +250,12 @@ def test_a_final_verdict_closes_and_another_one_does_not(world: World) -> None:
 
 
 def test_a_token_of_the_app_itself_logs_in_whoever_it_names_if_that_is_an_account(world: World) -> None:
-    world.door.tokens = True
-    world.door.verdict = Verdict(user="268")
+    world.door.verdict = LoginDecision(user="268")
     ann = world.visitor()
     ann.tell(protobuf.login("a.session.token"))
     ann.expect(1)
     assert ann.connection.user == "268"
-    world.door.verdict = Verdict(user="eve")
+    world.door.verdict = LoginDecision(user="eve")
     eve = world.visitor()
     eve.tell(protobuf.login("a.session.token"))
     eve.settle()
@@ -277,11 +263,11 @@ def test_a_token_of_the_app_itself_logs_in_whoever_it_names_if_that_is_an_accoun
 
 
 def test_whoever_cannot_be_logged_in_for_want_of_the_database_is_closed_to_try_again(world: World) -> None:
-    world.unavailable = True
+    world.door.unavailable = True
     ann = world.visitor()
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 1011
-    world.unavailable, world.log.away = False, True
+    world.door.unavailable, world.log.away = False, True
     bob = world.visitor()
     bob.tell(protobuf.login("267"))
     assert bob.client.close_code() == 1011
@@ -748,11 +734,9 @@ def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
 
 def test_a_session_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = world.live(266)
-    (verdict,) = [each[3] for each in world.door.asked]
-    assert verdict is not None
     world.sweep.look = world.chats.look
     for late, state in ((-1, OPEN), (0, OPEN), (61, CLOSING)):
-        monkeypatch.setattr(module, "time", lambda late=late: verdict.expires_at + late)
+        monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
         world.sweep.sweep()
         assert ann.connection.state == state
     assert ann.client.close_code() == 4504

@@ -7,10 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from imserver.auth.rules import BAD_TOKEN, LoginDecision
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.services.dialects.clients import BadSystem, Clients, Label
-from imserver.services.logins.verdict import BAD_TOKEN, Verdict
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.rooms.connections import Joined, Left
 from imserver.transport.connection import CLOSED, OPEN, Connection
@@ -27,7 +27,7 @@ class Directory:
     def __init__(self) -> None:
         self.names = {"system:known", "system:tokens"}
         self.others = {"system:alias": "system:known"}
-        self.verdict = Verdict()
+        self.verdict = LoginDecision()
         self.began_with: list[Connection] = []
         self.before_verdict = lambda connection: None
 
@@ -44,13 +44,15 @@ class Directory:
         self.names.add(name)
         return fresh
 
+    takes_unregistered = True
+
     def check(
         self, app: str, user: str, token: str, dialect: str, connection: Any, device: str = ""
-    ) -> Verdict:
+    ) -> LoginDecision:
         self.before_verdict(connection)
         return self.verdict if app != "system:tokens" or token == "good" else BAD_TOKEN
 
-    def began(self, connection: Connection, verdict: Verdict) -> None:
+    def began(self, connection: Connection, verdict: LoginDecision) -> None:
         self.began_with.append(connection)
 
 

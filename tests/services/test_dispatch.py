@@ -8,9 +8,9 @@ import pytest
 from gevent.event import Event as Signal
 from msgspec import json
 
+from imserver.auth import quotas as module
+from imserver.auth.quotas import limited
 from imserver.model import Heartbeat, Ping, Reply
-from imserver.services.logins import rate as module
-from imserver.services.logins.rate import limited
 from imserver.services.sessions.dispatch import Rule, echo
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import CMD, World

@@ -3,7 +3,7 @@
 import gc
 import weakref
 
-from imserver.services.logins.expiry import Expiry
+from imserver.auth.expiry import Expiry
 from imserver.transport.connection import OPEN
 from tests.transport.rig import Rig
 

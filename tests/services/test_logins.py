@@ -3,12 +3,12 @@
 import logging
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from imserver.errors import StartError
-from imserver.services.logins.verdict import Visitor
 from imserver.settings import JwtSettings, TenantSettings
 from imserver.transport.connection import OPEN
 from tests.integration.raw import text
@@ -17,6 +17,8 @@ from tests.transport.rig import until
 
 PLAIN = TenantSettings()
 OTHER_SECRET = "another secret, which is as long as that"
+
+STREAM = SimpleNamespace(peer="127.0.0.1:1", origin="")
 
 
 def codes(verdict: Any) -> tuple[int, int, bool]:
@@ -60,10 +62,10 @@ def test_an_app_with_keys_lets_in_whom_a_token_names_and_nobody_else() -> None:
 
 def test_who_names_nobody_is_whom_the_token_names() -> None:
     with LoginRig({"101": TenantSettings(jwt=JWT)}) as rig:
-        verdict = rig.logins.check("101", "", token_for("ann"), "sse", Visitor("127.0.0.1:1"))
+        verdict = rig.logins.check("101", "", token_for("ann"), "sse", STREAM)
         assert verdict.ok
         assert verdict.user == "ann"
-        assert not rig.logins.check("101", "", token_for(""), "sse", Visitor("127.0.0.1:1")).ok
+        assert not rig.logins.check("101", "", token_for(""), "sse", STREAM).ok
 
 
 def test_a_token_may_name_an_app_by_its_other_name() -> None:
@@ -73,11 +75,11 @@ def test_a_token_may_name_an_app_by_its_other_name() -> None:
 
 def test_a_page_may_ask_in_whose_name_it_would_be() -> None:
     with LoginRig({"101": TenantSettings(jwt=JWT), "102": PLAIN}) as rig:
-        holder = rig.logins.holder(token_for("ann"))
+        holder = rig.logins.session_of(token_for("ann"))
         assert holder is not None
         assert (holder.app, holder.user) == ("101", "ann")
         for stranger in ("", "x", "a.b.c", token_for("ann", "102"), token_for("ann", key=OTHER_SECRET)):
-            assert rig.logins.holder(stranger) is None
+            assert rig.logins.session_of(stranger) is None
         assert rig.logins.wants_tokens("101")
         assert not rig.logins.wants_tokens("102")
         assert not rig.logins.wants_tokens("9")
@@ -286,6 +288,6 @@ def test_nothing_is_kept_of_connections_that_have_ended() -> None:
             connection = rig.comer()
             assert rig.begin(connection, "ann", token=token_for("ann")).ok
             connection.lost()
-        assert not rig.logins._seats.taken
-        assert not rig.logins._seats._counts
+        assert not rig.logins._quota.taken
+        assert not rig.logins._quota._counts
         assert not rig.logins._ends

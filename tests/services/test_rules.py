@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from imserver.auth.rules import Rule, load_secrets, objection
+from imserver.auth.tenants import Tenant
+from imserver.auth.tokens import BadKey
 from imserver.cli import main
 from imserver.config import ConfigError, load
-from imserver.services.logins.rules import Rule, load_secrets, objection
-from imserver.services.logins.tenants import Tenant
-from imserver.services.logins.tokens import BadKey
 from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from tests.services.login_rig import ASK, HOOK, JWT
 
@@ -19,7 +19,7 @@ PLACEHOLDER = "replace-me: openssl rand -hex 32"
 
 def rule(**settings: Any) -> Rule:
     tenant = Tenant(name="101", **settings)
-    return Rule(tenant, load_secrets("101", tenant, b"server"))
+    return Rule(tenant, load_secrets("101", tenant, b"server"), demo=True)
 
 
 def test_an_app_that_demands_nothing_is_plain_and_quiet() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.auth.rules import ALLOWED
 from imserver.model import Message
 from imserver.services.dialects import streams
 from imserver.services.dialects.streams import EventStreams, Wish
-from imserver.services.logins.verdict import ALLOWED
 from imserver.services.messages import page_bounds
 from imserver.services.messages.readers import Reader
 from imserver.storage.log_contract import Entry

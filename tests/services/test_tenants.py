@@ -6,11 +6,8 @@ from typing import Any
 
 import pytest
 
-from imserver.config import Config
-from imserver.errors import StorageUnavailable
-from imserver.hub.hub import Hub
-from imserver.services.logins import rules
-from imserver.services.logins.tenants import (
+from imserver.auth import rules
+from imserver.auth.tenants import (
     NAME_CHARACTERS,
     SETTINGS_BYTES,
     BadTenant,
@@ -20,6 +17,9 @@ from imserver.services.logins.tenants import (
     UnknownTenant,
     valid_name,
 )
+from imserver.config import Config
+from imserver.errors import StorageUnavailable
+from imserver.hub.hub import Hub
 from imserver.settings import LimitSettings, StorageSettings, TenantSettings
 from imserver.storage.store import Store
 

@@ -15,7 +15,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519, rsa
 
-from imserver.services.logins.tokens import (
+from imserver.auth.tokens import (
     MAX_TOKEN_CHARACTERS,
     SKEW_SECONDS,
     BadKey,
@@ -269,7 +269,7 @@ def test_reading_a_token_takes_less_than_a_millisecond() -> None:
 
 USUAL = """
 import sys
-from imserver.services.logins.tokens import BadToken, load_keys, read_token
+from imserver.auth.tokens import BadToken, load_keys, read_token
 from imserver.settings import JwtSettings
 token, secret, now = sys.argv[1], sys.argv[2], float(sys.argv[3])
 keys = load_keys((JwtSettings("HS256", secret),), b"server", "101")

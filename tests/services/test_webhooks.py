@@ -315,7 +315,7 @@ def test_nothing_is_kept_of_who_has_gone_while_their_back_end_was_asked() -> Non
         connection.lost()
         rig.back_end.open.set()
         login.join(5)
-        assert not rig.logins._seats.taken
+        assert not rig.logins._quota.taken
         assert not rig.logins._ends
         assert not rig.webhooks.known
         assert rig.begin(rig.comer(), "bob").ok

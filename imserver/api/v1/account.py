@@ -8,7 +8,7 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.api.v1 import field
 from imserver.api.v1.actor import Acting, App, Page
-from imserver.services.people.accounts import GOCHAT
+from imserver.auth.account_tokens import GOCHAT
 
 _SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
 

@@ -23,13 +23,16 @@ from imserver.api.v1.account import (
     Registration,
     SessionAnswer,
 )
-from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, back_end, is_back_end, known_app
+from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, known_app
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
-from imserver.api.v1.wire import bearer_of, read, reply
+from imserver.api.v1.wire import read, reply
+from imserver.auth.account_tokens import AccountSession
+from imserver.auth.authority import bearer
+from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
 from imserver.services.people.account_fields import BadField, check_device
-from imserver.services.people.accounts import Closed, Session, UnknownAccount, WrongLogin
+from imserver.services.people.accounts import Closed, NoAccounts, UnknownAccount, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.account_contract import Account, Taken
@@ -50,6 +53,8 @@ def _refusing() -> Iterator[None]:
         raise Problem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
     except Taken:
         raise Problem(errors.HTTP_PHONE_TAKEN) from None
+    except NoAccounts:
+        raise Problem(errors.HTTP_NOT_ALLOWED, "The app has no accounts") from None
     except Closed:
         raise Problem(errors.HTTP_REGISTRATION_CLOSED) from None
     except WrongLogin:
@@ -71,14 +76,15 @@ def _host(call: Call) -> str:
 
 def _earlier(call: Call) -> str:
     """An earlier token of the account, by which its device is known."""
-    return "" if call.request is None else bearer_of(call.request)
+    return "" if call.request is None else bearer(call.request.headers.get("authorization", ""))
 
 
 def register(api: Api, call: Call) -> Answer:
     """``POST /api/v1/accounts/register``."""
     asked = read(api, call, _read_registration)
-    invited = is_back_end(api, call)
-    app = back_end(api, call, asked.app) if invited else known_app(api, asked.app)
+    app, invited = known_app(api, asked.app), call.principal.kind != "nobody"
+    if invited and not call.principal.reaches(app):
+        raise Problem(errors.HTTP_FORBIDDEN)
     accounts = api.services.accounts
     with _refusing():
         check_device(asked.device)
@@ -158,7 +164,7 @@ def _shown(account: Account, whole: bool) -> AccountShown:
     return AccountShown(account.user, account.nickname, account.avatar, phone, account.created)
 
 
-def _session(session: Session) -> SessionAnswer:
+def _session(session: AccountSession) -> SessionAnswer:
     return SessionAnswer(session.token, session.expires_at, _shown(session.account, True))
 
 
@@ -186,7 +192,16 @@ def _row(path: str, function: Any, summary: str, description: str, **more: Any) 
     more.setdefault("example_answer", {"user": "1"})
     problems = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT, *more.pop("problems", ()))
     return Operation(
-        "POST", path, "", function, "accounts", summary, description, problems=problems, hot=False, **more
+        "POST",
+        path,
+        ADMIN_OR_ACCOUNT,
+        function,
+        "accounts",
+        summary,
+        description,
+        problems=problems,
+        hot=False,
+        **more,
     )
 
 
@@ -194,17 +209,19 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/accounts/register",
-        "",
+        ANYONE_OR_ADMIN,
         register,
         "accounts",
         "A new account, logged in",
-        "Anybody may ask while `accounts.registration` is true, a back end with an admin key always.",
+        "Anybody may ask while `accounts.registration` is on, a back end with an admin key always. The app "
+        "must want accounts (`account_tokens`).",
         body=Registration,
         answer=SessionAnswer,
         status=201,
         problems=(
             *_OPEN,
             errors.HTTP_FORBIDDEN,
+            errors.HTTP_NOT_ALLOWED,
             errors.HTTP_REGISTRATION_CLOSED,
             errors.HTTP_PHONE_TAKEN,
         ),
@@ -215,7 +232,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/accounts/login",
-        "",
+        ANYONE,
         login,
         "accounts",
         "A token for who has the password",
@@ -224,7 +241,7 @@ OPERATIONS: Final = (
         "strangers.",
         body=LoginRequest,
         answer=SessionAnswer,
-        problems=(*_OPEN, errors.HTTP_WRONG_LOGIN),
+        problems=(*_OPEN, errors.HTTP_WRONG_LOGIN, errors.HTTP_NOT_ALLOWED),
         example_body={"phone": "13800000001", "password": "correct horse"},
         example_answer=_SESSION,
         hot=False,
@@ -232,7 +249,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/accounts/show",
-        "",
+        ADMIN_OR_ACCOUNT,
         show,
         "accounts",
         "What an account shows of itself",

@@ -13,11 +13,7 @@ from imserver import errors
 from imserver.api.call import Api, Call
 from imserver.api.style import Problem
 from imserver.api.v1 import field
-from imserver.auth import NOBODY
-from imserver.services.logins.tokens import BadToken
-from imserver.services.people.accounts import GOCHAT
-
-_ADMIN: Final = "admin"
+from imserver.auth.account_tokens import GOCHAT
 
 App = Annotated[
     str, Meta(min_length=1, description="The app of the accounts; `gochat` where clients of GoChat are.")
@@ -74,48 +70,17 @@ def known_app(api: Api, name: str) -> str:
     return app
 
 
-def back_end(api: Api, call: Call, name: str) -> str:
-    """The app, for a back end that has a key for it. Raises :class:`Problem`."""
-    app = known_app(api, name)
-    caller = api.auth.caller(_authorization(call))
-    if caller is NOBODY:
-        raise Problem(errors.HTTP_UNAUTHORIZED)
-    if _ADMIN not in caller.scopes or not (caller.reaches(app) or caller.reaches(name)):
-        raise Problem(errors.HTTP_FORBIDDEN)
-    return app
-
-
-def is_back_end(api: Api, call: Call) -> bool:
-    """Whether whoever asks shows a key, or needs none."""
-    return not _token(call) and api.auth.caller(_authorization(call)) is not NOBODY
-
-
 def actor(api: Api, call: Call, asked: Acting, needs_user: bool = True) -> Actor:
-    """Who asks. May switch. Raises :class:`Problem`."""
-    token = _token(call)
-    if not token:
-        app = back_end(api, call, asked.app)
-        if needs_user and not asked.user:
-            raise Problem(errors.HTTP_INVALID_REQUEST, "`user`: say on whose behalf you ask")
-        return Actor(app, asked.user, True)
-    app = known_app(api, asked.app)
-    try:
-        session = api.services.accounts.holder(token, app)
-    except BadToken:
-        raise Problem(errors.HTTP_TOKEN_INVALID) from None
-    user = session.account.user
-    if asked.user not in ("", user):
+    """Who asks. Raises :class:`Problem`."""
+    app, principal = known_app(api, asked.app), call.principal
+    if principal.user:
+        if not principal.reaches(app):
+            raise Problem(errors.HTTP_TOKEN_INVALID)
+        if asked.user not in ("", principal.user):
+            raise Problem(errors.HTTP_FORBIDDEN)
+        return Actor(app, principal.user, False, principal.device)
+    if not principal.reaches(app):
         raise Problem(errors.HTTP_FORBIDDEN)
-    return Actor(app, user, False, session.device_id)
-
-
-def _authorization(call: Call) -> str:
-    return "" if call.request is None else call.request.headers.get("authorization", "")
-
-
-def _token(call: Call) -> str:
-    """What looks like an account's token: a JSON Web Token, which no key does."""
-    kind, _, credential = _authorization(call).partition(" ")
-    credential = credential.strip()
-    looks = kind.lower() == "bearer" and credential.startswith("eyJ") and credential.count(".") == 2
-    return credential if looks else ""
+    if needs_user and not asked.user:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "`user`: say on whose behalf you ask")
+    return Actor(app, asked.user, True)

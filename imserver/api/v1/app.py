@@ -24,6 +24,7 @@ Address = Annotated[str, Meta(pattern=r"^https?://")]
 Setting = Literal[
     "login_policy",
     "same_as",
+    "open",
     "dialects",
     "origins",
     "origin_policy",
@@ -68,6 +69,10 @@ class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
     ] = UNSET
     same_as: Annotated[
         field.App | UnsetType, Meta(description="The app that this name is another name of.")
+    ] = UNSET
+    open: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether anybody may log in as anybody, where no login rule says who may."),
     ] = UNSET
     dialects: Annotated[
         list[DialectName] | UnsetType, Meta(description="Protocols that may log in; none: all.")
@@ -170,6 +175,9 @@ class AppShown(Struct):
     configured: Annotated[bool, Meta(description="It stands in the configuration, and is changed there.")]
     login_policy: Policy
     same_as: Annotated[str, Meta(description="The app that this is another name of; empty: it is its own.")]
+    open: Annotated[
+        bool, Meta(description="Anybody may log in as anybody, where no login rule says who may.")
+    ]
     dialects: list[str]
     origins: list[str]
     origin_policy: Annotated[str, Meta(description="Empty: as for the server as a whole.")]

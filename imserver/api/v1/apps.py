@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -25,10 +26,11 @@ from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import page_of, read_query
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import read, reply
-from imserver.services.logins.tenants import BadTenant, TooManyTenants, UnknownTenant
+from imserver.auth.principal import ADMIN
+from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
 
 if TYPE_CHECKING:
-    from imserver.services.logins.tenants import Tenant
+    from imserver.auth.tenants import Tenant
 
 _read_create: Final = msgspec.json.Decoder(AppCreate)
 _read_set: Final = msgspec.json.Decoder(AppSet)
@@ -38,7 +40,7 @@ def list_apps(api: Api, call: Call) -> Answer:
     """``GET /api/v1/apps``."""
     asked = read_query(call, AppsQuery)
     tenants = api.services.tenants
-    names = [name for name in tenants.names() if call.caller.reaches(name)]
+    names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
     page, following = page_of(names, asked.cursor, asked.limit)
     shown = [_shown(tenant) for tenant in map(tenants.get, page) if tenant is not None]
     return reply(call, AppsAnswer(len(names), shown, following))
@@ -47,7 +49,7 @@ def list_apps(api: Api, call: Call) -> Answer:
 def show_app(api: Api, call: Call) -> Answer:
     """``GET /api/v1/apps/show``."""
     name = read_query(call, AppQuery).app
-    _require_reach(call, name)
+    _require_reach(api, call, name)
     tenant = api.services.tenants.find(name)
     if tenant is None:
         raise Problem(errors.HTTP_UNKNOWN_APP)
@@ -57,7 +59,7 @@ def show_app(api: Api, call: Call) -> Answer:
 def create_app(api: Api, call: Call) -> Answer:
     """``POST /api/v1/apps/create``."""
     asked = read(api, call, _read_create)
-    _require_reach(call, asked.app)
+    _require_reach(api, call, asked.app, asked.settings)
     tenants = api.services.tenants
     try:
         created = tenants.register(asked.app, **_fields(asked.settings))
@@ -74,7 +76,7 @@ def create_app(api: Api, call: Call) -> Answer:
 def set_app(api: Api, call: Call) -> Answer:
     """``POST /api/v1/apps/set``."""
     asked = read(api, call, _read_set)
-    _require_reach(call, asked.app)
+    _require_reach(api, call, asked.app, asked.settings)
     tenants = api.services.tenants
     tenant = tenants.find(asked.app)
     if tenant is not None and tenant.configured:
@@ -87,8 +89,13 @@ def set_app(api: Api, call: Call) -> Answer:
         raise Problem(errors.HTTP_UNKNOWN_APP) from None
 
 
-def _require_reach(call: Call, name: str) -> None:
-    if not call.caller.reaches(name):
+def _require_reach(api: Api, call: Call, name: str, settings: AppSettingsGiven | None = None) -> None:
+    """Refuse a key that does not reach the app that stands for ``name``, or the one that shall."""
+    resolve = api.services.tenants.resolve
+    names = [name]
+    if settings is not None and settings.same_as is not UNSET:
+        names.append(settings.same_as)
+    if not all(call.principal.reaches(resolve(each)) for each in names):
         raise Problem(errors.HTTP_FORBIDDEN)
 
 
@@ -104,6 +111,7 @@ def _shown(tenant: Tenant) -> AppShown:
         tenant.configured,
         tenant.policy_of(tenant.name),
         tenant.same_as,
+        tenant.open,
         list(tenant.dialects),
         list(tenant.origins),
         tenant.origin_policy,
@@ -131,6 +139,7 @@ _SHOWN: Final = {
     "configured": False,
     "login_policy": "single",
     "same_as": "",
+    "open": False,
     "dialects": [],
     "origins": ["shop.example.com"],
     "origin_policy": "",
@@ -151,7 +160,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/apps",
-        "admin",
+        ADMIN,
         list_apps,
         "apps",
         "The apps that the key reaches, page by page",
@@ -164,7 +173,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/apps/show",
-        "admin",
+        ADMIN,
         show_app,
         "apps",
         "What is set for an app",
@@ -177,7 +186,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/apps/create",
-        "admin",
+        ADMIN,
         create_app,
         "apps",
         "A new app, stored in the database",
@@ -202,7 +211,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/apps/set",
-        "admin",
+        ADMIN,
         set_app,
         "apps",
         "Change what is set for an app that was created at run time",

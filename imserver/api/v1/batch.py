@@ -18,6 +18,7 @@ from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1.operation import PREFIX, Header, Operation
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import ANY_KEY, may
 from imserver.errors import StorageUnavailable
 from imserver.services.pushes.pushing import YIELD_TARGETS
 
@@ -70,7 +71,7 @@ class Batches:
         key = key_of(call)
         request = call.request
         assert request is not None
-        api.rates.charge(call.caller, request.host, len(commands) - 1)
+        api.rates.charge(call.principal, request.host, len(commands) - 1)
         parts = []
         for number, command in enumerate(commands):
             name, body = next(iter(command.items()))
@@ -89,7 +90,7 @@ class Batches:
         try:
             if row is None:
                 raise Problem(errors.HTTP_NOT_FOUND, f"There is no command `{name[:100]}`")
-            if row.scope not in call.caller.scopes:
+            if not may(call.principal, row.need):
                 raise Problem(errors.HTTP_FORBIDDEN)
             answer: Answer = row.function(api, call)
         except Problem as problem:
@@ -115,7 +116,7 @@ def batch_of(operations: Iterable[Operation]) -> Operation:
     return Operation(
         "POST",
         f"{PREFIX}/batch",
-        "any",
+        ANY_KEY,
         run,
         "push",
         "Many commands in one request",

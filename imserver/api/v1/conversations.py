@@ -29,6 +29,7 @@ from imserver.api.v1.conversation import (
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.messages import page_bounds
 
 
@@ -123,7 +124,15 @@ _ON_BEHALF: Final = {"app": "101", "user": "ann"}
 def _query(path: str, function: Any, summary: str, description: str = "", **more: Any) -> Operation:
     more.setdefault("problems", ACTOR_PROBLEMS)
     return Operation(
-        "GET", f"/api/v1/{path}", "", function, "conversations", summary, description, hot=False, **more
+        "GET",
+        f"/api/v1/{path}",
+        ADMIN_OR_ACCOUNT,
+        function,
+        "conversations",
+        summary,
+        description,
+        hot=False,
+        **more,
     )
 
 

@@ -15,6 +15,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import read_query
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.accounts import UnknownAccount, UnknownDevice
 
 _read_end: Final = msgspec.json.Decoder(DeviceEnd)
@@ -60,7 +61,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/accounts/devices",
-        "",
+        ADMIN_OR_ACCOUNT,
         devices,
         "accounts",
         "The devices on which an account is logged in",
@@ -87,7 +88,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/accounts/devices/logout",
-        "",
+        ADMIN_OR_ACCOUNT,
         end_device,
         "accounts",
         "End one login of an account",

@@ -14,8 +14,8 @@ from imserver.api.style import PROBLEM, Problem
 from imserver.api.v1 import field
 from imserver.api.v1.operation import Header, Operation
 from imserver.api.v1.query import read_query
-from imserver.api.v1.wire import bearer_of
-from imserver.auth import ANYBODY, Caller
+from imserver.auth.authority import bearer
+from imserver.auth.principal import ANYONE_OR_READ, NOBODY, READ, may
 from imserver.services.dialects.streams import EventStreams, Nobody, Wish
 from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
 from imserver.transport import problems
@@ -141,22 +141,20 @@ class Events:
 
     def _wish(self, request: FastRequest) -> Wish:
         """What a request asks for. Raises :class:`Problem`, and StorageUnavailable. It may switch."""
-        query = read_query(Call({}, "", ANYBODY, request=request), EventsQuery)
+        query = read_query(Call({}, "", NOBODY, request=request), EventsQuery)
         services = self._services
         app: str = services.tenants.resolve(query.app)
         if services.tenants.find(app) is None:
             raise Problem(errors.HTTP_UNKNOWN_APP)
-        bearer = bearer_of(request)
-        caller: Caller = services.auth.caller(f"Bearer {bearer}")
-        is_key = bool(caller.key)
+        principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
         rooms = tuple(dict.fromkeys(name for name in query.rooms.split(",") if name))
-        if rooms and not services.auth.demo and not ("read" in caller.scopes and caller.reaches(app)):
+        if rooms and not may(principal, READ, app):
             raise Problem(errors.HTTP_FORBIDDEN, "To join rooms here takes an API key with the scope read")
         if len(rooms) > MAX_ROOMS_OF_A_CONNECTION:
             raise Problem(errors.HTTP_INVALID_REQUEST, f"More than {MAX_ROOMS_OF_A_CONNECTION} rooms")
         if any(len(name.encode()) > MAX_NAME_BYTES for name in rooms):
             raise Problem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
-        token = query.token or ("" if is_key else bearer)
+        token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
             cursor = query.cursor
@@ -181,7 +179,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         PATH,
-        "",
+        ANYONE_OR_READ,
         _elsewhere,
         "events",
         "Receive events without a WebSocket",

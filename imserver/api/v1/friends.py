@@ -17,6 +17,7 @@ from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.account_fields import account_id
 from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 
@@ -65,7 +66,7 @@ def _row(word: str, change: Change, status: str, summary: str, description: str 
     return Operation(
         "POST",
         f"/api/v1/friends/{word}",
-        "",
+        ADMIN_OR_ACCOUNT,
         _Changes(change),
         "friends",
         summary,
@@ -83,7 +84,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/friends",
-        "",
+        ADMIN_OR_ACCOUNT,
         friends,
         "friends",
         "The friends of an account, and who asks to be one, page by page",

@@ -33,6 +33,7 @@ from imserver.api.v1.group import (
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.account_fields import account_id
 from imserver.services.people.groups import (
     BadGroup,
@@ -203,7 +204,7 @@ GROUP_PROBLEMS: Final = (*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_GROUP)
 
 
 def _query(path: str, function: Callable[[Api, Call], Answer], summary: str, **more: Any) -> Operation:
-    return Operation("GET", path, "", function, "groups", summary, hot=False, **more)
+    return Operation("GET", path, ADMIN_OR_ACCOUNT, function, "groups", summary, hot=False, **more)
 
 
 def _row(
@@ -215,7 +216,16 @@ def _row(
     problems = (*GROUP_PROBLEMS, *more.pop("problems", ()))
     path = f"/api/v1/groups/{word}"
     return Operation(
-        "POST", path, "", function, "groups", summary, description, problems=problems, hot=False, **more
+        "POST",
+        path,
+        ADMIN_OR_ACCOUNT,
+        function,
+        "groups",
+        summary,
+        description,
+        problems=problems,
+        hot=False,
+        **more,
     )
 
 

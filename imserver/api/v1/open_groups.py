@@ -14,6 +14,7 @@ from imserver.api.v1.group import GroupChange, GroupOpen, GroupShown
 from imserver.api.v1.groups import GROUP, GROUP_PROBLEMS, refusing, shown_group
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.account_fields import account_id
 
 _read_open: Final = msgspec.json.Decoder(GroupOpen)
@@ -41,7 +42,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/groups/open",
-        "",
+        ADMIN_OR_ACCOUNT,
         set_open,
         "groups",
         "Let anybody join a group, or not any more",
@@ -56,7 +57,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/groups/join",
-        "",
+        ADMIN_OR_ACCOUNT,
         join,
         "groups",
         "Join an open group",

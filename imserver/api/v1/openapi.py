@@ -15,8 +15,8 @@ import msgspec
 from msgspec import Struct
 
 from imserver import __version__, errors
-from imserver.api.route import ANY_KEY
 from imserver.api.v1.operation import JSON, Header, Operation
+from imserver.auth.principal import ANY_KEY
 from imserver.errors import HttpProblem
 
 TAGS: Final = {
@@ -148,7 +148,7 @@ def _queries(row: Operation) -> tuple[str, ...]:
 def _operation(
     row: Operation, references: Mapping[Any, Any], schemas: Mapping[str, dict[str, Any]], demo: bool
 ) -> dict[str, Any]:
-    scopes = [] if row.scope == ANY_KEY else [row.scope]
+    scopes = [] if row.need is ANY_KEY else [row.scope]
     needed = [{"key": scopes}] if row.scope else []
     described: dict[str, Any] = {
         "operationId": operation_id(row),
@@ -245,7 +245,7 @@ def problems_of(row: Operation) -> tuple[HttpProblem, ...]:
     """Every refusal that a route may answer with."""
     common = [*_ALWAYS, *(_WITH_BODY if row.body is not None else ())]
     if row.scope:
-        common += [*_KEYED, *(() if row.scope == ANY_KEY else _SCOPED)]
+        common += [*_KEYED, *(() if row.need is ANY_KEY else _SCOPED)]
     return tuple(dict.fromkeys((*row.problems, *common)))
 
 

@@ -14,6 +14,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import app_of, read, reply
+from imserver.auth.principal import ADMIN
 from imserver.errors import CLOSE_KICKED, HTTP_REGISTRY_UNAVAILABLE
 from imserver.services.pushes.pushing import Outcome
 
@@ -143,7 +144,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/disconnect",
-        "admin",
+        ADMIN,
         disconnect,
         "sessions",
         "End sessions of users, or single connections",
@@ -163,7 +164,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/ban",
-        "admin",
+        ADMIN,
         ban,
         "sessions",
         "End all sessions of users, and refuse their logins for a time",
@@ -182,7 +183,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/unban",
-        "admin",
+        ADMIN,
         unban,
         "sessions",
         "Let users log in again",

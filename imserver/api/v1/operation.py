@@ -11,6 +11,8 @@ from typing import Any, Final
 
 from msgspec import Struct
 
+from imserver.api.route import AppFrom
+from imserver.auth.principal import Need
 from imserver.errors import HttpProblem
 
 PREFIX: Final = "/api/v1"
@@ -38,7 +40,8 @@ class Link(Struct, frozen=True):
 
 
 class Operation(Struct, frozen=True):
-    """One route. ``scope``: what a caller's key has to allow (``""``: no key needed).
+    """One route. ``need``: who may ask. The app in which they must be allowed to is the field ``app`` of
+    ``query`` or ``body``, or of what the body lists.
 
     ``query`` and ``body`` are the Structs that query parameters and the JSON body are read into, ``answer``
     the one that the body of an answer of ``status`` is made of (None: there is none of them, or the document
@@ -50,7 +53,7 @@ class Operation(Struct, frozen=True):
 
     method: str
     path: str
-    scope: str
+    need: Need
     function: Callable[..., Any]
     tag: str
     summary: str
@@ -75,3 +78,15 @@ class Operation(Struct, frozen=True):
     """The body is a file as it is."""
     path_id: Any = None
     """The type of ``{id}`` in the path."""
+
+    @property
+    def scope(self) -> str:
+        """What a key has to allow, where only keys are good; else ``""``."""
+        return "" if self.need.users else self.need.scope
+
+    @property
+    def app(self) -> AppFrom:
+        """Where the app stands that a principal must reach."""
+        if self.query is not None and "app" in self.query.__struct_fields__:
+            return "query"
+        return "body" if self.body is not None else ""

@@ -15,6 +15,7 @@ from imserver.api.v1.operation import Link, Operation
 from imserver.api.v1.query import after, page_of, read_query
 from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
+from imserver.auth.principal import READ
 from imserver.errors import HTTP_TOO_MANY_TARGETS
 from imserver.services.sessions.attendance import Where
 
@@ -168,7 +169,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/presence",
-        "read",
+        READ,
         user_presence,
         "presence",
         "Is a user online, where, and since when?",
@@ -209,7 +210,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/presence",
-        "read",
+        READ,
         users_presence,
         "presence",
         "Which of these users are online?",
@@ -226,7 +227,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/users",
-        "read",
+        READ,
         users,
         "presence",
         "The users of an app who are online, page by page",
@@ -252,7 +253,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/counts",
-        "read",
+        READ,
         counts,
         "presence",
         "How many users, sessions and rooms there are",

@@ -25,7 +25,8 @@ from imserver.api.v1.outcome import Result
 from imserver.api.v1.push import SENDING_PROBLEMS
 from imserver.api.v1.sending import Carried, send_each
 from imserver.api.v1.wire import decode
-from imserver.auth import Caller
+from imserver.auth.authority import refusal
+from imserver.auth.principal import PUSH, Principal, may
 from imserver.errors import HttpProblem
 from imserver.protocol.publisher import PublisherDialect
 from imserver.transport.connection import OPEN, Connection
@@ -79,10 +80,10 @@ _encode = msgspec.json.Encoder().encode
 class _Line:
     """What a publisher connection has under way. Owner: :class:`Publisher`."""
 
-    __slots__ = ("authorization", "room", "running", "waiting")
+    __slots__ = ("headers", "room", "running", "waiting")
 
-    def __init__(self, authorization: str) -> None:
-        self.authorization = authorization
+    def __init__(self, headers: dict[str, str]) -> None:
+        self.headers = headers
         self.waiting: deque[bytes] = deque()
         self.running = False
         self.room: Signal | None = None
@@ -100,15 +101,12 @@ class Publisher:
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """What the gate asks: whether whoever comes may publish."""
-        authorization = head.headers.get("authorization", "")
-        caller = self.api.auth.caller(authorization)
-        if "push" in caller.scopes:
-            return self._spoken
-        return errors.HTTP_FORBIDDEN if caller.key else errors.HTTP_UNAUTHORIZED
+        principal = self.api.authority.identify(PUSH, head.headers, head.host)
+        return self._spoken if may(principal, PUSH) else refusal(principal)
 
     def opened(self, connection: Connection, head: Head) -> None:
         """A connection begins."""
-        connection.about = _Line(head.headers.get("authorization", ""))
+        connection.about = _Line({"authorization": head.headers.get("authorization", "")})
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Take one message. Waits while too many of this connection do."""
@@ -149,14 +147,15 @@ class Publisher:
     def _serve_each(self, connection: Connection, line: _Line, payloads: list[bytes]) -> list[bytes]:
         """Carry out commands; their answers, in order."""
         api = self.api
-        caller = api.auth.caller(line.authorization)
-        if "push" not in caller.scopes:
+        # Asked each time: the key may have been revoked, or its apps may be other ones.
+        principal = api.authority.identify(PUSH, line.headers, "")
+        if not may(principal, PUSH):
             line.waiting.clear()
             connection.close(errors.CLOSE_TOKEN_INVALID, errors.CLOSE[errors.CLOSE_TOKEN_INVALID].name)
             return []
-        commands = [self._read(payload, caller, connection) for payload in payloads]
+        commands = [self._read(payload, principal, connection) for payload in payloads]
         pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        sent = iter(send_each(api, Call({}, "", caller), [push for push in pushes if push is not UNSET]))
+        sent = iter(send_each(api, Call({}, "", principal), [push for push in pushes if push is not UNSET]))
         answers = []
         for command in commands:
             if isinstance(command, bytes):
@@ -167,13 +166,13 @@ class Publisher:
                 answers.append(_answer(command.seq, next(sent)))
         return answers
 
-    def _read(self, payload: bytes, caller: Caller, connection: Connection) -> PublisherCommand | bytes:
+    def _read(self, payload: bytes, principal: Principal, connection: Connection) -> PublisherCommand | bytes:
         """One command, or what is answered to what is none."""
         try:
             command = decode(_command_of, payload)
             if (command.publish is UNSET) == (command.ping is UNSET):
                 raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
-            self.api.rates.require(caller, host_of(connection.peer))
+            self.api.rates.require(principal, host_of(connection.peer))
         except Problem as problem:
             return _refused(_seq_of(payload), problem)
         return command
@@ -210,7 +209,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         PublisherDialect.path,
-        "push",
+        PUSH,
         publisher,
         "push",
         "A connection to publish over",

@@ -30,6 +30,7 @@ from imserver.api.v1.outcome import PushAnswer
 from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.sending import Carried, send
 from imserver.api.v1.wire import read, reply
+from imserver.auth.principal import PUSH
 from imserver.services.pushes.publishing import Name
 
 
@@ -103,7 +104,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/push",
-        "push",
+        PUSH,
         push,
         "push",
         "Push a message",
@@ -124,7 +125,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/rooms/publish",
-        "push",
+        PUSH,
         publish_to_room,
         "rooms",
         "Publish to a room",

@@ -21,7 +21,9 @@ APP_PROBLEMS: Final = (
 def reached(api: Api, call: Call) -> list[str]:
     """The apps that the caller's key reaches, in the order of names; not those that another stands for."""
     tenants = api.services.tenants
-    return [name for name in tenants.names() if call.caller.reaches(name) and tenants.resolve(name) == name]
+    return [
+        name for name in tenants.names() if call.principal.reaches(name) and tenants.resolve(name) == name
+    ]
 
 
 def require_few(api: Api, *named: Sized) -> None:

@@ -32,6 +32,7 @@ from imserver.api.v1.room import (
     RoomsQuery,
 )
 from imserver.api.v1.wire import app_of, read, reply
+from imserver.auth.principal import ADMIN, PUSH, READ
 from imserver.errors import HTTP_INVALID_REQUEST, HTTP_STORAGE_UNAVAILABLE, HTTP_UNKNOWN_CONNECTION
 from imserver.services.messages import page_bounds
 from imserver.services.rooms.connections import Joined, Left
@@ -148,7 +149,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/rooms/join",
-        "push",
+        PUSH,
         join,
         "rooms",
         "Put connections into a room",
@@ -167,7 +168,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/rooms/leave",
-        "push",
+        PUSH,
         leave,
         "rooms",
         "Take connections out of a room",
@@ -185,7 +186,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/rooms",
-        "read",
+        READ,
         rooms,
         "rooms",
         "The rooms of an app, page by page",
@@ -210,7 +211,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/rooms/members",
-        "read",
+        READ,
         members,
         "rooms",
         "Who is in a room, page by page",
@@ -253,7 +254,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/rooms/messages",
-        "admin",
+        ADMIN,
         messages,
         "rooms",
         "What was said in a room and kept, the newest page first",
@@ -273,7 +274,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         "/api/v1/connections/show",
-        "read",
+        READ,
         connection,
         "rooms",
         "What is known of one connection",

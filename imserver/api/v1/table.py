@@ -34,6 +34,7 @@ from imserver.api.v1 import (
 from imserver.api.v1.batch import batch_of
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import reply
+from imserver.auth.principal import ANYONE
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -49,7 +50,7 @@ def _written(batch_targets: int, demo: bool) -> bytes:
 
 def described(api: Api) -> bytes:
     """The OpenAPI document of this server: with its limits, and with keys where they are needed."""
-    return _written(api.batch_targets, api.auth.demo)
+    return _written(api.batch_targets, api.keys.demo)
 
 
 def openapi(api: Api, call: Call) -> Answer:
@@ -71,12 +72,14 @@ def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
         Route(
             row.method,
             row.path,
-            row.scope,
+            row.need,
             row.function,
+            row.app,
             row.hot,
             raw=True,
             style=PROBLEM,
             limited=row.scope != "",
+            token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
         )
         for row in operations
     )
@@ -86,7 +89,7 @@ _DOCUMENT: Final = (
     Operation(
         "GET",
         "/api/v1/openapi.json",
-        "",
+        ANYONE,
         openapi,
         "document",
         "This interface as an OpenAPI 3.1 document",

@@ -31,62 +31,49 @@ from imserver.api.v1.upload import (
     UploadsQuery,
     shown,
 )
-from imserver.api.v1.wire import app_of, bearer_of, read, reply
-from imserver.auth import ANYBODY, Caller
+from imserver.api.v1.wire import app_of, read, reply
+from imserver.auth.authority import bearer, refusal
+from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER, Need
 
 # --- who asks -----------------------------------------------------------------------------------------------
 
 
 class Owner(Struct, frozen=True):
-    """For whom a request is made: the user of an app, who has shown this ``token`` (``""``: others ask)."""
+    """For whom a request is made: a user of an app. ``token``: with what it was proved, if by a token."""
 
     app: str
     user: str
     token: str = ""
 
 
-def owner_of(api: Api, call: Call, scope: str, app: str, user: str, token: str) -> Owner:
-    """For whom a request is made, proved. Raises :class:`Problem`. May switch.
+def owner_of(api: Api, call: Call, need: Need, app: str, user: str, token: str) -> Owner:
+    """For whom a request is made. Raises :class:`Problem`. May switch.
 
-    An API key with ``scope`` speaks for every user of its apps; a token for its own user; in demo mode
-    anybody for anybody.
+    A back end acts for every user of its apps, a user for themselves, in demo mode anybody for anybody.
+    ``token`` comes from the query or the body; the header was read before.
     """
-    request = call.request
+    request, principal = call.request, call.principal
     assert request is not None
-    bearer = bearer_of(request)
-    caller = api.auth.caller(f"Bearer {bearer}")
-    if caller.key and caller is not ANYBODY:
-        api.rates.require(caller, request.host)
-        if scope not in caller.scopes:
-            raise Problem(errors.HTTP_FORBIDDEN)
-        return _named(api, caller, app, user)
-    api.rates.require(caller, request.host)
-    if caller.user and caller.apps:  # a page's
-        return _same(next(iter(caller.apps)), caller.user, app and api.services.tenants.resolve(app), user)
-    asked_app = app and api.services.tenants.resolve(app)
-    claims = api.services.uploads.holder(token or bearer, asked_app) if token or bearer else None
-    if claims is not None:
-        return replace(_same(claims.app, claims.user, asked_app, user), token=token or bearer)
-    if api.auth.demo:
-        return _named(api, ANYBODY, app, user)
-    raise Problem(errors.HTTP_TOKEN_INVALID if token or bearer else errors.HTTP_UNAUTHORIZED)
+    if token and not (principal.key or principal.user):
+        principal = api.authority.identify(need, {}, request.host, token)
+    api.rates.require(principal, request.host)
+    if principal.kind == "nobody":
+        raise Problem(refusal(principal))
+    if principal.user:
+        asked = app and api.services.tenants.resolve(app)
+        if asked not in ("", principal.app) and principal.kind == "account":
+            raise Problem(errors.HTTP_TOKEN_INVALID)
+        if asked not in ("", principal.app) or user not in ("", principal.user):
+            raise Problem(errors.HTTP_NOT_ALLOWED, "The token is somebody else's")
+        return Owner(principal.app, principal.user, token or bearer(request.headers.get("authorization", "")))
+    if not app or not user:
+        raise Problem(errors.HTTP_INVALID_REQUEST, "The request names no `app`, or no `user`")
+    return Owner(app_of(api, replace(call, principal=principal), app), user)
 
 
 def still_holds(api: Api, owner: Owner) -> bool:
     """Whether the token is still good: its account may have been deleted meanwhile. May switch."""
-    return not owner.token or api.services.uploads.holder(owner.token, owner.app) is not None
-
-
-def _named(api: Api, caller: Caller, app: str, user: str) -> Owner:
-    if not app or not user:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "The request names no `app`, or no `user`")
-    return Owner(app_of(api, Call({}, "", caller), app), user)
-
-
-def _same(app: str, user: str, asked_app: str, asked_user: str) -> Owner:
-    if (asked_app and asked_app != app) or (asked_user and asked_user != user):
-        raise Problem(errors.HTTP_NOT_ALLOWED, "The token is somebody else's")
-    return Owner(app, user)
+    return not owner.token or api.authority.identify(PUSH_OR_USER, {}, "", owner.token).user == owner.user
 
 
 # --- what is no file ----------------------------------------------------------------------------------------
@@ -95,7 +82,7 @@ def _same(app: str, user: str, asked_app: str, asked_user: str) -> Owner:
 def list_uploads(api: Api, call: Call) -> Answer:
     """``GET /api/v1/uploads``."""
     asked = read_query(call, UploadsQuery)
-    owner = owner_of(api, call, "read", asked.app, asked.user, asked.token)
+    owner = owner_of(api, call, READ_OR_USER, asked.app, asked.user, asked.token)
     uploads = api.services.uploads
     usage = uploads.usage(owner.app, owner.user)
     rows = uploads.page(owner.app, owner.user, _place(asked.cursor), asked.limit + 1)
@@ -127,7 +114,7 @@ def delete_upload(api: Api, call: Call) -> Answer:
     row = uploads.find(asked.id)
     app, user = (row.app, row.user) if row is not None else ("", "")
     try:
-        owner_of(api, call, "push", app, user, asked.token)
+        owner_of(api, call, ANYONE_OR_PUSH, app, user, asked.token)
     except Problem as problem:
         if row is not None or problem.problem.status in (401, 429):
             raise
@@ -178,7 +165,7 @@ OPERATIONS: Final = (
     Operation(
         "GET",
         PATH,
-        "",
+        READ_OR_USER,
         list_uploads,
         "uploads",
         "The files that a user keeps",
@@ -192,7 +179,7 @@ OPERATIONS: Final = (
     Operation(
         "POST",
         "/api/v1/uploads/delete",
-        "",
+        ANYONE_OR_PUSH,
         delete_upload,
         "uploads",
         "Remove a file",
@@ -210,7 +197,7 @@ STREAMS: Final = (
     Operation(
         "POST",
         PATH,
-        "",
+        PUSH_OR_USER,
         _elsewhere,
         "uploads",
         "Upload a file",
@@ -242,7 +229,7 @@ STREAMS: Final = (
     Operation(
         "GET",
         FILE_PATH,
-        "",
+        ANYONE,
         _elsewhere,
         "uploads",
         "Fetch a file",
@@ -259,7 +246,7 @@ STREAMS: Final = (
     Operation(
         "GET",
         THUMBNAIL_PATH,
-        "",
+        ANYONE,
         _elsewhere,
         "uploads",
         "Fetch the thumbnail of a picture",

@@ -14,7 +14,6 @@ from imserver.api.call import Api, Call
 from imserver.api.reply import Answer
 from imserver.api.style import Problem
 from imserver.protocol.forgiving import has_nul
-from imserver.transport.fast import FastRequest
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -35,12 +34,13 @@ _encode = msgspec.json.Encoder().encode
 def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
     """The body of a request as what ``decoder`` makes of it.
 
-    Raises :class:`Problem` with a text that says where the body is wrong.
+    It may be compressed, but not by strangers. Raises :class:`Problem` with a text that says where the body
+    is wrong.
     """
     body = call.body
     encoding = "" if call.request is None else call.request.headers.get("content-encoding", "")
     if encoding and encoding.lower() != "identity":
-        if encoding.lower() not in ("gzip", "x-gzip"):
+        if encoding.lower() not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
             raise Problem(errors.HTTP_UNKNOWN_ENCODING)
         body = inflate(body, api.body_bytes)
     return decode(decoder, body)
@@ -85,12 +85,6 @@ def inflate(body: bytes, limit: int) -> bytes:
     return content
 
 
-def bearer_of(request: FastRequest) -> str:
-    """The key or token of a request."""
-    kind, _, credential = request.headers.get("authorization", "").partition(" ")
-    return credential.strip() if kind.lower() == "bearer" else ""
-
-
 def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> Answer:
     """An answer: ``value`` as JSON (bytes are JSON already)."""
     body = value if isinstance(value, bytes) else _encode(value)
@@ -130,7 +124,7 @@ def app_of(api: Api, call: Call, name: str) -> str:
     """
     services = api.services
     app: str = services.tenants.resolve(name)
-    if not (call.caller.reaches(app) or call.caller.reaches(name)):
+    if not call.principal.reaches(app):
         raise Problem(errors.HTTP_FORBIDDEN)
     if app not in services.hub.apps and services.tenants.find(app) is None:
         raise Problem(errors.HTTP_UNKNOWN_APP)

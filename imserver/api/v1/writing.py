@@ -24,6 +24,7 @@ from imserver.api.v1.written import (
     SendRequest,
     StoredAnswer,
 )
+from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.errors import StorageUnavailable
 from imserver.services.messages.revisions import revision
 from imserver.services.pushes.publishing import SYSTEM_PREFIX
@@ -176,7 +177,7 @@ def row(word: str, function: Any, summary: str, description: str, **more: Any) -
     return Operation(
         "POST",
         path,
-        "",
+        ADMIN_OR_ACCOUNT,
         function,
         "conversations",
         summary,

@@ -7,11 +7,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from time import time
-from typing import Final, Protocol
+from typing import Final
 
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.rules import LoginDecision
 from imserver.errors import StorageUnavailable
 from imserver.model import ChatLogin, ChatMessage, ChatSync, Command, Login, Message, Reply
 from imserver.protocol.protobuf import APP, MAX_ID, ProtobufDialect, account
@@ -24,8 +26,6 @@ from imserver.services.dialects.uplink import (
     RestingReader,
     Uplink,
 )
-from imserver.services.logins.tokens import BadToken, Claims
-from imserver.services.logins.verdict import Verdict
 from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.recovery import Recovery
@@ -46,48 +46,22 @@ _OK: Final = Reply(errors.REPLY_OK)
 Answer = Callable[[Reply], None]
 
 
-class Admits(Protocol):
-    """Decides on logins; :class:`imserver.services.logins.logins.Logins` does."""
-
-    def resolve(self, app: str) -> str:
-        """The app that stands for this name."""
-
-    def wants_tokens(self, app: str) -> bool:
-        """Whether the app has session tokens of its own."""
-
-    def check(
-        self,
-        app: str,
-        user: str,
-        token: str,
-        dialect: str,
-        connection: Connection,
-        device: str = "",
-        proven: Verdict | None = None,
-    ) -> Verdict:
-        """Whether ``user`` may log in. May switch."""
-
-
 class Chats:
     """Carries out the commands of the dialect. Owner of ``Connection.about`` of its sessions, and of who is
     still expected to sync: ``grace`` after a login, ``page_grace`` after a page behind which there is more.
-
-    ``holder`` reads the token of an account. It may switch, and raises BadToken.
     """
 
     def __init__(
         self,
         sessions: Sessions,
-        logins: Admits,
+        logins: Logins,
         messaging: Messaging,
         recovery: Recovery,
         uplink: Uplink,
-        holder: Callable[[str], Claims],
     ) -> None:
         self._sessions = sessions
         self._logins = logins
         self._messaging = messaging
-        self._holder = holder
         self._uplink = uplink
         self._recovery = recovery
         self.grace = Grace(self._release, HOLD_SECONDS)
@@ -128,18 +102,19 @@ class Chats:
         self._choose_words(connection, command.cursor >= 0)
         kicks = self._sessions.kicks.count
         try:
-            verdict = self._check(connection, command)
-            if not verdict.ok:
-                if verdict.final:
-                    say(connection, verdict.close)
-                return Reply(verdict.code)
-            login = Login(APP, verdict.user, command.token, command.device)
+            decision = self._check(connection, command)
+            if not decision.ok:
+                if decision.final or decision.code == errors.REPLY_SYSTEM:
+                    # Silence would let its client wait for ever.
+                    say(connection, decision.close)
+                return Reply(decision.code)
+            login = Login(APP, decision.user, command.token, command.device)
             code = self._sessions.login(
-                connection, login, verdict=replace(verdict, expires_at=0), kicks=kicks
+                connection, login, decision=replace(decision, expires_at=0), kicks=kicks
             )
             if code != errors.REPLY_OK:
                 return Reply(code)
-            return self._begin(connection, command, verdict.expires_at, answer)
+            return self._begin(connection, command, decision.expires_at, answer)
         except StorageUnavailable as unavailable:
             # Silence would let its client wait for ever.
             log.info("a login failed: %s", unavailable, extra={"connection": connection.peer})
@@ -176,21 +151,15 @@ class Chats:
             self._full[plain], self._full[other] = other, plain
         connection.encoding = other
 
-    def _check(self, connection: Connection, command: ChatLogin) -> Verdict:
+    def _check(self, connection: Connection, command: ChatLogin) -> LoginDecision:
         """Whether the account, or the user of the app's own token, may log in; ``user`` says who it is."""
-        app, name, device = self._logins.resolve(APP), connection.encoding.dialect.name, command.device
-        try:
-            claims = self._holder(command.token)
-        except BadToken as bad:
-            log.debug("login refused: %s", bad, extra={"connection": connection.peer})
-            if not self._logins.wants_tokens(app):
-                return Verdict(errors.REPLY_UNAUTHORIZED)
-            verdict = self._logins.check(app, "", command.token, name, connection, device)
-            if verdict.ok and not account(verdict.user):
-                return Verdict(errors.REPLY_BAD_USER)
-            return verdict
-        proven = Verdict(expires_at=claims.expires_at, user=claims.user, device=claims.device)
-        return self._logins.check(app, claims.user, command.token, name, connection, device, proven)
+        app, name = self._logins.resolve(APP), connection.encoding.dialect.name
+        if not self._logins.wants_tokens(app):
+            return LoginDecision(errors.REPLY_UNAUTHORIZED)
+        decision = self._logins.check(app, "", command.token, name, connection, command.device)
+        if decision.ok and not account(decision.user):
+            return LoginDecision(errors.REPLY_BAD_USER)
+        return decision
 
     def _resting_until(self, minute: int) -> RestingReader:
         """What sessions at rest share whose tokens end in a minute of Unix time."""

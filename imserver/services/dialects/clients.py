@@ -14,12 +14,12 @@ import msgspec
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.tenants import valid_name
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
 from imserver.model import SYSTEM_PREFIX, Event
 from imserver.protocol.client import BAD_SYSTEM, NO_SYSTEM, message_id, refusal, welcome
-from imserver.services.logins.tenants import valid_name
-from imserver.services.logins.verdict import Verdict
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.rooms.connections import Connections, Joined, Left
 from imserver.services.rooms.rooms import Rooms
@@ -65,7 +65,7 @@ def _is_name(system: str) -> bool:
 
 
 class Directory(Protocol):
-    """Knows the systems; :class:`imserver.services.logins.tenants.Tenants` does."""
+    """Knows the systems; :class:`imserver.auth.tenants.Tenants` does."""
 
     def get(self, name: str) -> object | None:
         """The registered app of this name. Never switches."""
@@ -78,18 +78,6 @@ class Directory(Protocol):
 
     def register(self, name: str) -> bool:
         """Register an app. False: there is one of this name. May switch."""
-
-
-class Admits(Protocol):
-    """Decides on logins; :class:`imserver.services.logins.logins.Logins` does."""
-
-    def check(
-        self, app: str, user: str, token: str, dialect: str, connection: Connection, device: str = ""
-    ) -> Verdict:
-        """Whether it may log in. May switch."""
-
-    def began(self, connection: Connection, verdict: Verdict) -> None:
-        """It has."""
 
 
 class Clients:
@@ -106,7 +94,7 @@ class Clients:
         connections: Connections,
         queries: NodeQueries,
         directory: Directory,
-        logins: Admits,
+        logins: Logins,
         metrics: Metrics,
         notice_members: int,
     ) -> None:
@@ -127,7 +115,8 @@ class Clients:
     def opened(self, connection: Connection, head: Head) -> None:
         """A connection has begun: make it a client of the system that its query names, and tell it its id.
 
-        When it knows its id it can be reached by it. The system need not be registered. May switch.
+        When it knows its id it can be reached by it. In demo mode the system need not be registered. May
+        switch, and raise StorageUnavailable.
         """
         params = head.params()
         system = params.get("systemId", "")
@@ -138,20 +127,21 @@ class Clients:
             self._refuse(connection, BAD_SYSTEM, errors.CLOSE_NOT_ALLOWED)
             return
         app = self.app_of(system)
-        if self._directory.get(app) is None:
+        if self._directory.get(app) is None and self._logins.takes_unregistered:
             self._begin(app, connection, guest=True)
             return
-        verdict = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
+        self._directory.find(app)  # it may have been registered on another node a moment ago
+        decision = self._logins.check(app, "", params.get("token", ""), NAMED_BY_ID, connection)
         if connection.state != OPEN:
             return
-        if not verdict.ok:
-            text = errors.reply_text(verdict.code)
-            self._refuse(connection, refusal(-verdict.code, text), verdict.close)
+        if not decision.ok:
+            text = errors.reply_text(decision.code)
+            self._refuse(connection, refusal(-decision.code, text), decision.close)
             return
         self._begin(app, connection, guest=False)
-        if verdict.user:
-            connection.about = Label(verdict.user)
-        self._logins.began(connection, verdict)
+        if decision.user:
+            connection.about = Label(decision.user)
+        self._logins.began(connection, decision)
 
     def _refuse(self, connection: Connection, payload: bytes, code: int) -> None:
         self._metrics.logins_refused += 1

@@ -10,11 +10,11 @@ from typing import Final, Protocol
 from msgspec import Struct
 
 from imserver import errors
+from imserver.auth.login import Logins
 from imserver.errors import ImserverError, StorageUnavailable
 from imserver.model import Login, Message
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
-from imserver.services.logins.verdict import Admits
 from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.readers import Reader
@@ -86,7 +86,7 @@ class EventStreams:
     def __init__(
         self,
         sessions: Sessions,
-        logins: Admits,
+        logins: Logins,
         rooms: Rooms,
         connections: Connections,
         messaging: Messaging,
@@ -106,18 +106,18 @@ class EventStreams:
         It may switch. Raises :class:`Nobody`.
         """
         kicks = self._sessions.kicks.count
-        verdict = self._logins.check(wish.app, wish.user, wish.token, sse.NAME, stream, wish.device)
-        if not verdict.ok:
-            _close(stream, verdict.close)
+        decision = self._logins.check(wish.app, wish.user, wish.token, sse.NAME, stream, wish.device)
+        if not decision.ok:
+            _close(stream, decision.close)
             return
-        user = wish.user or verdict.user
+        user = wish.user or decision.user
         if not user:
             raise Nobody
         start = self._start(wish, user)
         if stream.state != OPEN:
             return
         login = Login(wish.app, user, wish.token, wish.device)
-        code = self._sessions.login(stream, login, verdict=verdict, kicks=kicks)
+        code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
         if code != errors.REPLY_OK:
             _close(stream, _CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
             return

@@ -13,7 +13,6 @@ from imserver.metrics import Metrics
 from imserver.services.files.transfers import Refused, Transfer, Transfers
 from imserver.services.files.upload_arrivals import Arrivals, Offer
 from imserver.services.files.upload_places import Places, name_of
-from imserver.services.logins.tokens import Claims
 from imserver.settings import UploadSettings
 from imserver.storage.store import Store
 from imserver.storage.upload_contract import Upload, Usage
@@ -22,10 +21,6 @@ log = logging.getLogger(__name__)
 
 ID_CHARACTERS: Final = 32
 _FORGOTTEN_AT_ONCE: Final = 100
-
-Holder = Callable[[str, str], Claims | None]
-"""Whose token this is, of those who use this app (``""``: it is not said which); None: it is none that this
-function knows. May switch."""
 
 
 class Pieces:
@@ -65,21 +60,11 @@ class Uploads:
 
     def __init__(self, settings: UploadSettings, data_dir: str, store: Store, metrics: Metrics) -> None:
         self.settings = settings
-        self.holders: list[Holder] = []
-        """Who may read the tokens of those who upload; the first that knows a token has the word."""
         self._store = store
         self._metrics = metrics
         self._places = Places(settings, data_dir)
         self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
         self._leaving = Transfers(settings)
-
-    def holder(self, token: str, app: str = "") -> Claims | None:
-        """Whose token this is, of those who use this app (``""``: it is not said which); None: nobody's."""
-        for asked in self.holders:
-            claims = asked(token, app)
-            if claims is not None:
-                return claims
-        return None
 
     def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
         """Take a file in; see :meth:`.upload_arrivals.Arrivals.receive`."""

@@ -11,13 +11,10 @@ from secrets import randbits
 from time import time
 from typing import Final
 
-from msgspec import Struct
-
+from imserver.auth.account_tokens import AccountSession, AccountTokens
 from imserver.config import Config
 from imserver.errors import ImserverError
-from imserver.lifecycle import derive_key
-from imserver.services.logins.tokens import BadToken
-from imserver.services.people import account_removal, account_tokens
+from imserver.services.people import account_removal
 from imserver.services.people.account_fields import (
     account_id,
     check_device,
@@ -28,14 +25,15 @@ from imserver.services.people.account_fields import (
 )
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import Passwords
-from imserver.settings import PUBLIC_SIGN_KEY
 from imserver.storage.account_contract import Account, Device, Taken
 from imserver.storage.accounts import KeptAccounts
 
-GOCHAT: Final = "gochat"
-"""The app of GoChat's clients."""
 _DEVICE_BITS: Final = 53
 """Of the number of a login, so that it is exact in every language's JSON."""
+
+
+class NoAccounts(ImserverError):
+    """The app has no accounts (``account_tokens``)."""
 
 
 class Closed(ImserverError):
@@ -54,32 +52,18 @@ class UnknownDevice(ImserverError):
     """The account has no such login."""
 
 
-class Session(Struct, frozen=True):
-    """A login: whose, and the token that proves it until ``expires_at`` (Unix seconds).
-
-    ``device``: what the device called itself then, ``device_id`` which login of the account it is (0: its
-    token does not say).
-    """
-
-    account: Account
-    token: str
-    expires_at: int
-    device: str = ""
-    device_id: int = 0
-
-
 class Accounts:
-    """Registers, logs in, reads tokens. Everything may switch and raise StorageUnavailable.
+    """Registers and logs in. Everything may switch and raise StorageUnavailable.
 
     ``kick(app, user)`` ends the connections of a user on all nodes, ``disconnect(app, user, device)`` those
-    on devices of one name; ``is_demo`` says whether anybody may do anything, so that keys which everybody
-    knows are good enough.
+    on devices of one name; ``is_demo`` says whether anybody may do anything: then anybody may register, if
+    ``accounts.registration`` does not say otherwise.
     """
 
     def __init__(
         self,
         config: Config,
-        secret: bytes,
+        tokens: AccountTokens,
         kept: KeptAccounts,
         kick: Callable[[str, str], object],
         is_demo: Callable[[], bool],
@@ -87,6 +71,7 @@ class Accounts:
         attempt: Shared | None = None,
     ) -> None:
         settings = config.accounts
+        self._tokens = tokens
         self._kept = kept
         self._kick = kick
         self._is_demo = is_demo
@@ -101,11 +86,14 @@ class Accounts:
         self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self._sign_key = config.jwt.sign_key
-        self._derived_key = derive_key(secret, "account tokens")
         self.on_removed: list[account_removal.Forget] = []
         """Called with an account that is deleted, before and after that, so that others forget it, too. May
         switch."""
+
+    @property
+    def registration_is_open(self) -> bool:
+        """Whether anybody may register, where there are accounts."""
+        return self._is_demo() if self._registration is None else self._registration
 
     # --- registering and logging in -------------------------------------------------------------------------
 
@@ -122,11 +110,13 @@ class Accounts:
     ) -> Account:
         """Make an account. ``invited``: a back end asks, which may where nobody else does.
 
-        ``address``: where it is asked for; so many only come from one. Raises BadField, Closed, Taken,
-        TooManyFailures and Overloaded.
+        ``address``: where it is asked for; so many only come from one. Raises NoAccounts, BadField, Closed,
+        Taken, TooManyFailures and Overloaded.
         """
-        if not (self._registration or invited):
-            raise Closed("accounts.registration is false")
+        if not self._tokens.wanted_in(app):
+            raise NoAccounts(app)
+        if not (self.registration_is_open or invited):
+            raise Closed("accounts.registration is off")
         if not invited:
             self._registrations.charge(address)
         check_phone(phone)
@@ -142,8 +132,10 @@ class Accounts:
 
         Failures count by account and network, by network, and by account. ``earlier``: a token that the
         account had before, expired or not; a device that shows one is not counted by account, so that
-        strangers cannot lock it out. Raises WrongLogin, TooManyFailures and Overloaded.
+        strangers cannot lock it out. Raises NoAccounts, WrongLogin, TooManyFailures and Overloaded.
         """
+        if not self._tokens.wanted_in(app):
+            raise NoAccounts(app)
         self._logins.charge(address)
         if not may_be_login(phone, password):
             raise WrongLogin
@@ -151,7 +143,7 @@ class Accounts:
         pair, who = (app, phone, network), (app, phone)
         counts: list[tuple[Attempts, Hashable]] = [(self._by_address, network), (self._by_pair, pair)]
         found = self._kept.by_phone(app, phone)
-        if found is None or not self._knows(found[0], earlier):
+        if found is None or not self._tokens.was_made_for(found[0].id, earlier):
             counts.append((self._by_account, who))
         # Counted before it is known to be wrong: those who try many at once do not get ahead of the count.
         for place, (attempts, name) in enumerate(counts):
@@ -171,14 +163,7 @@ class Accounts:
             self._kept.set_password(account.id, hashed, self._passwords.hash(password))
         return account
 
-    def _knows(self, account: Account, earlier: str) -> bool:
-        """Whether a token was made for this account, be it long ago."""
-        try:
-            return bool(earlier) and account_tokens.read(earlier, self._key(), 0).user_id == account.id
-        except BadToken:
-            return False
-
-    def token(self, account: Account, device: str = "") -> Session:
+    def token(self, account: Account, device: str = "") -> AccountSession:
         """A token for somebody who has logged in, on a device of this name.
 
         Raises BadField, and WrongLogin: the account has ended its sessions since, or is gone.
@@ -188,37 +173,8 @@ class Accounts:
         login = Device(randbits(_DEVICE_BITS) | 1, device, now, now + self._seconds)
         if not self._kept.add_device(account.id, account.version, login, self._devices):
             raise WrongLogin
-        token = account_tokens.make(account.id, account.version, login.expires_at, self._key(), login.id)
-        return Session(account, token, login.expires_at, device, login.id)
-
-    def holder(self, token: str | bytes, app: str = GOCHAT) -> Session:
-        """Whose token this is. Raises BadToken: nobody's, or not any more."""
-        try:
-            text = token if isinstance(token, str) else token.decode("ascii")
-        except UnicodeDecodeError:
-            raise BadToken("this is no token") from None
-        claims = account_tokens.read(text, self._key(), time())
-        found, name = self._found(app, claims)
-        if found.version != claims.version:
-            raise BadToken("the account has ended its sessions")
-        return Session(found, text, int(claims.exp), name, claims.device)
-
-    def _found(self, app: str, claims: account_tokens.Claims) -> tuple[Account, str]:
-        """The account that a token names, and what the device of its login is called."""
-        if claims.device:
-            known = self._kept.by_device(app, claims.user_id, claims.device)
-            if known is None:
-                raise BadToken("the account does not exist, or the login has ended")
-            return known[0], known[1].name
-        found = self._kept.by_id(app, claims.user_id)
-        if found is None:
-            raise BadToken("the account does not exist")
-        return found[0], ""
-
-    def _key(self) -> bytes:
-        if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
-            return self._sign_key.encode()
-        return self._derived_key
+        token = self._tokens.make(account.id, account.version, login.expires_at, login.id)
+        return AccountSession(account, token, login.expires_at, device, login.id)
 
     # --- asking ---------------------------------------------------------------------------------------------
 

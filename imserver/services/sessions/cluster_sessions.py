@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 import gevent
 
 from imserver import errors
+from imserver.auth.login import Logins
 from imserver.cluster.registry import Session, SessionRef, SessionRegistration
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
-from imserver.services.logins.verdict import Admits
 from imserver.services.nodes.messages import Notice, Replaced
 from imserver.services.nodes.queries import AliveQuery, KickQuery, OtherNodes, encode, read
 from imserver.services.sessions.departures import Departures
@@ -42,7 +42,7 @@ class ClusterSessions(Sessions):
         hub: Hub,
         fanout: Fanout,
         metrics: Metrics,
-        logins: Admits,
+        logins: Logins,
         others: OtherNodes,
         require_registry: bool,
         on_login: Callable[[str, str], None],

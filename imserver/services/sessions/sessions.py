@@ -8,11 +8,12 @@ import gevent
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.auth.login import Logins
+from imserver.auth.rules import LoginDecision
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
-from imserver.services.logins.verdict import Admits, Verdict
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
 from imserver.services.sessions.kicks import Kicks
 from imserver.transport.connection import OPEN, Connection
@@ -39,7 +40,7 @@ def _rivals(app: App, login: Login, connection: Connection) -> list[Connection]:
 class Sessions:
     """Owner of the bans. Everything else it changes through the hub."""
 
-    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Admits) -> None:
+    def __init__(self, hub: Hub, fanout: Fanout, metrics: Metrics, logins: Logins) -> None:
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
@@ -52,33 +53,33 @@ class Sessions:
         connection: Connection,
         login: Login,
         again: bool = False,
-        verdict: Verdict | None = None,
+        decision: LoginDecision | None = None,
         kicks: int | None = None,
     ) -> int:
         """Begin a session; returns a reply code. Under ``refuse`` it may wait for :data:`ALIVE_SECONDS`.
 
         ``again``: a connection that has logged in may do so anew; its session ends where the new one begins.
-        ``verdict``: what :class:`Logins` has said already, and ``kicks`` the count of them before it was
+        ``decision``: what :class:`Logins` has said already, and ``kicks`` the count of them before it was
         asked. When it returns ``REPLY_OK`` the user is reachable on this connection.
         """
         if kicks is None:
             kicks = self.kicks.count
-        app = self._hub.apps.get(login.app)
+        name = self._logins.resolve(login.app)
+        if name != login.app:
+            login = replace(login, app=name)
+        app = self._hub.apps.get(name)
         if app is None:
-            login = replace(login, app=self._logins.resolve(login.app))
-            app = self._hub.apps.get(login.app)
-            if app is None:
-                return self._refused(errors.REPLY_UNAUTHORIZED)
+            return self._refused(errors.REPLY_UNAUTHORIZED)
         if connection.user is not None and not again:
             return self._renew(connection, login)
-        if verdict is None:
-            verdict = self._check(connection, login)
-        if not verdict.ok:
-            if verdict.final:
-                say(connection, verdict.close)
-            return self._refused(verdict.code)
-        if verdict.device:
-            login = replace(login, device=verdict.device)
+        if decision is None:
+            decision = self._check(connection, login)
+        if not decision.ok:
+            if decision.final:
+                say(connection, decision.close)
+            return self._refused(decision.code)
+        if decision.device:
+            login = replace(login, device=decision.device)
         if self.is_banned(login.app, login.user):
             say(connection, errors.CLOSE_BANNED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
@@ -102,13 +103,13 @@ class Sessions:
         if self.kicks.since(kicks, app.name, login.user, login.device):
             say(connection, errors.CLOSE_KICKED)
             return self._refused(errors.REPLY_UNAUTHORIZED)
-        self._logins.began(connection, verdict)
+        self._logins.began(connection, decision)
         if app.policy in ("single", "refuse"):
             for rival in rivals:
                 say(rival, errors.CLOSE_REPLACED)
         return code
 
-    def _check(self, connection: Connection, login: Login) -> Verdict:
+    def _check(self, connection: Connection, login: Login) -> LoginDecision:
         dialect = connection.encoding.dialect.name
         return self._logins.check(login.app, login.user, login.token, dialect, connection, login.device)
 
@@ -117,12 +118,12 @@ class Sessions:
         same = (connection.app, connection.user) == (login.app, login.user)
         if not (same and self._logins.holds_token(connection)):
             return self._refused(errors.REPLY_FAILED)
-        verdict = self._check(connection, login)
-        if not verdict.ok:
-            return self._refused(verdict.code)
+        decision = self._check(connection, login)
+        if not decision.ok:
+            return self._refused(decision.code)
         if connection.state != OPEN:
             return self._refused(errors.REPLY_FAILED)
-        self._logins.began(connection, verdict)
+        self._logins.began(connection, decision)
         self.heartbeat(connection)
         return errors.REPLY_OK
 

@@ -7,12 +7,12 @@ import pytest
 from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
-from imserver.api.route import ANY_KEY
 from imserver.api.routes import ROUTES
 from imserver.api.style import PROBLEM
 from imserver.api.v1.openapi import document, operation_id, problems_of
 from imserver.api.v1.operation import JSON, Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from imserver.auth.principal import ANY_KEY
 from imserver.errors import HTTP_PROBLEMS
 from imserver.pages.reference_text import WORDS, chinese
 
@@ -49,10 +49,10 @@ def test_it_is_a_valid_document_of_openapi_3_1() -> None:
 def test_every_route_is_told_with_its_scope_and_no_other() -> None:
     routed = {(row.method, row.path): row for row in ROUTES if row.path.startswith("/api/v1/")}
     assert all(row.style is PROBLEM for row in routed.values())
-    told = {(row.method, row.path): row.scope for row in OPERATIONS}
-    assert told == {where: row.scope for where, row in routed.items()}
+    told = {(row.method, row.path): row.need for row in OPERATIONS}
+    assert told == {where: row.need for where, row in routed.items()}
     for row in DOCUMENTED:
-        scopes = [] if row.scope == ANY_KEY else [row.scope]
+        scopes = [] if row.need is ANY_KEY else [row.scope]
         assert described(row)["security"] == ([{"key": scopes}] if row.scope else []), row.path
 
 

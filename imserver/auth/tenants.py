@@ -62,6 +62,11 @@ class Tenant(TenantSettings, frozen=True, kw_only=True):
         """What a second login of a user does."""
         return self.policy_of(self.name)
 
+    @property
+    def has_login_rule(self) -> bool:
+        """Whether a login has to prove something: by a session token, an account, or the back end's word."""
+        return bool(self.jwt or self.webhook.authorise_url or self.wants_accounts(self.name))
+
 
 def valid_name(name: str) -> bool:
     """Whether an app may be called so: 1 to 191 characters, none that is invisible, no blank at an end."""

@@ -1,15 +1,16 @@
-"""Rules: an app's settings made ready for the moment of a login."""
+"""Login rules: what an app demands of a login, ready for use; and what is decided about one."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, get_args
+from typing import TYPE_CHECKING, Final, Protocol, get_args
 
 from msgspec import Struct
 
+from imserver import errors
+from imserver.auth.quotas import LimitedEncoding
+from imserver.auth.tokens import BadKey, Key, load_keys, read_key_file
 from imserver.checks import MAKE_SECRET, is_placeholder
 from imserver.errors import StartError
-from imserver.services.logins.rate import LimitedEncoding
-from imserver.services.logins.tokens import BadKey, Key, load_keys, read_key_file
 from imserver.services.webhooks.authorise import Asked
 from imserver.services.webhooks.webhook_queue import Receiver
 from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
@@ -18,10 +19,55 @@ from imserver.transport.connection import Connection
 from imserver.transport.origins import host_name
 
 if TYPE_CHECKING:
-    from imserver.services.logins.tenants import Tenant
+    from imserver.auth.tenants import Tenant
 
 EVENTS: Final = frozenset(get_args(WebhookEvent))
 """What a back end may be told of; it is told of all where its app names none."""
+
+
+class LoginDecision(Struct, frozen=True, gc=False):
+    """Whether a login may happen. Compare with :attr:`ok`.
+
+    ``code`` is the reply code of a dialect that answers, ``close`` the close code of one that cannot (and
+    what HTTP makes a status of: 4504 is 401, 4505 is 403, the rest 503). ``final``: the connection is to be
+    closed even where the dialect could answer. ``expires_at``: Unix second at which the session ends (0:
+    with its connection). ``user``: whom the token names, where the caller named nobody; ``device``: the
+    device that it names, which goes before what the client says (``""``: it names none).
+    """
+
+    code: int = errors.REPLY_OK
+    close: int = 0
+    final: bool = False
+    expires_at: int = 0
+    user: str = ""
+    device: str = ""
+
+    @property
+    def ok(self) -> bool:
+        """Whether the login may go on."""
+        return self.code == errors.REPLY_OK
+
+
+ALLOWED: Final = LoginDecision()
+UNKNOWN_APP: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
+NOT_ALLOWED: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED)
+BAD_ORIGIN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_NOT_ALLOWED, final=True)
+BAD_TOKEN: Final = LoginDecision(errors.REPLY_UNAUTHORIZED, errors.CLOSE_TOKEN_INVALID)
+APP_FULL: Final = LoginDecision(errors.REPLY_FAILED, errors.CLOSE_NODE_FULL, final=True)
+UNDECIDED: Final = LoginDecision(errors.REPLY_SYSTEM, errors.CLOSE_INTERNAL_ERROR)
+"""The back end did not say in time."""
+
+
+class LoginRequest(Protocol):
+    """What a login comes by: a connection, or a request.
+
+    ``origin``: the host of the page it comes from; ``""``: our own, or no page.
+    """
+
+    @property
+    def peer(self) -> str: ...
+    @property
+    def origin(self) -> str: ...
 
 
 class Secrets(Struct, frozen=True):
@@ -34,7 +80,7 @@ class Secrets(Struct, frozen=True):
 def load_secrets(name: str, settings: TenantSettings, secret: bytes) -> Secrets:
     """Read the keys of the app ``name``, from their files too.
 
-    Raises :class:`imserver.services.logins.tokens.BadKey`, whose text begins with the setting.
+    Raises :class:`imserver.auth.tokens.BadKey`, whose text begins with the setting.
     """
     try:
         keys = load_keys(settings.jwt, secret, name)
@@ -62,10 +108,11 @@ def _webhook_secret(webhook: WebhookSettings) -> bytes:
 
 
 class Rule:
-    """What an app demands of who logs in. Owner of the encodings that keep its rate.
+    """What an app demands of a login. Owner of the encodings that keep its rate.
 
-    ``plain``: it demands nothing that a page's token would not show; ``quiet``: and tells nobody. ``broken``:
-    it demands tokens, or the consent of its back end, and lacks the keys for that. ``accounts``: tokens of
+    ``open``: anybody may log in. ``closed``: nobody may, since no login rule says who may. ``plain``: open,
+    and nothing else is demanded; ``quiet``: and no back end is told of it. ``broken``: it demands tokens, or
+    the consent of its back end, and lacks the keys for that. ``accounts``: tokens of
     accounts are good for it, and one of them, or of its keys, is needed. ``origins`` None: the
     node's own policy holds.
     """
@@ -76,9 +123,11 @@ class Rule:
         "any_origin",
         "asked",
         "broken",
+        "closed",
         "dialects",
         "keys",
         "name",
+        "open",
         "origins",
         "plain",
         "quiet",
@@ -87,13 +136,15 @@ class Rule:
         "tenant",
     )
 
-    def __init__(self, tenant: Tenant, secrets: Secrets) -> None:
+    def __init__(self, tenant: Tenant, secrets: Secrets, demo: bool) -> None:
         webhook = tenant.webhook
         self.tenant = tenant
         self.name = tenant.name
         self.secrets = secrets
         self.keys = secrets.keys
         self.accounts = tenant.wants_accounts(tenant.name)
+        self.open = (tenant.open or demo) and not tenant.has_login_rule
+        self.closed = not (self.open or tenant.has_login_rule)
         self.broken = bool(tenant.jwt and not secrets.keys) or bool(
             webhook.authorise_url and not secrets.webhook
         )
@@ -109,13 +160,8 @@ class Rule:
             if webhook.url and secrets.webhook
             else None
         )
-        self.plain = not (
-            tenant.jwt
-            or self.accounts
-            or tenant.dialects
-            or tenant.max_connections
-            or tenant.messages_per_second
-            or webhook.authorise_url
+        self.plain = self.open and not (
+            tenant.dialects or tenant.max_connections or tenant.messages_per_second
         )
         self.quiet = self.plain and self.receiver is None
         self._encodings: dict[Encoding, LimitedEncoding] = {}

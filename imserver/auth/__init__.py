@@ -1,0 +1,1 @@
+"""Identity: who acts, and what they may do. The only place that decides either."""

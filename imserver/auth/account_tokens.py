@@ -1,0 +1,177 @@
+"""Tokens of accounts: JSON Web Tokens as GoChat makes them, HS256 with the claims ``user_id`` and ``exp``.
+
+Ours have two claims more: ``version``, that of the account when the token was made, and ``device``, which
+of its logins it belongs to. One of GoChat's own counts as the first version, so it is good with the same key
+until the account ends all its sessions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from base64 import urlsafe_b64encode
+from collections.abc import Callable
+from time import time
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from imserver.auth.tenants import Tenants
+from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
+from imserver.config import Config
+from imserver.lifecycle import derive_key
+from imserver.settings import PUBLIC_SIGN_KEY
+from imserver.storage.account_contract import MAX_ID, Account
+from imserver.storage.accounts import KeptAccounts
+
+GOCHAT: Final = "gochat"
+"""The app of GoChat's clients."""
+
+
+class AccountClaims(Struct):
+    """What a token says: whose it is, until when (Unix seconds), of which version of the account, and of
+    which of its logins (0: it does not say)."""
+
+    user_id: int
+    exp: int | float
+    version: int = 0
+    nbf: int | float = 0
+    device: int = 0
+
+
+class AccountSession(Struct, frozen=True):
+    """A login of an account, and the token that proves it until ``expires_at`` (Unix seconds).
+
+    ``device``: what the device called itself then, ``device_id`` which login of the account it is (0: its
+    token does not say).
+    """
+
+    account: Account
+    token: str
+    expires_at: int
+    device: str = ""
+    device_id: int = 0
+
+
+class _Header(Struct):
+    alg: str
+
+
+_HEADER: Final = urlsafe_b64encode(b'{"alg":"HS256","typ":"JWT"}').rstrip(b"=")
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(AccountClaims).decode
+_decode_header = msgspec.json.Decoder(_Header).decode
+
+
+def make(id: int, version: int, expires_at: int, key: bytes, device: int = 0) -> str:
+    """A token for an account, and a login of it."""
+    claims = {"user_id": id, "version": version, "exp": expires_at}
+    signed = _HEADER + b"." + _text(_encode({**claims, "device": device} if device else claims))
+    return (signed + b"." + _signature(signed, key)).decode()
+
+
+def read(token: str, key: bytes, now: float) -> AccountClaims:
+    """What ``token`` proves at Unix time ``now``. Raises BadToken.
+
+    Whatever its header says, it has to be signed with HMAC-SHA256.
+    """
+    parts = token.split(".")
+    if len(parts) != 3 or len(token) > MAX_TOKEN_CHARACTERS or not token.isascii():
+        raise BadToken("this is no token")
+    signed = f"{parts[0]}.{parts[1]}".encode()
+    if not hmac.compare_digest(_signature(signed, key), parts[2].encode()):
+        raise BadToken("the token was signed with another key")
+    try:
+        algorithm = _decode_header(bytes_of(parts[0])).alg
+        claims = _decode(bytes_of(parts[1]))
+    except (ValueError, RecursionError) as error:
+        raise BadToken(f"the token's claims are not what they should be: {error}") from None
+    if algorithm != "HS256":
+        raise BadToken("the token is not HS256")
+    if not claims.exp > now or claims.nbf > now:
+        raise BadToken("the token has expired, or is not valid yet")
+    if not 0 < claims.user_id <= MAX_ID:
+        raise BadToken("the token names no account")
+    claims.exp = int(min(claims.exp, MAX_EXPIRES_AT))
+    return claims
+
+
+def _signature(signed: bytes, key: bytes) -> bytes:
+    return _text(hmac.new(key, signed, hashlib.sha256).digest())
+
+
+def _text(content: bytes) -> bytes:
+    return urlsafe_b64encode(content).rstrip(b"=")
+
+
+class AccountTokens:
+    """Makes and reads the tokens of the accounts that are stored. Only apps that want accounts have any.
+
+    ``is_demo`` says whether anybody may do anything: then a key that everybody knows is good enough.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        secret: bytes,
+        accounts: KeptAccounts,
+        tenants: Tenants,
+        is_demo: Callable[[], bool],
+    ) -> None:
+        self._accounts = accounts
+        self._tenants = tenants
+        self._is_demo = is_demo
+        self._sign_key = config.jwt.sign_key
+        self._derived_key = derive_key(secret, "account tokens")
+
+    def wanted_in(self, app: str) -> bool:
+        """Whether an app may have accounts. GoChat's may in demo mode even if it is not set up."""
+        tenant = self._tenants.get(self._tenants.resolve(app))
+        if tenant is None:
+            return app == GOCHAT and self._is_demo()
+        return tenant.wants_accounts(tenant.name)
+
+    def make(self, id: int, version: int, expires_at: int, device: int) -> str:
+        """A token for an account, and a login of it."""
+        return make(id, version, expires_at, self._key(), device)
+
+    def was_made_for(self, id: int, token: str) -> bool:
+        """Whether a token was made for this account, be it long ago."""
+        try:
+            return bool(token) and read(token, self._key(), 0).user_id == id
+        except BadToken:
+            return False
+
+    def holder(self, token: str | bytes) -> AccountSession:
+        """Whose token this is. Raises BadToken: nobody's, or not any more; and StorageUnavailable. Switches.
+
+        A token that names no login may come from GoChat, whose numbers of accounts are those of its own app:
+        it is good there only.
+        """
+        try:
+            text = token if isinstance(token, str) else token.decode("ascii")
+        except UnicodeDecodeError:
+            raise BadToken("this is no token") from None
+        claims = read(text, self._key(), time())
+        if claims.device:
+            known = self._accounts.by_device(None, claims.user_id, claims.device)
+            if known is None:
+                raise BadToken("the account does not exist, or the login has ended")
+            account, name = known[0], known[1].name
+        else:
+            found = self._accounts.by_id(self._tenants.resolve(GOCHAT), claims.user_id)
+            if found is None:
+                raise BadToken("the account does not exist")
+            account, name = found[0], ""
+        if account.version != claims.version:
+            raise BadToken("the account has ended its sessions")
+        if not self.wanted_in(account.app):
+            raise BadToken("the app has no accounts")
+        return AccountSession(account, text, int(claims.exp), name, claims.device)
+
+    def _key(self) -> bytes:
+        if self._sign_key and (self._sign_key != PUBLIC_SIGN_KEY or self._is_demo()):
+            return self._sign_key.encode()
+        return self._derived_key

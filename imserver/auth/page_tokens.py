@@ -1,0 +1,51 @@
+"""Page tokens: made by the server for a visitor of one of its own pages.
+
+A page token names an app and a user, is valid for ``api.page_token_seconds``, and is signed with a key
+derived from the node's secret. With it a page logs in, lists the app's users and sends to
+all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from itsdangerous import BadSignature, URLSafeTimedSerializer
+
+from imserver.config import Config
+from imserver.lifecycle import derive_key
+
+PAGE_TOKEN_PREFIX: Final = "page."
+"""What page tokens begin with."""
+
+
+class PageTokens:
+    """Makes and reads page tokens."""
+
+    def __init__(self, config: Config, secret: bytes) -> None:
+        self._signer = URLSafeTimedSerializer(derive_key(secret, "page tokens"), salt="page")
+        self.reload(config)
+
+    def reload(self, config: Config) -> None:
+        """Take how long tokens are valid from ``config``."""
+        self._seconds = math.ceil(config.api.page_token_seconds)
+
+    def make(self, app: str, user: str) -> str:
+        """A token for the page of ``user`` in ``app``."""
+        signed = self._signer.dumps([app, user])
+        return PAGE_TOKEN_PREFIX + (signed if isinstance(signed, str) else signed.decode())
+
+    def read(self, token: str) -> tuple[str, str] | None:
+        """(app, user) of a page token; None: it is none, or has expired."""
+        if not token.startswith(PAGE_TOKEN_PREFIX):
+            return None
+        try:
+            app, user = self._signer.loads(token[len(PAGE_TOKEN_PREFIX) :], max_age=self._seconds)
+        except BadSignature:
+            return None
+        return app, user
+
+    def fits(self, app: str, user: str, token: str) -> bool:
+        """Whether an open app lets ``user`` in with this token: a page token has to be for exactly this app
+        and user; any other token is ignored, as in the originals."""
+        return not token.startswith(PAGE_TOKEN_PREFIX) or self.read(token) == (app, user)

@@ -1,1 +1,0 @@
-"""Who may log in, and under which rules: tenants, tokens, address lists."""

@@ -1,0 +1,134 @@
+"""A node in this process without listeners, and every kind of principal that may ask it something."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import jwt
+import msgspec
+from msgspec.structs import replace
+
+from imserver.api.reply import Answer
+from imserver.api.route import Route
+from imserver.api.routes import ROUTES, answer
+from imserver.app import create_app
+from imserver.config import Config
+from imserver.node import Node
+from imserver.settings import (
+    ApiSettings,
+    JwtSettings,
+    KeySettings,
+    ServerSettings,
+    StorageSettings,
+    TenantSettings,
+    WebhookSettings,
+)
+from imserver.storage.account_contract import Account
+from imserver.transport.fast import FastRequest
+
+SECRET: Final = "a secret of the back end, long enough"
+RULED: Final = TenantSettings(
+    jwt=(JwtSettings("HS256", SECRET),), account_tokens="required", api_allow_from=("10.0.0.0/8",)
+)
+OPEN: Final = TenantSettings(open=True)
+FAMILIES: Final = ("", "system:", "action:")
+"""Prefixes of the apps of the dialects, so that one number stands for one app in each of them."""
+APPS: Final = {
+    **{f"{family}201": RULED for family in FAMILIES},
+    **{f"{family}202": replace(RULED, api_allow_from=()) for family in FAMILIES},
+    **{f"{family}203": TenantSettings(same_as=f"{family}201") for family in FAMILIES},
+    **{f"{family}204": OPEN for family in FAMILIES},
+    **{f"{family}206": TenantSettings(same_as=f"{family}204") for family in FAMILIES},
+    "205": TenantSettings(),
+    "207": TenantSettings(webhook=WebhookSettings(secret="x" * 20, authorise_url="http://127.0.0.1:1/")),
+    "gochat": TenantSettings(),
+}
+"""201 is the app of most principals, 202 a foreign one, 203 an alias of 201. 204 is open, 206 its alias; 205
+has no rule and is not open; 207 asks its back end."""
+OF_201: Final = tuple(f"{family}201" for family in FAMILIES)
+
+
+def key(*scopes: Any, apps: tuple[str, ...] = OF_201) -> KeySettings:
+    return KeySettings(f"key-of-a-test-that-may-{'-'.join(scopes)}-{len(apps)}", scopes, apps)
+
+
+PUSH, READ, ADMIN, ALL = key("push"), key("read"), key("admin"), key("admin", apps=())
+KEYS: Final = (PUSH, READ, ADMIN, ALL)
+
+
+def config(folder: Path, **more: Any) -> Config:
+    """The settings of a node whose data are in ``folder``."""
+    made = Config(
+        apps=APPS,
+        server=ServerSettings(data_dir=str(folder)),
+        api=ApiSettings(keys=KEYS),
+        storage=StorageSettings(look_seconds=60.0),
+    )
+    return replace(made, **more)
+
+
+class House:
+    """A node, and what is asked of it."""
+
+    def __init__(self, settings: Config) -> None:
+        log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
+        self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
+        self.node.prepare()
+        self.node.join()
+        self.web = self.node.application.test_client()  # type: ignore[attr-defined]
+        self._accounts = 0
+
+    def close(self) -> None:
+        self.node.accounts.close()
+        self.node.uploads.close()
+        self.node.store.close()
+        self.node.poller.close()
+        self.node.data.stop()
+
+    # --- principals -----------------------------------------------------------------------------------------
+
+    def session(self, app: str, user: str = "u1") -> str:
+        """A session token."""
+        return jwt.encode({"sub": user, "app": app, "exp": time.time() + 600}, SECRET, "HS256")
+
+    def account(self, app: str) -> str:
+        """The token of a new account."""
+        self._accounts += 1
+        made = self.node.kept_accounts.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return self.node.accounts.token(made).token
+
+    def page(self, app: str, user: str = "u1") -> str:
+        return self.node.page_tokens.make(app, user)
+
+    # --- asking ---------------------------------------------------------------------------------------------
+
+    def ask(
+        self,
+        route: Route,
+        headers: dict[str, str] | None = None,
+        query: dict[str, Any] | None = None,
+        body: Any = b"",
+        host: str = "192.0.2.1",
+    ) -> Answer:
+        """Ask a row of the table. ``body``: bytes, fields of a form, or (in a list of one) JSON."""
+        sent = dict(headers or {})
+        if isinstance(body, dict):
+            sent["content-type"] = "application/x-www-form-urlencoded"
+            body = urlencode(body, doseq=True).encode()
+        elif isinstance(body, list):
+            sent["content-type"] = "application/json"
+            body = msgspec.json.encode(body[0])
+        text = urlencode(query or {}).encode()
+        return answer(self.node.api, route, FastRequest(route.method, route.path, text, body, sent, host))
+
+    def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
+        """Ask a path for JSON; (status, decoded body)."""
+        route = next(row for row in ROUTES if (row.method, row.path) == (method, path))
+        headers = {"authorization": f"Bearer {token}"} if token else {}
+        headers |= more.pop("headers", {})
+        finished = self.ask(route, headers, body=b"" if document is None else [document], **more)
+        return finished.status, msgspec.json.decode(finished.body) if finished.body else None

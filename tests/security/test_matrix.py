@@ -1,0 +1,372 @@
+"""Every route and every command, asked as every kind of principal, compared with a table that people read.
+
+``matrix.txt`` has a row for each route and a column for each principal. A cell has three characters: what
+happens in the principal's own app (201), in a foreign app (202), and by an alias of the own app (203).
+``+``: the principal may; ``-``: refused for want of identity. ``python -m tests.security.test_matrix`` writes
+the table anew; read the difference before you commit it.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Final
+
+import msgspec
+from msgspec.structs import replace
+
+from imserver import errors
+from imserver.api.client import UNAUTHORIZED as CLIENT_UNAUTHORIZED
+from imserver.api.gochat import NO_TOKEN
+from imserver.api.reply import UNAUTHORIZED
+from imserver.api.route import Route
+from imserver.api.routes import ROUTES
+from imserver.api.style import CLIENT, CMD, PROBLEM
+from imserver.api.v1.operation import Operation
+from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from imserver.model import Request
+from imserver.pages.blueprint import NEEDS
+from imserver.protocol.registry import DIALECTS
+from imserver.settings import ApiSettings
+from imserver.transport.connection import OPEN
+
+from .house import ADMIN, ALL, PUSH, READ, House, config
+
+TABLE: Final = Path(__file__).with_name("matrix.txt")
+PLACES: Final = ("201", "202", "203")
+OF_PAGE: Final = {"201": "204", "202": "201", "203": "206"}
+"""Visitors of pages have another app of their own: an open one."""
+BACK_END: Final = "10.0.0.7"
+STRANGER: Final = "192.0.2.1"
+
+COLUMNS: Final = (
+    *("nobody", "wrong", "push", "read", "admin", "all", "session", "account", "gochat", "page"),
+    *("address", "browser", "demo", "demo+bad"),
+)
+"""``all``: an admin key for all apps. ``gochat``: an account of gochat. ``browser``: one at the address of a
+back end. ``demo``: nobody in demo mode; ``demo+bad``: with a token that proves nothing."""
+REFUSED: Final = frozenset({"unauthorized", "token_invalid", "forbidden", "not_allowed"})
+ROWS: Final = {(row.method, row.path): row for row in OPERATIONS}
+
+
+@contextmanager
+def houses() -> Iterator[tuple[House, House]]:
+    """A node with keys, and one in demo mode."""
+    with tempfile.TemporaryDirectory() as keyed, tempfile.TemporaryDirectory() as demo:
+        settings = config(Path(demo), api=ApiSettings())
+        settings = replace(settings, apps={n: replace(t, jwt=()) for n, t in settings.apps.items()})
+        both = House(config(Path(keyed))), House(settings)
+        try:
+            yield both
+        finally:
+            for house in both:
+                house.close()
+
+
+def credential(house: House, column: str) -> tuple[str, str, dict[str, str]]:
+    """Token, address and headers of a principal."""
+    made: dict[str, Callable[[], str]] = {
+        "wrong": lambda: "wrong",
+        "push": lambda: PUSH.key,
+        "read": lambda: READ.key,
+        "admin": lambda: ADMIN.key,
+        "all": lambda: ALL.key,
+        "session": lambda: house.session("201"),
+        "account": lambda: house.account("201"),
+        "gochat": lambda: house.account("gochat"),
+        "page": lambda: house.page("204"),
+        "demo+bad": lambda: "eyJhbGciOiJIUzI1NiJ9.e30.x",
+    }
+    token = made[column]() if column in made else ""
+    host = BACK_END if column in ("address", "browser") else STRANGER
+    return token, host, {"origin": "http://evil.example"} if column == "browser" else {}
+
+
+def fill(document: Any, app: str) -> Any:
+    """An example, for this app."""
+    if isinstance(document, dict):
+        filled = {name: fill(value, app) for name, value in document.items()}
+        return {**filled, "app": app} if "app" in filled else filled
+    return [fill(each, app) for each in document] if isinstance(document, list) else document
+
+
+def ask(house: House, route: Route, app: str, column: str) -> bool:
+    """Whether a principal may."""
+    token, host, headers = credential(house, column)
+    if token:
+        headers["token" if route.token_in == "token" else "authorization"] = (
+            token if route.token_in == "token" else f"Bearer {token}"
+        )
+    form = {
+        "appID": app,
+        "userID": "u1",
+        "userIDs": ["u1"],
+        "message": "x",
+        "friend_id": "9",
+        "group_id": "9",
+    }
+    query: dict[str, Any] = {}
+    body: Any = b""
+    row = ROWS.get((route.method, route.path))
+    if row is not None:
+        token_of_user = column in ("session", "account", "gochat", "page")
+        if row.query is not None:
+            query = fill(copy.deepcopy(row.example_query) or {}, app)
+            query |= {"app": app} if "app" in row.query.__struct_fields__ else {}
+        if row.body is not None:
+            document = fill(copy.deepcopy(row.example_body), app)
+            document |= {"app": app} if "app" in row.body.__struct_fields__ else {}
+            body = [document]
+        for given in (query, body[0] if body else {}):
+            if token_of_user and given.get("user"):
+                del given["user"]
+    elif route.style is CLIENT:
+        headers["systemid"] = app
+        body = [{"systemId": app} if route.path == "/api/register" else {}]
+    elif route.raw:
+        body = [{"appID": app, "userIDs": ["u1"], "message": "x"}]
+    elif route.method == "GET":
+        query = form
+    else:
+        body = form
+    finished = house.ask(route, headers, query, body, host)
+    if route.path == "/api/v1/batch" and finished.status == 200:
+        results = msgspec.json.decode(finished.body)["results"]
+        return any(each["status"] not in (401, 403) for each in results)
+    if route.style is CMD:
+        return finished.body != UNAUTHORIZED.body
+    if route.style is CLIENT:
+        return finished.body != CLIENT_UNAUTHORIZED.body
+    if route.style is not PROBLEM:
+        return finished.body != NO_TOKEN.body
+    if finished.status < 400:
+        return True
+    return msgspec.json.decode(finished.body)["code"] not in REFUSED
+
+
+def routes() -> Iterator[tuple[str, Callable[[House, str, str], bool]]]:
+    for route in ROUTES:
+        yield f"{route.method} {route.path}", lambda h, a, c, route=route: ask(h, route, a, c)
+
+
+# --- what does not stand in the table of routes -------------------------------------------------------------
+
+
+def upload(house: House, app: str, column: str) -> bool:
+    token, host, headers = credential(house, column)
+    if token:
+        headers["authorization"] = f"Bearer {token}"
+    user = "" if column in ("session", "account", "gochat", "page") else "&user=u1"
+    query = f"?app={app}{user}"
+    sent = house.web.post(
+        f"/api/v1/uploads{query}", data=b"x", headers=headers, environ_base={"REMOTE_ADDR": host}
+    )
+    return sent.status_code not in (401, 403)
+
+
+def stream_rooms(house: House, app: str, column: str) -> bool:
+    """Whether an event stream of the principal may join rooms by itself."""
+    from imserver.api.style import Problem
+    from imserver.api.v1.events import Events
+    from imserver.transport.fast import FastRequest
+
+    token, host, headers = credential(house, column)
+    headers["authorization"] = f"Bearer {token}"
+    query = f"app={app}&user=u1&rooms=r".encode()
+    try:
+        Events(house.node, None)._wish(  # type: ignore[arg-type]
+            FastRequest("GET", "/api/v1/events", query, b"", headers, host)
+        )
+    except Problem:
+        return False
+    return True
+
+
+def connect_publisher(house: House, app: str, column: str) -> bool:
+    token, host, headers = credential(house, column)
+    head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
+    return not isinstance(house.node.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
+
+
+def renew(house: House, app: str, column: str) -> bool:
+    token, _, headers = credential(house, column)
+    sent = house.web.post(
+        "/home/token",
+        data={"appID": app, "userID": "u1"},
+        headers={**headers, "Authorization": f"Bearer {token}"},
+    )
+    return sent.status_code != 401
+
+
+def page(path: str) -> Callable[[House, str, str], bool]:
+    def get(house: House, app: str, column: str) -> bool:
+        sent = house.web.get(path, query_string={"appID": app})
+        return sent.status_code not in (401, 403, 404)
+
+    return get
+
+
+def login(dialect: str) -> Callable[[House, str, str], bool]:
+    """A login to an app with the principal's token as the login's own."""
+    family = {"client": "system:", "action": "action:"}.get(dialect, "")
+
+    def check(house: House, app: str, column: str) -> bool:
+        token, host, _ = credential(house, column)
+        logins = house.node.logins
+        source = SimpleNamespace(peer=f"{host}:1", origin="")
+        name = logins.resolve(app if app == "gochat" else family + app)
+        user = "" if dialect == "client" or column in ("account", "gochat") else "u1"
+        if column == "page":
+            token = house.page(logins.resolve(family + "204"))
+        if column == "session":
+            token = house.session(f"{family}201")
+        if column == "account":
+            token = house.account(f"{family}201")
+        return logins.check(name, user, token, dialect, source).ok
+
+    return check
+
+
+_USERS: Final = next(row for row in ROUTES if row.path == "/user/list")
+
+OTHERS: Final[dict[str, Callable[[House, str, str], bool]]] = {
+    "POST /api/v1/uploads": upload,
+    "GET /api/v1/events?rooms=": stream_rooms,
+    "connect /api/v1/publisher": connect_publisher,
+    "POST /home/token": renew,
+    "GET /home/index": page("/home/index"),
+    "GET /home/room": page("/home/room"),
+    **{f"login {dialect.name}": login(dialect.name) for dialect in DIALECTS},
+    "login sse": login("sse"),
+    **{f"login {name} to 204 205 207": login(name) for name in ("cmd", "sse")},
+    "GET /home/index of 204 205 207": page("/home/index"),
+    "GET /user/list of 204 205 207": lambda house, app, column: ask(house, _USERS, app, column),
+}
+ANYBODY_MAY: Final = frozenset(
+    {
+        "/api/v1/events",  # the login of the stream decides, see "login sse"
+        "/api/v1/uploads/{id}",
+        "/api/v1/uploads/{id}/thumbnail",
+        *(
+            "/",
+            "/home/messages",
+            "/api/v1/docs",
+            "/status",
+            "/cluster",
+            "/static/<path:name>",
+            "/favicon.ico",
+        ),
+        *("/sdk/<any('imserver.js', 'messenger.js'):name>", "/gateway"),
+    }
+)
+"""Paths beside the table of routes that need no identity: they show what is public, or their id is secret."""
+
+
+def cell(house: House, do: Callable[[House, str, str], bool], name: str, column: str) -> str:
+    apps = [OF_PAGE[app] if column == "page" and "/home/" not in name else app for app in PLACES]
+    if name.endswith("204 205 207"):
+        apps = ["204", "205", "207"]
+    elif name.startswith("GET /home"):
+        apps = ["204", "201", "206"]
+    elif name.startswith("POST /home"):
+        apps = [OF_PAGE[app] for app in PLACES]
+    return "".join("-+"[do(house, app, column)] for app in apps)
+
+
+def matrix(keyed: House, demo: House) -> dict[str, list[str]]:
+    """What happens."""
+    rows = dict(routes())
+    rows.update(OTHERS)
+    return {
+        name: [cell(demo if "demo" in column else keyed, do, name, column) for column in COLUMNS]
+        for name, do in rows.items()
+    }
+
+
+def written(rows: dict[str, list[str]]) -> str:
+    """The table as text."""
+    width = max(map(len, rows)) + 2
+    head = "".join(each.ljust(9) for each in COLUMNS)
+    lines = [f"{'# row'.ljust(width)}{head}".rstrip()]
+    lines += [
+        f"{name.ljust(width)}{''.join(each.ljust(9) for each in cells)}".rstrip()
+        for name, cells in rows.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def test_everybody_may_do_what_the_table_says() -> None:
+    with houses() as both:
+        found = written(matrix(*both)).splitlines()
+    wanted = TABLE.read_text(encoding="utf-8").splitlines()
+    assert found == wanted
+
+
+def test_what_stands_beside_the_table_of_routes_has_a_row_too() -> None:
+    named = {name.split()[1].partition("?")[0] for name in OTHERS}
+    elsewhere = {row.path for row in DOCUMENTED if isinstance(row, Operation) and row not in OPERATIONS}
+    assert elsewhere | set(NEEDS) <= named | ANYBODY_MAY
+
+
+def test_the_application_has_no_path_that_is_in_no_table() -> None:
+    with houses() as (keyed, _):
+        paths = {str(rule) for rule in keyed.web.application.url_map.iter_rules()}
+    known = {path.replace("{id}", "<string(length=32):id>") for path in ANYBODY_MAY} | set(NEEDS)
+    assert paths - known <= {"/acc", "/ws", "/api/v1/uploads", "/api/v1/publisher"}
+
+
+# --- commands -----------------------------------------------------------------------------------------------
+
+COMMANDS: Final = {
+    # a login proves by itself who comes, see the rows "login …"
+    **dict.fromkeys(("Login", "TalkLogin", "ChatLogin", "Resume"), "login"),
+    "Ping": "anybody",
+    **dict.fromkeys(
+        (
+            *("Heartbeat", "Say", "ChatMessage", "ChatSync", "Send", "Sync", "Ack", "Search", "Typing"),
+            *("Read", "Received", "Hide", "History", "Conversations", "AskMarks", "AskReceipts"),
+        ),
+        "session",
+    ),
+}
+"""What each command needs."""
+
+
+class _Dialect:
+    """Reads every payload as one command, and remembers what is answered."""
+
+    def __init__(self, command: Any) -> None:
+        self.command = command
+        self.codes: list[int] = []
+
+    def decode(self, _payload: bytes) -> Request:
+        return Request("1", "x", self.command)
+
+    def encode_reply(self, _request: Request, reply: Any) -> None:
+        self.codes.append(reply.code)
+
+
+def test_every_command_needs_a_session_but_those_that_make_one() -> None:
+    with houses() as (keyed, _):
+        rules = keyed.node.dispatcher.rules
+        assert {kind.__name__ for kind in rules} == set(COMMANDS)
+        for kind, rule in rules.items():
+            assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind
+            if not rule.needs_session:
+                continue
+            dialect = _Dialect(kind(*[None] * len(kind.__struct_fields__)))
+            stranger = SimpleNamespace(
+                encoding=SimpleNamespace(dialect=dialect), user=None, peer="192.0.2.1:1", state=OPEN
+            )
+            keyed.node.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
+            assert dialect.codes == [errors.REPLY_NOT_LOGGED_IN], kind
+
+
+if __name__ == "__main__":
+    with houses() as made:
+        TABLE.write_text(written(matrix(*made)), encoding="utf-8")
+    print(f"{TABLE} is written; read the difference")
