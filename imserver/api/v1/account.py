@@ -44,7 +44,7 @@ class Registration(Struct, forbid_unknown_fields=True):
     device: DeviceName = ""
 
 
-class LoginRequest(Struct, forbid_unknown_fields=True):
+class AccountLogin(Struct, forbid_unknown_fields=True):
     """A phone number and its password."""
 
     phone: Phone

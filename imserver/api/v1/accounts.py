@@ -18,7 +18,7 @@ from imserver.api.v1.account import (
     AccountQuery,
     AccountSet,
     AccountShown,
-    LoginRequest,
+    AccountLogin,
     PasswordSet,
     Registration,
     SessionAnswer,
@@ -38,7 +38,7 @@ from imserver.services.people.passwords import Overloaded
 from imserver.storage.account_contract import Account, Taken
 
 _read_registration: Final = msgspec.json.Decoder(Registration)
-_read_login: Final = msgspec.json.Decoder(LoginRequest)
+_read_login: Final = msgspec.json.Decoder(AccountLogin)
 _read_set: Final = msgspec.json.Decoder(AccountSet)
 _read_password: Final = msgspec.json.Decoder(PasswordSet)
 _read_acting: Final = msgspec.json.Decoder(Acting)
@@ -239,7 +239,7 @@ OPERATIONS: Final = (
         "What was wrong is not told. Further logins wait after too many failures. A device that shows an "
         "earlier token of the account as `Authorization: Bearer`, expired or not, is not locked out by "
         "strangers.",
-        body=LoginRequest,
+        body=AccountLogin,
         answer=SessionAnswer,
         problems=(*_OPEN, errors.HTTP_WRONG_LOGIN, errors.HTTP_NOT_ALLOWED),
         example_body={"phone": "13800000001", "password": "correct horse"},
