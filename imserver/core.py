@@ -38,7 +38,7 @@ from imserver.services.sessions.removals import LocalRemovals, Removals
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.outgoing import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
 from imserver.storage.store import Store
 from imserver.transport import poller
 from imserver.transport.backlog import Budget
@@ -106,7 +106,7 @@ class Core(ABC):
 
     def _make_logins(self, secret: bytes) -> None:
         """Who acts, who may log in, and what back ends are told and asked."""
-        self.kept_accounts = KeptAccounts(self.store)
+        self.kept_accounts = AccountStore(self.store)
         self.account_tokens = AccountTokens(
             self.config, secret, self.kept_accounts, self.tenants, lambda: self.keys.demo
         )

@@ -7,12 +7,12 @@ import socket
 
 from imserver.config import Config
 from imserver.errors import StartError
-from imserver.storage.place import place_of
+from imserver.storage.address import database_address
 
 
 def keys_may_be_kept(config: Config) -> bool:
     """Whether there is a database, in which keys may be; only a node looks into it."""
-    place = place_of(config.storage, config.server.data_dir)
+    place = database_address(config.storage, config.server.data_dir)
     return place.configured or place.exists
 
 

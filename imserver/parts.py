@@ -45,7 +45,7 @@ from imserver.services.pushes.publishing import Publishing
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, Opened, host_of
@@ -53,7 +53,8 @@ from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import Streams
 
 if TYPE_CHECKING:
-    from imserver.storage.log import Log
+    from imserver.storage.log.message_log import MessageLog
+
 
 log = logging.getLogger(__name__)
 
@@ -111,7 +112,7 @@ class Parts(Core):
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
 
-    def _kept(self) -> Log | None:
+    def _kept(self) -> MessageLog | None:
         """The message log; None while nothing was ever stored."""
         return self.store.log() if self.store.keeps else None
 

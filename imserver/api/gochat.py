@@ -24,7 +24,7 @@ from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.people.passwords import Overloaded
-from imserver.storage.account_contract import Taken
+from imserver.storage.contract import Taken
 from imserver.transport.fast import FastRequest
 
 _DIGITS: Final = 40

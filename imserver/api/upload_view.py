@@ -29,7 +29,7 @@ from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.services.files.transfers import Refused
 from imserver.services.files.upload_arrivals import Offer
 from imserver.services.files.uploads import ID_CHARACTERS
-from imserver.storage.upload_contract import Upload
+from imserver.storage.contract import Upload
 from imserver.transport.fast import FastRequest
 
 _RETRY_AFTER: Final = ("Retry-After", "2")

@@ -22,8 +22,8 @@ from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken,
 from imserver.config import Config
 from imserver.lifecycle import derive_key
 from imserver.settings import PUBLIC_SIGN_KEY
-from imserver.storage.account_contract import MAX_ID, Account
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.contract import MAX_ID, Account
+from imserver.storage.accounts import AccountStore
 
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""
@@ -116,7 +116,7 @@ class AccountTokens:
         self,
         config: Config,
         secret: bytes,
-        accounts: KeptAccounts,
+        accounts: AccountStore,
         tenants: Tenants,
         is_demo: Callable[[], bool],
     ) -> None:

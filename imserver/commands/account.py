@@ -12,7 +12,7 @@ from rich.progress import Progress
 from imserver.auth.account_tokens import GOCHAT
 from imserver.commands.kept import fail, opened, settings_options
 from imserver.services.people.account_import import BadImport, accounts_of, read_rows, store
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
 
 
 @click.group()
@@ -46,7 +46,7 @@ def import_accounts(path: str | None, data_dir: str | None, app: str, dry_run: b
             if name != app:  # which stands for the other
                 found = accounts_of(rows, name)
             task: Any = progress.add_task("importing", total=len(found))
-            count = store(KeptAccounts(kept), name, found, lambda done: progress.update(task, completed=done))
+            count = store(AccountStore(kept), name, found, lambda done: progress.update(task, completed=done))
     except (BadImport, UnicodeDecodeError) as error:
         fail(error)
     click.echo(f"{count} accounts imported, {len(found) - count} already existed")

@@ -14,7 +14,7 @@ from msgspec import Struct
 from imserver.cluster.redis.connection import address_of
 from imserver.config import Config
 from imserver.settings import TenantSettings
-from imserver.storage.place import place_of
+from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}
 """IP version → prefix length below which a trusted network is reported."""
@@ -133,7 +133,7 @@ def readable_files(it: Deployment) -> Iterator[Finding]:
     files = {"server.data_dir": config.server.data_dir, "server.secret_file": config.server.secret_file}
     if _has_secrets(config):
         files["configuration file"] = it.file
-    database = place_of(config.storage, config.server.data_dir).file
+    database = database_address(config.storage, config.server.data_dir).file
     if config.storage.url and database is not None:
         files["storage.url"] = str(database)
     for name, app in it.apps.items():
@@ -152,7 +152,7 @@ def shared_storage(it: Deployment) -> Iterator[Finding]:
         is_loopback(config.cluster.advertise or "127.0.0.1") and _redis_is_local(config)
     ):
         return
-    if place_of(config.storage, config.server.data_dir).engine == "sqlite":
+    if database_address(config.storage, config.server.data_dir).engine == "sqlite":
         yield "storage.url", "nodes on several machines cannot share SQLite; use PostgreSQL or MySQL"
     if not (config.uploads.directory or config.uploads.s3_url):
         yield "uploads.directory", "nodes on several machines need a shared folder or uploads.s3_url"

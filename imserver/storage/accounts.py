@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from imserver.storage.account_contract import Account, Contact, Device, Imported, ListName
+from imserver.storage.contract import Account, Contact, Device, Imported, ListName
 from imserver.storage.store import Store
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ States = tuple[str, str]
 Relating = Callable[[States], tuple[States, str]]
 
 
-class KeptAccounts:
+class AccountStore:
     """The accounts in a store. All methods may switch, and raise StorageUnavailable."""
 
     def __init__(self, store: Store) -> None:
@@ -164,19 +164,22 @@ class KeptAccounts:
         """
         if not self._store.keeps:
             return "unknown"
-        from imserver.storage import relation_rows as rows
+        from imserver.storage import account_rows as rows
 
         def work(connection: Connection) -> str:
-            if not rows.lock(connection, app, one, two):
+            if not rows.lock_both(connection, app, one, two):
                 return "unknown"
-            before = rows.states(connection, one, two)
+            before = rows.relations(connection, one, two)
             after, word = becoming(before)
             pairs = ((one, two, before[0], after[0]), (two, one, before[1], after[1]))
-            if any(new and not old and rows.count(connection, mine) >= limit for mine, _, old, new in pairs):
+            if any(
+                new and not old and rows.count_relations(connection, mine) >= limit
+                for mine, _, old, new in pairs
+            ):
                 return "full"
             for mine, other, old, new in pairs:
                 if old != new:
-                    rows.put(connection, mine, other, new)
+                    rows.set_relation(connection, mine, other, new)
             return word
 
         return self._store.write(work)
@@ -185,7 +188,7 @@ class KeptAccounts:
         """Those of ``others`` who have blocked an account."""
         if not self._store.keeps or not others:
             return []
-        from imserver.storage import relation_rows as rows
+        from imserver.storage import account_rows as rows
 
         return self._store.read(lambda connection: rows.blocked_by(connection, app, one, others))
 
@@ -193,11 +196,11 @@ class KeptAccounts:
         """How many there are on a list of an account, and a page of it behind an id."""
         if not self._store.keeps:
             return 0, []
-        from imserver.storage import relation_rows as rows
+        from imserver.storage import account_rows as rows
 
         return self._store.read(
             lambda connection: (
-                rows.total(connection, name, one),
-                rows.page(connection, name, one, after, limit),
+                rows.count_contacts(connection, name, one),
+                rows.contacts(connection, name, one, after, limit),
             )
         )

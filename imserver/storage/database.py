@@ -1,7 +1,7 @@
-"""One open database: runs functions over a connection, each in a transaction of its own.
+"""One open database: its engine, and functions that run on a connection, each in its own transaction.
 
-PostgreSQL and MySQL are spoken to in the caller's greenlet, over sockets that are cooperative. SQLite reads
-and writes files, which nothing makes cooperative, so it has one native thread that does all of it in turn.
+PostgreSQL and MySQL run in the caller's greenlet over cooperative sockets. SQLite works on files, which are
+not cooperative, so one native thread does all of its work in turn.
 """
 
 from __future__ import annotations
@@ -12,22 +12,24 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from math import inf
+from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Protocol, TypeVar
 
 import gevent
-from gevent import GreenletExit
+from gevent import GreenletExit, monkey
 from gevent.threadpool import ThreadPool
 from msgspec.structs import replace
-from sqlalchemy import Connection, Engine
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import StaticPool
 
 from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
-from imserver.storage import engines, migrate, records
+from imserver.storage import migrate, records
+from imserver.storage.address import DatabaseAddress
 from imserver.storage.migrations import HEAD
-from imserver.storage.place import Place
 
 log = logging.getLogger(__name__)
 
@@ -126,14 +128,14 @@ class Database:
     no thread.
     """
 
-    def __init__(self, place: Place, settings: StorageSettings, threaded: bool = True) -> None:
+    def __init__(self, place: DatabaseAddress, settings: StorageSettings, threaded: bool = True) -> None:
         self.place = place
         self.id = ""
         """What distinguishes it from all other databases, wherever it is copied or moved to."""
         self.healthy = False
         """Whether it did what it was asked last."""
         self._settings = settings
-        self._engine: Engine = engines.make_engine(place, settings)
+        self._engine: Engine = make_engine(place, settings)
         self._runner: Runner = OwnThread() if threaded and place.file is not None else Here()
         self._lock = -1
 
@@ -141,7 +143,7 @@ class Database:
         """Connect, and migrate if need be. Raises StartError with one clear line."""
         try:
             if self.place.file is not None:
-                engines.prepare_file(self.place.file)
+                prepare_file(self.place.file)
                 self._lock = os.open(f"{self.place.file}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             before = self._runner.run(self._step, self._settings.seconds)
             if not migrate.is_current(before):
@@ -167,7 +169,7 @@ class Database:
 
     def _migrate(self) -> None:
         # What changes a large table may take its time.
-        patient = engines.make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
+        patient = make_engine(self.place, replace(self._settings, seconds=_MIGRATE_SECONDS))
         try:
             with self.writing(), _connected(patient, writes=True) as connection, connection.begin():
                 migrate.migrate(connection)
@@ -176,7 +178,7 @@ class Database:
 
     def _look_at(self) -> tuple[str, str]:
         with self._connected() as connection:
-            return records.read_id(connection), engines.laxness_of(connection)
+            return records.read_id(connection), laxness_of(connection)
 
     def read(self, work: Work[T]) -> T:
         """Do ``work``, which changes nothing. Switches. Raises StorageUnavailable."""
@@ -245,7 +247,7 @@ class Database:
             try:
                 return self._write_once(work)
             except OperationalError as error:
-                if not engines.is_deadlock(error):
+                if not is_deadlock(error):
                     raise
         return self._write_once(work)
 
@@ -282,7 +284,7 @@ class Database:
 
 
 def _connected(engine: Engine, writes: bool = False) -> Connection:
-    return engine.connect().execution_options(**{engines.WRITES: writes})
+    return engine.connect().execution_options(**{WRITES: writes})
 
 
 def _words(error: BaseException) -> str:
@@ -291,3 +293,156 @@ def _words(error: BaseException) -> str:
         return "no answer in time"
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return " ".join(str(cause).split()) or type(cause).__name__
+
+
+WRITES: Final = "imserver_writes"
+"""Execution option of a connection whose transaction will change something."""
+
+_BUSY_SECONDS: Final = 5.0
+LEFT_SECONDS: Final = 10.0
+"""After so long (or twice the time for one question) a server ends a transaction in which nothing more was
+asked: a node that was cut off in the middle would hold the head of a log, and everybody up, for hours."""
+_IDLE_SECONDS: Final = 60
+"""The same on MySQL, which knows such a time for connections only."""
+_DEADLOCK_STATES: Final = ("40P01", "40001")
+"""PostgreSQL's names of what may be tried again: a deadlock, transactions that cannot follow each other."""
+_MYSQL_DEADLOCK: Final = 1213
+
+
+def make_engine(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+    """The engine of a database; connects to nothing yet. Raises StartError for an address that is none."""
+    try:
+        return _MAKERS[place.engine](place, settings)
+    except (ArgumentError, ValueError, TypeError) as error:
+        raise StartError(f"storage: {place.shown} is no address of a database: {error}") from None
+
+
+def _sqlite(place: DatabaseAddress, _settings: StorageSettings) -> Engine:
+    # One connection, used by one thread at a time. Others that write are kept out by a lock on a file beside
+    # (imserver.storage.database); the busy handler is for who does not know of it.
+    engine = create_engine(
+        place.url, poolclass=StaticPool, connect_args={"check_same_thread": False, "timeout": _BUSY_SECONDS}
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        connection.isolation_level = None  # transactions begin where we say so, not where the driver guesses
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        writes = connection.get_execution_options().get(WRITES)
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+    return engine
+
+
+def _postgresql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+    assert_cooperative()
+    milliseconds = int(settings.seconds * 1000)
+    return create_engine(
+        place.url,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": max(2, round(settings.seconds)),
+            "application_name": "imserver",
+            "tcp_user_timeout": milliseconds,
+            # A plan made while a table was empty would be kept, and read all of it once it is not.
+            "options": f"-c statement_timeout={milliseconds} -c plan_cache_mode=force_custom_plan "
+            f"-c idle_in_transaction_session_timeout={_left_seconds(settings) * 1000}",
+        },
+        **_pool(settings),
+    )
+
+
+def _mysql(place: DatabaseAddress, settings: StorageSettings) -> Engine:
+    engine = create_engine(
+        place.url,
+        isolation_level="READ COMMITTED",
+        connect_args={
+            "connect_timeout": max(1, round(settings.seconds)),
+            "read_timeout": settings.seconds,
+            "write_timeout": settings.seconds,
+            "charset": "utf8mb4",
+            "program_name": "imserver",
+        },
+        **_pool(settings),
+    )
+
+    @event.listens_for(engine, "connect")
+    def _prepare(connection: Any, _record: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET SESSION innodb_lock_wait_timeout = %s", (max(1, int(settings.seconds)),))
+            left = _left_seconds(settings)
+            if "MariaDB" in connection.get_server_info():
+                cursor.execute("SET SESSION idle_transaction_timeout = %s", (left,))
+            else:
+                cursor.execute("SET SESSION wait_timeout = %s", (max(left, _IDLE_SECONDS),))
+
+    return engine
+
+
+def _left_seconds(settings: StorageSettings) -> int:
+    return max(1, round(max(LEFT_SECONDS, 2 * settings.seconds)))
+
+
+def _pool(settings: StorageSettings) -> dict[str, Any]:
+    return {
+        "pool_size": settings.pool_size,
+        "max_overflow": 0,
+        "pool_timeout": settings.seconds,
+        "pool_pre_ping": True,
+        "pool_recycle": 1800,
+        "pool_use_lifo": True,
+    }
+
+
+_MAKERS: Final[dict[str, Callable[[DatabaseAddress, StorageSettings], Engine]]] = {
+    "sqlite": _sqlite,
+    "postgresql": _postgresql,
+    "mysql": _mysql,
+}
+
+
+def assert_cooperative() -> None:
+    """Raise StartError if waiting for PostgreSQL would hold up the loop.
+
+    psycopg decides how it waits when it is imported; imported before the standard library was patched, it
+    waits in C.
+    """
+    from psycopg import waiting
+
+    in_c = getattr(waiting, "wait_c", None)
+    if monkey.is_module_patched("select") and in_c is not None and waiting.wait is in_c:
+        raise StartError("psycopg was imported before gevent patched the standard library, and would block")
+
+
+def prepare_file(path: Path) -> None:
+    """Make the folder of a SQLite file, and the file for its owner's eyes only. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+
+
+def laxness_of(connection: Connection) -> str:
+    """The setting by which the server confirms what a power cut may take back; ``""``: it does not."""
+    setting, safe = _DURABILITY.get(connection.dialect.name, ("", ()))
+    if not setting:
+        return ""
+    value = str(connection.execute(text(setting)).scalar())
+    return "" if value in safe else f"{setting} gives {value}"
+
+
+_DURABILITY: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
+    "postgresql": ("SHOW synchronous_commit", ("on", "local", "remote_write", "remote_apply")),
+    "mysql": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
+    "mariadb": ("SELECT @@innodb_flush_log_at_trx_commit", ("1",)),
+}
+
+
+def is_deadlock(error: DBAPIError) -> bool:
+    """Whether the database has taken a transaction back because it and another waited for each other."""
+    cause = error.orig
+    if getattr(cause, "sqlstate", None) in _DEADLOCK_STATES:
+        return True
+    return bool(cause and cause.args and cause.args[0] == _MYSQL_DEADLOCK)

@@ -1,21 +1,79 @@
-"""Uploaded files in a bucket of S3, or of what speaks its protocol (MinIO, Ceph, R2 and others)."""
+"""Uploaded files in a bucket of S3 or of a compatible server (MinIO, Ceph, R2), signed by Signature V4."""
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
+
+from msgspec import Struct
 
 from imserver.errors import MediaUnavailable
 from imserver.settings import UploadSettings
 from imserver.storage.media import PIECE_BYTES, Files
-from imserver.storage.sigv4 import EMPTY_SHA256, Credentials, canonical_path, signed_headers
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager
+
+EMPTY_SHA256: Final = hashlib.sha256(b"").hexdigest()
+"""What a request without a body is signed with."""
+
+_ALGORITHM: Final = "AWS4-HMAC-SHA256"
+
+
+class Credentials(Struct, frozen=True):
+    """Who signs, and for which region."""
+
+    access_key: str
+    secret_key: str
+    region: str
+
+
+def canonical_path(path: str) -> str:
+    """A path as it is signed and sent: every byte escaped that is not unreserved, slashes kept."""
+    return quote(path, safe="/-_.~")
+
+
+def signed_headers(
+    method: str,
+    host: str,
+    path: str,
+    headers: Mapping[str, str],
+    sha256: str,
+    credentials: Credentials,
+    now: datetime | None = None,
+) -> dict[str, str]:
+    """``headers`` and those that prove who sends them; ``path`` is canonical already, and has no query.
+
+    ``sha256`` is that of the body, in hexadecimal. All headers are signed, with Host, which is not among
+    the result: whoever sends the request writes it.
+    """
+    moment = (now or datetime.now(UTC)).strftime("%Y%m%dT%H%M%SZ")
+    sent = {**headers, "x-amz-content-sha256": sha256, "x-amz-date": moment}
+    lines = sorted((name.lower(), " ".join(value.split())) for name, value in (*sent.items(), ("host", host)))
+    names = ";".join(name for name, _ in lines)
+    told = "".join(f"{name}:{value}\n" for name, value in lines)
+    request = "\n".join([method, path, "", told, names, sha256])
+    scope = f"{moment[:8]}/{credentials.region}/s3/aws4_request"
+    to_sign = "\n".join([_ALGORITHM, moment, scope, hashlib.sha256(request.encode()).hexdigest()])
+    signature = hmac.digest(_signing_key(credentials, moment[:8]), to_sign.encode(), "sha256").hex()
+    who = f"Credential={credentials.access_key}/{scope}"
+    proof = f"{_ALGORITHM} {who},SignedHeaders={names},Signature={signature}"
+    return {**sent, "authorization": proof}
+
+
+def _signing_key(credentials: Credentials, day: str) -> bytes:
+    key = f"AWS4{credentials.secret_key}".encode()
+    for part in (day, credentials.region, "s3", "aws4_request"):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key
+
 
 log = logging.getLogger(__name__)
 

@@ -16,15 +16,15 @@ from gevent.lock import RLock
 from imserver.clock import until_beat
 from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
+from imserver.storage.address import database_address
 from imserver.storage.contract import AppRow, Changes, KeyRow
-from imserver.storage.log_contract import OnCommitted
-from imserver.storage.place import place_of
+from imserver.storage.log.contract import OnCommitted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from imserver.storage.database import Database
-    from imserver.storage.log import Log
+    from imserver.storage.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -40,11 +40,11 @@ class Store:
     """
 
     def __init__(self, settings: StorageSettings, data_dir: str, threaded: bool = True) -> None:
-        self.place = place_of(settings, data_dir)
+        self.place = database_address(settings, data_dir)
         self._settings = settings
         self._threaded = threaded
         self._database: Database | None = None
-        self._log: Log | None = None
+        self._log: MessageLog | None = None
         self._opening = RLock()
         self._complaint = ""
         self._version = _NEVER
@@ -198,12 +198,12 @@ class Store:
         """
         return self._opened().write(work)
 
-    def log(self) -> Log:
+    def log(self) -> MessageLog:
         """The message log, which opens the database when there is something to read or to store."""
         if self._log is None:
-            from imserver.storage.log import Log
+            from imserver.storage.log.message_log import MessageLog
 
-            self._log = Log(self._opened, lambda: self.keeps, self._settings.seconds)
+            self._log = MessageLog(self._opened, lambda: self.keeps, self._settings.seconds)
             self._log.on_committed = self.on_committed
         return self._log
 

@@ -55,7 +55,7 @@ class TalkPositions:
         self.written.add(app)
 
         def work(connection: Connection) -> None:
-            from imserver.storage.log_read import ask, change
+            from imserver.storage.log.statements import ask, change
 
             _raise(connection, "room_position", ("app", "member", "room"), [(app, user, room, id)])
             of_user = "FROM room_position WHERE app = %s AND member = %s"
@@ -74,7 +74,7 @@ class TalkPositions:
         """
 
         def work(connection: Connection) -> int:
-            from imserver.storage.log_read import ask, change
+            from imserver.storage.log.statements import ask, change
 
             deleted = 0
             for table in ("talk_position", "room_position"):
@@ -94,7 +94,7 @@ class TalkPositions:
         """Know nothing of a user any more: who comes back under that id comes for the first time."""
         if not self._store.keeps:
             return
-        from imserver.storage.log_read import change
+        from imserver.storage.log.statements import change
 
         def work(connection: Connection) -> None:
             for table in ("talk_position", "room_position"):
@@ -104,9 +104,7 @@ class TalkPositions:
 
 
 def _get(connection: Connection, app: str, user: str, rooms: Sequence[str]) -> dict[str, int]:
-    from imserver.storage.log_pen import chunks, padded
-    from imserver.storage.log_read import ask, marks_of
-    from imserver.storage.log_row import text_of
+    from imserver.storage.log.statements import ask, chunks, marks_of, padded, text_of
 
     talks = ask(connection, "SELECT id FROM talk_position WHERE app = %s AND member = %s", (app, user))
     found = {"": int(talks[0][0]) if talks else 0}
@@ -121,8 +119,7 @@ def _get(connection: Connection, app: str, user: str, rooms: Sequence[str]) -> d
 def _raise(
     connection: Connection, table: str, key: Sequence[str], rows: Sequence[Sequence[str | int]]
 ) -> None:
-    from imserver.storage.log_pen import chunks
-    from imserver.storage.log_read import change, marks_of
+    from imserver.storage.log.statements import change, chunks, marks_of
 
     if connection.dialect.name in ("sqlite", "postgresql"):
         clause = (

@@ -9,8 +9,8 @@ import msgspec
 from sqlalchemy import Connection, RowMapping, and_, delete, func, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
-from imserver.storage.upload_contract import Upload, Usage
-from imserver.storage.upload_tables import upload, upload_usage
+from imserver.storage.contract import Upload, Usage
+from imserver.storage.tables import upload, upload_usage
 
 TOTAL: Final = ""
 """In place of a user: all of the app."""

@@ -18,7 +18,7 @@ from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import Logs, open_logs
 from imserver.pages.compiled import precompile
 from imserver.serving import banner, has_terminal
-from imserver.storage.place import DRIVERS, place_of
+from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor import child_settings, listening
 from imserver.supervisor.children import DRAIN, FORWARDED, ROLL, Children, SignalQueue
 from imserver.supervisor.slot import Slot, SlotState
@@ -283,7 +283,7 @@ def preload_modules(config: Config) -> None:
         names.append("jwt.api_jws")
     if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):
         names.append("urllib3")
-    place = place_of(config.storage, config.server.data_dir)
+    place = database_address(config.storage, config.server.data_dir)
     if place.configured or place.exists:
         names += ["imserver.storage.database", DRIVERS[place.engine]]
     for name in names:

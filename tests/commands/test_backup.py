@@ -10,9 +10,9 @@ import pytest
 from imserver.lifecycle import DataDirectory
 from imserver.settings import StorageSettings
 from imserver.storage import backup as copies
-from imserver.storage.account_contract import Account
-from imserver.storage.accounts import KeptAccounts
-from imserver.storage.log_contract import Draft
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
+from imserver.storage.log.contract import Draft
 from imserver.storage.store import Store
 from tests.support import run_cli
 
@@ -80,7 +80,7 @@ def opened(data: Path) -> Store:
 def live_on(data: Path, phone: str) -> tuple[int, int, int, int]:
     """One message, group, mark and account more: the numbers that they were given."""
     store = opened(data)
-    log, accounts = store.log(), KeptAccounts(store)
+    log, accounts = store.log(), AccountStore(store)
     group = log.create("app", "a", "us", [])
     log.append("app", [Draft(sender="a", conversation=group.conversation)])
     version = log.hide("app", "a", [log.head("app")])

@@ -17,7 +17,7 @@ import gevent  # noqa: E402
 
 from imserver.cli import main  # noqa: E402
 from imserver.services.people.accounts import Accounts, Session  # noqa: E402
-from imserver.storage.account_contract import Account  # noqa: E402
+from imserver.storage.contract import Account  # noqa: E402
 
 STEP_BYTES = 16
 

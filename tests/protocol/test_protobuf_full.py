@@ -36,7 +36,7 @@ from imserver.services.messages.correspondence import Page
 from imserver.services.messages.finding import Found
 from imserver.services.messages.listing import Conversation, ConversationPage
 from imserver.services.messages.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
-from imserver.storage.log_contract import EntryKind
+from imserver.storage.log.contract import EntryKind
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint
 

@@ -27,7 +27,7 @@ from imserver.settings import (
     TenantSettings,
     WebhookSettings,
 )
-from imserver.storage.account_contract import Account
+from imserver.storage.contract import Account
 from imserver.transport.fast import FastRequest
 
 SECRET: Final = "a secret of the back end, long enough"

@@ -11,8 +11,8 @@ from imserver.config import Config
 from imserver.services.people.accounts import Accounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.settings import AccountSettings, StorageSettings
-from imserver.storage.account_contract import Taken
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Taken
 from imserver.storage.store import Store
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
@@ -32,7 +32,7 @@ def accounts(tmp_path: Path) -> Any:
     store = Store(StorageSettings(), str(tmp_path))
     store.start()
     settings = AccountSettings(failures=3, failures_per_account=6)
-    config, kept = Config(accounts=settings), KeptAccounts(store)
+    config, kept = Config(accounts=settings), AccountStore(store)
     tokens = AccountTokens(config, bytes(32), kept, Tenants(config, store), lambda: True)
     one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
     one.register("gochat", "1", PASSWORD)

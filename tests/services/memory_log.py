@@ -12,7 +12,7 @@ from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
     Appended,
     Conversation,
     Draft,

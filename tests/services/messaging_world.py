@@ -10,7 +10,7 @@ from imserver.services.messages.correspondence import Correspondence
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.receipts import Receipts
 from imserver.services.messages.signals import Signals
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.world import World
 from tests.integration.raw import TEXT, frame

@@ -4,7 +4,7 @@ import pytest
 
 from imserver.services.people import account_import
 from imserver.services.people.account_import import MOST_ERRORS, BadImport, accounts_of, read_rows, store
-from imserver.storage.account_contract import Account, Imported, Taken
+from imserver.storage.contract import Account, Imported, Taken
 
 HASH = "0123456789abcdef0123456789ABCDEF"
 ARGON = "$argon2id$v=19$m=19456,t=2,p=1$c2FsdHNhbHQ$aGFzaGhhc2g"

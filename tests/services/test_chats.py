@@ -20,7 +20,7 @@ from imserver.services.dialects.uplink import (
 )
 from imserver.services.messages.messaging import Result
 from imserver.services.messages.recovery import Recovery
-from imserver.storage.log_contract import Appended, Entry
+from imserver.storage.log.contract import Appended, Entry
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from tests.hub.world import POLICIES
 from tests.integration import protobuf

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from imserver.metrics import Metrics
 from imserver.services.messages import follower as module
 from imserver.services.messages.follower import Follower
-from imserver.storage.log_contract import Draft, Entry
+from imserver.storage.log.contract import Draft, Entry
 from tests.services.memory_log import MemoryLog
 from tests.transport.rig import until
 

@@ -8,8 +8,8 @@ import pytest
 
 from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.settings import StorageSettings
-from imserver.storage.account_contract import Account
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
 from imserver.storage.store import Store
 
 APP = "gochat"
@@ -110,7 +110,7 @@ class World:
     def __init__(self, folder: Path, limit: int = 10) -> None:
         self.store = Store(StorageSettings(f"sqlite:///{folder}/some.db"), "", threaded=False)
         self.store.start()
-        self.kept = KeptAccounts(self.store)
+        self.kept = AccountStore(self.store)
         self.friends = Friends(self.kept, limit)
         self.one, self.two = self.account("1"), self.account("2")
 

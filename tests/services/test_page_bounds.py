@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from imserver.services.messages import page_bounds
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 from tests.services.messaging_world import Node
 
 BOUND = 1000

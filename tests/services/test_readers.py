@@ -4,7 +4,7 @@ import gevent
 from gevent.event import Event as Signal
 
 from imserver.services.messages.readers import Readings
-from imserver.storage.log_contract import Membership
+from imserver.storage.log.contract import Membership
 from tests.transport.rig import until
 
 

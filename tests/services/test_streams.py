@@ -13,8 +13,7 @@ from imserver.services.dialects import streams
 from imserver.services.dialects.streams import EventStreams, Wish
 from imserver.services.messages import page_bounds
 from imserver.services.messages.readers import Reader
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import OPEN
 
 LOG = [

@@ -13,7 +13,7 @@ from imserver.services.files import uploads as module
 from imserver.services.files.transfers import GRACE_SECONDS, Refused
 from imserver.services.files.uploads import Pieces, Uploads
 from imserver.settings import UploadSettings
-from imserver.storage.upload_contract import Upload
+from imserver.storage.contract import Upload
 
 CONTENT = bytes(range(256)) * 1000
 ROW = Upload("a" * 32, "101", "u", "file", "application/octet-stream", "", len(CONTENT), "", 0)

@@ -1,7 +1,7 @@
 """A node's log in a process of its own, patched as a server is, to be killed while it stores.
 
 It tells each id once its answer is there, with the ``client_msg_id``; what it is about to ask, before.
-``POINT`` and ``TRANSACTION``: at which call of the pen, of which transaction, the process kills itself.
+``POINT`` and ``TRANSACTION``: at which call of the driver, of which transaction, the process kills itself.
 """
 
 from gevent import monkey
@@ -17,10 +17,10 @@ from gevent.os import tp_read  # noqa: E402
 
 from imserver.errors import StorageUnavailable  # noqa: E402
 from imserver.settings import StorageSettings  # noqa: E402
-from imserver.storage.log_contract import Appended, Draft  # noqa: E402
-from imserver.storage.log_mysql import MysqlPen  # noqa: E402
-from imserver.storage.log_postgresql import PostgresqlPen  # noqa: E402
-from imserver.storage.log_sqlite import SqlitePen  # noqa: E402
+from imserver.storage.log.contract import Appended, Draft  # noqa: E402
+from imserver.storage.log.mysql import MysqlDriver  # noqa: E402
+from imserver.storage.log.postgresql import PostgresqlDriver  # noqa: E402
+from imserver.storage.log.sqlite import SqliteDriver  # noqa: E402
 from imserver.storage.store import Store  # noqa: E402
 
 SENDERS = 8
@@ -30,8 +30,8 @@ def die_at(point: str, transaction: int) -> None:
     """Kill this process before a statement of a transaction, or behind its COMMIT."""
     name = point.removeprefix("after ")
     calls = [0]
-    for pen in (SqlitePen, PostgresqlPen, MysqlPen):
-        done = getattr(pen, name)
+    for driver in (SqliteDriver, PostgresqlDriver, MysqlDriver):
+        done = getattr(driver, name)
 
         def dying(self: object, *arguments: object, done: object = done) -> object:
             calls[0] += 1
@@ -42,7 +42,7 @@ def die_at(point: str, transaction: int) -> None:
                 os.kill(os.getpid(), signal.SIGKILL)
             return value
 
-        setattr(pen, name, dying)
+        setattr(driver, name, dying)
 
 
 def say(*words: object) -> None:

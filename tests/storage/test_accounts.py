@@ -5,18 +5,18 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from imserver.settings import StorageSettings
-from imserver.storage.account_contract import Account, Device, Imported, Taken
-from imserver.storage.accounts import KeptAccounts, States
+from imserver.storage.accounts import AccountStore, States
+from imserver.storage.contract import Account, Device, Imported, Taken
 from imserver.storage.store import Store
 
 from .conftest import OpenStore
 
 
-def kept(store: Store) -> KeptAccounts:
-    return KeptAccounts(store)
+def kept(store: Store) -> AccountStore:
+    return AccountStore(store)
 
 
-def new(accounts: KeptAccounts, phone: str, app: str = "gochat") -> Account:
+def new(accounts: AccountStore, phone: str, app: str = "gochat") -> Account:
     return accounts.add(Account(0, app, phone, f"the one of {phone}"), "a hash")
 
 

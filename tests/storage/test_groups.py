@@ -23,7 +23,7 @@ from .conftest import OpenStore
 
 APP = "101"
 LIMIT = 5
-Deed = tuple[Callable[..., Any], Any]
+GroupChange = tuple[Callable[..., Any], Any]
 
 
 @pytest.fixture

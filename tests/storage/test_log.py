@@ -7,8 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.storage.log import Log
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
     UNKNOWN_CONVERSATION,
     Appended,
     Change,
@@ -16,7 +15,7 @@ from imserver.storage.log_contract import (
     Entry,
     Rejected,
 )
-from imserver.storage.message_log import MessageLog
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 
@@ -24,7 +23,7 @@ APP = "gochat"
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> Log:
+def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
     return open_store(url, seconds=10).log()
 
@@ -56,7 +55,7 @@ def ids(entries: list[Entry]) -> list[int]:
 # --- appending ----------------------------------------------------------------------------------------------
 
 
-def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Log) -> None:
+def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: MessageLog) -> None:
     entries = stored(log, say("a", "b"), say("b", "a"), say("a", "c"), say("b", "a"))
     assert ids(entries) == [1, 2, 3, 4]
     assert [entry.seq for entry in entries] == [1, 2, 1, 3]
@@ -66,7 +65,7 @@ def test_ids_are_contiguous_in_the_app_and_seqs_in_the_conversation(log: Log) ->
     assert log.head(APP) == 5
 
 
-def test_an_entry_comes_out_as_it_went_in(log: Log) -> None:
+def test_an_entry_comes_out_as_it_went_in(log: MessageLog) -> None:
     draft = say(
         "系统 a'\\%s",
         "ö:?",
@@ -87,7 +86,7 @@ def test_an_entry_comes_out_as_it_went_in(log: Log) -> None:
     assert entry.peer("系统 a'\\%s") == "ö:?"
 
 
-def test_apps_have_logs_of_their_own(log: Log) -> None:
+def test_apps_have_logs_of_their_own(log: MessageLog) -> None:
     stored(log, say("a", "b", "first"))
     stored(log, say("a", "b", "second"), app="other")
     stored(log, say("a", "b", "third"), app="Other")
@@ -97,7 +96,7 @@ def test_apps_have_logs_of_their_own(log: Log) -> None:
     assert bodies(log.sync("other", "b", 0, 10)[0]) == ["second"]
 
 
-def test_an_empty_append_stores_nothing(log: Log) -> None:
+def test_an_empty_append_stores_nothing(log: MessageLog) -> None:
     assert log.append(APP, []) == []
     assert log.head(APP) == 0
 
@@ -119,7 +118,7 @@ def test_an_empty_append_stores_nothing(log: Log) -> None:
     ],
     ids=lambda draft: repr(draft)[:60],
 )
-def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: Log, draft: Draft) -> None:
+def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: MessageLog, draft: Draft) -> None:
     first, wrong, last = log.append(APP, [say("a", "b"), draft, say("a", "b")])
     assert isinstance(wrong, Rejected)
     assert wrong.reason == "invalid"
@@ -131,7 +130,7 @@ def test_a_draft_that_cannot_be_stored_costs_the_others_nothing(log: Log, draft:
 # --- resends ------------------------------------------------------------------------------------------------
 
 
-def test_a_resend_gets_the_first_answer(log: Log) -> None:
+def test_a_resend_gets_the_first_answer(log: MessageLog) -> None:
     (entry,) = stored(log, say("a", "b", client_msg_id="1"))
     again = log.append(APP, [say("a", "b", "another text", client_msg_id="1"), say("a", "b")])
     assert again[0] == Appended(entry, True)
@@ -139,7 +138,7 @@ def test_a_resend_gets_the_first_answer(log: Log) -> None:
     assert again[1].entry.id == 2
 
 
-def test_a_resend_in_the_same_batch_shares_the_outcome(log: Log) -> None:
+def test_a_resend_in_the_same_batch_shares_the_outcome(log: MessageLog) -> None:
     first, second = log.append(APP, [say("a", "b", client_msg_id="1")] * 2)
     assert isinstance(first, Appended)
     assert (first.repeated, second) == (False, Appended(first.entry, True))
@@ -147,7 +146,7 @@ def test_a_resend_in_the_same_batch_shares_the_outcome(log: Log) -> None:
     assert refused == [Rejected("unknown_conversation")] * 2
 
 
-def test_a_client_msg_id_is_the_senders_own(log: Log) -> None:
+def test_a_client_msg_id_is_the_senders_own(log: MessageLog) -> None:
     one = "1"
     entries = stored(
         log,
@@ -159,7 +158,7 @@ def test_a_client_msg_id_is_the_senders_own(log: Log) -> None:
     stored(log, say("a", "b", client_msg_id=one), app="other")
 
 
-def test_many_who_resend_at_once_are_stored_once(log: Log) -> None:
+def test_many_who_resend_at_once_are_stored_once(log: MessageLog) -> None:
     drafts = [say("a", "b", str(number % 10), client_msg_id=str(number % 10)) for number in range(100)]
     asked = [gevent.spawn(log.append, APP, [draft]) for draft in drafts]
     outcomes = [one.get(timeout=20)[0] for one in asked]
@@ -168,7 +167,7 @@ def test_many_who_resend_at_once_are_stored_once(log: Log) -> None:
     assert {outcome.entry.body for outcome in outcomes} == {b"%d" % number for number in range(10)}
 
 
-def test_a_refusal_is_not_remembered(log: Log) -> None:
+def test_a_refusal_is_not_remembered(log: MessageLog) -> None:
     group = log.create(APP, "a", "", []).conversation
     assert log.append(APP, [say("b", group, client_msg_id="1")]) == [Rejected("not_member")]
     log.join(APP, group, ["b"])
@@ -178,7 +177,7 @@ def test_a_refusal_is_not_remembered(log: Log) -> None:
 # --- what is told -------------------------------------------------------------------------------------------
 
 
-def test_whoever_delivers_hears_of_each_transaction_in_order_and_first(log: Log) -> None:
+def test_whoever_delivers_hears_of_each_transaction_in_order_and_first(log: MessageLog) -> None:
     told: list[tuple[str, int, int, list[int]]] = []
     log.on_committed = lambda app, first, last, entries: told.append((app, first, last, ids(entries)))
     heard: list[bool] = []
@@ -197,7 +196,9 @@ def test_whoever_delivers_hears_of_each_transaction_in_order_and_first(log: Log)
     assert told[-1][2] == 200, "where nothing was stored there is nothing to tell"
 
 
-def test_a_listener_that_fails_costs_nobody_the_answer(log: Log, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_listener_that_fails_costs_nobody_the_answer(
+    log: MessageLog, caplog: pytest.LogCaptureFixture
+) -> None:
     def fail(*_arguments: object) -> None:
         raise RuntimeError("oh")
 
@@ -209,7 +210,7 @@ def test_a_listener_that_fails_costs_nobody_the_answer(log: Log, caplog: pytest.
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def test_only_members_speak_in_a_group(log: Log) -> None:
+def test_only_members_speak_in_a_group(log: MessageLog) -> None:
     group = log.create(APP, "a", "the group", ["b", "b", "a"])
     assert group.users == ("a", "b")
     assert group.entry is not None
@@ -221,7 +222,7 @@ def test_only_members_speak_in_a_group(log: Log) -> None:
     assert [one.entry.seq for one in outcomes if isinstance(one, Appended)] == [2, 3, 4]
 
 
-def test_nobody_reads_what_was_said_before_they_joined_or_after_they_left(log: Log) -> None:
+def test_nobody_reads_what_was_said_before_they_joined_or_after_they_left(log: MessageLog) -> None:
     at = log.create(APP, "a", "", []).conversation
     stored(log, say("a", at, "before"))
     log.join(APP, at, ["b"], "a")
@@ -246,7 +247,7 @@ def test_nobody_reads_what_was_said_before_they_joined_or_after_they_left(log: L
     assert log.append(APP, [say("b", at)]) != [Rejected("not_member")]
 
 
-def test_joining_twice_and_leaving_twice_change_nothing(log: Log) -> None:
+def test_joining_twice_and_leaving_twice_change_nothing(log: MessageLog) -> None:
     at = log.create(APP, "a", "", []).conversation
     first = log.join(APP, at, ["b", "c", "b"], "a", "admin")
     again = log.join(APP, at, ["c", "d"], "a")
@@ -263,14 +264,14 @@ def test_joining_twice_and_leaving_twice_change_nothing(log: Log) -> None:
     assert log.member(APP, at, "b") is None
 
 
-def test_many_who_join_the_same_user_at_once_make_one_membership(log: Log) -> None:
+def test_many_who_join_the_same_user_at_once_make_one_membership(log: MessageLog) -> None:
     at = log.create(APP, "a", "", []).conversation
     joining = [gevent.spawn(log.join, APP, at, ["b"]) for _ in range(20)]
     assert sum(one.get(timeout=20).entry is not None for one in joining) == 1
     assert len(log.memberships(APP, "b")) == 1
 
 
-def test_who_is_muted_is_silent_for_that_long(log: Log) -> None:
+def test_who_is_muted_is_silent_for_that_long(log: MessageLog) -> None:
     at = log.create(APP, "a", "", ["b"]).conversation
     log.set_member(APP, at, "b", muted_until=int(time.time()) + 100, by="a")
     assert log.append(APP, [say("b", at)]) == [Rejected("muted")]
@@ -285,7 +286,7 @@ def test_who_is_muted_is_silent_for_that_long(log: Log) -> None:
     assert log.set_member(APP, at, "b", role="king").reason == "invalid"  # type: ignore[union-attr]
 
 
-def test_a_group_has_a_name_and_ten_thousand_members(log: Log) -> None:
+def test_a_group_has_a_name_and_ten_thousand_members(log: MessageLog) -> None:
     users = [f"user{number:05}" for number in range(10_000)]
     at = log.create(APP, "user00000", "big", users).conversation
     log.rename(APP, at, "bigger", "user00000")
@@ -308,7 +309,7 @@ def many(request: pytest.FixtureRequest) -> int:
     return int(request.param)
 
 
-def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: Log, many: int) -> None:
+def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: MessageLog, many: int) -> None:
     stored(log, *(say(f"peer{number % many}", "me", str(number)) for number in range(2 * many)))
     stored(log, *(say("others", "elsewhere") for _ in range(10)))
     stored(log, say("me", "peer0", "last"))
@@ -322,7 +323,7 @@ def test_sync_pages_through_all_conversations_in_the_order_of_the_log(log: Log, 
     assert log.sync(APP, "me", seen[-1].id + 1000, 500) == ([], False)
 
 
-def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: Log) -> None:
+def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: MessageLog) -> None:
     stored(log, say("a", "me", "first"))
     for _ in range(4):
         stored(log, *(say("others", "elsewhere") for _ in range(2000)))
@@ -331,13 +332,13 @@ def test_sync_finds_the_little_that_is_far_behind_a_cursor(log: Log) -> None:
     assert log.sync(APP, "me", 0, 1)[1]
 
 
-def test_a_page_that_is_exactly_full_says_so(log: Log) -> None:
+def test_a_page_that_is_exactly_full_says_so(log: MessageLog) -> None:
     stored(log, *(say("a", "b", str(number)) for number in range(50)))
     assert [log.sync(APP, "b", after, 50)[1] for after in (0, 1)] == [False, False]
     assert log.sync(APP, "b", 0, 49)[1]
 
 
-def test_history_goes_back_from_a_point(log: Log) -> None:
+def test_history_goes_back_from_a_point(log: MessageLog) -> None:
     stored(log, *(say("a", "b", str(number)) for number in range(10)))
     stored(log, say("a", "c"))
     found = log.between(APP, "b", "a")
@@ -352,7 +353,7 @@ def test_history_goes_back_from_a_point(log: Log) -> None:
     assert log.between(APP, "b", "c") is None
 
 
-def test_conversations_are_listed_with_what_is_new(log: Log) -> None:
+def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
     stored(log, *(say("a", "me", str(number)) for number in range(3)))
     at = log.create(APP, "b", "group", ["me"]).conversation
     stored(log, say("b", at, "there"), say("me", at, "mine"))
@@ -372,7 +373,7 @@ def test_conversations_are_listed_with_what_is_new(log: Log) -> None:
     assert log.talks(APP, "me", 0, 2)[1]
 
 
-def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: Log) -> None:
+def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog) -> None:
     at = log.create(APP, "a", "", ["b"]).conversation
     log.leave(APP, at, ["b"])
     stored(log, say("a", at, "secret"))
@@ -382,7 +383,7 @@ def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: Log) -> No
     assert talk.unread == 0
 
 
-def test_unread_is_counted_up_to_a_thousand(log: Log) -> None:
+def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(1500)))
     assert log.talks(APP, "b", 0, 1)[0][0].unread == 1000
 
@@ -390,7 +391,7 @@ def test_unread_is_counted_up_to_a_thousand(log: Log) -> None:
 # --- marks --------------------------------------------------------------------------------------------------
 
 
-def test_what_is_hidden_is_hidden_from_one_user_only(log: Log) -> None:
+def test_what_is_hidden_is_hidden_from_one_user_only(log: MessageLog) -> None:
     stored(log, *(say("a", "b", str(number)) for number in range(4)), say("x", "y"))
     version = log.hide(APP, "b", [2, 4, 5, 99])
     log.hide(APP, "b", [2])
@@ -405,7 +406,7 @@ def test_what_is_hidden_is_hidden_from_one_user_only(log: Log) -> None:
 # --- retention ----------------------------------------------------------------------------------------------
 
 
-def test_the_oldest_expire_by_number(log: Log) -> None:
+def test_the_oldest_expire_by_number(log: MessageLog) -> None:
     stored(log, *(say("a", "b", str(number), client_msg_id=str(number)) for number in range(2500)))
     assert log.expire(APP, more_than=100) == 2400
     assert log.expire(APP, more_than=100) == 0
@@ -417,10 +418,12 @@ def test_the_oldest_expire_by_number(log: Log) -> None:
     assert log.expire("none", more_than=1) == 0
 
 
-def test_the_oldest_expire_by_the_time_of_their_storing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_oldest_expire_by_the_time_of_their_storing(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time()
     for age in (300, 200, 100):
-        monkeypatch.setattr("imserver.storage.log_writer.time", lambda age=age: now - age)
+        monkeypatch.setattr("imserver.storage.log.writer.time", lambda age=age: now - age)
         stored(log, say("a", "b", time_ms=1), say("a", "b", time_ms=1 << 60))
     assert log.expire(APP, older_than_seconds=1000) == 0
     assert log.expire(APP, older_than_seconds=150) == 4
@@ -430,12 +433,12 @@ def test_the_oldest_expire_by_the_time_of_their_storing(log: Log, monkeypatch: p
 
 
 def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(
-    log: Log, monkeypatch: pytest.MonkeyPatch
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nodes write with clocks of their own; one of them may have started in 1970."""
     now = time.time()
     for stored_at in (now - 300, now - 100, 0.0, 10.0, now - 50):
-        monkeypatch.setattr("imserver.storage.log_writer.time", lambda stored_at=stored_at: stored_at)
+        monkeypatch.setattr("imserver.storage.log.writer.time", lambda stored_at=stored_at: stored_at)
         stored(log, say("a", "b"), say("a", "b"))
     assert log.expire(APP, older_than_seconds=200) == 2
     assert ids(log.read(APP, 0, 10)) == list(range(3, 11))
@@ -443,21 +446,23 @@ def test_a_clock_that_goes_back_lets_nothing_expire_that_is_young(
     assert ids(log.read(APP, 0, 10)) == [9, 10]
 
 
-def test_a_clock_that_was_ahead_holds_up_nothing(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_clock_that_was_ahead_holds_up_nothing(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     for stored_at in (now - 300, now + 1e9, now - 200, now + 1e9):
-        monkeypatch.setattr("imserver.storage.log_writer.time", lambda stored_at=stored_at: stored_at)
+        monkeypatch.setattr("imserver.storage.log.writer.time", lambda stored_at=stored_at: stored_at)
         stored(log, say("a", "b"))
     assert log.expire(APP, older_than_seconds=100) == 3
     assert ids(log.read(APP, 0, 10)) == [4]
 
 
-def test_the_age_of_a_long_log_is_looked_at_in_steps(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_age_of_a_long_log_is_looked_at_in_steps(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = time.time()
-    monkeypatch.setattr("imserver.storage.log_expiry._FIRST_LOOK", 2)
-    monkeypatch.setattr("imserver.storage.log_expiry._LOOK", 3)
+    monkeypatch.setattr("imserver.storage.log.retention._FIRST_LOOK", 2)
+    monkeypatch.setattr("imserver.storage.log.retention._LOOK", 3)
     for age, many in ((300, 7), (100, 6)):
-        monkeypatch.setattr("imserver.storage.log_writer.time", lambda age=age: now - age)
+        monkeypatch.setattr("imserver.storage.log.writer.time", lambda age=age: now - age)
         stored(log, *(say("a", "b") for _ in range(many)))
     assert log.expire(APP, older_than_seconds=200) == 7
     assert log.expire(APP, older_than_seconds=50) == 6
@@ -467,7 +472,9 @@ def test_the_age_of_a_long_log_is_looked_at_in_steps(log: Log, monkeypatch: pyte
 # --- life ---------------------------------------------------------------------------------------------------
 
 
-def test_what_was_stored_is_there_for_others_and_later(url: str, open_store: OpenStore, log: Log) -> None:
+def test_what_was_stored_is_there_for_others_and_later(
+    url: str, open_store: OpenStore, log: MessageLog
+) -> None:
     entries = stored(log, say("a", "b"), say("b", "a"))
     other = open_store(url).log()
     assert other.read(APP, 0, 10) == entries
@@ -486,7 +493,7 @@ def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> N
     assert (tmp_path / "imserver.db").exists()
 
 
-def test_apps_are_listed_while_they_have_anything_left(log: Log) -> None:
+def test_apps_are_listed_while_they_have_anything_left(log: MessageLog) -> None:
     assert log.apps() == []
     stored(log, say("a", "b"), app="one")
     stored(log, say("a", "b"), app="two")

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from imserver.storage.log import Log
-from imserver.storage.log_contract import Appended, Draft
+from imserver.storage.log.contract import Appended, Draft
+from imserver.storage.log.message_log import MessageLog
 from tests.processes import end, spawn
 from tests.support import clean_environment
 
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.sqlite_first
 
 Told = dict[str, int]
 
-BEFORE = ("lock", "repeats", "add_messages", "move_head", "commit")
+BEFORE = ("lock", "repeats", "add_messages", "update_head", "commit")
 """Statements of a transaction in whose place the process dies (:mod:`tests.storage.appending`)."""
 
 
@@ -76,7 +76,7 @@ def append(tmp_path: Path) -> Iterator[Callable[..., Appending]]:
         one.end()
 
 
-def compare(log: Log, one: Appending) -> None:
+def compare(log: MessageLog, one: Appending) -> None:
     """What was told is stored under its id; what was not, once or not at all; nothing has a hole."""
     entries = log.read("app", 0, 100_000)
     assert [entry.id for entry in entries] == list(range(1, len(entries) + 1))
@@ -90,7 +90,7 @@ def compare(log: Log, one: Appending) -> None:
     assert {name: stored.get(name) for name in one.told} == one.told
 
 
-def resend(log: Log, names: set[str]) -> None:
+def resend(log: MessageLog, names: set[str]) -> None:
     """Whoever asks again gets the first answer, or one now."""
     there = {entry.client_msg_id: entry.id for entry in log.read("app", 0, 100_000)}
     for name in sorted(names):

@@ -9,9 +9,9 @@ import pytest
 from sqlalchemy import Connection
 
 from imserver.settings import StorageSettings
-from imserver.storage.log import Log
-from imserver.storage.log_contract import Appended, Draft
-from imserver.storage.log_sqlite import SqlitePen
+from imserver.storage.log.contract import Appended, Draft
+from imserver.storage.log.message_log import MessageLog
+from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.store import Store
 
 APP = "gochat"
@@ -19,30 +19,30 @@ _numbers = count()
 
 
 @pytest.fixture
-def log(tmp_path: Path) -> Iterator[Log]:
+def log(tmp_path: Path) -> Iterator[MessageLog]:
     """A log that is written here, in no thread of its own."""
     store = Store(StorageSettings(), str(tmp_path), threaded=False)
     yield store.log()
     store.close()
 
 
-def fill(log: Log, batches: int) -> None:
+def fill(log: MessageLog, batches: int) -> None:
     """Batches of 100, each message with a name of its own, in a conversation of its own."""
     for _ in range(batches):
         some = [str(next(_numbers)) for _ in range(100)]
         log.append(APP, [Draft(sender=f"a{n}", to_user=f"b{n}", client_msg_id=n, body=b"x") for n in some])
 
 
-def steps(log: Log, drafts: list[Draft]) -> int:
+def steps(log: MessageLog, drafts: list[Draft]) -> int:
     """Thousands of steps that storing these takes."""
     return writing_steps(log, lambda: log.append(APP, drafts), 1000)
 
 
-def writing_steps(log: Log, write: Callable[[], Any], each: int) -> int:
+def writing_steps(log: MessageLog, write: Callable[[], Any], each: int) -> int:
     """How many times so many steps something takes that is written."""
     assert log._writer is not None
-    pen = log._writer._desk._pen
-    assert isinstance(pen, SqlitePen)
+    driver = log._writer._connection._driver
+    assert isinstance(driver, SqliteDriver)
     taken = 0
 
     def count_one() -> int:
@@ -50,14 +50,14 @@ def writing_steps(log: Log, write: Callable[[], Any], each: int) -> int:
         taken += 1
         return 0
 
-    pen._connection.set_progress_handler(count_one, each)
+    driver._connection.set_progress_handler(count_one, each)
     write()
-    pen._connection.set_progress_handler(None, 0)
+    driver._connection.set_progress_handler(None, 0)
     return taken
 
 
 @pytest.mark.parametrize("size", [8, 64])
-def test_storing_named_messages_costs_the_same_however_long_the_log_is(log: Log, size: int) -> None:
+def test_storing_named_messages_costs_the_same_however_long_the_log_is(log: MessageLog, size: int) -> None:
     def batch() -> list[Draft]:
         return [Draft(sender="a1", to_user=f"c{n}", client_msg_id=f"{next(_numbers)}") for n in range(size)]
 
@@ -67,7 +67,7 @@ def test_storing_named_messages_costs_the_same_however_long_the_log_is(log: Log,
     assert steps(log, batch()) <= 2 * short + 2
 
 
-def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: Log) -> None:
+def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: MessageLog) -> None:
     costs = []
     for members in (["b", "c"], [f"m{n}" for n in range(5000)]):
         group = log.create(APP, "a", "", members).conversation
@@ -76,7 +76,7 @@ def test_messages_to_a_group_cost_the_same_however_many_are_in_it(log: Log) -> N
     assert costs[1] <= 2 * costs[0] + 2
 
 
-CHANGES: dict[str, Callable[[Log, int], Any]] = {
+CHANGES: dict[str, Callable[[MessageLog, int], Any]] = {
     "join": lambda log, group: log.join(APP, group, ["new"], most=500),
     "leave": lambda log, group: log.leave(APP, group, ["a"], heir=True),
     "set_member": lambda log, group: log.set_member(APP, group, "b", role="owner"),
@@ -84,7 +84,7 @@ CHANGES: dict[str, Callable[[Log, int], Any]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changing_a_group_costs_the_same_however_many_are_in_others(log: Log, change: str) -> None:
+def test_changing_a_group_costs_the_same_however_many_are_in_others(log: MessageLog, change: str) -> None:
     costs = []
     for others in (10, 5000):
         log.create(APP, "x", "", [f"m{n}" for n in range(others)])
@@ -93,13 +93,15 @@ def test_changing_a_group_costs_the_same_however_many_are_in_others(log: Log, ch
     assert costs[1] <= 2 * costs[0] + 4
 
 
-def test_commits_are_copied_into_the_database_when_many_have_gathered(log: Log, tmp_path: Path) -> None:
+def test_commits_are_copied_into_the_database_when_many_have_gathered(
+    log: MessageLog, tmp_path: Path
+) -> None:
     fill(log, 40)
     size = (tmp_path / "imserver.db-wal").stat().st_size
     assert size > 1500 * 4096
 
 
-def test_repeats_are_found_among_many(log: Log) -> None:
+def test_repeats_are_found_among_many(log: MessageLog) -> None:
     fill(log, 3)
     first = log.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
     again = log.append(APP, [Draft(sender="a", to_user="b", client_msg_id=f"x{n}") for n in range(40)])
@@ -108,7 +110,7 @@ def test_repeats_are_found_among_many(log: Log) -> None:
     ]
 
 
-QUESTIONS: dict[str, Callable[[Log, int], Any]] = {
+QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "sync": lambda log, end: log.sync(APP, "me", end, 50),
     "history": lambda log, end: log.history(APP, "me", 1, 0, 50),
     "talks": lambda log, end: log.talks(APP, "me", 0, 50),
@@ -168,7 +170,7 @@ def test_what_was_said_in_rooms_costs_the_same_however_many_talk_elsewhere(tmp_p
     store.close()
 
 
-def _cost(folder: Path, batches: int, question: Callable[[Log, int], Any]) -> int:
+def _cost(folder: Path, batches: int, question: Callable[[MessageLog, int], Any]) -> int:
     """Hundreds of steps that a question takes in a log with what others have said between two messages."""
     store = Store(StorageSettings(), str(folder), threaded=False)
     log = store.log()

@@ -10,11 +10,11 @@ import pymysql
 import pytest
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.log_contract import Appended, Draft, Entry, Rejected, StorageUnsure
-from imserver.storage.log_mysql import MysqlPen
-from imserver.storage.log_pen import Pen
-from imserver.storage.log_postgresql import PostgresqlPen
-from imserver.storage.log_sqlite import SqlitePen
+from imserver.storage.log.contract import Appended, Draft, Entry, Rejected, StorageUnsure
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.mysql import MysqlDriver
+from imserver.storage.log.postgresql import PostgresqlDriver
+from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.store import Store
 from tests.transport.rig import until
 
@@ -23,10 +23,10 @@ from .conftest import OpenStore
 pytestmark = pytest.mark.sqlite_first
 
 APP = "gochat"
-PENS: dict[str, tuple[type[Pen], Exception]] = {
-    "sqlite": (SqlitePen, __import__("sqlite3").OperationalError("disk I/O error")),
-    "postgresql": (PostgresqlPen, psycopg.OperationalError("server closed the connection")),
-    "mysql": (MysqlPen, pymysql.err.OperationalError(2013, "Lost connection")),
+DRIVERS: dict[str, tuple[type[LogDriver], Exception]] = {
+    "sqlite": (SqliteDriver, __import__("sqlite3").OperationalError("disk I/O error")),
+    "postgresql": (PostgresqlDriver, psycopg.OperationalError("server closed the connection")),
+    "mysql": (MysqlDriver, pymysql.err.OperationalError(2013, "Lost connection")),
 }
 
 
@@ -40,8 +40,8 @@ def store(url: str, open_store: OpenStore) -> Store:
 
 def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: bool) -> None:
     """Let the answers to the next COMMITs be lost, ``after`` they were carried out or before."""
-    pen, error = PENS[store.place.engine]
-    commit: Any = pen.commit
+    driver, error = DRIVERS[store.place.engine]
+    commit: Any = driver.commit
     left = [times]
 
     def failing(self: Any) -> None:
@@ -51,7 +51,7 @@ def fail_commits(store: Store, patch: pytest.MonkeyPatch, times: int, after: boo
         if left[0] >= 0:
             raise error
 
-    patch.setattr(pen, "commit", failing)
+    patch.setattr(driver, "commit", failing)
 
 
 def test_an_entry_whose_commit_lost_its_answer_is_told_as_stored(
@@ -87,7 +87,7 @@ def test_a_connection_that_was_cut_in_the_meantime_is_not_noticed(
 ) -> None:
     if store.place.engine == "sqlite":
         pytest.skip("SQLite has no connection that could be cut")
-    store.log()._writer._desk._pen.close()  # type: ignore[union-attr]
+    store.log()._writer._connection._driver.close()  # type: ignore[union-attr]
     (outcome,) = store.log().append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
 
@@ -97,7 +97,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
 ) -> None:
     """What no draft can bring about: a seq that is taken."""
     log = store.log()
-    monkeypatch.setattr("imserver.storage.log.objection", lambda _draft: "")
+    monkeypatch.setattr("imserver.storage.log.message_log.objection", lambda _draft: "")
     drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
     wrong = Draft(sender="a", to_user="b", about=1 << 70)
     outcomes: list[Any] = []
@@ -147,17 +147,17 @@ def test_who_cannot_wait_for_a_commit_is_told_later_what_became_of_it(
     store = open_store(url, seconds=0.2)
     log = store.log()
     log.append(APP, [Draft(sender="a", to_user="b")])
-    monkeypatch.setattr("imserver.storage.log_writer._LOOK_SECONDS", 0.02)
+    monkeypatch.setattr("imserver.storage.log.writer._LOOK_SECONDS", 0.02)
     fail_commits(store, monkeypatch, 1, after=stored)
-    pen, error = PENS[store.place.engine]
-    ask, away = pen.batch_of, [True]
+    driver, error = DRIVERS[store.place.engine]
+    ask, away = driver.batch_of, [True]
 
     def batch_of(self: Any, number: int, id: int) -> int | None:
         if away[0]:
             raise error
         return ask(self, number, id)
 
-    monkeypatch.setattr(pen, "batch_of", batch_of)
+    monkeypatch.setattr(driver, "batch_of", batch_of)
     heard: list[Any] = []
     with pytest.raises(StorageUnsure) as unsure:
         log.append(APP, [Draft(sender="a", to_user="b"), Draft(sender="a")])
@@ -180,17 +180,17 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
     store = open_store(url, seconds=10)
     log = store.log()
     log.append(APP, [Draft(sender="a", to_user="b")])
-    pen, error = PENS[store.place.engine]
-    wrong, move = ValueError("refused"), pen.move_head
+    driver, error = DRIVERS[store.place.engine]
+    wrong, move = ValueError("refused"), driver.update_head
     calls: list[Exception | None] = [wrong, None, error, error]
 
-    def move_head(self: Any, head: Any) -> None:
+    def update_head(self: Any, head: Any) -> None:
         fault = calls.pop(0) if calls else None
         if fault is not None:
             raise fault
         move(self, head)
 
-    monkeypatch.setattr(pen, "move_head", move_head)
+    monkeypatch.setattr(driver, "update_head", update_head)
     told: list[Entry] = []
     log.on_committed = lambda _app, _first, _last, entries: told.extend(entries)
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
@@ -207,13 +207,13 @@ def test_a_node_that_vanished_in_the_middle_does_not_hold_the_others_up_for_hour
     """It was cut off without a word: its transaction is open, and will never be asked anything again."""
     if url.startswith("sqlite"):
         pytest.skip("SQLite's writers are on one machine, whose kernel knows when one is gone")
-    monkeypatch.setattr("imserver.storage.engines.LEFT_SECONDS", 1)
+    monkeypatch.setattr("imserver.storage.database.LEFT_SECONDS", 1)
     vanished = open_store(url, seconds=0.5)
     vanished.log().append(APP, [Draft(sender="a", to_user="b")])
-    pen = vanished.log()._writer._desk._pen  # type: ignore[union-attr]
-    assert pen is not None
-    pen.begin()
-    pen.lock(APP)
+    driver = vanished.log()._writer._connection._driver  # type: ignore[union-attr]
+    assert driver is not None
+    driver.begin()
+    driver.lock(APP)
     (outcome,) = open_store(url, seconds=8).log().append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
     assert outcome.entry.id == 2

@@ -3,26 +3,26 @@
 import gevent
 import pytest
 
-from imserver.storage.log import Log
-from imserver.storage.log_contract import MOST_RECEIPTED, Noted, Receipt
+from imserver.storage.log.contract import MOST_RECEIPTED, Noted, Receipt
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 from .test_log import APP, say, stored
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> Log:
+def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
     return open_store(url, seconds=10).log()
 
 
-def note(log: Log, user: str, conversation: int, *, read: int = 0, received: int = 0) -> Noted:
+def note(log: MessageLog, user: str, conversation: int, *, read: int = 0, received: int = 0) -> Noted:
     noted = log.note(APP, user, conversation, read=read, received=received)
     assert noted is not None
     return noted
 
 
-def test_a_read_position_never_goes_back_nor_beyond_the_log(log: Log) -> None:
+def test_a_read_position_never_goes_back_nor_beyond_the_log(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(5)), say("a", "c"))
     first = note(log, "b", 1, read=3)
     assert (first.moved, first.receipt) == (True, Receipt(1, "b", 3, 3))
@@ -35,7 +35,7 @@ def test_a_read_position_never_goes_back_nor_beyond_the_log(log: Log) -> None:
     assert log.marks(APP, "b", third.version).reads == {}
 
 
-def test_whoever_is_not_in_a_conversation_reads_nothing_there(log: Log) -> None:
+def test_whoever_is_not_in_a_conversation_reads_nothing_there(log: MessageLog) -> None:
     stored(log, say("a", "b"))
     assert log.note(APP, "stranger", 1, read=1) is None
     assert log.note(APP, "b", 99, read=1) is None
@@ -43,7 +43,7 @@ def test_whoever_is_not_in_a_conversation_reads_nothing_there(log: Log) -> None:
     assert log.receipts(APP, "stranger", 1, "", 10) == []
 
 
-def test_what_is_received_is_not_read_but_what_is_read_was_received(log: Log) -> None:
+def test_what_is_received_is_not_read_but_what_is_read_was_received(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(5)))
     received = note(log, "b", 1, received=4)
     assert received.receipt == Receipt(1, "b", 0, 4)
@@ -54,7 +54,7 @@ def test_what_is_received_is_not_read_but_what_is_read_was_received(log: Log) ->
     assert log.marks(APP, "b", 0).reads == {1: 5}
 
 
-def test_the_other_one_learns_of_it_by_a_version_of_their_own(log: Log) -> None:
+def test_the_other_one_learns_of_it_by_a_version_of_their_own(log: MessageLog) -> None:
     stored(log, say("a", "b"), say("a", "b"), say("c", "b"))
     before = log.marks(APP, "a", 0)
     assert before.receipts == ()
@@ -69,7 +69,7 @@ def test_the_other_one_learns_of_it_by_a_version_of_their_own(log: Log) -> None:
     assert log.marks(APP, "c", 0).receipts == (Receipt(2, "b", 3, 3),)
 
 
-def test_those_are_told_whose_messages_were_passed_over(log: Log) -> None:
+def test_those_are_told_whose_messages_were_passed_over(log: MessageLog) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     entries = stored(log, say("a", group), say("b", group), say("owner", group), say("c", group))
     first = note(log, "c", group, read=entries[1].id)
@@ -80,7 +80,9 @@ def test_those_are_told_whose_messages_were_passed_over(log: Log) -> None:
     assert log.marks(APP, "a", 0).receipts == ()
 
 
-def test_who_has_left_a_group_is_told_nothing_of_it_and_nobody_is_told_what_they_read(log: Log) -> None:
+def test_who_has_left_a_group_is_told_nothing_of_it_and_nobody_is_told_what_they_read(
+    log: MessageLog,
+) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     entries = stored(log, say("a", group), say("b", group), say("", group))
     log.leave(APP, group, ["a"])
@@ -90,7 +92,7 @@ def test_who_has_left_a_group_is_told_nothing_of_it_and_nobody_is_told_what_they
     assert set(note(log, "owner", group, read=entries[-1].id).authors) == {"a", "b"}
 
 
-def test_members_of_a_group_are_asked_where_they_are(log: Log) -> None:
+def test_members_of_a_group_are_asked_where_they_are(log: MessageLog) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b", "c"]).conversation
     (entry,) = stored(log, say("owner", group))
     for user in ("a", "b", "c"):
@@ -103,13 +105,13 @@ def test_members_of_a_group_are_asked_where_they_are(log: Log) -> None:
     assert log.receipts(APP, "b", group, "", 10) == []
 
 
-def test_only_so_many_entries_are_looked_at_for_their_authors(log: Log) -> None:
+def test_only_so_many_entries_are_looked_at_for_their_authors(log: MessageLog) -> None:
     group = log.create(APP, "owner", "tea", ["a", "b"]).conversation
     entries = stored(log, say("a", group), *(say("owner", group) for _ in range(MOST_RECEIPTED)))
     assert note(log, "b", group, read=entries[-1].id).authors == ("owner",)
 
 
-def test_two_who_read_each_other_at_once_both_get_through(log: Log) -> None:
+def test_two_who_read_each_other_at_once_both_get_through(log: MessageLog) -> None:
     entries = stored(log, *(say(one, other) for one, other in (("a", "b"), ("b", "a")) * 20))
     readers = [gevent.spawn(note, log, user, 1, read=entry.id) for entry in entries for user in ("a", "b")]
     gevent.joinall(readers, raise_error=True)
@@ -119,7 +121,7 @@ def test_two_who_read_each_other_at_once_both_get_through(log: Log) -> None:
     assert log.marks(APP, "a", 0).receipts == (Receipt(1, "b", last, last),)
 
 
-def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else(log: Log) -> None:
+def test_what_somebody_marked_who_is_gone_for_good_is_forgotten_and_nothing_else(log: MessageLog) -> None:
     (first,) = stored(log, say("a", "b"))
     for user in ("a", "b"):
         log.hide(APP, user, [first.id])

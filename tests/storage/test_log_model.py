@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from imserver.settings import StorageSettings
-from imserver.storage.log import Log
-from imserver.storage.log_contract import Appended, Change, Draft, Rejected
+from imserver.storage.log.contract import Appended, Change, Draft, Rejected
+from imserver.storage.log.message_log import MessageLog
 from imserver.storage.store import Store
 
-NODES: list[Log] = []
+NODES: list[MessageLog] = []
 """The logs of two nodes that share one database. Each example has an app of its own there."""
 _apps = itertools.count()
 
@@ -85,7 +85,7 @@ class Model(RuleBasedStateMachine):
         ]
 
     @property
-    def log(self) -> Log:
+    def log(self) -> MessageLog:
         """Each question goes to the other node."""
         return next(self.turns)
 

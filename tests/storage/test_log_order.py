@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from imserver.storage import log_read
-from imserver.storage.log_contract import Appended, Draft
-from imserver.storage.log_mysql import MysqlPen
-from imserver.storage.log_pen import Pen
-from imserver.storage.log_postgresql import PostgresqlPen
-from imserver.storage.log_row import GREATEST, Head
-from imserver.storage.log_sqlite import SqlitePen
+from imserver.storage.log import read as log_read
+from imserver.storage.log.contract import Appended, Draft
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.mysql import MysqlDriver
+from imserver.storage.log.postgresql import PostgresqlDriver
+from imserver.storage.log.sqlite import SqliteDriver
+from imserver.storage.log.statements import GREATEST, LogHead
 
 from .conftest import OpenStore
 
@@ -30,29 +30,29 @@ LATEST_SECONDS = 0.02
 
 def delay_commits(patch: pytest.MonkeyPatch) -> None:
     """Let each transaction wait for a while, all done, before it is committed."""
-    for pen in (SqlitePen, PostgresqlPen, MysqlPen):
-        commit = pen.commit
+    for driver in (SqliteDriver, PostgresqlDriver, MysqlDriver):
+        commit = driver.commit
 
         def late(self: Any, commit: Callable[[Any], None] = commit) -> None:
             time.sleep(random.random() * LATEST_SECONDS)
             commit(self)
 
-        patch.setattr(pen, "commit", late)
+        patch.setattr(driver, "commit", late)
 
 
 def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     """Take ids from a counter, as a SERIAL does: without a lock that is held to the commit."""
     blocks = itertools.count(1)
 
-    def lock(self: Pen, app: str) -> Head:
+    def lock(self: LogDriver, app: str) -> LogHead:
         rows = self.ask("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
-        return Head(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
+        return LogHead(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
 
-    patch.setattr(Pen, "lock", lock)
-    patch.setattr(Pen, "move_head", lambda *_arguments: None)
+    patch.setattr(LogDriver, "lock", lock)
+    patch.setattr(LogDriver, "update_head", lambda *_arguments: None)
     head_of = log_read.head_of
 
-    def without_end(*arguments: Any, **named: Any) -> Head | None:
+    def without_end(*arguments: Any, **named: Any) -> LogHead | None:
         found = head_of(*arguments, **named)
         if found is not None:
             found.last_id = GREATEST

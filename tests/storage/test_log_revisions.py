@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from imserver.storage.log import Log
-from imserver.storage.log_contract import Appended, Entry, Rejected
+from imserver.storage.log.contract import Appended, Entry, Rejected
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 from .test_log import APP, bodies, ids, say, stored
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> Log:
+def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
     return open_store(url, seconds=10).log()
 
@@ -21,7 +21,7 @@ def told(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
     return [(entry.id, entry.kind, entry.body.decode(), entry.about) for entry in entries]
 
 
-def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log: Log) -> None:
+def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
     stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
     assert log.talks(APP, "b", 0, 10)[0][0].unread == 2
@@ -41,7 +41,7 @@ def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log
     assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
 
 
-def test_a_message_and_its_edits_say_what_was_said_last(log: Log) -> None:
+def test_a_message_and_its_edits_say_what_was_said_last(log: MessageLog) -> None:
     (first,) = stored(log, say("a", "b", "helo", about=7, meta=b'{"mentions":["x"]}'))
     stored(log, say("a", "b", "hello", kind="edit", about=first.id))
     edited = say("a", "b", '{"n":1}', kind="edit", type="custom", about=first.id, meta=b'{"mentions":["b"]}')
@@ -57,20 +57,20 @@ def test_a_message_and_its_edits_say_what_was_said_last(log: Log) -> None:
     ]
 
 
-def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: Log) -> None:
+def test_an_edit_with_a_strange_meta_costs_nobody_anything(log: MessageLog) -> None:
     (first,) = stored(log, say("a", "b", "helo"))
     stored(log, say("a", "b", "x", kind="edit", about=first.id, meta=b"no json"), say("a", "b", "next"))
     assert json.loads(log.entries(APP, [first.id])[0].meta) == {"edited": 2}
 
 
-def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: Log) -> None:
+def test_an_edited_message_is_found_by_what_it_says_now_and_once(log: MessageLog) -> None:
     first, other = stored(log, say("a", "b", "tea at five"), say("a", "b", "tea, tea"))
     stored(log, say("a", "b", "coffee at five", kind="edit", about=first.id))
     assert ids(log.search(APP, "b", "tea", 0, 0, 10)[0]) == [other.id]
     assert ids(log.search(APP, "b", "coffee", 0, 0, 10)[0]) == [first.id]
 
 
-def test_of_many_changes_that_are_stored_together_the_last_counts(log: Log) -> None:
+def test_of_many_changes_that_are_stored_together_the_last_counts(log: MessageLog) -> None:
     one, two = stored(log, say("a", "b", "1"), say("a", "b", "2"))
     outcomes = log.append(
         APP,
@@ -87,7 +87,7 @@ def test_of_many_changes_that_are_stored_together_the_last_counts(log: Log) -> N
     assert bodies(log.read(APP, 0, 10)) == ["1b", "", "1b", "", "1b", ""]
 
 
-def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(log: Log) -> None:
+def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(log: MessageLog) -> None:
     (message,) = stored(log, say("a", "b", "secret", client_msg_id="m"))
     edit = say("a", "b", "still secret", kind="edit", about=message.id, client_msg_id="e")
     recall = say("a", "b", "", kind="recall", about=message.id, client_msg_id="r")
@@ -101,7 +101,7 @@ def test_what_was_recalled_is_edited_no_more_but_a_resend_has_its_first_answer(l
     assert bodies(log.read(APP, 0, 10)) == ["", "", ""]
 
 
-def test_a_recall_touches_nothing_but_its_message(log: Log) -> None:
+def test_a_recall_touches_nothing_but_its_message(log: MessageLog) -> None:
     at = log.create(APP, "a", "tea", ["b"]).conversation
     first, second = stored(log, say("a", at, "one"), say("a", at, "two"))
     stored(log, say("a", "b", "elsewhere"), app="other")

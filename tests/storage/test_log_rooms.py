@@ -2,9 +2,8 @@
 
 import pytest
 
-from imserver.storage import log_writer
-from imserver.storage.log import Log
-from imserver.storage.log_contract import (
+from imserver.storage.log import writer as log_writer
+from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     ROOM_BYTES,
@@ -13,6 +12,7 @@ from imserver.storage.log_contract import (
     Entry,
     Rejected,
 )
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 
@@ -22,12 +22,12 @@ NAMES = ("r", "安", "it's %s \\", "R", "r ", "x" * ROOM_BYTES)
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> Log:
+def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
     return open_store(url, seconds=10).log()
 
 
-def stored(log: Log, *drafts: Draft) -> list[Entry]:
+def stored(log: MessageLog, *drafts: Draft) -> list[Entry]:
     """The entries of drafts that are all stored."""
     outcomes = log.append(APP, drafts)
     assert all(isinstance(outcome, Appended) for outcome in outcomes), outcomes
@@ -39,7 +39,7 @@ def said(room: str, body: str = "hi", sender: str = "ann") -> Draft:
     return Draft(sender=sender, body=body.encode(), room=room)
 
 
-def test_a_room_is_a_conversation_of_its_own_without_members(log: Log) -> None:
+def test_a_room_is_a_conversation_of_its_own_without_members(log: MessageLog) -> None:
     entries = stored(log, *[said(name) for name in NAMES], said("r", "again", "bob"))
     assert [entry.id for entry in entries] == [1, 2, 3, 4, 5, 6, 7]
     assert [entry.seq for entry in entries] == [1, 1, 1, 1, 1, 1, 2]
@@ -54,7 +54,7 @@ def test_a_room_is_a_conversation_of_its_own_without_members(log: Log) -> None:
     assert (found.kind, found.name, found.members, found.last_id) == ("room", "安", (), 8)
 
 
-def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Log) -> None:
+def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: MessageLog) -> None:
     (entry,) = stored(log, said("r"))
     assert log.sync(APP, "ann", 0, 10) == ([], False)
     assert log.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
@@ -85,7 +85,7 @@ def test_what_cannot_be_a_room_costs_the_others_nothing(draft: Draft, open_store
     assert [each.entry.seq for each in (before, after) if isinstance(each, Appended)] == [1, 2]
 
 
-def test_catching_up_takes_each_room_from_its_own_place_in_one_order(log: Log) -> None:
+def test_catching_up_takes_each_room_from_its_own_place_in_one_order(log: MessageLog) -> None:
     drafts = [said("r"), Draft(sender="bob", to_user="ann"), said("s"), said("t"), said("r"), said("s")]
     entries = stored(log, *drafts, Draft(sender="", to_user="ann"))
     everything = {"": 0, "r": 0, "s": 0, "t": 0, "never": 0}
@@ -98,7 +98,7 @@ def test_catching_up_takes_each_room_from_its_own_place_in_one_order(log: Log) -
     assert log.catch_up(APP, "ann", 7, 10, everything) == ([], False)
 
 
-def test_catching_up_goes_page_by_page(log: Log) -> None:
+def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
     drafts = [said("rst"[number % 3], str(number)) for number in range(30)]
     entries = stored(log, *drafts[:15], Draft(sender="bob", to_user="ann"), *drafts[15:])
     places = {"": 0, "r": 0, "s": 4, "t": 11}
@@ -112,7 +112,7 @@ def test_catching_up_goes_page_by_page(log: Log) -> None:
     assert seen == wanted
 
 
-def test_what_was_said_in_a_room_is_read_back_from_its_end(log: Log) -> None:
+def test_what_was_said_in_a_room_is_read_back_from_its_end(log: MessageLog) -> None:
     entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
     of_r = [entry for entry in entries if entry.room == "r"]
     assert log.said(APP, "r", 0, 10) == (of_r, False)
@@ -125,7 +125,7 @@ def test_what_was_said_in_a_room_is_read_back_from_its_end(log: Log) -> None:
     assert log.said(APP, "r", 0, 10) == (of_r[-1:], False)
 
 
-def test_what_was_stored_before_a_moment_is_found(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
     assert log.stored_before(APP, 10**10) == 0
     for now in (100, 100, 200, 300):
         monkeypatch.setattr(log_writer, "time", lambda now=now: now)
@@ -135,7 +135,7 @@ def test_what_was_stored_before_a_moment_is_found(log: Log, monkeypatch: pytest.
     ]
 
 
-def test_what_has_expired_is_told_to_nobody(log: Log) -> None:
+def test_what_has_expired_is_told_to_nobody(log: MessageLog) -> None:
     stored(log, *[said("r", str(number)) for number in range(10)])
     assert log.expire(APP, more_than=4) == 6
     found, _ = log.catch_up(APP, "ann", 0, 10, {"": 0, "r": 0})

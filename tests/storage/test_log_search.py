@@ -4,29 +4,29 @@ import time
 
 import pytest
 
-from imserver.storage import log_search
-from imserver.storage.log import Log
-from imserver.storage.log_contract import Draft
+from imserver.storage.log import search as log_search
+from imserver.storage.log.contract import Draft
+from imserver.storage.log.message_log import MessageLog
 
 from .conftest import OpenStore
 from .test_log import APP, bodies, ids, say, stored
 
 
 @pytest.fixture
-def log(url: str, open_store: OpenStore) -> Log:
+def log(url: str, open_store: OpenStore) -> MessageLog:
     """The log of a new database, once on each engine."""
     return open_store(url, seconds=10).log()
 
 
 def found(
-    log: Log, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
+    log: MessageLog, user: str, text: str, conversation: int = 0, before: int = 0, limit: int = 50
 ) -> list[str]:
     entries, further = log.search(APP, user, text, conversation, before, limit)
     assert further == 0
     return bodies(entries)
 
 
-def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: Log) -> None:
+def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: MessageLog) -> None:
     group = log.create(APP, "owner", "tea", ["a"]).conversation
     stored(log, say("owner", group, "tea early"))
     log.join(APP, group, ["b"])
@@ -59,12 +59,12 @@ def test_a_user_finds_what_the_user_may_read_and_nothing_else(log: Log) -> None:
         ("two\nlines", "two\nlines", True),
     ],
 )
-def test_what_counts_as_found(log: Log, body: str, text: str, is_found: bool) -> None:
+def test_what_counts_as_found(log: MessageLog, body: str, text: str, is_found: bool) -> None:
     stored(log, say("a", "b", body))
     assert found(log, "b", text) == ([body] if is_found else [])
 
 
-def test_what_is_hidden_recalled_or_no_text_is_not_found(log: Log) -> None:
+def test_what_is_hidden_recalled_or_no_text_is_not_found(log: MessageLog) -> None:
     first, second, third, data = stored(
         log,
         say("a", "b", "tea one"),
@@ -86,13 +86,13 @@ def test_what_is_hidden_recalled_or_no_text_is_not_found(log: Log) -> None:
     assert second.id in ids(log.history(APP, "b", 1, 0, 10)[0])
 
 
-def test_bytes_that_are_no_text_disturb_nobody(log: Log) -> None:
+def test_bytes_that_are_no_text_disturb_nobody(log: MessageLog) -> None:
     log.append(APP, [Draft(sender="a", to_user="b", body=b"\xff\x00 tea")])
     stored(log, say("a", "b", "tea"))
     assert len(log.search(APP, "b", "tea", 0, 0, 10)[0]) == 2
 
 
-def test_pages_go_back_to_the_beginning(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_go_back_to_the_beginning(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_search, "_FIRST_STRETCH", 7)
     stored(log, *(say("a", "b", f"tea {number}" if number % 3 else "coffee") for number in range(60)))
     seen: list[str] = []
@@ -106,7 +106,9 @@ def test_pages_go_back_to_the_beginning(log: Log, monkeypatch: pytest.MonkeyPatc
     assert pages >= 4
 
 
-def test_a_search_that_takes_long_says_how_far_it_has_come(log: Log, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_search_that_takes_long_says_how_far_it_has_come(
+    log: MessageLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(log_search, "_FIRST_STRETCH", 10)
     monkeypatch.setattr(log_search, "_GROWTH", 1)
     monkeypatch.setattr(log_search, "SEARCH_SECONDS", 0.0)

@@ -11,10 +11,9 @@ import pytest
 
 from imserver.errors import MediaUnavailable
 from imserver.settings import UploadSettings
+from imserver.storage.contract import Media
 from imserver.storage.media import Directory, Files
-from imserver.storage.s3 import Bucket
-from imserver.storage.sigv4 import EMPTY_SHA256, Credentials, canonical_path, signed_headers
-from imserver.storage.upload_contract import Media
+from imserver.storage.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers
 
 from .bucket import ACCESS_KEY, NAME, REGION, SECRET_KEY, Standin, standing_in
 

@@ -14,11 +14,11 @@ from sqlalchemy import Connection
 
 from imserver.settings import StorageSettings
 from imserver.storage import migrate
-from imserver.storage.engines import make_engine
+from imserver.storage.address import database_address
+from imserver.storage.database import make_engine
 from imserver.storage.migrations import HEAD
-from imserver.storage.place import place_of
-from imserver.storage.schema import metadata
 from imserver.storage.store import Store
+from imserver.storage.tables import metadata
 
 from .conftest import OpenStore
 from .servers import MariaDB, Postgres
@@ -28,7 +28,7 @@ from .servers import MariaDB, Postgres
 def connected(url: str) -> Iterator[Connection]:
     """A transaction in a database, as its administrator."""
     settings = StorageSettings(url)
-    engine = make_engine(place_of(settings, ""), settings)
+    engine = make_engine(database_address(settings, ""), settings)
     try:
         with engine.begin() as connection:
             yield connection
@@ -55,11 +55,11 @@ def test_every_step_is_named_after_its_number() -> None:
 
 
 def test_nodes_that_start_at_once_migrate_once(empty_url: str) -> None:
-    gate = threading.Barrier(5)
+    guard = threading.Barrier(5)
 
     def start(_number: int) -> str:
         store = Store(StorageSettings(empty_url, seconds=30), "", threaded=False)
-        gate.wait()
+        guard.wait()
         store.start()
         try:
             return store.id

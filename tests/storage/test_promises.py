@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from imserver.storage.log_contract import Draft
-from imserver.storage.log_read import ask
+from imserver.storage.log.contract import Draft
+from imserver.storage.log.read import ask
 
 from .conftest import OpenStore
 
@@ -33,11 +33,11 @@ def test_all_connections_keep_what_they_confirm_and_see_what_was_committed_last(
     store = open_store(url)
     log = store.log()
     log.append("gochat", [Draft(sender="a", to_user="b")])
-    pen = log._writer._desk._pen  # type: ignore[union-attr]
-    assert pen is not None
+    driver = log._writer._connection._driver  # type: ignore[union-attr]
+    assert driver is not None
 
     def said(statement: str) -> Any:
-        rows = pen.ask(statement) if what == "log" else store.read(lambda one: ask(one, statement, ()))
+        rows = driver.ask(statement) if what == "log" else store.read(lambda one: ask(one, statement, ()))
         value = rows[0][-1]
         return value.decode() if isinstance(value, bytes) else value
 

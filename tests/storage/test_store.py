@@ -65,10 +65,10 @@ def test_a_name_is_compared_byte_by_byte(url: str, open_store: OpenStore, other:
 
 def test_of_many_who_make_the_same_app_at_once_one_does(url: str, open_store: OpenStore) -> None:
     stores = [open_store(url, seconds=30) for _ in range(6)]
-    gate = threading.Barrier(len(stores))
+    guard = threading.Barrier(len(stores))
 
     def register(store: Store) -> bool:
-        gate.wait()
+        guard.wait()
         return store.add_app("system:one", {})
 
     with ThreadPoolExecutor(len(stores)) as pool:

@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import Connection
 
 from imserver.storage import upload_rows
+from imserver.storage.contract import Upload, Usage
 from imserver.storage.store import Store
-from imserver.storage.upload_contract import Upload, Usage
 from tests.support import clean_environment
 
 from .conftest import OpenStore
@@ -26,7 +26,7 @@ url, folder, before = sys.argv[1:]
 store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)
 store.start()
 from imserver.storage import upload_rows
-from imserver.storage.upload_contract import Upload
+from imserver.storage.contract import Upload
 def add(number):
     row = Upload(f"{number:032}", "101", "ann", "file", "x/y", "", 100, "0" * 64, 1)
     return store.write(lambda connection: upload_rows.add(connection, row, 500))

@@ -35,7 +35,7 @@ from imserver.services.people.account_fields import BadField, check_device
 from imserver.services.people.accounts import Closed, NoAccounts, UnknownAccount, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import Overloaded
-from imserver.storage.account_contract import Account, Taken
+from imserver.storage.contract import Account, Taken
 
 _read_registration: Final = msgspec.json.Decoder(Registration)
 _read_login: Final = msgspec.json.Decoder(AccountLogin)

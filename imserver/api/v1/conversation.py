@@ -11,8 +11,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.actor import Acting
 from imserver.model import Message
 from imserver.protocol.cmd_stored import shown
-from imserver.storage.log_contract import Entry, Talk
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, Talk, message_of
 
 _MAX_PAGE = 200
 MAX_ID = 2**63 - 1

@@ -21,7 +21,7 @@ from imserver.api.v1.written import (
     ReceivedAnswer,
     ReceivedRequest,
 )
-from imserver.storage.log_contract import Noted
+from imserver.storage.log.contract import Noted
 
 _read_read: Final = msgspec.json.Decoder(ReadRequest)
 _read_received: Final = msgspec.json.Decoder(ReceivedRequest)

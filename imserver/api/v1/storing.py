@@ -26,7 +26,7 @@ from imserver.model import Event
 from imserver.services.pushes.idempotency import First, IdReused, Ticket, Waiting
 from imserver.services.pushes.publishing import SYSTEM_PREFIX, Target
 from imserver.services.pushes.pushing import YIELD_TARGETS, Outcome
-from imserver.storage.log_contract import CLIENT_MSG_ID_BYTES, INVALID, Appended, Draft, Rejected
+from imserver.storage.log.contract import CLIENT_MSG_ID_BYTES, INVALID, Appended, Draft, Rejected
 
 _DIGEST_BYTES: Final = 24
 _INVALID: Final = Rejected(INVALID, "the receiver is the sender")

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 
 from imserver.api.v1 import field
 from imserver.services.files.uploads import ID_CHARACTERS
-from imserver.storage.upload_contract import MAX_USER_BYTES, Upload
+from imserver.storage.contract import MAX_USER_BYTES, Upload
 from imserver.transport.body import Streamed
 
 PATH: Final = "/api/v1/uploads"

@@ -28,7 +28,7 @@ from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.errors import StorageUnavailable
 from imserver.services.messages.revisions import revision
 from imserver.services.pushes.publishing import SYSTEM_PREFIX
-from imserver.storage.log_contract import BLOCKED, INVALID, MUTED, RECALLED, Appended, Draft, Rejected
+from imserver.storage.log.contract import BLOCKED, INVALID, MUTED, RECALLED, Appended, Draft, Rejected
 
 _read_send: Final = msgspec.json.Decoder(SendRequest)
 _read_recall: Final = msgspec.json.Decoder(RecallRequest)

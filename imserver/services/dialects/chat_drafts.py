@@ -12,7 +12,7 @@ from imserver.model import ChatMessage
 from imserver.protocol.cmd_stored import MAX_MENTIONS, MAX_RECEIVER_BYTES
 from imserver.protocol.protobuf import MAX_ID, ST_GROUP, ST_SINGLE, account, type_name
 from imserver.services.messages.revisions import may_be_revised
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
     INVALID,
     NOT_MEMBER,
     UNKNOWN_CONVERSATION,

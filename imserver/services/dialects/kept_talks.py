@@ -29,7 +29,7 @@ from imserver.services.dialects.talk_places import TalkPlaces
 from imserver.services.dialects.talk_readers import Newcomer, Places, TalkReader
 from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging, Result
-from imserver.storage.log_contract import INVALID, Appended, Draft, Entry, Rejected
+from imserver.storage.log.contract import INVALID, Appended, Draft, Entry, Rejected
 from imserver.transport.connection import OPEN, Connection
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,7 @@ class _Stay(Struct, frozen=True):
 
 
 class Stored(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def head(self, app: str) -> int:
         """The greatest id."""

@@ -21,8 +21,7 @@ from imserver.services.messages.readers import Reader
 from imserver.services.rooms.connections import Connections
 from imserver.services.rooms.rooms import RoomRefused, Rooms
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import OPEN
 from imserver.transport.stream import Stream, StreamEncoding
 

@@ -21,8 +21,7 @@ from imserver.services.pushes.pushing import Pushes
 from imserver.services.rooms.rooms import Publication, RoomRefused, Rooms
 from imserver.services.sessions.dispatch import Dispatcher, Rule
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Head
 

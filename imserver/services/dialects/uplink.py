@@ -19,7 +19,7 @@ from imserver.services.messages.messaging import Messaging, Result
 from imserver.services.messages.readers import Reader
 from imserver.services.messages.telling import Unsettled
 from imserver.services.sessions.sessions import say
-from imserver.storage.log_contract import BLOCKED, Appended, Draft, Entry, Rejected
+from imserver.storage.log.contract import BLOCKED, Appended, Draft, Entry, Rejected
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ CHAT_READERS: Final = (ChatReader, ChatAcknowledger)
 
 
 class Finds(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that exist."""

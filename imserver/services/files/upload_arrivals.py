@@ -28,9 +28,9 @@ from imserver.services.files.transfers import Refused, Transfer, Transfers
 from imserver.services.files.upload_places import Places, thumbnail_beside
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.settings import UploadSettings
+from imserver.storage.contract import MAX_USER_BYTES, Upload, Usage
 from imserver.storage.media import PIECE_BYTES, open_private
 from imserver.storage.store import Store
-from imserver.storage.upload_contract import MAX_USER_BYTES, Upload, Usage
 
 if TYPE_CHECKING:
     from hashlib import _Hash

@@ -9,8 +9,8 @@ from typing import Final
 
 from imserver.errors import MediaUnavailable
 from imserver.settings import UploadSettings
+from imserver.storage.contract import Media, Upload
 from imserver.storage.media import Directory, Files
-from imserver.storage.upload_contract import Media, Upload
 
 log = logging.getLogger(__name__)
 

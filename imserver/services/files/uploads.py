@@ -14,8 +14,8 @@ from imserver.services.files.transfers import Refused, Transfer, Transfers
 from imserver.services.files.upload_arrivals import Arrivals, Offer
 from imserver.services.files.upload_places import Places, name_of
 from imserver.settings import UploadSettings
+from imserver.storage.contract import Upload, Usage
 from imserver.storage.store import Store
-from imserver.storage.upload_contract import Upload, Usage
 
 log = logging.getLogger(__name__)
 

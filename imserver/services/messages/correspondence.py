@@ -33,7 +33,7 @@ from imserver.services.messages.recovery import Recovery
 from imserver.services.messages.revisions import revision
 from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.services.sessions.sessions import Sessions
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
     INVALID,
     UNKNOWN_CONVERSATION,
     Appended,
@@ -41,8 +41,8 @@ from imserver.storage.log_contract import (
     Entry,
     Rejected,
     Talk,
+    message_of,
 )
-from imserver.storage.log_message import message_of
 from imserver.transport.connection import Connection
 
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
@@ -56,7 +56,7 @@ _CODE_OF: Final = {
 
 
 class WholeLog(Log, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that exist."""

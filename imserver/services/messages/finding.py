@@ -15,8 +15,7 @@ from imserver.model import Reply, Search
 from imserver.protocol.cmd_stored import Shown, shown
 from imserver.services.messages import page_bounds
 from imserver.services.sessions.dispatch import Dispatcher, Rule, who
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import Connection
 
 MOST_AT_ONCE: Final = 2
@@ -25,7 +24,7 @@ TURN_SECONDS: Final = 10.0
 
 
 class Searchable(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
@@ -55,7 +54,7 @@ class Finding:
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
     ) -> tuple[list[Entry], int]:
-        """See :meth:`imserver.storage.message_log.MessageLog.search`. Raises StorageUnavailable."""
+        """See :meth:`imserver.storage.log.message_log.MessageLog.search`. Raises StorageUnavailable."""
         log = self._kept()
         if log is None:
             return [], 0

@@ -20,7 +20,7 @@ from gevent.event import Event as Signal
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 
 log = logging.getLogger(__name__)
 

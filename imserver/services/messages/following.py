@@ -13,8 +13,7 @@ from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.follower import Follower
 from imserver.services.messages.readers import Behind, Reader, acknowledgements, groups_at
 from imserver.services.messages.telling import Telling
-from imserver.storage.log_contract import Entry, Membership
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, Membership, message_of
 from imserver.transport.connection import OPEN, Connection
 
 Answer = Callable[[list[Message], bool], bool]

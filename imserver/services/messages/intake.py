@@ -15,7 +15,7 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.messages.follower import Follower
 from imserver.services.messages.telling import Done, Result, Telling, Unsettled
-from imserver.storage.log_contract import Appended, Draft, Entry, StorageUnsure
+from imserver.storage.log.contract import Appended, Draft, Entry, StorageUnsure
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from imserver.protocol.cmd_stored import Shown, shown
-from imserver.storage.log_contract import Talk
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Talk, message_of
 
 
 class Conversation(Struct, omit_defaults=True):

@@ -18,14 +18,14 @@ from imserver.services.messages.follower import Follower, Reads
 from imserver.services.messages.following import Following, Pages
 from imserver.services.messages.intake import Appends, Intake
 from imserver.services.messages.telling import Result, Telling
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 
 __all__ = ["Log", "Messaging", "Result"]
 
 
 class Log(Appends, Reads, Pages, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def floor(self, app: str) -> int:
         """What has an id up to this one has expired."""

@@ -8,7 +8,7 @@ from typing import Final
 
 import gevent
 
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 from imserver.transport.connection import OPEN, Connection
 
 PAGE_BYTES: Final = 1 << 19

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from imserver.model import Message
-from imserver.storage.log_contract import Entry, Membership
+from imserver.storage.log.contract import Entry, Membership
 from imserver.transport.connection import Connection
 
 Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]

@@ -11,7 +11,7 @@ from imserver import errors
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
 from imserver.services.messages.signals import Rosters, Signals
 from imserver.services.sessions.dispatch import Dispatcher, Rule, who
-from imserver.storage.log_contract import Marks, Noted, Receipt
+from imserver.storage.log.contract import Marks, Noted, Receipt
 from imserver.transport.connection import Connection
 
 _OK: Final = Reply(errors.REPLY_OK)
@@ -20,7 +20,7 @@ _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 
 
 class MarkLog(Rosters, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def note(
         self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0

@@ -23,7 +23,7 @@ Told = Callable[[bool, bool], None]
 
 
 class Ends(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def head(self, app: str) -> int:
         """The greatest id."""

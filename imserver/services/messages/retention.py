@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 
 class Expiring(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def apps(self) -> list[str]:
         """The apps that have entries which have not expired."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from time import time
 from typing import Literal, Protocol
 
-from imserver.storage.log_contract import Draft, Entry
+from imserver.storage.log.contract import Draft, Entry
 
 
 class Entries(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
         """Those of these entries that exist."""

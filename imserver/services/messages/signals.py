@@ -12,7 +12,7 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Reply, Signal, Typing
 from imserver.services.messages.readers import GroupRooms, Reader
-from imserver.storage.log_contract import Conversation, Membership
+from imserver.storage.log.contract import Conversation, Membership
 from imserver.transport.connection import Connection
 
 TYPING_SECONDS: Final = 1.0
@@ -30,7 +30,7 @@ Forward = Callable[[str, Collection[str], int, Signal], object]
 
 
 class Rosters(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.message_log.MessageLog` has it."""
+    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
 
     def conversation(self, app: str, conversation: int) -> Conversation | None:
         """One conversation."""

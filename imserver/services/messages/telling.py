@@ -17,8 +17,7 @@ from imserver.hub.hub import Hub
 from imserver.model import Message
 from imserver.services.messages.acks import Acknowledger, AckWheel
 from imserver.services.messages.readers import GroupRooms, Reader, Readings, concerned, with_acknowledgement
-from imserver.storage.log_contract import Appended, Entry, Rejected
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Appended, Entry, Rejected, message_of
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)

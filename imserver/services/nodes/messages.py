@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from imserver.cluster.registry import Lease, Registry
 from imserver.model import Event, Signal
-from imserver.storage.log_contract import Entry
+from imserver.storage.log.contract import Entry
 
 if TYPE_CHECKING:
     from imserver.cluster.rpc.server import Rpc

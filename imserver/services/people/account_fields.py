@@ -7,7 +7,7 @@ from typing import Final
 
 from imserver.errors import ImserverError
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES
-from imserver.storage.account_contract import (
+from imserver.storage.contract import (
     AVATAR_CHARACTERS,
     MAX_ID,
     NICKNAME_CHARACTERS,

@@ -17,8 +17,8 @@ import msgspec
 
 from imserver.errors import ImserverError
 from imserver.services.people.account_fields import BadField, check_phone, check_shown
-from imserver.storage.account_contract import MAX_ID, Account, Imported, Taken
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import MAX_ID, Account, Imported, Taken
 
 AT_ONCE: Final = 500
 """Accounts that are looked for, or stored, in one transaction."""
@@ -71,7 +71,7 @@ def accounts_of(rows: Sequence[Mapping[str, Any]], app: str) -> list[Imported]:
     return found
 
 
-def store(kept: KeptAccounts, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
+def store(kept: AccountStore, app: str, some: Sequence[Imported], done: Callable[[int], object]) -> int:
     """Store accounts; how many, the others were there already. ``done`` is told how far it is.
 
     Raises BadImport, and stores nothing, if an id or a phone number belongs to another account; if one comes

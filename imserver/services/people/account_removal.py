@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.storage.account_contract import Account
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account
 
 Forget = Callable[[Account], object]
 """Forgets what is an account's own. May switch; does nothing the second time."""
@@ -17,7 +17,7 @@ log: Final = logging.getLogger(__name__)
 
 
 def remove(
-    account: Account, kept: KeptAccounts, forgetting: Sequence[Forget], kick: Callable[[str, str], object]
+    account: Account, kept: AccountStore, forgetting: Sequence[Forget], kick: Callable[[str, str], object]
 ) -> bool:
     """Delete an account with all that is its own; False if somebody else was quicker.
 

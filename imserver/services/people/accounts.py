@@ -25,8 +25,8 @@ from imserver.services.people.account_fields import (
 )
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import Passwords
-from imserver.storage.account_contract import Account, Device, Taken
-from imserver.storage.accounts import KeptAccounts
+from imserver.storage.contract import Account, Device, Taken
+from imserver.storage.accounts import AccountStore
 
 _DEVICE_BITS: Final = 53
 """Of the number of a login, so that it is exact in every language's JSON."""
@@ -64,7 +64,7 @@ class Accounts:
         self,
         config: Config,
         tokens: AccountTokens,
-        kept: KeptAccounts,
+        kept: AccountStore,
         kick: Callable[[str, str], object],
         is_demo: Callable[[], bool],
         disconnect: Callable[[str, str, str], object] = lambda app, user, device: None,

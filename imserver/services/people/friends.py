@@ -8,8 +8,8 @@ from typing import Final
 
 from imserver.errors import ImserverError
 from imserver.services.people.account_fields import account_id
-from imserver.storage.account_contract import Contact, ListName
-from imserver.storage.accounts import KeptAccounts, Relating, States
+from imserver.storage.accounts import AccountStore, Relating, States
+from imserver.storage.contract import Contact, ListName
 
 ASKED: Final = "asked"
 FRIEND: Final = "friend"
@@ -51,7 +51,7 @@ class Friends:
     of the app has no lists.
     """
 
-    def __init__(self, kept: KeptAccounts, limit: int) -> None:
+    def __init__(self, kept: AccountStore, limit: int) -> None:
         self._kept = kept
         self._limit = limit
 

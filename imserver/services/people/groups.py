@@ -13,17 +13,20 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.errors import ImserverError
-from imserver.storage.group_contract import FULL, NOT_ALLOWED, Ground, Right
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
+    FULL,
     INVALID,
+    NOT_ALLOWED,
     NOT_MEMBER,
     UNKNOWN_CONVERSATION,
     Change,
     Conversation,
+    Ground,
     Membership,
     Rejected,
+    Right,
 )
-from imserver.storage.message_log import MessageLog
+from imserver.storage.log.message_log import MessageLog
 
 NAME_CHARACTERS: Final = 50
 OWNER: Final = "owner"

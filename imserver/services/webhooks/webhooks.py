@@ -17,8 +17,7 @@ from imserver.protocol.cmd_stored import shown
 from imserver.services.webhooks.authorise import Answer, Asked, Authoriser
 from imserver.services.webhooks.outgoing import Outgoing
 from imserver.services.webhooks.webhook_queue import Receiver, Tally, WebhookQueue
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_message import message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
 

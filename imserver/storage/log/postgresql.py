@@ -8,8 +8,8 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy.exc import SQLAlchemyError
 
-from imserver.storage.log_pen import Pen, Row, each
-from imserver.storage.log_row import MESSAGE_COLUMNS, Line
+from imserver.storage.log.driver import LogDriver, Row
+from imserver.storage.log.statements import MESSAGE_COLUMNS, ConversationState, each
 
 CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
 """What a row is to blame for; all else is the database's fault."""
@@ -27,11 +27,11 @@ _TYPES: Final = (
 )
 
 
-class PostgresqlPen(Pen):
+class PostgresqlDriver(LogDriver):
     """Lists go as one array each; entries by COPY."""
 
     few_conversations = 16
-    insert_log = f"{Pen.insert_log} ON CONFLICT DO NOTHING"
+    insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self._connection = connection
@@ -64,7 +64,7 @@ class PostgresqlPen(Pen):
     def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
         return self.ask(each(statement, values), (list(values), *first)) if values else []
 
-    def _silences_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    def _mutes_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         rows = self.ask(
             "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) CROSS JOIN LATERAL "
             "(SELECT s.member, s.conversation, s.muted_until FROM membership s WHERE s.log = %s "
@@ -73,15 +73,15 @@ class PostgresqlPen(Pen):
         )
         return {(row[0], row[1]): row[2] for row in rows}
 
-    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+    def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
         self.do(
             "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
             "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
             "WHERE c.log = %s AND c.id = w.id",
             (
-                [line.id for line in lines],
-                [line.last_seq for line in lines],
-                [line.last_id for line in lines],
+                [state.id for state in states],
+                [state.last_seq for state in states],
+                [state.last_id for state in states],
                 log,
             ),
         )

@@ -1,61 +1,36 @@
-"""The statements of a transaction that writes to the log, over the driver itself.
+"""The statements of a transaction that writes to the log, on the driver itself.
 
-SQLAlchemy would cost as much again as all else that a message costs here. What the engines do alike stands in
-:class:`Pen`; what differs, in a pen of their own. Statements are written with ``%s``.
+SQLAlchemy would double the cost of a stored message. :class:`LogDriver` has what the engines share; each
+engine's subclass has the rest. Statements are written with ``%s``.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Final, TypeVar
 
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_row import (
+from imserver.storage.log.contract import Entry
+from imserver.storage.log.statements import (
     ENTRY_COLUMNS,
     GROUP,
     MESSAGE_COLUMNS,
-    Head,
-    Line,
+    ConversationState,
+    LogHead,
+    chunks,
+    conversation_state_of,
     entry_of,
-    line_of,
+    padded,
     text_of,
 )
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
 
-_CHUNK: Final = 512
-"""Values in one list; a power of two, see :func:`padded`."""
 _MARKS: Final = ", ".join(["%s"] * len(MESSAGE_COLUMNS.split(",")))
 
 
-def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
-    """Parts of at most ``size``."""
-    for start in range(0, len(values), size):
-        yield values[start : start + size]
-
-
-def padded(values: Sequence[T]) -> Sequence[T]:
-    """The values, the last one repeated up to a power of two: so there are few different statements."""
-    size = 1 << (len(values) - 1).bit_length()
-    return [*values, *[values[-1]] * (size - len(values))]
-
-
-def each(statement: str, values: Sequence[Any]) -> str:
-    """For PostgreSQL: a statement that ends with ``IN {}``, as a look-up for each value, which come first.
-
-    Before it knows its tables by statistics it takes a list of values for a reason to read all of a log.
-    """
-    kind = _ARRAYS[type(values[0])]
-    one = statement.replace("IN {}", "= w.v")
-    return f"SELECT x.* FROM unnest(%s::{kind}[]) AS w(v) CROSS JOIN LATERAL ({one} LIMIT 1) x"
-
-
-_ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
-
-
-class Pen(ABC):
+class LogDriver(ABC):
     """One connection that writes. Everything that it does belongs to the transaction that was begun last."""
 
     insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
@@ -100,20 +75,20 @@ class Pen(ABC):
         """Do the same for many rows."""
 
     @abstractmethod
-    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+    def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
         """Write the last seq and id of conversations."""
 
     # --- heads ----------------------------------------------------------------------------------------------
 
-    def lock(self, app: str) -> Head:
+    def lock(self, app: str) -> LogHead:
         """The head of an app's log, which nobody else gets before this transaction ends."""
         rows = self.ask(self.lock_log, (app,))
         if not rows:
             self.do(self.insert_log, (app,))
             rows = self.ask(self.lock_log, (app,))
-        return Head(*rows[0])
+        return LogHead(*rows[0])
 
-    def move_head(self, head: Head) -> None:
+    def update_head(self, head: LogHead) -> None:
         """Write what the head has become."""
         self.do(
             "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s",
@@ -146,23 +121,29 @@ class Pen(ABC):
         )
         return {bytes(row[0]): entry_of(row[1:]) for row in self.ask_in(statement, (log,), resends)}
 
-    def lines(self, log: int, ids: Sequence[int]) -> dict[int, Line]:
+    def conversations(self, log: int, ids: Sequence[int]) -> dict[int, ConversationState]:
         """These conversations, as far as there are such."""
         statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND id IN {}"
-        return {row[0]: line_of(row) for row in self.ask_in(statement, (log,), ids)} if ids else {}
+        return (
+            {row[0]: conversation_state_of(row) for row in self.ask_in(statement, (log,), ids)} if ids else {}
+        )
 
-    def pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, Line]:
+    def conversations_of_pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, ConversationState]:
         """The conversations of these pairs, as far as they have one."""
         statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND pair IN {}"
-        return {bytes(row[2]): line_of(row) for row in self.ask_in(statement, (log,), pairs)} if pairs else {}
+        return (
+            {bytes(row[2]): conversation_state_of(row) for row in self.ask_in(statement, (log,), pairs)}
+            if pairs
+            else {}
+        )
 
-    def silences(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    def mutes(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         """(user, conversation) → until when the user is silent there; those who are no members lack."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
         if len(users) > self.few_conversations:
-            return self._silences_one_by_one(log, wanted)
+            return self._mutes_one_by_one(log, wanted)
         found: dict[tuple[str, int], int] = {}
         statement = (
             "SELECT member, muted_until FROM membership "
@@ -173,7 +154,7 @@ class Pen(ABC):
                 found[text_of(user), conversation] = until
         return found
 
-    def _silences_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    def _mutes_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
         found: dict[tuple[str, int], int] = {}
         one = (
             "SELECT member, conversation, muted_until FROM membership "
@@ -213,14 +194,16 @@ class Pen(ABC):
 
     # --- changes --------------------------------------------------------------------------------------------
 
-    def add_conversations(self, log: int, rows: Sequence[tuple[Line, bytes | None, str, int]]) -> None:
-        """Make conversations: (line, pair, name, Unix seconds)."""
+    def add_conversations(
+        self, log: int, rows: Sequence[tuple[ConversationState, bytes | None, str, int]]
+    ) -> None:
+        """Make conversations: (state, pair, name, Unix seconds)."""
         self.do_many(
             "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             [
-                (log, line.id, line.kind, pair, name, line.last_seq, line.last_id, created)
-                for line, pair, name, created in rows
+                (log, state.id, state.kind, pair, name, state.last_seq, state.last_id, created)
+                for state, pair, name, created in rows
             ],
         )
 
@@ -279,7 +262,7 @@ class Pen(ABC):
                 [(log, message, edit) for message, edit in edits],
             )
 
-    def take_back(self, log: int, ids: Sequence[int]) -> None:
+    def hide_recalled(self, log: int, ids: Sequence[int]) -> None:
         """Note entries that were recalled as hidden from everybody: nobody finds them any more."""
         self.do_many(
             "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "

@@ -7,8 +7,7 @@ from functools import partial
 from time import time
 from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
-from imserver.storage.log_read import ask, change, head_of
-from imserver.storage.log_row import text_of
+from imserver.storage.log.statements import ask, change, head_of, text_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection

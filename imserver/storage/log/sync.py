@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_read import ask, ask_in, fetch, head_of
-from imserver.storage.log_row import GREATEST, Head, pair_of_room, room_of
+from imserver.storage.log.contract import Entry
+from imserver.storage.log.read import fetch
+from imserver.storage.log.statements import GREATEST, LogHead, ask, ask_in, head_of, pair_of_room, room_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -56,7 +56,7 @@ def catch_up(
 
 
 def _rooms(
-    connection: Connection, head: Head, places: Mapping[str, int], after: int
+    connection: Connection, head: LogHead, places: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
     """The conversations of rooms with anything to tell: (conversation, behind which id)."""
     hint = _BY_PAIR if connection.dialect.name == "sqlite" else ""
@@ -77,7 +77,9 @@ _BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
 all conversations for a list of some."""
 
 
-def _said_in(connection: Connection, head: Head, conversation: int, after: int, count: int) -> Sequence[int]:
+def _said_in(
+    connection: Connection, head: LogHead, conversation: int, after: int, count: int
+) -> Sequence[int]:
     index = "FORCE INDEX (message_by_conversation) " if connection.dialect.name in _OF_MYSQL else ""
     statement = (
         f"SELECT id FROM message {index}WHERE log = %s AND conversation = %s AND id > %s AND id <= %s "
@@ -87,7 +89,7 @@ def _said_in(connection: Connection, head: Head, conversation: int, after: int, 
     return [row[0] for row in ask(connection, statement, values)]
 
 
-def _sqlite(connection: Connection, head: Head, user: str, after: int, count: int) -> Sequence[int]:
+def _sqlite(connection: Connection, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     statement = (
         "SELECT m.id FROM membership s CROSS JOIN conversation c CROSS JOIN message m "
         "WHERE s.log = %s AND s.member = %s AND c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
@@ -104,7 +106,7 @@ def _sqlite(connection: Connection, head: Head, user: str, after: int, count: in
         window *= _GROWTH
 
 
-def _postgresql(connection: Connection, head: Head, user: str, after: int, count: int) -> Sequence[int]:
+def _postgresql(connection: Connection, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     statement = (
         "SELECT f.id FROM membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation "
         "CROSS JOIN LATERAL (SELECT m.id FROM message m WHERE m.log = s.log "
@@ -116,7 +118,7 @@ def _postgresql(connection: Connection, head: Head, user: str, after: int, count
     return [row[0] for row in ask(connection, statement, values)]
 
 
-def _mysql(connection: Connection, head: Head, user: str, after: int, count: int) -> Sequence[int]:
+def _mysql(connection: Connection, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     active = ask(
         connection,
         f"SELECT s.conversation, s.joined_id, s.left_id FROM {_ACTIVE}",
@@ -138,7 +140,7 @@ def _mysql(connection: Connection, head: Head, user: str, after: int, count: int
     return [row[0] for row in ask(connection, statement, (*values, count))]
 
 
-def _walk(connection: Connection, head: Head, user: str, after: int, count: int) -> Sequence[int]:
+def _walk(connection: Connection, head: LogHead, user: str, after: int, count: int) -> Sequence[int]:
     statement = (
         "SELECT m.id FROM message m FORCE INDEX (PRIMARY) WHERE m.log = %s AND m.id > %s AND m.id <= %s "
         "AND EXISTS (SELECT 1 FROM membership s WHERE s.log = m.log AND s.member = %s "
@@ -149,7 +151,7 @@ def _walk(connection: Connection, head: Head, user: str, after: int, count: int)
     return [row[0] for row in ask(connection, statement, values)]
 
 
-_IDS: Final[dict[str, Callable[[Connection, Head, str, int, int], Sequence[int]]]] = {
+_IDS: Final[dict[str, Callable[[Connection, LogHead, str, int, int], Sequence[int]]]] = {
     "sqlite": _sqlite,
     "postgresql": _postgresql,
     "mysql": _mysql,

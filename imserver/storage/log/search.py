@@ -11,10 +11,9 @@ from collections.abc import Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from imserver.storage.log_contract import Entry
-from imserver.storage.log_list import VISIBLE
-from imserver.storage.log_read import ask, fetch, head_of
-from imserver.storage.log_row import NUMBERS, Head
+from imserver.storage.log.contract import Entry
+from imserver.storage.log.read import VISIBLE, fetch
+from imserver.storage.log.statements import NUMBERS, LogHead, ask, head_of
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -49,7 +48,7 @@ def search(
 
     ``read`` does one step in a transaction of its own.
     """
-    head: Head | None = read(lambda connection: head_of(connection, app))
+    head: LogHead | None = read(lambda connection: head_of(connection, app))
     if head is None:
         return [], 0
     words = _spellings(text)

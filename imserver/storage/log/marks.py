@@ -9,15 +9,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
-from imserver.storage.log_contract import MOST_RECEIPTED, Marks, Noted, Receipt
-from imserver.storage.log_list import VISIBLE
-from imserver.storage.log_pen import chunks, padded
-from imserver.storage.log_read import ask, ask_in, change, change_many, head_of, marks_of
-from imserver.storage.log_row import CONVERSATION_KINDS, NUMBERS, Head, members_of, text_of
+from imserver.storage.log.contract import MOST_RECEIPTED, Marks, Noted, Receipt
+from imserver.storage.log.read import VISIBLE
+from imserver.storage.log.statements import (
+    CONVERSATION_KINDS,
+    NUMBERS,
+    LogHead,
+    ask,
+    ask_in,
+    change,
+    change_many,
+    chunks,
+    head_of,
+    marks_of,
+    members_of,
+    padded,
+    text_of,
+)
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
-
 
 # --- positions ----------------------------------------------------------------------------------------------
 
@@ -51,7 +62,7 @@ def note(
     return Noted(receipt, versions[user], moved, authors)
 
 
-def _members(connection: Connection, head: Head, user: str, conversation: int) -> tuple[str, ...] | None:
+def _members(connection: Connection, head: LogHead, user: str, conversation: int) -> tuple[str, ...] | None:
     """The two of a conversation, none of a group; None for whoever never was in it."""
     statement = (
         "SELECT c.pair FROM conversation c WHERE c.log = %s AND c.id = %s AND EXISTS (SELECT 1 "
@@ -61,7 +72,7 @@ def _members(connection: Connection, head: Head, user: str, conversation: int) -
     return members_of(rows[0][0]) if rows else None
 
 
-def _position(connection: Connection, head: Head, user: str, conversation: int) -> tuple[int, int] | None:
+def _position(connection: Connection, head: LogHead, user: str, conversation: int) -> tuple[int, int] | None:
     """Up to which ids a user has read and received."""
     statement = (
         "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
@@ -101,7 +112,7 @@ def _move(
 
 
 def _authors(
-    connection: Connection, head: Head, user: str, conversation: int, after: int, upto: int
+    connection: Connection, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
     """Who else wrote what lies between two positions, as far as the user may read it, of those who are still
     members: nobody is told what happens where they have left, nor what somebody does who has."""
@@ -124,7 +135,7 @@ def _authors(
     return tuple(name for name in names if name in there) if user in there else ()
 
 
-def _still_there(connection: Connection, head: Head, conversation: int, users: Sequence[str]) -> set[str]:
+def _still_there(connection: Connection, head: LogHead, conversation: int, users: Sequence[str]) -> set[str]:
     """Those of these users who are members of a conversation."""
     found: set[str] = set()
     statement = (
@@ -158,7 +169,7 @@ def receipts(
     return [Receipt(row[0], text_of(row[1]), row[2], row[3]) for row in rows]
 
 
-def _receipts_since(connection: Connection, head: Head, user: str, after: int) -> tuple[Receipt, ...]:
+def _receipts_since(connection: Connection, head: LogHead, user: str, after: int) -> tuple[Receipt, ...]:
     """Where those are with whom a user talks alone, if that is news behind a version of the user's."""
     # Else SQLite would walk along the positions of all users.
     hint = _BY_CONVERSATION if connection.dialect.name == "sqlite" else ""
@@ -195,7 +206,7 @@ def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int
     return version
 
 
-def _shown(connection: Connection, head: Head, user: str, ids: Sequence[int]) -> list[int]:
+def _shown(connection: Connection, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
     """Those of these entries that a user may read, and has not hidden."""
     statement = (
         "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
@@ -236,13 +247,13 @@ def marks(connection: Connection, app: str, user: str, after: int) -> Marks:
     return Marks(version, {row[0]: row[1] for row in reads}, tuple(row[0] for row in hidden), others)
 
 
-def _version(connection: Connection, head: Head, user: str) -> int:
+def _version(connection: Connection, head: LogHead, user: str) -> int:
     statement = "SELECT version FROM mark_version WHERE log = %s AND member = %s"
     rows = ask(connection, statement, (head.number, user))
     return int(rows[0][0]) if rows else 0
 
 
-def _raise(connection: Connection, head: Head, user: str) -> int:
+def _raise(connection: Connection, head: LogHead, user: str) -> int:
     """The version of a change that begins; the user's other changes wait until it has ended."""
     clause = _AGAIN.get(connection.dialect.name, "ON CONFLICT (log, member) DO UPDATE SET version = ")
     change(

@@ -8,18 +8,18 @@ from typing import Any, Final
 import pymysql
 from sqlalchemy.exc import SQLAlchemyError
 
-from imserver.storage.log_pen import Pen, Row
-from imserver.storage.log_row import Line
+from imserver.storage.log.driver import LogDriver, Row
+from imserver.storage.log.statements import ConversationState
 
 CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
 """What a row is to blame for; all else is the database's fault."""
 ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
 
 
-class MysqlPen(Pen):
+class MysqlDriver(LogDriver):
     """Names are bytes here; many rows go as one list of values, which the driver makes of them."""
 
-    insert_log = Pen.insert_log.replace("INSERT", "INSERT IGNORE")
+    insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
@@ -49,13 +49,13 @@ class MysqlPen(Pen):
         with self._connection.cursor() as cursor:
             cursor.executemany(statement, [_own(row) for row in rows])
 
-    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+    def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
         # Rows that are there: inserting them again is the one statement that changes each in its own way.
         self.do_many(
             "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, '', %s, %s, 0) "
             "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",
-            [(log, line.id, line.kind, line.last_seq, line.last_id) for line in lines],
+            [(log, state.id, state.kind, state.last_seq, state.last_id) for state in states],
         )
 
 

@@ -1,13 +1,17 @@
-"""How entries and conversations stand in their rows."""
+"""How entries and conversations map to rows, and how statements are run and shaped for each engine.
+
+Statements are written with ``%s``; the functions here adapt them to the engine of a SQLAlchemy connection.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from hashlib import blake2b
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from msgspec import Struct
 
-from imserver.storage.log_contract import (
+from imserver.storage.log.contract import (
     CLIENT_MSG_ID_BYTES,
     ROOM_BYTES,
     TYPE_BYTES,
@@ -18,6 +22,11 @@ from imserver.storage.log_contract import (
     Entry,
     EntryKind,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+T = TypeVar("T")
 
 KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
 """The number of a kind in its row is its place here: only ever added to."""
@@ -49,7 +58,7 @@ ENTRY_COLUMNS: Final = (
 """The order in which :func:`entry_of` takes them, of a message ``m`` and its conversation ``c``."""
 
 
-class Head(Struct):
+class LogHead(Struct):
     """The row of a log, locked until its transaction ends."""
 
     number: int
@@ -58,7 +67,7 @@ class Head(Struct):
     floor: int
 
 
-class Line(Struct):
+class ConversationState(Struct):
     """A conversation as it stands in the transaction: its last entry moves on with what is appended."""
 
     id: int
@@ -69,7 +78,7 @@ class Line(Struct):
     room: str = ""
 
 
-class Ready(Struct, frozen=True):
+class CheckedDraft(Struct, frozen=True):
     """A draft that was found to be storable; ``resend`` names its ``client_msg_id``, None without one."""
 
     draft: Draft
@@ -131,9 +140,11 @@ def entry_of(row: Any) -> Entry:
     )
 
 
-def line_of(row: Any) -> Line:
+def conversation_state_of(row: Any) -> ConversationState:
     """A conversation from ``id, kind, pair, last_seq, last_id``."""
-    return Line(row[0], row[1], members_of(row[2]), row[3], row[4], room_of(row[2]) if row[1] == ROOM else "")
+    return ConversationState(
+        row[0], row[1], members_of(row[2]), row[3], row[4], room_of(row[2]) if row[1] == ROOM else ""
+    )
 
 
 def conversation_of(row: Any) -> Conversation:
@@ -208,3 +219,85 @@ def text_objection(text: str, most: int) -> str:
     if size > most:
         return f"at most {most} bytes"
     return "NUL" if _NUL in text else ""
+
+
+# --- running statements -------------------------------------------------------------------------------------
+
+_CHUNK: Final = 512
+"""Values in one list; a power of two, see :func:`padded`."""
+
+
+def chunks(values: Sequence[T], size: int = _CHUNK) -> Iterator[Sequence[T]]:
+    """Parts of at most ``size``."""
+    for start in range(0, len(values), size):
+        yield values[start : start + size]
+
+
+def padded(values: Sequence[T]) -> Sequence[T]:
+    """The values, the last one repeated up to a power of two: so there are few different statements."""
+    size = 1 << (len(values) - 1).bit_length()
+    return [*values, *[values[-1]] * (size - len(values))]
+
+
+def each(statement: str, values: Sequence[Any]) -> str:
+    """For PostgreSQL: a statement that ends with ``IN {}``, as a look-up for each value, which come first.
+
+    Before it knows its tables by statistics it takes a list of values for a reason to read all of a log.
+    """
+    kind = _ARRAYS[type(values[0])]
+    one = statement.replace("IN {}", "= w.v")
+    return f"SELECT x.* FROM unnest(%s::{kind}[]) AS w(v) CROSS JOIN LATERAL ({one} LIMIT 1) x"
+
+
+_ARRAYS: Final[dict[type, str]] = {bytes: "bytea", int: "bigint", str: "text"}
+
+
+def ask(connection: Connection, statement: str, values: Sequence[Any]) -> list[Any]:
+    """All rows of an answer, of a statement that is written with ``%s``."""
+    return list(_execute(connection, statement, values).fetchall())
+
+
+def ask_in(connection: Connection, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Any]:
+    """The answers about these values, which stand at the statement's end as ``IN {}``, behind the others."""
+    rows: list[Any] = []
+    for some in chunks(values):
+        if connection.dialect.name == "postgresql":
+            rows += ask(connection, each(statement, some), (list(some), *first))
+        else:
+            some = padded(some)
+            rows += ask(connection, statement.replace("{}", marks_of(len(some))), (*first, *some))
+    return rows
+
+
+def change(connection: Connection, statement: str, values: Sequence[Any]) -> int:
+    """Change something; how many rows."""
+    return int(_execute(connection, statement, values).rowcount)
+
+
+def change_many(connection: Connection, statement: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Do the same for many rows."""
+    for row in rows:
+        _execute(connection, statement, row)
+
+
+def _execute(connection: Connection, statement: str, values: Sequence[Any]) -> Any:
+    name = connection.dialect.name
+    if name == "sqlite":
+        statement = statement.replace("%s", "?")
+    elif name != "postgresql":  # MySQL's names are bytes
+        values = [value.encode() if type(value) is str else value for value in values]
+    return connection.exec_driver_sql(statement, tuple(values))
+
+
+def marks_of(count: int) -> str:
+    """A list of so many values."""
+    return f"({', '.join(['%s'] * count)})"
+
+
+def head_of(connection: Connection, app: str, lock: bool = False) -> LogHead | None:
+    """The head of an app's log; None: nothing was ever stored. ``lock``: nobody else writes from here on."""
+    statement = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+    if lock and connection.dialect.name != "sqlite":  # whose transaction has locked all
+        statement += " FOR UPDATE"
+    rows = ask(connection, statement, (app,))
+    return LogHead(*rows[0]) if rows else None

@@ -1,24 +1,116 @@
-"""Lists of a user or a conversation: memberships, histories, and the conversations as a user sees them."""
+"""Reads of the log: entries, conversations, histories, memberships and conversation lists.
+
+Each function gets a connection in a transaction that changes nothing. Paging by ids reads the head first and
+nothing beyond it: entries that are committed between two statements belong to the next page.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from imserver.storage.log_contract import MOST_UNREAD, Entry, Membership, Talk
-from imserver.storage.log_read import CONVERSATION_COLUMNS, ask, fetch, head_of
-from imserver.storage.log_row import (
+from imserver.storage.log.contract import MOST_UNREAD, Conversation, Entry, Membership, Talk
+from imserver.storage.log.statements import (
     CONVERSATION_KINDS,
+    ENTRY_COLUMNS,
     GREATEST,
     NUMBERS,
     SQLITE_BY_GROUP,
+    LogHead,
+    ask,
+    ask_in,
+    chunks,
     conversation_of,
+    entry_of,
+    head_of,
+    marks_of,
+    padded,
+    pair_of,
     pair_of_room,
     text_of,
 )
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
+
+CONVERSATION_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
+_ENTRIES: Final = (
+    f"SELECT {ENTRY_COLUMNS} FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
+    "WHERE m.log = %s AND "
+)
+
+
+def head(connection: Connection, app: str) -> int:
+    """The greatest id."""
+    found = head_of(connection, app)
+    return found.last_id if found else 0
+
+
+def heads(connection: Connection, apps: Sequence[str]) -> dict[str, int]:
+    """App → the greatest id, of those of which something was stored."""
+    found: dict[str, int] = {}
+    for some in chunks(apps):
+        some = padded(some)
+        statement = f"SELECT app, last_id FROM log WHERE part = 0 AND app IN {marks_of(len(some))}"
+        found |= {text_of(app): last_id for app, last_id in ask(connection, statement, some)}
+    return found
+
+
+def floor(connection: Connection, app: str) -> int:
+    """Up to which id entries have expired."""
+    found = head_of(connection, app)
+    return found.floor if found else 0
+
+
+def read(connection: Connection, app: str, after: int, limit: int) -> list[Entry]:
+    """The whole log behind an id."""
+    found = head_of(connection, app)
+    if found is None:
+        return []
+    statement = f"{_ENTRIES} m.id > %s AND m.id <= %s ORDER BY m.id LIMIT %s"
+    values = (found.number, max(after, found.floor), found.last_id, limit)
+    return [entry_of(row) for row in ask(connection, statement, values)]
+
+
+def entries(connection: Connection, app: str, ids: Sequence[int]) -> list[Entry]:
+    """Those of these that exist, in order."""
+    found = head_of(connection, app)
+    return fetch(connection, found.number, ids) if found else []
+
+
+def fetch(connection: Connection, log: int, ids: Sequence[int]) -> list[Entry]:
+    """The entries of a log with these ids, as far as there are such, in order."""
+    rows = ask_in(connection, f"{_ENTRIES} m.id IN {{}}", (log,), list(dict.fromkeys(ids)))
+    return sorted(map(entry_of, rows), key=lambda entry: entry.id)
+
+
+def conversation(connection: Connection, app: str, conversation: int) -> Conversation | None:
+    """One conversation."""
+    found = head_of(connection, app)
+    return _conversation(connection, found, "c.id = %s", conversation) if found else None
+
+
+def conversations(connection: Connection, app: str, ids: Sequence[int]) -> list[Conversation]:
+    """Those of these conversations that exist, in the order of their ids."""
+    found = head_of(connection, app)
+    if found is None:
+        return []
+    statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND c.id IN {{}}"
+    rows = ask_in(connection, statement, (found.number,), ids)
+    return sorted(map(conversation_of, rows), key=lambda one: one.id)
+
+
+def between(connection: Connection, app: str, user: str, other: str) -> Conversation | None:
+    """The conversation of two users."""
+    found = head_of(connection, app)
+    return _conversation(connection, found, "c.pair = %s", pair_of(user, other)) if found else None
+
+
+def _conversation(connection: Connection, of: LogHead, where: str, value: Any) -> Conversation | None:
+    statement = f"SELECT {CONVERSATION_COLUMNS} FROM conversation c WHERE c.log = %s AND {where}"
+    rows = ask(connection, statement, (of.number, value))
+    return conversation_of(rows[0]) if rows else None
+
 
 _MEMBER_COLUMNS: Final = (
     "s.member, s.conversation, s.joined_id, s.left_id, s.role, s.muted_until, c.kind "

@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-from imserver.storage.log_pen import Pen, Row, chunks, padded
-from imserver.storage.log_row import SQLITE_BY_GROUP, Line
+from imserver.storage.log.driver import LogDriver, Row
+from imserver.storage.log.statements import SQLITE_BY_GROUP, ConversationState, chunks, padded
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
 """What a row is to blame for; all else is the database's fault."""
@@ -23,7 +23,7 @@ the commit that does it waits for two more fsyncs, and pages of the indexes are 
 """
 
 
-class SqlitePen(Pen):
+class SqliteDriver(LogDriver):
     """The lock of the head is that of the whole file: ``BEGIN IMMEDIATE``."""
 
     lock_log = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
@@ -76,10 +76,10 @@ class SqlitePen(Pen):
             rows += self.ask(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
         return rows
 
-    def move_lines(self, log: int, lines: Sequence[Line]) -> None:
+    def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
         self.do_many(
             "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
-            [(line.last_seq, line.last_id, log, line.id) for line in lines],
+            [(state.last_seq, state.last_id, log, state.id) for state in states],
         )
 
 

@@ -1,19 +1,20 @@
-"""What the message log tells the rest: drafts that go in, entries that come out, as plain data.
+"""The data of the message log: drafts go in, entries come out.
 
 A user is a text inside an app. A conversation has a number inside an app; its kind is ``user`` (two users,
-in the order of their ids), ``group``, or ``room``: what is said in the live room of that name, and who reads
-that is not the log's business. An entry's ``id`` is its position in the log of its app: contiguous, in the
-order of the commits. Its ``seq`` is contiguous in its conversation.
+ordered by id), ``group``, or ``room`` (messages in the live room of that name; the log does not decide who
+reads them). An entry's ``id`` is its position in the log of its app: contiguous, in the order of the commits.
+Its ``seq`` is contiguous in its conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from msgspec import Struct
 
 from imserver.errors import StorageUnavailable
+from imserver.model import Message
 
 EntryKind = Literal["message", "recall", "edit", "join", "leave", "group"]
 ConversationKind = Literal["user", "group", "room"]
@@ -222,3 +223,42 @@ MOST_RECEIPTED: Final = 1000
 
 OnCommitted = Callable[[str, int, int, list[Entry]], None]
 """(app, first id, last id, entries): once a transaction and app, in the order of the commits."""
+
+
+NOT_ALLOWED: Final = "not_allowed"
+FULL: Final = "full"
+"""Two words of :class:`Rejected` more: whoever changes a group may not; it would have too many members."""
+
+
+class Ground(Struct, frozen=True):
+    """How a group stands at the moment of a change: the roles of those who are concerned and are members
+    (who changes it, who is named), and whether anybody may join."""
+
+    roles: Mapping[str, str]
+    open: bool
+
+
+Right = Callable[[Ground], Rejected | None]
+"""Whether a change of a group may be made, asked under the log's lock: nothing comes between it and the
+change. It may be asked in another thread, so it looks at what it is given only."""
+
+
+def message_of(entry: Entry) -> Message:
+    """An entry as dialects tell it."""
+    members = entry.members
+    to = (members[0] if members[1] == entry.sender else members[1]) if members else ""
+    return Message(
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.sender,
+        to,
+        entry.kind,
+        entry.type,
+        entry.body,
+        entry.client_msg_id,
+        entry.time_ms,
+        entry.about,
+        entry.meta,
+        entry.room,
+    )

@@ -27,7 +27,7 @@ _SCHEMES: Final = {
 _PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
-class Place(Struct, frozen=True):
+class DatabaseAddress(Struct, frozen=True):
     """One database. ``file`` is SQLite's; ``configured``: somebody has named it, so it has to be there."""
 
     engine: Engine
@@ -46,7 +46,7 @@ class Place(Struct, frozen=True):
         return self.file is None or self.file.exists()
 
 
-def place_of(settings: StorageSettings, data_dir: str) -> Place:
+def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
     """The database of these settings, which were checked (:mod:`imserver.config`)."""
     if not settings.url:
         return _file(Path(data_dir, DEFAULT_FILE), configured=False)
@@ -54,9 +54,9 @@ def place_of(settings: StorageSettings, data_dir: str) -> Place:
     if scheme == "sqlite":
         return _file(Path(rest[1:]), configured=True)
     engine: Engine = "postgresql" if scheme.startswith("postgres") else "mysql"
-    return Place(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)
+    return DatabaseAddress(engine, f"{_SCHEMES[scheme]}://{rest}", None, True)
 
 
-def _file(path: Path, configured: bool) -> Place:
+def _file(path: Path, configured: bool) -> DatabaseAddress:
     path = path.absolute()
-    return Place("sqlite", f"sqlite+pysqlite:///{path}", path, configured)
+    return DatabaseAddress("sqlite", f"sqlite+pysqlite:///{path}", path, configured)

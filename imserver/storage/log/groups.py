@@ -1,0 +1,261 @@
+"""Changes of groups: each is one function over a transaction, and adds what tells of it to the log.
+
+Who may make a change is asked here, under the log's lock: what the group was a moment ago does not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from imserver.storage.log.contract import (
+    FULL,
+    INVALID,
+    NOT_MEMBER,
+    UNKNOWN_CONVERSATION,
+    USER_BYTES,
+    Change,
+    Draft,
+    Entry,
+    EntryKind,
+    Ground,
+    Rejected,
+    Right,
+)
+from imserver.storage.log.statements import GROUP, ConversationState, text_objection, text_of
+from imserver.storage.log.transaction import AppTransaction
+
+GroupChange = Callable[[AppTransaction], Change | Rejected]
+
+OWNER: Final = "owner"
+ADMIN: Final = "admin"
+MEMBER: Final = "member"
+ROLES: Final = (OWNER, ADMIN, MEMBER)
+GROUP_NAME_BYTES: Final = 500
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> GroupChange:
+    """Make a group. The owner comes first in the ``users`` that its entry names."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        all_users = list(dict.fromkeys((owner, *users)))
+        if wrong := _wrong(all_users, name):
+            return wrong
+        state = transaction.make_conversation(GROUP, (), name)
+        transaction.admit(state, [owner], OWNER)
+        transaction.admit(state, all_users[1:], MEMBER)
+        told = {"change": "create", "name": name, "users": all_users}
+        entry = _tell(transaction, state, "group", owner, told, meta)
+        return Change(state.id, entry, tuple(all_users))
+
+    return apply
+
+
+def join(
+    conversation: int, users: Sequence[str], by: str, role: str, most: int, right: Right | None
+) -> GroupChange:
+    """Make users members."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, users, right)
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.driver.current(transaction.log, conversation, users)
+        new = [user for user in dict.fromkeys(users) if user not in there]
+        if not new:
+            return Change(conversation)
+        if most and _count(transaction, conversation, most) + len(new) > most:
+            return Rejected(FULL)
+        transaction.admit(state, new, role)
+        entry = _tell(transaction, state, "join", by, {"users": new, "role": role})
+        return Change(state.id, entry, tuple(new))
+
+    return apply
+
+
+def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: Right | None) -> GroupChange:
+    """End memberships."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        state = _wrong(users) or _group(transaction, conversation, by, users, right)
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.driver.current(transaction.log, conversation, users)
+        gone = [user for user in dict.fromkeys(users) if user in there]
+        if not gone:
+            return Change(conversation)
+        if heir and any(there[user][1] == OWNER for user in gone):
+            _bequeath(transaction, state, gone, by)
+        entry = _tell(transaction, state, "leave", by, {"users": gone})
+        transaction.driver.end_members(transaction.log, conversation, gone, state.last_id)
+        return Change(state.id, entry, tuple(gone))
+
+    return apply
+
+
+def rename(conversation: int, name: str, by: str, right: Right | None) -> GroupChange:
+    """Give a group another name."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        state = _wrong((), name) or _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        transaction.driver.rename(transaction.log, conversation, name)
+        return Change(state.id, _tell(transaction, state, "group", by, {"change": "rename", "name": name}))
+
+    return apply
+
+
+def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> GroupChange:
+    """Let anybody join, or not any more."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        state = _group(transaction, conversation, by, (), right)
+        if isinstance(state, Rejected):
+            return state
+        if _is_open(transaction, conversation) == is_open:
+            return Change(state.id)
+        transaction.driver.set_open(transaction.log, conversation, is_open)
+        return Change(state.id, _tell(transaction, state, "group", by, {"change": "open", "open": is_open}))
+
+    return apply
+
+
+def set_member(
+    conversation: int, user: str, role: str | None, muted_until: int | None, by: str, right: Right | None
+) -> GroupChange:
+    """Change a member's role or silence."""
+
+    def apply(transaction: AppTransaction) -> Change | Rejected:
+        state = (
+            _wrong((user,))
+            or _wrong_role(role or MEMBER)
+            or _group(transaction, conversation, by, (user,), right)
+        )
+        if isinstance(state, Rejected):
+            return state
+        there = transaction.driver.current(transaction.log, conversation, (user,))
+        if user not in there:
+            return Rejected(NOT_MEMBER)
+        until = transaction.driver.mutes(transaction.log, [(user, conversation)])[user, conversation]
+        before = there[user][1], until
+        after = role or before[0], until if muted_until is None else muted_until
+        if after == before:
+            return Change(state.id)
+        if after[0] == OWNER:
+            for owner in _first_of(transaction, conversation, OWNER, len(ROLES)):
+                if owner != user:
+                    _set(transaction, state, owner, ADMIN, None, by)
+        return Change(state.id, _set(transaction, state, user, *after, by), (user,))
+
+    return apply
+
+
+# --- inside -------------------------------------------------------------------------------------------------
+
+
+def _bequeath(transaction: AppTransaction, state: ConversationState, gone: Sequence[str], by: str) -> None:
+    """Make somebody the owner who stays, if there is anybody."""
+    for role in (ADMIN, MEMBER):
+        found = _first_of(transaction, state.id, role, len(gone) + 1)
+        heir = next((user for user in found if user not in gone), None)
+        if heir is not None:
+            _set(transaction, state, heir, OWNER, None, by)
+            return
+
+
+def _set(
+    transaction: AppTransaction,
+    state: ConversationState,
+    user: str,
+    role: str,
+    muted_until: int | None,
+    by: str,
+) -> Entry:
+    """Write what has become of a member, and tell it. ``muted_until`` None: as it is."""
+    if muted_until is None:
+        muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
+    transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
+    told = {"change": "member", "users": [user], "role": role, "muted_until": muted_until}
+    return _tell(transaction, state, "group", by, told)
+
+
+def _tell(
+    transaction: AppTransaction,
+    state: ConversationState,
+    kind: EntryKind,
+    by: str,
+    told: dict[str, Any],
+    body: bytes = b"",
+) -> Entry:
+    draft = Draft(
+        sender=by,
+        kind=kind,
+        type="",
+        body=body,
+        time_ms=transaction.now * 1000,
+        meta=_encode(told),
+        conversation=state.id,
+    )
+    entry = transaction.enter(state, draft)
+    transaction.settle()
+    return entry
+
+
+def _group(
+    transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
+) -> ConversationState | Rejected:
+    """The group that is to be changed, or why it is not: ``users`` are those whom the change names."""
+    state = transaction.driver.conversations(transaction.log, (conversation,)).get(conversation)
+    if state is None or state.kind != GROUP:
+        return Rejected(UNKNOWN_CONVERSATION)
+    if right is None:
+        return state
+    there = transaction.driver.current(transaction.log, conversation, list(dict.fromkeys((by, *users))))
+    ground = Ground({user: role for user, (_, role) in there.items()}, _is_open(transaction, state.id))
+    return right(ground) or state
+
+
+def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
+    """How many are members; counting ends at ``most``."""
+    statement = (
+        f"SELECT count(*) FROM (SELECT 1 FROM membership {transaction.driver.by_group} "
+        "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
+    )
+    return int(transaction.driver.ask(statement, (transaction.log, conversation, most))[0][0])
+
+
+def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
+    """The first members of a role, by their ids."""
+    statement = (
+        f"SELECT member FROM membership {transaction.driver.by_group} WHERE log = %s AND conversation = %s "
+        "AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
+    )
+    return [
+        text_of(row[0])
+        for row in transaction.driver.ask(statement, (transaction.log, conversation, role, most))
+    ]
+
+
+def _is_open(transaction: AppTransaction, conversation: int) -> bool:
+    """Whether anybody may join."""
+    statement = "SELECT open FROM conversation WHERE log = %s AND id = %s"
+    return any(row[0] for row in transaction.driver.ask(statement, (transaction.log, conversation)))
+
+
+def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:
+    for user in users:
+        if not user:
+            return Rejected(INVALID, "users: an empty id")
+        if wrong := text_objection(user, USER_BYTES):
+            return Rejected(INVALID, f"users: {wrong}")
+    wrong = text_objection(name, GROUP_NAME_BYTES)
+    return Rejected(INVALID, f"name: {wrong}") if wrong else None
+
+
+def _wrong_role(role: str) -> Rejected | None:
+    return None if role in ROLES else Rejected(INVALID, "role: there is none of this name")

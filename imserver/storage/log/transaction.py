@@ -1,0 +1,296 @@
+"""One app's part of a group commit: assigns ids and seqs under the lock of the log's head.
+
+Edits and recalls rewrite the message and its earlier edits in place, so that readers of the history never see
+the old content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from imserver.storage.log.contract import (
+    BLOCKED,
+    MUTED,
+    NOT_MEMBER,
+    RECALLED,
+    UNKNOWN_CONVERSATION,
+    Appended,
+    Draft,
+    Entry,
+    Rejected,
+)
+from imserver.storage.log.driver import LogDriver
+from imserver.storage.log.statements import (
+    CONVERSATION_KINDS,
+    NUMBERS,
+    ROOM,
+    USER,
+    CheckedDraft,
+    ConversationState,
+    pair_of,
+    pair_of_room,
+    row_of,
+)
+
+_UNKNOWN: Final = Rejected(UNKNOWN_CONVERSATION)
+_NOT_MEMBER: Final = Rejected(NOT_MEMBER)
+_MUTED: Final = Rejected(MUTED)
+_BLOCKED: Final = Rejected(BLOCKED)
+_RECALLED: Final = Rejected(RECALLED)
+
+Outcome = Appended | Rejected
+
+
+class AppTransaction:
+    """The head of an app's log, locked, and what is to be written below it. ``now``: Unix seconds."""
+
+    def __init__(self, driver: LogDriver, app: str, batch: int, now: int) -> None:
+        self.driver = driver
+        self.app = app
+        self.batch = batch
+        self.now = now
+        self.head = driver.lock(app)
+        self.before = self.head.last_id
+        """The last id of the transaction before."""
+        self.entries: list[Entry] = []
+        self._rows: list[tuple[Any, ...]] = []
+        self._moved: dict[int, ConversationState] = {}
+        self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
+        self._joined: list[tuple[str, int, int, str]] = []
+        self._recalled: set[int] = set()
+        """Messages that cannot be edited any more, of those that somebody wants to."""
+
+    @property
+    def log(self) -> int:
+        """The number of the log."""
+        return self.head.number
+
+    # --- conversations --------------------------------------------------------------------------------------
+
+    def make_conversation(self, kind: int, members: tuple[str, ...], name: str = "") -> ConversationState:
+        """A new conversation. A pair's users become members here; a group's, by :meth:`admit`."""
+        self.head.last_conversation += 1
+        state = ConversationState(
+            self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
+        )
+        pair = pair_of(*members) if kind == USER else pair_of_room(name) if kind == ROOM else None
+        self._made.append((state, pair, name, self.now))
+        if kind == USER:
+            self.admit(state, [user for user in dict.fromkeys(members) if user], "member")
+        return state
+
+    def admit(self, state: ConversationState, users: Iterable[str], role: str) -> None:
+        """Make users members: what comes next is the first that they read."""
+        self._joined += [(user, state.id, self.head.last_id, role) for user in users]
+
+    def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
+        """Add an entry to a conversation: it gets the next id and the next seq."""
+        self.head.last_id += 1
+        state.last_seq += 1
+        state.last_id = self.head.last_id
+        entry = Entry(
+            id=state.last_id,
+            conversation=state.id,
+            seq=state.last_seq,
+            sender=draft.sender,
+            kind=draft.kind,
+            type=draft.type,
+            body=draft.body,
+            client_msg_id=draft.client_msg_id,
+            time_ms=draft.time_ms,
+            about=draft.about,
+            meta=draft.meta,
+            kind_of_conversation=CONVERSATION_KINDS[state.kind],
+            members=state.members,
+            room=state.room,
+        )
+        self._moved[state.id] = state
+        self._rows.append(row_of(self.head.number, entry, resend, self.now, self.batch))
+        self.entries.append(entry)
+        return entry
+
+    def settle(self) -> None:
+        """Write conversations and memberships, so that they are found by what comes next."""
+        driver, log = self.driver, self.log
+        made = {state.id for state, *_ in self._made}
+        if self._made:
+            driver.add_conversations(log, self._made)
+        if self._joined:
+            driver.add_members(log, self._joined)
+        if moved := [state for state in self._moved.values() if state.id not in made]:
+            driver.update_conversations(log, moved)
+        self._made, self._joined, self._moved = [], [], {}
+
+    def write(self) -> None:
+        """Write all of it."""
+        self.settle()
+        if self._rows:
+            self.driver.add_messages(self._rows)
+            revise(self.driver, self.log, self.entries)
+            self.driver.update_head(self.head)
+
+    # --- drafts ---------------------------------------------------------------------------------------------
+
+    def append(self, ready: Sequence[CheckedDraft]) -> list[Outcome]:
+        """Add drafts in their order; the outcome of each."""
+        known = self.driver.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
+        outcomes: dict[bytes, Outcome] = {name: Appended(entry, True) for name, entry in known.items()}
+        fresh = [one for one in ready if one.resend not in outcomes]
+        if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
+            self._recalled = find_recalled(self.driver, self.log, edited)
+        states = self._conversations(fresh)
+        mutes = self._mutes(fresh, states)
+        blocks = self._blocks(fresh, states)
+        answers: list[Outcome] = []
+        for one in ready:
+            answer = outcomes.get(one.resend) if one.resend is not None else None
+            if answer is None:
+                answer = self._outcome(one, states, mutes, blocks)
+                if one.resend is not None:
+                    again = Appended(answer.entry, True) if isinstance(answer, Appended) else answer
+                    outcomes[one.resend] = again
+            answers.append(answer)
+        return answers
+
+    def _outcome(
+        self,
+        one: CheckedDraft,
+        states: dict[int | bytes, ConversationState],
+        mutes: dict[tuple[str, int], int],
+        blocks: set[tuple[str, str]],
+    ) -> Outcome:
+        draft = one.draft
+        if draft.kind == "edit" and draft.about in self._recalled:
+            return _RECALLED
+        if blocks and draft.kind == "message" and (_receiver(draft, states), draft.sender) in blocks:
+            return _BLOCKED
+        if draft.room:
+            pair = pair_of_room(draft.room)
+            state = states.get(pair)
+            if state is None:
+                state = states[pair] = self.make_conversation(ROOM, (), draft.room)
+        elif draft.to_user:
+            pair = pair_of(draft.sender, draft.to_user)
+            state = states.get(pair)
+            if state is None:
+                users = (draft.sender, draft.to_user)
+                state = states[pair] = self.make_conversation(USER, tuple(sorted(users)))
+        else:
+            state = states.get(draft.conversation)
+            if state is None:
+                return _UNKNOWN
+            if draft.sender:  # nobody is the server itself, which may speak everywhere
+                until = mutes.get((draft.sender, state.id))
+                if until is None:
+                    return _NOT_MEMBER
+                if until > self.now and draft.kind == "message":
+                    return _MUTED
+        if draft.kind == "recall":
+            self._recalled.add(draft.about)
+        return Appended(self.enter(state, draft, one.resend))
+
+    def _conversations(self, ready: Iterable[CheckedDraft]) -> dict[int | bytes, ConversationState]:
+        """The conversations of drafts, by pair or id; a conversation is one object whatever names it."""
+        pairs: set[bytes] = set()
+        ids: set[int] = set()
+        for one in ready:
+            if one.draft.to_user:
+                pairs.add(pair_of(one.draft.sender, one.draft.to_user))
+            elif one.draft.room:
+                pairs.add(pair_of_room(one.draft.room))
+            else:
+                ids.add(one.draft.conversation)
+        by_id = self.driver.conversations(self.log, list(ids))
+        found: dict[int | bytes, ConversationState] = dict(by_id.items())
+        for pair, state in self.driver.conversations_of_pairs(self.log, list(pairs)).items():
+            found[pair] = by_id.get(state.id, state)
+        return found
+
+    def _mutes(
+        self, ready: Iterable[CheckedDraft], states: dict[int | bytes, ConversationState]
+    ) -> dict[tuple[str, int], int]:
+        wanted = {
+            (one.draft.sender, one.draft.conversation)
+            for one in ready
+            if one.draft.conversation in states and one.draft.sender
+        }
+        return self.driver.mutes(self.log, list(wanted)) if wanted else {}
+
+    def _blocks(
+        self, ready: Iterable[CheckedDraft], states: dict[int | bytes, ConversationState]
+    ) -> set[tuple[str, str]]:
+        """(receiver, sender) of messages to one user who has blocked their sender."""
+        pairs = {
+            (receiver, one.draft.sender)
+            for one in ready
+            if one.draft.kind == "message" and (receiver := _receiver(one.draft, states))
+        }
+        return self.driver.blocks(self.app, pairs) if pairs else set()
+
+
+def _receiver(draft: Draft, states: dict[int | bytes, ConversationState]) -> str:
+    """The user that a draft is for; empty if it is for a group or a room."""
+    if draft.to_user or draft.room:
+        return draft.to_user
+    state = states.get(draft.conversation)
+    if state is None or state.kind != USER:
+        return ""
+    return next((user for user in state.members if user != draft.sender), "")
+
+
+_SET_RECALLED: Final = (
+    f"UPDATE message SET kind = {NUMBERS['recall']}, type = '', body = %s, meta = %s, about = %s "
+    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
+)
+_SET_CONTENT: Final = (
+    "UPDATE message SET type = %s, body = %s, meta = %s "
+    f"WHERE log = %s AND id = %s AND kind IN ({NUMBERS['message']}, {NUMBERS['edit']})"
+)
+_decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
+
+
+def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:
+    """Those of these messages that were recalled."""
+    statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
+    return {row[0] for row in driver.ask_in(statement, (log,), list(ids))} if ids else set()
+
+
+def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
+    """Carry out what was added to the log just now: of what a message is told several times, the last word
+    counts, and a recall is the last."""
+    last: dict[int, Entry] = {}
+    edits = []
+    for entry in entries:
+        if entry.kind in ("recall", "edit"):
+            last[entry.about] = entry
+            if entry.kind == "edit":
+                edits.append((entry.about, entry.id))
+    if not last:
+        return
+    driver.add_edits(log, edits)
+    recalls: list[tuple[Any, ...]] = []
+    edited: list[tuple[Any, ...]] = []
+    for about, entry in last.items():
+        of_it = driver.edits(log, about)
+        if entry.kind == "recall":
+            recalls += [(b"", b"", about, log, id) for id in (about, *of_it)]
+        else:
+            edited.append((entry.type, entry.body, _with_edit(entry), log, about))
+            edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
+    if recalls:
+        driver.hide_recalled(log, [about for about, entry in last.items() if entry.kind == "recall"])
+        driver.do_many(_SET_RECALLED, recalls)
+    if edited:
+        driver.do_many(_SET_CONTENT, edited)
+
+
+def _with_edit(edit: Entry) -> bytes:
+    """What else is said of the message: whom it mentions now, and which entry changed it."""
+    try:
+        meta = _decode(edit.meta) if edit.meta else {}
+    except ValueError:  # one draft must not cost the others of its transaction anything
+        meta = {}
+    return msgspec.json.encode({**meta, "edited": edit.id})
