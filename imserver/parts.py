@@ -121,7 +121,7 @@ class Parts(Core):
         store, kept = self.store, self._kept
         self.talk_positions = TalkPositions(store)
         messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
-        store.on_committed = messaging.committed
+        store.log_listener = messaging
         if self.cluster is not None:
             messaging.forward = self.cluster.node_messages.broadcast_entries
         self.signals = Signals(self.hub, self.fanout, messaging.rooms, kept)

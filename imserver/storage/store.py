@@ -18,13 +18,13 @@ from imserver.errors import StartError, StorageUnavailable
 from imserver.settings import StorageSettings
 from imserver.storage.address import database_address
 from imserver.storage.contract import AppRow, Changes, KeyRow
-from imserver.storage.log.contract import OnCommitted
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from imserver.storage.database import Database
     from imserver.storage.log.message_log import MessageLog
+    from imserver.storage.log.writer import LogListener
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +56,8 @@ class Store:
         """(id of a database, ``""`` of one to be made) → why this node must not use it; ``""``: it may."""
         self.on_open: Callable[[str], object] = lambda _id: None
         """Called with the id of the database when it is open."""
-        self.on_committed: OnCommitted = lambda _app, _first, _last, _entries: None
-        """Told of every transaction of this process that stored something in the log; set it at once."""
+        self.log_listener: LogListener | None = None
+        """Receives what this process stores in the log; to be set before the log is used."""
         self.on_changes: list[Callable[[Changes], object]] = []
         """Called with what is new to this node, its own changes included."""
 
@@ -204,7 +204,7 @@ class Store:
             from imserver.storage.log.message_log import MessageLog
 
             self._log = MessageLog(self._opened, lambda: self.keeps, self._settings.seconds)
-            self._log.on_committed = self.on_committed
+            self._log.listen(self.log_listener)
         return self._log
 
     # --- what is kept ---------------------------------------------------------------------------------------

@@ -4,14 +4,17 @@ A writer is one node's. A test can hold a writer's commits back, take the log aw
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import gevent
+from gevent.event import AsyncResult
 from gevent.event import Event as Signal
 from gevent.lock import RLock
 from msgspec import json
 
 from imserver.errors import StorageUnavailable
+from imserver.storage.log.connection import CommitGuard, NotStored, Unsure
 from imserver.storage.log.contract import (
     Appended,
     Conversation,
@@ -19,8 +22,10 @@ from imserver.storage.log.contract import (
     Entry,
     Membership,
     Rejected,
-    StorageUnsure,
+    Stored,
 )
+from imserver.storage.log.transaction import AppendRequest, append_request
+from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
 
 
 class Shelf:
@@ -34,6 +39,64 @@ class Shelf:
 
     def next_id(self, app: str) -> int:
         return len(self.entries.get(app, ())) + 1
+
+
+_PATIENT = 1000.0
+_HASTY = 0.001
+"""Seconds that the writer waits for a transaction."""
+
+
+class MemoryConnection:
+    """Stores the transactions of a writer on the shelf."""
+
+    def __init__(self, log: "MemoryLog") -> None:
+        self._log = log
+        self._stored: AsyncResult[bool] = AsyncResult()
+
+    def transact(self, transaction: WriteTransaction, guard: CommitGuard, _seconds: float) -> None:
+        log = self._log
+        if log.late is not None:
+            assert guard.take()
+        with log.shelf.lock:
+            gevent.sleep(0)
+            if log.away:
+                raise NotStored("away")
+            if log.committing is not None:
+                log.committing.wait()
+            if log.late is not None:
+                self._stored = AsyncResult()
+                transaction.commits = {app: (0, 0, []) for app in transaction.apps}  # to be looked up
+                log.late.append(partial(self._find_out, self._stored, transaction))
+                raise Unsure("no answer in time")
+            self._store(transaction)
+        if log.returning is not None:
+            log.returning.wait()
+
+    def _store(self, transaction: WriteTransaction) -> None:
+        for app, requests in transaction.apps.items():
+            first = self._log.shelf.next_id(app)
+            for request in requests:
+                assert isinstance(request, AppendRequest)
+                if request.rejected is None:
+                    request.outcome = self._log._append_one(app, request.draft)
+            entries = self._log.shelf.entries.get(app, [])[first - 1 :]
+            if entries:
+                transaction.commits[app] = (first, entries[-1].id, entries)
+            self._log.appends.append(len(requests))
+
+    def _find_out(self, known: "AsyncResult[bool]", transaction: WriteTransaction, stored: bool) -> None:
+        if stored:
+            self._store(transaction)
+        known.set(stored)
+
+    def ask(self, _look: object, _seconds: float) -> bool:
+        return self._stored.get()
+
+    def heard(self) -> None:
+        """Nothing to note."""
+
+    def away(self, words: str) -> StorageUnavailable:
+        return StorageUnavailable(words)
 
 
 class MemoryLog:
@@ -50,13 +113,27 @@ class MemoryLog:
         """Clear: commits wait for it."""
         self.returning: Signal | None = None
         """Clear: what was committed is not answered yet."""
-        self.late: list[Callable[[bool], None]] | None = None
-        """A list: no COMMIT is answered in time. Each of these says later whether it came about."""
+        self._late: list[Callable[[bool], None]] | None = None
         self.answering: Signal | None = None
         """Clear: what is read is held back."""
         self.catching_up: Signal | None = None
         """Clear: so is what is read for those who catch up."""
-        self.on_committed: Callable[[str, int, int, list[Entry]], None] = lambda *_: None
+        self._writer = LogWriter(lambda: MemoryConnection(self), _PATIENT)  # type: ignore[arg-type,return-value]
+        self.is_busy = self._writer.is_busy
+        self.senders = self._writer.senders
+
+    @property
+    def late(self) -> list[Callable[[bool], None]] | None:
+        """A list: no COMMIT is answered in time. Each of these says later whether it came about."""
+        return self._late
+
+    @late.setter
+    def late(self, late: list[Callable[[bool], None]] | None) -> None:
+        self._late = late
+        self._writer.seconds = _PATIENT if late is None else _HASTY
+
+    def listen(self, listener: LogListener) -> None:
+        self._writer.listener = listener
 
     def _check(self) -> None:
         if self.away:
@@ -69,33 +146,18 @@ class MemoryLog:
 
     # --- writing
 
-    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
-        with self.shelf.lock:
-            gevent.sleep(0)
-            self._check()
-            if self.committing is not None:
-                self.committing.wait()
-            if self.late is not None:
-                unsure = StorageUnsure("no answer in time")
-                self.late.append(lambda stored: self._find_out(unsure, app, drafts, stored))
-                raise unsure
-            first = self.shelf.next_id(app)
-            results = [self._append_one(app, draft) for draft in drafts]
-            self._tell(app, first)
-        self.appends.append(len(drafts))
-        if self.returning is not None:
-            self.returning.wait()
-        return results
+    def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
+        self._writer.append(append_request(app, draft, answer))
 
-    def _find_out(self, unsure: StorageUnsure, app: str, drafts: Sequence[Draft], stored: bool) -> None:
-        first = self.shelf.next_id(app)
-        unsure.on_known([self._append_one(app, draft) for draft in drafts] if stored else None)
-        self._tell(app, first)
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Appended | Rejected]:
+        """Put drafts on the shelf; nobody hears of them."""
+        return [self._append_one(app, draft) for draft in drafts]
 
     def _tell(self, app: str, first: int) -> None:
         entries = self.shelf.entries.get(app, [])[first - 1 :]
         if entries:
-            self.on_committed(app, first, entries[-1].id, entries)
+            assert self._writer.listener is not None
+            self._writer.listener.committed(app, first, entries[-1].id, entries)
 
     def _append_one(self, app: str, draft: Draft) -> Appended | Rejected:
         log = self.shelf.entries.setdefault(app, [])

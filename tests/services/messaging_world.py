@@ -32,7 +32,7 @@ class Node(World):
         """(first id, last id) → whether peers get it."""
         self.messaging = Messaging(self.hub, self.fanout, self.metrics, lambda: self.log, lambda: self.log)
         self.messaging.forward = self._forward
-        self.log.on_committed = self.messaging.committed
+        self.log.listen(self.messaging)
         self.signals = Signals(self.hub, self.fanout, self.messaging.rooms, lambda: self.log)
         self.signals.forward = self._forward_signal
         self.receipts = Receipts(self.signals, lambda: self.log)  # type: ignore[arg-type,return-value]

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.services.messages import follower as following
-from imserver.services.messages import intake, recovery
+from imserver.services.messages import messaging, recovery
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.readers import Reader
+from imserver.storage.log import writer
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import turn, until
@@ -479,7 +480,7 @@ def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
 ) -> None:
     monkeypatch.setattr(following, "GRACE_SECONDS", 0.001)
     monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
-    monkeypatch.setattr(intake, "BATCH_DRAFTS", 3)
+    monkeypatch.setattr(writer, "BATCH_DRAFTS", 3)
     first, second = two()
     with first, second:
         group = first.log.create(APP, "u0", [f"u{number}" for number in range(1, 4)])
@@ -529,9 +530,9 @@ def test_whatever_a_client_does_its_cursor_means_that_it_has_everything_before(s
 
 
 def test_messages_to_many_gather_so_that_they_share_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "WIDE", 2)
-    monkeypatch.setattr(intake, "_GATHER_SECONDS", 0.2)
-    monkeypatch.setattr(intake, "_MAX_GATHER_SECONDS", 0.4)
+    monkeypatch.setattr(messaging, "WIDE", 2)
+    monkeypatch.setattr(messaging, "_GATHER_SECONDS", 0.2)
+    monkeypatch.setattr(messaging, "_MAX_GATHER_SECONDS", 0.4)
     with Node() as node:
         group = node.log.create(APP, "ann", ["bob", "eve"])
         ann, bob = node.speaker("ann", 1), node.speaker("bob", 1)

@@ -12,8 +12,9 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.services.messages import acks, follower, intake, recovery
+from imserver.services.messages import acks, follower, recovery
 from imserver.services.messages.acks import ACK_SECONDS
+from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
@@ -211,7 +212,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
         (follower, "QUIET_SECONDS", 0.03),
         (follower, "RETRY_SECONDS", 0.005),
         (follower, "PAGE", 4),
-        (intake, "BATCH_DRAFTS", 3),
+        (writer, "BATCH_DRAFTS", 3),
         (recovery, "RECOVERED", 6),
         (acks, "AGAIN", 6),
     ):

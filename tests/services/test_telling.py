@@ -129,7 +129,7 @@ def talk(node: Node, said: list[tuple[int, int]]) -> None:
         talkers[sender].tell("send", {**targets[target], "text": "x"})
         talkers[sender].settle()
     gate.set()
-    until(lambda: not node.messaging._intake.running(APP))
+    until(lambda: not node.messaging.is_storing(APP))
     entries = node.log.shelf.entries[APP][2:]
     for user, talker in (*zip(users, talkers, strict=True), ("u1", other)):
         member = {row.conversation for row in node.log.memberships(APP, user)}

@@ -16,6 +16,7 @@ from imserver.storage.log.contract import (
     Rejected,
 )
 from imserver.storage.log.message_log import MessageLog
+from tests.storage.listening import Listening
 
 from .conftest import OpenStore
 
@@ -179,7 +180,7 @@ def test_a_refusal_is_not_remembered(log: MessageLog) -> None:
 
 def test_whoever_delivers_hears_of_each_transaction_in_order_and_first(log: MessageLog) -> None:
     told: list[tuple[str, int, int, list[int]]] = []
-    log.on_committed = lambda app, first, last, entries: told.append((app, first, last, ids(entries)))
+    log.listen(Listening(lambda app, first, last, entries: told.append((app, first, last, ids(entries)))))
     heard: list[bool] = []
 
     def send(number: int) -> None:
@@ -202,9 +203,9 @@ def test_a_listener_that_fails_costs_nobody_the_answer(
     def fail(*_arguments: object) -> None:
         raise RuntimeError("oh")
 
-    log.on_committed = fail
+    log.listen(Listening(fail))
     stored(log, say("a", "b"))
-    assert "could not be passed on" in caplog.text
+    assert "could not be delivered" in caplog.text
 
 
 # --- groups -------------------------------------------------------------------------------------------------

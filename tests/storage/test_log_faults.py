@@ -16,6 +16,7 @@ from imserver.storage.log.mysql import MysqlDriver
 from imserver.storage.log.postgresql import PostgresqlDriver
 from imserver.storage.log.sqlite import SqliteDriver
 from imserver.storage.store import Store
+from tests.storage.listening import Listening
 from tests.transport.rig import until
 
 from .conftest import OpenStore
@@ -59,7 +60,7 @@ def test_an_entry_whose_commit_lost_its_answer_is_told_as_stored(
 ) -> None:
     log = store.log()
     told: list[int] = []
-    log.on_committed = lambda _app, first, _last, _entries: told.append(first)
+    log.listen(Listening(lambda _app, first, _last, _entries: told.append(first)))
     fail_commits(store, monkeypatch, 1, after=True)
     (outcome,) = log.append(APP, [Draft(sender="a", to_user="b")])
     assert isinstance(outcome, Appended)
@@ -97,7 +98,7 @@ def test_a_row_that_the_database_refuses_costs_the_others_nothing(
 ) -> None:
     """What no draft can bring about: a seq that is taken."""
     log = store.log()
-    monkeypatch.setattr("imserver.storage.log.message_log.objection", lambda _draft: "")
+    monkeypatch.setattr("imserver.storage.log.transaction.objection", lambda _draft: "")
     drafts = [Draft(sender="a", to_user="b", body=word) for word in (b"one", b"two")]
     wrong = Draft(sender="a", to_user="b", about=1 << 70)
     outcomes: list[Any] = []
@@ -159,18 +160,23 @@ def test_who_cannot_wait_for_a_commit_is_told_later_what_became_of_it(
 
     monkeypatch.setattr(driver, "batch_of", batch_of)
     heard: list[Any] = []
-    with pytest.raises(StorageUnsure) as unsure:
-        log.append(APP, [Draft(sender="a", to_user="b"), Draft(sender="a")])
-    unsure.value.on_known = heard.append
-    log.on_committed = lambda _app, _first, _last, entries: heard.append(entries)
+    answers: list[Any] = []
+    for draft in (Draft(sender="a", to_user="b"), Draft(sender="a")):
+        log.send(APP, draft, answers.append)
+    until(lambda: len(answers) == 2)
+    for each in answers:
+        assert isinstance(each, StorageUnsure)
+        each.on_known = heard.append
+    log.listen(Listening(lambda _app, _first, _last, entries: heard.append(entries)))
     away[0] = False
-    until(lambda: heard and (not stored or len(heard) > 1))
+    until(lambda: len(heard) > 1 + stored)
     if not stored:
-        assert heard == [None]
+        assert all(isinstance(each, StorageUnavailable) for each in heard)
         return
-    answers, entries = heard
-    assert [type(one) for one in answers] == [Appended, Rejected], "before the others are told"
-    assert [answers[0].entry] == entries == log.read(APP, 1, 10)
+    first, second, entries = heard
+    assert isinstance(first, Appended), "the sender gets the result before the entry is delivered"
+    assert isinstance(second, Rejected)
+    assert [first.entry] == entries == log.read(APP, 1, 10)
 
 
 def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
@@ -192,7 +198,7 @@ def test_of_drafts_that_are_stored_one_by_one_each_has_its_own_outcome(
 
     monkeypatch.setattr(driver, "update_head", update_head)
     told: list[Entry] = []
-    log.on_committed = lambda _app, _first, _last, entries: told.extend(entries)
+    log.listen(Listening(lambda _app, _first, _last, entries: told.extend(entries)))
     drafts = [Draft(sender="a", to_user="b", body=body) for body in (b"one", b"two")]
     first, second = log.append(APP, drafts)
     assert isinstance(first, Appended)

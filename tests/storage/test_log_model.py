@@ -14,6 +14,7 @@ from imserver.settings import StorageSettings
 from imserver.storage.log.contract import Appended, Change, Draft, Rejected
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.store import Store
+from tests.storage.listening import Listening
 
 NODES: list[MessageLog] = []
 """The logs of two nodes that share one database. Each example has an app of its own there."""
@@ -47,7 +48,7 @@ class Model(RuleBasedStateMachine):
         self.turns = itertools.cycle(NODES)
         self.told: list[int] = []
         for node in NODES:
-            node.on_committed = self.hear
+            node.listen(Listening(self.hear))
         self.entries: list[tuple[int, int, str, str]] = []
         """(conversation, seq, sender, kind); the id is the place, from 1."""
         self.pairs: dict[tuple[str, str], int] = {}

@@ -17,9 +17,8 @@ from imserver.services.dialects.chat_drafts import code_of, draft_of
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.messaging import Messaging, Result
 from imserver.services.messages.readers import Reader
-from imserver.services.messages.telling import Unsettled
 from imserver.services.sessions.sessions import say
-from imserver.storage.log.contract import BLOCKED, Appended, Draft, Entry, Rejected
+from imserver.storage.log.contract import BLOCKED, Appended, Draft, Entry, Rejected, StorageUnsure
 from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
@@ -185,7 +184,7 @@ class Uplink:
         reader, number = connection.about, command.number
         if self._lines.get(connection) is not line or not isinstance(reader, CHAT_READERS):
             return
-        if isinstance(result, Unsettled):
+        if isinstance(result, StorageUnsure):
             # Its number is used up if it was stored: a repeat must not be stored meanwhile.
             result.on_known = self._done(connection, line, command)
             return

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from time import time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET, Struct, UnsetType, field
 
@@ -26,7 +26,7 @@ from imserver.protocol.cmd_stored import Shown, shown
 from imserver.services.messages import page_bounds
 from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.listing import ConversationPage, listed
-from imserver.services.messages.messaging import Log, Messaging, Result
+from imserver.services.messages.messaging import Messaging, Result
 from imserver.services.messages.readers import Behind, Reader
 from imserver.services.messages.receipts import Receipts, ShownMarks
 from imserver.services.messages.recovery import Recovery
@@ -38,12 +38,13 @@ from imserver.storage.log.contract import (
     UNKNOWN_CONVERSATION,
     Appended,
     Draft,
-    Entry,
     Rejected,
-    Talk,
     message_of,
 )
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
 _REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
@@ -53,22 +54,6 @@ _CODE_OF: Final = {
     INVALID: errors.REPLY_BAD_PARAMETER,
 }
 """Why a message was not stored → the reply code; any other: 1003."""
-
-
-class WholeLog(Log, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """Those of these entries that exist."""
-
-    def history(
-        self, app: str, user: str, conversation: int, before: int, limit: int
-    ) -> tuple[list[Entry], bool]:
-        """What the user may read of a conversation before an id."""
-
-    def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
-        """The user's conversations."""
-
 
 Answers = Callable[[Reply], None]
 
@@ -110,7 +95,7 @@ class Correspondence:
         sessions: Sessions,
         messaging: Messaging,
         receipts: Receipts,
-        kept: Callable[[], WholeLog | None],
+        kept: Callable[[], MessageLog | None],
     ) -> None:
         self._sessions = sessions
         self._messaging = messaging

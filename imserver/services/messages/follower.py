@@ -117,6 +117,11 @@ class Follower:
         """Whether entries of an app are told. Never switches."""
         return app in self._apps
 
+    def is_known(self, app: str) -> bool:
+        """Whether an app is followed, and its position known. Never switches."""
+        followed = self._apps.get(app)
+        return followed is not None and followed.known is None
+
     def forget(self, app: str) -> None:
         """Tell nothing more of an app; nobody here wants to know. Never switches."""
         followed = self._apps.get(app)

@@ -38,12 +38,6 @@ Done = Callable[[Result], None]
 """What became of a draft; called once, and must not switch."""
 
 
-class Unsettled(StorageUnavailable):
-    """Nobody knows yet whether a draft was stored. ``on_known`` may be set by whoever wants to hear of it."""
-
-    on_known: Done | None = None
-
-
 Waiting = tuple[Connection | None, Done, Appended]
 """Who is to be told that a draft is stored."""
 Readers = dict[int, Collection[Connection]]

@@ -8,7 +8,7 @@ Its ``seq`` is contiguous in its conversation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final, Literal
 
 from msgspec import Struct
@@ -108,13 +108,13 @@ class Rejected(Struct, frozen=True):
 
 
 class StorageUnsure(StorageUnavailable):
-    """The database was asked to store something, and nobody knows yet whether it did."""
+    """The database was asked to store something, and nobody knows yet whether it did.
 
-    def __init__(self, words: str) -> None:
-        super().__init__(words)
-        self.on_known: Callable[[Sequence[Stored] | None], None] = lambda _answers: None
-        """Told when it is known, before anybody is told what was stored: the answers, or None: nothing was.
-        Must not switch."""
+    Whoever wants the final result sets ``on_known``; it is called before the entry is delivered, and must not
+    switch.
+    """
+
+    on_known: Callable[[Stored], None] | None = None
 
 
 Stored = Appended | Rejected | StorageUnavailable
@@ -220,9 +220,6 @@ class Change(Struct, frozen=True):
 
 MOST_UNREAD: Final = 1000
 MOST_RECEIPTED: Final = 1000
-
-OnCommitted = Callable[[str, int, int, list[Entry]], None]
-"""(app, first id, last id, entries): once a transaction and app, in the order of the commits."""
 
 
 NOT_ALLOWED: Final = "not_allowed"

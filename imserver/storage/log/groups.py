@@ -27,7 +27,8 @@ from imserver.storage.log.contract import (
 from imserver.storage.log.statements import GROUP, ConversationState, text_objection, text_of
 from imserver.storage.log.transaction import AppTransaction
 
-GroupChange = Callable[[AppTransaction], Change | Rejected]
+Applied = Callable[[AppTransaction], Change | Rejected]
+"""A change of a group, to be applied in a transaction."""
 
 OWNER: Final = "owner"
 ADMIN: Final = "admin"
@@ -38,7 +39,7 @@ GROUP_NAME_BYTES: Final = 500
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> GroupChange:
+def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> Applied:
     """Make a group. The owner comes first in the ``users`` that its entry names."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
@@ -57,7 +58,7 @@ def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> GroupCha
 
 def join(
     conversation: int, users: Sequence[str], by: str, role: str, most: int, right: Right | None
-) -> GroupChange:
+) -> Applied:
     """Make users members."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
@@ -77,7 +78,7 @@ def join(
     return apply
 
 
-def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: Right | None) -> GroupChange:
+def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: Right | None) -> Applied:
     """End memberships."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
@@ -97,7 +98,7 @@ def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: R
     return apply
 
 
-def rename(conversation: int, name: str, by: str, right: Right | None) -> GroupChange:
+def rename(conversation: int, name: str, by: str, right: Right | None) -> Applied:
     """Give a group another name."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
@@ -110,7 +111,7 @@ def rename(conversation: int, name: str, by: str, right: Right | None) -> GroupC
     return apply
 
 
-def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> GroupChange:
+def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> Applied:
     """Let anybody join, or not any more."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
@@ -127,7 +128,7 @@ def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> 
 
 def set_member(
     conversation: int, user: str, role: str | None, muted_until: int | None, by: str, right: Right | None
-) -> GroupChange:
+) -> Applied:
     """Change a member's role or silence."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:

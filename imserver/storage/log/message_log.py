@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
+from gevent.event import AsyncResult, Event
+
+from imserver.errors import StorageUnavailable
 from imserver.storage.log import groups, marks, read, retention, search, sync
+from imserver.storage.log.connection import WriterConnection
 from imserver.storage.log.contract import (
-    INVALID,
+    Appended,
     Change,
     Conversation,
     Draft,
@@ -15,17 +19,14 @@ from imserver.storage.log.contract import (
     Marks,
     Membership,
     Noted,
-    OnCommitted,
     Receipt,
     Rejected,
     Right,
-    StorageUnsure,
     Stored,
     Talk,
 )
-from imserver.storage.log.groups import GroupChange
-from imserver.storage.log.statements import CheckedDraft, objection, resend_of
-from imserver.storage.log.writer import Job, LogWriter
+from imserver.storage.log.transaction import AppTransaction, ChangeRequest, Outcome, append_request
+from imserver.storage.log.writer import LogListener, LogWriter
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -36,7 +37,8 @@ T = TypeVar("T")
 
 
 class MessageLog:
-    """The log of every app. Owner of its writer, which is there once something was stored.
+    """The log of every app. Owner of its writer. All methods may switch, and raise StorageUnavailable, which
+    is temporary, unless their text says otherwise.
 
     ``opened`` gives the database and makes it if need be; ``keeps`` says whether there is one.
     """
@@ -44,47 +46,51 @@ class MessageLog:
     def __init__(self, opened: Callable[[], Database], keeps: Callable[[], bool], seconds: float) -> None:
         self._opened = opened
         self._keeps = keeps
-        self._seconds = seconds
-        self._writer: LogWriter | None = None
-        self.on_committed: OnCommitted = lambda _app, _first, _last, _entries: None
+        self._writer = LogWriter(lambda: WriterConnection(opened()), seconds)
+        self.is_busy = self._writer.is_busy
+        self.senders = self._writer.senders
+
+    def listen(self, listener: LogListener | None) -> None:
+        """Have a listener receive what this process stores. Never switches."""
+        self._writer.listener = listener
 
     def close(self) -> None:
         """Store what waits, and take nothing more."""
-        if self._writer is not None:
-            self._writer.close()
+        self._writer.close()
 
     # --- writing --------------------------------------------------------------------------------------------
 
-    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
-        """Store drafts, in their order; returns after the commit. What is rejected costs the rest nothing.
+    def send(self, app: str, draft: Draft, answer: Callable[[Stored], object]) -> None:
+        """Store a draft. Never switches, and raises nothing.
 
-        Raises StorageUnavailable: nothing was stored. Only :class:`StorageUnsure`, where the answer to a
-        COMMIT does not come, says that it may have been; who tries again with a ``client_msg_id`` gets the
-        one entry in any case. Where drafts had to be stored one by one, some answers may say the same.
+        ``answer`` gets the result after the commit and before the entry is delivered; answers of an app
+        come in the order of the ids. It must not switch. StorageUnavailable: nothing was stored.
+        StorageUnsure: the answer to COMMIT did not come in time; its ``on_known`` gets the final result.
+        Sending the same ``client_msg_id`` again gives the one entry in any case.
         """
-        answers: list[Stored | None] = [None] * len(drafts)
-        ready = []
-        for index, draft in enumerate(drafts):
-            if wrong := objection(draft):
-                answers[index] = Rejected(INVALID, wrong)
-            else:
-                named = draft.client_msg_id
-                ready.append(CheckedDraft(draft, resend_of(draft.sender, named) if named else None))
+        self._writer.append(append_request(app, draft, answer))
 
-        def merged(found: Sequence[Stored]) -> list[Stored]:
-            outcomes = iter(found)
-            return [next(outcomes) if answer is None else answer for answer in answers]
+    def append(self, app: str, drafts: Sequence[Draft]) -> list[Stored]:
+        """Store drafts, in their order; returns after the commit. A rejected draft does not affect others.
 
-        if not ready:
-            return merged(())
-        job = Job(app, ready)
-        try:
-            self._write(job)
-        except StorageUnsure as unsure:
-            late = StorageUnsure(str(unsure))
-            unsure.on_known = lambda found: late.on_known(None if found is None else merged(found))
-            raise late from None
-        return merged(job.outcomes)
+        Raises StorageUnavailable if none was stored, StorageUnsure if that is not known.
+        """
+        answers: list[Stored] = []
+        done = Event()
+
+        def answer(result: Stored) -> None:
+            answers.append(result)
+            if len(answers) == len(drafts):
+                done.set()
+
+        for draft in drafts:
+            self.send(app, draft, answer)
+        if drafts:
+            done.wait()
+        errors = [each for each in answers if isinstance(each, StorageUnavailable)]
+        if errors and not any(isinstance(each, Appended) for each in answers):
+            raise errors[0]
+        return answers
 
     def create(self, app: str, owner: str, name: str, users: Sequence[str], meta: bytes = b"") -> Change:
         """Make a group of the owner and others; its first entry is of kind ``group``."""
@@ -156,20 +162,14 @@ class MessageLog:
         already. Whoever is made the owner takes the place of the one before, who is an admin then."""
         return self._do(app, groups.set_member(conversation, user, role, muted_until, by, right))
 
-    def _do(self, app: str, change: GroupChange) -> Change | Rejected:
-        job = Job(app, (), change)
-        self._write(job)
-        assert job.change is not None
-        return job.change
-
-    def _write(self, job: Job) -> None:
-        database = self._opened()
-        if self._writer is None:
-            self._writer = LogWriter(database, self._seconds, self._committed)
-        self._writer.write(job)
-
-    def _committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
-        self.on_committed(app, first, last, entries)
+    def _do(self, app: str, change: Callable[[AppTransaction], Change | Rejected]) -> Change | Rejected:
+        result: AsyncResult[Outcome] = AsyncResult()
+        self._writer.change(ChangeRequest(app, change, result.set))
+        outcome = result.get()
+        if isinstance(outcome, StorageUnavailable):
+            raise outcome
+        assert isinstance(outcome, Change | Rejected)
+        return outcome
 
     # --- reading --------------------------------------------------------------------------------------------
 

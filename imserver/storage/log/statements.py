@@ -78,13 +78,6 @@ class ConversationState(Struct):
     room: str = ""
 
 
-class CheckedDraft(Struct, frozen=True):
-    """A draft that was found to be storable; ``resend`` names its ``client_msg_id``, None without one."""
-
-    draft: Draft
-    resend: bytes | None
-
-
 def resend_of(sender: str, client_msg_id: str) -> bytes:
     """What names a sender's ``client_msg_id`` in 16 bytes: short enough for one look-up of a whole batch."""
     return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()

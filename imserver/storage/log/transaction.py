@@ -6,21 +6,26 @@ the old content.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
+from msgspec import Struct
 
 from imserver.storage.log.contract import (
     BLOCKED,
+    INVALID,
     MUTED,
     NOT_MEMBER,
     RECALLED,
     UNKNOWN_CONVERSATION,
     Appended,
+    Change,
     Draft,
     Entry,
     Rejected,
+    StorageUnsure,
+    Stored,
 )
 from imserver.storage.log.driver import LogDriver
 from imserver.storage.log.statements import (
@@ -28,10 +33,11 @@ from imserver.storage.log.statements import (
     NUMBERS,
     ROOM,
     USER,
-    CheckedDraft,
     ConversationState,
+    objection,
     pair_of,
     pair_of_room,
+    resend_of,
     row_of,
 )
 
@@ -41,7 +47,49 @@ _MUTED: Final = Rejected(MUTED)
 _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 
-Outcome = Appended | Rejected
+Outcome = Stored | Change
+"""What became of a request."""
+
+
+class AppendRequest(Struct):
+    """A draft to be stored. ``answer`` gets the result, and must not switch; if that is a StorageUnsure, the
+    final one goes to its ``on_known``.
+
+    ``resend`` is the digest of its ``client_msg_id``, None without one. ``rejected``: it cannot be stored,
+    and only waits for its turn to be answered.
+    """
+
+    app: str
+    draft: Draft
+    answer: Callable[[Stored], object]
+    resend: bytes | None
+    rejected: Rejected | None
+    size: int
+    """Bytes of its content."""
+    outcome: Outcome | None
+    """Set in the transaction."""
+    unsure: StorageUnsure | None = None
+    """Set once it was answered so."""
+
+
+class ChangeRequest(Struct):
+    """A change of a group; ``answer`` as for :class:`AppendRequest`."""
+
+    app: str
+    apply: Callable[[AppTransaction], Change | Rejected]
+    answer: Callable[[Outcome], object]
+    outcome: Outcome | None = None
+    unsure: StorageUnsure | None = None
+    rejected: None = None
+    size: int = 0
+
+
+def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -> AppendRequest:
+    """A request for a draft, which is checked here."""
+    wrong, named = objection(draft), draft.client_msg_id
+    rejected = Rejected(INVALID, wrong) if wrong else None
+    resend = resend_of(draft.sender, named) if named and rejected is None else None
+    return AppendRequest(app, draft, answer, resend, rejected, len(draft.body) + len(draft.meta), rejected)
 
 
 class AppTransaction:
@@ -134,17 +182,19 @@ class AppTransaction:
 
     # --- drafts ---------------------------------------------------------------------------------------------
 
-    def append(self, ready: Sequence[CheckedDraft]) -> list[Outcome]:
+    def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
         """Add drafts in their order; the outcome of each."""
         known = self.driver.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
-        outcomes: dict[bytes, Outcome] = {name: Appended(entry, True) for name, entry in known.items()}
+        outcomes: dict[bytes, Appended | Rejected] = {
+            name: Appended(entry, True) for name, entry in known.items()
+        }
         fresh = [one for one in ready if one.resend not in outcomes]
         if edited := {one.draft.about for one in fresh if one.draft.kind == "edit"}:
             self._recalled = find_recalled(self.driver, self.log, edited)
         states = self._conversations(fresh)
         mutes = self._mutes(fresh, states)
         blocks = self._blocks(fresh, states)
-        answers: list[Outcome] = []
+        answers: list[Appended | Rejected] = []
         for one in ready:
             answer = outcomes.get(one.resend) if one.resend is not None else None
             if answer is None:
@@ -157,11 +207,11 @@ class AppTransaction:
 
     def _outcome(
         self,
-        one: CheckedDraft,
+        one: AppendRequest,
         states: dict[int | bytes, ConversationState],
         mutes: dict[tuple[str, int], int],
         blocks: set[tuple[str, str]],
-    ) -> Outcome:
+    ) -> Appended | Rejected:
         draft = one.draft
         if draft.kind == "edit" and draft.about in self._recalled:
             return _RECALLED
@@ -192,7 +242,7 @@ class AppTransaction:
             self._recalled.add(draft.about)
         return Appended(self.enter(state, draft, one.resend))
 
-    def _conversations(self, ready: Iterable[CheckedDraft]) -> dict[int | bytes, ConversationState]:
+    def _conversations(self, ready: Iterable[AppendRequest]) -> dict[int | bytes, ConversationState]:
         """The conversations of drafts, by pair or id; a conversation is one object whatever names it."""
         pairs: set[bytes] = set()
         ids: set[int] = set()
@@ -210,7 +260,7 @@ class AppTransaction:
         return found
 
     def _mutes(
-        self, ready: Iterable[CheckedDraft], states: dict[int | bytes, ConversationState]
+        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
     ) -> dict[tuple[str, int], int]:
         wanted = {
             (one.draft.sender, one.draft.conversation)
@@ -220,7 +270,7 @@ class AppTransaction:
         return self.driver.mutes(self.log, list(wanted)) if wanted else {}
 
     def _blocks(
-        self, ready: Iterable[CheckedDraft], states: dict[int | bytes, ConversationState]
+        self, ready: Iterable[AppendRequest], states: dict[int | bytes, ConversationState]
     ) -> set[tuple[str, str]]:
         """(receiver, sender) of messages to one user who has blocked their sender."""
         pairs = {

@@ -1,419 +1,403 @@
-"""Group commit: one greenlet stores everything that waits in one transaction after the other.
+"""The append queue and the group commit: what waits is stored in one transaction, then in the next one.
 
-Callers wait for the commit. On SQLite a transaction runs in the database's thread, so code that runs in it
-neither logs nor switches.
+Drafts wait in the queue of their app. One greenlet takes what waits in all queues, stores it in one
+transaction, and answers after the commit; meanwhile the queues fill again. It ends when nothing waits.
+
+- An app whose messages go to many connections pauses after a batch, so that more of its messages share a
+  write to each socket.
+- A transaction that takes longer than twice ``seconds`` is given up. If COMMIT was not sent yet, it is
+  forbidden (:class:`CommitGuard`), and the requests fail. If it was sent, they get a StorageUnsure after
+  ``seconds`` more, and the final result once it is known. Requests that wait behind such a transaction fail
+  after twice ``seconds``.
+- If the answer to COMMIT is lost, the ids are looked up before anything else is written.
+- If the database refuses a row, the requests of that transaction are stored one by one.
 """
 
 from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from random import SystemRandom
-from time import time
-from typing import TYPE_CHECKING, Final, TypeVar
+from time import perf_counter, time
+from typing import Final, Protocol
 
 import gevent
-from gevent.event import Event
 
 from imserver.errors import StorageUnavailable
-from imserver.storage.address import DatabaseAddress
-from imserver.storage.log.contract import INVALID, Change, OnCommitted, Rejected, StorageUnsure, Stored
+from imserver.storage.log.connection import CommitGuard, NotStored, RowRefused, Unsure, WriterConnection
+from imserver.storage.log.contract import INVALID, Entry, Rejected, StorageUnsure
 from imserver.storage.log.driver import LogDriver
-from imserver.storage.log.groups import GroupChange
-from imserver.storage.log.statements import CheckedDraft
-from imserver.storage.log.transaction import AppTransaction
-
-if TYPE_CHECKING:
-    from imserver.storage.database import Database
+from imserver.storage.log.transaction import AppendRequest, AppTransaction, ChangeRequest, Outcome
 
 log = logging.getLogger(__name__)
 
-_BATCH_DRAFTS: Final = 2000
+Request = AppendRequest | ChangeRequest
+
+MAX_WAITING: Final = 50_000
+"""Drafts of one app that may wait; more are refused for the moment."""
+MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of their contents."""
+BATCH_DRAFTS: Final = 2000
+"""Drafts in one transaction."""
 _BATCH_BYTES: Final = 8 << 20
-_MOST_WAITING: Final = 100_000
+_REQUEST_BYTES: Final = 200
+"""What a draft counts in a batch besides its content."""
 _LOOK_SECONDS: Final = 0.5
 """Between two attempts to find out what became of a COMMIT."""
 _CLOSE_SECONDS: Final = 5.0
+_LATE: Final = "the database does not answer: no answer in time"
 
 _random: Final = SystemRandom()
 
 
-class Job:
-    """What one caller wants of one app's log: drafts to append, or a group_change to do."""
+class LogListener(Protocol):
+    """Receives what was stored. Implemented above the log; must not switch."""
 
-    __slots__ = ("app", "change", "done", "error", "group_change", "guard", "outcomes", "ready")
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        """A transaction stored ``entries``, which have the ids from ``first`` to ``last``. Called once per
+        transaction and app, in the order of the commits, after the requests were answered."""
 
-    def __init__(
-        self, app: str, ready: Sequence[CheckedDraft], group_change: GroupChange | None = None
-    ) -> None:
-        self.app = app
-        self.ready = ready
-        self.group_change = group_change
-        self.outcomes: Sequence[Stored] = ()
-        self.change: Change | Rejected | None = None
-        self.error: StorageUnavailable | None = None
-        self.guard: CommitGuard | None = None
-        """Of the transaction that it is in; None: it still waits."""
-        self.done = Event()
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        """A transaction with so many drafts of an app took ``seconds``, and was delivered. Returns for how
+        many seconds the next drafts of the app are to gather."""
+
+
+class WriteTransaction:
+    """What is stored in one transaction; it may be run again from the start, on another connection."""
+
+    def __init__(self, requests: Iterable[Request]) -> None:
+        self.batch = _random.getrandbits(62) + 1
+        self.guard = CommitGuard()
+        self.given_up = False
+        """Its requests were answered before it ended, and it will not be committed."""
+        self.apps: dict[str, list[Request]] = {}
+        """In the order of their names, so that two writers never wait for each other."""
+        self.commits: dict[str, tuple[int, int, list[Entry]]] = {}
+        """App → (first id, last id, entries), of the apps that have new entries."""
+        self._now = int(time())
+        by_app: dict[str, list[Request]] = {}
+        for request in requests:
+            by_app.setdefault(request.app, []).append(request)
+        for app in sorted(by_app):
+            self.apps[app] = by_app[app]
 
     @property
-    def weight(self) -> int:
-        """Bytes, roughly."""
-        return sum(len(one.draft.body) + len(one.draft.meta) + 200 for one in self.ready)
+    def requests(self) -> list[Request]:
+        """All requests."""
+        return [request for some in self.apps.values() for request in some]
+
+    def __call__(self, driver: LogDriver) -> None:
+        self.commits = {}
+        for app, requests in self.apps.items():
+            part = AppTransaction(driver, app, self.batch, self._now)
+            drafts = []
+            for request in requests:
+                if isinstance(request, ChangeRequest):
+                    request.outcome = request.apply(part)
+                elif request.rejected is None:
+                    drafts.append(request)
+            for request, outcome in zip(drafts, part.append(drafts), strict=True):
+                request.outcome = outcome
+            part.write()
+            if part.entries:
+                self.commits[app] = (part.before + 1, part.head.last_id, part.entries)
+
+
+class _Queue:
+    """Requests that wait. ``stale``: so many of them, from the left, have waited behind a transaction that
+    does not end; they fail next."""
+
+    __slots__ = ("bytes", "paused", "requests", "stale")
+
+    def __init__(self) -> None:
+        self.requests: deque[Request] = deque()
+        self.bytes = 0
+        self.paused = False
+        self.stale = 0
+
+    def push(self, request: Request) -> None:
+        self.bytes += request.size
+        self.requests.append(request)
+
+    def pop(self) -> Request:
+        request = self.requests.popleft()
+        self.bytes -= request.size
+        self.stale -= self.stale > 0
+        return request
 
 
 class LogWriter:
-    """Owner of what waits to be stored. ``on_committed`` is told of every transaction before anybody else."""
+    """Owner of the requests that wait, and of the connection that stores them.
 
-    def __init__(self, database: Database, seconds: float, on_committed: OnCommitted) -> None:
-        self._on_committed = on_committed
-        self._database = database
-        self._seconds = seconds
-        self._connection = WriterConnection(database)
-        self._waiting: deque[Job] = deque()
-        self._drafts_waiting = 0
+    ``connect`` opens the database (raises StorageUnavailable). ``seconds`` is the time for one statement.
+    """
+
+    def __init__(self, connect: Callable[[], WriterConnection], seconds: float) -> None:
+        self.listener: LogListener | None = None
+        self.seconds = seconds
+        self._connect = connect
+        self._connection: WriterConnection | None = None
+        self._queues: dict[str, _Queue] = {}
+        """The drafts that wait, by app: those that wait longest first."""
+        self._changes = _Queue()
+        self._singles = _Queue()
+        """Requests to be stored one by one, before all others."""
+        self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
         self._closed = False
 
-    def write(self, job: Job) -> None:
-        """Have it stored; returns when it is. Switches. Raises StorageUnavailable, StorageUnsure too."""
+    # --- the queues -----------------------------------------------------------------------------------------
+
+    def append(self, request: AppendRequest) -> None:
+        """Store a draft. Never switches; ``request.answer`` gets the result."""
+        queue = self._queues.get(request.app)
         if self._closed:
-            raise StorageUnavailable("the database is closed")
-        if self._drafts_waiting >= _MOST_WAITING:
-            raise StorageUnavailable("too much waits to be stored")
-        self._waiting.append(job)
-        self._drafts_waiting += len(job.ready)
-        if self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
-        # Twice: for the transaction that is under way, and for its own.
-        if not job.done.wait(2 * self._seconds):
-            self._give_up(job)
-        if isinstance(job.error, StorageUnsure):
-            raise job.error
-        if job.error is not None:
-            raise StorageUnavailable(str(job.error)) from None
+            _answer(request, StorageUnavailable("the database is closed"))
+            return
+        if queue is None:
+            queue = self._queues[request.app] = _Queue()
+        elif len(queue.requests) >= MAX_WAITING or queue.bytes + request.size > MAX_WAITING_BYTES:
+            _answer(request, StorageUnavailable("too much waits to be stored"))
+            return
+        queue.push(request)
+        if not queue.paused:
+            self._wake()
+
+    def change(self, request: ChangeRequest) -> None:
+        """Make a change of a group. Never switches; ``request.answer`` gets the result."""
+        if self._closed:
+            _answer(request, StorageUnavailable("the database is closed"))
+        else:
+            self._changes.push(request)
+            self._wake()
+
+    def is_busy(self, app: str) -> bool:
+        """Whether drafts of an app wait or are being stored. Never switches."""
+        return app in self._queues or any(True for _ in self._underway(app))
+
+    def senders(self, app: str) -> set[str]:
+        """Whose drafts are being stored. Never switches."""
+        return {request.draft.sender for request in self._underway(app)}
+
+    def _underway(self, app: str) -> Iterable[AppendRequest]:
+        current = self._current
+        requests = () if current is None or current.given_up else current.apps.get(app, ())
+        for request in (*requests, *self._singles.requests):
+            if request.app == app and isinstance(request, AppendRequest):
+                yield request
 
     def close(self) -> None:
-        """Store what waits, as far as that goes, and take nothing more."""
+        """Store what waits, as far as that goes, and take nothing more. Switches."""
+        for queue in self._queues.values():
+            queue.paused = False
         self._closed = True
+        self._wake()
         if self._greenlet is not None:
             self._greenlet.join(_CLOSE_SECONDS)
             if self._greenlet is not None:
                 self._greenlet.kill(block=False)
-        for job in self._waiting:
-            self._fail([job], StorageUnavailable("the database is closed"))
+        closed = StorageUnavailable("the database is closed")
+        if self._current is not None:
+            self._give_up(self._current, closed)
+        for queue in (self._singles, self._changes, *self._queues.values()):
+            _refuse(queue, len(queue.requests), closed)
         try:
-            self._connection.close()
+            if self._connection is not None:
+                self._connection.close()
         except NotStored:
-            log.debug("the log's connection is left as it is")
-
-    def _give_up(self, job: Job) -> None:
-        if job.guard is None:
-            self._waiting.remove(job)
-            self._drafts_waiting -= len(job.ready)
-            job.error = self._database.away("no answer in time")
-        elif job.guard.take():
-            job.error = self._database.away("no answer in time")  # its transaction will be undone
-        elif not job.done.wait(self._seconds):
-            job.error = StorageUnsure("the database does not answer: no answer in time")
+            log.debug("the log's connection is left open: it is still in use")
 
     # --- the greenlet ---------------------------------------------------------------------------------------
 
+    def _wake(self) -> None:
+        if self._greenlet is None:
+            self._greenlet = gevent.spawn(self._run)
+
     def _run(self) -> None:
         try:
-            while self._waiting:
-                jobs = self._take()
-                try:
-                    self._store(jobs)
-                except Exception:
-                    log.exception("the log could not be written")
-                    self._fail(jobs, StorageUnavailable("the log could not be written"))
+            while requests := self._take():
+                self._store(WriteTransaction(requests))
         finally:
             self._greenlet = None
 
-    def _take(self) -> list[Job]:
-        jobs: list[Job] = []
-        drafts = weight = 0
-        while self._waiting and drafts < _BATCH_DRAFTS and weight < _BATCH_BYTES:
-            job = self._waiting.popleft()
-            jobs.append(job)
-            drafts += len(job.ready)
-            weight += job.weight
-        self._drafts_waiting -= drafts
-        return jobs
+    def _take(self) -> list[Request]:
+        """What goes into the next transaction; nothing: nothing waits, but for apps that pause."""
+        if self._singles.requests:
+            return [self._singles.pop()]
+        taken = [self._changes.pop() for _ in range(len(self._changes.requests))]
+        drafts = size = 0
+        for app in list(self._queues):
+            if drafts >= BATCH_DRAFTS or size >= _BATCH_BYTES:
+                break
+            queue = self._queues[app]
+            if queue.paused:
+                continue
+            del self._queues[app]
+            while queue.requests and drafts < BATCH_DRAFTS and size < _BATCH_BYTES:
+                request = queue.pop()
+                taken.append(request)
+                drafts += 1
+                size += request.size + _REQUEST_BYTES
+            if queue.requests:
+                self._queues[app] = queue  # behind the others
+        return taken
 
-    def _store(self, jobs: list[Job]) -> None:
-        guard = CommitGuard()
-        for job in jobs:
-            job.guard = guard
-        written = WriteTransaction(jobs)
+    def _store(self, transaction: WriteTransaction) -> None:
+        self._current = transaction
+        watches: list[gevent.Greenlet[..., None]] = []
+        timer = gevent.get_hub().loop.timer(2 * self.seconds)
+        timer.start(lambda: watches.append(gevent.spawn(self._watch, transaction)))
+        began = perf_counter()
         try:
-            self._connection.transact(written, guard, self._seconds)
-        except NotStored as error:
-            self._fail(jobs, self._database.away(str(error)))
-            return
-        except RowRefused as error:
-            guard.take()
-            self._store_one_by_one(jobs, str(error))
-            return
-        except Unsure as error:
-            failure = self._database.away(str(error))
-            if not self._was_stored(written):
-                self._fail(jobs, failure)
+            self._write(transaction, began)
+        except Exception:
+            log.exception("the log could not be written")
+            self._fail(transaction, StorageUnavailable("the log could not be written"))
+        finally:
+            self._current = None
+            timer.stop()
+            timer.close()
+            gevent.killall(watches, block=False)
+
+    def _write(self, transaction: WriteTransaction, began: float) -> None:
+        if any(request.outcome is None for request in transaction.requests):
+            try:
+                if self._connection is None:
+                    self._connection = self._connect()
+            except StorageUnavailable as error:
+                self._fail(transaction, error)
                 return
-        self._database.heard()
-        for job in jobs:
-            _settle_late(job, job.outcomes)
-        self._tell(written)
-        for job in jobs:
-            job.done.set()
+            connection = self._connection
+            try:
+                connection.transact(transaction, transaction.guard, self.seconds)
+            except NotStored as error:
+                self._fail(transaction, connection.away(str(error)))
+                return
+            except RowRefused as error:
+                if transaction.guard.take():
+                    self._divide(transaction, str(error))
+                return
+            except Unsure as error:
+                failure = connection.away(str(error))
+                if not self._was_stored(connection, transaction):
+                    self._fail(transaction, failure)
+                    return
+            connection.heard()
+        self._finish(transaction, perf_counter() - began)
 
-    def _tell(self, written: WriteTransaction) -> None:
-        for transaction in written.sheets:
-            if transaction.entries:
-                try:
-                    self._on_committed(
-                        transaction.app, transaction.before + 1, transaction.head.last_id, transaction.entries
-                    )
-                except Exception:  # it is stored all the same
-                    log.exception("what was stored could not be passed on")
+    def _finish(self, transaction: WriteTransaction, seconds: float) -> None:
+        """Answer and deliver what was stored. Does not switch."""
+        for app, requests in transaction.apps.items():
+            for request in requests:
+                assert request.outcome is not None
+                _answer(request, request.outcome)
+            if self.listener is None:
+                continue
+            try:
+                if app in transaction.commits:
+                    self.listener.committed(app, *transaction.commits[app])
+                drafts = sum(isinstance(request, AppendRequest) for request in requests)
+                if drafts:
+                    self._pause(app, self.listener.batch_stored(app, drafts, seconds))
+            except Exception:  # it is stored all the same
+                log.exception("stored entries of %s could not be delivered", app)
 
-    def _was_stored(self, written: WriteTransaction) -> bool:
-        """Find out, for as long as it takes: nothing may be told before what comes earlier in the log."""
-        first = next(
-            (
-                (transaction.app, transaction.entries[0].id)
-                for transaction in written.sheets
-                if transaction.entries
-            ),
-            None,
-        )
-        if first is None:
+    def _pause(self, app: str, seconds: float) -> None:
+        if not seconds or self._closed:
+            return
+        queue = self._queues.get(app)
+        if queue is None:
+            queue = self._queues[app] = _Queue()
+        queue.paused = True
+        gevent.spawn_later(seconds, self._resume, app, queue)
+
+    def _resume(self, app: str, queue: _Queue) -> None:
+        queue.paused = False
+        if queue.requests:
+            self._wake()
+        elif self._queues.get(app) is queue:
+            del self._queues[app]
+
+    def _was_stored(self, connection: WriterConnection, transaction: WriteTransaction) -> bool:
+        """Find out, for as long as it takes: nothing may be delivered before earlier entries of the log."""
+        if not transaction.commits:
             return True
+        app, (first, _, _) = next(iter(transaction.commits.items()))
 
         def look(driver: LogDriver) -> bool:
             # Behind the lock: the transaction may still be ending somewhere.
-            return driver.batch_of(driver.lock(first[0]).number, first[1]) == written.batch
+            return driver.batch_of(driver.lock(app).number, first) == transaction.batch
 
         while True:
             try:
-                return self._connection.ask(look, self._seconds)
+                return connection.ask(look, self.seconds)
             except (NotStored, RowRefused):
                 gevent.sleep(_LOOK_SECONDS)
 
-    def _store_one_by_one(self, jobs: list[Job], words: str) -> None:
-        """One row is to blame, and the others need not suffer for it."""
-        single = len(jobs) == 1 and len(jobs[0].ready) <= 1
-        for job in jobs:
-            if single:
-                log.error("the database refuses a row: %s", words)
-                job.outcomes = [Rejected(INVALID, "the database refuses it")] * len(job.ready)
-                job.change = Rejected(INVALID, "the database refuses it")
-            elif job.group_change is not None:
-                self._store([job])
-                continue
-            else:
-                parts = [Job(job.app, [one]) for one in job.ready]
-                for part in parts:
-                    self._store([part])
-                job.outcomes = [part.outcomes[0] if part.error is None else part.error for part in parts]
-            _settle_late(job, job.outcomes)
-            job.done.set()
+    def _divide(self, transaction: WriteTransaction, words: str) -> None:
+        """The database refused a row: find it, so that the other requests do not fail with it."""
+        requests = transaction.requests
+        if len(requests) > 1:
+            for request in requests:
+                request.outcome = request.rejected
+                self._singles.push(request)
+            return
+        log.error("the database refuses a row: %s", words)
+        _answer(requests[0], Rejected(INVALID, "the database refuses it"))
 
-    def _fail(self, jobs: Sequence[Job], error: StorageUnavailable) -> None:
-        for job in jobs:
-            if not _settle_late(job, None):
-                job.error = error
-            job.done.set()
+    def _fail(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
+        if not transaction.given_up:
+            for request in transaction.requests:
+                _answer(request, error)
+
+    # --- what takes too long --------------------------------------------------------------------------------
+
+    def _watch(self, transaction: WriteTransaction) -> None:
+        """Greenlet: give up a transaction that does not end, then what waits behind it."""
+        error: StorageUnavailable = StorageUnavailable(_LATE)
+        if self._connection is not None:
+            error = self._connection.away("no answer in time")
+        if transaction.guard.take():
+            self._fail(transaction, error)
+            transaction.given_up = True
+        else:
+            gevent.sleep(self.seconds)
+            self._answer_unsure(transaction)
+        while True:
+            waiting = (self._singles, self._changes, *self._queues.values())
+            for queue in waiting:
+                queue.stale = len(queue.requests)
+            gevent.sleep(2 * self.seconds)
+            for queue in waiting:
+                _refuse(queue, queue.stale, error)
+
+    def _give_up(self, transaction: WriteTransaction, error: StorageUnavailable) -> None:
+        if transaction.guard.take():
+            self._fail(transaction, error)
+            transaction.given_up = True
+        elif not transaction.given_up:
+            self._answer_unsure(transaction)
+
+    def _answer_unsure(self, transaction: WriteTransaction) -> None:
+        for request in transaction.requests:
+            if request.unsure is None:
+                unsure = StorageUnsure(_LATE)
+                _answer(request, unsure)
+                request.unsure = unsure
 
 
-def _settle_late(job: Job, outcomes: Sequence[Stored] | None) -> bool:
-    """Say what became of it to somebody who could not wait; whether there is such a one."""
-    if not isinstance(job.error, StorageUnsure):
-        return False
+def _refuse(queue: _Queue, count: int, error: StorageUnavailable) -> None:
+    for _ in range(count):
+        _answer(queue.pop(), error)
+
+
+def _answer(request: Request, outcome: Outcome) -> None:
+    """Tell a requester the result; one that was told StorageUnsure, through its ``on_known``."""
     try:
-        job.error.on_known(outcomes)
+        if request.unsure is None:
+            request.answer(outcome)  # type: ignore[arg-type]  # a change gets a Change, a draft an Appended
+        elif request.unsure.on_known is not None:
+            request.unsure.on_known(outcome)  # type: ignore[arg-type]
     except Exception:
-        log.exception("what was stored late could not be passed on")
-    return True
-
-
-class WriteTransaction:
-    """What is done in one transaction; may be done again from the start, on another connection."""
-
-    def __init__(self, jobs: Sequence[Job]) -> None:
-        self.batch = _random.getrandbits(62) + 1
-        self.sheets: list[AppTransaction] = []
-        self._now = int(time())
-        self._jobs: dict[str, list[Job]] = {}
-        for job in jobs:
-            self._jobs.setdefault(job.app, []).append(job)
-
-    def __call__(self, driver: LogDriver) -> None:
-        self.sheets = []
-        for app in sorted(self._jobs):  # always in this order, so that two writers never wait for each other
-            transaction = AppTransaction(driver, app, self.batch, self._now)
-            self.sheets.append(transaction)
-            appending = [job for job in self._jobs[app] if job.ready]
-            for job in self._jobs[app]:
-                if job.group_change is not None:
-                    job.change = job.group_change(transaction)
-            outcomes = iter(transaction.append([one for job in appending for one in job.ready]))
-            for job in appending:
-                job.outcomes = [next(outcomes) for _ in job.ready]
-            transaction.write()
-
-
-T = TypeVar("T")
-
-
-class NotStored(Exception):
-    """Nothing was stored: the database cannot be reached, or the time was over. Temporary."""
-
-
-class Unsure(Exception):
-    """COMMIT was asked for, and its answer was lost."""
-
-
-class RowRefused(Exception):
-    """Nothing was stored: the database refuses a row for its content."""
-
-
-class CommitGuard:
-    """Between a transaction and its COMMIT, for one to pass: the transaction, or who gives up waiting for it.
-
-    Safe between threads, without a lock that would be the loop's.
-    """
-
-    def __init__(self) -> None:
-        self._open: Final = [None]
-
-    def take(self) -> bool:
-        """Whether the caller was the first to come."""
-        try:
-            self._open.pop()
-        except IndexError:
-            return False
-        return True
-
-
-class WriterConnection:
-    """Writes transactions one after the other, over one connection, which is made anew when it is lost."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._driver: LogDriver | None = None
-        self._make, self._content, self._faults = _kind(database.place, database)
-
-    def transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, seconds: float) -> T:
-        """Do ``work`` and commit. Switches. Raises NotStored, Unsure or RowRefused.
-
-        What holds up longer than ``seconds`` is broken off; on SQLite, by whoever takes the guard.
-        """
-        return self._database.run_raw(lambda: self._transact(work, guard), seconds, self._late(guard))
-
-    def ask(self, work: Callable[[LogDriver], T], seconds: float) -> T:
-        """Do ``work`` in a transaction that is undone. Switches. Raises NotStored."""
-        guard = CommitGuard()
-        guard.take()
-        return self._database.run_raw(lambda: self._transact(work, guard, undo=True), seconds, NotStored)
-
-    def close(self) -> None:
-        """Give the connection back."""
-        self._database.run_raw(self._drop, 1.0, NotStored)
-
-    # --- inside ---------------------------------------------------------------------------------------------
-
-    def _late(self, guard: CommitGuard) -> Callable[[str], Exception]:
-        # Called when the time is over, in the greenlet that waited.
-        def decide(words: str) -> Exception:
-            self._driver = None
-            return NotStored(words) if guard.take() else Unsure(words)
-
-        return decide
-
-    def _transact(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool = False) -> T:
-        fresh = self._driver is None
-        try:
-            return self._once(work, guard, undo)
-        except NotStored:
-            # A connection that lay idle may have been cut in the meantime: that is worth one more try.
-            if fresh or self._database.place.file is not None:
-                raise
-            return self._once(work, guard, undo)
-
-    def _once(self, work: Callable[[LogDriver], T], guard: CommitGuard, undo: bool) -> T:
-        committing = False
-        try:
-            with self._database.writing():
-                if self._driver is None:
-                    self._driver = self._make()
-                driver = self._driver
-                driver.begin()
-                value = work(driver)
-                if undo:
-                    driver.rollback()
-                    return value
-                if not guard.take():
-                    driver.rollback()
-                    raise NotStored("no answer in time")
-                committing = True
-                driver.commit()
-                return value
-        except self._content as error:
-            self._undo()
-            if committing:
-                raise Unsure(_words(error)) from None
-            raise RowRefused(_words(error)) from None
-        except self._faults as error:
-            self._drop()
-            raise (Unsure if committing else NotStored)(_words(error)) from None
-        except BaseException:
-            self._drop()
-            raise
-
-    def _undo(self) -> None:
-        try:
-            if self._driver is not None:
-                self._driver.rollback()
-        except self._faults:
-            self._drop()
-
-    def _drop(self) -> None:
-        driver, self._driver = self._driver, None
-        if driver is not None:
-            with suppress(*self._faults):
-                driver.close()
-
-
-def _kind(
-    place: DatabaseAddress, database: Database
-) -> tuple[Callable[[], LogDriver], tuple[type[Exception], ...], tuple[type[Exception], ...]]:
-    """(makes a driver, errors that a row is to blame for, all other errors) of an engine."""
-    if place.engine == "sqlite":
-        from imserver.storage.log import sqlite
-
-        file = place.file
-        assert file is not None
-        return lambda: sqlite.SqliteDriver(file), sqlite.CONTENT_ERRORS, sqlite.ERRORS
-    if place.engine == "postgresql":
-        from imserver.storage.log import postgresql
-
-        return (
-            lambda: postgresql.PostgresqlDriver(database.raw_connection()),
-            postgresql.CONTENT_ERRORS,
-            postgresql.ERRORS,
-        )
-    from imserver.storage.log import mysql
-
-    return (
-        lambda: mysql.MysqlDriver(database.raw_connection()),
-        mysql.CONTENT_ERRORS,
-        mysql.ERRORS,
-    )
-
-
-def _words(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
+        log.exception("a requester could not be answered")
