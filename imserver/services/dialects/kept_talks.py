@@ -13,10 +13,10 @@ rather than never.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from time import monotonic, time
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from msgspec import Struct
@@ -31,6 +31,9 @@ from imserver.services.messages import page_bounds
 from imserver.services.messages.messaging import Messaging, Result
 from imserver.storage.log.contract import INVALID, Appended, Draft, Entry, Rejected
 from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -54,21 +57,6 @@ class _Stay(Struct, frozen=True):
     time: int
 
 
-class Stored(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def head(self, app: str) -> int:
-        """The greatest id."""
-
-    def stored_before(self, app: str, time: int) -> int:
-        """The greatest id that was stored before this Unix second."""
-
-    def catch_up(
-        self, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
-    ) -> tuple[list[Entry], bool]:
-        """What the user may read behind an id, and what was said in these rooms, each behind its place."""
-
-
 class KeptTalks:
     """Has sessions told what they missed, and stores what they say. Owner of who is saying something.
 
@@ -80,7 +68,7 @@ class KeptTalks:
         messaging: Messaging,
         places: TalkPlaces,
         keeps: Callable[[str], bool],
-        stored: Callable[[], Stored | None],
+        stored: Callable[[], MessageLog | None],
     ) -> None:
         self._messaging = messaging
         self._places = places

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 import gevent
 
@@ -20,6 +20,9 @@ from imserver.services.messages.readers import Reader
 from imserver.services.sessions.sessions import say
 from imserver.storage.log.contract import BLOCKED, Appended, Draft, Entry, Rejected, StorageUnsure
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -60,13 +63,6 @@ class ChatAcknowledger(Acknowledger):
 CHAT_READERS: Final = (ChatReader, ChatAcknowledger)
 
 
-class Finds(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """Those of these entries that exist."""
-
-
 class _Line:
     """The messages of one connection that are not stored yet. ``next`` is the number that comes next; those
     that wait in ``messages`` are handed over together, when none of those before is being stored."""
@@ -86,7 +82,7 @@ class Uplink:
     """Owner of the messages that wait for earlier ones of their connection, and of the numbers in
     :class:`ChatReader`. ``kept`` gives the log, or None while nothing was ever stored."""
 
-    def __init__(self, messaging: Messaging, kept: Callable[[], Finds | None]) -> None:
+    def __init__(self, messaging: Messaging, kept: Callable[[], MessageLog | None]) -> None:
         self._messaging = messaging
         self._kept = kept
         self._lines: dict[Connection, _Line] = {}

@@ -4,7 +4,7 @@ database has time for all the others."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gevent.lock import BoundedSemaphore
 from msgspec import Struct
@@ -18,18 +18,12 @@ from imserver.services.sessions.dispatch import Dispatcher, Rule, who
 from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import Connection
 
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
 MOST_AT_ONCE: Final = 2
 TURN_SECONDS: Final = 10.0
 """How long a search waits for its turn; it is refused then, as while the database does not answer."""
-
-
-class Searchable(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def search(
-        self, app: str, user: str, text: str, conversation: int, before: int, limit: int
-    ) -> tuple[list[Entry], int]:
-        """The newest texts with something in them, and the id before which to go on."""
 
 
 class Found(Struct, rename="camel"):
@@ -43,7 +37,7 @@ class Found(Struct, rename="camel"):
 class Finding:
     """Looks for texts. ``kept`` gives the log, or None while nothing was ever stored."""
 
-    def __init__(self, kept: Callable[[], Searchable | None]) -> None:
+    def __init__(self, kept: Callable[[], MessageLog | None]) -> None:
         self._kept = kept
         self._turns = BoundedSemaphore(MOST_AT_ONCE)
 

@@ -8,11 +8,11 @@ without news looks each second whether the log has grown.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from heapq import heappop, heappush
 from itertools import count
 from time import monotonic
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event as Signal
@@ -21,6 +21,9 @@ from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.storage.log.contract import Entry
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 log = logging.getLogger(__name__)
 
@@ -35,19 +38,6 @@ MAX_WAITING: Final = 256
 
 Tell = Callable[[str, list[Entry], int], None]
 """(app, entries in order, the position that they lead to); must not switch."""
-
-
-class Reads(Protocol):
-    """What of the log is needed here; all of it may switch, and raise StorageUnavailable."""
-
-    def head(self, app: str) -> int:
-        """The greatest id; 0: nothing was ever stored."""
-
-    def heads(self, apps: Sequence[str]) -> dict[str, int]:
-        """App → the greatest id, of those of which something was stored."""
-
-    def read(self, app: str, after: int, limit: int) -> list[Entry]:
-        """The whole log behind an id."""
 
 
 class _Followed:
@@ -70,7 +60,7 @@ class _Followed:
 class Follower:
     """Owner of the positions. ``reads`` gives the log, or None while there is none: then it is empty."""
 
-    def __init__(self, reads: Callable[[], Reads | None], tell: Tell, metrics: Metrics) -> None:
+    def __init__(self, reads: Callable[[], MessageLog | None], tell: Tell, metrics: Metrics) -> None:
         self._reads = reads
         self._tell = tell
         self._apps: dict[str, _Followed] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from imserver.hub.hub import Hub
 from imserver.metrics import Metrics
@@ -13,8 +13,11 @@ from imserver.services.messages.acks import Acknowledger
 from imserver.services.messages.follower import Follower
 from imserver.services.messages.readers import Behind, Reader, acknowledgements, groups_at
 from imserver.services.messages.telling import Telling
-from imserver.storage.log.contract import Entry, Membership, message_of
+from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 Answer = Callable[[list[Message], bool], bool]
 """A page of what was missed, and whether there is more → whether the client has all of it now, so that it is
@@ -23,16 +26,6 @@ told what is new; must not switch."""
 Page = Callable[[str, str, int, int], tuple[list[Entry], bool]]
 """(app, user, after, limit) → what is to be told behind an id, in order, and whether there is more. It
 switches, and raises StorageUnavailable."""
-
-
-class Pages(Protocol):
-    """What of the log is needed here."""
-
-    def sync(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
-        """What the user may read behind an id."""
-
-    def memberships(self, app: str, user: str) -> list[Membership]:
-        """All of a user's memberships, those that have ended too."""
 
 
 class Following:
@@ -46,7 +39,7 @@ class Following:
         self,
         hub: Hub,
         metrics: Metrics,
-        kept: Callable[[], Pages | None],
+        kept: Callable[[], MessageLog | None],
         follower: Follower,
         telling: Telling,
         busy: Callable[[str], bool],
@@ -170,7 +163,7 @@ class Following:
             position = self._follower.position(app)
             entries = [entry for entry in entries if entry.id <= position]
         if not answer([message_of(entry) for entry in entries], more):
-            # Pages to come have these; acknowledgements wait for the last.
+            # MessageLog to come have these; acknowledgements wait for the last.
             reader.held = acknowledgements(reader.held or ())
             return
         self._go_live(connection, reader, entries[-1].id if entries else after)

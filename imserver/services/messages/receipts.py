@@ -2,39 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
 from imserver import errors
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.services.messages.signals import Rosters, Signals
+from imserver.services.messages.signals import Signals
 from imserver.services.sessions.dispatch import Dispatcher, Rule, who
-from imserver.storage.log.contract import Marks, Noted, Receipt
+from imserver.storage.log.contract import Marks, Noted
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 _OK: Final = Reply(errors.REPLY_OK)
 _NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
 _NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
-
-
-class MarkLog(Rosters, Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def note(
-        self, app: str, user: str, conversation: int, *, read: int = 0, received: int = 0
-    ) -> Noted | None:
-        """The user has read, or received, up to an id."""
-
-    def hide(self, app: str, user: str, ids: Sequence[int]) -> int:
-        """The user does not want to see these entries."""
-
-    def marks(self, app: str, user: str, after: int) -> Marks:
-        """What the user marked behind a version."""
-
-    def receipts(self, app: str, user: str, conversation: int, after: str, limit: int) -> list[Receipt]:
-        """Where the other members are."""
 
 
 class ShownRead(Struct):
@@ -80,7 +65,7 @@ class Receipts:
     ``kept`` gives the log, or None while nothing was ever stored.
     """
 
-    def __init__(self, signals: Signals, kept: Callable[[], MarkLog | None]) -> None:
+    def __init__(self, signals: Signals, kept: Callable[[], MessageLog | None]) -> None:
         self._signals = signals
         self._kept = kept
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from gevent.event import AsyncResult
 from gevent.lock import BoundedSemaphore as Lock
@@ -15,6 +15,9 @@ from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.readers import Reader
 from imserver.transport.connection import Connection
 
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
 RECOVERED: Final = 200
 """Most entries that a login with a cursor is given by itself; whoever missed more has to sync."""
 
@@ -22,20 +25,10 @@ Told = Callable[[bool, bool], None]
 """(recovered, begin anew): says which it is, right before what was missed. Must not switch."""
 
 
-class Ends(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def head(self, app: str) -> int:
-        """The greatest id."""
-
-    def floor(self, app: str) -> int:
-        """What has an id up to this one has expired."""
-
-
 class Recovery:
     """Has sessions resume where they were. ``kept`` gives the log, or None while nothing was ever stored."""
 
-    def __init__(self, messaging: Messaging, kept: Callable[[], Ends | None]) -> None:
+    def __init__(self, messaging: Messaging, kept: Callable[[], MessageLog | None]) -> None:
         self._messaging = messaging
         self._kept = kept
         self._asked: dict[str, AsyncResult[int]] = {}
@@ -53,7 +46,7 @@ class Recovery:
             return True
         return cursor > self._messaging.follower.position(app) and cursor > log.head(app)
 
-    def _floor(self, log: Ends, app: str) -> int:
+    def _floor(self, log: MessageLog, app: str) -> int:
         """The floor as of now, or later. Many who come back at once share a question."""
         shared = self._asked.get(app)
         if shared is not None:

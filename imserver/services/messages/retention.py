@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import gevent
 
@@ -17,20 +17,10 @@ from imserver.metrics import Metrics
 from imserver.settings import StorageSettings, TenantSettings
 from imserver.storage.talk_positions import TalkPositions
 
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
 log = logging.getLogger(__name__)
-
-
-class Expiring(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def apps(self) -> list[str]:
-        """The apps that have entries which have not expired."""
-
-    def expire(self, app: str, *, older_than_seconds: float = 0, more_than: int = 0) -> int:
-        """Delete the oldest entries; how many."""
-
-    def floor(self, app: str) -> int:
-        """What has an id up to this one has expired."""
 
 
 class Retention:
@@ -42,7 +32,7 @@ class Retention:
         self,
         settings: StorageSettings,
         settings_of: Callable[[str], TenantSettings | None],
-        kept: Callable[[], Expiring | None],
+        kept: Callable[[], MessageLog | None],
         metrics: Metrics,
         positions: TalkPositions | None = None,
     ) -> None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from time import time
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 from imserver.storage.log.contract import Draft, Entry
 
-
-class Entries(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def entries(self, app: str, ids: Sequence[int]) -> list[Entry]:
-        """Those of these entries that exist."""
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 
 def may_be_revised(entry: Entry, user: str) -> bool:
@@ -24,7 +19,7 @@ def may_be_revised(entry: Entry, user: str) -> bool:
 
 
 def revision(
-    log: Entries | None,
+    log: MessageLog | None,
     app: str,
     user: str,
     about: int,

@@ -5,15 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from time import monotonic
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.model import Reply, Signal, Typing
 from imserver.services.messages.readers import GroupRooms, Reader
-from imserver.storage.log.contract import Conversation, Membership
+from imserver.storage.log.contract import Conversation
 from imserver.transport.connection import Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 TYPING_SECONDS: Final = 1.0
 """Between two notices that the same user is typing at the same place; those in between are told nobody."""
@@ -29,23 +32,13 @@ Forward = Callable[[str, Collection[str], int, Signal], object]
 """(app, users, group, signal): has the other nodes tell their followers. Must not switch."""
 
 
-class Rosters(Protocol):
-    """What of the log is needed here; :class:`imserver.storage.log.message_log.MessageLog` has it."""
-
-    def conversation(self, app: str, conversation: int) -> Conversation | None:
-        """One conversation."""
-
-    def member(self, app: str, conversation: int, user: str) -> Membership | None:
-        """The membership of a user that has not ended."""
-
-
 class Signals:
     """Owner of when who was last told to be typing. ``rooms`` are the groups' followers on this node;
     ``kept`` gives the log, or None while nothing was ever stored.
     """
 
     def __init__(
-        self, hub: Hub, fanout: Fanout, rooms: GroupRooms, kept: Callable[[], Rosters | None]
+        self, hub: Hub, fanout: Fanout, rooms: GroupRooms, kept: Callable[[], MessageLog | None]
     ) -> None:
         self._hub = hub
         self._fanout = fanout

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
@@ -26,7 +26,9 @@ from imserver.storage.log.contract import (
     Rejected,
     Right,
 )
-from imserver.storage.log.message_log import MessageLog
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
 
 NAME_CHARACTERS: Final = 50
 OWNER: Final = "owner"

@@ -13,8 +13,11 @@ from typing import Any, Final, TypeVar
 from imserver.storage.log.contract import Entry
 from imserver.storage.log.statements import (
     ENTRY_COLUMNS,
+    FROM_MESSAGES,
     GROUP,
     MESSAGE_COLUMNS,
+    SELECT_HEAD,
+    SELECT_STATE,
     ConversationState,
     LogHead,
     chunks,
@@ -34,9 +37,7 @@ class LogDriver(ABC):
     """One connection that writes. Everything that it does belongs to the transaction that was begun last."""
 
     insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
-    lock_log = (
-        "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0 FOR UPDATE"
-    )
+    lock_log = f"{SELECT_HEAD} FOR UPDATE"
 
     by_group = ""
     """Behind ``membership``, where all members of a group are asked for."""
@@ -115,22 +116,19 @@ class LogDriver(ABC):
         """What has been stored under these names before."""
         if not resends:
             return {}
-        statement = (
-            f"SELECT m.resend, {ENTRY_COLUMNS} FROM message m JOIN conversation c "
-            "ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND m.resend IN {}"
-        )
+        statement = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
         return {bytes(row[0]): entry_of(row[1:]) for row in self.ask_in(statement, (log,), resends)}
 
     def conversations(self, log: int, ids: Sequence[int]) -> dict[int, ConversationState]:
         """These conversations, as far as there are such."""
-        statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND id IN {}"
+        statement = f"{SELECT_STATE}id IN {{}}"
         return (
             {row[0]: conversation_state_of(row) for row in self.ask_in(statement, (log,), ids)} if ids else {}
         )
 
     def conversations_of_pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, ConversationState]:
         """The conversations of these pairs, as far as they have one."""
-        statement = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND pair IN {}"
+        statement = f"{SELECT_STATE}pair IN {{}}"
         return (
             {bytes(row[2]): conversation_state_of(row) for row in self.ask_in(statement, (log,), pairs)}
             if pairs

@@ -13,6 +13,7 @@ from imserver.storage.log.contract import MOST_UNREAD, Conversation, Entry, Memb
 from imserver.storage.log.statements import (
     CONVERSATION_KINDS,
     ENTRY_COLUMNS,
+    FROM_MESSAGES,
     GREATEST,
     NUMBERS,
     SQLITE_BY_GROUP,
@@ -34,10 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 CONVERSATION_COLUMNS: Final = "c.id, c.kind, c.name, c.pair, c.last_id, c.last_seq, c.created, c.open"
-_ENTRIES: Final = (
-    f"SELECT {ENTRY_COLUMNS} FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation "
-    "WHERE m.log = %s AND "
-)
+_ENTRIES: Final = f"SELECT {ENTRY_COLUMNS} {FROM_MESSAGES}"
 
 
 def head(connection: Connection, app: str) -> int:

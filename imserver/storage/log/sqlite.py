@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from imserver.storage.log.driver import LogDriver, Row
-from imserver.storage.log.statements import SQLITE_BY_GROUP, ConversationState, chunks, padded
+from imserver.storage.log.statements import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState, chunks, padded
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
 """What a row is to blame for; all else is the database's fault."""
@@ -26,7 +26,7 @@ the commit that does it waits for two more fsyncs, and pages of the indexes are 
 class SqliteDriver(LogDriver):
     """The lock of the head is that of the whole file: ``BEGIN IMMEDIATE``."""
 
-    lock_log = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+    lock_log = SELECT_HEAD
 
     by_group = SQLITE_BY_GROUP
 

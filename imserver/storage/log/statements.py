@@ -58,6 +58,17 @@ ENTRY_COLUMNS: Final = (
 """The order in which :func:`entry_of` takes them, of a message ``m`` and its conversation ``c``."""
 
 
+SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+"""The values of :class:`LogHead`."""
+
+SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND "
+"""What :func:`conversation_state_of` takes."""
+
+FROM_MESSAGES: Final = (
+    "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND "
+)
+
+
 class LogHead(Struct):
     """The row of a log, locked until its transaction ends."""
 
@@ -289,7 +300,7 @@ def marks_of(count: int) -> str:
 
 def head_of(connection: Connection, app: str, lock: bool = False) -> LogHead | None:
     """The head of an app's log; None: nothing was ever stored. ``lock``: nobody else writes from here on."""
-    statement = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
+    statement = SELECT_HEAD
     if lock and connection.dialect.name != "sqlite":  # whose transaction has locked all
         statement += " FOR UPDATE"
     rows = ask(connection, statement, (app,))

@@ -1,0 +1,164 @@
+"""The append queue: its bounds, its batches and its pauses, over a connection that stores nothing."""
+
+from collections.abc import Callable
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from imserver.errors import StorageUnavailable
+from imserver.storage.log import writer
+from imserver.storage.log.connection import CommitGuard, NotStored, WriterConnection
+from imserver.storage.log.contract import Change, Draft, Entry, Rejected, Stored
+from imserver.storage.log.transaction import ChangeRequest, append_request
+from imserver.storage.log.writer import LogWriter, WriteTransaction
+from tests.transport.rig import until
+
+REFUSED = Rejected("muted")
+
+
+class Connection(WriterConnection):
+    """Records what each transaction holds, and waits for ``gate`` before it commits."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = Event()
+        self.gate.set()
+
+    def transact(self, work: Any, guard: CommitGuard, seconds: float) -> Any:
+        assert isinstance(work, WriteTransaction)
+        self.batches.append([request.app for request in work.requests])
+        self.gate.wait()
+        if not guard.take():
+            raise NotStored("no answer in time")
+        for request in work.requests:
+            request.outcome = Change(1) if isinstance(request, ChangeRequest) else REFUSED
+
+    def heard(self) -> None:
+        """Nothing to note."""
+
+    def away(self, words: str) -> StorageUnavailable:
+        return StorageUnavailable(words)
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+
+class Pauses:
+    """A listener that has the app ``busy`` pause for a while."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def committed(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+        raise AssertionError("nothing is stored here")
+
+    def batch_stored(self, app: str, drafts: int, seconds: float) -> float:
+        return self.seconds if app == "busy" else 0.0
+
+
+@pytest.fixture
+def connection() -> Connection:
+    return Connection()
+
+
+@pytest.fixture
+def log(connection: Connection) -> LogWriter:
+    return LogWriter(lambda: connection, 100)
+
+
+def send(log: LogWriter, app: str, answer: Callable[[Stored], object], body: bytes = b"") -> None:
+    log.append(append_request(app, Draft(sender="a", to_user="b", body=body), answer))
+
+
+def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected(
+    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING", 3)
+    monkeypatch.setattr(writer, "MAX_WAITING_BYTES", 10)
+    connection.gate.clear()
+    busy: list[Stored] = []
+    other: list[Stored] = []
+    send(log, "busy", busy.append)
+    until(lambda: connection.batches)
+    for _ in range(4):
+        send(log, "busy", busy.append)
+    assert [type(each) for each in busy] == [StorageUnavailable]
+    send(log, "other", other.append, b"123456")
+    send(log, "other", other.append, b"12345")
+    assert [type(each) for each in other] == [StorageUnavailable]
+    connection.gate.set()
+    until(lambda: len(busy) == 5 and len(other) == 2)
+    assert busy[1:] == [REFUSED] * 4
+    assert other[1] == REFUSED
+
+
+def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_the_others(
+    log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer, "BATCH_DRAFTS", 4)
+    connection.gate.clear()
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: connection.batches)
+    for _ in range(6):
+        send(log, "busy", done.append)
+    for _ in range(2):
+        send(log, "other", done.append)
+    connection.gate.set()
+    until(lambda: len(done) == 9)
+    assert connection.batches == [["busy"], ["busy"] * 4, ["busy"] * 2 + ["other"] * 2]
+
+
+def test_an_app_pauses_alone_and_changes_of_its_groups_do_not_wait(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.listener = Pauses(0.2)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    for _ in range(3):
+        send(log, "busy", done.append)
+        gevent.sleep(0.001)
+    assert log.is_busy("busy")
+    changed: list[object] = []
+    log.change(ChangeRequest("busy", lambda _transaction: REFUSED, changed.append))
+    send(log, "other", done.append)
+    until(lambda: changed and len(done) == 2)
+    until(lambda: len(done) == 5)
+    assert connection.batches[0] == ["busy"]
+    assert connection.batches[-1] == ["busy"] * 3
+    until(lambda: not log.is_busy("busy"))
+
+
+def test_what_waits_for_the_end_of_a_pause_is_stored_when_the_writer_closes(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.listener = Pauses(60)
+    done: list[Stored] = []
+    send(log, "busy", done.append)
+    until(lambda: done)
+    send(log, "busy", done.append)
+    log.close()
+    assert done == [REFUSED, REFUSED]
+    send(log, "busy", done.append)
+    assert isinstance(done[2], StorageUnavailable)
+
+
+def test_a_transaction_that_does_not_end_fails_with_what_waits_behind_it(
+    log: LogWriter, connection: Connection
+) -> None:
+    log.seconds = 0.05
+    connection.gate.clear()
+    done: list[Stored] = []
+    for app in ("busy", "busy", "other"):
+        send(log, app, done.append)
+        until(lambda: connection.batches)
+    until(lambda: len(done) == 3)
+    assert all(isinstance(each, StorageUnavailable) for each in done)
+    connection.gate.set()
+    send(log, "busy", done.append)
+    until(lambda: len(done) == 4)
+    assert done[3] == REFUSED
+    assert connection.batches == [["busy"], ["busy"]], "what failed is not stored later"
