@@ -62,7 +62,7 @@ class Runner(Protocol):
         """Take nothing more; False if something is still being done, and cannot be stopped."""
 
 
-class Here:
+class GreenletRunner:
     """In the caller's greenlet."""
 
     def run(self, function: Callable[[], T], seconds: float | None) -> T:
@@ -86,7 +86,7 @@ class Here:
         return True
 
 
-class OwnThread:
+class ThreadRunner:
     """In one native thread, one after the other; the caller's greenlet waits without holding up the loop.
 
     What was begun goes on when its caller has stopped waiting.
@@ -136,7 +136,7 @@ class Database:
         """Whether it did what it was asked last."""
         self._settings = settings
         self._engine: Engine = make_engine(place, settings)
-        self._runner: Runner = OwnThread() if threaded and place.file is not None else Here()
+        self._runner: Runner = ThreadRunner() if threaded and place.file is not None else GreenletRunner()
         self._lock = -1
 
     def open(self) -> None:

@@ -359,7 +359,7 @@ def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
     at = log.create(APP, "b", "group", ["me"]).conversation
     stored(log, say("b", at, "there"), say("me", at, "mine"))
     stored(log, say("me", "c", "alone"))
-    talks, more = log.talks(APP, "me", 0, 10)
+    talks, more = log.list_conversations(APP, "me", 0, 10)
     assert not more
     assert [(talk.conversation.kind, talk.last.body, talk.unread, talk.read) for talk in talks] == [  # type: ignore[union-attr]
         ("user", b"alone", 0, 0),
@@ -368,17 +368,17 @@ def test_conversations_are_listed_with_what_is_new(log: MessageLog) -> None:
     ]
     assert (talks[1].conversation.name, talks[1].role) == ("group", "member")
     log.note(APP, "me", talks[2].conversation.id, read=2)
-    page, more = log.talks(APP, "me", talks[1].conversation.last_id, 1)
+    page, more = log.list_conversations(APP, "me", talks[1].conversation.last_id, 1)
     assert [(talk.unread, talk.read) for talk in page] == [(1, 2)]
     assert not more
-    assert log.talks(APP, "me", 0, 2)[1]
+    assert log.list_conversations(APP, "me", 0, 2)[1]
 
 
 def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog) -> None:
     at = log.create(APP, "a", "", ["b"]).conversation
     log.leave(APP, at, ["b"])
     stored(log, say("a", at, "secret"))
-    (talk,), _ = log.talks(APP, "b", 0, 10)
+    (talk,), _ = log.list_conversations(APP, "b", 0, 10)
     assert talk.last is not None
     assert talk.last.kind == "leave"
     assert talk.unread == 0
@@ -386,7 +386,7 @@ def test_a_group_that_was_left_shows_its_last_word_to_the_leaver(log: MessageLog
 
 def test_unread_is_counted_up_to_a_thousand(log: MessageLog) -> None:
     stored(log, *(say("a", "b") for _ in range(1500)))
-    assert log.talks(APP, "b", 0, 1)[0][0].unread == 1000
+    assert log.list_conversations(APP, "b", 0, 1)[0][0].unread == 1000
 
 
 # --- marks --------------------------------------------------------------------------------------------------
@@ -401,7 +401,7 @@ def test_what_is_hidden_is_hidden_from_one_user_only(log: MessageLog) -> None:
     found = log.marks(APP, "b", 0)
     assert found.hidden == (2, 4)
     assert log.marks(APP, "b", version).hidden == ()
-    assert log.talks(APP, "b", 0, 1)[0][0].last.body == b"2"  # type: ignore[union-attr]
+    assert log.list_conversations(APP, "b", 0, 1)[0][0].last.body == b"2"  # type: ignore[union-attr]
 
 
 # --- retention ----------------------------------------------------------------------------------------------
@@ -488,7 +488,7 @@ def test_what_was_stored_is_there_for_others_and_later(
 def test_nothing_is_made_by_questions(open_store: OpenStore, tmp_path: Any) -> None:
     log = open_store().log()
     assert (log.head(APP), log.read(APP, 0, 1), log.sync(APP, "a", 0, 1)) == (0, [], ([], False))
-    assert (log.talks(APP, "a", 0, 1), log.memberships(APP, "a")) == (([], False), [])
+    assert (log.list_conversations(APP, "a", 0, 1), log.memberships(APP, "a")) == (([], False), [])
     assert list(tmp_path.iterdir()) == []
     stored(log, say("a", "b"))
     assert (tmp_path / "imserver.db").exists()

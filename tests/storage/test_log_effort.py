@@ -113,7 +113,7 @@ def test_repeats_are_found_among_many(log: MessageLog) -> None:
 QUESTIONS: dict[str, Callable[[MessageLog, int], Any]] = {
     "sync": lambda log, end: log.sync(APP, "me", end, 50),
     "history": lambda log, end: log.history(APP, "me", 1, 0, 50),
-    "talks": lambda log, end: log.talks(APP, "me", 0, 50),
+    "talks": lambda log, end: log.list_conversations(APP, "me", 0, 50),
     "memberships": lambda log, end: log.memberships(APP, "me"),
     "members": lambda log, end: log.members(APP, 1, "", 50),
     "between": lambda log, end: log.between(APP, "me", "u1"),

@@ -48,7 +48,7 @@ def test_what_is_received_is_not_read_but_what_is_read_was_received(log: Message
     received = note(log, "b", 1, received=4)
     assert received.receipt == Receipt(1, "b", 0, 4)
     assert log.marks(APP, "b", 0).reads == {}
-    assert log.talks(APP, "b", 0, 1)[0][0].unread == 5
+    assert log.list_conversations(APP, "b", 0, 1)[0][0].unread == 5
     assert note(log, "b", 1, read=2).receipt == Receipt(1, "b", 2, 4)
     assert note(log, "b", 1, read=5).receipt == Receipt(1, "b", 5, 5)
     assert log.marks(APP, "b", 0).reads == {1: 5}

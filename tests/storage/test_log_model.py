@@ -240,7 +240,7 @@ class Model(RuleBasedStateMachine):
 
     @rule(user=USERS)
     def talks(self, user: str) -> None:
-        talks, _ = self.log.talks(self.app, user, 0, 100)
+        talks, _ = self.log.list_conversations(self.app, user, 0, 100)
         assert {talk.conversation.id for talk in talks} == {at for who, at in self.intervals if who == user}
         for talk in talks:
             at = talk.conversation.id

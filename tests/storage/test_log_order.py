@@ -45,7 +45,7 @@ def number_by_sequence(patch: pytest.MonkeyPatch) -> None:
     blocks = itertools.count(1)
 
     def lock(self: LogDriver, app: str) -> LogHead:
-        rows = self.ask("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
+        rows = self.query("SELECT number, last_conversation FROM log WHERE app = %s", (app,))
         return LogHead(rows[0][0], next(blocks) * 1000, rows[0][1], 0)
 
     patch.setattr(LogDriver, "lock", lock)

@@ -24,7 +24,7 @@ def told(entries: list[Entry]) -> list[tuple[int, str, str, int]]:
 def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log: MessageLog) -> None:
     first, second = stored(log, say("a", "b", "secret", meta=b'{"mentions":["b"]}'), say("a", "b", "other"))
     stored(log, say("a", "b", "secret too", kind="edit", about=first.id))
-    assert log.talks(APP, "b", 0, 10)[0][0].unread == 2
+    assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 2
     (recall,) = stored(log, say("a", "b", "", kind="recall", about=first.id))
     whole = [
         (first.id, "recall", "", first.id),
@@ -36,7 +36,7 @@ def test_a_recalled_message_is_read_by_nobody_any_more_and_its_place_says_so(log
     assert told(log.sync(APP, "b", 0, 10)[0]) == whole
     assert told(log.read(APP, 0, 10)) == whole
     assert told(log.entries(APP, [first.id])) == whole[:1]
-    assert log.talks(APP, "b", 0, 10)[0][0].unread == 1
+    assert log.list_conversations(APP, "b", 0, 10)[0][0].unread == 1
     (gone,) = log.entries(APP, [first.id])
     assert (gone.sender, gone.seq, gone.time_ms, gone.type, gone.meta) == ("a", 1, first.time_ms, "", b"")
 

@@ -58,7 +58,7 @@ def test_nobody_reads_a_room_as_if_it_were_a_conversation_of_theirs(log: Message
     (entry,) = stored(log, said("r"))
     assert log.sync(APP, "ann", 0, 10) == ([], False)
     assert log.history(APP, "ann", entry.conversation, 0, 10) == ([], False)
-    assert log.talks(APP, "ann", 0, 10) == ([], False)
+    assert log.list_conversations(APP, "ann", 0, 10) == ([], False)
     assert log.memberships(APP, "ann") == []
     assert log.note(APP, "ann", entry.conversation, read=1) is None
     assert log.search(APP, "ann", "hi", entry.conversation, 0, 10)[0] == []
@@ -115,14 +115,14 @@ def test_catching_up_goes_page_by_page(log: MessageLog) -> None:
 def test_what_was_said_in_a_room_is_read_back_from_its_end(log: MessageLog) -> None:
     entries = stored(log, *[said("rs"[number % 2], str(number)) for number in range(10)])
     of_r = [entry for entry in entries if entry.room == "r"]
-    assert log.said(APP, "r", 0, 10) == (of_r, False)
-    assert log.said(APP, "r", 0, 5) == (of_r, False)
-    assert log.said(APP, "r", 0, 2) == (of_r[-2:], True)
-    assert log.said(APP, "r", of_r[-2].id, 2) == (of_r[-4:-2], True)
-    assert log.said(APP, "r", of_r[1].id, 2) == (of_r[:1], False)
-    assert log.said(APP, "t", 0, 10) == log.said("other", "r", 0, 10) == ([], False)
+    assert log.room_history(APP, "r", 0, 10) == (of_r, False)
+    assert log.room_history(APP, "r", 0, 5) == (of_r, False)
+    assert log.room_history(APP, "r", 0, 2) == (of_r[-2:], True)
+    assert log.room_history(APP, "r", of_r[-2].id, 2) == (of_r[-4:-2], True)
+    assert log.room_history(APP, "r", of_r[1].id, 2) == (of_r[:1], False)
+    assert log.room_history(APP, "t", 0, 10) == log.room_history("other", "r", 0, 10) == ([], False)
     log.expire(APP, more_than=3)
-    assert log.said(APP, "r", 0, 10) == (of_r[-1:], False)
+    assert log.room_history(APP, "r", 0, 10) == (of_r[-1:], False)
 
 
 def test_what_was_stored_before_a_moment_is_found(log: MessageLog, monkeypatch: pytest.MonkeyPatch) -> None:

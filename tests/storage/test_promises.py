@@ -37,7 +37,7 @@ def test_all_connections_keep_what_they_confirm_and_see_what_was_committed_last(
     assert driver is not None
 
     def said(statement: str) -> Any:
-        rows = driver.ask(statement) if what == "log" else store.read(lambda one: ask(one, statement, ()))
+        rows = driver.query(statement) if what == "log" else store.read(lambda one: ask(one, statement, ()))
         value = rows[0][-1]
         return value.decode() if isinstance(value, bytes) else value
 

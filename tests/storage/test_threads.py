@@ -7,7 +7,7 @@ from pathlib import Path
 import gevent
 import pytest
 
-from imserver.storage.database import Here
+from imserver.storage.database import GreenletRunner
 from tests.support import clean_environment
 
 from .servers import KINDS, DatabaseServer
@@ -172,7 +172,7 @@ def test_who_is_killed_while_a_driver_waits_ends_though_the_driver_fails_in_turn
         finally:
             raise RuntimeError("this connection cannot be used any more")
 
-    asking = gevent.spawn(Here().run, question, 60)
+    asking = gevent.spawn(GreenletRunner().run, question, 60)
     gevent.sleep(0)
     asking.kill(timeout=5)
     assert isinstance(asking.value, gevent.GreenletExit)
@@ -183,4 +183,4 @@ def test_a_driver_that_fails_by_itself_is_no_end() -> None:
         raise RuntimeError("no such table")
 
     with pytest.raises(RuntimeError):
-        Here().run(question, 60)
+        GreenletRunner().run(question, 60)

@@ -11,7 +11,7 @@ from imserver.api.v1 import field
 from imserver.api.v1.actor import Acting
 from imserver.model import Message
 from imserver.protocol.cmd_stored import shown
-from imserver.storage.log.contract import Entry, Talk, message_of
+from imserver.storage.log.contract import ConversationSummary, Entry, message_of
 
 _MAX_PAGE = 200
 MAX_ID = 2**63 - 1
@@ -214,7 +214,7 @@ def shown_entry(entry: Entry) -> MessageShown:
     )
 
 
-def shown_talk(talk: Talk, user: str) -> ConversationShown:
+def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
     """A conversation as it is answered to a member."""
     known = talk.conversation
     return ConversationShown(

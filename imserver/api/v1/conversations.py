@@ -44,7 +44,9 @@ def conversations(api: Api, call: Call) -> Answer:
     asked = read_query(call, ConversationsQuery)
     who = actor(api, call, asked)
     log = log_of(api)
-    talks, more = ([], False) if log is None else log.talks(who.app, who.user, asked.before, asked.limit)
+    talks, more = (
+        ([], False) if log is None else log.list_conversations(who.app, who.user, asked.before, asked.limit)
+    )
     listed = [shown_talk(talk, who.user) for talk in talks]
     return reply(call, ConversationsAnswer(listed, talks[-1].place if more else 0))
 

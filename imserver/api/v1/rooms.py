@@ -118,7 +118,7 @@ def messages(api: Api, call: Call) -> Answer:
     app, store = app_of(api, call, asked.app), api.services.store
     if not store.keeps:
         return reply(call, MessagesAnswer([], 0))
-    entries, more = page_bounds.newest(*store.log().said(app, asked.room, asked.before, asked.limit))
+    entries, more = page_bounds.newest(*store.log().room_history(app, asked.room, asked.before, asked.limit))
     return reply(call, MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0))
 
 

@@ -222,7 +222,9 @@ class Correspondence:
         """The user's conversations. Switches."""
         app, user = who(connection)
         log = self._kept()
-        talks, more = ([], False) if log is None else log.talks(app, user, command.before, command.limit)
+        talks, more = (
+            ([], False) if log is None else log.list_conversations(app, user, command.before, command.limit)
+        )
         return Reply(errors.REPLY_OK, ConversationPage([listed(talk, user) for talk in talks], more))
 
     def ack(self, connection: Connection, command: Ack) -> Reply:

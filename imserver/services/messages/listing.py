@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct, field
 
 from imserver.protocol.cmd_stored import Shown, shown
-from imserver.storage.log.contract import Talk, message_of
+from imserver.storage.log.contract import ConversationSummary, message_of
 
 
 class Conversation(Struct, omit_defaults=True):
@@ -30,7 +30,7 @@ class ConversationPage(Struct):
     more: bool = field(name="hasMore")
 
 
-def listed(talk: Talk, user: str) -> Conversation:
+def listed(talk: ConversationSummary, user: str) -> Conversation:
     """One of a user's conversations, as the user is shown it."""
     known, last = talk.conversation, talk.last
     peer = next((each for each in known.members if each != user), "")

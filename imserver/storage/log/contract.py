@@ -157,7 +157,7 @@ class Conversation(Struct, frozen=True, kw_only=True):
     """A group that anybody may join."""
 
 
-class Talk(Struct, frozen=True):
+class ConversationSummary(Struct, frozen=True):
     """One of a user's conversations, as that user sees it."""
 
     conversation: Conversation

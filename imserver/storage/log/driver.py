@@ -34,16 +34,17 @@ _MARKS: Final = ", ".join(["%s"] * len(MESSAGE_COLUMNS.split(",")))
 
 
 class LogDriver(ABC):
-    """One connection that writes. Everything that it does belongs to the transaction that was begun last."""
+    """One connection that writes. All statements belong to the transaction that was begun last."""
 
     insert_log = "INSERT INTO log (app, part, last_id, last_conversation, floor) VALUES (%s, 0, 0, 0, 0)"
     lock_log = f"{SELECT_HEAD} FOR UPDATE"
 
     by_group = ""
-    """Behind ``membership``, where all members of a group are asked for."""
+    """Index hint after ``membership``, for statements on all members of a group."""
 
     few_conversations = 4
-    """For so many, one question each costs less than one about all pairs of users and conversations."""
+    """Up to so many conversations, one statement for each is faster than one for all pairs of users and
+    conversations."""
 
     # --- of each engine -------------------------------------------------------------------------------------
 
@@ -53,27 +54,27 @@ class LogDriver(ABC):
 
     @abstractmethod
     def commit(self) -> None:
-        """Make it last."""
+        """Commit it."""
 
     @abstractmethod
     def rollback(self) -> None:
-        """Undo it."""
+        """Roll it back."""
 
     @abstractmethod
     def close(self) -> None:
-        """Give the connection up, whatever state it is in."""
+        """Close the connection, whatever state it is in."""
 
     @abstractmethod
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
-        """All rows of an answer."""
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Run a query; all its rows."""
 
     @abstractmethod
-    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
-        """Change something; how many rows."""
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
+        """Run a statement; the number of changed rows."""
 
     @abstractmethod
-    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
-        """Do the same for many rows."""
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
+        """Run a statement once for each row."""
 
     @abstractmethod
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
@@ -82,61 +83,63 @@ class LogDriver(ABC):
     # --- heads ----------------------------------------------------------------------------------------------
 
     def lock(self, app: str) -> LogHead:
-        """The head of an app's log, which nobody else gets before this transaction ends."""
-        rows = self.ask(self.lock_log, (app,))
+        """Lock the head of an app's log until this transaction ends."""
+        rows = self.query(self.lock_log, (app,))
         if not rows:
-            self.do(self.insert_log, (app,))
-            rows = self.ask(self.lock_log, (app,))
+            self.execute(self.insert_log, (app,))
+            rows = self.query(self.lock_log, (app,))
         return LogHead(*rows[0])
 
     def update_head(self, head: LogHead) -> None:
-        """Write what the head has become."""
-        self.do(
+        """Write the head."""
+        self.execute(
             "UPDATE log SET last_id = %s, last_conversation = %s WHERE number = %s",
             (head.last_id, head.last_conversation, head.number),
         )
 
     def batch_of(self, log: int, id: int) -> int | None:
-        """By which transaction an entry was stored."""
-        rows = self.ask("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
+        """The number of the transaction that stored an entry; None: there is no such entry."""
+        rows = self.query("SELECT batch FROM message WHERE log = %s AND id = %s", (log, id))
         return int(rows[0][0]) if rows else None
 
     # --- look-ups -------------------------------------------------------------------------------------------
 
-    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        """The answers for all values, which stand in the statement's ``IN {}``, behind the others."""
+    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        """Run a query that ends with ``IN {}`` for all ``values``; ``first`` are its other parameters."""
         rows: list[Row] = []
         for some in chunks(values):
             some = padded(some)
             marks = f"({', '.join(['%s'] * len(some))})"
-            rows += self.ask(statement.replace("{}", marks), (*first, *some))
+            rows += self.query(statement.replace("{}", marks), (*first, *some))
         return rows
 
     def repeats(self, log: int, resends: Sequence[bytes]) -> dict[bytes, Entry]:
-        """What has been stored under these names before."""
+        """The entries that were stored with these digests before."""
         if not resends:
             return {}
         statement = f"SELECT m.resend, {ENTRY_COLUMNS} {FROM_MESSAGES}m.resend IN {{}}"
-        return {bytes(row[0]): entry_of(row[1:]) for row in self.ask_in(statement, (log,), resends)}
+        return {bytes(row[0]): entry_of(row[1:]) for row in self.query_in(statement, (log,), resends)}
 
     def conversations(self, log: int, ids: Sequence[int]) -> dict[int, ConversationState]:
-        """These conversations, as far as there are such."""
+        """The conversations with these ids that exist."""
         statement = f"{SELECT_STATE}id IN {{}}"
         return (
-            {row[0]: conversation_state_of(row) for row in self.ask_in(statement, (log,), ids)} if ids else {}
+            {row[0]: conversation_state_of(row) for row in self.query_in(statement, (log,), ids)}
+            if ids
+            else {}
         )
 
     def conversations_of_pairs(self, log: int, pairs: Sequence[bytes]) -> dict[bytes, ConversationState]:
-        """The conversations of these pairs, as far as they have one."""
+        """The conversations with these keys that exist."""
         statement = f"{SELECT_STATE}pair IN {{}}"
         return (
-            {bytes(row[2]): conversation_state_of(row) for row in self.ask_in(statement, (log,), pairs)}
+            {bytes(row[2]): conversation_state_of(row) for row in self.query_in(statement, (log,), pairs)}
             if pairs
             else {}
         )
 
     def mutes(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        """(user, conversation) → until when the user is silent there; those who are no members lack."""
+        """(user, conversation) → until when the user is muted there. Users who are no members are missing."""
         users: dict[int, list[str]] = {}
         for user, conversation in wanted:
             users.setdefault(conversation, []).append(user)
@@ -148,7 +151,7 @@ class LogDriver(ABC):
             "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
         )
         for conversation, some in users.items():
-            for user, until in self.ask_in(statement, (log, conversation), some):
+            for user, until in self.query_in(statement, (log, conversation), some):
                 found[text_of(user), conversation] = until
         return found
 
@@ -161,7 +164,7 @@ class LogDriver(ABC):
         for some in chunks(wanted, 64):
             some = padded(some)
             values = [value for user, conversation in some for value in (log, user, conversation)]
-            for user, conversation, until in self.ask(" UNION ALL ".join([one] * len(some)), values):
+            for user, conversation, until in self.query(" UNION ALL ".join([one] * len(some)), values):
                 found[text_of(user), conversation] = until
         return found
 
@@ -173,7 +176,7 @@ class LogDriver(ABC):
         for some in chunks(wanted):
             some = padded(some)
             marks = f"({', '.join(['%s'] * len(some))})"
-            rows = self.ask(
+            rows = self.query(
                 "SELECT r.account, r.other FROM relation r JOIN account a ON a.id = r.account "
                 f"WHERE a.app = %s AND r.state = 'blocked' AND r.account IN {marks} AND r.other IN {marks}",
                 (app, *(int(one) for one, _ in some), *(int(other) for _, other in some)),
@@ -181,13 +184,13 @@ class LogDriver(ABC):
             found.update((str(one), str(other)) for one, other in rows)
         return found
 
-    def current(self, log: int, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
-        """User → (joined_id, role), of those among them who are members."""
+    def members(self, log: int, conversation: int, users: Sequence[str]) -> dict[str, tuple[int, str]]:
+        """User → (joined_id, role), for those who are members."""
         statement = (
             "SELECT member, joined_id, role FROM membership "
             "WHERE log = %s AND conversation = %s AND left_id IS NULL AND member IN {}"
         )
-        rows = self.ask_in(statement, (log, conversation), users)
+        rows = self.query_in(statement, (log, conversation), users)
         return {text_of(row[0]): (row[1], text_of(row[2])) for row in rows}
 
     # --- changes --------------------------------------------------------------------------------------------
@@ -195,8 +198,8 @@ class LogDriver(ABC):
     def add_conversations(
         self, log: int, rows: Sequence[tuple[ConversationState, bytes | None, str, int]]
     ) -> None:
-        """Make conversations: (state, pair, name, Unix seconds)."""
-        self.do_many(
+        """Insert conversations: (state, key, name, Unix seconds)."""
+        self.execute_many(
             "INSERT INTO conversation (log, id, kind, pair, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
             [
@@ -206,8 +209,8 @@ class LogDriver(ABC):
         )
 
     def add_members(self, log: int, rows: Sequence[tuple[str, int, int, str]]) -> None:
-        """Make memberships: (user, conversation, joined_id, role)."""
-        self.do_many(
+        """Insert memberships: (user, conversation, joined_id, role)."""
+        self.execute_many(
             "INSERT INTO membership (log, member, conversation, joined_id, role, muted_until) "
             "VALUES (%s, %s, %s, %s, %s, 0)",
             [(log, *row) for row in rows],
@@ -215,54 +218,54 @@ class LogDriver(ABC):
 
     def end_members(self, log: int, conversation: int, users: Sequence[str], left_id: int) -> None:
         """End memberships."""
-        self.do_many(
+        self.execute_many(
             "UPDATE membership SET left_id = %s "
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
             [(left_id, log, user, conversation) for user in users],
         )
 
     def change_member(self, log: int, conversation: int, user: str, role: str, muted_until: int) -> None:
-        """Write what may change of a membership."""
-        self.do(
+        """Write the role and mute of a membership."""
+        self.execute(
             "UPDATE membership SET role = %s, muted_until = %s "
             "WHERE log = %s AND member = %s AND conversation = %s AND left_id IS NULL",
             (role, muted_until, log, user, conversation),
         )
 
     def rename(self, log: int, conversation: int, name: str) -> None:
-        """Give a group another name."""
-        self.do(
+        """Rename a group."""
+        self.execute(
             "UPDATE conversation SET name = %s WHERE log = %s AND id = %s AND kind = %s",
             (name, log, conversation, GROUP),
         )
 
     def set_open(self, log: int, conversation: int, is_open: bool) -> None:
-        """Let anybody join a group, or not any more."""
-        self.do(
+        """Write whether anybody may join a group."""
+        self.execute(
             "UPDATE conversation SET open = %s WHERE log = %s AND id = %s AND kind = %s",
             (int(is_open), log, conversation, GROUP),
         )
 
     def add_messages(self, rows: Sequence[Row]) -> None:
-        """Store entries."""
-        self.do_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)
+        """Insert entries."""
+        self.execute_many(f"INSERT INTO message ({MESSAGE_COLUMNS}) VALUES ({_MARKS})", rows)
 
     def edits(self, log: int, message: int) -> list[int]:
         """The edits of a message."""
         statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = %s"
-        return [row[0] for row in self.ask(statement, (log, message))]
+        return [row[0] for row in self.query(statement, (log, message))]
 
     def add_edits(self, log: int, edits: Sequence[tuple[int, int]]) -> None:
-        """Note edits, (message, edit), as hidden from everybody: it is the message that is found."""
+        """Hide edits, (message, edit), from all searches: searches find the message itself."""
         if edits:
-            self.do_many(
+            self.execute_many(
                 "INSERT INTO hidden (log, member, version, id) VALUES (%s, '', %s, %s)",
                 [(log, message, edit) for message, edit in edits],
             )
 
     def hide_recalled(self, log: int, ids: Sequence[int]) -> None:
-        """Note entries that were recalled as hidden from everybody: nobody finds them any more."""
-        self.do_many(
+        """Hide recalled entries from all searches."""
+        self.execute_many(
             "INSERT INTO hidden (log, member, id, version) SELECT number, '', %s, 0 FROM log "
             "WHERE number = %s AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = %s AND h.member = '' "
             "AND h.id = %s)",

@@ -1,6 +1,6 @@
-"""Changes of groups: each is one function over a transaction, and adds what tells of it to the log.
+"""Changes of groups. Each runs in a transaction and adds an entry about itself to the log.
 
-Who may make a change is asked here, under the log's lock: what the group was a moment ago does not count.
+Permissions are checked here, under the log's lock, so that they hold at the moment of the change.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> Applied:
-    """Make a group. The owner comes first in the ``users`` that its entry names."""
+    """Create a group. The owner comes first in the ``users`` of its entry."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
         all_users = list(dict.fromkeys((owner, *users)))
@@ -49,8 +49,8 @@ def create(owner: str, name: str, users: Sequence[str], meta: bytes) -> Applied:
         state = transaction.make_conversation(GROUP, (), name)
         transaction.admit(state, [owner], OWNER)
         transaction.admit(state, all_users[1:], MEMBER)
-        told = {"change": "create", "name": name, "users": all_users}
-        entry = _tell(transaction, state, "group", owner, told, meta)
+        details = {"change": "create", "name": name, "users": all_users}
+        entry = _record(transaction, state, "group", owner, details, meta)
         return Change(state.id, entry, tuple(all_users))
 
     return apply
@@ -65,14 +65,14 @@ def join(
         state = _wrong(users) or _wrong_role(role) or _group(transaction, conversation, by, users, right)
         if isinstance(state, Rejected):
             return state
-        there = transaction.driver.current(transaction.log, conversation, users)
+        there = transaction.driver.members(transaction.log, conversation, users)
         new = [user for user in dict.fromkeys(users) if user not in there]
         if not new:
             return Change(conversation)
         if most and _count(transaction, conversation, most) + len(new) > most:
             return Rejected(FULL)
         transaction.admit(state, new, role)
-        entry = _tell(transaction, state, "join", by, {"users": new, "role": role})
+        entry = _record(transaction, state, "join", by, {"users": new, "role": role})
         return Change(state.id, entry, tuple(new))
 
     return apply
@@ -85,13 +85,13 @@ def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: R
         state = _wrong(users) or _group(transaction, conversation, by, users, right)
         if isinstance(state, Rejected):
             return state
-        there = transaction.driver.current(transaction.log, conversation, users)
+        there = transaction.driver.members(transaction.log, conversation, users)
         gone = [user for user in dict.fromkeys(users) if user in there]
         if not gone:
             return Change(conversation)
         if heir and any(there[user][1] == OWNER for user in gone):
-            _bequeath(transaction, state, gone, by)
-        entry = _tell(transaction, state, "leave", by, {"users": gone})
+            _promote_heir(transaction, state, gone, by)
+        entry = _record(transaction, state, "leave", by, {"users": gone})
         transaction.driver.end_members(transaction.log, conversation, gone, state.last_id)
         return Change(state.id, entry, tuple(gone))
 
@@ -99,20 +99,20 @@ def leave(conversation: int, users: Sequence[str], by: str, heir: bool, right: R
 
 
 def rename(conversation: int, name: str, by: str, right: Right | None) -> Applied:
-    """Give a group another name."""
+    """Rename a group."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
         state = _wrong((), name) or _group(transaction, conversation, by, (), right)
         if isinstance(state, Rejected):
             return state
         transaction.driver.rename(transaction.log, conversation, name)
-        return Change(state.id, _tell(transaction, state, "group", by, {"change": "rename", "name": name}))
+        return Change(state.id, _record(transaction, state, "group", by, {"change": "rename", "name": name}))
 
     return apply
 
 
 def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> Applied:
-    """Let anybody join, or not any more."""
+    """Set whether anybody may join."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
         state = _group(transaction, conversation, by, (), right)
@@ -121,7 +121,7 @@ def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> 
         if _is_open(transaction, conversation) == is_open:
             return Change(state.id)
         transaction.driver.set_open(transaction.log, conversation, is_open)
-        return Change(state.id, _tell(transaction, state, "group", by, {"change": "open", "open": is_open}))
+        return Change(state.id, _record(transaction, state, "group", by, {"change": "open", "open": is_open}))
 
     return apply
 
@@ -129,7 +129,7 @@ def set_open(conversation: int, is_open: bool, by: str, right: Right | None) -> 
 def set_member(
     conversation: int, user: str, role: str | None, muted_until: int | None, by: str, right: Right | None
 ) -> Applied:
-    """Change a member's role or silence."""
+    """Change the role or the mute of a member."""
 
     def apply(transaction: AppTransaction) -> Change | Rejected:
         state = (
@@ -139,7 +139,7 @@ def set_member(
         )
         if isinstance(state, Rejected):
             return state
-        there = transaction.driver.current(transaction.log, conversation, (user,))
+        there = transaction.driver.members(transaction.log, conversation, (user,))
         if user not in there:
             return Rejected(NOT_MEMBER)
         until = transaction.driver.mutes(transaction.log, [(user, conversation)])[user, conversation]
@@ -159,8 +159,10 @@ def set_member(
 # --- inside -------------------------------------------------------------------------------------------------
 
 
-def _bequeath(transaction: AppTransaction, state: ConversationState, gone: Sequence[str], by: str) -> None:
-    """Make somebody the owner who stays, if there is anybody."""
+def _promote_heir(
+    transaction: AppTransaction, state: ConversationState, gone: Sequence[str], by: str
+) -> None:
+    """Make a remaining member the owner, if there is one."""
     for role in (ADMIN, MEMBER):
         found = _first_of(transaction, state.id, role, len(gone) + 1)
         heir = next((user for user in found if user not in gone), None)
@@ -177,20 +179,20 @@ def _set(
     muted_until: int | None,
     by: str,
 ) -> Entry:
-    """Write what has become of a member, and tell it. ``muted_until`` None: as it is."""
+    """Change a member, with an entry about it. ``muted_until`` None: unchanged."""
     if muted_until is None:
         muted_until = transaction.driver.mutes(transaction.log, [(user, state.id)])[user, state.id]
     transaction.driver.change_member(transaction.log, state.id, user, role, muted_until)
-    told = {"change": "member", "users": [user], "role": role, "muted_until": muted_until}
-    return _tell(transaction, state, "group", by, told)
+    details = {"change": "member", "users": [user], "role": role, "muted_until": muted_until}
+    return _record(transaction, state, "group", by, details)
 
 
-def _tell(
+def _record(
     transaction: AppTransaction,
     state: ConversationState,
     kind: EntryKind,
     by: str,
-    told: dict[str, Any],
+    details: dict[str, Any],
     body: bytes = b"",
 ) -> Entry:
     draft = Draft(
@@ -199,7 +201,7 @@ def _tell(
         type="",
         body=body,
         time_ms=transaction.now * 1000,
-        meta=_encode(told),
+        meta=_encode(details),
         conversation=state.id,
     )
     entry = transaction.enter(state, draft)
@@ -210,42 +212,42 @@ def _tell(
 def _group(
     transaction: AppTransaction, conversation: int, by: str, users: Sequence[str], right: Right | None
 ) -> ConversationState | Rejected:
-    """The group that is to be changed, or why it is not: ``users`` are those whom the change names."""
+    """The group to be changed, or why it must not be. ``users``: those that the change names."""
     state = transaction.driver.conversations(transaction.log, (conversation,)).get(conversation)
     if state is None or state.kind != GROUP:
         return Rejected(UNKNOWN_CONVERSATION)
     if right is None:
         return state
-    there = transaction.driver.current(transaction.log, conversation, list(dict.fromkeys((by, *users))))
+    there = transaction.driver.members(transaction.log, conversation, list(dict.fromkeys((by, *users))))
     ground = Ground({user: role for user, (_, role) in there.items()}, _is_open(transaction, state.id))
     return right(ground) or state
 
 
 def _count(transaction: AppTransaction, conversation: int, most: int) -> int:
-    """How many are members; counting ends at ``most``."""
+    """The number of members; counting ends at ``most``."""
     statement = (
         f"SELECT count(*) FROM (SELECT 1 FROM membership {transaction.driver.by_group} "
         "WHERE log = %s AND conversation = %s AND left_id IS NULL LIMIT %s) counted"
     )
-    return int(transaction.driver.ask(statement, (transaction.log, conversation, most))[0][0])
+    return int(transaction.driver.query(statement, (transaction.log, conversation, most))[0][0])
 
 
 def _first_of(transaction: AppTransaction, conversation: int, role: str, most: int) -> list[str]:
-    """The first members of a role, by their ids."""
+    """The first members with a role, by id."""
     statement = (
         f"SELECT member FROM membership {transaction.driver.by_group} WHERE log = %s AND conversation = %s "
         "AND left_id IS NULL AND role = %s ORDER BY member LIMIT %s"
     )
     return [
         text_of(row[0])
-        for row in transaction.driver.ask(statement, (transaction.log, conversation, role, most))
+        for row in transaction.driver.query(statement, (transaction.log, conversation, role, most))
     ]
 
 
 def _is_open(transaction: AppTransaction, conversation: int) -> bool:
     """Whether anybody may join."""
     statement = "SELECT open FROM conversation WHERE log = %s AND id = %s"
-    return any(row[0] for row in transaction.driver.ask(statement, (transaction.log, conversation)))
+    return any(row[0] for row in transaction.driver.query(statement, (transaction.log, conversation)))
 
 
 def _wrong(users: Sequence[str], name: str = "") -> Rejected | None:

@@ -1,7 +1,6 @@
-"""What users mark: changes beside the log, each in a transaction of its own.
+"""Users' marks: read positions and hidden entries. Each change is a transaction of its own.
 
-A user's marks have a version of their own, which each change raises: devices ask for what came behind the
-version that they know.
+Each change raises the version of the user's marks; devices ask for the changes after the version they know.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
 def note(
     connection: Connection, app: str, user: str, conversation: int, read: int, received: int
 ) -> Noted | None:
-    """Move a user's positions on, never back, and never beyond the log; None: not in this conversation."""
+    """Advance a user's positions, at most to the end of the log; None: not in this conversation."""
     head = head_of(connection, app)
     members = None if head is None else _members(connection, head, user, conversation)
     if head is None or members is None:
@@ -47,7 +46,7 @@ def note(
     if before and read <= before[0] and received <= before[1]:
         receipt = Receipt(conversation, user, *before)
         return Noted(receipt, _version(connection, head, user))
-    # Always in this order, so that two who read each other never wait for each other.
+    # Always in this order, to avoid deadlocks.
     versions = {each: _raise(connection, head, each) for each in sorted({user, *members})}
     before = _position(connection, head, user, conversation)
     peer_version = next((version for each, version in versions.items() if each != user), 0)
@@ -63,7 +62,7 @@ def note(
 
 
 def _members(connection: Connection, head: LogHead, user: str, conversation: int) -> tuple[str, ...] | None:
-    """The two of a conversation, none of a group; None for whoever never was in it."""
+    """The two users of a conversation, none for a group; None: the user never was a member."""
     statement = (
         "SELECT c.pair FROM conversation c WHERE c.log = %s AND c.id = %s AND EXISTS (SELECT 1 "
         "FROM membership s WHERE s.log = c.log AND s.conversation = c.id AND s.member = %s)"
@@ -73,7 +72,7 @@ def _members(connection: Connection, head: LogHead, user: str, conversation: int
 
 
 def _position(connection: Connection, head: LogHead, user: str, conversation: int) -> tuple[int, int] | None:
-    """Up to which ids a user has read and received."""
+    """The ids up to which a user has read and received."""
     statement = (
         "SELECT read_id, received_id FROM read_position WHERE log = %s AND member = %s AND conversation = %s"
     )
@@ -87,7 +86,7 @@ def _move(
     to: tuple[int, int, int, int],
     before: tuple[int, int] | None,
 ) -> None:
-    """Write a position. Those who only receive have nothing new to learn about themselves."""
+    """Write a position. Only reading raises the version of the user's own marks."""
     read, received, version, peer_version = to
     if before is None:
         change(
@@ -114,15 +113,14 @@ def _move(
 def _authors(
     connection: Connection, head: LogHead, user: str, conversation: int, after: int, upto: int
 ) -> tuple[str, ...]:
-    """Who else wrote what lies between two positions, as far as the user may read it, of those who are still
-    members: nobody is told what happens where they have left, nor what somebody does who has."""
+    """The other authors of the entries between two positions, if they and the user are still members."""
     passed = (
         "SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s "
         f"AND s.conversation = %s AND {VISIBLE} AND m.id > %s AND m.id <= %s "
         f"ORDER BY m.id DESC LIMIT {MOST_RECEIPTED}"
     )
     ids = [row[0] for row in ask(connection, passed, (head.number, user, conversation, after, upto))]
-    # By themselves: whoever asks for both at once may be walked along the whole log for it.
+    # In a statement of its own: joined with the one above, an engine may scan the whole log.
     written = (
         f"SELECT m.id, m.sender FROM message m WHERE m.kind = {_MESSAGE} AND m.log = %s AND m.id IN {{}}"
     )
@@ -152,7 +150,7 @@ def _still_there(connection: Connection, head: LogHead, conversation: int, users
 def receipts(
     connection: Connection, app: str, user: str, conversation: int, after: str, limit: int
 ) -> list[Receipt]:
-    """Where the other members of a conversation are, by their ids."""
+    """The positions of the other members of a conversation, by user."""
     head = head_of(connection, app)
     if head is None:
         return []
@@ -170,8 +168,8 @@ def receipts(
 
 
 def _receipts_since(connection: Connection, head: LogHead, user: str, after: int) -> tuple[Receipt, ...]:
-    """Where those are with whom a user talks alone, if that is news behind a version of the user's."""
-    # Else SQLite would walk along the positions of all users.
+    """The positions of the peers of a user's conversations of two, changed after a version."""
+    # Without the hint SQLite scans the positions of all users.
     hint = _BY_CONVERSATION if connection.dialect.name == "sqlite" else ""
     statement = (
         "SELECT r.conversation, r.member, r.read_id, r.received_id FROM membership s "
@@ -184,7 +182,7 @@ def _receipts_since(connection: Connection, head: LogHead, user: str, after: int
 
 
 _BY_CONVERSATION: Final = "INDEXED BY sqlite_autoindex_read_position_2"
-"""SQLite's name of ``read_position_by_conversation``, the second of the constraints of its table."""
+"""SQLite's name of ``read_position_by_conversation``, the second constraint of the table."""
 _TWO: Final = CONVERSATION_KINDS.index("user")
 _MESSAGE: Final = NUMBERS["message"]
 
@@ -193,7 +191,7 @@ _MESSAGE: Final = NUMBERS["message"]
 
 
 def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int:
-    """Note entries that a user does not want to see, of those that the user may; the version of the marks."""
+    """Hide entries from a user, of those that the user may read; the version of the marks."""
     head = head_of(connection, app)
     if head is None:
         return 0
@@ -207,7 +205,7 @@ def hide(connection: Connection, app: str, user: str, ids: Sequence[int]) -> int
 
 
 def _shown(connection: Connection, head: LogHead, user: str, ids: Sequence[int]) -> list[int]:
-    """Those of these entries that a user may read, and has not hidden."""
+    """Those of these entries that a user may read and has not hidden."""
     statement = (
         "SELECT m.id FROM message m WHERE EXISTS (SELECT 1 FROM membership s WHERE s.member = %s "
         f"AND {VISIBLE}) AND NOT EXISTS (SELECT 1 FROM hidden h WHERE h.log = m.log AND h.member = %s "
@@ -217,7 +215,7 @@ def _shown(connection: Connection, head: LogHead, user: str, ids: Sequence[int])
 
 
 def forget(connection: Connection, app: str, user: str) -> None:
-    """Delete all that a user marked: what was read, received and hidden."""
+    """Delete all marks of a user."""
     head = head_of(connection, app)
     if head is None or not user:
         return
@@ -226,11 +224,11 @@ def forget(connection: Connection, app: str, user: str) -> None:
 
 
 def marks(connection: Connection, app: str, user: str, after: int) -> Marks:
-    """What a user marked behind a version."""
+    """The marks of a user that changed after a version."""
     head = head_of(connection, app)
     if head is None:
         return Marks(0, {})
-    # The version first: what is marked in between comes again with the next question.
+    # The version is read first: marks that are made meanwhile are returned again next time.
     version = _version(connection, head, user)
     of = (head.number, user, after)
     reads = ask(
@@ -254,7 +252,7 @@ def _version(connection: Connection, head: LogHead, user: str) -> int:
 
 
 def _raise(connection: Connection, head: LogHead, user: str) -> int:
-    """The version of a change that begins; the user's other changes wait until it has ended."""
+    """The version of a new change. Locks the user's marks until the transaction ends."""
     clause = _AGAIN.get(connection.dialect.name, "ON CONFLICT (log, member) DO UPDATE SET version = ")
     change(
         connection,

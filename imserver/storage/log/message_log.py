@@ -14,6 +14,7 @@ from imserver.storage.log.contract import (
     Appended,
     Change,
     Conversation,
+    ConversationSummary,
     Draft,
     Entry,
     Marks,
@@ -23,7 +24,6 @@ from imserver.storage.log.contract import (
     Rejected,
     Right,
     Stored,
-    Talk,
 )
 from imserver.storage.log.transaction import AppTransaction, ChangeRequest, Outcome, append_request
 from imserver.storage.log.writer import LogListener, LogWriter
@@ -220,10 +220,12 @@ class MessageLog:
             _no_entries(),
         )
 
-    def said(self, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
+    def room_history(self, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
         """What was said in a room before an id (0: its end): the newest, in order, and whether there is more
         before."""
-        return self._read(lambda connection: read.said(connection, app, room, before, limit), _no_entries())
+        return self._read(
+            lambda connection: read.room_history(connection, app, room, before, limit), _no_entries()
+        )
 
     def search(
         self, app: str, user: str, text: str, conversation: int, before: int, limit: int
@@ -252,10 +254,15 @@ class MessageLog:
         """The conversation of two users, if they ever had one."""
         return self._read(lambda connection: read.between(connection, app, user, other), None)
 
-    def talks(self, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
+    def list_conversations(
+        self, app: str, user: str, before: int, limit: int
+    ) -> tuple[list[ConversationSummary], bool]:
         """The user's conversations whose newest id is below ``before`` (0: all), those with the newest entry
         first, and whether there are more."""
-        return self._read(lambda connection: read.talks(connection, app, user, before, limit), _no_talks())
+        return self._read(
+            lambda connection: read.list_conversations(connection, app, user, before, limit),
+            _no_conversations(),
+        )
 
     def memberships(self, app: str, user: str) -> list[Membership]:
         """All of a user's memberships, those that have ended too."""
@@ -318,5 +325,5 @@ def _no_entries() -> tuple[list[Entry], bool]:
     return [], False
 
 
-def _no_talks() -> tuple[list[Talk], bool]:
+def _no_conversations() -> tuple[list[ConversationSummary], bool]:
     return [], False

@@ -1,4 +1,4 @@
-"""Writing to the log on MySQL and MariaDB: one connection of its own, in the writer's greenlet."""
+"""Writes to the log on MySQL and MariaDB, on its own connection, in the writer's greenlet."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from imserver.storage.log.driver import LogDriver, Row
 from imserver.storage.log.statements import ConversationState
 
 CONTENT_ERRORS: Final = (pymysql.err.DataError, pymysql.err.IntegrityError, ValueError, OverflowError)
-"""What a row is to blame for; all else is the database's fault."""
+"""Errors that a row causes; all others are faults of the database."""
 ERRORS: Final = (pymysql.err.Error, SQLAlchemyError, OSError)
 
 
 class MysqlDriver(LogDriver):
-    """Names are bytes here; many rows go as one list of values, which the driver makes of them."""
+    """Names are bytes here. The driver turns many rows into one list of values."""
 
     insert_log = LogDriver.insert_log.replace("INSERT", "INSERT IGNORE")
 
@@ -36,22 +36,22 @@ class MysqlDriver(LogDriver):
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         with self._connection.cursor() as cursor:
             cursor.execute(statement, _own(values))
             return list(cursor.fetchall())
 
-    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         with self._connection.cursor() as cursor:
             return int(cursor.execute(statement, _own(values)))
 
-    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         with self._connection.cursor() as cursor:
             cursor.executemany(statement, [_own(row) for row in rows])
 
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
-        # Rows that are there: inserting them again is the one statement that changes each in its own way.
-        self.do_many(
+        # The rows exist. Inserting them again is the only statement that changes each row differently.
+        self.execute_many(
             "INSERT INTO conversation (log, id, kind, name, last_seq, last_id, created) "
             "VALUES (%s, %s, %s, '', %s, %s, 0) "
             "ON DUPLICATE KEY UPDATE last_seq = VALUES(last_seq), last_id = VALUES(last_id)",

@@ -1,4 +1,4 @@
-"""Writing to the log on PostgreSQL: one connection of its own, in the writer's greenlet."""
+"""Writes to the log on PostgreSQL, on its own connection, in the writer's greenlet."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from imserver.storage.log.driver import LogDriver, Row
 from imserver.storage.log.statements import MESSAGE_COLUMNS, ConversationState, each
 
 CONTENT_ERRORS: Final = (psycopg.DataError, psycopg.IntegrityError, ValueError, OverflowError)
-"""What a row is to blame for; all else is the database's fault."""
+"""Errors that a row causes; all others are faults of the database."""
 ERRORS: Final = (psycopg.Error, SQLAlchemyError, OSError)
 
-# A plan that was made while the tables were empty would be kept, and reads all of them once they are not.
+# A cached plan from when the tables were empty would scan them for ever.
 _SETTINGS: Final = ("plan_cache_mode = force_custom_plan", "enable_seqscan = off")
 
 _COPY: Final = f"COPY message ({MESSAGE_COLUMNS}) FROM STDIN (FORMAT BINARY)"
@@ -28,7 +28,7 @@ _TYPES: Final = (
 
 
 class PostgresqlDriver(LogDriver):
-    """Lists go as one array each; entries by COPY."""
+    """Passes lists as arrays; inserts entries by COPY."""
 
     few_conversations = 16
     insert_log = f"{LogDriver.insert_log} ON CONFLICT DO NOTHING"
@@ -40,7 +40,7 @@ class PostgresqlDriver(LogDriver):
         connection.commit()
 
     def begin(self) -> None:
-        """The first statement begins it."""
+        """The first statement begins the transaction."""
 
     def commit(self) -> None:
         self._connection.commit()
@@ -51,21 +51,21 @@ class PostgresqlDriver(LogDriver):
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(statement.encode(), values).fetchall()
 
-    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         return self._connection.execute(statement.encode(), values).rowcount
 
-    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         with self._connection.cursor() as cursor:
             cursor.executemany(statement.encode(), rows)
 
-    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        return self.ask(each(statement, values), (list(values), *first)) if values else []
+    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        return self.query(each(statement, values), (list(values), *first)) if values else []
 
     def _mutes_one_by_one(self, log: int, wanted: Sequence[tuple[str, int]]) -> dict[tuple[str, int], int]:
-        rows = self.ask(
+        rows = self.query(
             "SELECT x.* FROM unnest(%s::text[], %s::bigint[]) AS w(member, conversation) CROSS JOIN LATERAL "
             "(SELECT s.member, s.conversation, s.muted_until FROM membership s WHERE s.log = %s "
             "AND s.member = w.member AND s.conversation = w.conversation AND s.left_id IS NULL LIMIT 1) x",
@@ -74,7 +74,7 @@ class PostgresqlDriver(LogDriver):
         return {(row[0], row[1]): row[2] for row in rows}
 
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
-        self.do(
+        self.execute(
             "UPDATE conversation c SET last_seq = w.seq, last_id = w.last "
             "FROM unnest(%s::bigint[], %s::bigint[], %s::bigint[]) AS w(id, seq, last) "
             "WHERE c.log = %s AND c.id = w.id",

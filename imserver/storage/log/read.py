@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from imserver.storage.log.contract import MOST_UNREAD, Conversation, Entry, Membership, Talk
+from imserver.storage.log.contract import MOST_UNREAD, Conversation, ConversationSummary, Entry, Membership
 from imserver.storage.log.statements import (
     CONVERSATION_KINDS,
     ENTRY_COLUMNS,
@@ -179,7 +179,9 @@ def history(
     return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
 
 
-def said(connection: Connection, app: str, room: str, before: int, limit: int) -> tuple[list[Entry], bool]:
+def room_history(
+    connection: Connection, app: str, room: str, before: int, limit: int
+) -> tuple[list[Entry], bool]:
     """The newest entries of a room before an id; whether there are more."""
     head = head_of(connection, app)
     if head is None:
@@ -194,7 +196,9 @@ def said(connection: Connection, app: str, room: str, before: int, limit: int) -
     return (fetch(connection, head.number, ids[:limit]) if ids else []), len(ids) > limit
 
 
-def talks(connection: Connection, app: str, user: str, before: int, limit: int) -> tuple[list[Talk], bool]:
+def list_conversations(
+    connection: Connection, app: str, user: str, before: int, limit: int
+) -> tuple[list[ConversationSummary], bool]:
     """The user's conversations, those with the newest entry first, and whether there are more."""
     head = head_of(connection, app)
     if head is None:
@@ -255,9 +259,9 @@ _TALKS: Final = {
 }
 
 
-def _talk(row: Sequence[Any], last: dict[int, Entry]) -> Talk:
+def _talk(row: Sequence[Any], last: dict[int, Entry]) -> ConversationSummary:
     role, read, place, last_id, unread = row[8:]
-    return Talk(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
+    return ConversationSummary(conversation_of(row), last.get(last_id), unread, read, text_of(role), place)
 
 
 def _membership(app: str, row: Sequence[Any]) -> Membership:

@@ -1,4 +1,4 @@
-"""What expires: the oldest entries of a log, some at a time, so that nobody who writes waits for long."""
+"""Deletion of the oldest entries of a log, in small transactions, so that writers never wait for long."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _EXPIRED_AT_ONCE: Final = 1000
-"""Entries that are deleted in one transaction: who wants to write meanwhile waits for these only."""
+"""Entries that one transaction deletes."""
 _FIRST_LOOK: Final = 50
 _LOOK: Final = 5000
-"""Entries whose age is looked at in one question: the first question, and those behind it."""
+"""Entries whose age one query reads: the first query, and the following ones."""
 
 
 class Does(Protocol):
-    """Does something in a transaction; ``nothing`` is the answer where there is no database."""
+    """Runs something in a transaction; returns ``nothing`` if there is no database."""
 
     def __call__(self, work: Callable[[Connection], T], nothing: T) -> T: ...
 
 
 def apps(connection: Connection) -> list[str]:
-    """The apps that have entries which have not expired."""
+    """The apps with entries that have not expired."""
     rows = ask(connection, "SELECT app FROM log WHERE part = 0 AND last_id > floor ORDER BY app", ())
     return [text_of(row[0]) for row in rows]
 
 
 def expire(read: Does, write: Does, app: str, older_than_seconds: float, more_than: int) -> int:
-    """Delete the oldest entries: those stored longer ago, all but the newest; 0: not by this. How many."""
+    """Delete the oldest entries: by age, by number; 0: no such limit. Returns how many."""
     old = _last_old(read, app, older_than_seconds) if older_than_seconds > 0 else 0
     if more_than > 0:
         old = max(old, read(lambda connection: _last_above(connection, app, more_than), 0))
@@ -53,9 +53,8 @@ def expire(read: Does, write: Does, app: str, older_than_seconds: float, more_th
 def _last_old(read: Does, app: str, seconds: float) -> int:
     """The id up to which entries were stored longer ago; 0: none was.
 
-    They are looked at one after the other: clocks are set, and differ between nodes, so the times at which
-    they were stored may go back. What was stored before something young is only deleted when that is: nothing
-    is lost early behind a clock that went wrong. What was stored in the future holds up nothing.
+    Reads entry by entry, because the clocks of nodes differ and ``stored_at`` may go back. The first young
+    entry ends it, so that a wrong clock deletes nothing early. Entries from the future are ignored.
     """
     now = int(time())
     old = after = 0
@@ -73,7 +72,7 @@ def _last_old(read: Does, app: str, seconds: float) -> int:
 
 
 def _times(connection: Connection, app: str, after: int, many: int) -> list[Any]:
-    """When entries were stored: (id, Unix seconds)."""
+    """(id, ``stored_at``) of the oldest entries."""
     head = head_of(connection, app)
     if head is None:
         return []
@@ -82,8 +81,8 @@ def _times(connection: Connection, app: str, after: int, many: int) -> list[Any]
 
 
 def _last_above(connection: Connection, app: str, most: int) -> int:
-    """The newest entry but the newest ``most``; 0: there are no more. They are counted: behind a restore ids
-    go on elsewhere."""
+    """The newest entry beyond the newest ``most``; 0: there is none. Entries are counted, because ids have
+    a gap after a restore."""
     head = head_of(connection, app)
     if head is None or head.last_id - head.floor <= most:
         return 0
@@ -98,12 +97,12 @@ def _last_above(connection: Connection, app: str, most: int) -> int:
 
 
 _NARROW: Final = "INDEXED BY sqlite_autoindex_message_2"
-"""SQLite's name of ``message_by_conversation``, the second constraint of its table. To count rows by it
-takes a sixth of the time: in the table all that was said stands in between."""
+"""SQLite's name of ``message_by_conversation``, the second constraint of the table. Counting by it takes a
+sixth of the time, as it does not read the bodies."""
 
 
 def _raise_floor(connection: Connection, app: str, old: int) -> tuple[int, int] | None:
-    """Let entries expire up to an id: (number of the log, its floor)."""
+    """Expire entries up to an id: (number of the log, its floor)."""
     head = head_of(connection, app, lock=True)
     if head is None:
         return None
@@ -131,7 +130,7 @@ def stored_before(connection: Connection, app: str, time: int) -> int:
 
 
 def _delete_some(connection: Connection, log: int, floor: int) -> int | None:
-    """Delete some of what has expired; how many, None: there is nothing left of it."""
+    """Delete some expired entries; how many, None: there are none left."""
     rows = ask(connection, "SELECT min(id) FROM message WHERE log = %s AND id <= %s", (log, floor))
     first: Any = rows[0][0]
     if first is None:
@@ -141,5 +140,5 @@ def _delete_some(connection: Connection, log: int, floor: int) -> int | None:
 
 
 def _delete_hidden(connection: Connection, log: int, floor: int) -> None:
-    """Delete what says who has hidden what has expired: once, for all of it is looked through."""
+    """Delete the ``hidden`` rows of expired entries. Scans the table, so it runs once."""
     change(connection, "DELETE FROM hidden WHERE log = %s AND id <= %s", (log, floor))

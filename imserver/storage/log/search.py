@@ -1,8 +1,7 @@
-"""Finding what was said: a walk back through what a user may read, in steps that hold nobody up.
+"""Full-text search: scans backwards through the messages that a user may read, in short steps.
 
-No engine is asked for an index of words: theirs know no words of Chinese without extensions, differ from
-each other in everything else, and cost every message that is stored. What is read here are bodies behind the
-index of conversations, a stretch of the log at a time.
+It uses no full-text index: those of the engines split no Chinese words without extensions, differ from each
+other, and make every stored message more expensive.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ T = TypeVar("T")
 Read = Callable[[Callable[["Connection"], T], T], T]
 
 SEARCH_SECONDS: Final = 0.5
-"""After which a search says how far it has come, and whoever asked may go on from there."""
+"""After this time a search returns how far it has come; the caller may continue from there."""
 _FIRST_STRETCH: Final = 4096
-"""Ids of the log that are looked through first, in one transaction."""
+"""Ids that the first step scans, in one transaction."""
 _SHORT_SECONDS: Final = 0.005
 """A step that took less is followed by one over four times as many ids; one of more than four times this, by
-one over half as many: so that a writer never waits for long."""
+one over half as many. So a writer never waits for long."""
 _GROWTH: Final = 4
 _LEAST_STRETCH: Final = 256
 
 EVERYBODY: Final = ""
-"""Whose entries in ``hidden`` are those that were taken back, and edits: it is the message that is found."""
+"""The member in ``hidden`` that stands for all: recalled entries, and edits."""
 
 
 def search(
@@ -64,7 +63,7 @@ def search(
         found = [entry for entry in some if _has(entry, text)] + found
         if len(found) > limit:
             return found[-limit:], found[-limit].id
-        # Where more was found than fitted, and left out since, the rest of the stretch is still to be seen.
+        # If the limit cut the step short, its rest is still to be scanned.
         upto = some[0].id - 1 if len(some) == step.count else after
         now = monotonic()
         if now > deadline and upto > head.floor:
@@ -78,17 +77,17 @@ def search(
 
 
 def _spellings(text: str) -> list[str]:
-    """How a text is looked for: SQL folds the letters of ASCII at most."""
+    """The spellings to look for, as SQL folds only ASCII."""
     return list(dict.fromkeys(_small(each) for each in (text, text.lower(), text.upper(), text.title())))
 
 
 def _small(text: str) -> str:
-    """The letters of ASCII in lower case, all others as they are."""
+    """ASCII letters in lower case, all others unchanged."""
     return "".join(each.lower() if each.isascii() else each for each in text)
 
 
 def _has(entry: Entry, text: str) -> bool:
-    """Whether an entry that the database has found says it indeed."""
+    """Whether an entry that the database found really contains the text."""
     return text.casefold() in entry.body.decode(errors="replace").casefold()
 
 
@@ -113,7 +112,7 @@ class _Step:
 
     def __call__(self, connection: Connection) -> list[Entry]:
         matches, needle = _MATCHES[connection.dialect.name]
-        # What is in quotes here is text: ``ask`` gives MySQL its names as bytes.
+        # Quoted values are text here; ``ask`` passes parameters to MySQL as bytes.
         statement = (
             f"SELECT m.id FROM membership s, message m WHERE s.log = %s AND s.member = %s {self._one}"
             f"AND {VISIBLE} AND m.id > %s AND m.id <= %s "
@@ -128,7 +127,7 @@ class _Step:
 
 
 def _escaped(word: str) -> str:
-    """As PostgreSQL writes bytes as text: so bytes that are no text are no error."""
+    """As PostgreSQL escapes bytes, so that invalid text is no error."""
     pieces = []
     for byte in word.encode():
         if byte == 0x5C:
@@ -145,5 +144,5 @@ _MATCHES: Final[dict[str, tuple[str, Callable[[str], str]]]] = {
     "mysql": _MYSQL,
     "mariadb": _MYSQL,
 }
-"""By engine: whether a body has a word in it, and how the word is given. What is found too much is left out
-behind."""
+"""By engine: the condition for a body that contains a word, and the word's parameter. False hits are filtered
+out afterwards."""

@@ -1,4 +1,4 @@
-"""Writing to the log on SQLite: a connection of its own, in the one thread that does all of its work."""
+"""Writes to the log on SQLite, on its own connection, in the database's thread."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from imserver.storage.log.driver import LogDriver, Row
 from imserver.storage.log.statements import SELECT_HEAD, SQLITE_BY_GROUP, ConversationState, chunks, padded
 
 CONTENT_ERRORS: Final = (sqlite3.DataError, sqlite3.IntegrityError, OverflowError, ValueError)
-"""What a row is to blame for; all else is the database's fault."""
+"""Errors that a row causes; all others are faults of the database."""
 ERRORS: Final = (sqlite3.Error,)
 
 _BUSY_SECONDS: Final = 5.0
 _STATEMENTS: Final = 256
 _WAL_PAGES: Final = 4000
-"""The write-ahead log is copied into the database at so many pages of 4 KiB, four times SQLite's own number:
-the commit that does it waits for two more fsyncs, and pages of the indexes are written many times over.
-"""
+"""Pages of 4 KiB after which SQLite copies the write-ahead log into the database; four times its default. The
+commit that does so waits for two more fsyncs, and index pages are written many times."""
 
 
 class SqliteDriver(LogDriver):
-    """The lock of the head is that of the whole file: ``BEGIN IMMEDIATE``."""
+    """``BEGIN IMMEDIATE`` locks the whole file, and with it the head."""
 
     lock_log = SELECT_HEAD
 
     by_group = SQLITE_BY_GROUP
 
-    few_conversations = 1 << 30  # a question costs next to nothing here
+    few_conversations = 1 << 30  # a statement costs next to nothing here
 
     def __init__(self, file: Path) -> None:
         self._connection = sqlite3.connect(
@@ -56,28 +55,28 @@ class SqliteDriver(LogDriver):
     def close(self) -> None:
         self._connection.close()
 
-    def ask(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
+    def query(self, statement: str, values: Sequence[Any] = ()) -> list[Row]:
         return self._connection.execute(_own(statement), values).fetchall()
 
-    def do(self, statement: str, values: Sequence[Any] = ()) -> int:
+    def execute(self, statement: str, values: Sequence[Any] = ()) -> int:
         return self._connection.execute(_own(statement), values).rowcount
 
-    def do_many(self, statement: str, rows: Sequence[Row]) -> None:
+    def execute_many(self, statement: str, rows: Sequence[Row]) -> None:
         self._connection.executemany(_own(statement), rows)
 
-    def ask_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
-        # Without statistics it takes a list of some values for a reason to read all of a log: with the list
-        # to the left of a CROSS JOIN it looks up one after the other.
+    def query_in(self, statement: str, first: Sequence[Any], values: Sequence[Any]) -> list[Row]:
+        # Without statistics SQLite scans the log for a list of values. With the list to the left of a CROSS
+        # JOIN it looks up each.
         statement = statement.replace(" FROM ", " FROM w CROSS JOIN ", 1).replace("IN {}", "= w.v")
         rows: list[Row] = []
         for some in chunks(values):
             some = padded(some)
             wanted = ", ".join(["(%s)"] * len(some))
-            rows += self.ask(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
+            rows += self.query(f"WITH w(v) AS (VALUES {wanted}) {statement}", (*some, *first))
         return rows
 
     def update_conversations(self, log: int, states: Sequence[ConversationState]) -> None:
-        self.do_many(
+        self.execute_many(
             "UPDATE conversation SET last_seq = %s, last_id = %s WHERE log = %s AND id = %s",
             [(state.last_seq, state.last_id, log, state.id) for state in states],
         )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 KINDS: Final[tuple[EntryKind, ...]] = ("message", "recall", "edit", "join", "leave", "group")
-"""The number of a kind in its row is its place here: only ever added to."""
+"""A kind is stored as its index here, so new ones are only added at the end."""
 NUMBERS: Final[dict[str, int]] = {kind: number for number, kind in enumerate(KINDS)}
 CONVERSATION_KINDS: Final[tuple[ConversationKind, ...]] = ("user", "group", "room")
 USER: Final = 0
@@ -37,11 +37,11 @@ GROUP: Final = 1
 ROOM: Final = 2
 
 MOST_BYTES: Final = 1 << 20
-"""Of a body, and of ``meta``; what clients may send is limited long before."""
+"""Limit of a body, and of ``meta``. The limits for clients are far lower."""
 GREATEST: Final = (1 << 63) - 1
 SQLITE_BY_GROUP: Final = "INDEXED BY sqlite_autoindex_membership_2"
-"""For SQLite, which would walk along the members of all groups: its name of ``membership_by_conversation``,
-the second of the constraints of its table."""
+"""SQLite's name of ``membership_by_conversation``, the second constraint of the table. Without it SQLite
+scans the members of all groups."""
 _NUL: Final = "\0"
 _ROOM: Final = b"\0\0"
 
@@ -49,20 +49,20 @@ MESSAGE_COLUMNS: Final = (
     "log, id, conversation, seq, sender, kind, type, client_msg_id, resend, time_ms, about, stored_at, "
     "batch, meta, body"
 )
-"""The order in which :func:`row_of` gives the values."""
+"""The order of the values of :func:`row_of`."""
 
 ENTRY_COLUMNS: Final = (
     "m.id, m.conversation, m.seq, m.sender, m.kind, m.type, m.body, m.client_msg_id, m.time_ms, m.about, "
     "m.meta, c.kind, c.pair"
 )
-"""The order in which :func:`entry_of` takes them, of a message ``m`` and its conversation ``c``."""
+"""The order that :func:`entry_of` expects, of a message ``m`` and its conversation ``c``."""
 
 
 SELECT_HEAD: Final = "SELECT number, last_id, last_conversation, floor FROM log WHERE app = %s AND part = 0"
-"""The values of :class:`LogHead`."""
+"""Selects the fields of :class:`LogHead`."""
 
 SELECT_STATE: Final = "SELECT id, kind, pair, last_seq, last_id FROM conversation WHERE log = %s AND "
-"""What :func:`conversation_state_of` takes."""
+"""Selects the columns that :func:`conversation_state_of` expects."""
 
 FROM_MESSAGES: Final = (
     "FROM message m JOIN conversation c ON c.log = m.log AND c.id = m.conversation WHERE m.log = %s AND "
@@ -79,7 +79,7 @@ class LogHead(Struct):
 
 
 class ConversationState(Struct):
-    """A conversation as it stands in the transaction: its last entry moves on with what is appended."""
+    """The row of a conversation, cached during a transaction; each append updates it."""
 
     id: int
     kind: int
@@ -90,18 +90,18 @@ class ConversationState(Struct):
 
 
 def resend_of(sender: str, client_msg_id: str) -> bytes:
-    """What names a sender's ``client_msg_id`` in 16 bytes: short enough for one look-up of a whole batch."""
+    """Digest of a sender and ``client_msg_id`` in 16 bytes, short enough to look up a whole batch at once."""
     return blake2b(f"{sender}{_NUL}{client_msg_id}".encode(), digest_size=16).digest()
 
 
 def pair_of(one: str, other: str) -> bytes:
-    """What names the conversation of two users."""
+    """Key of the conversation of two users."""
     return _NUL.join(sorted((one, other))).encode()
 
 
 def pair_of_room(room: str) -> bytes:
-    """What names the conversation of a room, where that of two users has their pair. No two are called so:
-    at most one of them has no name."""
+    """Key of the conversation of a room, in the column that holds the pair of two users. It cannot be a pair:
+    at most one of two users has an empty id."""
     return _ROOM + room.encode()
 
 

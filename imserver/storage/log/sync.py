@@ -1,6 +1,6 @@
-"""What a user may read behind a cursor: the question that every client asks at every login.
+"""The entries after a cursor that a user may read: every client asks for them at every login.
 
-First the ids alone, from the index of the conversations, in the way that suits the engine; then the entries.
+First the ids are read from an index, in the way that suits the engine; then the entries.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 _WINDOW: Final = 5000
-"""Ids that SQLite looks at first: all that is behind an old cursor would be sorted for each page."""
+"""Ids that SQLite looks at first; else it would sort everything after an old cursor for each page."""
 _GROWTH: Final = 16
 _OF_MYSQL: Final = ("mysql", "mariadb")
 _MOST_UNIONS: Final = 500
-"""Conversations that MySQL is asked about one by one; for more, it walks along the log."""
+"""Conversations for which MySQL uses one UNION branch each; for more, it scans the log."""
 
 _ACTIVE: Final = (
     "membership s JOIN conversation c ON c.log = s.log AND c.id = s.conversation AND c.last_id > %s "
     "WHERE s.log = %s AND s.member = %s AND (s.left_id IS NULL OR s.left_id > %s)"
 )
-"""A user's memberships with anything behind a cursor: values (after, log, user, after)."""
+"""A user's memberships with entries after a cursor: parameters (after, log, user, after)."""
 
 
 def sync(connection: Connection, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
-    """At most ``limit`` entries behind ``after``, in order, and whether there are more."""
+    """At most ``limit`` entries after ``after``, in order, and whether there are more."""
     head = head_of(connection, app)
     if head is None or after >= head.last_id:
         return [], False
@@ -42,8 +42,8 @@ def sync(connection: Connection, app: str, user: str, after: int, limit: int) ->
 def catch_up(
     connection: Connection, app: str, user: str, after: int, limit: int, places: Mapping[str, int]
 ) -> tuple[list[Entry], bool]:
-    """The same with what was said in rooms: ``places`` has for each the id behind which, and under ``""``
-    that for what the user may read."""
+    """As :func:`sync`, with messages in rooms. ``places``: room → the id after which; ``""`` → that for the
+    user's conversations."""
     head = head_of(connection, app)
     if head is None or after >= head.last_id:
         return [], False
@@ -58,7 +58,7 @@ def catch_up(
 def _rooms(
     connection: Connection, head: LogHead, places: Mapping[str, int], after: int
 ) -> list[tuple[int, int]]:
-    """The conversations of rooms with anything to tell: (conversation, behind which id)."""
+    """The rooms with new entries: (conversation, id after which)."""
     hint = _BY_PAIR if connection.dialect.name == "sqlite" else ""
     statement = (
         f"SELECT id, pair, last_id FROM conversation {hint} WHERE log = %s AND last_id > %s AND pair IN {{}}"
@@ -73,8 +73,8 @@ def _rooms(
 
 
 _BY_PAIR: Final = "INDEXED BY sqlite_autoindex_conversation_2"
-"""SQLite's name of ``conversation_by_pair``, the second of the constraints of its table: it would walk along
-all conversations for a list of some."""
+"""SQLite's name of ``conversation_by_pair``, the second constraint of the table. Without it SQLite scans
+all conversations."""
 
 
 def _said_in(

@@ -48,7 +48,7 @@ _BLOCKED: Final = Rejected(BLOCKED)
 _RECALLED: Final = Rejected(RECALLED)
 
 Outcome = Stored | Change
-"""What became of a request."""
+"""The result of a request."""
 
 
 class AppendRequest(Struct):
@@ -69,7 +69,7 @@ class AppendRequest(Struct):
     outcome: Outcome | None
     """Set in the transaction."""
     unsure: StorageUnsure | None = None
-    """Set once it was answered so."""
+    """Set when it was answered with this."""
 
 
 class ChangeRequest(Struct):
@@ -85,7 +85,7 @@ class ChangeRequest(Struct):
 
 
 def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -> AppendRequest:
-    """A request for a draft, which is checked here."""
+    """Check a draft; the request to store it."""
     wrong, named = objection(draft), draft.client_msg_id
     rejected = Rejected(INVALID, wrong) if wrong else None
     resend = resend_of(draft.sender, named) if named and rejected is None else None
@@ -93,7 +93,7 @@ def append_request(app: str, draft: Draft, answer: Callable[[Stored], object]) -
 
 
 class AppTransaction:
-    """The head of an app's log, locked, and what is to be written below it. ``now``: Unix seconds."""
+    """One app's part of a group commit: the locked head of its log, and new rows. ``now``: Unix seconds."""
 
     def __init__(self, driver: LogDriver, app: str, batch: int, now: int) -> None:
         self.driver = driver
@@ -102,14 +102,14 @@ class AppTransaction:
         self.now = now
         self.head = driver.lock(app)
         self.before = self.head.last_id
-        """The last id of the transaction before."""
+        """The last id before this transaction."""
         self.entries: list[Entry] = []
         self._rows: list[tuple[Any, ...]] = []
         self._moved: dict[int, ConversationState] = {}
         self._made: list[tuple[ConversationState, bytes | None, str, int]] = []
         self._joined: list[tuple[str, int, int, str]] = []
         self._recalled: set[int] = set()
-        """Messages that cannot be edited any more, of those that somebody wants to."""
+        """Recalled messages, among those that drafts want to edit."""
 
     @property
     def log(self) -> int:
@@ -119,7 +119,7 @@ class AppTransaction:
     # --- conversations --------------------------------------------------------------------------------------
 
     def make_conversation(self, kind: int, members: tuple[str, ...], name: str = "") -> ConversationState:
-        """A new conversation. A pair's users become members here; a group's, by :meth:`admit`."""
+        """Add a conversation. Makes the users of a pair members; those of a group need :meth:`admit`."""
         self.head.last_conversation += 1
         state = ConversationState(
             self.head.last_conversation, kind, members, 0, 0, name if kind == ROOM else ""
@@ -131,11 +131,11 @@ class AppTransaction:
         return state
 
     def admit(self, state: ConversationState, users: Iterable[str], role: str) -> None:
-        """Make users members: what comes next is the first that they read."""
+        """Make users members, from the next entry on."""
         self._joined += [(user, state.id, self.head.last_id, role) for user in users]
 
     def enter(self, state: ConversationState, draft: Draft, resend: bytes | None = None) -> Entry:
-        """Add an entry to a conversation: it gets the next id and the next seq."""
+        """Add an entry to a conversation, with the next id and the next seq."""
         self.head.last_id += 1
         state.last_seq += 1
         state.last_id = self.head.last_id
@@ -161,7 +161,7 @@ class AppTransaction:
         return entry
 
     def settle(self) -> None:
-        """Write conversations and memberships, so that they are found by what comes next."""
+        """Write conversations and memberships, so that the next statements find them."""
         driver, log = self.driver, self.log
         made = {state.id for state, *_ in self._made}
         if self._made:
@@ -173,7 +173,7 @@ class AppTransaction:
         self._made, self._joined, self._moved = [], [], {}
 
     def write(self) -> None:
-        """Write all of it."""
+        """Write everything."""
         self.settle()
         if self._rows:
             self.driver.add_messages(self._rows)
@@ -183,7 +183,7 @@ class AppTransaction:
     # --- drafts ---------------------------------------------------------------------------------------------
 
     def append(self, ready: Sequence[AppendRequest]) -> list[Appended | Rejected]:
-        """Add drafts in their order; the outcome of each."""
+        """Add drafts in their order; the result of each."""
         known = self.driver.repeats(self.log, list({one.resend for one in ready if one.resend is not None}))
         outcomes: dict[bytes, Appended | Rejected] = {
             name: Appended(entry, True) for name, entry in known.items()
@@ -232,7 +232,7 @@ class AppTransaction:
             state = states.get(draft.conversation)
             if state is None:
                 return _UNKNOWN
-            if draft.sender:  # nobody is the server itself, which may speak everywhere
+            if draft.sender:  # no sender: the server itself, which may send to all
                 until = mutes.get((draft.sender, state.id))
                 if until is None:
                     return _NOT_MEMBER
@@ -243,7 +243,7 @@ class AppTransaction:
         return Appended(self.enter(state, draft, one.resend))
 
     def _conversations(self, ready: Iterable[AppendRequest]) -> dict[int | bytes, ConversationState]:
-        """The conversations of drafts, by pair or id; a conversation is one object whatever names it."""
+        """The conversations of drafts, by key or id; the same object under both."""
         pairs: set[bytes] = set()
         ids: set[int] = set()
         for one in ready:
@@ -303,14 +303,13 @@ _decode: Final = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def find_recalled(driver: LogDriver, log: int, ids: Collection[int]) -> set[int]:
-    """Those of these messages that were recalled."""
+    """The recalled ones among these messages."""
     statement = "SELECT id FROM hidden WHERE log = %s AND member = '' AND version = 0 AND id IN {}"
-    return {row[0] for row in driver.ask_in(statement, (log,), list(ids))} if ids else set()
+    return {row[0] for row in driver.query_in(statement, (log,), list(ids))} if ids else set()
 
 
 def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
-    """Carry out what was added to the log just now: of what a message is told several times, the last word
-    counts, and a recall is the last."""
+    """Apply the new edits and recalls. Of several for a message the last counts; recalls are final."""
     last: dict[int, Entry] = {}
     edits = []
     for entry in entries:
@@ -332,15 +331,15 @@ def revise(driver: LogDriver, log: int, entries: Iterable[Entry]) -> None:
             edited += [(entry.type, entry.body, entry.meta, log, id) for id in of_it if id != entry.id]
     if recalls:
         driver.hide_recalled(log, [about for about, entry in last.items() if entry.kind == "recall"])
-        driver.do_many(_SET_RECALLED, recalls)
+        driver.execute_many(_SET_RECALLED, recalls)
     if edited:
-        driver.do_many(_SET_CONTENT, edited)
+        driver.execute_many(_SET_CONTENT, edited)
 
 
 def _with_edit(edit: Entry) -> bytes:
-    """What else is said of the message: whom it mentions now, and which entry changed it."""
+    """The ``meta`` of an edited message: the edit's, and the id of the edit."""
     try:
         meta = _decode(edit.meta) if edit.meta else {}
-    except ValueError:  # one draft must not cost the others of its transaction anything
+    except ValueError:  # one draft must not fail the others of its transaction
         meta = {}
     return msgspec.json.encode({**meta, "edited": edit.id})
