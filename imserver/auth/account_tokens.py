@@ -22,8 +22,8 @@ from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken,
 from imserver.config import Config
 from imserver.lifecycle import derive_key
 from imserver.settings import PUBLIC_SIGN_KEY
-from imserver.storage.contract import MAX_ID, Account
 from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import MAX_ID, Account
 
 GOCHAT: Final = "gochat"
 """The app of GoChat's clients."""

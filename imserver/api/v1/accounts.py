@@ -15,10 +15,10 @@ from imserver.api.reply import Answer
 from imserver.api.style import Problem
 from imserver.api.v1.account import (
     AccountDone,
+    AccountLogin,
     AccountQuery,
     AccountSet,
     AccountShown,
-    AccountLogin,
     PasswordSet,
     Registration,
     SessionAnswer,

@@ -25,8 +25,8 @@ from imserver.services.people.account_fields import (
 )
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import Passwords
-from imserver.storage.contract import Account, Device, Taken
 from imserver.storage.accounts import AccountStore
+from imserver.storage.contract import Account, Device, Taken
 
 _DEVICE_BITS: Final = 53
 """Of the number of a login, so that it is exact in every language's JSON."""
