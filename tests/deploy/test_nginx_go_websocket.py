@@ -221,7 +221,7 @@ def test_a_back_end_is_known_by_the_address_that_nginx_saw(
         nodes,
         CryptoKey="0123456789abcdef",
         IMSERVER_API_KEYS="[{key: secret-key-of-the-tests, scopes: [admin]}]",
-        IMSERVER_APPS=f'{{"system:listed": {{api_allow_from: ["{BACK_END}/32"]}}}}',
+        IMSERVER_APPS=f'{{"system:listed": {{open: true, api_allow_from: ["{BACK_END}/32"]}}}}',
         IMSERVER_SERVER_TRUSTED_PROXIES='["127.0.0.1/32"]',
     )
     with listening(front.address, "listed") as client:

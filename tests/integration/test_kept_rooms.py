@@ -1,9 +1,10 @@
 """What is said in rooms of the action dialect, in an app that keeps it: on both doors."""
 
 import json
+import sqlite3
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def keeping(launch: Launch, door: str, receiver: Receiver) -> Server:
     apps["105"] = {"same_as": "action:4"}
     apps["action:6"] = {**KEPT, "webhook": receiver.settings}
     apps["action:5"] = {}
+    apps["action:60"] = {**KEPT, "account_tokens": "required"}
     return launch(door, apps=apps)
 
 
@@ -353,18 +355,37 @@ def test_a_back_end_reads_what_was_said(keeping: Server, app: int) -> None:
         nothing(ann)
 
 
-def test_an_account_that_is_deleted_leaves_no_place_behind(keeping: Server, app: int) -> None:
-    name = f"action:{app}"
-    made = good(keeping.http, "accounts/register", {"app": name, "phone": "1", "password": "long enough"})
-    user = made["account"]["user"]
-    with been(keeping, user, app, ROOM), talking(keeping.ws, "ann", app, room=ROOM) as ann:
-        ann.say("one")
-        with talking(keeping.ws, user, app, room=ROOM) as one:
+def test_no_position_is_left_of_a_deleted_account(keeping: Server) -> None:
+    def registered(phone: str) -> tuple[str, str]:
+        fields = {"app": "action:60", "phone": phone, "password": "long enough"}
+        made = good(keeping.http, "accounts/register", fields)
+        return made["account"]["user"], made["token"]
+
+    @contextmanager
+    def present(user: str, token: str) -> Iterator[Talker]:
+        with talker(keeping.ws) as one:
+            fields = {**login_data(user, 60, room=ROOM), "token": token}
+            assert one.ask_action("login", fields) == (200, "Success")
+            yield one
+
+    ann, gone = registered("1"), registered("2")
+    with present(*gone) as one:
+        one.ask_action("heartbeat", {})
+    with present(*ann) as speaker:
+        speaker.say("one")
+        with present(*gone) as one:
             assert heard(one, 1) == ["one"]
-        good(keeping.http, "accounts/delete", {"app": name, "user": user})
-        ann.say("two")
-        with talking(keeping.ws, user, app, room=ROOM) as one:
-            nothing(one)
+        assert positions(keeping, gone[0]) == 1
+        good(keeping.http, "accounts/delete", {"app": "action:60", "user": gone[0]})
+        eventually(lambda: positions(keeping, gone[0]) == 0)
+
+
+def positions(server: Server, user: str) -> int:
+    """Rows of a user in the table of positions in rooms."""
+    with closing(sqlite3.connect(server.folder / "data" / "imserver.db")) as database:
+        query = "SELECT count(*) FROM room_position WHERE member = ?"
+        found: int = database.execute(query, (user,)).fetchone()[0]
+    return found
 
 
 def test_the_back_end_is_told_what_is_said_and_where(keeping: Server, receiver: Receiver) -> None:
