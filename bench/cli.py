@@ -177,7 +177,7 @@ def _fields(scenario: str, *without: str) -> list[Option]:
     "--into",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Replace the text of this document between <!-- figures --> (<!-- million -->, <!-- cluster -->) "
-    "and the next <!-- end -->.",
+    "and the next <!-- end -->; after <!-- figures bars --> with the bars alone.",
 )
 @click.option(
     "--plot",
@@ -196,12 +196,17 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
     if into is None:
         click.echo(text)
         return
-    document, mark = into.read_text(encoding="utf-8"), report.begin_mark(suite)
-    before, begin, rest = document.partition(mark)
-    _old, end, after = rest.partition(report.END_MARK)
-    if not begin or not end:
+    mark = report.begin_mark(suite)
+    sections = {mark: text, mark.replace(" -->", " bars -->"): report.bars(suite)}
+    document = into.read_text(encoding="utf-8")
+    found = [each for each in sections if each in document]
+    if not found or report.END_MARK not in document:
         raise click.ClickException(f"{into} has no marks {mark} and {report.END_MARK}")
-    into.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
+    for each in found:
+        before, begin, rest = document.partition(each)
+        _old, end, after = rest.partition(report.END_MARK)
+        document = f"{before}{begin}\n{sections[each]}\n{end}{after}"
+    into.write_text(document, encoding="utf-8")
 
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -161,10 +161,19 @@ def begin_mark(suite: dict[str, Any]) -> str:
     return MARKS.get(suite.get("suite", ""), USUAL_MARK)
 
 
+def head(suite: dict[str, Any]) -> list[str]:
+    """Return where a suite was measured, as the first lines of its Markdown."""
+    return [f"{place_line(suite['reports'][-1])}. imserver {suite['imserver']}.", ""]
+
+
+def bars(suite: dict[str, Any]) -> str:
+    """Return the bars of a suite as Markdown."""
+    return "\n".join(head(suite) + bars_table(suite["bars"]))
+
+
 def markdown(suite: dict[str, Any]) -> str:
     """Return the report of a suite as Markdown."""
-    reports = suite["reports"]
-    lines = [f"{place_line(reports[-1])}. imserver {suite['imserver']}.", ""]
+    reports, lines = suite["reports"], head(suite)
     if suite.get("suite") == "million":
         return "\n".join(lines + sizes_table(reports) + [""] + bars_table(suite["bars"]))
     lines += bars_table(suite["bars"])

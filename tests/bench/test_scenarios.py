@@ -190,5 +190,12 @@ def test_the_report_of_a_suite_becomes_markdown(tmp_path: Any, place: tuple[str,
     assert "old" not in text
     assert result.stdout.strip() in text
 
+    document.write_text("before <!-- figures bars --> old <!-- end --> after")
+    assert run("table", str(file), "--into", str(document)).exit_code == 0
+    text = document.read_text()
+    assert "| ping | server CPU each |" in text
+    assert "old" not in text
+    assert "**ping**" not in text
+
     document.write_text("no marks")
     assert "no marks" in run("table", str(file), "--into", str(document)).output
