@@ -1,6 +1,6 @@
 """The table of metrics: what Prometheus gets to know of a node, and how each is read off it.
 
-``docs/operations.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
+``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
 """
 
 from __future__ import annotations
