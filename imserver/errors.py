@@ -71,26 +71,36 @@ _CLOSE_ROWS: Final = (
     CloseRow(CLOSE_GOING_AWAY, "going away", "the server stops or restarts", True),
     CloseRow(CLOSE_PROTOCOL_ERROR, "protocol error", "a frame broke RFC 6455", True),
     CloseRow(
-        CLOSE_UNSUPPORTED_DATA, "unsupported data", "a kind of frame that the dialect does not take", True
+        CLOSE_UNSUPPORTED_DATA, "unsupported data", "the dialect does not accept this type of frame", True
     ),
     CloseRow(CLOSE_NO_CODE, "no code", "a close frame without a code; never on the wire", True),
     CloseRow(CLOSE_LOST, "lost", "TCP ended without a close frame; never on the wire", True),
     CloseRow(CLOSE_BAD_PAYLOAD, "bad payload", "a text frame that is not UTF-8", True),
     CloseRow(CLOSE_POLICY, "policy", "a refusal for which no other code exists", True),
     CloseRow(CLOSE_TOO_BIG, "too big", "a message above limits.message_bytes", True),
-    CloseRow(CLOSE_INTERNAL_ERROR, "internal error", "the server failed; the log has the traceback", True),
+    CloseRow(CLOSE_INTERNAL_ERROR, "internal error", "the server failed; see its log", True),
     # Ours: come back, with backoff.
-    CloseRow(CLOSE_SLOW_READER, "slow reader", "too many bytes waited, or waited too long, to be read", True),
+    CloseRow(
+        CLOSE_SLOW_READER,
+        "slow reader",
+        "the client did not read: above limits.outbox_bytes or limits.outbox_seconds",
+        True,
+    ),
     CloseRow(
         CLOSE_HEARTBEAT_EXPIRED, "heartbeat expired", "no sign of life for websocket.heartbeat_seconds", True
     ),
     CloseRow(CLOSE_LOGIN_TIMEOUT, "login timeout", "no login within limits.login_seconds", True),
     CloseRow(CLOSE_RATE_LIMIT, "rate limit", "more than limits.messages_per_second", True),
-    CloseRow(CLOSE_ACK_TIMEOUT, "ack timeout", "deliveries stayed unacknowledged after a resend", True),
+    CloseRow(
+        CLOSE_ACK_TIMEOUT,
+        "ack timeout",
+        "the client did not acknowledge deliveries, although they were resent",
+        True,
+    ),
     CloseRow(
         CLOSE_NODE_FULL,
         "node full",
-        "a connection limit of the node, of the address or of the app is reached",
+        "the node, the address or the app has reached its connection limit",
         True,
     ),
     # Ours: stay away.
@@ -172,56 +182,56 @@ def _problem(status: int, code: str, message: str, *, temporary: bool = False) -
 
 HTTP_BAD_REQUEST: Final = _problem(400, "bad_request", "The request is malformed.")
 HTTP_INVALID_REQUEST: Final = _problem(
-    400, "invalid_request", "The request does not have the shape that this route takes."
+    400, "invalid_request", "The request does not fit this route; see its fields in /api/v1/docs."
 )
 HTTP_TOO_MANY_TARGETS: Final = _problem(
-    400, "too_many_targets", "More targets, or commands, than limits.batch_targets."
+    400, "too_many_targets", "The request has more targets or commands than limits.batch_targets."
 )
 HTTP_STORE_UNAVAILABLE: Final = _problem(
-    400, "store_unavailable", "Apps of systems do not store messages: a user there is one connection."
+    400, "store_unavailable", "System apps (system:…) do not store messages."
 )
 HTTP_NOT_AN_UPGRADE: Final = _problem(400, "not_an_upgrade", "This path takes WebSocket upgrades only.")
 HTTP_UNAUTHORIZED: Final = _problem(401, "unauthorized", "An API key with the right scope is required.")
 HTTP_TOKEN_INVALID: Final = _problem(401, "token_invalid", "The session token is missing, wrong or expired.")
 HTTP_WRONG_LOGIN: Final = _problem(401, "wrong_login", "The phone number or the password is wrong.")
-HTTP_FORBIDDEN: Final = _problem(403, "forbidden", "The key does not allow this, or not in this app.")
+HTTP_FORBIDDEN: Final = _problem(
+    403, "forbidden", "The key or token does not permit this request in this app."
+)
 HTTP_NOT_ALLOWED: Final = _problem(
     403, "not_allowed", "The app does not allow this user, this origin or this way to connect."
 )
 HTTP_BANNED: Final = _problem(403, "banned", "The user is banned for a time.")
 HTTP_ORIGIN_REFUSED: Final = _problem(403, "origin_refused", "This origin is not allowed.")
-HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not answer for this host.")
+HTTP_HOST_REFUSED: Final = _problem(403, "host_refused", "This server does not serve this host.")
 HTTP_REGISTRATION_CLOSED: Final = _problem(
     403, "registration_closed", "Registration is closed (accounts.registration)."
 )
-HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The member's role does not allow this.")
+HTTP_ROLE_TOO_LOW: Final = _problem(403, "role_too_low", "The role of the member does not permit this.")
 HTTP_SILENCED: Final = _problem(403, "silenced", "The user is muted in this group.")
 HTTP_QUOTA_EXCEEDED: Final = _problem(
     403, "quota_exceeded", "A quota of uploaded files is reached: of the user, the app or the address."
 )
 HTTP_UNKNOWN_DEVICE: Final = _problem(
-    404, "unknown_device", "The account has no such login, or it has ended."
+    404, "unknown_device", "The account has no such device, or its login has ended."
 )
-HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "There is no such account.")
-HTTP_UNKNOWN_GROUP: Final = _problem(
-    404, "unknown_group", "There is no such group, or the user is no member of it."
-)
+HTTP_UNKNOWN_ACCOUNT: Final = _problem(404, "unknown_account", "No such account.")
+HTTP_UNKNOWN_GROUP: Final = _problem(404, "unknown_group", "No such group, or the user is not a member.")
 HTTP_UNKNOWN_CONVERSATION: Final = _problem(
-    404, "unknown_conversation", "There is no such conversation, or the user is not in it."
+    404, "unknown_conversation", "No such conversation, or the user is not part of it."
 )
 HTTP_UNKNOWN_MESSAGE: Final = _problem(
-    404, "unknown_message", "There is no such message, or it is not the user's."
+    404, "unknown_message", "No such message, or it belongs to another user."
 )
 HTTP_UNKNOWN_MEMBER: Final = _problem(404, "unknown_member", "The group has no such member.")
-HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "There is no app of this name.")
-HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No connection of this app has this id.")
+HTTP_UNKNOWN_APP: Final = _problem(404, "unknown_app", "No such app.")
+HTTP_UNKNOWN_CONNECTION: Final = _problem(404, "unknown_connection", "No such connection in this app.")
 HTTP_NOT_FOUND: Final = _problem(404, "not_found", "This path does not exist.")
-HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "There is no file of this id.")
+HTTP_UNKNOWN_UPLOAD: Final = _problem(404, "unknown_upload", "No such file.")
 HTTP_METHOD_NOT_ALLOWED: Final = _problem(
     405, "method_not_allowed", "This path does not support this method."
 )
 HTTP_TIMEOUT: Final = _problem(408, "timeout", "The request took too long to arrive.", temporary=True)
-HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "There is an account with this phone number already.")
+HTTP_PHONE_TAKEN: Final = _problem(409, "phone_taken", "An account with this phone number already exists.")
 HTTP_TOO_MANY_FRIENDS: Final = _problem(
     409, "too_many_friends", "One of the two would have more friends than accounts.friends."
 )
@@ -229,7 +239,7 @@ HTTP_TOO_MANY_MEMBERS: Final = _problem(
     409, "too_many_members", "The group would have more members than accounts.group_members."
 )
 HTTP_ALREADY_ONLINE: Final = _problem(409, "already_online", "The user is online on another connection.")
-HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "There is an app of this name already.")
+HTTP_APP_EXISTS: Final = _problem(409, "app_exists", "An app with this name already exists.")
 HTTP_APP_CONFIGURED: Final = _problem(
     409, "app_configured", "This app is defined in the configuration file; change it there."
 )
@@ -250,7 +260,7 @@ HTTP_KIND_REFUSED: Final = _problem(
 HTTP_UNKNOWN_ENCODING: Final = _problem(
     415, "unknown_encoding", "The only supported Content-Encoding is gzip."
 )
-HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file has no such bytes.")
+HTTP_RANGE: Final = _problem(416, "range_not_satisfiable", "The file does not contain the requested range.")
 HTTP_ID_REUSED: Final = _problem(422, "id_reused", "A different request has used this id or Idempotency-Key.")
 HTTP_VERSION_REQUIRED: Final = _problem(426, "version_required", "Sec-WebSocket-Version must be 13.")
 HTTP_TOO_MANY_REQUESTS: Final = _problem(
@@ -282,7 +292,7 @@ HTTP_REGISTRY_UNAVAILABLE: Final = _problem(
 )
 HTTP_VERSION_NOT_SUPPORTED: Final = _problem(505, "http_version", "Only HTTP/1.0 and HTTP/1.1 are supported.")
 HTTP_DISK_FULL: Final = _problem(
-    507, "disk_full", "The disk would have less than uploads.min_free_bytes.", temporary=True
+    507, "disk_full", "The upload would leave less than uploads.min_free_bytes on the disk.", temporary=True
 )
 
 

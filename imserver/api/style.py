@@ -37,7 +37,7 @@ class Style(Protocol):
 
 
 class _CmdStyle:
-    """Status 200 with a code of the cmd dialect in the body, whatever happened (docs/protocol.md)."""
+    """Status 200 with a code of the cmd dialect in the body, whatever happened (docs/reference/http.md)."""
 
     everywhere = True
 
@@ -48,7 +48,7 @@ class _CmdStyle:
 
 
 class _ClientStyle:
-    """Code -1 in the body, but the statuses 400 and 405 without one (docs/protocol.md)."""
+    """Code -1 in the body, but the statuses 400 and 405 without one (docs/reference/client-dialect.md)."""
 
     everywhere = True
 

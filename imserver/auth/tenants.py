@@ -43,7 +43,7 @@ class BadTenant(ValueError):
 
 
 class UnknownTenant(LookupError):
-    """There is no app of this name."""
+    """No such app."""
 
 
 class TooManyTenants(Exception):

@@ -1,4 +1,4 @@
-"""What the HTTP API answers, as the client hands it on (docs/push.md)."""
+"""What the HTTP API answers, as the client hands it on (docs/guides/README.md)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The HTTP API from Python: pushes, presence, rooms, sessions, apps (docs/push.md)."""
+"""The HTTP API from Python: pushes, presence, rooms, sessions, apps (docs/guides/README.md)."""
 
 from __future__ import annotations
 

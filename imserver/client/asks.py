@@ -1,4 +1,4 @@
-"""What a messenger may ask of the server (docs/protocol.md, "Stored messages"), without any I/O."""
+"""What a messenger may ask of the server (docs/reference/protocol.md, "Stored messages"), without any I/O."""
 
 from __future__ import annotations
 

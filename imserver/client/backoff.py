@@ -31,6 +31,6 @@ class Backoff:
 
 
 def may_return(code: int) -> bool:
-    """Whether a client may come back after a close with this code (docs/protocol.md: 4500 to 4999 say no)."""
+    """Whether a client may reconnect after this close code: 4000 to 4499 (docs/reference/close-codes.md)."""
     row = CLOSE.get(code)
     return row.reconnect if row is not None else not 4500 <= code <= 4999

@@ -1,5 +1,4 @@
-"""What is stored, as a client sees it: entries of the log, and what is told about them (docs/protocol.md,
-"Stored messages")."""
+"""Stored messages as a client sees them: entries of the log, and signals (docs/reference/protocol.md)."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class Closed(ClientError):
 
 
 class CommandRefused(ClientError):
-    """The server will not do what a session asked for; ``code`` is its reply code (docs/protocol.md)."""
+    """The server refused a command; ``code`` is the reply code (docs/reference/protocol.md)."""
 
     def __init__(self, cmd: str, code: int, text: str) -> None:
         super().__init__(f"{cmd} refused: {code} {text}")

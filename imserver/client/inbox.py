@@ -1,5 +1,5 @@
-"""Where a client stands in the log of its app, and what it has to ask to catch up; without any I/O
-(docs/protocol.md, "sync" and "ack")."""
+"""The position of a client in the log of its app, and the requests of its catch-up, without any I/O
+(docs/reference/protocol.md, "sync" and "ack")."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ Told = Push | Entry | Signal | BeginAnew
 
 
 class Messenger(Session[Told]):
-    """One user's session that loses no message (docs/protocol.md, "Stored messages").
+    """One user's session that loses no message (docs/reference/protocol.md, "Stored messages").
 
     Arguments as for :class:`~imserver.client.Client`, and ``cursor``: where the user stands on this device,
     0 for everything that is kept, None for what comes from now on. What was missed is fetched after each

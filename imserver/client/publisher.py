@@ -1,4 +1,4 @@
-"""Pushing over one standing connection: many pushes under way, each acknowledged (docs/push.md)."""
+"""One connection for many pushes, each acknowledged (docs/guides/batch-and-publisher.md)."""
 
 from __future__ import annotations
 

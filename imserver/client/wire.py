@@ -1,4 +1,4 @@
-"""The cmd dialect as a client speaks it: frames in and out, without any I/O (docs/protocol.md)."""
+"""The cmd dialect as a client speaks it: frames in and out, without any I/O (docs/reference/protocol.md)."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from imserver.hub.rooms import Room
 
 POLICIES = ("newest", "multi", "single", "refuse")
-"""Login policies (docs/protocol.md): only under ``newest`` is one session of a user addressed at a time."""
+"""Login policies (docs/reference/protocol.md). Only ``newest`` addresses one session of a user at a time."""
 
 
 class App:

@@ -1,4 +1,4 @@
-"""The ``action`` dialect: JSON text frames ``{"seq","action","data"}`` on ``/ws?uid=`` (docs/protocol.md).
+"""The ``action`` dialect: JSON text frames on ``/ws?uid=`` (docs/reference/action-dialect.md).
 
 One user talks to one other, or to a room; the login says which. Pushed frames name their receiver. Decoding
 has two ways, as in :mod:`imserver.protocol.cmd`.

@@ -1,4 +1,4 @@
-"""The ``client`` dialect: JSON frames pushed to browsers on ``/ws?systemId=`` (docs/protocol.md).
+"""The ``client`` dialect: JSON frames to browsers on ``/ws?systemId=`` (docs/reference/client-dialect.md).
 
 A client is given an id and listens; whatever it sends is read and ignored. Its back end drives it by HTTP.
 """

@@ -1,4 +1,4 @@
-"""The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc`` (docs/protocol.md).
+"""The ``cmd`` dialect: JSON text frames ``{"seq","cmd","data"}`` on ``/acc`` (docs/reference/protocol.md).
 
 Decoding has two ways. A frame with exactly the documented keys takes msgspec's typed decoder (0.2 µs); any
 other spelling (keys in another letter case, unknown keys, lone surrogates) takes the standard library's

@@ -1,4 +1,4 @@
-"""An event as JSON, for whoever speaks no dialect: streams, webhooks, our own clients (docs/push.md)."""
+"""An event as JSON, for event streams, webhooks and our own clients (docs/guides/event-streams.md)."""
 
 from __future__ import annotations
 

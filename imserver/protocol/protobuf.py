@@ -1,4 +1,4 @@
-"""The ``protobuf`` dialect: binary frames on ``/ws``, of clients with accounts (docs/protocol.md).
+"""The ``protobuf`` dialect: binary frames on ``/ws`` (docs/reference/protobuf-dialect.md).
 
 A client frame is one ``Input``; every server frame is one ``OutputBatch``. What is refused is not answered:
 the clients know no error. The payload of a batch is the row of its *outputs*, each with its length before it,

@@ -1,4 +1,4 @@
-"""The Python of docs/logins.md and docs/webhooks.md does what is said of it, against a real server."""
+"""The Python of docs/logins.md and docs/guides/webhooks.md does what is said of it, against a real server."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.integration.receiver import Post, Receiver
 from tests.support import DOORS, ROOT, eventually
 
 LOGINS = ROOT / "docs" / "logins.md"
-WEBHOOKS = ROOT / "docs" / "webhooks.md"
+WEBHOOKS = ROOT / "docs" / "guides" / "webhooks.md"
 SECRET = "0123456789abcdef" * 4
 
 
@@ -105,7 +105,7 @@ def test_what_a_server_sends_is_verified_and_shaped_as_it_is_shown(
 
 
 def test_every_event_stands_in_the_table() -> None:
-    assert {row["event"] for row in table_with(WEBHOOKS, "event", "when", "besides")} == EVENTS
+    assert {row["event"] for row in table_with(WEBHOOKS, "event", "when", "other fields")} == EVENTS
 
 
 # --- the back end to begin with -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import re
 from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +21,14 @@ from tests.integration.protobuf import LOGIN, Chatter, field, sent
 from tests.integration.raw import BINARY
 from tests.support import ROOT
 
-PROTOCOL = ROOT / "docs" / "protocol.md"
+PROTOBUF = ROOT / "docs" / "reference" / "protobuf-dialect.md"
 TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if "chats" in block.words]
 _LINE = re.compile(r"(\w+) ([→←]) (.*)")
+
+
+def words_of(page: Path) -> str:
+    """The text of a page on one line."""
+    return " ".join(page.read_text(encoding="utf-8").split())
 
 
 def bytes_of(words: str) -> bytes:
@@ -58,14 +64,14 @@ def test_there_are_such_transcripts() -> None:
 
 
 def test_the_kinds_of_frames_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "CmdType", "name", "data", "")
+    rows = table_with(PROTOBUF, "CmdType", "name", "data", "")
     assert [(int(row["CmdType"]), row["name"]) for row in rows] == [
         (number, name) for number, (name, _) in COMMANDS.items()
     ]
 
 
 def test_the_kinds_of_what_more_may_be_asked_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "CmdType", "request", "answer")
+    rows = table_with(PROTOBUF, "CmdType", "request", "answer")
     named = [re.fullmatch(r"(\d+) \[?(\w+).*", row["CmdType"]) for row in rows]
     told = [(int(each[1]), each[2]) for each in named if each]
     asked = [(number, name) for number, (name, _) in FULL_COMMANDS.items() if number > CT_SYNC]
@@ -73,7 +79,7 @@ def test_the_kinds_of_what_more_may_be_asked_are_those_of_the_code() -> None:
 
 
 def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:
-    text = PROTOCOL.read_text(encoding="utf-8").partition("### More for clients")[2]
+    text = words_of(PROTOBUF).partition("## Extended clients")[2]
     for number, name in [*enumerate(KINDS), *enumerate(SIGNALS, 1)]:
         assert re.search(rf"\b{number} {name}\b", text), name
     assert f"at most {RECOVERED} entries" in text
@@ -82,7 +88,7 @@ def test_kinds_of_entries_and_signals_are_those_of_the_code() -> None:
 
 
 def test_types_and_limits_are_those_of_the_code() -> None:
-    text = PROTOCOL.read_text(encoding="utf-8").partition("## The protobuf dialect")[2]
+    text = words_of(PROTOBUF)
     for number, name in enumerate(MESSAGE_TYPES, 1):
         assert f"{number} {name}" in text
     assert f"at most {PAGE} messages" in text

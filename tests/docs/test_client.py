@@ -13,9 +13,9 @@ EXAMPLES = [block for page in PAGES for block in blocks(page, "python") if "clie
 SAID = {
     "README.md": ["hello"],
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
-    "Messages that are kept": ["dora message hello True", "['hello']"],
+    "Stored messages": ["dora message hello True", "['hello']"],
     "Pushing": ["held", "cmd 1", "1"],
-    "One connection to push over": ["100"],
+    "A publisher connection": ["100"],
     "asyncio": ["one", "two"],
 }
 """What each of them prints, by its page or by the heading it stands under."""

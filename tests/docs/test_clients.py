@@ -15,7 +15,7 @@ from tests.integration.client import Listener
 from tests.integration.raw import CLOSE
 from tests.support import ROOT
 
-PROTOCOL = ROOT / "docs" / "protocol.md"
+CLIENT = ROOT / "docs" / "reference" / "client-dialect.md"
 TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if "clients" in block.words]
 _LINE = re.compile(r"(\w+) ([→←]) (.*)")
 
@@ -63,12 +63,12 @@ def test_there_is_such_a_transcript() -> None:
 
 
 def test_the_routes_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "path", "fields (required in bold)", "data", "scope")
+    rows = table_with(CLIENT, "path", "fields (required in bold)", "data", "scope")
     listed = {row["path"].removesuffix(" (new)"): row["scope"] for row in rows}
     assert listed == {row.path: row.need.scope for row in ROUTES}
     assert set(listed) == {row.path for row in ROUTES}
 
 
 def test_the_notices_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "code", "msg", "when")
+    rows = table_with(CLIENT, "code", "msg", "when")
     assert [(int(row["code"]), row["msg"]) for row in rows] == list(NOTICES.values())

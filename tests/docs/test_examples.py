@@ -205,7 +205,7 @@ def test_the_record_in_redis_is_what_is_shown(nodes: Nodes) -> None:
 
 
 def test_the_keys_in_redis_are_those_that_are_shown(nodes: Nodes) -> None:
-    rows = table_with(ROOT / "docs" / "protocol.md", "key", "type", "value", "lives for")
+    rows = table_with(ROOT / "docs" / "reference" / "cluster.md", "key", "type", "value", "lives for")
     shown = [re.sub(r"<\w+>", "*", key) for row in rows for key in keys_of(row["key"])]
     first = nodes.servers[0]
     with (

@@ -17,7 +17,9 @@ from tests.support import ROOT
 
 DOCS = ROOT / "docs"
 ARCHITECTURE = DOCS / "architecture.md"
-PROTOCOL = DOCS / "protocol.md"
+PROTOCOL = DOCS / "reference" / "protocol.md"
+HTTP = DOCS / "reference" / "http.md"
+CLOSE_CODES = DOCS / "reference" / "close-codes.md"
 OPERATIONS = DOCS / "operations.md"
 DEFAULTS = yaml.safe_load(assets.DEFAULT_CONFIG.read_text(encoding="utf-8"))
 SECTIONS = "|".join(DEFAULTS)
@@ -25,7 +27,7 @@ YES = {True: "yes", False: "no"}
 
 
 def test_the_close_codes_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "code", "name", "come back", "meaning")
+    rows = table_with(CLOSE_CODES, "code", "name", "come back", "meaning")
     assert [tuple(row.values()) for row in rows] == [
         (str(row.code), row.name, YES[row.reconnect], row.meaning) for row in errors.CLOSE.values()
     ]
@@ -38,14 +40,14 @@ def test_the_reply_codes_are_those_of_the_code() -> None:
 
 
 def test_the_problems_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "status", "code", "temporary", "message")
+    rows = table_with(HTTP, "status", "code", "temporary", "message")
     assert [tuple(row.values()) for row in rows] == [
         (str(row.status), row.code, YES[row.temporary], row.message) for row in errors.HTTP_PROBLEMS.values()
     ]
 
 
 def test_the_routes_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "request", "parameters", "scope", "data")
+    rows = table_with(HTTP, "request", "parameters", "scope", "data")
     listed = {(row["request"], row["scope"]) for row in rows}
     assert listed == {
         (

@@ -1,4 +1,4 @@
-"""docs/push.md shows every route by which a back end pushes or asks, and each in a line that is run."""
+"""The guides show every route for back ends in a line that is run."""
 
 import re
 import shlex
@@ -13,11 +13,12 @@ from tests.docs.markdown import blocks, prose
 from tests.docs.play import exchanges
 from tests.support import ROOT
 
-PUSH = ROOT / "docs" / "push.md"
+GUIDES = sorted((ROOT / "docs" / "guides").glob("*.md"))
+PUSH = ROOT / "docs" / "guides" / "send-a-push.md"
 UNSHOWN = {
     ("GET", path) for path in ("/api/v1/openapi.json", "/health", "/ready", "/metrics", "/system/state")
 }
-"""What is for operators, and told elsewhere; and the document itself, which is named at the top."""
+"""Routes for operators, and the API description."""
 WANTED = sorted(
     {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED) if row.path != "/api/register"} - UNSHOWN
     | {("POST", "/api/register")}  # it takes any method
@@ -25,9 +26,9 @@ WANTED = sorted(
 
 
 def shown() -> set[tuple[str, str]]:
-    """(method, path) of every request that a shell session of the page makes."""
+    """(method, path) of every request that a shell session of the guides makes."""
     found = set()
-    for block in blocks(PUSH, "console"):
+    for block in (block for page in GUIDES for block in blocks(page, "console")):
         for command, _ in exchanges(block.text):
             words = shlex.split(command.replace("$(", " ").replace(")", " "))
             posts = bool({"-d", "--data-urlencode", "--data-binary"} & set(words))
@@ -42,11 +43,11 @@ def test_every_route_has_a_line(method: str, path: str) -> None:
     assert (method, path) in shown()
 
 
-def test_no_line_asks_for_what_there_is_not() -> None:
+def test_every_shown_request_has_a_route() -> None:
     known = {(row.method, row.path) for row in (*ROUTES, *DOCUMENTED)}
     assert shown() <= known
 
 
-def test_the_limits_that_are_told_hold() -> None:
+def test_the_documented_limits_hold() -> None:
     assert MOST_USERS == MOST_MEMBERS == 1000
     assert "up to 1,000 at once" in prose(PUSH).replace("\n", " ")

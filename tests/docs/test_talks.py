@@ -14,7 +14,7 @@ from tests.integration.action import Talker
 from tests.integration.raw import close, text
 from tests.support import ROOT
 
-PROTOCOL = ROOT / "docs" / "protocol.md"
+ACTION = ROOT / "docs" / "reference" / "action-dialect.md"
 TRANSCRIPTS = [block for page in PAGES for block in blocks(page, "text") if "talks" in block.words]
 _LINE = re.compile(r"(\w+) ([→←]) (.*)")
 
@@ -67,10 +67,10 @@ def test_there_are_such_transcripts() -> None:
 
 
 def test_the_actions_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "action", "data", "")
+    rows = table_with(ACTION, "action", "data", "")
     assert [row["action"] for row in rows] == list(ACTIONS)
 
 
 def test_the_pushes_are_those_of_the_code() -> None:
-    rows = table_with(PROTOCOL, "action", "when", "who gets it", "content", "msgId")
+    rows = table_with(ACTION, "action", "when", "who gets it", "content", "msgId")
     assert {row["action"] for row in rows} == set(PUSHED.values())

@@ -98,7 +98,7 @@ def test_publishes_are_acknowledged_in_order_with_what_was_not_sent(
     ]
     assert answers[5]["error"] == {
         "code": "unknown_app",
-        "message": "There is no app of this name.",
+        "message": "No such app.",
         "temporary": False,
     }
     assert answers[11] == {"seq": 11, "pong": {}}

@@ -49,7 +49,7 @@ class UnknownGroup(ImserverError):
 
 
 class NotAllowed(ImserverError):
-    """The member's role does not allow this."""
+    """The role of the member does not permit this."""
 
 
 class NoMember(ImserverError):
