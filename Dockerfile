@@ -11,8 +11,9 @@ COPY config /src/config
 COPY templates /src/templates
 COPY static /src/static
 COPY sdk /src/sdk
+COPY imserver_client /src/imserver_client
 COPY imserver /src/imserver
-RUN /opt/imserver/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /src
+RUN /opt/imserver/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps /src/imserver_client /src
 
 FROM python:3.11-slim-bookworm
 RUN useradd --system --uid 10001 --home-dir /data imserver \

@@ -39,7 +39,7 @@ style: $(VENV)/dev  ## lint, and check the format
 	$(RUN) -m ruff format --check .
 
 types: $(VENV)/dev  ## check the types
-	$(RUN) -m mypy --strict imserver bench
+	$(RUN) -m mypy --strict imserver imserver_client bench
 
 coverage: $(VENV)/dev  ## run all tests and report what they did not reach
 	$(RUN) -m coverage erase
@@ -59,11 +59,13 @@ million: $(VENV)/dev  ## log 1,000,000 users in on this machine and reach them a
 autobahn: $(VENV)/runtime  ## run the Autobahn WebSocket test suite (needs Python 2.7 beside)
 	PYTHON=$(abspath $(RUN)) tests/autobahn/run.sh $(ARGS)
 
-wheel: $(VENV)/dev  ## build dist/imserver-….whl
+wheel: $(VENV)/dev  ## build the wheels of server and client in dist/
 	$(RUN) -m build --wheel $(ARGS)
+	$(RUN) -m build --wheel --outdir dist $(ARGS) imserver_client
+	rm -rf imserver_client/build imserver_client/*.egg-info
 
 lock: $(VENV)/dev  ## pin the newest allowed dependencies in requirements.lock and requirements-dev.lock
-	$(COMPILE) -o requirements.lock pyproject.toml
+	$(THIRD_PARTY) | $(COMPILE) -o requirements.lock -
 	$(COMPILE) -o requirements-dev.lock requirements-dev.in
 	$(LABEL) requirements.lock requirements-dev.lock
 
@@ -71,6 +73,9 @@ clean:  ## remove what the targets made; data/ and log/ stay
 	rm -rf $(VENV) build dist *.egg-info htmlcov .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
+# The client is no third party: it is built from this tree.
+THIRD_PARTY = $(RUN) -c "import tomllib; project = tomllib.load(open('pyproject.toml', 'rb'))['project']; \
+	print(*(each for each in project['dependencies'] if not each.startswith('imserver')), sep='\n')"
 COMPILE = $(RUN) -m piptools compile -q --upgrade --generate-hashes --allow-unsafe --strip-extras \
 	--no-header --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 LABEL = sed -i '1i \# Made by "make lock": every package with its version and hashes.'

@@ -19,7 +19,7 @@ from bench.loop import READ, WRITE, BenchError
 from bench.push import shortfall_of
 from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
-from imserver.client import ClientError, Publisher
+from imserver_client import ClientError, Publisher
 
 PATH = "/api/v1/publisher"
 RECEIVE_BYTES = 65536

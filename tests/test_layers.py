@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,7 @@ from .support import ROOT, clean_environment
 
 PACKAGE = ROOT / "imserver"
 BENCH = ROOT / "bench"
+CLIENT = ROOT / "imserver_client"
 
 # From the top down; a module may import from its own layer and from those below.
 LAYERS = (
@@ -54,11 +56,9 @@ SERVICES = (
     "webhooks",
 )
 
-# The client stands beside the server: it uses the bottom of it, and the server knows nothing of it. The load
-# tool is a package of its own: only the command line names it, by a string.
-CLIENT = "client"
-CLIENT_MAY_USE = {"__init__", "errors"}
-BENCH_MAY_USE = {"__init__", CLIENT}
+# The load tool and the client are packages of their own. Only the command line names the load tool, by a
+# string; the server does not import the client.
+BENCH_MAY_USE = {"__init__"}
 # The private channel between nodes has no outside: its two ends are measured from within.
 RPC_END = "rpc_end.py"
 
@@ -73,7 +73,7 @@ DOORS = {
     "hiredis": ("cluster/",),
     "zerorpc": ("cluster/",),
     "httptools": ("transport/",),
-    "websockets": ("transport/", "client/"),
+    "websockets": ("transport/",),
     "sqlalchemy": ("storage/",),
     "alembic": ("storage/",),
     "psycopg": ("storage/",),
@@ -81,7 +81,7 @@ DOORS = {
     "argon2": ("services/people/passwords.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("services/webhooks/outgoing.py", "storage/s3.py", "client/"),
+    "urllib3": ("services/webhooks/outgoing.py", "storage/s3.py"),
     "PIL": ("services/files/thumbnails.py",),
     "gunicorn": (),
 }
@@ -120,22 +120,18 @@ def own_layer(name: str) -> str | None:
     if first != "imserver":
         return None
     layer = rest.partition(".")[0]
-    return layer if layer in HEIGHT or layer == CLIENT else "__init__"
+    return layer if layer in HEIGHT else "__init__"
 
 
 def test_imports_run_one_way() -> None:
     wrong = []
     for module in modules():
         layer = layer_of(module)
-        if layer == CLIENT:
-            continue
         assert layer in HEIGHT, f"{module.relative_to(ROOT)} stands in no layer"
         for name, line in imported(module):
             used = own_layer(name)
-            if (
-                name.partition(".")[0] == "bench"
-                or used == CLIENT
-                or (used is not None and HEIGHT[used] > HEIGHT[layer])
+            if name.partition(".")[0] in ("bench", "imserver_client") or (
+                used is not None and HEIGHT[used] > HEIGHT[layer]
             ):
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
@@ -153,7 +149,7 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
     assert wrong == []
 
 
-def test_the_load_tool_uses_only_the_client_of_the_server() -> None:
+def test_the_load_tool_uses_only_the_version_of_the_server() -> None:
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
         for module in sorted(BENCH.rglob("*.py"))
@@ -164,13 +160,15 @@ def test_the_load_tool_uses_only_the_client_of_the_server() -> None:
     assert wrong == []
 
 
-def test_the_client_uses_only_the_table_of_errors_of_the_server() -> None:
+def test_the_client_imports_only_itself_and_its_dependencies() -> None:
+    project = tomllib.loads((CLIENT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    allowed = {name.partition(">")[0] for name in project["dependencies"]}
+    allowed |= {"imserver_client", *sys.stdlib_module_names}
     wrong = [
         f"{module.relative_to(ROOT)}:{line} imports {name}"
-        for module in modules()
-        if layer_of(module) == CLIENT
+        for module in sorted(CLIENT.rglob("*.py"))
         for name, line in imported(module)
-        if own_layer(name) not in {None, CLIENT, *CLIENT_MAY_USE}
+        if name.partition(".")[0] not in allowed
     ]
     assert wrong == []
 
@@ -204,7 +202,7 @@ def test_the_entry_patches_before_it_imports_anything_else() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "bench", "imserver.client"],
+    ["imserver", "imserver.wsgi", "imserver.cli", "imserver.app", "bench", "imserver_client"],
 )
 def test_importing_patches_nothing(name: str) -> None:
     code = f"import {name}; from gevent import monkey; assert not monkey.saved, list(monkey.saved)"

@@ -1,15 +1,17 @@
-"""The wheel: built from this tree, installed elsewhere, it brings its pages and its default configuration."""
+"""The wheels of server and client: built from this tree and installed elsewhere, they have all they need."""
 
 import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from pathlib import Path
 
 import pytest
 
+import imserver_client
 from imserver import __version__, assets
 
 from .support import ROOT, Server, clean_environment
@@ -17,6 +19,7 @@ from .support import ROOT, Server, clean_environment
 # What goes into a build; copied, so that building leaves nothing in the tree.
 SOURCES = (
     "imserver",
+    "imserver_client",
     "config",
     "templates",
     "static",
@@ -39,16 +42,28 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(ROOT / name, tree / name)
-    done = subprocess.run(
-        [sys.executable, "-c", BUILD, str(folder)], cwd=tree, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return folder / done.stdout.splitlines()[-1]
+    return build(tree)
 
 
 @pytest.fixture(scope="module")
-def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The bin folder of an environment that has the wheel; its dependencies are borrowed from this one."""
+def client_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    tree = tmp_path_factory.mktemp("client") / "tree"
+    shutil.copytree(ROOT / "imserver_client", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    return build(tree)
+
+
+def build(tree: Path) -> Path:
+    """Build the wheel of a source tree, beside it."""
+    done = subprocess.run(
+        [sys.executable, "-c", BUILD, str(tree.parent)], cwd=tree, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return tree.parent / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, client_wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bin folder of an environment with both wheels; it borrows the dependencies of this one."""
     home = tmp_path_factory.mktemp("installed")
     venv.create(home, with_pip=False)
     python = home / "bin" / "python"
@@ -63,6 +78,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "--no-deps",
         "--no-index",
         str(wheel),
+        str(client_wheel),
     ]
     subprocess.run(pip, env=clean_environment(PYTHONPATH=""), check=True)
     (packages,) = home.glob("lib/python*/site-packages")
@@ -106,6 +122,25 @@ def test_the_installed_package_is_the_one_that_runs(installed: Path, tmp_path: P
     assert where.startswith(str(installed.parent))
 
 
+def test_the_client_is_a_package_of_its_own(client_wheel: Path, installed: Path, tmp_path: Path) -> None:
+    names = zipfile.ZipFile(client_wheel).namelist()
+    files = {f"imserver_client/{path.name}" for path in (ROOT / "imserver_client").glob("*.py")}
+    assert {name for name in names if "dist-info" not in name} == {*files, "imserver_client/py.typed"}
+    code = "import sys, imserver_client as c; print(c.__file__, c.__version__, 'imserver' in sys.modules)"
+    place, version, server = run(installed / "python", "-c", code, folder=tmp_path).split()
+    assert place.startswith(str(installed.parent))
+    assert (version, server) == (__version__, "False")
+
+
+def test_the_server_depends_on_the_client_and_pins_its_dependencies() -> None:
+    server, client = (
+        tomllib.loads((ROOT / folder / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+        for folder in (".", "imserver_client")
+    )
+    assert f"imserver-client>={imserver_client.__version__}" in server["dependencies"]
+    assert set(client["dependencies"]) < set(server["dependencies"])
+
+
 def test_the_console_script_finds_the_default_configuration(installed: Path, tmp_path: Path) -> None:
     assert run(installed / "imserver", "version", folder=tmp_path) == f"{__version__}\n"
     assert "http_port: 8080" in run(installed / "imserver", "check-config", folder=tmp_path)
@@ -147,11 +182,9 @@ def test_the_load_tool_is_a_package_of_its_own(installed: Path, tmp_path: Path) 
     assert without.returncode == 1
     assert "imserver: the load tool is not installed." in without.stderr
     assert "Traceback" not in without.stderr
-    shutil.copytree(ROOT / "bench", tmp_path / "bench", ignore=shutil.ignore_patterns("__pycache__"))
-    build = [sys.executable, "-c", BUILD, str(tmp_path)]
-    done = subprocess.run(build, cwd=tmp_path / "bench", capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    names = zipfile.ZipFile(tmp_path / done.stdout.splitlines()[-1]).namelist()
+    tree = tmp_path / "bench"
+    shutil.copytree(ROOT / "bench", tree, ignore=shutil.ignore_patterns("__pycache__", "build"))
+    names = zipfile.ZipFile(build(tree)).namelist()
     modules = {f"bench/{path.name}" for path in (ROOT / "bench").glob("*.py")}
     assert {name for name in names if "dist-info" not in name} == modules
     assert f"imserver_bench-{__version__}.dist-info/METADATA" in names

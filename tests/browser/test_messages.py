@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from imserver.client import Api
+from imserver_client import Api
 from tests.browser.chromium import Browser, Page
 from tests.browser.conftest import Pair
 from tests.support import Server, eventually

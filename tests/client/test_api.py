@@ -9,7 +9,7 @@ from contextlib import suppress
 
 import pytest
 
-from imserver.client import (
+from imserver_client import (
     Api,
     AsyncApi,
     AsyncClient,
@@ -259,7 +259,7 @@ def test_all_users_are_listed_for_asyncio_too(server: Server) -> None:
 def test_the_client_works_in_a_process_that_nothing_has_patched(server: Server) -> None:
     code = f"""
 import asyncio, sys
-from imserver.client import AsyncApi, AsyncClient
+from imserver_client import AsyncApi, AsyncClient
 async def main():
     async with AsyncClient("{ws(server)}", "102", "eve") as eve, AsyncApi("{http(server)}") as api:
         await api.push("102", "hello", user="eve")

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from imserver.client import Api, Client, Closed, LoginRefused, NotConnected
-from imserver.client.backoff import Backoff
+from imserver_client import Api, Backoff, Client, Closed, LoginRefused, NotConnected
 from tests.conftest import StartServer
 from tests.support import Server
 
@@ -61,11 +60,10 @@ def test_requests_are_answered(server: Server) -> None:
 
 def test_a_heartbeat_keeps_the_session(start_server: StartServer) -> None:
     server = start_server(config={"websocket": {"heartbeat_seconds": 1, "sweep_seconds": 0.2}})
-    with Client(ws(server), "101", "ann", heartbeat_seconds=0.2) as client:
-        states: list[str] = []
-        client._on_state = states.append
+    states: list[str] = []
+    with Client(ws(server), "101", "ann", heartbeat_seconds=0.2, on_state=states.append) as client:
         assert client.receive(2.5) is None
-        assert states == []
+    assert states == ["connecting", "online", "ended"]
 
 
 def test_a_login_that_is_refused_is_said_at_once(server: Server) -> None:
@@ -123,8 +121,8 @@ def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Serve
     assert reached.wait(SECONDS)
     closing = threading.Thread(target=client.close)
     closing.start()
-    while not client._closing.is_set():
-        closing.join(0.01)
+    with pytest.raises(Closed):  # as soon as close() has begun
+        client.receive(SECONDS)
     go_on.set()
     closing.join(SECONDS)
     connecting.join(SECONDS)

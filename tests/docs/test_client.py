@@ -15,7 +15,7 @@ SAID = {
     "A session": ["connecting", "online", "msg shop greeting-1 hello", "ended"],
     "Stored messages": ["dora message hello True", "['hello']"],
     "Pushing": ["held", "cmd 1", "1"],
-    "A publisher connection": ["100"],
+    "One connection for many pushes": ["100"],
     "asyncio": ["one", "two"],
 }
 """What each of them prints, by its page or by the heading it stands under."""

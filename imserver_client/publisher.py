@@ -1,4 +1,4 @@
-"""One connection for many pushes, each acknowledged (docs/guides/batch-and-publisher.md)."""
+"""Many pushes at once over one open connection, each with its answer (docs/guides/batch-and-publisher.md)."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ from websockets.asyncio.client import connect as connect_async
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from imserver.client.answers import PushAnswer, PushResult
-from imserver.client.api import push_body
-from imserver.client.errors import Closed, NotConnected, RequestRefused
+from imserver_client.api import push_body
+from imserver_client.errors import CLOSE_NORMAL, Closed, NotConnected, RequestRefused
+from imserver_client.results import PushAnswer, PushResult
+from imserver_client.session import ANSWER_SECONDS, PendingAnswers
 
 PATH: Final = "/api/v1/publisher"
-ANSWER_SECONDS: Final = 10.0
+_LOST: Final = "the connection was lost before the answer came"
 
 
 class _Error(Struct):
@@ -42,76 +43,78 @@ _decode = msgspec.json.Decoder(_Answer).decode
 _encode = msgspec.json.Encoder().encode
 
 
-def _address(url: str) -> str:
-    """The WebSocket's address on the HTTP server at ``url``."""
-    scheme, _, rest = url.rstrip("/").partition("://")
-    return f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}{PATH}"
+class PublisherCore:
+    """The frames and the unanswered pushes of one publisher connection. No I/O."""
+
+    def __init__(self, url: str, key: str) -> None:
+        scheme, _, rest = url.rstrip("/").partition("://")
+        self.url = f"{'wss' if scheme in ('https', 'wss') else 'ws'}://{rest}{PATH}"
+        self.headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self.answers = PendingAnswers()
+        self._numbers = count(1)
+
+    def publish(self, app: str, text: str | None, more: dict[str, Any]) -> tuple[str, str]:
+        """Encode a push; return its ``seq`` and its frame."""
+        seq = next(self._numbers)
+        return str(seq), _encode({"seq": seq, "publish": push_body(app, text, **more)}).decode()
+
+    def feed(self, frame: str | bytes) -> None:
+        """Give an answer to the push that waits for it."""
+        answer = _decode(frame)
+        outcome: PushAnswer | RequestRefused = PushAnswer(answer.sent, answer.results)
+        if answer.error is not None:
+            error = answer.error
+            outcome = RequestRefused(0, error.code, error.message, error.temporary)
+        self.answers.settle(str(answer.seq), outcome)
 
 
-def _headers(key: str) -> dict[str, str]:
-    return {"Authorization": f"Bearer {key}"} if key else {}
-
-
-def _command(seq: int, app: str, text: str | None, more: dict[str, Any]) -> str:
-    return _encode({"seq": seq, "publish": push_body(app, text, **more)}).decode()
-
-
-def _outcome(answer: _Answer) -> PushAnswer | RequestRefused:
-    if answer.error is not None:
-        error = answer.error
-        return RequestRefused(0, error.code, error.message, error.temporary)
-    return PushAnswer(answer.sent, answer.results)
-
-
-def _lost(error: Exception) -> NotConnected | RequestRefused:
+def _not_connected(error: Exception) -> NotConnected | RequestRefused:
     if isinstance(error, InvalidStatus) and error.response.status_code in (401, 403):
         return RequestRefused(error.response.status_code, "unauthorized", "the key may not push here")
     return NotConnected(f"no publisher connection: {error}")
 
 
 class Publisher:
-    """A publisher connection for ordinary code. Safe to share by threads; it does not come back by itself.
+    """A publisher connection for threads; may be shared by them. It does not reconnect.
 
-    ``url`` is that of the HTTP server, ``key`` an API key with the scope push. Of an answer ``results`` names
-    the targets that were not reached.
+    ``url`` is that of the HTTP server, ``key`` an API key with the scope push. The ``results`` of an answer
+    list only the targets that were not reached. Raises :class:`NotConnected` or :class:`RequestRefused`.
     """
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
-        self._numbers = count(1)
-        self._waiting: dict[int, Future[PushAnswer]] = {}
+        self._core = core = PublisherCore(url, key)
         self._lock = threading.Lock()
         self._stack = ExitStack()
         try:
             self._connection: ClientConnection = self._stack.enter_context(
-                connect(_address(url), additional_headers=_headers(key), compression=None, max_size=None)
+                connect(core.url, additional_headers=core.headers, compression=None, max_size=None)
             )
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise _lost(error) from error
+            raise _not_connected(error) from error
         self._thread = threading.Thread(target=self._read, name="imserver publisher", daemon=True)
         self._thread.start()
 
     def publish(self, app: str, text: str | None = None, **more: Any) -> Future[PushAnswer]:
-        """Send a push, as :meth:`~imserver.client.api.Api.push` takes it; its answer comes to the future.
+        """Send a push with the arguments of :meth:`Api.push`; return the future of its answer.
 
         The future raises :class:`RequestRefused` if the push was refused, and :class:`NotConnected` if the
-        connection was lost first: then nobody knows whether it was delivered, unless it had an ``id`` under
-        which it may be sent again.
+        connection was lost first: the push may have been delivered or not. With an ``id`` it can be sent
+        again without being delivered twice.
         """
         answer: Future[PushAnswer] = Future()
-        # What is sent cannot be called back, and a cancelled future would end the thread that reads.
-        answer.set_running_or_notify_cancel()
+        answer.set_running_or_notify_cancel()  # a push on its way cannot be cancelled
         with self._lock:
-            seq = next(self._numbers)
-            self._waiting[seq] = answer
+            seq, frame = self._core.publish(app, text, more)
+            self._core.answers.futures[seq] = answer
             try:
-                self._connection.send(_command(seq, app, text, more))
+                self._connection.send(frame)
             except ConnectionClosed as error:
-                del self._waiting[seq]
-                raise NotConnected(f"the connection is gone: {error}") from error
+                self._core.answers.futures.pop(seq, None)
+                raise NotConnected(f"the connection has ended: {error}") from error
         return answer
 
     def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
-        """The same, waiting for the answer."""
+        """Send a push and wait for its answer; see :meth:`publish`."""
         try:
             return self.publish(app, text, **more).result(ANSWER_SECONDS)
         except TimeoutError as error:
@@ -120,20 +123,11 @@ class Publisher:
     def _read(self) -> None:
         try:
             while True:
-                answer = _decode(self._connection.recv())
-                waiting = self._waiting.pop(answer.seq, None)
-                if waiting is not None:
-                    outcome = _outcome(answer)
-                    if isinstance(outcome, RequestRefused):
-                        waiting.set_exception(outcome)
-                    else:
-                        waiting.set_result(outcome)
+                self._core.feed(self._connection.recv())
         except ConnectionClosed:
             pass
         finally:
-            while self._waiting:
-                _, waiting = self._waiting.popitem()
-                waiting.set_exception(NotConnected("the connection was lost before the answer came"))
+            self._core.answers.fail(_LOST)
 
     def close(self) -> None:
         """End the connection."""
@@ -153,39 +147,37 @@ class AsyncPublisher:
     """A publisher connection for asyncio; see :class:`Publisher`."""
 
     def __init__(self, url: str = "http://127.0.0.1:8080", key: str = "") -> None:
-        self._url = url
-        self._key = key
-        self._numbers = count(1)
-        self._waiting: dict[int, asyncio.Future[PushAnswer]] = {}
+        self._core = PublisherCore(url, key)
         self._connection: AsyncConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
     async def connect(self) -> None:
         """Connect. Raises :class:`NotConnected` or :class:`RequestRefused`."""
+        core = self._core
         try:
             self._connection = await connect_async(
-                _address(self._url), additional_headers=_headers(self._key), compression=None, max_size=None
+                core.url, additional_headers=core.headers, compression=None, max_size=None
             )
         except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
-            raise _lost(error) from error
+            raise _not_connected(error) from error
         self._task = asyncio.create_task(self._read(self._connection), name="imserver publisher")
 
     async def publish(self, app: str, text: str | None = None, **more: Any) -> asyncio.Future[PushAnswer]:
-        """Send a push; await the future for its answer. See :meth:`Publisher.publish`."""
+        """Send a push; await the returned future for its answer. See :meth:`Publisher.publish`."""
         if self._connection is None:
-            raise Closed(1000, "not connected")
-        seq = next(self._numbers)
+            raise Closed(CLOSE_NORMAL, "not connected")
         answer: asyncio.Future[PushAnswer] = asyncio.get_running_loop().create_future()
-        self._waiting[seq] = answer
+        seq, frame = self._core.publish(app, text, more)
+        self._core.answers.futures[seq] = answer
         try:
-            await self._connection.send(_command(seq, app, text, more))
+            await self._connection.send(frame)
         except ConnectionClosed as error:
-            self._waiting.pop(seq, None)
-            raise NotConnected(f"the connection is gone: {error}") from error
+            self._core.answers.futures.pop(seq, None)
+            raise NotConnected(f"the connection has ended: {error}") from error
         return answer
 
     async def push(self, app: str, text: str | None = None, **more: Any) -> PushAnswer:
-        """The same, waiting for the answer."""
+        """Send a push and wait for its answer."""
         try:
             return await asyncio.wait_for(await self.publish(app, text, **more), ANSWER_SECONDS)
         except TimeoutError as error:
@@ -194,21 +186,11 @@ class AsyncPublisher:
     async def _read(self, connection: AsyncConnection) -> None:
         try:
             while True:
-                answer = _decode(await connection.recv())
-                waiting = self._waiting.pop(answer.seq, None)
-                if waiting is not None and not waiting.done():
-                    outcome = _outcome(answer)
-                    if isinstance(outcome, RequestRefused):
-                        waiting.set_exception(outcome)
-                    else:
-                        waiting.set_result(outcome)
+                self._core.feed(await connection.recv())
         except ConnectionClosed:
             pass
         finally:
-            for waiting in self._waiting.values():
-                if not waiting.done():
-                    waiting.set_exception(NotConnected("the connection was lost before the answer came"))
-            self._waiting.clear()
+            self._core.answers.fail(_LOST)
 
     async def close(self) -> None:
         """End the connection."""

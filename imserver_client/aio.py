@@ -1,0 +1,383 @@
+"""Sessions, and the HTTP API, for asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from math import inf
+from time import monotonic
+from types import TracebackType
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from imserver_client import protocol
+from imserver_client.api import TIMEOUT_SECONDS, TRIES, Api
+from imserver_client.errors import CLOSE_LOST, ClientError, Closed, NotConnected
+from imserver_client.protocol import Command, Push, Reply
+from imserver_client.session import (
+    ANSWER_SECONDS,
+    Backoff,
+    MessengerCore,
+    MessengerEvent,
+    OnState,
+    PushCore,
+    SessionCore,
+    SessionOptions,
+    State,
+)
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
+P = ParamSpec("P")
+Token = str | Callable[[], str | Awaitable[str]]
+
+
+class AsyncSession(Generic[T]):
+    """The asyncio shell around a session core. One task connects, reads and reconnects."""
+
+    def __init__(self, core: SessionCore[T], url: str, token: Token, on_state: OnState) -> None:
+        self._core = core
+        self._url = url
+        self._token = token
+        self._on_state = on_state
+        self._changed = asyncio.Event()
+        """Set, and replaced by another, after each change of the core."""
+        self._connection: ClientConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> State:
+        """``idle``, ``connecting``, ``online``, ``waiting`` (for the next try) or ``ended``."""
+        return self._core.state
+
+    # --- life -----------------------------------------------------------------------------------------------
+
+    async def connect(self, timeout_seconds: float = ANSWER_SECONDS) -> None:
+        """Connect and log in; see :meth:`imserver_client.Client.connect`."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run(), name="imserver client")
+        if not await self._wait(lambda: self._core.settled, timeout_seconds):
+            raise NotConnected(f"{self._url}: not logged in within {timeout_seconds:g} s")
+        if self._core.error is not None:
+            raise self._core.error
+
+    async def close(self) -> None:
+        """End the session."""
+        self._core.closing = True
+        self._notify()
+        if self._connection is not None:
+            await self._connection.close()
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+        self._call(self._core.end)
+
+    async def __aenter__(self) -> Self:
+        await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # --- use ------------------------------------------------------------------------------------------------
+
+    async def receive(self, timeout_seconds: float | None = None) -> T | None:
+        """Return the next event; see :meth:`imserver_client.Client.receive`. A cancelled call loses none."""
+        core = self._core
+        deadline = inf if timeout_seconds is None else monotonic() + timeout_seconds
+        while (event := core.take()) is None:
+            core.raise_if_over()
+            if not await self._wait(lambda: core.over or core.waiting > 0, deadline - monotonic()):
+                return None
+        self._notify()  # there is room for the next one
+        return event
+
+    async def __aiter__(self) -> AsyncIterator[T]:
+        """Yield all events until this program closes the session. Raises :class:`Closed` if the server ended
+        it."""
+        while True:
+            try:
+                event = await self.receive()
+            except Closed:
+                if self._core.closing:
+                    return
+                raise
+            assert event is not None
+            yield event
+
+    async def request(self, cmd: str, data: Any = None, timeout_seconds: float = ANSWER_SECONDS) -> Reply:
+        """Send a command of the cmd dialect and return its answer. Raises :class:`NotConnected`."""
+        connection = self._connection
+        if connection is None:
+            raise NotConnected("there is no connection at the moment")
+        seq, frame = self._core.command(cmd, data)
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        pending = self._core.answers.futures
+        pending[seq] = answer
+        try:
+            await connection.send(frame)
+            return await asyncio.wait_for(answer, timeout_seconds)
+        except (ConnectionClosed, TimeoutError) as error:
+            raise NotConnected(f"{cmd}: no answer: {error or 'too late'}") from error
+        finally:
+            pending.pop(seq, None)
+
+    async def ping(self) -> float:
+        """Return the time of a request and its answer, in seconds."""
+        begun = monotonic()
+        await self.request("ping")
+        return monotonic() - begun
+
+    # --- the task -------------------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        core = self._core
+        error: ClientError | None = None
+        try:
+            while not core.over:
+                self._call(core.start, monotonic())
+                code = await self._connect_once()
+                self._call(core.lost, code, monotonic())
+                await self._wait(lambda: core.over, core.deadline - monotonic())
+        except Exception as failure:
+            log.exception("the client failed")
+            error = ClientError(f"the client failed: {failure}")
+        finally:
+            self._call(core.end, error)
+
+    async def _connect_once(self) -> int:
+        """Run one connection from handshake to end; return its close code (1006: lost, or not made)."""
+        try:
+            connection = await connect(
+                self._url, compression=None, open_timeout=ANSWER_SECONDS, max_size=None
+            )
+        except InvalidURI as error:
+            self._core.error = NotConnected(str(error))
+            return CLOSE_LOST
+        except (OSError, TimeoutError, InvalidHandshake, EOFError) as error:
+            log.debug("%s: %s", self._url, error)
+            return CLOSE_LOST
+        async with connection:
+            self._connection = connection
+            try:
+                token = self._token() if callable(self._token) else self._token
+                if inspect.isawaitable(token):
+                    token = await token
+                self._call(self._core.opened, str(token), monotonic())
+                await self._exchange(connection)
+            except ConnectionClosed:
+                pass
+            finally:
+                self._connection = None
+        code = connection.protocol.close_code
+        return CLOSE_LOST if code is None else code
+
+    async def _exchange(self, connection: ClientConnection) -> None:
+        """Send and read until the connection ends."""
+        core = self._core
+        while True:
+            self._call(core.tick, monotonic())
+            for frame in core.to_send():
+                await connection.send(frame)
+            if core.close_code:
+                await connection.close(core.close_code)
+                return
+            seconds = max(0.001, core.deadline - monotonic())
+            if core.full:
+                await self._wait(lambda: not core.full, seconds)
+                continue
+            try:
+                async with asyncio.timeout(seconds):
+                    received = await connection.recv()
+            except TimeoutError:
+                continue
+            self._call(core.feed, received, monotonic())
+
+    def _call(self, step: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call the core, wake all waiting tasks, and report a new state."""
+        before = self._core.state
+        step(*args, **kwargs)
+        self._notify()
+        if self._core.state is not before and self._on_state is not None:
+            self._on_state(self._core.state)
+
+    def _notify(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
+        """Wait until ``ready()``; return whether it came in time."""
+        try:
+            async with asyncio.timeout(None if seconds == inf else max(0.0, seconds)):
+                while not ready():
+                    await self._changed.wait()
+        except TimeoutError:
+            return ready()
+        return True
+
+
+class AsyncClient(AsyncSession[Push]):
+    """See :class:`imserver_client.Client`. ``token`` may be a coroutine function."""
+
+    def __init__(
+        self,
+        url: str,
+        app: str,
+        user: str,
+        token: Token = "",
+        *,
+        on_state: OnState = None,
+        **options: Unpack[SessionOptions],
+    ) -> None:
+        super().__init__(PushCore(app, user, **options), url, token, on_state)
+
+
+def _command(
+    make: Callable[P, Command[R]],
+) -> Callable[Concatenate[AsyncMessenger, P], Coroutine[Any, Any, R]]:
+    """Return a method that executes the command that ``make`` returns, with the same arguments."""
+
+    async def run(self: AsyncMessenger, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await self.execute(make(*args, **kwargs))
+
+    run.__name__, run.__doc__ = make.__name__, make.__doc__
+    return run
+
+
+class AsyncMessenger(AsyncSession[MessengerEvent]):
+    """See :class:`imserver_client.Messenger`. ``token`` may be a coroutine function."""
+
+    _core: MessengerCore
+
+    def __init__(
+        self,
+        url: str,
+        app: str,
+        user: str,
+        token: Token = "",
+        *,
+        cursor: int | None = 0,
+        on_state: OnState = None,
+        **options: Unpack[SessionOptions],
+    ) -> None:
+        super().__init__(MessengerCore(app, user, cursor, **options), url, token, on_state)
+
+    @property
+    def cursor(self) -> int | None:
+        """The greatest id that :meth:`receive` has returned, your own messages before it included."""
+        return self._core.cursor
+
+    send = _command(protocol.send)
+    edit = _command(protocol.edit)
+    recall = _command(protocol.recall)
+    read = _command(protocol.read)
+    received = _command(protocol.received)
+    hide = _command(protocol.hide)
+    marks = _command(protocol.marks)
+    receipts = _command(protocol.receipts)
+    conversations = _command(protocol.conversations)
+    history = _command(protocol.history)
+    search = _command(protocol.search)
+
+    async def typing(self, to: str = "", *, conversation: int = 0) -> None:
+        """Show that you are writing. It is sent once. Raises :class:`NotConnected`."""
+        command = protocol.typing(to, conversation=conversation)
+        command.read(await self.request(command.cmd, command.data))
+
+    async def execute(self, command: Command[R]) -> R:
+        """Send a command until its answer is final; see :meth:`imserver_client.Messenger.execute`."""
+        core, backoff = self._core, Backoff(0.1, 2.0)
+        deadline = monotonic() + command.timeout_seconds
+        while True:
+            if not await self._wait(lambda: core.over or core.state is State.ONLINE, deadline - monotonic()):
+                raise NotConnected(f"{command.cmd}: no answer within {command.timeout_seconds:g} s")
+            core.raise_if_over()
+            try:
+                left = min(deadline - monotonic(), ANSWER_SECONDS)
+                reply = await self.request(command.cmd, command.data, left)
+            except NotConnected:
+                if monotonic() >= deadline:
+                    raise
+            else:
+                if protocol.is_final(reply) or monotonic() >= deadline:
+                    return command.read(reply)
+            await self._wait(lambda: core.over, backoff.pause())
+
+
+# --- the HTTP API -------------------------------------------------------------------------------------------
+
+
+def _in_thread(
+    method: Callable[Concatenate[Api, P], R],
+) -> Callable[Concatenate[AsyncApi, P], Coroutine[Any, Any, R]]:
+    async def run(self: AsyncApi, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        return await asyncio.to_thread(method, self.api, *args, **kwargs)
+
+    run.__name__, run.__doc__ = method.__name__, method.__doc__
+    return run
+
+
+class AsyncApi:
+    """The calls of an :class:`imserver_client.Api` (attribute ``api``), each in a thread of the loop's pool.
+
+    For many pushes per second use :class:`imserver_client.AsyncPublisher`, which needs no threads.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        key: str = "",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        tries: int = TRIES,
+    ) -> None:
+        self.api = Api(url, key, timeout_seconds=timeout_seconds, tries=tries)
+
+    async def close(self) -> None:
+        """End the connections."""
+        self.api.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def all_users(self, app: str) -> AsyncIterator[str]:
+        """Yield all users who are online, page after page."""
+        page = await self.users(app)
+        while True:
+            for user in page.users:
+                yield user
+            if not page.next:
+                return
+            page = await self.users(app, page.next)
+
+    call = _in_thread(Api.call)
+    push = _in_thread(Api.push)
+    publish = _in_thread(Api.publish)
+    batch = _in_thread(Api.batch)
+    presence = _in_thread(Api.presence)
+    presences = _in_thread(Api.presences)
+    users = _in_thread(Api.users)
+    counts = _in_thread(Api.counts)
+    join = _in_thread(Api.join)
+    leave = _in_thread(Api.leave)
+    rooms = _in_thread(Api.rooms)
+    members = _in_thread(Api.members)
+    disconnect = _in_thread(Api.disconnect)
+    ban = _in_thread(Api.ban)
+    unban = _in_thread(Api.unban)
+    apps = _in_thread(Api.apps)
+    create_app = _in_thread(Api.create_app)
+    set_app = _in_thread(Api.set_app)

@@ -1,0 +1,338 @@
+"""The HTTP API from Python: pushes, presence, rooms, sessions, apps (docs/guides/README.md)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import urlencode
+from uuid import uuid4
+
+import msgspec
+import urllib3
+from msgspec import Struct
+
+from imserver_client.errors import NotConnected, RequestRefused
+from imserver_client.results import (
+    App,
+    BatchResult,
+    Counts,
+    MemberPage,
+    Presence,
+    PushAnswer,
+    RoomPage,
+    UserPage,
+)
+from imserver_client.session import Backoff
+
+PREFIX: Final = "/api/v1/"
+TIMEOUT_SECONDS: Final = 10.0
+TRIES: Final = 3
+PAGE_SIZE: Final = 1000
+_CONNECTIONS: Final = 16
+
+T = TypeVar("T")
+
+
+class _Problem(Struct):
+    code: str = ""
+    message: str = ""
+    temporary: bool = False
+    request_id: str = ""
+
+
+def push_body(
+    app: str, text: str | None = None, *, data: Any = None, type: str = "text", **fields: Any
+) -> dict[str, Any]:
+    """Return the body of a push: the arguments that are given, and no others."""
+    body = {"app": app, **({"data": data} if text is None else {"text": text})}
+    if type != "text":
+        body["type"] = type
+    return body | {name: value for name, value in fields.items() if value not in (None, "", 0, ())}
+
+
+class Api:
+    """The API of the server at ``url``, with an API ``key`` (none in demo mode). May be shared by threads.
+
+    It keeps connections open. Every call may raise :class:`RequestRefused` (the server refused it) or
+    :class:`NotConnected` (no answer within ``timeout_seconds``). A call that may be repeated without harm is
+    tried up to ``tries`` times while the error is temporary. Pushes have an idempotency key for this, so none
+    is delivered twice.
+    """
+
+    def __init__(
+        self,
+        url: str = "http://127.0.0.1:8080",
+        key: str = "",
+        *,
+        timeout_seconds: float = TIMEOUT_SECONDS,
+        tries: int = TRIES,
+    ) -> None:
+        self._url = url.rstrip("/") + PREFIX
+        self._tries = max(1, tries)
+        self._pool = urllib3.PoolManager(
+            _CONNECTIONS,
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=urllib3.Timeout(timeout_seconds),
+            retries=False,
+        )
+
+    def close(self) -> None:
+        """End the connections."""
+        self._pool.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def call(self, method: str, path: str, body: Any = None, query: dict[str, Any] | None = None) -> Any:
+        """Call any route by its path after ``/api/v1/``, once; return the answer as plain Python data."""
+        return msgspec.json.decode(self._request(method, path, query, body, None))
+
+    # --- pushes ---------------------------------------------------------------------------------------------
+
+    def push(
+        self,
+        app: str,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        type: str = "text",
+        user: str | None = None,
+        device: str | None = None,
+        users: Sequence[str] | None = None,
+        connection: str | None = None,
+        room: str | None = None,
+        all: bool = False,
+        targets: Sequence[dict[str, Any]] | None = None,
+        sender: str = "",
+        id: str = "",
+        ttl_seconds: int = 0,
+        except_users: Sequence[str] = (),
+        group: str | None = None,
+        store: bool = False,
+    ) -> PushAnswer:
+        """Push ``text``, or ``data`` (any JSON) with a ``type`` of your own.
+
+        Targets: a ``user`` (optionally on one ``device``), ``users``, a ``connection``, a ``room``, ``all``
+        of the app, or ``targets`` of mixed kinds, each ``{"user": …}``, ``{"room": …}`` and so on. A push to
+        an absent user waits for ``ttl_seconds``. ``id`` is shown to clients, and accepted only once. With
+        ``store`` the push is saved in the log, for users and for a ``group``.
+        """
+        body = push_body(
+            app,
+            text,
+            data=data,
+            type=type,
+            user=user,
+            device=device,
+            users=users,
+            connection=connection,
+            room=room,
+            all=all,
+            targets=targets,
+            sender=sender,
+            id=id,
+            ttl_seconds=ttl_seconds,
+            except_users=except_users,
+            group=group,
+            store=store,
+        )
+        return self._push("push", body, PushAnswer)
+
+    def publish(
+        self,
+        app: str,
+        room: str,
+        text: str | None = None,
+        *,
+        data: Any = None,
+        type: str = "text",
+        sender: str = "",
+        id: str = "",
+        except_users: Sequence[str] = (),
+    ) -> PushAnswer:
+        """Push to all members of a room."""
+        body = push_body(
+            app, text, data=data, type=type, room=room, sender=sender, id=id, except_users=except_users
+        )
+        return self._push("rooms/publish", body, PushAnswer)
+
+    def batch(self, commands: Sequence[tuple[str, dict[str, Any]]]) -> tuple[BatchResult, ...]:
+        """Carry out many commands in order: pairs of a path such as ``"push"`` and its body."""
+        body = {"commands": [{path: command} for path, command in commands]}
+        return self._push("batch", body, tuple[BatchResult, ...], "results")
+
+    # --- users who are online -------------------------------------------------------------------------------
+
+    def presence(self, app: str, user: str) -> Presence:
+        """Get whether a user is online, where, and since when."""
+        return self._get("presence", tuple[Presence, ...], "users", app=app, user=user)[0]
+
+    def presences(self, app: str, users: Sequence[str], *, sessions: bool = False) -> tuple[Presence, ...]:
+        """Get the same of many users, with their ``sessions`` if wanted."""
+        body = {"app": app, "users": list(users), "sessions": sessions}
+        return self._post("presence", body, tuple[Presence, ...], "users")
+
+    def users(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> UserPage:
+        """Get a page of the users who are online."""
+        return self._get("users", UserPage, app=app, cursor=cursor, limit=limit)
+
+    def all_users(self, app: str) -> Iterator[str]:
+        """Yield all users who are online, page after page."""
+        page = self.users(app)
+        yield from page.users
+        while page.next:
+            page = self.users(app, page.next)
+            yield from page.users
+
+    def counts(self, app: str = "") -> tuple[Counts, ...]:
+        """Get the numbers of users, sessions and rooms of an app, or of each app of the key."""
+        return self._get("counts", tuple[Counts, ...], "apps", app=app)
+
+    # --- rooms ----------------------------------------------------------------------------------------------
+
+    def join(self, app: str, room: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()) -> int:
+        """Add connections, and all connections of users, to a room; return how many are new in it."""
+        return self._change("rooms/join", "joined", app, users, connections, room=room)
+
+    def leave(
+        self, app: str, room: str, *, users: Sequence[str] = (), connections: Sequence[str] = ()
+    ) -> int:
+        """Remove them from a room; return how many were in it."""
+        return self._change("rooms/leave", "left", app, users, connections, room=room)
+
+    def rooms(self, app: str, cursor: str = "", limit: int = PAGE_SIZE) -> RoomPage:
+        """Get a page of the rooms of an app."""
+        return self._get("rooms", RoomPage, app=app, cursor=cursor, limit=limit)
+
+    def members(self, app: str, room: str, cursor: str = "", limit: int = PAGE_SIZE) -> MemberPage:
+        """Get a page of the members of a room, in the order of joining."""
+        return self._get("rooms/members", MemberPage, app=app, room=room, cursor=cursor, limit=limit)
+
+    # --- sessions -------------------------------------------------------------------------------------------
+
+    def disconnect(
+        self,
+        app: str,
+        *,
+        users: Sequence[str] = (),
+        device: str | None = None,
+        connections: Sequence[str] = (),
+    ) -> int:
+        """End the sessions of users (on one device, or on all) and single connections; return how many."""
+        more = {} if device is None else {"device": device}
+        return self._change("disconnect", "closed", app, users, connections, **more)
+
+    def ban(self, app: str, users: Sequence[str], seconds: float) -> int:
+        """Ban users for a time; return how many sessions that ended."""
+        return self._post("ban", {"app": app, "users": list(users), "seconds": seconds}, int, "closed")
+
+    def unban(self, app: str, users: Sequence[str]) -> None:
+        """Lift the ban of users."""
+        self._post("unban", {"app": app, "users": list(users)}, dict)
+
+    # --- apps -----------------------------------------------------------------------------------------------
+
+    def apps(self) -> list[App]:
+        """Get all apps of the key."""
+        found: list[App] = []
+        cursor = ""
+        while True:
+            page = self._get("apps", dict[str, Any], cursor=cursor)
+            found += msgspec.convert(page["apps"], list[App])
+            cursor = page.get("next", "")
+            if not cursor:
+                return found
+
+    def create_app(self, app: str, settings: Mapping[str, Any] | None = None) -> App:
+        """Create an app. ``settings`` are those of the configuration's section ``apps``."""
+        body = {"app": app, "settings": settings or {}}
+        return _decode(self._request("POST", "apps/create", None, body, None), App)
+
+    def set_app(self, app: str, settings: Mapping[str, Any] | None = None, unset: Sequence[str] = ()) -> App:
+        """Change settings of an app that was created at run time; ``unset`` ones get their default again."""
+        body = {"app": app, "settings": settings or {}, "unset": list(unset)}
+        return _decode(self._request("POST", "apps/set", None, body, None), App)
+
+    # --- requests -------------------------------------------------------------------------------------------
+
+    def _get(self, path: str, answer: type[T], field: str = "", **query: Any) -> T:
+        return _decode(self._request("GET", path, query, None, ""), answer, field)
+
+    def _post(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
+        return _decode(self._request("POST", path, None, body, ""), answer, field)
+
+    def _change(
+        self, path: str, field: str, app: str, users: Sequence[str], connections: Sequence[str], **more: Any
+    ) -> int:
+        body = {"app": app, "users": list(users), "connections": list(connections), **more}
+        return self._post(path, body, int, field)
+
+    def _push(self, path: str, body: dict[str, Any], answer: type[T], field: str = "") -> T:
+        # A push with an id is accepted once, and needs no idempotency key.
+        repeat_id = "" if body.get("id") else uuid4().hex
+        return _decode(self._request("POST", path, None, body, repeat_id), answer, field)
+
+    def _request(
+        self, method: str, path: str, query: dict[str, Any] | None, body: Any, repeat_id: str | None
+    ) -> bytes:
+        """Return the body of the answer.
+
+        ``repeat_id``: the idempotency key under which the request may be repeated; ``""`` if it needs none;
+        None if it must not be repeated.
+        """
+        url = self._url + path
+        if query:
+            url += "?" + urlencode({name: value for name, value in query.items() if value not in ("", None)})
+        headers = {**self._pool.headers, "Accept-Encoding": "gzip"}
+        if repeat_id:
+            headers["Idempotency-Key"] = repeat_id
+        content = None
+        if body is not None:
+            content, headers["Content-Type"] = msgspec.json.encode(body), "application/json"
+        backoff = Backoff()
+        for tries_left in reversed(range(self._tries if repeat_id is not None else 1)):
+            try:
+                return self._request_once(method, url, content, headers)
+            except NotConnected:
+                if not tries_left:
+                    raise
+                time.sleep(backoff.pause())
+            except RequestRefused as error:
+                if not tries_left or not error.temporary:
+                    raise
+                time.sleep(error.retry_after_seconds or backoff.pause())
+        raise AssertionError("the last try returns or raises")
+
+    def _request_once(self, method: str, url: str, content: bytes | None, headers: dict[str, str]) -> bytes:
+        try:
+            answer = self._pool.request(method, url, body=content, headers=headers)
+        except urllib3.exceptions.HTTPError as error:
+            raise NotConnected(f"{method} {url}: no answer: {error}") from error
+        if answer.status < 400:
+            return answer.data
+        try:
+            problem = msgspec.json.decode(answer.data, type=_Problem)
+        except msgspec.DecodeError:
+            problem = _Problem("", answer.data[:200].decode("utf-8", "replace"), answer.status >= 500)
+        wait = answer.headers.get("Retry-After", "")
+        raise RequestRefused(
+            answer.status,
+            problem.code,
+            problem.message,
+            problem.temporary,
+            problem.request_id,
+            float(wait) if wait.isdecimal() else 0.0,
+        )
+
+
+def _decode(body: bytes, answer: type[T], field: str = "") -> T:
+    """Decode an answer, or one field of it."""
+    data = msgspec.json.decode(body)
+    return msgspec.convert(data[field] if field else data, answer)

@@ -1,0 +1,190 @@
+"""What can go wrong: one row for each code, and the errors that the client raises.
+
+Every error has a ``code``, a ``text`` that says what happened, and a ``remedy`` that says what to do. The
+codes are those of the server: close codes of the WebSocket, reply codes of the cmd dialect, problem codes of
+the HTTP API. This package has its own table, so that it does not depend on the server.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+
+class ErrorRow(Struct, frozen=True):
+    """One code. ``temporary``: trying again later may succeed."""
+
+    code: int | str
+    text: str
+    remedy: str
+    temporary: bool = False
+
+
+_LATER: Final = "Try again later."
+_RECONNECT: Final = "None: the client reconnects by itself."
+_SHORTEN: Final = "Send less in one message."
+
+CLOSE_NORMAL: Final = 1000
+CLOSE_LOST: Final = 1006
+CLOSE_TRY_AGAIN: Final = 3000
+"""The client closes with it and reconnects: the login or the sync did not get a usable answer."""
+
+REPLY_OK: Final = 200
+REPLY_NOT_LOGGED_IN: Final = 1000
+REPLY_BAD_PARAMETER: Final = 1001
+REPLY_BAD_USER: Final = 1002
+REPLY_UNAUTHORIZED: Final = 1003
+REPLY_NOT_STORED: Final = 1008
+
+# code, text, remedy, temporary (of a close code: the client reconnects)
+CLOSE_CODES: Final[dict[int | str, ErrorRow]] = {
+    row.code: row
+    for row in (
+        ErrorRow(1000, "the connection was closed", "Make a new client to connect again."),
+        ErrorRow(1001, "the server stops or restarts", _RECONNECT, True),
+        ErrorRow(1002, "a frame broke the WebSocket protocol", _RECONNECT, True),
+        ErrorRow(1003, "the server does not accept this kind of frame", _RECONNECT, True),
+        ErrorRow(1005, "the connection ended without a close code", _RECONNECT, True),
+        ErrorRow(1006, "the connection was lost", _RECONNECT, True),
+        ErrorRow(1007, "a text frame was not UTF-8", _RECONNECT, True),
+        ErrorRow(1008, "the server refused the connection", _RECONNECT, True),
+        ErrorRow(1009, "a message is larger than the server allows", _SHORTEN, True),
+        ErrorRow(1011, "the server failed", "Read the server's log.", True),
+        ErrorRow(3000, "login or sync got no usable answer", _RECONNECT, True),
+        ErrorRow(4000, "this client read too slowly", "Receive events faster.", True),
+        ErrorRow(4001, "the server got no heartbeat in time", "Lower heartbeat_seconds.", True),
+        ErrorRow(4002, "there was no login in time", _RECONNECT, True),
+        ErrorRow(4003, "too many commands per second", "Send more slowly.", True),
+        ErrorRow(4004, "messages were not acknowledged in time", "Receive events faster.", True),
+        ErrorRow(4005, "a connection limit is reached", "Raise the limit of the node or app.", True),
+        ErrorRow(4500, "a newer login of this user replaced this one", "Use one client per user and device."),
+        ErrorRow(4501, "the user is already online", "End the other session first."),
+        ErrorRow(4502, "the back end ended the session", "Ask the user before you log in again."),
+        ErrorRow(4503, "the user is banned for a time", "Wait until the ban ends, or lift it."),
+        ErrorRow(4504, "the session token is wrong or has expired", "Get a new token and log in again."),
+        ErrorRow(4505, "the app does not allow this login", "Check its dialects, origins and login rule."),
+    )
+}
+
+REPLY_CODES: Final[dict[int | str, ErrorRow]] = {
+    row.code: row
+    for row in (
+        ErrorRow(1000, "not logged in", _LATER, True),
+        ErrorRow(1001, "a parameter is invalid", "Compare the command with docs/reference/protocol.md."),
+        ErrorRow(1002, "the user id is empty or too long", "Use an id of the length that the app allows."),
+        ErrorRow(1003, "not authorized", "Check the app, the token, and the user's rights."),
+        ErrorRow(1004, "the server failed", "Read the server's log."),
+        ErrorRow(1005, "there is nothing like that", "Check the ids in the command."),
+        ErrorRow(1006, "it could not be added", _LATER),
+        ErrorRow(1007, "it could not be deleted", _LATER),
+        ErrorRow(1008, "the message could not be stored", _LATER, True),
+        ErrorRow(1009, "failed, or the user is online elsewhere", "End the other session first."),
+        ErrorRow(1010, "the server does not know this command", "Check the command's name and the version."),
+        ErrorRow(1011, "there is no such app", "Check the app's name."),
+    )
+}
+
+# The HTTP API says in English what is wrong; these rows add what to do.
+PROBLEM_CODES: Final[dict[int | str, ErrorRow]] = {
+    row.code: row
+    for row in (
+        ErrorRow("unauthorized", "the API key is missing or wrong", "Pass a key with the right scope."),
+        ErrorRow("forbidden", "the API key does not allow this", "Use a key of this app with this scope."),
+        ErrorRow("unknown_app", "there is no such app", "Check the app's name, or create the app."),
+        ErrorRow("body_too_large", "the request is too large", "Send less in one request."),
+        ErrorRow("too_many_targets", "the push has too many targets", "Split it into several pushes."),
+        ErrorRow("id_reused", "another push had this id", "Use a new id for each push."),
+        ErrorRow("too_many_requests", "too many requests", "Send more slowly.", True),
+    )
+}
+
+
+def may_reconnect(code: int) -> bool:
+    """Return whether a client may reconnect after this close code; 4500 to 4999 say no."""
+    row = CLOSE_CODES.get(code)
+    return row.temporary if row is not None else not 4500 <= code <= 4999
+
+
+class ClientError(Exception):
+    """Base of all errors of this package."""
+
+    code: int | str = "client_error"
+    remedy: str = "Read the log of this program."
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class NotConnected(ClientError):
+    """There is no connection, or it was lost before the answer came. A session keeps reconnecting."""
+
+    code = "not_connected"
+    remedy = "Check the address, and that the server runs."
+
+
+class Closed(ClientError):
+    """The session is over: closed by this program, or by the server with a code that forbids to reconnect."""
+
+    code: int
+
+    def __init__(self, code: int, text: str = "") -> None:
+        row = _row(CLOSE_CODES, code, text)
+        super().__init__(f"closed: {code} {row.text}")
+        self.code, self.remedy = code, row.remedy
+
+
+class LoginRefused(ClientError):
+    """The server refuses this user; ``code`` is its reply code. The session does not try again."""
+
+    code: int
+
+    def __init__(self, code: int, text: str = "") -> None:
+        row = _row(REPLY_CODES, code, text)
+        super().__init__(f"login refused: {code} {row.text}")
+        self.code, self.remedy = code, row.remedy
+
+
+class CommandRefused(ClientError):
+    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code (docs/reference/protocol.md)."""
+
+    code: int
+
+    def __init__(self, cmd: str, code: int, text: str = "") -> None:
+        row = _row(REPLY_CODES, code, text)
+        super().__init__(f"{cmd} refused: {code} {row.text}")
+        self.cmd, self.code, self.remedy = cmd, code, row.remedy
+
+
+class RequestRefused(ClientError):
+    """The API refuses a request: ``status`` of HTTP, ``code`` and ``message`` of the problem.
+
+    ``temporary``: the same request may succeed later, after ``retry_after_seconds`` if the server gives them.
+    """
+
+    code: str
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        message: str,
+        temporary: bool = False,
+        request_id: str = "",
+        retry_after_seconds: float = 0.0,
+    ) -> None:
+        super().__init__(f"{status} {code}: {message}")
+        self.status = status
+        self.code = code
+        self.message = message
+        self.temporary = temporary
+        self.request_id = request_id
+        self.retry_after_seconds = retry_after_seconds
+        default = _LATER if temporary else "Correct the request; docs/guides/README.md describes all routes."
+        self.remedy = PROBLEM_CODES[code].remedy if code in PROBLEM_CODES else default
+
+
+def _row(table: dict[int | str, ErrorRow], code: int, text: str) -> ErrorRow:
+    """Return the row of a code; a code of a newer server has ``text``, which the server sent."""
+    return table.get(code) or ErrorRow(code, text or "unknown code", "Update imserver-client.")

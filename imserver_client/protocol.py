@@ -1,0 +1,263 @@
+"""The cmd dialect, without I/O (docs/reference/protocol.md): frames, and commands on stored messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import count
+from random import getrandbits
+from secrets import token_hex
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from msgspec import Struct
+
+from imserver_client.errors import (
+    REPLY_NOT_LOGGED_IN,
+    REPLY_NOT_STORED,
+    REPLY_OK,
+    ClientError,
+    CommandRefused,
+)
+from imserver_client.messages import (
+    SIGNALS,
+    ConversationPage,
+    Entry,
+    Marks,
+    MessagePage,
+    ReceiptPage,
+    Sent,
+    Signal,
+)
+
+
+class Push(Struct, frozen=True):
+    """A push that the server sends.
+
+    ``kind`` is ``"msg"``, ``"enter"`` or ``"exit"``; ``sender`` is who wrote, came or left; ``id`` is the id
+    that the back end gave to its push. ``type`` names the format of ``text``: ``"text"``, or whatever back
+    end and client have agreed on; see :meth:`json`.
+    """
+
+    kind: str
+    sender: str
+    text: str
+    id: str = ""
+    type: str = "text"
+
+    def json(self) -> Any:
+        """Decode the payload of a push with ``data``. Raises ValueError if it is not JSON."""
+        return json.loads(self.text)
+
+
+class Reply(Struct, frozen=True):
+    """The answer to one command: ``code`` 200, or a reply code; ``text`` as the server sent it; ``data``."""
+
+    seq: str
+    cmd: str
+    code: int
+    text: str = ""
+    data: Any = None
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command was carried out."""
+        return self.code == REPLY_OK
+
+
+ServerFrame = Push | Entry | Signal | Reply
+
+
+class _Response(Struct):
+    code: int = 0
+    codeMsg: str = ""
+    data: Any = None
+
+
+class _Frame(Struct):
+    seq: str = ""
+    cmd: str = ""
+    response: _Response = msgspec.field(default_factory=_Response)
+
+
+_PUSHES: Final = frozenset({"msg", "enter", "exit"})
+_decode = msgspec.json.Decoder(_Frame).decode
+_encode = msgspec.json.Encoder().encode
+
+
+class CmdCodec:
+    """Encodes commands and decodes frames. Owner of the command numbers. Safe to share by threads."""
+
+    def __init__(self) -> None:
+        self._prefix = f"{getrandbits(32):08x}"
+        self._numbers = count(1)
+
+    def command(self, cmd: str, data: Any = None) -> tuple[str, str]:
+        """Encode a command; return its ``seq``, by which the answer is known, and the text frame."""
+        seq = f"{self._prefix}-{next(self._numbers)}"
+        return seq, _encode({"seq": seq, "cmd": cmd, "data": {} if data is None else data}).decode()
+
+    def login(
+        self, app: str, user: str, token: str = "", device: str = "", more: dict[str, Any] | None = None
+    ) -> tuple[str, str]:
+        """Encode the login of ``user`` in ``app``, with ``more`` fields; return as :meth:`command` does."""
+        fields = {"appID": int(app)} if app.isdecimal() else {"app": app}
+        data = {"userID": user, **fields, "serviceToken": token, **(more or {})}
+        return self.command("login", {**data, "device": device} if device else data)
+
+    def read(self, frame: str | bytes) -> ServerFrame | None:
+        """Decode a frame of the server; None if it is malformed."""
+        try:
+            read = _decode(frame)
+        except msgspec.DecodeError:
+            return None
+        response = read.response
+        if read.cmd in _PUSHES and isinstance(response.data, dict):
+            push = response.data
+            return Push(
+                read.cmd,
+                str(push.get("from", "")),
+                str(push.get("msg", "")),
+                read.seq,
+                str(push.get("type", "text")),
+            )
+        if read.cmd == "message":
+            return Entry.of(response.data)
+        if read.cmd in SIGNALS and response.data is not None:  # the answer to the command typing has no data
+            return Signal.of(read.cmd, response.data)
+        return Reply(read.seq, read.cmd, response.code, response.codeMsg, response.data)
+
+
+# --- Commands on stored messages ----------------------------------------------------------------------------
+
+COMMAND_SECONDS: Final = 30.0
+"""How long a command is tried, over as many connections as that takes."""
+STORING: Final = frozenset({"send", "edit", "recall"})
+"""Commands whose answers have the id of a stored entry."""
+_TRY_AGAIN: Final = frozenset({REPLY_NOT_LOGGED_IN, REPLY_NOT_STORED})
+
+A = TypeVar("A")
+
+
+@dataclass(frozen=True)
+class Command(Generic[A]):
+    """A command with its data, and the type of its answer."""
+
+    cmd: str
+    data: dict[str, Any]
+    answer: type[A]
+    timeout_seconds: float = COMMAND_SECONDS
+
+    def read(self, reply: Reply) -> A:
+        """Decode an answer. Raises :class:`CommandRefused`; :class:`ClientError` if it is malformed."""
+        if not reply.ok:
+            raise CommandRefused(reply.cmd, reply.code, reply.text)
+        try:
+            return msgspec.convert(reply.data, self.answer)
+        except msgspec.ValidationError as error:
+            raise ClientError(f"{reply.cmd}: malformed answer: {error}") from error
+
+
+def is_final(reply: Reply) -> bool:
+    """Return whether the same command would get the same answer again. False if the database did not answer,
+    or if the login is not finished."""
+    return reply.code not in _TRY_AGAIN
+
+
+def send(
+    to: str = "",
+    text: str | None = None,
+    *,
+    conversation: int = 0,
+    data: Any = None,
+    type: str = "",
+    client_msg_id: str = "",
+    reply_to: int = 0,
+    mentions: Sequence[str] = (),
+    timeout_seconds: float = COMMAND_SECONDS,
+) -> Command[Sent]:
+    """Send ``text``, or JSON as ``data``, to a user or to a ``conversation``. Returns where it is stored.
+
+    Raises :class:`CommandRefused`, and :class:`NotConnected` after ``timeout_seconds``. In that case the
+    message may be stored or not; send it again with the same ``client_msg_id`` (the client makes one unless
+    you give it). Raises ValueError for both or none of ``to`` and ``conversation``, or of ``text`` and
+    ``data``.
+    """
+    fields = _receiver(to, conversation) | _content(text, data, type)
+    fields["clientMsgID"] = client_msg_id or token_hex(12)
+    if reply_to:
+        fields["replyTo"] = reply_to
+    if mentions:
+        fields["mentions"] = list(mentions)
+    return Command("send", fields, Sent, timeout_seconds)
+
+
+def edit(id: int, text: str | None = None, *, data: Any = None, type: str = "") -> Command[Sent]:
+    """Replace the content of one of your messages."""
+    return Command("edit", {"id": id, "clientMsgID": token_hex(12)} | _content(text, data, type), Sent)
+
+
+def recall(id: int) -> Command[Sent]:
+    """Take one of your messages back."""
+    return Command("recall", {"id": id, "clientMsgID": token_hex(12)}, Sent)
+
+
+def typing(to: str = "", *, conversation: int = 0) -> Command[None]:
+    """Show that you are writing. It is sent once, and only while there is a connection."""
+    return Command("typing", _receiver(to, conversation), NoneType)
+
+
+def read(conversation: int, id: int) -> Command[None]:
+    """Mark a conversation as read up to this entry; the senders get a receipt."""
+    return Command("read", {"conversation": conversation, "id": id}, NoneType)
+
+
+def received(conversation: int, id: int) -> Command[None]:
+    """Mark a conversation as received up to this entry; the senders get a receipt."""
+    return Command("received", {"conversation": conversation, "id": id}, NoneType)
+
+
+def hide(ids: Sequence[int]) -> Command[None]:
+    """Hide entries from yourself, on all your devices."""
+    return Command("hide", {"ids": list(ids)}, NoneType)
+
+
+def marks(version: int = 0) -> Command[Marks]:
+    """Get the marks that you have made since a version."""
+    return Command("marks", {"version": version}, Marks)
+
+
+def receipts(conversation: int, after: str = "", limit: int = 50) -> Command[ReceiptPage]:
+    """Get how far the others have read and received a conversation, by user ids greater than ``after``."""
+    return Command("receipts", {"conversation": conversation, "after": after, "limit": limit}, ReceiptPage)
+
+
+def conversations(before: int = 0, limit: int = 50) -> Command[ConversationPage]:
+    """Get your conversations, the latest first. For the next page pass ``before`` of the last one."""
+    return Command("conversations", {"before": before, "limit": limit}, ConversationPage)
+
+
+def history(conversation: int, before: int = 0, limit: int = 50) -> Command[MessagePage]:
+    """Get the entries of a conversation before an id, or the latest."""
+    return Command("history", {"conversation": conversation, "before": before, "limit": limit}, MessagePage)
+
+
+def search(text: str, conversation: int = 0, before: int = 0, limit: int = 50) -> Command[MessagePage]:
+    """Get the messages that contain ``text``, in one conversation or in all of yours."""
+    fields = {"text": text, "conversation": conversation, "before": before, "limit": limit}
+    return Command("search", fields, MessagePage)
+
+
+def _receiver(to: str, conversation: int) -> dict[str, Any]:
+    if bool(to) == bool(conversation):
+        raise ValueError("pass either a user or a conversation")
+    return {"to": to} if to else {"conversation": conversation}
+
+
+def _content(text: str | None, data: Any, type: str) -> dict[str, Any]:
+    if (text is None) == (data is None):
+        raise ValueError("pass either text or data")
+    content: dict[str, Any] = {"text": text} if data is None else {"data": data}
+    return content | ({"type": type} if type else {})

@@ -1,0 +1,331 @@
+"""The state of sessions, without a connection: login, retries, deadlines, sync and acks."""
+
+import json
+from concurrent.futures import Future
+from itertools import product
+from math import inf
+from typing import Any
+
+import pytest
+
+from imserver_client import Closed, Entry, LoginRefused, LogReset, NotConnected, Push, Reply
+from imserver_client.errors import CLOSE_TRY_AGAIN
+from imserver_client.session import (
+    ACK_ENTRIES,
+    ACK_SECONDS,
+    ANSWER_SECONDS,
+    HEARTBEAT_SECONDS,
+    TRANSITIONS,
+    Backoff,
+    MessengerCore,
+    PushCore,
+    SessionCore,
+    State,
+    Step,
+    SyncTracker,
+)
+
+PUSH = '{"seq":"7","cmd":"msg","response":{"code":200,"data":{"from":"shop","msg":"hello"}}}'
+
+
+def reply(seq: str, cmd: str, code: int = 200, data: Any = None) -> str:
+    return json.dumps({"seq": seq, "cmd": cmd, "response": {"code": code, "codeMsg": "…", "data": data}})
+
+
+def sent(core: SessionCore[Any]) -> list[dict[str, Any]]:
+    """What the core wants to send now."""
+    return [json.loads(frame) for frame in core.to_send()]
+
+
+def logged_in(core: SessionCore[Any], data: Any = None, now: float = 0.0) -> list[dict[str, Any]]:
+    """Log a session in; return what it sends then."""
+    core.start(now)
+    core.opened("token", now)
+    (login,) = sent(core)
+    core.feed(reply(login["seq"], "login", data=data), now)
+    return sent(core)
+
+
+# --- login, retries, end ------------------------------------------------------------------------------------
+
+
+def test_a_session_logs_in_receives_and_sends_heartbeats() -> None:
+    core = PushCore("101", "ann", device="phone")
+    assert core.state == "idle"
+    core.start(0)
+    assert core.state == "connecting"
+    core.opened("token", 0)
+    (login,) = sent(core)
+    assert login["data"] == {"userID": "ann", "appID": 101, "serviceToken": "token", "device": "phone"}
+    core.feed(PUSH, 1)  # a push may come before the answer
+    core.feed(reply(login["seq"], "login"), 1)
+    assert (core.state, core.settled, core.deadline) == ("online", True, 1 + HEARTBEAT_SECONDS)
+    assert core.take() == Push("msg", "shop", "hello", "7")
+    assert core.take() is None
+    core.tick(core.deadline - 1)
+    assert sent(core) == []
+    core.tick(core.deadline)
+    assert [frame["cmd"] for frame in sent(core)] == ["heartbeat"]
+    assert core.deadline == 1 + 2 * HEARTBEAT_SECONDS
+
+
+@pytest.mark.parametrize(("app", "user"), [("", "ann"), ("system:shop", "ann"), ("101", "")])
+def test_a_login_that_cannot_be_sent_is_refused_at_once(app: str, user: str) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        PushCore(app, user)
+
+
+def test_a_final_refusal_ends_the_session_and_another_one_does_not() -> None:
+    core = PushCore("101", "ann")
+    core.start(0)
+    core.opened("", 0)
+    core.feed(reply(sent(core)[0]["seq"], "login", 1004), 0)
+    assert core.close_code == CLOSE_TRY_AGAIN
+    core.lost(CLOSE_TRY_AGAIN, 0)
+    assert (core.state, core.settled) == ("waiting", False)
+    core.start(1)
+    core.opened("", 1)
+    assert core.close_code == 0
+    core.feed(reply(sent(core)[0]["seq"], "login", 1003), 1)
+    assert core.close_code == 1000
+    core.lost(1000, 1)
+    assert (core.state, core.settled) == ("ended", True)
+    assert isinstance(core.error, LoginRefused)
+
+
+def test_a_login_without_an_answer_is_tried_over_another_connection() -> None:
+    core = PushCore("101", "ann")
+    core.start(0)
+    core.opened("", 0)
+    assert core.deadline == ANSWER_SECONDS
+    core.tick(ANSWER_SECONDS)
+    assert core.close_code == CLOSE_TRY_AGAIN
+
+
+def test_a_lost_connection_fails_requests_and_is_made_again() -> None:
+    core = PushCore("101", "ann", backoff=Backoff(1.0, 1.0))
+    logged_in(core)
+    answer: Future[Reply] = Future()
+    late: Future[Reply] = Future()
+    seq, _ = core.command("ping")
+    core.answers.futures[seq] = answer
+    core.feed(reply(seq, "ping"), 1)
+    assert answer.result(0).ok
+    core.answers.futures["later"] = late
+    core.lost(1006, 5)
+    assert core.state == "waiting"
+    assert 5 <= core.deadline <= 6
+    with pytest.raises(NotConnected):
+        late.result(0)
+
+
+def test_a_close_code_of_the_server_may_end_the_session() -> None:
+    core = PushCore("101", "ann")
+    logged_in(core)
+    core.feed(PUSH, 1)
+    core.lost(4502, 1)
+    assert core.state == "ended"
+    assert core.take() is not None, "what came before is received"
+    with pytest.raises(Closed, match="4502"):
+        core.raise_if_over()
+
+
+def test_every_state_leads_to_the_end_and_nothing_leads_out_of_it() -> None:
+    assert all((state, Step.END) in TRANSITIONS for state in State)
+    assert {after for (before, _), after in TRANSITIONS.items() if before is State.ENDED} == {State.ENDED}
+    core = PushCore("101", "ann")
+    for state, step in product(State, Step):
+        core.state = state
+        if (state, step) not in TRANSITIONS:
+            with pytest.raises(RuntimeError, match=step.name):
+                core._change(step)
+
+
+# --- sync ---------------------------------------------------------------------------------------------------
+
+
+def fields(id: int) -> dict[str, Any]:
+    return {
+        "id": id,
+        "conversation": 1,
+        "seq": id,
+        "kind": "message",
+        "from": "ann",
+        "type": "text",
+        "text": "x",
+    }
+
+
+def entry(id: int) -> Entry:
+    found = Entry.of(fields(id))
+    assert found is not None
+    return found
+
+
+def page(*ids: int, more: bool = False, **other: Any) -> dict[str, Any]:
+    return {"messages": [fields(id) for id in ids], "hasMore": more, **other}
+
+
+def behind(cursor: int | None) -> SyncTracker:
+    tracker = SyncTracker(cursor)
+    tracker.login_fields()
+    tracker.logged_in({"recovered": False})
+    return tracker
+
+
+def live(cursor: int = 0) -> SyncTracker:
+    tracker = SyncTracker(cursor)
+    tracker.login_fields()
+    assert tracker.logged_in({"recovered": True}) is None
+    return tracker
+
+
+def ids(events: list[Any]) -> list[int]:
+    return [event.id for event in events if isinstance(event, Entry)]
+
+
+def test_the_login_has_the_cursor() -> None:
+    assert SyncTracker(7).login_fields() == {"cursor": 7, "acks": True}
+    assert SyncTracker(None).login_fields() == {}
+
+
+def test_a_recovered_session_needs_no_sync() -> None:
+    tracker = live(3)
+    assert tracker.received(entry(4), 0)
+    assert tracker.cursor == 4
+
+
+def test_an_entry_that_comes_again_is_ignored_and_acknowledged_again() -> None:
+    tracker = live()
+    assert tracker.received(entry(4), 0)
+    assert tracker.ack(ACK_SECONDS) == ("ack", {"id": 4})
+    assert tracker.ack(ACK_SECONDS) is None
+    assert not tracker.received(entry(4), 5)
+    assert tracker.ack(5 + ACK_SECONDS) == ("ack", {"id": 4})
+
+
+def test_pages_are_requested_until_there_are_no_more() -> None:
+    tracker = SyncTracker(1)
+    tracker.login_fields()
+    question = tracker.logged_in({"recovered": False})
+    assert question is not None
+    assert (question[0], question[1]["cursor"]) == ("sync", 1)
+    events, question = tracker.answered("sync", page(2, 5, more=True), 0)
+    assert ids(events) == [2, 5]
+    assert question is not None
+    assert question[1]["cursor"] == 5
+    assert not tracker.received(entry(9), 0), "it comes again in a page"
+    events, question = tracker.answered("sync", page(6, 9), 0)
+    assert ids(events) == [6, 9]
+    assert question is None
+    assert tracker.received(entry(10), 0)
+
+
+def test_an_invalid_cursor_begins_at_the_first_entry() -> None:
+    tracker = behind(500)
+    events, question = tracker.answered("sync", page(beginAnew=True), 0)
+    assert events == [LogReset()]
+    assert question is not None
+    assert question[1]["cursor"] == 0
+    assert not tracker.received(entry(501), 0)
+    events, question = tracker.answered("sync", page(1), 0)
+    assert question is None
+    assert tracker.cursor == 1
+
+
+def test_from_now_on_begins_after_the_newest_entry() -> None:
+    tracker = SyncTracker(None)
+    tracker.login_fields()
+    assert tracker.logged_in(None) == ("conversations", {"limit": 1})
+    newest = {"id": 3, "kind": "user", "peer": "bob", "last": fields(40), "place": 41}
+    events, question = tracker.answered("conversations", {"conversations": [newest], "hasMore": True}, 0)
+    assert events == []
+    assert question is not None
+    assert (question[0], question[1]["cursor"]) == ("sync", 41)
+
+
+def test_without_conversations_from_now_on_begins_at_the_first_entry() -> None:
+    tracker = behind(None)
+    tracker.answered("conversations", {"conversations": [], "hasMore": False}, 0)
+    assert tracker.cursor == 0
+
+
+def test_many_entries_are_acknowledged_early() -> None:
+    tracker = live()
+    for id in range(1, ACK_ENTRIES):
+        tracker.received(entry(id), 0)
+    assert tracker.ack(0) is None
+    assert tracker.ack_at == ACK_SECONDS
+    tracker.received(entry(ACK_ENTRIES), 0)
+    assert tracker.ack(0) == ("ack", {"id": ACK_ENTRIES})
+    assert tracker.ack_at == inf
+
+
+def test_without_a_cursor_in_the_login_nothing_is_acknowledged() -> None:
+    tracker = behind(None)
+    tracker.answered("conversations", {"conversations": [], "hasMore": False}, 0)
+    tracker.answered("sync", page(1), 0)
+    assert tracker.ack(60) is None
+    assert tracker.login_fields() == {"cursor": 1, "acks": True}
+
+
+@pytest.mark.parametrize(
+    "data", [None, {}, {"messages": 1, "hasMore": False}, {"messages": [{}], "hasMore": False}]
+)
+def test_a_malformed_page_is_an_error(data: Any) -> None:
+    with pytest.raises(ValueError, match=r"\w"):
+        behind(1).answered("sync", data, 0)
+
+
+# --- messengers ---------------------------------------------------------------------------------------------
+
+
+def stored(core: MessengerCore, id: int) -> None:
+    core.feed(reply("x", "send", data={"id": id, "conversation": 1, "seq": id}), 0)
+
+
+def test_our_own_messages_move_the_cursor_once_the_events_before_them_are_taken() -> None:
+    core = MessengerCore("101", "bob", 0)
+    logged_in(core, {"recovered": True})
+    for id in (3, 5, 4):
+        stored(core, id)
+    assert core.waiting == 1, "marks in a row are one"
+    core.feed(reply("", "message", data=fields(7)), 0)
+    stored(core, 8)
+    assert core.cursor == 0
+    assert core.take() == entry(7)
+    assert core.cursor == 7
+    assert core.take() is None
+    assert core.cursor == 8
+
+
+def test_our_own_message_does_not_skip_entries_that_pages_still_bring() -> None:
+    core = MessengerCore("101", "bob", None)
+    (question,) = logged_in(core)
+    stored(core, 42)
+    assert core.waiting == 0, "whoever stops here and comes back must get 41"
+    core.feed(reply(question["seq"], "conversations", data={"conversations": [], "hasMore": False}), 0)
+    (question,) = sent(core)
+    core.feed(reply(question["seq"], "sync", data=page(41, 42)), 0)
+    stored(core, 43)
+    assert ids([core.take(), core.take(), core.take()]) == [41, 42]
+    assert core.cursor == 43
+
+
+def test_acks_are_sent_at_their_deadline() -> None:
+    core = MessengerCore("101", "bob", 0)
+    logged_in(core, {"recovered": True})
+    core.feed(reply("", "message", data=fields(7)), 2)
+    assert core.deadline == 2 + ACK_SECONDS
+    core.tick(core.deadline)
+    assert [(frame["cmd"], frame["data"]) for frame in sent(core)] == [("ack", {"id": 7})]
+    assert core.deadline == HEARTBEAT_SECONDS
+
+
+def test_a_sync_that_fails_is_tried_over_another_connection() -> None:
+    core = MessengerCore("101", "bob", 1)
+    (question,) = logged_in(core)
+    core.feed(reply(question["seq"], "sync", 1008), 0)
+    assert core.close_code == CLOSE_TRY_AGAIN
+    core.lost(CLOSE_TRY_AGAIN, 0)
+    assert core.state == "waiting"
