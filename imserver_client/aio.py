@@ -8,7 +8,6 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from math import inf
 from time import monotonic
-from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -46,8 +45,8 @@ class AsyncSession(Generic[T]):
         self._url = url
         self._token = token
         self._on_state = on_state
-        self._changed = asyncio.Event()
-        """Set, and replaced by another, after each change of the core."""
+        self._changed: asyncio.Event | None = None
+        """Set at the next change of the core; None if no task waits for one."""
         self._connection: ClientConnection | None = None
         self._task: asyncio.Task[None] | None = None
 
@@ -82,9 +81,7 @@ class AsyncSession(Generic[T]):
         await self.connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     # --- use ------------------------------------------------------------------------------------------------
@@ -210,14 +207,16 @@ class AsyncSession(Generic[T]):
             self._on_state(self._core.state)
 
     def _notify(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     async def _wait(self, ready: Callable[[], bool], seconds: float) -> bool:
         """Wait until ``ready()``; return whether it came in time."""
         try:
             async with asyncio.timeout(None if seconds == inf else max(0.0, seconds)):
                 while not ready():
+                    self._changed = self._changed or asyncio.Event()
                     await self._changed.wait()
         except TimeoutError:
             return ready()
@@ -348,9 +347,7 @@ class AsyncApi:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()
 
     async def all_users(self, app: str) -> AsyncIterator[str]:

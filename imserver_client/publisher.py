@@ -7,7 +7,6 @@ import threading
 from concurrent.futures import Future
 from contextlib import ExitStack
 from itertools import count
-from types import TracebackType
 from typing import Any, Final, Self
 
 import msgspec
@@ -137,9 +136,7 @@ class Publisher:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
 
@@ -203,7 +200,5 @@ class AsyncPublisher:
         await self.connect()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *error: object) -> None:
         await self.close()

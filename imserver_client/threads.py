@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from math import inf
 from time import monotonic
-from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, Unpack
 
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
@@ -90,9 +89,7 @@ class ThreadSession(Generic[T]):
         self.connect()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     # --- use ------------------------------------------------------------------------------------------------
