@@ -188,8 +188,8 @@ class AsyncSession(Generic[T]):
                 await connection.close(core.close_code)
                 return
             seconds = max(0.001, core.deadline - monotonic())
-            if core.full:
-                await self._wait(lambda: not core.full, seconds)
+            if core.full and not core.over:
+                await self._wait(lambda: core.over or not core.full, seconds)
                 continue
             try:
                 async with asyncio.timeout(seconds):

@@ -196,7 +196,7 @@ class ThreadSession(Generic[T]):
                 connection.close(core.close_code)
                 return
             seconds = max(0.001, core.deadline - monotonic())
-            if core.full:
+            if core.full and not core.over:
                 self._wait(lambda: core.over or not core.full, seconds)
                 continue
             try:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from imserver_client import Api, Backoff, Client, Closed, LoginRefused, NotConnected
+from imserver_client import Api, Backoff, Client, Closed, LoginRefused, NotConnected, session
 from tests.conftest import StartServer
-from tests.support import Server
+from tests.support import Server, eventually
 
 QUICK = Backoff(0.01, 0.05)
 SECONDS = 10.0
@@ -105,6 +105,18 @@ def test_a_client_comes_back_when_the_server_does(start_server: StartServer) -> 
         push = client.receive(SECONDS)
         assert push is not None
         assert push.text == "again"
+
+
+def test_a_full_queue_does_not_delay_the_close(
+    server: Server, api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "MAX_WAITING", 2)
+    with Client(ws(server), "102", "ann") as client:
+        for number in range(4):
+            api.push("102", str(number), user="ann")
+        eventually(lambda: client._core.full, what="no more is read")
+        client.close()
+        assert client.state == "ended"
 
 
 def test_a_client_that_is_closed_while_it_connects_does_not_log_in(server: Server, api: Api) -> None:
