@@ -147,7 +147,7 @@ class LoginRefused(ClientError):
 
 
 class CommandRefused(ClientError):
-    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code (docs/reference/protocol.md)."""
+    """The server refuses a command ``cmd`` of a session; ``code`` is its reply code."""
 
     code: int
 
