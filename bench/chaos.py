@@ -6,38 +6,139 @@ their ids, sees each conversation without hole, double or inversion.
 
 from __future__ import annotations
 
+import contextlib
 import random
+import re
 import shutil
+import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench import chaos_talk
-from bench.chaos_proxy import carry, disturb_network
 from bench.connections import Target
-from bench.crew import SOURCE, Crew, Hand
+from bench.crew import SOURCE, Crew, Hand, Progress
 from bench.figures import Figures
-from bench.generator import aim
+from bench.generator import Generator, aim
 from bench.latency import Latency
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 from bench.servers import ENGINES, disturb, serve_database
-from bench.stage import Stage, choice_parameter, parameter, text_parameter
+from bench.stage import Stage, parameter, text_parameter
 
 CMD_APP: Final = 105
 """Under this number the cmd dialect reaches the accounts of the protobuf dialect."""
 STALL_SOURCE: Final = SOURCE / "tests" / "faults" / "slow_fsync.c"
 STALL_LIMIT_SECONDS: Final = 600
 SLOW_MS: Final = 60
+RECEIVE_BYTES: Final = 65_536
 _CONFIG: Final = f"""\
 apps:
   gochat: {{login_policy: ""}}
   "{CMD_APP}": {{same_as: gochat}}
 """
+LEAD_SECONDS = 1.0
+"""Undisturbed talk before the first fault."""
+MEET_SECONDS = 60.0
+SETTLE_SECONDS = 60.0
+AUDIT_SECONDS = 300.0
+TALK_SECONDS = 600.0
+"""Longest a fault may last with what it takes to mend it."""
+SPEECHES = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
+_KEPT_NOTES = 20
+_FINDINGS = ("lost", "twice", "holes", "inversions", "missing", "unknown", "changed", "anew")
+#: What the judge calls its findings → the figure.
+KINDS = {**{kind: f"chaos_{kind}" for kind in _FINDINGS}, "refused": "refused", "unreadable": "errors"}
+Pair = tuple[socket.socket, socket.socket]
+
+
+class Network:
+    """Listens at addresses of its own and carries what comes to the same ports of 127.0.0.1, with two threads
+    for a connection. Owns sockets.
+
+    Connections that were carried while it was cut have holes, and are reset when it is healed.
+    """
+
+    def __init__(self) -> None:
+        self.listeners: list[socket.socket] = []
+        self.pairs: set[Pair] = set()
+        self.is_cut = False
+        self.flows = threading.Event()
+        self.flows.set()
+
+    def listen(self, address: str, port: int) -> None:
+        listener = socket.create_server((address, port), backlog=100)
+        self.listeners.append(listener)
+        threading.Thread(target=self._accept, args=(listener, port), daemon=True).start()
+
+    def disturb(self, how: str) -> None:
+        """``cut``: swallow everything; connections stay open, and new ones are taken. ``hold`` it back.
+        ``heal``: carry on, what was held with all of it, what was cut with new connections."""
+        if how == "heal":
+            for pair in [*self.pairs] if self.is_cut else []:
+                self._end(pair)
+            self.is_cut = False
+            self.flows.set()
+        elif how == "cut":
+            self.is_cut = True
+        else:
+            self.flows.clear()
+
+    def close(self) -> None:
+        for sock in self.listeners:
+            sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+        for pair in [*self.pairs]:
+            self._end(pair)
+
+    def _accept(self, listener: socket.socket, port: int) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                near, _ = listener.accept()
+                try:
+                    pair = near, socket.create_connection(("127.0.0.1", port))
+                except OSError:
+                    near.close()
+                    continue
+                self.pairs.add(pair)
+                for ends in (pair, pair[::-1]):
+                    ends[0].setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    threading.Thread(target=self._carry, args=(*ends, pair), daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, pair: Pair) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(RECEIVE_BYTES):
+                self.flows.wait()
+                if not self.is_cut:
+                    sink.sendall(data)
+        self.flows.wait()
+        if not self.is_cut:  # otherwise the other side does not learn of it
+            self._end(pair)
+
+    def _end(self, pair: Pair) -> None:
+        self.pairs.discard(pair)
+        for sock in pair:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+def carry(generator: Generator, address: str, ports: list[int]) -> Json:
+    """Task: carry what comes to these ports of an address, from now on."""
+    network: Network = generator.kept.setdefault("network", Network())
+    for port in ports:
+        network.listen(address, port)
+    return {}
+
+
+def disturb_network(generator: Generator, how: str) -> Json:
+    generator.kept["network"].disturb(how)
+    return {}
 
 
 class Ground:
@@ -86,18 +187,15 @@ class Ground:
         self.targets.append(own.target)
         self.crew.ask(self.network, carry, address=address, ports=[own.rpc_port, own.rpc_port + 1])
 
-    def disturb(self, hand: Hand, how: str) -> None:
-        """``kill``, ``stop``, ``pause``, ``resume`` what this process keeps, or start it ``again``."""
-        self.crew.ask(hand, disturb, how=how)
-
-    def disturb_network(self, how: str) -> None:
-        """``cut``, ``hold`` or ``heal`` the network between the nodes."""
-        self.crew.ask(self.network, disturb_network, how=how)
-
-    def stall(self, milliseconds: int) -> None:
-        if milliseconds:
+    def disturb(self, what: str, how: str | int, node: int) -> None:
+        """Do ``how`` to a node, Redis, the database or the network, or let fsync wait for milliseconds."""
+        if what == "network":
+            self.crew.ask(self.network, disturb_network, how=how)
+        elif what != "disk":
+            self.crew.ask(self.nodes[node] if what == "node" else getattr(self, what), disturb, how=how)
+        elif how:
             fresh = self.stall_file.with_suffix(".new")
-            fresh.write_text(str(milliseconds), encoding="ascii")
+            fresh.write_text(str(how), encoding="ascii")
             fresh.rename(self.stall_file)
         else:
             self.stall_file.unlink(missing_ok=True)
@@ -106,13 +204,9 @@ class Ground:
         """The last lines of all tracebacks in the logs of the nodes."""
         found = []
         for log in sorted(self.folder.glob("node*/*.log")):
-            inside = False
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines():
-                if line.startswith("Traceback "):
-                    inside = True
-                elif inside and line and not line[0].isspace():
-                    inside = False
-                    found.append(f"{log.parent.name}: {line}")
+            text = log.read_text(encoding="utf-8", errors="replace")
+            last = re.findall(r"^Traceback .*\n(?:(?:\s.*)?\n)*(\S.*)", text, re.M)
+            found += [f"{log.parent.name}: {line}" for line in last]
         return found
 
 
@@ -129,93 +223,42 @@ def _library(stall: str, folder: Path) -> Path | None:
     if compiler is None:
         return None
     library = folder / "slow_fsync.so"
-    done = subprocess.run(
-        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"],
-        capture_output=True,
-        check=False,
-    )
+    command = [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(source), "-ldl"]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
         raise BenchError(f"{source} does not compile: {done.stderr.decode(errors='replace')[-1000:]}")
     return library
 
 
-Act = Callable[[Ground, int], None]
-"""Something is done to the ground; the number says to which node."""
-
-
 @dataclass(frozen=True)
 class Fault:
-    """Something that breaks for ``least`` to ``most`` seconds. ``possible``: whether this ground has it."""
+    """Something that breaks for ``least`` to ``most`` seconds: ``how`` is done to ``what`` of the ground, and
+    ``mend`` at the end."""
 
     name: str
-    label: str
     least: float
     most: float
-    begin: Act
-    end: Act
-    possible: Callable[[Ground], bool] = lambda ground: True
+    what: str
+    how: str | int
+    mend: str | int
 
-
-def _node(how: str) -> Act:
-    return lambda ground, number: ground.disturb(ground.nodes[number], how)
-
-
-def _redis(how: str) -> Act:
-    return lambda ground, number: ground.disturb(ground.redis, how)
-
-
-def _database(how: str) -> Act:
-    def act(ground: Ground, number: int) -> None:
-        assert ground.database is not None
-        ground.disturb(ground.database, how)
-
-    return act
-
-
-def _network(how: str) -> Act:
-    return lambda ground, number: ground.disturb_network(how)
-
-
-def _disk(milliseconds: int) -> Act:
-    return lambda ground, number: ground.stall(milliseconds)
-
-
-def _several(ground: Ground) -> bool:
-    return len(ground.nodes) > 1
+    def possible(self, ground: Ground) -> bool:
+        several, database = len(ground.nodes) > 1, ground.database is not None
+        return {"network": several, "database": database, "disk": ground.can_stall}.get(self.what, True)
 
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
-        Fault("kill", "kill -9 of a node", 0.0, 5.0, _node("kill"), _node("again")),
-        Fault("restart", "a node stopped and started", 0.0, 2.0, _node("stop"), _node("again")),
-        Fault("pause", "a node standing still", 1.0, 14.0, _node("pause"), _node("resume")),
-        Fault("redis", "kill -9 of Redis, which forgets all", 0.0, 5.0, _redis("kill"), _redis("again")),
-        Fault(
-            "database",
-            "kill -9 of the database",
-            0.0,
-            5.0,
-            _database("kill"),
-            _database("again"),
-            lambda ground: ground.database is not None,
-        ),
-        Fault("cut", "the network between nodes cut", 1.0, 15.0, _network("cut"), _network("heal"), _several),
-        Fault(
-            "hold", "the network between nodes late", 0.5, 5.0, _network("hold"), _network("heal"), _several
-        ),
-        Fault(
-            "stall",
-            "an fsync that stalls",
-            1.0,
-            10.0,
-            _disk(STALL_LIMIT_SECONDS * 1000),
-            _disk(0),
-            lambda ground: ground.can_stall,
-        ),
-        Fault(
-            "slow", "every fsync slow", 2.0, 8.0, _disk(SLOW_MS), _disk(0), lambda ground: ground.can_stall
-        ),
+        Fault("kill", 0.0, 5.0, "node", "kill", "again"),
+        Fault("restart", 0.0, 2.0, "node", "stop", "again"),
+        Fault("pause", 1.0, 14.0, "node", "pause", "resume"),
+        Fault("redis", 0.0, 5.0, "redis", "kill", "again"),
+        Fault("database", 0.0, 5.0, "database", "kill", "again"),
+        Fault("cut", 1.0, 15.0, "network", "cut", "heal"),
+        Fault("hold", 0.5, 5.0, "network", "hold", "heal"),
+        Fault("stall", 1.0, 10.0, "disk", STALL_LIMIT_SECONDS * 1000, 0),
+        Fault("slow", 2.0, 8.0, "disk", SLOW_MS, 0),
     )
 }
 
@@ -233,81 +276,28 @@ def chosen(names: str, ground: Ground) -> list[Fault]:
     return possible
 
 
-def shuffled(faults: list[Fault], chance: random.Random) -> Iterator[Fault]:
-    """All faults again and again, each time in another order."""
-    while True:
-        chance.shuffle(faults)
-        yield from faults
-
-
-LEAD_SECONDS = 1.0
-"""Undisturbed talk before the first fault."""
-MEET_SECONDS = 60.0
-SETTLE_SECONDS = 60.0
-AUDIT_SECONDS = 300.0
-TALK_SECONDS = 600.0
-"""Longest a fault may last with what it takes to mend it."""
-SPEECHES = {"both": ["cmd", "protobuf"], "cmd": ["cmd"], "protobuf": ["protobuf"]}
-_KEPT_NOTES = 20
-#: What the judge calls its findings → the figure.
-KINDS = {
-    "lost": "chaos_lost",
-    "twice": "chaos_twice",
-    "holes": "chaos_holes",
-    "inversions": "chaos_inversions",
-    "missing": "chaos_missing",
-    "unknown": "chaos_unknown",
-    "changed": "chaos_changed",
-    "anew": "chaos_anew",
-    "refused": "refused",
-    "unreadable": "errors",
-}
-
-Begin = Callable[[str], Callable[[int, int], None]]
-"""Shows a new piece of work."""
-
-
 @dataclass(frozen=True)
 class ChaosOptions:
-    """Parameters of the run."""
-
-    minutes: float = parameter(
-        30.0, "How long to break things; each at least once.", least=0.05, most=24 * 60
-    )
+    minutes: float = parameter(30.0, "How long; each fault at least once.", least=0.05, most=24 * 60)
     nodes: int = parameter(2, "Nodes of the cluster.", most=16)
     clients: int = parameter(24, "Clients, spread over the nodes.", least=2, most=1000)
     rate: float = parameter(50.0, "Messages a second, of all clients together.", least=0.1, most=5000)
-    database: str = text_parameter(
-        "sqlite", "sqlite, postgresql or mysql: a server of our own; or a URL, which is not broken."
-    )
-    dialect: str = choice_parameter("both", "What the clients speak.", SPEECHES)
+    database: str = text_parameter("sqlite", "sqlite, postgresql, mysql; or a URL, which is not broken.")
+    dialect: str = text_parameter("both", "What the clients speak.", SPEECHES)
     faults: str = text_parameter("", f"Only these, separated by commas: {', '.join(FAULTS)} [default: all].")
     longest: float = parameter(15.0, "Longest a fault lasts, in seconds.", least=0, most=300)
     rest: float = parameter(4.0, "Longest pause between two faults, in seconds.", least=0, most=300)
-    seed: int = parameter(
-        0, "What is broken when: the same number, the same faults; 0: any.", least=0, most=2**31
-    )
-    stall: str = text_parameter(
-        "", "The library that lets fsync wait, or its source [default: tests/faults/slow_fsync.c]."
-    )
+    seed: int = parameter(0, "The same number, the same faults; 0: any.", least=0, most=2**31)
+    stall: str = text_parameter("", "Library for slow fsync [default: from tests/faults/slow_fsync.c].")
     folder: str = text_parameter("", "Where logs and data are to stay [default: nowhere].")
-
-
-@dataclass(frozen=True)
-class Round:
-    """One fault that was played, and what the judge had found when it was over."""
-
-    fault: str
-    node: int
-    begin: float
-    seconds: float
-    found: dict[str, int]
 
 
 class Chaos:
     """One run. Owns the crew's work; :meth:`play` returns its report, JSON-ready."""
 
-    def __init__(self, crew: Crew, options: ChaosOptions, folder: Path, begin: Begin) -> None:
+    def __init__(
+        self, crew: Crew, options: ChaosOptions, folder: Path, begin: Callable[[str], Progress]
+    ) -> None:
         self.crew = crew
         self.options = options
         self.show = begin
@@ -316,32 +306,27 @@ class Chaos:
         begin("everything starts")
         self.ground = Ground(crew, options.nodes, options.database, folder, options.stall)
         (self.talkers,) = crew.hire(1)
-        self.rounds: list[Round] = []
+        self.rounds: list[Json] = []
+        """Each fault that was played, and what the judge had found when it was over."""
         self._seen: Counter[str] = Counter()
 
-    def play(self) -> tuple[Figures, dict[str, Any]]:
+    def play(self) -> tuple[Figures, Json]:
         options, hand = self.options, self.talkers
         self.crew.ask(hand, aim, target=asdict(self.ground.targets[0]), index=hand.index)
-        self.crew.ask(
-            hand,
-            chaos_talk.meet,
-            doors=[[target.ws_host, target.ws_port] for target in self.ground.targets],
-            clients=options.clients,
-            app=CMD_APP,
-            dialects=SPEECHES[options.dialect],
-            seed=self.chance.randrange(2**31),
-            seconds=MEET_SECONDS,
-        )
+        doors = [[target.ws_host, target.ws_port] for target in self.ground.targets]
+        who = {"clients": options.clients, "app": CMD_APP, "dialects": SPEECHES[options.dialect]}
+        seed = self.chance.randrange(2**31)
+        self.crew.ask(hand, chaos_talk.meet, doors=doors, seed=seed, seconds=MEET_SECONDS, **who)
         progress = self.show("chaos")
         begin = time.monotonic()
         end = begin + options.minutes * 60
         self.crew.ask(hand, chaos_talk.talk, seconds=LEAD_SECONDS, rate=options.rate)
         possible = chosen(options.faults, self.ground)
-        for fault in shuffled(possible, self.chance):
+        while time.monotonic() < end or len(self.rounds) < len(possible):
+            if len(self.rounds) % len(possible) == 0:
+                self.chance.shuffle(possible)
             progress(int(time.monotonic() - begin), int(options.minutes * 60))
-            if time.monotonic() >= end and len(self.rounds) >= len(possible):
-                break
-            self._play_round(fault, begin)
+            self._play_round(possible[len(self.rounds) % len(possible)], begin)
         self.show("everything settles")
         settled = self.crew.ask(hand, chaos_talk.settle, seconds=SETTLE_SECONDS)
         self.show("what is stored is compared with what was told")
@@ -355,21 +340,21 @@ class Chaos:
         seconds = self.chance.uniform(min(fault.least, options.longest), min(fault.most, options.longest))
         broken = time.monotonic()
         hand.ask(chaos_talk.talk, seconds=TALK_SECONDS, rate=options.rate)
-        fault.begin(self.ground, node)
+        self.ground.disturb(fault.what, fault.how, node)
         time.sleep(seconds)
-        fault.end(self.ground, node)
+        self.ground.disturb(fault.what, fault.mend, node)
         lasted = time.monotonic() - broken
         time.sleep(self.chance.uniform(options.rest / 4, options.rest))
         hand.stop()
         status = self.crew.gather([hand])[0]
-        found = Counter(status["faults"])
-        self.rounds.append(Round(fault.name, node, broken - begin, lasted, dict(found - self._seen)))
+        found = Counter[str](status["faults"])
+        played = {"fault": fault.name, "node": node, "begin": broken - begin, "seconds": lasted}
+        self.rounds.append({**played, "found": dict(found - self._seen)})
         self._seen = found
 
-    def _figures(self, audit: dict[str, Any], seconds: float) -> Figures:
-        acks = Latency.merged([audit["ack_latency"]])
-        played = Counter(each.fault for each in self.rounds)
-        found = Counter(audit["faults"])
+    def _figures(self, audit: Json, seconds: float) -> Figures:
+        played = Counter(each["fault"] for each in self.rounds)
+        found = Counter[str](audit["faults"])
         return {
             "chaos_seconds": seconds,
             "chaos_faults": len(self.rounds),
@@ -386,19 +371,18 @@ class Chaos:
             "recovered": audit["recovered"],
             "lost_connections": audit["lost_connections"],
             "silence_seconds": audit["longest_silence_seconds"],
-            "ack_p50_ms": acks.percentile_ms(50),
-            "ack_p99_ms": acks.percentile_ms(99),
+            **Latency.merged([audit["ack_latency"]]).figures("ack_", maximum=False),
             "tracebacks": len(self.ground.tracebacks()),
         }
 
-    def _notes(self, settled: dict[str, Any], audit: dict[str, Any]) -> dict[str, Any]:
+    def _notes(self, settled: Json, audit: Json) -> Json:
         return {
             "seed": self.seed,
             "calm": settled["calm"],
             "compared": audit["compared"],
             "held_back": audit["held_back"],
             "found": audit["notes"],
-            "rounds": [asdict(each) for each in self.rounds],
+            "rounds": self.rounds,
             "tracebacks": self.ground.tracebacks()[:_KEPT_NOTES],
         }
 

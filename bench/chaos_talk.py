@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from urllib.parse import urlencode
 
-from bench import chat_members
-from bench.chaos_checker import Faults, Promises, Reader, compare, mark_of, text_of
-from bench.chaos_client import LIVE, Client, CmdSpeech, Counts, Outgoing, Speech
-from bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
+from bench.accounts import create_group, register
+from bench.chaos_client import (
+    LIVE,
+    MARK_BITS,
+    Client,
+    CmdSpeech,
+    Counts,
+    Faults,
+    Outgoing,
+    Promises,
+    ProtobufSpeech,
+    Reader,
+    Speech,
+    mark_of,
+    text_of,
+)
 from bench.generator import Generator
 from bench.latency import Latency
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 
 GROUP_MEMBERS = 8
 GROUP_PERCENT = 40
@@ -32,6 +45,49 @@ CURIOUS = 8
 """Clients that read everything anew at the same time, at the end."""
 
 
+@dataclass
+class Comparison:
+    """What was compared at the end: acknowledged and not stored; stored more than once; stored, and not told
+    to a client that may read it; told to a client, and not stored."""
+
+    messages: int = 0
+    lost: int = 0
+    twice: int = 0
+    missing: int = 0
+    unknown: int = 0
+
+
+def compare(reader: Reader, truth: Reader, sender: int, promises: dict[int, int]) -> Comparison:
+    """Compare what a client has with what is stored for it (``truth``, read anew from the beginning).
+
+    ``promises``: what was acknowledged to this client, who sends as ``sender``.
+    """
+    had, stored, name = reader.messages(), truth.messages(), reader.name
+    found = Comparison(messages=len(stored))
+    own = Counter(mark for mark in stored.values() if mark >> MARK_BITS == sender)
+
+    def note(kind: str, words: str, count: int = 1) -> None:
+        if kind in vars(found):
+            setattr(found, kind, getattr(found, kind) + count)
+        reader.faults.add(kind, f"{name}{words}")
+
+    for mark, id in promises.items():
+        if stored.get(id) != mark:
+            note("lost", f": {text_of(mark)}, acknowledged as {id}, is not stored there")
+    for mark, count in own.items():
+        if count > 1:
+            ids = [id for id, each in stored.items() if each == mark]
+            note("twice", f": {text_of(mark)} is stored as {ids}", count - 1)
+    for id in stored.keys() - had.keys():
+        note("missing", f" was never told {id}, {text_of(stored[id])}")
+    for id in had.keys() - stored.keys():
+        note("unknown", f" was told {id}, {text_of(had[id])}, which is not stored")
+    for id in had.keys() & stored.keys():
+        if had[id] != stored[id]:
+            note("changed", f": {id} was {text_of(had[id])}, is {text_of(stored[id])}")
+    return found
+
+
 class ChatClients:
     """The clients of one run and what they were promised. ``names`` are the dialects of the clients in turn.
 
@@ -41,7 +97,6 @@ class ChatClients:
     def __init__(
         self, generator: Generator, doors: list[tuple[str, int]], app: int, names: list[str], seed: int
     ) -> None:
-        self.generator = generator
         self.loop = generator.loop
         self.doors = doors
         self.app = app
@@ -57,24 +112,17 @@ class ChatClients:
         ]
         self.groups: list[tuple[int, list[int]]] = []
         self.sent = self.acked = self.held_back = 0
-        self.longest_silence = 0.0
-        self._acked_at = 0.0
+        self.longest_silence = self._acked_at = self._looked_at = 0.0
         self._asked: dict[int, int] = {}
-        self._looked_at = 0.0
 
     def _client(self, place: int, dialect: str, reader: Reader, resumes: bool = True) -> Client:
         account, token = self.accounts[place]
-        acks = place % 4 < 2
-        speech: Speech = CmdSpeech(self.app, account, token, acks, resumes)
-        if dialect == "protobuf":
-            # Every other one knows no more than the clients of GoChat.
-            speech = (
-                CursorSpeech(account, token, place % 8 < 4)
-                if place % 4 < 2
-                else ProtobufSpeech(account, token)
-            )
-        client = Client(self.loop, self.doors, place, speech, reader, self.promises[place], self.counts)
-        client.on_acked = self._note_ack
+        first_half = place % 4 < 2
+        speech: Speech = CmdSpeech(self.app, account, token, first_half, resumes)
+        if dialect == "protobuf":  # every other one knows no more than the clients of GoChat
+            speech = ProtobufSpeech(account, token, first_half, first_half and place % 8 < 4)
+        promises = self.promises[place]
+        client = Client(self.loop, self.doors, place, speech, reader, promises, self.counts, self._note_ack)
         if place % LAZY == 0:
             client.ack_seconds = LAZY_ACK_SECONDS
         return client
@@ -104,7 +152,6 @@ class ChatClients:
         return True
 
     def talk(self, seconds: float, rate: float) -> None:
-        """Have random clients send ``rate`` messages a second, to each other and to their groups."""
         begin = now = self._acked_at = time.monotonic()
         sent = 0
         while now < begin + seconds and not self.loop.stopped:
@@ -124,65 +171,51 @@ class ChatClients:
         long = self.chance.randrange(100) < LONG_PERCENT
         text = text_of(mark, "." * self.chance.randrange(LONG_BYTES if long else SHORT_BYTES))
         groups = [group for group, members in self.groups if place in members]
-        if groups and self.chance.randrange(100) < GROUP_PERCENT:
-            message = Outgoing(mark, self.chance.choice(groups), True, text)
+        if to_group := bool(groups) and self.chance.randrange(100) < GROUP_PERCENT:
+            receiver = self.chance.choice(groups)
         else:
             other = (place + self.chance.randrange(1, len(self.clients))) % len(self.clients)
-            message = Outgoing(mark, self.accounts[other][0], False, text)
+            receiver = self.accounts[other][0]
         self._asked[mark] = time.monotonic_ns()
-        client.send(message)
+        client.send(Outgoing(mark, receiver, to_group, text))
 
     def calm(self) -> bool:
         return all(client.phase == LIVE and not client.waiting for client in self.clients)
 
-    def status(self) -> dict[str, Any]:
+    def status(self) -> Json:
         return {
             "sent": self.sent,
             "acked": self.acked,
-            "live": sum(client.phase == LIVE for client in self.clients),
-            "waiting": sum(len(client.waiting) for client in self.clients),
             "faults": dict(self.faults.counts),
             "notes": self.faults.notes,
         }
 
     def compare(self, truths: list[Reader]) -> dict[str, int]:
-        """Compare what each client has with what is stored for it; return the sums."""
-        sums: dict[str, int] = {}
+        sums: Counter[str] = Counter()
         for place, (client, truth) in enumerate(zip(self.clients, truths, strict=True)):
-            found = compare(client.reader, truth, place + 1, self.promises[place].ids)
-            for name, value in vars(found).items():
-                sums[name] = sums.get(name, 0) + value
-        return sums
+            sums.update(vars(compare(client.reader, truth, place + 1, self.promises[place].ids)))
+        return dict(sums)
 
     def read_anew(self, seconds: float) -> list[Reader]:
         """Have everybody leave, and read what is stored for each from the beginning, as somebody new."""
         truths = []
         for client in self.clients:
-            client.wanted = False
-            client.drop()
+            client.leave()
         for first in range(0, len(self.clients), CURIOUS):
             places = range(first, min(first + CURIOUS, len(self.clients)))
             readers = [Reader(f"what is stored for client {place + 1}", self.faults) for place in places]
-            curious = [
-                self._client(place, "cmd", reader, resumes=False)
-                for place, reader in zip(places, readers, strict=True)
-            ]
+            pairs = zip(places, readers, strict=True)
+            curious = [self._client(place, "cmd", reader, resumes=False) for place, reader in pairs]
             if not self.until(curious, partial(_all_live, curious), seconds):
                 raise BenchError("what is stored cannot be read")
             for client in curious:
-                client.wanted = False
-                client.drop()
+                client.leave()
             truths += readers
         return truths
 
 
 def _all_live(clients: list[Client]) -> bool:
     return all(client.phase == LIVE for client in clients)
-
-
-def _crowd(generator: Generator) -> ChatClients:
-    crowd: ChatClients = generator.kept["crowd"]
-    return crowd
 
 
 def meet(
@@ -193,51 +226,43 @@ def meet(
     dialects: list[str],
     seed: int,
     seconds: float,
-) -> dict[str, Any]:
+) -> Json:
     """Task: make accounts and groups, and have everybody log in."""
-    chat_members.register(generator, clients, seconds)
+    register(generator, clients, seconds)
     crowd = ChatClients(generator, [(host, port) for host, port in doors], app, dialects, seed)
     generator.kept["crowd"] = crowd
     members = min(GROUP_MEMBERS, clients)
     for _ in range(-(-clients // members)):
         chosen = crowd.chance.sample(range(clients), members)
-        ids = [("ids", str(crowd.accounts[place][0])) for place in chosen[1:]]
-        form = urlencode([("name", "chaos"), *ids])
-        token = f"token: {crowd.accounts[chosen[0]][1]}"
-        (made,) = chat_members.post(generator, "/group/create", [form], token)
-        crowd.groups.append((int(made["id"]), chosen))
+        crowd.groups.append((create_group(generator, chosen), chosen))
     if not crowd.until(crowd.clients, crowd.calm, seconds):
-        raise BenchError(f"{crowd.status()['live']} of {clients} clients came online")
+        live = sum(client.phase == LIVE for client in crowd.clients)
+        raise BenchError(f"{live} of {clients} clients came online")
     return crowd.status()
 
 
-def talk(generator: Generator, seconds: float, rate: float) -> dict[str, Any]:
-    """Task: talk for so long."""
-    crowd = _crowd(generator)
+def talk(generator: Generator, seconds: float, rate: float) -> Json:
+    crowd: ChatClients = generator.kept["crowd"]
     crowd.talk(seconds, rate)
     return crowd.status()
 
 
-def settle(generator: Generator, seconds: float) -> dict[str, Any]:
+def settle(generator: Generator, seconds: float) -> Json:
     """Task: wait until all is acknowledged and told, at most so long."""
-    crowd = _crowd(generator)
+    crowd: ChatClients = generator.kept["crowd"]
     calm = crowd.until(crowd.clients, crowd.calm, seconds)
     crowd.until(crowd.clients, lambda: False, QUIET_SECONDS)
     return {**crowd.status(), "calm": calm}
 
 
-def audit(generator: Generator, seconds: float) -> dict[str, Any]:
+def audit(generator: Generator, seconds: float) -> Json:
     """Task: compare what everybody has with what is stored."""
-    crowd = _crowd(generator)
-    waiting = sum(len(client.waiting) for client in crowd.clients)
-    repeats = sum(client.reader.repeats for client in crowd.clients)
-    counts = dict(vars(crowd.counts))
+    crowd: ChatClients = generator.kept["crowd"]
+    counts = {**vars(crowd.counts), "repeats": sum(client.reader.repeats for client in crowd.clients)}
     sums = crowd.compare(crowd.read_anew(seconds))
     return {
         **crowd.status(),
         **counts,
-        "waiting": waiting,
-        "repeats": repeats,
         "held_back": crowd.held_back,
         "told": sum(len(client.reader.ids) for client in crowd.clients),
         "longest_silence_seconds": crowd.longest_silence,

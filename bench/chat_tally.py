@@ -10,14 +10,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from bench.connections import Peer, Swarm
 from bench.frames import CLOSE
 from bench.latency import STAMP_WRAP, Latency
+from bench.loop import Json
 from bench.protobuf import BINARY, CT_ACK, CT_MESSAGE, UP, PushReader, numbers, outputs
+from bench.tally import Receipts
 
 MOST_KNOWN = 1024  # frames that are remembered
 
@@ -36,29 +37,10 @@ class Part(NamedTuple):
 class Sender:
     """What one connection has sent and what of it was acknowledged. Owned by its tally."""
 
-    __slots__ = ("acked", "count", "total", "waiting")
-
     def __init__(self) -> None:
         self.waiting: deque[tuple[int, int]] = deque()
         """Numbers (of the whole run) that are not acknowledged, and when they were sent."""
-        self.acked = 0
-        self.count = 0
-        self.total = 0
-
-
-def worth(number: int, place: int) -> int:
-    """Return what a message adds to the sum of its receiver."""
-    return hash((number, place))
-
-
-@dataclass
-class ChatVerdict:
-    """What the receivers did and did not get."""
-
-    expected: int = 0
-    lost: int = 0
-    doubled: int = 0
-    other_order: int = 0
+        self.acked = self.total = 0
 
 
 class ChatTally:
@@ -89,7 +71,6 @@ class ChatTally:
         self.swarm.take = self.swarm.skim
 
     def take(self, peer: Peer, end: int) -> None:
-        """Count the frames in the swarm's ``buffer[:end]``."""
         swarm, known = self.swarm, self._known
         buffer, view = swarm.buffer, swarm.view
         self.last_ns = time.monotonic_ns()
@@ -147,7 +128,7 @@ class ChatTally:
         places = [place for _number, _stamp, place in found]
         return Part(
             len(found),
-            sum([hash((number, place)) for number, _stamp, place in found]),
+            sum(hash((number, place)) for number, _stamp, place in found),
             places[0],
             places[-1],
             found[0][1],
@@ -161,7 +142,7 @@ class ChatTally:
         except ValueError:
             self.strays += 1
             return
-        for kind, data, whole in found:
+        for kind, _code, data, whole in found:
             if kind == CT_ACK:
                 self._acknowledge(peer, numbers(data))
             elif kind == CT_MESSAGE and (part := self._part(whole)) is not None:
@@ -181,33 +162,30 @@ class ChatTally:
         number, sent_ns = sender.waiting.popleft()
         sender.acked += 1
         self.acked += 1
-        sender.count += 1
-        sender.total += worth(number, place)
+        sender.total += hash((number, place))
         self.ack_latency.add((self.last_ns - sent_ns) // 1000)
 
-    def verdict(self, partner: dict[int, int] | None = None) -> ChatVerdict:
+    def verdict(self, partner: dict[int, int] | None = None) -> Receipts:
         """Compare what every receiver got with what was acknowledged.
 
         Everybody gets what all others sent, or, with ``partner``, what that one sent.
         """
-        found = ChatVerdict(other_order=len(self.disordered))
-        count = sum(sender.count for sender in self.senders.values())
+        expected = lost = doubled = 0
+        count = sum(sender.acked for sender in self.senders.values())
         total = sum(sender.total for sender in self.senders.values())
         for peer in self.receivers:
             own = self.senders[peer.number]
-            wanted, worth_all = count - own.count, total - own.total
+            wanted, worth_all = count - own.acked, total - own.total
             if partner is not None:
                 other = self.senders[partner[peer.number]]
-                wanted, worth_all = other.count, other.total
-            found.expected += wanted
-            found.lost += max(0, wanted - peer.frames)
-            found.doubled += max(0, peer.frames - wanted)
-            if peer.frames == wanted and peer.checksum != worth_all:
-                found.lost += 1  # one message for another, at least
-                found.doubled += 1
-        return found
+                wanted, worth_all = other.acked, other.total
+            changed = peer.frames == wanted and peer.checksum != worth_all  # one for another, at least
+            expected += wanted
+            lost += max(0, wanted - peer.frames) + changed
+            doubled += max(0, peer.frames - wanted) + changed
+        return Receipts(expected, self.received, lost, doubled, len(self.disordered))
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Json:
         return {
             "received": self.received,
             "acked": self.acked,

@@ -13,17 +13,16 @@ import click
 
 from bench import report, versus
 from bench.cluster import PARTS
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 from bench.proc import machine
 from bench.runner import SCENARIOS, Place, Scenario, judge, options_of, perform, play
 from bench.suite import SUITES, Row
 from imserver import __version__
 
-MOST_RUNS = 25
-
 Command = Callable[..., Any]
 Option = Callable[[Command], Command]
 
+RUNS = click.IntRange(1, 25)
 LOG = click.option(
     "--log",
     type=click.Choice(["file", "null"]),
@@ -47,15 +46,9 @@ PLACE_OPTIONS: tuple[Option, ...] = (
     click.option("--config", default="", help="Configuration file of a server of our own."),
     click.option("--door", type=click.Choice(["front", "wsgi"]), help="Door of a server of our own."),
 )
-OUTPUT_OPTIONS: tuple[Option, ...] = (
-    click.option(
-        "--runs",
-        type=click.IntRange(1, MOST_RUNS),
-        default=1,
-        show_default=True,
-        help="Show the median of so many runs.",
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables."),
+JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+RUNS_OPTION = click.option(
+    "--runs", type=RUNS, default=1, show_default=True, help="Show the median of so many runs."
 )
 
 
@@ -75,100 +68,89 @@ def add(name: str, text: str, command: Command, *options: Option) -> None:
 
     guarded.__doc__ = text
     decorated: Command = guarded
-    for each in reversed(options):
+    for each in reversed([*options, RUNS_OPTION, JSON_OPTION]):
         decorated = each(decorated)
     bench.add_command(click.command(name)(decorated))
 
 
-def option(entry: Any) -> Option:
-    """Return the click option of a field of a dataclass of options."""
-    name, about = "--" + entry.name.replace("_", "-"), entry.metadata["help"]
-    if isinstance(entry.default, bool):
-        flag = f"{name}/--no-{name[2:]}" if entry.default else name
-        return click.option(flag, is_flag=True, default=entry.default, help=about)
-    kind: Any
-    if isinstance(entry.default, str):
-        kind = click.Choice(entry.metadata["choices"]) if "choices" in entry.metadata else click.STRING
-    else:
-        least, most = entry.metadata["least"], entry.metadata["most"]
-        whole = isinstance(entry.default, int)
-        kind = click.IntRange(int(least), int(most)) if whole else click.FloatRange(least, most)
-    return click.option(name, type=kind, default=entry.default, show_default=entry.default != "", help=about)
+def options(kind: type[Any], *without: str) -> list[Option]:
+    return [_option(entry) for entry in fields(kind) if entry.name not in without]
 
 
-def place_of(values: dict[str, Any]) -> Place:
+def _option(entry: Any) -> Option:
+    name, facts, default = "--" + entry.name.replace("_", "-"), entry.metadata, entry.default
+    if isinstance(default, bool):
+        return click.option(name, is_flag=True, default=default, help=facts["help"])
+    kind: Any = click.STRING
+    if not isinstance(default, str):
+        whole = isinstance(default, int)
+        kind = (click.IntRange if whole else click.FloatRange)(facts["least"], facts["most"])
+    elif facts["choices"]:
+        kind = click.Choice(facts["choices"])
+    return click.option(name, type=kind, default=default, show_default=default != "", help=facts["help"])
+
+
+def place_of(values: Json) -> Place:
     """Take what belongs to the place out of a command's values."""
-    arguments: list[str] = []
-    for name in ("config", "door"):
-        if value := values.pop(name, None):
-            arguments += [f"--{name}", value]
-    names = ("url", "ws", "pids", "app", "key", "log", "pin")
-    return Place(arguments=tuple(arguments), **{name: values.pop(name) for name in names if name in values})
+    given = {name: value for name in ("config", "door") if (value := values.pop(name, None))}
+    arguments = tuple(word for name, value in given.items() for word in (f"--{name}", value))
+    names = {entry.name for entry in fields(Place)} & values.keys()
+    return Place(arguments=arguments, **{name: values.pop(name) for name in names})
+
+
+def finish(found: Json, as_json: bool, show: Callable[[], None], good: bool) -> None:
+    """Print what was found, and exit with 1 unless it is good."""
+    if as_json:
+        click.echo(json.dumps({"imserver": __version__, **found}, ensure_ascii=False))
+    else:
+        show()
+    if not good:
+        sys.exit(1)
 
 
 def scenario_command(scenario: Scenario) -> None:
     """Add the command of one scenario; its options are the fields of the scenario's dataclass."""
 
-    def command(as_json: bool, runs: int = 1, **values: Any) -> None:
+    def command(as_json: bool, runs: int, **values: Any) -> None:
         place = place_of(values)
         with report.Bar() as watcher:
             found = play(scenario, scenario.options(**values), place, runs, watcher)
-        if as_json:
-            click.echo(json.dumps({"imserver": __version__, **found}, ensure_ascii=False))
-        else:
-            report.show(found)
-        if found["faults"]:
-            sys.exit(1)
+        finish(found, as_json, lambda: report.show(found), not found["faults"])
 
-    options = [option(entry) for entry in fields(scenario.options)]
-    options += PLACE_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
+    where = PLACE_OPTIONS if scenario.server else (LOG,) if scenario.servers else ()
     text = (scenario.run.__doc__ or "").partition("\n\n")[0].replace("``", "")
-    add(scenario.name, text, command, *options, *OUTPUT_OPTIONS)
+    add(scenario.name, text, command, *options(scenario.options), *where)
 
 
-def suite_command(
-    name: str, text: str, *options: Option, chosen: Callable[[str, tuple[Any, ...]], tuple[Row, ...]]
-) -> None:
-    """Add the command of a suite. ``chosen`` returns the rows of the suite that ``--only`` selects."""
+def suite_command(name: str, text: str, *more: Option) -> None:
+    """Add the command of a suite. ``--part`` and ``--connections`` select rows."""
 
     def command(runs: int, as_json: bool, only: tuple[Any, ...] = (), **values: Any) -> None:
         place, rows = place_of(values), chosen(name, only)
         with report.Bar() as watcher:
             reports = perform(rows, place, runs, watcher, **values)
         bars = judge(rows, reports)
-        if as_json:
-            whole = {"imserver": __version__, "suite": name, "machine": machine()}
-            click.echo(json.dumps({**whole, "reports": reports, "bars": bars}, ensure_ascii=False))
-        else:
+
+        def show() -> None:
             for found in reports:
                 report.show(found)
             if bars:
                 report.show_bars(bars)
-        wrong = any(found["faults"] or found.get("stopped") for found in reports)
-        if wrong or not all(bar["met"] for bar in bars):
-            sys.exit(1)
 
-    add(name, text, command, *options, *OUTPUT_OPTIONS)
+        good = not any(found["faults"] or found.get("stopped") for found in reports)
+        whole = {"suite": name, "machine": machine(), "reports": reports, "bars": bars}
+        finish(whole, as_json, show, good and all(bar["met"] for bar in bars))
 
-
-def _whole(name: str, _only: tuple[Any, ...]) -> tuple[Row, ...]:
-    return SUITES[name]
+    add(name, text, command, *more)
 
 
-def _parts(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
-    return tuple(row for row in SUITES[name] if not only or options_of(row).part in only)
-
-
-def _sizes(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
-    rows = {options_of(row).connections: row for row in SUITES[name]}
-    one = "{0:,} users online", "million --connections {0}"
-    return tuple(
-        rows.get(size) or Row(one[0].format(size), one[1].format(size)) for size in only or tuple(rows)
-    )
-
-
-def _fields(scenario: str, *without: str) -> list[Option]:
-    return [option(entry) for entry in fields(SCENARIOS[scenario].options) if entry.name not in without]
+def chosen(name: str, only: tuple[Any, ...]) -> tuple[Row, ...]:
+    rows = {getattr(options_of(row), "part", row.title): row for row in SUITES[name]}
+    if name == "million":
+        rows = {options_of(row).connections: row for row in SUITES[name]}
+        title, command = "{0:,} users online", "million --connections {0}"
+        rows |= {size: Row(title.format(size), command.format(size)) for size in only if size not in rows}
+    return tuple(rows[each] for each in only or list(rows))
 
 
 @bench.command("table")
@@ -210,10 +192,8 @@ def table(file: Path, into: Path | None, plot: Path | None) -> None:
 
 
 @bench.command("versus", context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option(
-    "--pairs", type=click.IntRange(1, MOST_RUNS), default=5, show_default=True, help="Pairs of runs."
-)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
+@click.option("--pairs", type=RUNS, default=5, show_default=True, help="Pairs of runs.")
+@JSON_OPTION
 @click.argument("other", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, ...]) -> None:
@@ -225,45 +205,31 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
     """
     with report.Bar() as watcher:
         found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
-    if as_json:
-        click.echo(json.dumps({"imserver": __version__, "rows": found}, ensure_ascii=False))
-    else:
-        report.show_versus(found)
-    if any(row["over"] for row in found):
-        sys.exit(1)
+    good = not any(row["over"] for row in found)
+    finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
 
 for _scenario in SCENARIOS.values():
     if _scenario.name not in SUITES:
         scenario_command(_scenario)
-suite_command("all", "Measure all that has a bar.", *PLACE_OPTIONS, chosen=_whole)
-suite_command("smoke", "Play small forms of everything, within a minute.", *PLACE_OPTIONS, chosen=_whole)
-suite_command(
-    "cluster",
-    "Measure pushes and broadcasts across nodes. Needs a Redis.",
-    click.option(
-        "--part",
-        "only",
-        type=click.Choice(list(PARTS)),
-        multiple=True,
-        help="Only this part (repeatable) [default: all].",
-    ),
-    LOG,
-    *_fields("cluster", "part"),
-    chosen=_parts,
+_of = {name: scenario.options for name, scenario in SCENARIOS.items()}
+_part = click.option(
+    "--part",
+    "only",
+    type=click.Choice(list(PARTS)),
+    multiple=True,
+    help="Only this part (repeatable) [default: all].",
 )
-suite_command(
-    "million",
-    "Log a million users in, and reach them all.",
-    click.option(
-        "--connections",
-        "only",
-        type=click.IntRange(100, 2_000_000),
-        multiple=True,
-        help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
-    ),
-    LOG,
-    *_fields("million", "connections"),
-    chosen=_sizes,
+_sizes = click.option(
+    "--connections",
+    "only",
+    type=click.IntRange(100, 2_000_000),
+    multiple=True,
+    help="Users to log in (repeatable) [default: 10,000, then 100,000, then 1,000,000].",
 )
-suite_command("abuse", "Send the worst single requests of a stranger.", LOG, *_fields("abuse"), chosen=_whole)
+suite_command("all", "Measure all that has a bar.", *PLACE_OPTIONS)
+suite_command("smoke", "Play small forms of everything, within a minute.", *PLACE_OPTIONS)
+_cluster, _million = options(_of["cluster"], "part"), options(_of["million"], "connections")
+suite_command("cluster", "Measure pushes and broadcasts across nodes. Needs a Redis.", _part, LOG, *_cluster)
+suite_command("million", "Log a million users in, and reach them all.", _sizes, LOG, *_million)
+suite_command("abuse", "Send the worst single requests of a stranger.", LOG, *options(_of["abuse"]))

@@ -9,14 +9,20 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
-from bench.dialects import LOGIN_ANSWER
 from bench.frames import CLOSE, PING, PONG, UPGRADE_ACCEPT, client_frame, scan, upgrade_request
 from bench.latency import Latency
-from bench.loop import READ, WRITE, Loop
+from bench.loop import READ, WRITE, Json, Loop
 
-DIALLING, UPGRADING, LOGGING_IN, OPEN = range(4)
+DIALLING, UPGRADING, LOGGING_IN, OPEN, LEAVING = range(5)
+OPEN_WINDOW = 256
+OPEN_SECONDS = 60.0
+LOGIN_ANSWER = b'":"login"'
+"""Stands in the answer to a login in every dialect that has one, and in nothing else."""
+BUFFER_BYTES = 1 << 18
+PORTS_PER_SOURCE = 12_000
+IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3.11
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @dataclass(frozen=True)
@@ -38,18 +44,17 @@ class Target:
 
 
 class Peer:
-    """One connection: its socket, its phase, and what it received (filled in by :mod:`.tally`)."""
+    """One connection: its socket, its phase, and what it received (filled in by the tallies)."""
 
     __slots__ = (
+        "begun_ns",
         "checksum",
-        "dialled_ns",
         "digest",
         "fd",
         "frames",
         "number",
         "numbers",
         "phase",
-        "recv_into",
         "rest",
         "sock",
     )
@@ -57,24 +62,19 @@ class Peer:
     def __init__(self, sock: socket.socket, number: int) -> None:
         self.sock = sock
         self.fd = sock.fileno()
-        self.recv_into = sock.recv_into
         self.number = number
         self.phase = DIALLING
         self.rest = b""
-        self.dialled_ns = time.monotonic_ns()
+        self.begun_ns = time.monotonic_ns()
         self.clear()
 
     def clear(self) -> None:
-        self.frames = 0
-        self.digest = 0
-        self.checksum = 0
+        self.frames = self.digest = self.checksum = 0
         self.numbers: list[int] | None = None
 
 
 @dataclass
 class Opening:
-    """What came of an attempt to open many connections."""
-
     opened: int = 0
     seconds: float = 0.0
     errors: dict[str, int] = field(default_factory=dict)
@@ -83,34 +83,29 @@ class Opening:
     def error(self, reason: str) -> None:
         self.errors[reason] = self.errors.get(reason, 0) + 1
 
-
-BUFFER_BYTES = 1 << 18
-PORTS_PER_SOURCE = 12_000
-IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h; not in the socket module of Python 3.11
-RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+    def pack(self) -> Json:
+        return {**vars(self), "latency": self.latency.pack()}
 
 
-def source_address(index: int, dials: int) -> str:
-    """Return where the next connection comes from after so many ``dials`` of generator process ``index``.
-
-    An address of that process alone, and never for more connections than an address has ports.
-    """
-    return f"127.{16 + index % 200}.{1 + dials // PORTS_PER_SOURCE % 250}.1"
+def error_name(error: OSError) -> str:
+    return errno.errorcode.get(error.errno or 0, "error")
 
 
 class Swarm:
     """The connections of one generator process. Owns their sockets and one receive buffer.
 
     ``take(peer, end)`` handles ``buffer[:end]`` of an open connection and keeps an unfinished frame in
-    ``peer.rest``; scenarios replace it. It may not keep the buffer.
+    ``peer.rest``; scenarios replace it. It may not keep the buffer. ``socket_bytes``: buffers to ask the
+    kernel for; ``index``: connections come from addresses of that process alone.
     """
 
-    def __init__(self, loop: Loop, target: Target, index: int = 0) -> None:
+    def __init__(self, loop: Loop, target: Target, index: int = 0, socket_bytes: int = 0) -> None:
         self.loop = loop
         self.target = target
         self.index = index
+        self.socket_bytes = socket_bytes
         self.peers: dict[int, Peer] = {}
-        self.lost: list[Peer] = []
+        self.lost = 0
         self.closes: dict[str, int] = {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
@@ -119,8 +114,7 @@ class Swarm:
         self._opening = Opening()
         self._again: deque[int] = deque()
         self._login: Callable[[int], bytes] | None = None
-        self._answer = b""
-        self._upgrade = b""
+        self._answer = self._upgrade = b""
         self._retry = False
         self._busy = 0
 
@@ -129,10 +123,10 @@ class Swarm:
         numbers: range,
         login: Callable[[int], bytes] | None,
         *,
-        window: int,
-        seconds: float,
+        window: int = OPEN_WINDOW,
+        seconds: float = OPEN_SECONDS,
         retry: bool = False,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Callable[[int, int], None] = lambda done, total: None,
         path: str = "",
         answer: bytes = b"",
     ) -> Opening:
@@ -149,129 +143,120 @@ class Swarm:
         self._login, self._retry, self._busy, self._answer = login, retry, 0, answer
         waiting = self._again = deque(numbers)
         total, begin = len(numbers), time.monotonic()
-        deadline = begin + seconds
         while opening.opened < total and not self.loop.stopped:
-            while waiting and self._busy < window:
+            for _ in range(min(window - self._busy, len(waiting))):
                 self._dial(waiting.popleft())
             if not self._busy and not waiting:
                 break
             self.loop.turn(0.1)
-            if progress is not None:
-                progress(opening.opened, total)
-            if time.monotonic() > deadline:
+            progress(opening.opened, total)
+            if time.monotonic() > begin + seconds:
                 opening.error("not open in time")
                 break
         opening.seconds = time.monotonic() - begin
-        for peer in [peer for peer in self.peers.values() if peer.phase != OPEN]:
-            self._drop(peer)
+        if opening.opened < total:
+            for peer in [peer for peer in self.peers.values() if peer.phase < OPEN]:
+                self.drop(peer)
         return opening
 
     def _dial(self, number: int) -> None:
         sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._busy += 1
-        peer = Peer(sock, number)
+        peer = self.peers[sock.fileno()] = Peer(sock, number)
+        self.loop.add(peer.fd, WRITE, self)
+        self._dials += 1
         try:
+            if self.socket_bytes:
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.socket_bytes)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.socket_bytes)
             if self.target.loopback:
                 sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
-                sock.bind((source_address(self.index, self._dials), 0))
+                part = 1 + self._dials // PORTS_PER_SOURCE % 250  # an address has no more ports
+                sock.bind((f"127.{16 + self.index % 200}.{part}.1", 0))
             code = sock.connect_ex((self.target.ws_host, self.target.ws_port))
-        except OSError as error:
-            code = error.errno or errno.EIO
-        self._dials += 1
-        if code not in (0, errno.EINPROGRESS):
-            sock.close()
-            self._failed(number, errno.errorcode.get(code, str(code)))
-            return
-        try:
-            sock.send(self._upgrade)  # on loopback the connection stands by now
-            peer.phase = UPGRADING
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, "")
+            self._send_upgrade(peer)  # on loopback the connection stands by now
         except BlockingIOError:
             pass
         except OSError as error:
-            sock.close()
-            self._failed(number, errno.errorcode.get(error.errno or 0, "error"))
-            return
-        self.peers[peer.fd] = peer
-        self.loop.add(peer.fd, READ if peer.phase == UPGRADING else WRITE, self)
+            self._failed(peer, error_name(error))
 
-    def _advance(self, peer: Peer, mask: int) -> None:
+    def _send_upgrade(self, peer: Peer) -> None:
+        peer.sock.send(self._upgrade)
+        peer.phase = UPGRADING
+        self.loop.change(peer.fd, READ)
+
+    def _advance(self, peer: Peer) -> None:
         """Take a connection that is not open yet one step further."""
         try:
             if peer.phase == DIALLING:
-                peer.sock.send(self._upgrade)
-                peer.phase = UPGRADING
-                self.loop.change(peer.fd, READ)
+                self._send_upgrade(peer)
                 return
-            data = peer.rest + peer.sock.recv(4096)
+            data = peer.sock.recv(4096)
         except BlockingIOError:
             return
         except OSError as error:
-            self._drop(peer)
-            self._failed(peer.number, errno.errorcode.get(error.errno or 0, "error"))
+            self._failed(peer, error_name(error))
             return
-        if len(data) == len(peer.rest):
-            self._drop(peer)
-            self._failed(peer.number, "closed by the server while opening")
+        if not data:
+            self._failed(peer, "closed by the server while opening")
         elif peer.phase == UPGRADING:
-            self._upgraded(peer, data)
+            self._upgraded(peer, peer.rest + data)
         else:
-            self._logged_in(peer, data)
+            self._logged_in(peer, peer.rest + data)
 
     def _upgraded(self, peer: Peer, data: bytes) -> None:
         end = data.find(b"\r\n\r\n")
         if end < 0:
             peer.rest = data
-            return
-        if not data.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in data:
-            self._drop(peer)
-            self._failed(peer.number, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
-            return
-        peer.rest = data[end + 4 :]
-        if self._login is None:
-            self._opened(peer)
+        elif not data.startswith(b"HTTP/1.1 101") or UPGRADE_ACCEPT not in data:
+            self._failed(peer, "upgrade refused: " + data[:40].split(b"\r")[0].decode("latin-1"))
         else:
-            peer.sock.send(self._login(peer.number))
-            peer.phase = LOGGING_IN
+            peer.rest = data[end + 4 :]
+            if self._login is None:
+                self._opened(peer)
+            else:
+                peer.sock.send(self._login(peer.number))
+                peer.phase = LOGGING_IN
 
     def _logged_in(self, peer: Peer, data: bytes) -> None:
         found, used = scan(data, len(data))
         peer.rest = data[used:]
         for opcode, start, stop in found:
             payload = data[start:stop]
-            if self._answer and payload == self._answer:
-                self._opened(peer)
-                continue
-            if opcode == CLOSE or (LOGIN_ANSWER in payload and b'"code":200' not in payload):
-                self._drop(peer)
-                self._failed(peer.number, f"login refused: {payload[:120]!r}")
+            login = payload == self._answer if self._answer else LOGIN_ANSWER in payload
+            if opcode == CLOSE or (login and not self._answer and b'"code":200' not in payload):
+                self._failed(peer, f"login refused: {payload[:120]!r}")
                 return
-            if LOGIN_ANSWER in payload:
+            if login:
                 self._opened(peer)
 
     def _opened(self, peer: Peer) -> None:
         peer.phase = OPEN
         self._busy -= 1
         self._opening.opened += 1
-        self._opening.latency.add((time.monotonic_ns() - peer.dialled_ns) // 1000)
+        self._opening.latency.add((time.monotonic_ns() - peer.begun_ns) // 1000)
 
-    def _failed(self, number: int, reason: str) -> None:
+    def _failed(self, peer: Peer, reason: str) -> None:
+        self.drop(peer)
         self._busy -= 1
         self._opening.error(reason)
         if self._retry:
-            self._again.append(number)
+            self._again.append(peer.number)
 
     def ready(self, fd: int, mask: int) -> None:
         peer = self.peers[fd]
-        if peer.phase != OPEN:
-            self._advance(peer, mask)
+        if peer.phase < OPEN:
+            self._advance(peer)
             return
         kept = len(peer.rest)
         try:
-            size = peer.recv_into(self.view[kept:] if kept else self.view)
+            size = peer.sock.recv_into(self.view[kept:] if kept else self.view)
         except BlockingIOError:
             return
         except OSError as error:
-            self.lose(peer, errno.errorcode.get(error.errno or 0, "error"))
+            self.lose(peer, error_name(error))
             return
         if not size:
             self.lose(peer, "end of stream")
@@ -279,6 +264,12 @@ class Swarm:
         if kept:
             self.buffer[:kept] = peer.rest
         self.take(peer, kept + size)
+
+    def send(self, peer: Peer, frame: bytes) -> None:
+        try:
+            peer.sock.send(frame)
+        except OSError as error:
+            self.lose(peer, error_name(error))
 
     def skim(self, peer: Peer, end: int) -> None:
         """Drop text frames, answer pings, note closes: the ``take`` of a connection that just sits there."""
@@ -296,13 +287,15 @@ class Swarm:
             self.lose(peer, f"close {int.from_bytes(payload[:2], 'big')}")
 
     def lose(self, peer: Peer, reason: str) -> None:
-        """Note that the server ended a connection that should have stayed."""
+        """Note that the server ended a connection, which should have stayed unless it is leaving."""
         if peer.fd in self.peers:
-            self.closes[reason] = self.closes.get(reason, 0) + 1
-            self.lost.append(peer)
-            self._drop(peer)
+            if peer.phase == OPEN:
+                self.closes[reason] = self.closes.get(reason, 0) + 1
+                self.lost += 1
+            self.drop(peer, reset=peer.phase == LEAVING)
 
-    def _drop(self, peer: Peer, reset: bool = False) -> None:
+    def drop(self, peer: Peer, reset: bool = False) -> None:
+        """Close and forget a connection; ``reset`` leaves no port waiting."""
         del self.peers[peer.fd]
         self.loop.remove(peer.fd)
         if reset:
@@ -310,10 +303,9 @@ class Swarm:
         peer.sock.close()
 
     def close(self, *, reset: bool = True) -> int:
-        """Drop all connections without a word, return how many; ``reset`` leaves no port waiting."""
         peers = list(self.peers.values())
         for peer in peers:
-            self._drop(peer, reset)
+            self.drop(peer, reset)
         return len(peers)
 
     def settle(self, quiet_seconds: float, seconds: float) -> bool:
@@ -324,6 +316,5 @@ class Swarm:
                 return True
         return False
 
-    def facts(self) -> dict[str, Any]:
-        """Return how many connections stand and what happened to those that do not."""
-        return {"connections": len(self.peers), "lost": len(self.lost), "closes": self.closes}
+    def facts(self) -> Json:
+        return {"connections": len(self.peers), "lost": self.lost, "closes": self.closes}

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.connections import Target
-from bench.loop import BenchError
-from bench.servers import redis_program, serve, serve_redis
+from bench.loop import BenchError, Json
+from bench.servers import serve, serve_redis
 
 SOURCE = Path(__file__).resolve().parents[1]
 TASK_SECONDS = 60.0  # what a task may take beyond the seconds it was given
@@ -25,7 +25,7 @@ LOOK_SECONDS = 1.0
 START_SECONDS = 30.0
 WORKER = "bench.generator"
 Progress = Callable[[int, int], None]
-Task = Callable[..., dict[str, Any]]
+Task = Callable[..., Json]
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,18 @@ class Hand:
 
     def __init__(self, index: int, module: str = WORKER) -> None:
         self.index = index
-        commands, self._commands = os.pipe()
-        self.answers, answers = os.pipe()
-        environ = {
-            **os.environ,
-            "PYTHONPATH": os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")]),
-        }
-        try:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", f"from {module} import main; main()"],
-                stdin=commands,
-                stdout=answers,
-                env=environ,
-                start_new_session=True,  # the terminal's interrupt is for the parent, which ends its workers
-            )
-        finally:
-            os.close(commands)
-            os.close(answers)
+        path = os.pathsep.join([str(SOURCE), os.environ.get("PYTHONPATH", "")])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"from {module} import main; main()"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # the terminal's interrupt is for the parent, which ends its workers
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.commands, self.answers = self.process.stdin, self.process.stdout
         self._partial = b""
         self.deadline = 0.0
 
@@ -74,19 +69,18 @@ class Hand:
         self._write(json.dumps({"do": name, **parameters}).encode() + b"\n")
 
     def stop(self) -> None:
-        """Ask a task that is under way to end; it still answers."""
         self._write(b"stop\n")
 
     def _write(self, data: bytes) -> None:
         try:
             while data:
-                data = data[os.write(self._commands, data) :]
+                data = data[self.commands.write(data) :]
         except BrokenPipeError:
             raise BenchError(f"generator process {self.process.pid} has ended") from None
 
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[Json]:
         """Read what is there; call when ``answers`` is readable."""
-        data = os.read(self.answers, 1 << 20)
+        data = os.read(self.answers.fileno(), 1 << 20)
         if not data:
             raise BenchError(f"generator process {self.process.pid} has ended")
         *lines, self._partial = (self._partial + data).split(b"\n")
@@ -96,7 +90,7 @@ class Hand:
         """End the process: it goes when it is told, or its input ends; otherwise it is killed."""
         with contextlib.suppress(BenchError):
             self._write(b"quit\n")  # a close may be put off as long as this process waits (gevent does)
-        os.close(self._commands)
+        self.commands.close()
         for end in (self.process.terminate, self.process.kill):
             try:
                 self.process.wait(GOODBYE_SECONDS)
@@ -104,7 +98,7 @@ class Hand:
             except subprocess.TimeoutExpired:
                 end()
         self.process.wait()
-        os.close(self.answers)
+        self.answers.close()
 
 
 class Crew:
@@ -114,7 +108,7 @@ class Crew:
         self.hands: list[Hand] = []
 
     def hire(self, count: int, module: str = WORKER) -> list[Hand]:
-        """Start ``count`` processes that run ``module``, which speaks as :mod:`.worker` does."""
+        """Start ``count`` processes that run ``module``, which speaks as :mod:`.generator` does."""
         hired = []
         for _ in range(count):
             hand = Hand(len(self.hands), module)
@@ -122,9 +116,9 @@ class Crew:
             hired.append(hand)
         return hired
 
-    def gather(self, hands: Sequence[Hand], progress: Progress | None = None) -> list[dict[str, Any]]:
+    def gather(self, hands: Sequence[Hand], progress: Progress | None = None) -> list[Json]:
         """Wait for one answer of each, in their order; raises BenchError when one fails or is late."""
-        answers: dict[int, dict[str, Any]] = {}
+        answers: dict[int, Json] = {}
         steps: dict[int, tuple[int, int]] = {}
 
         def step(hand: Hand, done: int, total: int) -> None:
@@ -139,12 +133,12 @@ class Crew:
 
     def first(
         self, hands: Sequence[Hand], step: Callable[[Hand, int, int], None], seconds: float = TASK_SECONDS
-    ) -> list[tuple[Hand, dict[str, Any]]]:
+    ) -> list[tuple[Hand, Json]]:
         """Wait until one of ``hands`` answers or ``seconds`` are over; return who answered and what.
 
         ``step`` is told how far each of them is. Raises BenchError when one fails or is late.
         """
-        found: list[tuple[Hand, dict[str, Any]]] = []
+        found: list[tuple[Hand, Json]] = []
         end = time.monotonic() + seconds
         with selectors.DefaultSelector() as selector:
             for hand in hands:
@@ -163,8 +157,7 @@ class Crew:
                             step(hand, *line["progress"])
         return found
 
-    def ask(self, hand: Hand, do: str | Task, **parameters: Any) -> dict[str, Any]:
-        """Give a task to one process and wait for its answer."""
+    def ask(self, hand: Hand, do: str | Task, **parameters: Any) -> Json:
         hand.ask(do, **parameters)
         return self.gather([hand])[0]
 
@@ -178,10 +171,8 @@ class Crew:
         return OwnServer(hand, target, tuple(own["pids"]), own["data_directory"], own["rpc_port"])
 
     def serve_redis(self, program: str = "") -> tuple[Hand, str]:
-        """Start a Redis of our own in a worker; return the worker and the URL."""
-        path = redis_program(program)
         (hand,) = self.hire(1)
-        return hand, self.ask(hand, serve_redis, path=path)["url"]
+        return hand, self.ask(hand, serve_redis, program=program)["url"]
 
     def dismiss(self) -> None:
         while self.hands:

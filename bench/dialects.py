@@ -30,8 +30,6 @@ def session_token(user: int, app: str, key: str = KEY) -> str:
     return f"{signed}.{_text(hmac.digest(key.encode(), signed.encode(), 'sha256'))}"
 
 
-LOGIN_ANSWER = b'":"login"'
-"""Stands in the answer to a login in every dialect that has one, and in nothing else."""
 SYSTEM = "bench"
 
 

@@ -35,6 +35,14 @@ def _broadcasts(way: str, label: str) -> dict[str, Figure]:
 
 
 _BROADCASTS = {**_broadcasts("paced", "20 broadcasts/s"), **_broadcasts("flat", "flat out")}
+
+
+def _latencies(prefix: str, label: str, digits: int = 2, maximum: bool = False) -> dict[str, Figure]:
+    found = {f"{prefix}p{percent}_ms": Figure(f"{label} p{percent}", "ms", digits) for percent in (50, 99)}
+    longest = {f"{prefix}max_ms": Figure(f"{label}, longest", "ms", digits, worst=True)}
+    return {**found, **longest} if maximum else found
+
+
 _BATCHES = {
     f"rpc_{size}_{name}": Figure(f"{size} a batch: {label}", unit, digits)
     for size in (1, 10, 100)
@@ -69,13 +77,9 @@ FIGURES: dict[str, Figure] = {
     "generator_cpu_us": Figure("generator CPU each", "µs", 2),
     "floor_us": Figure("floor of the same run: a bare send", "µs", 2),
     "of_floor_percent": Figure("speed against the floor", "%", 1),
-    "p50_ms": Figure("latency p50", "ms", 2),
-    "p99_ms": Figure("latency p99", "ms", 2),
-    "max_ms": Figure("latency, longest", "ms", 2, worst=True),
-    "answer_p50_ms": Figure("HTTP answer p50", "ms", 2),
-    "answer_p99_ms": Figure("HTTP answer p99", "ms", 2),
-    "ack_p50_ms": Figure("acknowledgement p50", "ms", 2),
-    "ack_p99_ms": Figure("acknowledgement p99", "ms", 2),
+    **_latencies("", "latency", maximum=True),
+    **_latencies("answer_", "HTTP answer"),
+    **_latencies("ack_", "acknowledgement"),
     "deliveries": Figure("messages delivered"),
     "stored_per_second": Figure("messages stored/s"),
     "elapsed_seconds": Figure("until the last was delivered", "s", 2),
@@ -100,9 +104,7 @@ FIGURES: dict[str, Figure] = {
     "bystanders_lost": Figure("bystanders dropped", fault=True),
     "bystander_pings": Figure("pings of bystanders"),
     "pings_unanswered": Figure("pings of bystanders unanswered", fault=True),
-    "ping_p50_ms": Figure("ping of bystanders p50", "ms", 2),
-    "ping_p99_ms": Figure("ping of bystanders p99", "ms", 2),
-    "ping_max_ms": Figure("ping of bystanders, longest", "ms", 2, worst=True),
+    **_latencies("ping_", "ping of bystanders", maximum=True),
     "login_round_trips": Figure("round trips to Redis a login", "", 3),
     "login_commands": Figure("commands a login, a script counting as one", "", 3),
     "login_redis_cpu_us": Figure("CPU of Redis a login", "µs", 1),
@@ -132,8 +134,7 @@ FIGURES: dict[str, Figure] = {
     "logins_per_second": Figure("logins/s"),
     "login_cpu_us": Figure("server CPU a login with its handshake", "µs", 1),
     "login_generator_cpu_us": Figure("generator CPU a login", "µs", 1),
-    "login_p50_ms": Figure("login p50", "ms", 1),
-    "login_p99_ms": Figure("login p99", "ms", 1),
+    **_latencies("login_", "login", 1),
     "redis_login_cpu_us": Figure("CPU of Redis a login", "µs", 1),
     "redis_login_commands": Figure("commands in Redis a login, its scripts' own included", "", 1),
     "pss_empty_mb": Figure("PSS of the servers before", "MB", 1),
@@ -145,14 +146,11 @@ FIGURES: dict[str, Figure] = {
     "beat_cpu_us": Figure("server CPU a heartbeat", "µs", 2),
     "beats_unanswered": Figure("heartbeats unanswered", fault=True),
     "disk_written_mb": Figure("written to disk by the servers", "MB", 1),
-    "ask_p50_ms": Figure("/user/online p50", "ms", 2),
-    "ask_p99_ms": Figure("/user/online p99", "ms", 2),
+    **_latencies("ask_", "/user/online"),
     "asked": Figure("questions asked"),
     "asked_wrong": Figure("answers wrong or missing", fault=True),
     "pushes": Figure("pushes to single users"),
-    "push_p50_ms": Figure("push to one user p50", "ms", 2),
-    "push_p99_ms": Figure("push to one user p99", "ms", 2),
-    "push_max_ms": Figure("push to one user, longest", "ms", 2, worst=True),
+    **_latencies("push_", "push to one user", maximum=True),
     "push_cpu_us": Figure("server CPU a push", "µs", 1),
     "pushes_lost": Figure("pushes to single users lost", fault=True),
     "pushes_wrong": Figure("pushes refused, unanswered or astray", fault=True),
@@ -162,9 +160,7 @@ FIGURES: dict[str, Figure] = {
     "broadcast_answer_ms": Figure("the broadcast's HTTP answer", "ms", 1),
     "network_mb_per_second": Figure("network out during the broadcast", "MB/s", 1),
     "broadcast_pushes_seconds": Figure("broadcast with single pushes beside it", "s", 2),
-    "busy_push_p50_ms": Figure("push to one user meanwhile p50", "ms", 2),
-    "busy_push_p99_ms": Figure("push to one user meanwhile p99", "ms", 2),
-    "busy_push_max_ms": Figure("push to one user meanwhile, longest", "ms", 2, worst=True),
+    **_latencies("busy_push_", "push to one user meanwhile", maximum=True),
     "listed": Figure("users that /user/list counts"),
     "list_ms": Figure("its answer", "ms", 1),
     "miscounted": Figure("users it counts wrongly", fault=True),
@@ -231,7 +227,6 @@ def with_faults_of(warm_up: Figures, figures: Figures) -> Figures:
 
 
 def faults(figures: Figures) -> dict[str, float]:
-    """Return the figures that should be zero and are not."""
     return {name: value for name in FAULTS if (value := figures.get(name))}
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any
 
 from bench.connections import Swarm, Target
 from bench.crew import Hand
 from bench.figures import Figures
 from bench.frames import UPGRADE_ACCEPT, server_frame
 from bench.generator import Generator
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 from bench.stage import MOST_IN_PROCESS, Stage, parameter, seconds_parameter
 from bench.tally import Tally
 
@@ -52,7 +51,6 @@ class Bare:
         self.pacer: socket.socket | None = None
 
     def accept(self, count: int) -> None:
-        """Take ``count`` receivers and the connection that sets the pace."""
         self.listener.settimeout(10)
         for _ in range(count):
             sock, _address = self.listener.accept()
@@ -83,29 +81,26 @@ class Bare:
                 return done * len(sends), spent
 
 
-def listen(generator: Generator) -> dict[str, Any]:
-    """Task of the bare process: open its port."""
+def listen(generator: Generator) -> Json:
     bare = generator.kept["bare"] = Bare()
     return {"port": bare.listener.getsockname()[1]}
 
 
-def accept(generator: Generator, receivers: int) -> dict[str, Any]:
-    """Task of the bare process: take the receivers."""
+def accept(generator: Generator, receivers: int) -> Json:
     generator.kept["bare"].accept(receivers)
     return {}
 
 
-def send(generator: Generator, frames: int, frame_bytes: int) -> dict[str, Any]:
+def send(generator: Generator, frames: int, frame_bytes: int) -> Json:
     """Task of the bare process: send until told to stop."""
     sends, spent_ns = generator.kept["bare"].rounds(bare_frame(frame_bytes) * frames)
     return {"sends": sends, "cpu_us": spent_ns / 1000}
 
 
-def connect(generator: Generator, port: int, receivers: int) -> dict[str, Any]:
+def connect(generator: Generator, port: int, receivers: int) -> Json:
     """Task of the receiving process: connect to the bare one."""
-    swarm = Swarm(generator.loop, Target("127.0.0.1", port), generator.index + 100)
+    swarm = generator.kept["floor"] = Swarm(generator.loop, Target("127.0.0.1", port), generator.index + 100)
     opening = swarm.open(range(receivers), None, window=64, seconds=10)
-    generator.kept["floor"] = swarm
     generator.kept["pacer"] = socket.create_connection(("127.0.0.1", port), timeout=10)
     if opening.opened < receivers:
         raise BenchError(f"the floor's sockets did not connect: {opening.errors}")
@@ -114,7 +109,7 @@ def connect(generator: Generator, port: int, receivers: int) -> dict[str, Any]:
 
 def receive(
     generator: Generator, seconds: float, frames: int, in_flight: int, gap_seconds: float = 0.0
-) -> dict[str, Any]:
+) -> Json:
     """Task of the receiving process: keep ``in_flight`` rounds ordered, or with a gap one now and then."""
     swarm: Swarm = generator.kept["floor"]
     pacer: socket.socket = generator.kept["pacer"]
@@ -153,30 +148,25 @@ class FloorStage:
     def measure(
         self,
         seconds: float,
-        *,
         frames: int = 1,
         frame_bytes: int = FRAME_BYTES,
         in_flight: int = IN_FLIGHT_ROUNDS,
         gap_seconds: float = 0.0,
     ) -> tuple[float, float]:
+        """Return CPU µs a send, and frames received a second."""
         self.bare.ask(send, frames=frames, frame_bytes=frame_bytes)
-        self.receiver.ask(
-            receive, seconds=seconds, frames=frames, in_flight=in_flight, gap_seconds=gap_seconds
-        )
+        ordered = {"in_flight": in_flight, "gap_seconds": gap_seconds}
+        self.receiver.ask(receive, seconds=seconds, frames=frames, **ordered)
         sent, got = self.stage.gather([self.bare, self.receiver])
-        if got["received"] != sent["sends"] * frames:
-            raise BenchError(
-                f"the floor lost frames: {sent['sends'] * frames} sent, {got['received']} received"
-            )
+        count = sent["sends"] * frames
+        if got["received"] != count:
+            raise BenchError(f"the floor lost frames: {count} sent, {got['received']} received")
         return sent["cpu_us"] / sent["sends"], got["received"] / got["seconds"]
 
 
 @dataclass(frozen=True)
 class FloorOptions:
-    """Parameters of the scenario."""
-
     receivers: int = parameter(500, "Sockets that are sent to.", most=MOST_IN_PROCESS)
-    frame_bytes: int = parameter(FRAME_BYTES, "Bytes of a frame.", least=60, most=60_000)
     seconds: float = seconds_parameter(2.0, "How long for each size of send")
 
 
@@ -185,9 +175,9 @@ def run(stage: Stage, options: FloorOptions) -> Figures:
     (receiver,) = stage.hire(1)
     floor = FloorStage(stage, receiver, options.receivers)
     figures: Figures = {}
-    floor.measure(0.2, frame_bytes=options.frame_bytes)
+    floor.measure(0.2)
     for frames in (1, 5, 25):
-        micros, rate = floor.measure(options.seconds, frames=frames, frame_bytes=options.frame_bytes)
+        micros, rate = floor.measure(options.seconds, frames=frames)
         figures[f"send_us_{frames}"] = micros
         figures[f"frames_per_second_{frames}"] = frames * 1e6 / micros
         figures[f"received_per_second_{frames}"] = rate

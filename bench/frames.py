@@ -33,7 +33,6 @@ def client_frame(payload: bytes, opcode: int = TEXT) -> bytes:
 
 
 def server_frame(payload: bytes, opcode: int = TEXT) -> bytes:
-    """Return ``payload`` as one unmasked frame of a server."""
     size = len(payload)
     if size < 126:
         return bytes((FINAL | opcode, size)) + payload
@@ -74,7 +73,6 @@ def upgrade_request(host: str, path: str) -> bytes:
 
 
 def request_frame(command: str, seq: str, data: dict[str, object] | None = None) -> bytes:
-    """Return a request of the cmd dialect as a client frame."""
     body: dict[str, object] = {"seq": seq, "cmd": command}
     if data is not None:
         body["data"] = data

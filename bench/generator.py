@@ -17,46 +17,32 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
-from bench.connections import Opening, Swarm, Target
+from bench.connections import Swarm, Target
 from bench.dialects import OPENERS
-from bench.loop import BenchError, Loop
+from bench.loop import BenchError, Json, Loop
 
 PROGRESS_SECONDS = 0.2
-OPEN_WINDOW = 256
 
 
 class Generator:
     """One generator process: its loop, its target and its swarm. ``index`` sets it apart from the others."""
 
+    target: Target
+    swarm: Swarm
+
     def __init__(self, loop: Loop) -> None:
         self.loop = loop
         self.index = 0
-        self._target: Target | None = None
-        self._swarm: Swarm | None = None
         self._told = 0.0
-        self.kept: dict[str, Any] = {}  # what a scenario needs from one task to the next
+        self.kept: Json = {}  # what a scenario needs from one task to the next
         self.at_exit: list[Callable[[], None]] = []
 
-    @property
-    def target(self) -> Target:
-        if self._target is None:
-            raise BenchError("a generator was not told its target")
-        return self._target
-
-    @property
-    def swarm(self) -> Swarm:
-        if self._swarm is None:
-            self._swarm = Swarm(self.loop, self.target, self.index)
-        return self._swarm
-
-    def aim(self, target: dict[str, Any], index: int) -> None:
-        self._target = Target(**target)
+    def aim(self, target: Json, index: int) -> None:
+        self.target = Target(**target)
         self.index = index
-        self._swarm = None
+        self.swarm = Swarm(self.loop, self.target, index)
 
     def progress(self, done: int, total: int) -> None:
         """Tell the parent how far a task is, a few times a second."""
@@ -69,15 +55,13 @@ class Generator:
         """Tell the parent how much of the time from ``begin`` to ``end`` has passed."""
         self.progress(int(1000 * (time.monotonic() - begin)), int(1000 * (end - begin)))
 
-    def tell(self, line: dict[str, Any]) -> None:
+    def tell(self, line: Json) -> None:
         data = json.dumps(line).encode() + b"\n"
         while data:
             data = data[os.write(1, data) :]
 
 
-def aim(
-    generator: Generator, target: dict[str, Any], index: int, cores: list[int] | None = None
-) -> dict[str, Any]:
+def aim(generator: Generator, target: Json, index: int, cores: list[int] | None = None) -> Json:
     """Task: choose the server, and stay on ``cores``."""
     if cores:
         os.sched_setaffinity(0, cores)
@@ -86,50 +70,33 @@ def aim(
 
 
 def open_connections(
-    generator: Generator,
-    first: int,
-    count: int,
-    login: bool = True,
-    window: int = OPEN_WINDOW,
-    seconds: float = 60,
-    retry: bool = False,
-    dialect: str = "cmd",
-) -> dict[str, Any]:
+    generator: Generator, first: int, count: int, login: bool = True, dialect: str = "cmd"
+) -> Json:
     """Task: open ``count`` connections, as users ``first`` and following."""
     opener = OPENERS[dialect]
     opening = generator.swarm.open(
         range(first, first + count),
         partial(opener.login, generator.target.app) if login and opener.login else None,
-        window=window,
-        seconds=seconds,
-        retry=retry,
         progress=generator.progress,
         path=opener.path,
         answer=opener.answer,
     )
-    return pack_opening(opening)
+    return opening.pack()
 
 
-def pack_opening(opening: Opening) -> dict[str, Any]:
-    """Return the outcome of an opening as JSON-ready data."""
-    return {**asdict(opening), "latency": opening.latency.pack()}
-
-
-def settle(generator: Generator, quiet_seconds: float = 0.3, seconds: float = 20) -> dict[str, Any]:
-    """Task: receive and drop until nothing comes any more."""
+def settle(generator: Generator, quiet_seconds: float = 0.3, seconds: float = 20) -> Json:
     return {"quiet": generator.swarm.settle(quiet_seconds, seconds), **generator.swarm.facts()}
 
 
-def close_connections(generator: Generator, reset: bool = True) -> dict[str, Any]:
-    """Task: drop all connections."""
+def close_connections(generator: Generator, reset: bool = True) -> Json:
     return {"closed": generator.swarm.close(reset=reset)}
 
 
-def perform(process: Generator, command: dict[str, Any]) -> dict[str, Any]:
-    """Run one command and return its answer, with the CPU and wall time it took here."""
+def perform(process: Generator, command: Json) -> Json:
+    """Run one command and return its answer, with the CPU time it took here."""
     module, _, name = command.pop("do").rpartition(".")
     task = getattr(importlib.import_module(module), name)
-    cpu, wall = time.process_time(), time.monotonic()
+    cpu = time.process_time()
     try:
         done = task(process, **command)
     except BenchError as error:
@@ -137,7 +104,6 @@ def perform(process: Generator, command: dict[str, Any]) -> dict[str, Any]:
     except Exception:
         return {"failed": traceback.format_exc()}
     done["generator_cpu_seconds"] = time.process_time() - cpu
-    done["task_seconds"] = time.monotonic() - wall
     return {"done": done}
 
 
@@ -145,9 +111,8 @@ def main() -> None:
     """Serve commands until the input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(0))  # with what is to be done at the exit
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     gc.disable()  # nothing here makes cycles worth a pause
     try:
         process = Generator(Loop())

@@ -32,9 +32,7 @@ class Latency:
     def add(self, micros: int) -> None:
         if micros > self.max_us:
             self.max_us = micros
-        step = micros // self.step_us
-        if step >= STEPS:
-            step = STEPS
+        step = min(micros // self.step_us, STEPS)
         buckets = self.buckets
         buckets[step] = buckets.get(step, 0) + 1
 
@@ -44,18 +42,13 @@ class Latency:
 
     def percentile_ms(self, percent: float) -> float | None:
         """Return the latency in ms that ``percent`` of all did not exceed; None without any."""
-        total = self.count
-        if not total:
-            return None
-        wanted = total * percent / 100
-        seen = 0
+        wanted, seen = self.count * percent / 100, 0
         for step in sorted(self.buckets):
             seen += self.buckets[step]
             if seen >= wanted:
-                return (
-                    min((step + 1) * self.step_us, self.max_us) / 1000 if step < STEPS else self.max_us / 1000
-                )
-        return self.max_us / 1000
+                most = (step + 1) * self.step_us if step < STEPS else self.max_us
+                return min(most, self.max_us) / 1000
+        return None
 
     def pack(self) -> dict[str, Any]:
         return {"step_us": self.step_us, "buckets": sorted(self.buckets.items()), "max_us": self.max_us}
@@ -71,10 +64,8 @@ class Latency:
                 whole.buckets[step] = whole.buckets.get(step, 0) + count
         return whole
 
-    def figures(self) -> dict[str, float | None]:
-        """Return p50, p99 and the maximum in ms under the names that every scenario uses."""
-        return {
-            "p50_ms": self.percentile_ms(50),
-            "p99_ms": self.percentile_ms(99),
-            "max_ms": self.max_us / 1000 if self.buckets else None,
-        }
+    def figures(self, prefix: str = "", *, maximum: bool = True) -> dict[str, float | None]:
+        """Return p50, p99 and the maximum in ms by the names of figures."""
+        found = {f"{prefix}p50_ms": self.percentile_ms(50), f"{prefix}p99_ms": self.percentile_ms(99)}
+        longest = {f"{prefix}max_ms": self.max_us / 1000 if self.buckets else None}
+        return {**found, **longest} if maximum else found

@@ -12,6 +12,8 @@ from typing import Any, Protocol
 READ = getattr(select, "EPOLLIN", 1)
 WRITE = getattr(select, "EPOLLOUT", 4)
 BATCH = 1024
+#: What travels between processes: the parameters of a task, its answer, a report.
+Json = dict[str, Any]
 
 
 class BenchError(Exception):
@@ -40,12 +42,10 @@ class Loop:
         self.add(commands_fd, READ, self)
 
     def add(self, fd: int, mask: int, owner: Owner) -> None:
-        """Watch ``fd`` for ``mask`` on behalf of ``owner``."""
         self.owners[fd] = owner
         self.epoll.register(fd, mask)
 
     def change(self, fd: int, mask: int) -> None:
-        """Watch ``fd`` for ``mask`` from now on."""
         self.epoll.modify(fd, mask)
 
     def remove(self, fd: int) -> None:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import resource
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from bench.generator import Generator
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 
 TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+SAMPLE_SECONDS = 1.0
+#: Reading PSS walks over all pages.
+PSS_SAMPLES = 10
 
 
 @dataclass(frozen=True)
@@ -32,11 +35,10 @@ class Cpu:
         return (self.ticks - before.ticks) * TICK_NS / 1000
 
 
-def cpu(pids: tuple[int, ...]) -> Cpu:
+def cpu(pids: Sequence[int]) -> Cpu:
     """Read the CPU time of ``pids``; raises BenchError when one does not exist."""
     threads: dict[str, int] = {}
-    ticks = 0
-    exact = True
+    ticks, exact = 0, True
     for pid in pids:
         ticks += cpu_ticks(pid)
         try:
@@ -68,80 +70,66 @@ class Memory:
 
     rss_bytes: int
     pss_bytes: int
-    private_bytes: int
 
 
-def memory(pids: tuple[int, ...]) -> Memory:
+def memory(pids: Sequence[int]) -> Memory:
     """Read the memory of ``pids``; raises BenchError when one does not exist.
 
-    Of processes of somebody else, whose maps are closed to us, only RSS is known; it stands for all three.
+    Of processes of somebody else, whose maps are closed to us, only RSS is known; it stands for both.
     """
-    totals = {"Rss": 0, "Pss": 0, "Private_Clean": 0, "Private_Dirty": 0}
+    totals = {"Rss": 0, "Pss": 0}
     for pid in pids:
         try:
             text = _read(pid, "smaps_rollup")
         except PermissionError:
-            rss = quick_rss_bytes(pids)
-            return Memory(rss, rss, rss)
-        for line in text.splitlines():
-            name, _, rest = line.partition(":")
-            if name in totals:
-                totals[name] += int(rest.split()[0]) * 1024
-    return Memory(totals["Rss"], totals["Pss"], totals["Private_Clean"] + totals["Private_Dirty"])
+            return Memory(*[quick_rss_bytes(pids)] * 2)
+        for name, value in re.findall(r"^(Rss|Pss): +(\d+)", text, re.M):
+            totals[name] += int(value) * 1024
+    return Memory(totals["Rss"], totals["Pss"])
 
 
-def quick_rss_bytes(pids: tuple[int, ...]) -> int:
+def quick_rss_bytes(pids: Sequence[int]) -> int:
     """Return the resident memory of ``pids`` in bytes; cheap, good to a few pages."""
     return sum(int(_read(pid, "statm").split()[1]) for pid in pids) * PAGE_BYTES
 
 
-def written_bytes(pids: tuple[int, ...]) -> int:
+def _number(path: str, pattern: str) -> int:
+    """Return the number in a file of the kernel behind ``pattern``; 0 where there is none."""
+    found = re.search(pattern + r"\s*(\d+)", Path(path).read_text(), re.M)
+    return int(found[1]) if found else 0
+
+
+def written_bytes(pids: Sequence[int]) -> int:
     """Return what ``pids`` have sent to disks since they began; 0 where the kernel does not count it."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/io").read_text().splitlines():
-            if line.startswith("write_bytes:"):
-                total += int(line.split()[1])
-    return total
+    return sum(_number(f"/proc/{pid}/io", "^write_bytes:") for pid in pids)
 
 
 def children(pid: int) -> tuple[int, ...]:
     """Return the pids of the processes that ``pid`` has begun."""
     found: list[int] = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == pid:
-                found.append(int(entry.name))
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(fields[1]) == pid:
+            found.append(int(entry.name))
     return tuple(sorted(found))
 
 
 def loopback_bytes() -> int:
     """Return what the loopback interface has sent since the machine was started."""
-    for line in Path("/proc/net/dev").read_text().splitlines():
-        name, _, rest = line.partition(":")
-        if name.strip() == "lo":
-            return int(rest.split()[8])
-    return 0
+    return _number("/proc/net/dev", r"^\s*lo:(?:\s*\d+){8}\s")
 
 
 def sockets() -> int:
     """Return how many TCP sockets are in use on this machine; both ends of a local connection count."""
-    for line in Path("/proc/net/sockstat").read_text().splitlines():
-        if line.startswith("TCP:"):
-            return int(line.split()[2])
-    return 0
+    return _number("/proc/net/sockstat", "^TCP: inuse")
 
 
 def available_bytes() -> int:
     """Return how much memory programs could still get."""
-    for line in Path("/proc/meminfo").read_text().splitlines():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return 0
+    return _number("/proc/meminfo", "^MemAvailable:") * 1024
 
 
 def files_left() -> int:
@@ -150,12 +138,16 @@ def files_left() -> int:
     return int(most) - int(used)
 
 
-def machine() -> dict[str, Any]:
+def machine() -> Json:
     """Return cores, processor, kernel, Python and the limit of open files."""
     facts = os.uname()
+    try:
+        processor = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.M)
+    except OSError:
+        processor = None
     return {
         "cores": len(os.sched_getaffinity(0)),
-        "processor": _processor(),
+        "processor": processor[1].strip() if processor else "",
         "kernel": f"{facts.sysname} {facts.release}",
         "architecture": facts.machine,
         "python": platform.python_version(),
@@ -163,45 +155,32 @@ def machine() -> dict[str, Any]:
     }
 
 
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return ""
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
-
-
-SAMPLE_SECONDS = 1.0
-#: Reading PSS walks over all pages.
-PSS_SAMPLES = 10
-
-
-def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> dict[str, Any]:
+def sample(generator: Generator, groups: dict[str, list[int]], seconds: float) -> Json:
     """Task: sample the processes of ``groups`` (name → pids) and the machine, until told to stop.
 
     A sample has the time (monotonic), TCP sockets in use, bytes sent over loopback so far, memory available,
     and for each group CPU seconds so far, RSS, and now and then PSS (else None).
     """
-    found: list[dict[str, Any]] = []
-    begin = time.monotonic()
-    while not generator.loop.stopped and (now := time.monotonic()) < begin + seconds:
-        measured = {name: _group(tuple(pids), len(found) % PSS_SAMPLES == 0) for name, pids in groups.items()}
+    found: list[Json] = []
+    loop, begin = generator.loop, time.monotonic()
+    while not loop.stopped and (now := time.monotonic()) < begin + seconds:
+        with_pss = len(found) % PSS_SAMPLES == 0
         found.append(
             {
                 "at": now,
                 "sockets": sockets(),
                 "sent_bytes": loopback_bytes(),
                 "available_bytes": available_bytes(),
-                "groups": measured,
+                "groups": {name: _group(pids, with_pss) for name, pids in groups.items()},
             }
         )
         due = begin + len(found) * SAMPLE_SECONDS
-        while not generator.loop.stopped and (left := due - time.monotonic()) > 0:
-            generator.loop.turn(left)
+        while not loop.stopped and (left := due - time.monotonic()) > 0:
+            loop.turn(left)
     return {"samples": found}
 
 
-def _group(pids: tuple[int, ...], with_pss: bool) -> dict[str, float | None]:
+def _group(pids: list[int], with_pss: bool) -> dict[str, float | None]:
     try:
         return {
             "cpu_seconds": sum(cpu_ticks(pid) for pid in pids) * TICK_NS / 1e9,

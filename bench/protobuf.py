@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from bench.frames import client_frame
 
@@ -14,13 +15,11 @@ SINGLE, GROUP = 1, 2
 UP = 1
 _TEXT = 1
 NUMBER_DIGITS = 7
-
 _SUCCESS = b"\x10\xc8\x01\x1a\x07Success"
 _VARINT = rb"[\x80-\xff]{0,9}[\x00-\x7f]"
 
 
 def varint(number: int) -> bytes:
-    """Return ``number`` as a varint."""
     found = bytearray()
     while number > 127:
         found.append(number & 127 | 128)
@@ -40,22 +39,15 @@ def read_varint(data: bytes, at: int = 0) -> tuple[int, int]:
 
 
 def field(tag: int, data: bytes) -> bytes:
-    """Return a field of bytes behind its one-byte ``tag``."""
     return b"%c%b%b" % (tag, varint(len(data)), data)
 
 
-def _input(kind: int, data: bytes) -> bytes:
+def input_frame(kind: int, data: bytes) -> bytes:
     return client_frame(b"\x08%c%b" % (kind, field(0x12, data)), BINARY)
 
 
 def login_frame(token: str) -> bytes:
-    """Return the login with the token of an account."""
-    return _input(CT_LOGIN, field(0x0A, token.encode()))
-
-
-def sync_frame(after: int) -> bytes:
-    """Return the question what there is behind the place ``after``."""
-    return _input(CT_SYNC, b"\x08" + varint(after))
+    return input_frame(CT_LOGIN, field(0x0A, token.encode()))
 
 
 LOGGED_IN = field(0x0A, b"\x08%c%b" % (CT_ACK, _SUCCESS) + field(0x22, b"\x08\x03"))
@@ -75,7 +67,7 @@ class Writer:
         """Return the frame of this client's message ``number``; ``name`` is its ``client_msg_id``."""
         message = self._head + field(0x2A, content) + self._tail
         named = field(0x1A, name) if name else b""
-        return _input(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number) + named)
+        return input_frame(CT_MESSAGE, field(0x0A, message) + b"\x10" + varint(number) + named)
 
 
 class PushReader:
@@ -99,32 +91,27 @@ class PushReader:
         """Return number, stamp and place of each message; None where there is anything else."""
         if self._whole(payload) is None:
             return None
-        return [
-            (int(number), int(stamp), read_varint(place)[0]) for number, stamp, place in self._one(payload)
-        ]
+        found = self._one(payload)
+        return [(int(number), int(stamp), read_varint(place)[0]) for number, stamp, place in found]
 
 
-def outputs(payload: bytes) -> list[tuple[int, bytes, bytes]]:
-    """Return kind, data and the whole bytes of each output of a batch; raises ValueError for no batch."""
-    found = []
-    at = 0
+def fields(data: bytes) -> dict[int, list[Any]]:
+    """Return the numbers and bytes of a message by their tags; raises ValueError if it is cut off."""
+    found: dict[int, list[Any]] = {}
+    at, size = 0, len(data)
     try:
-        while at < len(payload):
-            begin = at
-            if payload[at] != 0x0A:
-                raise ValueError(payload[:100])
-            size, at = read_varint(payload, at + 1)
-            body = payload[at : at + size]
-            at += size
-            if len(body) < size or body[0] != 0x08 or not body.startswith(_SUCCESS, 2):
-                raise ValueError(payload[:100])
-            data, start = b"", 2 + len(_SUCCESS)
-            if start < len(body):
-                _size, start = read_varint(body, start + 1)
-                data = body[start:]
-            found.append((body[1], data, payload[begin:at]))
+        while at < size:
+            tag = data[at]
+            value: Any
+            value, at = read_varint(data, at + 1)
+            if tag & 7 == 2:
+                end = at + value
+                value, at = data[at:end], end
+            found.setdefault(tag, []).append(value)
     except IndexError:
-        raise ValueError(payload[:100]) from None
+        at = size + 1
+    if at > size:
+        raise ValueError(data[:100])
     return found
 
 
@@ -137,11 +124,23 @@ def numbers(data: bytes) -> dict[int, int]:
     return found
 
 
-def page(data: bytes) -> tuple[list[bytes], bool]:
-    """Return the messages of the answer to a sync, and whether there are more."""
+def outputs(payload: bytes) -> list[tuple[int, int, bytes, bytes]]:
+    """Return kind, code, data and the whole bytes of each output of a batch; or raise ValueError."""
     found, at = [], 0
-    while at < len(data) and data[at] == 0x0A:
-        size, at = read_varint(data, at + 1)
-        found.append(data[at : at + size])
+    while at < len(payload):
+        begin, size = at, 0
+        if payload[at] == 0x0A and at + 1 < len(payload):
+            size, at = read_varint(payload, at + 1)
+        body = payload[at : at + size]
         at += size
-    return found, data[at:] == b"\x10\x01"
+        if not size or len(body) < size:
+            raise ValueError(payload[:100])
+        if body[0] == 0x08 and body.startswith(_SUCCESS, 2):  # most of them: read as quickly as can be
+            start = 2 + len(_SUCCESS)
+            data = body[read_varint(body, start + 1)[1] :] if start < size else b""
+            found.append((body[1], 200, data, payload[begin:at]))
+        else:
+            one = fields(body)
+            (kind,), (code,), (data,) = one.get(0x08, [0]), one.get(0x10, [0]), one.get(0x22, [b""])
+            found.append((kind, code, data, payload[begin:at]))
+    return found

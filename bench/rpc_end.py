@@ -1,7 +1,7 @@
 """One end of the RPC between nodes, alone in a process: ``python -m bench.rpc_end``.
 
 The only module here that loads a part of the server, since the private channel has no outside. It speaks as
-:mod:`.worker` does: a command is a line of JSON, and so is its answer.
+:mod:`.generator` does: a command is a line of JSON, and so is its answer.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import resource
 import sys
 import time
 import traceback
-from typing import Any
 
 import gevent
 from gevent.os import tp_read
 
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
+from bench.loop import Json
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc import queues
 from imserver.cluster.rpc.server import Rpc
@@ -46,17 +46,17 @@ class End:
             for item in items:
                 self.latency.add((now - int(item[:STAMP_DIGITS])) % STAMP_WRAP)
 
-    def tell(self) -> dict[str, Any]:
+    def tell(self) -> Json:
         rpc = self.rpc
         return {"epoch": rpc.epoch, "control": rpc.control_address, "data": rpc.data_address}
 
-    def meet(self, epoch: int, control: str, data: str) -> dict[str, Any]:
+    def meet(self, epoch: int, control: str, data: str) -> Json:
         self.peer = Lease(control[6:], epoch=epoch, control=control, data=data)
         self.rpc.send(self.peer, b"0" * STAMP_DIGITS)
         self.rpc.query(self.peer, "hello", b"")
         return {}
 
-    def flood(self, batch: int, item_bytes: int, seconds: float) -> dict[str, Any]:
+    def flood(self, batch: int, item_bytes: int, seconds: float) -> Json:
         """Task: send as fast as it goes, at most ``batch`` items a batch."""
         queues.BATCH_ITEMS = batch  # type: ignore[misc]
         rpc, peer, item = self.rpc, self.peer, b"x" * item_bytes
@@ -75,7 +75,7 @@ class End:
             "seconds": time.monotonic() - begin,
         }
 
-    def pace(self, rate: float, item_bytes: int, seconds: float) -> dict[str, Any]:
+    def pace(self, rate: float, item_bytes: int, seconds: float) -> Json:
         """Task: send items with a time stamp, ``rate`` a second."""
         padding, begin, sent = b"x" * (item_bytes - STAMP_DIGITS), time.monotonic(), 0
         while (now := time.monotonic()) < begin + seconds:
@@ -85,12 +85,12 @@ class End:
             gevent.sleep(max(begin + sent / rate - time.monotonic(), 0))
         return {"sent": sent}
 
-    def clock(self, on: bool) -> dict[str, Any]:
+    def clock(self, on: bool) -> Json:
         """Task: begin or end to read time stamps; ``latency`` is what was read before."""
         before, self.latency = self.latency, Latency() if on else None
         return {"latency": before.pack() if before else None}
 
-    def wait(self, received: int) -> dict[str, Any]:
+    def wait(self, received: int) -> Json:
         """Task: wait until so many items came; tell counters."""
         counters, end = self.rpc.counters, time.monotonic() + LAST_SECONDS
         while counters.received < received and time.monotonic() < end:

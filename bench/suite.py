@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 #: Bars in µs hold where a bare send of 154 bytes takes this; elsewhere they are scaled by it.
@@ -23,179 +24,109 @@ class Bar:
 
     def met(self, value: float | None, floor_us: float) -> bool:
         """Whether ``value`` reaches the limit on this machine; a figure that is missing does not."""
-        if value is None:
-            return False
         limit = self.scaled_limit(floor_us)
-        return value >= limit if self.at_least else value <= limit
+        return value is not None and (value >= limit if self.at_least else value <= limit)
 
 
 class Row:
-    """One measurement of a suite: the words behind ``imserver bench``, and bars."""
+    """One measurement of a suite: the words behind ``imserver bench``, and bars.
 
-    def __init__(self, title: str, command: str, *bars: Bar) -> None:
+    A bar is ``figure<limit`` (at most), ``figure>limit`` (at least), ``figure~limit`` (at most, scaled by the
+    machine's floor), or a figure alone, which has to be zero.
+    """
+
+    def __init__(self, title: str, command: str, bars: str = "") -> None:
         self.title = title
         self.command = command
-        self.bars = bars
+        parts = [re.split("([<>~])", bar) for bar in bars.split()]
+        self.bars = [
+            Bar(name, float("".join(rest[1:]) or 0), ">" in rest, "~" in rest) for name, *rest in parts
+        ]
 
 
-def us(limit: float, figure: str = "cpu_us") -> Bar:
-    """Return the bar of a CPU time."""
-    return Bar(figure, limit, scaled=True)
+def table(text: str) -> tuple[Row, ...]:
+    """Return the rows of a text: title, command and bars of each; an indented line goes on with the last."""
+    lines = text.strip().replace("\n  ", " ").splitlines()
+    return tuple(Row(*(part.strip() for part in line.split("|"))) for line in lines)
 
 
-def rate(unit: str, limit: float) -> Bar:
-    """Return the bar of a rate."""
-    return Bar(f"{unit}_per_second", limit, at_least=True)
+ALL = table("""
+bare sends to 500 sockets | floor
+15,000 idle logged-in connections | idle | rss_connection_bytes<2000 rss_empty_mb<45 idle_cpu_percent<0.5
+broadcast to 500, flat out | fanout | cpu_us~1 deliveries_per_second>1000000 lost
+broadcast to 500, one frame a send | fanout --one-per-send | of_floor_percent>85 cpu_us~4.5 lost
+broadcast to 500, 20 messages/s | fanout --seconds 10 --rate 20 | p50_ms<4 p99_ms<8 lost
+ping → pong | echo | cpu_us~10 round_trips_per_second>80000
+heartbeat | echo --heartbeat | cpu_us~10 round_trips_per_second>80000
+push to one user | push | cpu_us~30 requests_per_second>20000 lost
+push in bulk, each frame alone | push --clients 1 --bulk 1000 | cpu_us~6.6 targets_per_second>150000 lost
+push in bulk, frames sharing a send | push --bulk 1000 | cpu_us~6.6 targets_per_second>150000 lost
+/api/v1/push to one user, with a key | push --v1 --keyed | cpu_us~30 requests_per_second>20000 lost
+/api/v1/push at 1,000 requests/s | push --rate 1000 --v1 --keyed | answer_p99_ms<5 p99_ms<5 lost
+/api/v1/push in bulk, each frame alone | push --clients 1 --bulk 1000 --v1 --keyed
+  | cpu_us~6.6 targets_per_second>150000 lost
+/api/v1/push in bulk, frames sharing a send | push --bulk 1000 --v1 --keyed
+  | cpu_us~6.6 targets_per_second>150000 lost
+publisher connection | publish --keyed | cpu_us~25 publishes_per_second>40000 lost
+a group of 500, 500 messages/s, stored | chat | cpu_us~0.7 elapsed_seconds<41 ack_p99_ms<400 unstored lost
+one-to-one, 500 messages/s, stored | chat --seconds 20 --single | ack_p99_ms<10 unstored lost
+one-to-one, 500 senders flat out, stored | chat --rate 0 --seconds 10 --single
+  | stored_per_second>15000 unstored lost
+sync of 10,000 missed messages | chat --sync 10000 | seconds<1 missing errors lost
+sync of 10,000 missed messages, protobuf | chat --sync 10000 --dialect protobuf
+  | seconds<1 missing errors lost
+5,000 log in, each 50 messages behind | chat --members 5000 --storm 50 | seconds<30 missing errors lost
+handshake | handshake | cpu_us~40 errors
+handshake with login | handshake --login | cpu_us~80 errors
+10,000 drop and come back | storm | seconds<5 missing bystanders_lost
+""")
 
+SMOKE = table("""
+bare sends to 100 sockets | floor --receivers 100 --seconds 0.3
+1,000 idle logged-in connections | idle --connections 1000 --seconds 1
+broadcast to 100, flat out | fanout --receivers 100 --seconds 0.5
+broadcast to 100, one frame a send | fanout --receivers 100 --seconds 0.5 --one-per-send
+broadcast to 100, 20 messages/s | fanout --receivers 100 --seconds 1 --rate 20
+ping → pong | echo --connections 100 --seconds 0.5
+heartbeat | echo --connections 100 --seconds 0.5 --heartbeat
+push to one user | push --users 100 --seconds 0.5
+push to users in bulk | push --users 100 --seconds 0.5 --bulk 100
+/api/v1/push to one user | push --users 100 --seconds 0.5 --v1
+/api/v1/push in bulk | push --users 100 --seconds 0.5 --bulk 100 --v1
+publisher connection | publish --users 100 --seconds 0.5
+a group of 20, stored | chat --members 20 --rate 100 --seconds 1
+one-to-one, stored | chat --members 20 --rate 0 --seconds 1 --single
+sync of 500 missed messages | chat --sync 500
+100 log in, each 10 messages behind | chat --members 100 --storm 10
+handshake | handshake --connections 500
+handshake with login | handshake --connections 500 --login --members 0
+1,000 drop and come back | storm --clients 1000 --bystanders 50
+""")
 
-def most(figure: str, limit: float = 0) -> Bar:
-    """Return the bar of a figure that should be small; of a fault, zero."""
-    return Bar(figure, limit)
+CLUSTER = table("""
+what logins, heartbeats and pushes ask of Redis | cluster --part redis
+  | login_round_trips<1.05 login_commands<3.05 push_round_trips<1.05
+    push_commands<3.05 heartbeat_round_trips<0.01
+pushes to users on another node, paced | cluster --part push | p99_ms<15 lost
+pushes flat out, here and to another node | cluster --part forward | lost
+bulk pushes, here and to another node | cluster --part bulk | lost
+a broadcast on one server and over the nodes | cluster --part broadcast | flat_ratio<1.3 paced_ratio<1.3 lost
+the RPC alone, encrypted: items of 150 bytes between two processes | cluster --part rpc
+  | rpc_100_per_second>50000 rpc_1_cpu_us~40 rpc_100_cpu_us~1 p99_ms<15 lost
+a node is killed, its clients come back to another | cluster --part storm
+  | offline_seconds<12 missing bystanders_lost ghosts
+""")
 
+MILLION = table("""
+10,000 users online | million --connections 10000
+100,000 users online | million --connections 100000
+1,000,000 users online | million --connections 1000000
+  | login_seconds<360 missing dropped pss_full_mb<3500 idle_cpu_percent<10
+    push_p99_ms<100 pushes_lost broadcast_worst_seconds<12 lost
+""")
 
-LOST, UNSTORED, MISSING, ERRORS = most("lost"), most("unstored"), most("missing"), most("errors")
-
-ALL: tuple[Row, ...] = (
-    Row("bare sends to 500 sockets", "floor"),
-    Row(
-        "15,000 idle logged-in connections",
-        "idle",
-        *(most("rss_connection_bytes", 2000), most("rss_empty_mb", 45), most("idle_cpu_percent", 0.5)),
-    ),
-    Row("broadcast to 500, flat out", "fanout", us(1.0), rate("deliveries", 1_000_000), LOST),
-    Row(
-        "broadcast to 500, one frame a send",
-        "fanout --one-per-send",
-        *(Bar("of_floor_percent", 85, at_least=True), us(4.5), LOST),
-    ),
-    Row(
-        "broadcast to 500, 20 messages/s",
-        "fanout --seconds 10 --rate 20",
-        *(most("p50_ms", 4), most("p99_ms", 8), LOST),
-    ),
-    Row("ping → pong", "echo", us(10), rate("round_trips", 80_000)),
-    Row("heartbeat", "echo --heartbeat", us(10), rate("round_trips", 80_000)),
-    Row("push to one user", "push", us(30), rate("requests", 20_000), LOST),
-    Row(
-        "push in bulk, each frame alone",
-        "push --clients 1 --bulk 1000",
-        *(us(6.6), rate("targets", 150_000), LOST),
-    ),
-    Row("push in bulk, frames sharing a send", "push --bulk 1000", us(6.6), rate("targets", 150_000), LOST),
-    Row(
-        "/api/v1/push to one user, with a key", "push --v1 --keyed", *(us(30), rate("requests", 20_000), LOST)
-    ),
-    Row(
-        "/api/v1/push at 1,000 requests/s",
-        "push --rate 1000 --v1 --keyed",
-        *(most("answer_p99_ms", 5), most("p99_ms", 5), LOST),
-    ),
-    Row(
-        "/api/v1/push in bulk, each frame alone",
-        "push --clients 1 --bulk 1000 --v1 --keyed",
-        *(us(6.6), rate("targets", 150_000), LOST),
-    ),
-    Row(
-        "/api/v1/push in bulk, frames sharing a send",
-        "push --bulk 1000 --v1 --keyed",
-        *(us(6.6), rate("targets", 150_000), LOST),
-    ),
-    Row("publisher connection", "publish --keyed", us(25), rate("publishes", 40_000), LOST),
-    Row(
-        "a group of 500, 500 messages/s, stored",
-        "chat",
-        *(us(0.7), most("elapsed_seconds", 41), most("ack_p99_ms", 400), UNSTORED, LOST),
-    ),
-    Row(
-        "one-to-one, 500 messages/s, stored",
-        "chat --seconds 20 --single",
-        *(most("ack_p99_ms", 10), UNSTORED, LOST),
-    ),
-    Row(
-        "one-to-one, 500 senders flat out, stored",
-        "chat --rate 0 --seconds 10 --single",
-        *(rate("stored", 15_000), UNSTORED, LOST),
-    ),
-    Row("sync of 10,000 missed messages", "chat --sync 10000", *(most("seconds", 1), MISSING, ERRORS, LOST)),
-    Row(
-        "sync of 10,000 missed messages, protobuf",
-        "chat --sync 10000 --dialect protobuf",
-        *(most("seconds", 1), MISSING, ERRORS, LOST),
-    ),
-    Row(
-        "5,000 log in, each 50 messages behind",
-        "chat --members 5000 --storm 50",
-        *(most("seconds", 30), MISSING, ERRORS, LOST),
-    ),
-    Row("handshake", "handshake", us(40), ERRORS),
-    Row("handshake with login", "handshake --login", us(80), ERRORS),
-    Row("10,000 drop and come back", "storm", most("seconds", 5), MISSING, most("bystanders_lost")),
-)
-
-SMOKE: tuple[Row, ...] = (
-    Row("bare sends to 100 sockets", "floor --receivers 100 --seconds 0.3"),
-    Row("1,000 idle logged-in connections", "idle --connections 1000 --seconds 1"),
-    Row("broadcast to 100, flat out", "fanout --receivers 100 --seconds 0.5"),
-    Row("broadcast to 100, one frame a send", "fanout --receivers 100 --seconds 0.5 --one-per-send"),
-    Row("broadcast to 100, 20 messages/s", "fanout --receivers 100 --seconds 1 --rate 20"),
-    Row("ping → pong", "echo --connections 100 --seconds 0.5"),
-    Row("heartbeat", "echo --connections 100 --seconds 0.5 --heartbeat"),
-    Row("push to one user", "push --users 100 --seconds 0.5"),
-    Row("push to users in bulk", "push --users 100 --seconds 0.5 --bulk 100"),
-    Row("/api/v1/push to one user", "push --users 100 --seconds 0.5 --v1"),
-    Row("/api/v1/push in bulk", "push --users 100 --seconds 0.5 --bulk 100 --v1"),
-    Row("publisher connection", "publish --users 100 --seconds 0.5"),
-    Row("a group of 20, stored", "chat --members 20 --rate 100 --seconds 1"),
-    Row("one-to-one, stored", "chat --members 20 --rate 0 --seconds 1 --single"),
-    Row("sync of 500 missed messages", "chat --sync 500"),
-    Row("100 log in, each 10 messages behind", "chat --members 100 --storm 10"),
-    Row("handshake", "handshake --connections 500"),
-    Row("handshake with login", "handshake --connections 500 --login --members 0"),
-    Row("1,000 drop and come back", "storm --clients 1000 --bystanders 50"),
-)
-
-CLUSTER: tuple[Row, ...] = (
-    Row(
-        "what logins, heartbeats and pushes ask of Redis",
-        "cluster --part redis",
-        *(most("login_round_trips", 1.05), most("login_commands", 3.05)),
-        *(most("push_round_trips", 1.05), most("push_commands", 3.05), most("heartbeat_round_trips", 0.01)),
-    ),
-    Row("pushes to users on another node, paced", "cluster --part push", most("p99_ms", 15), LOST),
-    Row("pushes flat out, here and to another node", "cluster --part forward", LOST),
-    Row("bulk pushes, here and to another node", "cluster --part bulk", LOST),
-    Row(
-        "a broadcast on one server and over the nodes",
-        "cluster --part broadcast",
-        *(most("flat_ratio", 1.3), most("paced_ratio", 1.3), LOST),
-    ),
-    Row(
-        "the RPC alone, encrypted: items of 150 bytes between two processes",
-        "cluster --part rpc",
-        *(rate("rpc_100", 50_000), us(40, "rpc_1_cpu_us"), us(1, "rpc_100_cpu_us")),
-        *(most("p99_ms", 15), LOST),
-    ),
-    Row(
-        "a node is killed, its clients come back to another",
-        "cluster --part storm",
-        *(most("offline_seconds", 12), MISSING, most("bystanders_lost"), most("ghosts")),
-    ),
-)
-
-MILLION: tuple[Row, ...] = (
-    Row("10,000 users online", "million --connections 10000"),
-    Row("100,000 users online", "million --connections 100000"),
-    Row(
-        "1,000,000 users online",
-        "million --connections 1000000",
-        *(most("login_seconds", 360), MISSING, most("dropped"), most("pss_full_mb", 3500)),
-        *(most("idle_cpu_percent", 10), most("push_p99_ms", 100), most("pushes_lost")),
-        *(most("broadcast_worst_seconds", 12), LOST),
-    ),
-)
-
-ABUSE: tuple[Row, ...] = (
-    Row("single requests of a stranger", "abuse", most("hold_ms", 50), most("growth_mb", 20)),
-)
+ABUSE = table("""
+single requests of a stranger | abuse | hold_ms<50 growth_mb<20
+""")
 
 SUITES = {"all": ALL, "smoke": SMOKE, "cluster": CLUSTER, "million": MILLION, "abuse": ABUSE}

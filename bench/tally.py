@@ -11,12 +11,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
 from zlib import crc32
 
 from bench.connections import Peer, Swarm
 from bench.frames import CLOSE, FINAL, TEXT, scan
 from bench.latency import STAMP_DIGITS, STAMP_WRAP, Latency, stamp_us
+from bench.loop import Json
 
 NUMBER_DIGITS = 7
 TIMED_FRAMES = 8  # of a read with more frames than this only the oldest is timed
@@ -84,7 +84,6 @@ class Tally:
         self.swarm.take = self.swarm.skim
 
     def take(self, peer: Peer, end: int) -> None:
-        """Count the frames in the swarm's ``buffer[:end]``."""
         layout = self.layout
         if layout is None or not self._equal(layout, end):
             self._scan(peer, end)
@@ -202,7 +201,7 @@ class Tally:
                 other_order += peer.frames == wanted
         return Receipts(wanted * len(self.receivers), received, lost, doubled, other_order)
 
-    def figures(self) -> dict[str, Any]:
+    def figures(self) -> Json:
         return {
             "received": self.received,
             "others": self.others,

@@ -8,12 +8,12 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 from bench.crew import SOURCE
 from bench.figures import FAULTS
-from bench.loop import BenchError
-from bench.runner import Watcher, rows_of
+from bench.loop import BenchError, Json
+from bench.report import Bar
+from bench.runner import rows_of
 
 MOST_RATIO = 1.05
 #: Figures that a gate is about: what one unit costs the server.
@@ -25,7 +25,7 @@ def is_cost(name: str) -> bool:
     return name.endswith(COSTS) and "generator" not in name and "redis" not in name
 
 
-def measure(tree: Path, command: str) -> dict[str, Any]:
+def measure(tree: Path, command: str) -> Json:
     """Run ``imserver bench`` of a source tree; return its figures. Raises BenchError when it fails."""
     words = [sys.executable, "-m", "imserver", "bench", *command.split(), "--json"]
     environment = {**os.environ, "PYTHONPATH": str(tree)}
@@ -35,11 +35,11 @@ def measure(tree: Path, command: str) -> dict[str, Any]:
     except ValueError:
         last = (done.stderr.strip() or done.stdout.strip())[-1000:]
         raise BenchError(f"`imserver bench {command}` failed in {tree}:\n{last}") from None
-    report: dict[str, Any] = found["reports"][0] if "reports" in found else found
+    report: Json = found["reports"][0] if "reports" in found else found
     return report
 
 
-def compare(command: str, other: Path, pairs: int, watcher: Watcher) -> list[dict[str, Any]]:
+def compare(command: str, other: Path, pairs: int, watcher: Bar) -> list[Json]:
     """Run each row of ``command`` in this tree and in ``other``, ``pairs`` times; return a row a figure.
 
     ``ratio`` is the median of this tree's value divided by the other's, pair by pair; ``over``: it is a cost,
@@ -59,7 +59,7 @@ def compare(command: str, other: Path, pairs: int, watcher: Watcher) -> list[dic
     return found
 
 
-def _row(title: str, command: str, name: str, each: list[tuple[float, float]]) -> dict[str, Any]:
+def _row(title: str, command: str, name: str, each: list[tuple[float, float]]) -> Json:
     ratios = [ours / theirs for ours, theirs in each if theirs]
     ratio = statistics.median(ratios) if ratios else None
     ours, theirs = (statistics.median(values) for values in zip(*each, strict=True))

@@ -12,11 +12,25 @@ from typing import Any
 import pytest
 
 from bench import chaos_talk
-from bench.chaos import CMD_APP, FAULTS, chosen
-from bench.chaos_checker import Faults, Promises, Reader, Told, compare, mark_of, read_mark, text_of
-from bench.chaos_client import CmdSpeech, LoggedIn, NotStored, Outgoing, Page, Refused, Stored
-from bench.chaos_protobuf import CursorSpeech, ProtobufSpeech
-from bench.chaos_proxy import Network
+from bench.chaos import CMD_APP, FAULTS, Network, chosen
+from bench.chaos_client import (
+    CmdSpeech,
+    Faults,
+    LoggedIn,
+    NotStored,
+    Outgoing,
+    Page,
+    Promises,
+    ProtobufSpeech,
+    Reader,
+    Refused,
+    Stored,
+    Told,
+    mark_of,
+    read_mark,
+    text_of,
+)
+from bench.chaos_talk import compare
 from bench.connections import Target
 from bench.figures import FIGURES
 from bench.generator import Generator
@@ -140,7 +154,7 @@ def test_cmd_frames_are_understood() -> None:
     answer = b'{"seq":"%d","cmd":"send","response":{"code":%d,"codeMsg":"","data":%b}}'
     mark = mark_of(ANN, 4)
     stored = answer % (mark, 200, b'{"id":8,"conversation":2,"seq":5,"repeated":true}')
-    assert speech.hear(stored) == [Stored(mark, Told(8, 2, 5, mark), repeated=True)]
+    assert speech.hear(stored) == [Stored(mark, Told(8, 2, 5, mark))]
     assert speech.hear(answer % (mark, 1008, b"null")) == [NotStored(mark)]
     with pytest.raises(KeyError):
         speech.hear(b"{}")
@@ -162,7 +176,7 @@ def test_protobuf_frames_are_understood() -> None:
     assert sent(speech.send(first)).number == 1, "again under its own number"
     assert speech.hear(protobuf.LOGIN_ACK) == [LoggedIn(recovered=False)]
     ack = protobuf.uplink_ack(1, 5)
-    assert speech.hear(ack) == [Stored(first.mark, Told(5, 0, 0, first.mark), repeated=False)]
+    assert speech.hear(ack) == [Stored(first.mark, Told(5, 0, 0, first.mark))]
     assert speech.hear(ack) == [], "the last one again"
     pushed = protobuf.message(1, 1, 2, 1, b"2:9:", 6, 1_700_000_000_000)
     expected = Told(6, 0, 0, mark_of(BOB, 9))
@@ -174,7 +188,7 @@ def test_protobuf_frames_are_understood() -> None:
 
 
 def test_protobuf_with_a_cursor_is_understood() -> None:
-    speech = CursorSpeech(1, "token", acks=True)
+    speech = ProtobufSpeech(1, "token", resumes=True, acks=True)
     login = sent(speech.login(7))
     assert (login.token, login.cursor, login.acks) == ("token", 7, True)
     message = Outgoing(mark_of(ANN, 4), 2, False, "1:4:..")
@@ -211,28 +225,20 @@ def loop() -> Iterator[Loop]:
 class Line:
     """A connection over the network to a listener of the test's own."""
 
-    def __init__(self, loop: Loop, network: Network, port: int, listener: socket.socket) -> None:
-        self.loop = loop
+    def __init__(self, port: int, listener: socket.socket) -> None:
         self.near = socket.create_connection(("127.0.3.1", port), 5)
-        self.turn()
         self.far, _ = listener.accept()
-        for sock in (self.near, self.far):
-            sock.setblocking(False)
 
-    def turn(self) -> None:
-        while self.loop.turn(0.05):
-            pass
-
-    def say(self, data: bytes) -> bytes:
+    def say(self, data: bytes, seconds: float = 5) -> bytes:
         """Send from the near end; what arrives at the far one."""
         self.near.send(data)
-        self.turn()
-        return self.heard()
+        return self.heard(seconds)
 
-    def heard(self) -> bytes:
+    def heard(self, seconds: float = 5) -> bytes:
+        self.far.settimeout(seconds)
         try:
             return self.far.recv(100)
-        except BlockingIOError:
+        except TimeoutError:
             return b""
 
     def ended(self) -> bool:
@@ -247,30 +253,27 @@ class Line:
 
 
 @pytest.mark.linux
-def test_a_network_carries_holds_back_and_loses(loop: Loop) -> None:
-    network = Network(loop)
+def test_a_network_carries_holds_back_and_loses() -> None:
+    network = Network()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         network.listen("127.0.3.1", port)
-        line = Line(loop, network, port, listener)
+        line = Line(port, listener)
         assert line.say(b"one") == b"one"
-        network.hold()
-        assert line.say(b"two") == b""
-        network.heal()
-        line.turn()
+        network.disturb("hold")
+        assert line.say(b"two", 0.2) == b""
+        network.disturb("heal")
         assert line.heard() == b"two"
-        network.cut()
-        assert line.say(b"three") == b""
-        network.heal()
-        line.turn()
+        network.disturb("cut")
+        assert line.say(b"three", 0.2) == b""
+        network.disturb("heal")
         assert line.ended(), "a connection with a hole"
         line.close()
-        line = Line(loop, network, port, listener)
+        line = Line(port, listener)
         assert line.say(b"four") == b"four"
         line.close()
-        line.turn()
-        assert not network.ends
     network.close()
+    assert not network.pairs
 
 
 # --- the whole, against a server ----------------------------------------------------------------------------

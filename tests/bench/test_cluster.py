@@ -5,10 +5,9 @@ from functools import partial
 
 import pytest
 
-from bench import cluster, fanout
-from bench.cluster import PARTS
+from bench import cluster, push
+from bench.cluster import PARTS, Nodes
 from bench.figures import FIGURES
-from bench.nodes import Nodes
 from bench.suite import CLUSTER
 from tests.bench.play import run
 
@@ -25,7 +24,7 @@ def test_every_part_of_the_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "BYSTANDERS", 10)
     monkeypatch.setattr(cluster, "GONE", 5)
     monkeypatch.setattr(cluster, "WARM_UP_SECONDS", 0.1)
-    monkeypatch.setattr(fanout, "QUIET_SECONDS", 0.2)
+    monkeypatch.setattr(push, "QUIET_SECONDS", 0.2)
     result = run("cluster", *TINY, "--rate", "50", "--seconds", "0.3", "--json")
     found = json.loads(result.stdout)
     reports = {report["parameters"]["part"]: report for report in found["reports"]}

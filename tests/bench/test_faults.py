@@ -61,10 +61,7 @@ def test_a_server_without_faults_has_none() -> None:
     [pytest.param("0", marks=pytest.mark.full), "12"],
     ids=["in the warm-up", "in the measurement"],
 )
-def test_one_frame_too_few_or_too_many_fails_the_command(
-    fault: str, figure: str, broadcast: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("bench.fanout.LAST_FRAMES_SECONDS", 1.0)
+def test_one_frame_too_few_or_too_many_fails_the_command(fault: str, figure: str, broadcast: str) -> None:
     with standin(fault, broadcast) as place:
         result = run(*FANOUT, *place)
     report = json.loads(result.stdout)

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.linux, pytest.mark.parametrize("server", ["front"], in
 def short_rests(monkeypatch: pytest.MonkeyPatch) -> None:
     """So few connections need no second to settle."""
     monkeypatch.setattr("bench.stage.REST_SECONDS", 0.2)
-    monkeypatch.setattr("bench.fanout.QUIET_SECONDS", 0.2)
+    monkeypatch.setattr("bench.push.QUIET_SECONDS", 0.2)
 
 
 @pytest.fixture
@@ -69,7 +69,7 @@ def test_fanout(place: tuple[str, ...], way: tuple[str, ...]) -> None:
 def test_fanout_to_receivers_in_several_processes(
     place: tuple[str, ...], way: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bench.fanout.MOST_IN_PROCESS", 8)
+    monkeypatch.setattr("bench.push.MOST_IN_PROCESS", 8)
     report = found("fanout", "--receivers", "20", "--seconds", "0.3", *way, *place)
     assert report["generator"]["processes"] == 3
     messages = [run["messages"] for run in report["each"]]
@@ -85,21 +85,25 @@ def test_echo(place: tuple[str, ...], way: tuple[str, ...]) -> None:
     assert figures["errors"] == 0
 
 
-@pytest.mark.parametrize("way", [(), ("--rate", "500")])
-def test_publish(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("publish", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
+@pytest.mark.parametrize(
+    "way",
+    [
+        ("push",),
+        ("push", "--bulk", "40"),
+        ("push", "--v1"),
+        ("push", "--v1", "--bulk", "40"),
+        ("publish",),
+        ("publish", "--rate", "500"),
+    ],
+)
+def test_messages_to_single_users(place: tuple[str, ...], way: tuple[str, ...]) -> None:
+    figures = found(*way, "--users", "20", "--seconds", "0.2", *place)["figures"]
+    unit = "publishes" if "publish" in way else "targets" if "--bulk" in way else "requests"
+    answer = "ack" if "publish" in way else "answer"
     assert figures["messages"] > 20
-    assert figures["publishes_per_second"] > 100
+    assert figures[f"{unit}_per_second"] > 100
     assert figures["lost"] == figures["refused"] == figures["doubled"] == 0
-    assert 0 < figures["ack_p50_ms"] <= figures["ack_p99_ms"]
-
-
-@pytest.mark.parametrize("way", [(), ("--bulk", "40")])
-def test_push_by_v1(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("push", "--v1", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
-    assert figures["messages"] > 20
-    assert figures["lost"] == figures["refused"] == figures["doubled"] == 0
-    assert ("targets_per_second" in figures) == bool(way)
+    assert 0 < figures[f"{answer}_p50_ms"] <= figures[f"{answer}_p99_ms"]
 
 
 @pytest.mark.parametrize("scenario", [("push", "--v1"), ("publish",)])
@@ -110,14 +114,6 @@ def test_a_server_of_our_own_asks_for_keys_if_that_is_to_be_measured(
     report = found(*scenario, "--keyed", "--users", "5", "--seconds", "0.1")
     assert report["figures"]["messages"] > 5
     assert report["figures"]["refused"] == 0
-
-
-@pytest.mark.parametrize("way", [(), ("--bulk", "40")])
-def test_push(place: tuple[str, ...], way: tuple[str, ...]) -> None:
-    figures = found("push", "--users", "20", "--seconds", "0.2", *way, *place)["figures"]
-    assert figures["messages"] > 20
-    assert figures["lost"] == figures["refused"] == 0
-    assert ("targets_per_second" in figures) == bool(way)
 
 
 @pytest.mark.parametrize("way", [(), ("--login", "--members", "10")])

@@ -2,9 +2,8 @@
 
 import pytest
 
-from bench.fanout import FanoutOptions
 from bench.figures import FIGURES, faults, fold, shown
-from bench.push import PushOptions
+from bench.push import FanoutOptions, PushOptions
 from bench.runner import SCENARIOS, Place, command_line, judge, options_of
 from bench.stage import Span
 from bench.suite import ALL, FLOOR_US, SMOKE, SUITES, Bar

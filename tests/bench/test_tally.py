@@ -37,7 +37,7 @@ class FakeSwarm(Swarm):
 
     def __init__(self, peers: int) -> None:
         self.peers = {number: Peer(FakeSocket(number), number) for number in range(peers)}  # type: ignore[arg-type]
-        self.lost, self.closes = [], {}
+        self.lost, self.closes = 0, {}
         self.buffer = bytearray(BUFFER_BYTES)
         self.view = memoryview(self.buffer)
         self.take = self.skim
