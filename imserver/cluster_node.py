@@ -31,17 +31,15 @@ from imserver.services.nodes.messages import (
     ToUser,
 )
 from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes, encode
-from imserver.services.pushes.cluster_pushes import ClusterPushes
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.delivery import Delivery
-from imserver.services.pushes.routing import ReorderGuard, Rerouting
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import Delivery, Pushes
+from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
-from imserver.services.sessions.attendance import Attendance
-from imserver.services.sessions.cluster_presence import ClusterPresence
 from imserver.services.sessions.cluster_removals import ClusterRemovals
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.presence import Attendance, ClusterPresence
 from imserver.services.sessions.removals import LocalRemovals
 from imserver.storage.store import Store
 
@@ -85,6 +83,7 @@ class Cluster:
         self.registry = RedisRegistry(
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
         )
+        self.message_ids = MessageIds(dedupe, self.registry)
         self.rpc = Rpc(
             secret,
             self.queries.answer,
@@ -97,7 +96,7 @@ class Cluster:
         others = OtherNodes(self.registry, self.node_messages, self.rpc, config.cluster.rpc_seconds)
         self._build_sessions(others, metrics, logins)
         self._build_rooms(others, metrics, max_rooms)
-        self._build_pushes(metrics, dedupe)
+        self._build_pushes(metrics)
         self.node_messages.handle(
             {
                 ToUser: self.rerouting.deliver,
@@ -136,14 +135,15 @@ class Cluster:
         attendance = Attendance(hub, self.connections, node)
         self.presence = ClusterPresence(others, hub, attendance, self.connections.node_of)
 
-    def _build_pushes(self, metrics: Metrics, dedupe: Dedupe) -> None:
+    def _build_pushes(self, metrics: Metrics) -> None:
         registry, messages, delivery, guard = (
             self.registry,
             self.node_messages,
             self._delivery,
             self.reorder_guard,
         )
-        self.pushes = ClusterPushes(registry, messages, self._hub, delivery, dedupe, metrics, guard)
+        reach = ClusterReach(registry, messages, self._hub, delivery, self.message_ids, guard)
+        self.pushes = Pushes(self.message_ids, reach, metrics)
         self.rerouting = Rerouting(registry, messages, delivery, self.sessions, guard)
 
     def start(self, public_ws_url: str, port: int) -> None:

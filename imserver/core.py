@@ -25,18 +25,15 @@ from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.metrics import Metrics
 from imserver.services.nodes.queries import NodeQueries
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.delivery import Delivery
-from imserver.services.pushes.pushing import LocalPushes, Pushes
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.rooms.connections import Connections, LocalConnections
-from imserver.services.rooms.local_rooms import LocalRooms
-from imserver.services.rooms.rooms import Rooms
-from imserver.services.sessions.attendance import Attendance
+from imserver.services.rooms.rooms import LocalRooms, Rooms
 from imserver.services.sessions.connection_ids import ConnectionIds, new_birth
-from imserver.services.sessions.presence import LocalPresence, Presence
+from imserver.services.sessions.presence import Attendance, LocalPresence, Presence
 from imserver.services.sessions.removals import LocalRemovals, Removals
 from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.outgoing import Outgoing
+from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.accounts import AccountStore
 from imserver.storage.store import Store
@@ -139,6 +136,7 @@ class Core(ABC):
         self.sessions: Sessions
         self.presence: Presence
         self.pushes: Pushes
+        self.message_ids: MessageIds
         self.removals: Removals
         self.registry: Registry
         self.rooms: Rooms
@@ -147,7 +145,8 @@ class Core(ABC):
             # Services ask the hub; the registry only holds the lease, for operators.
             self.registry = SoloRegistry()
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
-            self.pushes = LocalPushes(self.dedupe, self.delivery, self.metrics)
+            self.message_ids = MessageIds(self.dedupe)
+            self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
             self.removals = LocalRemovals(self.hub, self.sessions)
             self.rooms, self.connections = self._local_rooms()
             attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
@@ -171,6 +170,7 @@ class Core(ABC):
             self._max_rooms,
         )
         self.cluster = cluster
+        self.message_ids = cluster.message_ids
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
         self.removals = cluster.removals

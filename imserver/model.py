@@ -6,6 +6,7 @@ one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import Any, Final, Literal
 
 from msgspec import Struct
@@ -307,3 +308,27 @@ class BadFrame(Exception):
     def __init__(self, reply: bytes | None) -> None:
         super().__init__("not a request of this dialect")
         self.reply = reply
+
+
+class Outcome(IntEnum):
+    """The result of a push to one target."""
+
+    NOT_SENT = 0
+    """No receiver is online; the message id may be used again."""
+    SENT = 1
+    REPEATED = 2
+    """The message id was accepted before; nothing was delivered again."""
+    FAILED = 3
+    """The user is on another node, which has not received it; the message id may be used again."""
+    PARTLY = 4
+    """To all users of an app or to a room: a node has not received it, the others have."""
+    HELD = 5
+    """No receiver is online; it is delivered if the user logs in in time."""
+    STORED = 6
+    """It is in the message log, from which sessions that use stored messages receive it."""
+
+
+ACCEPTED: Final = frozenset({Outcome.SENT, Outcome.PARTLY, Outcome.HELD, Outcome.STORED})
+"""Outcomes after which an id must not be used again."""
+YIELD_TARGETS: Final = 256
+"""Targets of a large push that are served before the event loop runs again."""

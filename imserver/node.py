@@ -19,7 +19,7 @@ from imserver.config import Config
 from imserver.doors import Application, Doors, bind_all
 from imserver.errors import StartError
 from imserver.exposure import refuse_open_demo
-from imserver.hub.pings import Pings
+from imserver.hub.expiry import Pings
 from imserver.logs import RequestLog
 from imserver.parts import Parts, hosts_of
 from imserver.transport.connection import OPEN

@@ -15,7 +15,7 @@ from imserver.cluster.registry import Lease
 from imserver.config import Config
 from imserver.core import Core
 from imserver.doors import Doors
-from imserver.hub.sweep import Sweep
+from imserver.hub.expiry import Sweep
 from imserver.logs import RequestLog
 from imserver.report import Report
 from imserver.services.dialects.chats import Chats
@@ -39,9 +39,9 @@ from imserver.services.nodes.queries import StateQuery
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
-from imserver.services.pushes.idempotency import Ids
-from imserver.services.pushes.pending import PendingPushes
-from imserver.services.pushes.publishing import Publishing
+from imserver.services.push.idempotency import RequestIds
+from imserver.services.push.pending import PendingPushes
+from imserver.services.push.publish import Publishing
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
@@ -200,9 +200,10 @@ class Parts(Core):
         """What sends to targets of all kinds, and what it keeps for later."""
         limits = self.config.limits
         self.pending = PendingPushes(self.pushes, self.presence, limits.pending_pushes, limits.pending_bytes)
-        self.publishing = Publishing(self.pushes, self.rooms, self.connections, self.pending)
-        self.publishing.on_absent = self.webhooks.absent
-        self.request_ids = Ids(self.dedupe, None if self.cluster is None else self.cluster.registry)
+        self.publishing = Publishing(
+            self.pushes, self.rooms, self.connections, self.pending, self.webhooks.absent
+        )
+        self.request_ids = RequestIds(self.message_ids)
         self.publisher = Publisher(limits.body_bytes)
 
     def _make_uploads(self) -> Uploads:

@@ -48,8 +48,8 @@ SERVICES = (
     "messages",
     "files",
     "people",
+    "push",
     "rooms",
-    "pushes",
     "sessions",
     "nodes",
     "auth",
@@ -81,8 +81,8 @@ DOORS = {
     "argon2": ("services/people/passwords.py",),
     "jwt": ("auth/tokens.py",),
     "cryptography": ("auth/tokens.py", "services/sessions/connection_ids.py"),
-    "urllib3": ("services/webhooks/outgoing.py", "storage/s3.py"),
-    "PIL": ("services/files/thumbnails.py",),
+    "urllib3": ("services/webhooks/requests.py", "storage/s3.py"),
+    "PIL": ("services/files/media.py",),
     "gunicorn": (),
 }
 

@@ -30,11 +30,10 @@ from imserver.services.messages.receipts import Receipts
 from imserver.services.people.accounts import Accounts
 from imserver.services.people.friends import Friends
 from imserver.services.people.groups import Groups
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.idempotency import Ids
-from imserver.services.pushes.pending import PendingPushes
-from imserver.services.pushes.publishing import Publishing
-from imserver.services.pushes.pushing import Pushes
+from imserver.services.push.idempotency import Dedupe, RequestIds
+from imserver.services.push.pending import PendingPushes
+from imserver.services.push.publish import Publishing
+from imserver.services.push.push import Pushes
 from imserver.services.rooms.connections import Connections
 from imserver.services.rooms.rooms import Rooms
 from imserver.services.sessions.overview import Overview
@@ -115,7 +114,7 @@ class Services(Protocol):
     @property
     def publishing(self) -> Publishing: ...
     @property
-    def request_ids(self) -> Ids: ...
+    def request_ids(self) -> RequestIds: ...
     @property
     def pending(self) -> PendingPushes: ...
     @property

@@ -33,10 +33,9 @@ from imserver.api.route import Route
 from imserver.api.style import CLIENT, client_refusal
 from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need, may
 from imserver.auth.tenants import TooManyTenants
-from imserver.model import SYSTEM_PREFIX, Event
+from imserver.model import SYSTEM_PREFIX, Event, Outcome
 from imserver.protocol.client import message_id
 from imserver.services.dialects.clients import BadSystem, Label
-from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
 

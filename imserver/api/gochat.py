@@ -18,8 +18,7 @@ from imserver.api.style import Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
-from imserver.services.people.account_fields import BadField, account_id
-from imserver.services.people.accounts import Closed, NoAccounts, WrongLogin
+from imserver.services.people.accounts import BadField, Closed, NoAccounts, WrongLogin, account_id
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.friends import Oneself, Said, TooManyFriends, UnknownFriend
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup

@@ -21,9 +21,9 @@ from imserver.api.reply import (
     Refused,
     success,
 )
-from imserver.model import Event
+from imserver.model import Event, Outcome
 from imserver.protocol.forgiving import has_nul
-from imserver.services.pushes.pushing import Outcome, Target
+from imserver.services.push.push import UserPush
 
 _ANSWERS: Final = {
     Outcome.SENT: SENT,
@@ -37,7 +37,7 @@ _ANSWERS: Final = {
 def send_message(api: Api, call: Call) -> Answer:
     """``POST /user/sendMessage``: a message to one user, delivered if they are online."""
     params = call.params
-    target = Target(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
+    target = UserPush(params.get("userid", ""), params.get("msgid", ""), params.get("message", ""))
     if len(target.text) + len(target.msg_id) + len(target.user) > api.push_characters:
         return BAD_PARAMETER
     outcome = api.pushes.to_user(call.app, target)
@@ -74,7 +74,7 @@ class Batch(Struct, forbid_unknown_fields=True, gc=False):
     """A batch with keys in the usual spelling: many messages, or one message to many users."""
 
     appID: int | str = 0
-    messages: list[Target] | None = None
+    messages: list[UserPush] | None = None
     userIDs: list[str] | None = None
     msgID: str = ""
     message: str = ""
@@ -89,7 +89,7 @@ class Result(Struct, gc=False, omit_defaults=True):
 
 
 _SPELLING = {
-    name.lower(): name for name in (*Batch.__struct_encode_fields__, *Target.__struct_encode_fields__)
+    name.lower(): name for name in (*Batch.__struct_encode_fields__, *UserPush.__struct_encode_fields__)
 }
 _decode_batch = msgspec.json.Decoder(Batch).decode
 
@@ -131,11 +131,11 @@ def _read_batch(call: Call) -> Batch:
 
 
 def _usual_spelling(fields: dict[str, Any]) -> dict[str, Any]:
-    """The known ones of folded keys, as :class:`Batch` and :class:`Target` spell them."""
+    """The known ones of folded keys, as :class:`Batch` and :class:`UserPush` spell them."""
     return {_SPELLING[name]: value for name, value in fields.items() if name in _SPELLING}
 
 
-def _send_each(api: Api, app: str, targets: Sequence[Target]) -> Answer:
+def _send_each(api: Api, app: str, targets: Sequence[UserPush]) -> Answer:
     longest = api.push_characters
     users = [target.user for target in targets]
     for target in targets:

@@ -27,8 +27,7 @@ from imserver.auth.authority import refusal
 from imserver.auth.principal import NOBODY, PUSH_OR_USER, may
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.services.files.transfers import Refused
-from imserver.services.files.upload_arrivals import Offer
-from imserver.services.files.uploads import ID_CHARACTERS
+from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
 from imserver.transport.fast import FastRequest
 

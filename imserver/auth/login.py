@@ -34,7 +34,7 @@ from imserver.auth.rules import (
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, BadToken, Claims, app_named_by, read_token
 from imserver.metrics import Metrics
-from imserver.services.webhooks.authorise import Asked
+from imserver.services.webhooks.requests import AuthoriseHook
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.transport.carrier import Encoding
 from imserver.transport.connection import OPEN, Connection
@@ -222,7 +222,7 @@ class Logins:
 
     def _ask_back_end(
         self,
-        asked: Asked,
+        asked: AuthoriseHook,
         decision: LoginDecision,
         user: str,
         token: str,

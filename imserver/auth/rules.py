@@ -11,8 +11,7 @@ from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Key, load_keys, read_key_file
 from imserver.checks import MAKE_SECRET, is_placeholder
 from imserver.errors import StartError
-from imserver.services.webhooks.authorise import Asked
-from imserver.services.webhooks.webhook_queue import Receiver
+from imserver.services.webhooks.requests import AuthoriseHook, Receiver
 from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
 from imserver.transport.carrier import Encoding
 from imserver.transport.connection import Connection
@@ -153,7 +152,9 @@ class Rule:
         has_origins = tenant.origins or tenant.origin_policy
         self.origins = frozenset(host_name(each) for each in tenant.origins) if has_origins else None
         self.asked = (
-            Asked(tenant.name, webhook.authorise_url, secrets.webhook) if webhook.authorise_url else None
+            AuthoriseHook(tenant.name, webhook.authorise_url, secrets.webhook)
+            if webhook.authorise_url
+            else None
         )
         self.receiver = (
             Receiver(tenant.name, webhook.url, secrets.webhook, frozenset(webhook.events) or EVENTS)

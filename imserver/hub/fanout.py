@@ -10,8 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 
 import msgspec
 
-from imserver.hub.hub import App
-from imserver.hub.rooms import Room
+from imserver.hub.hub import App, Room
 from imserver.metrics import Metrics
 from imserver.model import Event, Message, Signal
 from imserver.transport.carrier import Encoding

@@ -91,7 +91,7 @@ class Connection:
         self.about: Any = None
         """What the service of its dialect has to remember of this connection."""
         self.rooms: Any = None
-        """The rooms it is in; the hub's (:mod:`imserver.hub.rooms`)."""
+        """The rooms it is in; the hub's (:mod:`imserver.hub.hub`)."""
         self.origin = ""
         """The host of the page that the client is; ``""``: one of our own, or none."""
         self.since = 0

@@ -20,11 +20,10 @@ from imserver.cluster.registry import Lease
 from imserver.config import Config
 from imserver.metrics import Metrics
 from imserver.model import Event
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.pushing import LocalPushes
-from imserver.services.sessions.attendance import Attendance
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.overview import Overview
-from imserver.services.sessions.presence import LocalPresence
+from imserver.services.sessions.presence import Attendance, LocalPresence
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.fast import FastRequest
@@ -107,7 +106,8 @@ class FakeNode:
             self.peers,
             self.peers,
         )
-        self.pushes = LocalPushes(self.dedupe, self, self.metrics)
+        ids = MessageIds(self.dedupe)
+        self.pushes = Pushes(ids, LocalReach(ids, self), self.metrics)  # type: ignore[arg-type]
         self.back_end = BackEnd()
         self.webhooks = Webhooks(self.back_end, lambda _: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
         self.allowed = AllowLists()

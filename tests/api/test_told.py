@@ -6,7 +6,7 @@ import pytest
 
 from imserver.auth.rules import EVENTS
 from imserver.auth.tokens import Claims
-from imserver.services.webhooks.webhook_queue import Receiver
+from imserver.services.webhooks.requests import Receiver
 from imserver.settings import KeySettings
 from tests.transport.rig import until
 

@@ -14,7 +14,7 @@ import jwt
 import pytest
 
 from imserver.auth.rules import EVENTS
-from imserver.services.webhooks.outgoing import signature
+from imserver.services.webhooks.requests import signature
 from tests import processes
 from tests.conftest import StartServer
 from tests.docs.markdown import Block, blocks, table_with

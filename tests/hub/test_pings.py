@@ -6,8 +6,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.hub import pings as module
-from imserver.hub.pings import SLOTS, Pings
+from imserver.hub import expiry as module
+from imserver.hub.expiry import SLOTS, Pings
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
 from imserver.transport.connection import OPEN
@@ -161,7 +161,7 @@ def test_clients_that_are_pinged_keep_no_time_of_their_own_while_they_are_idle()
 
 
 def test_a_large_slot_gives_the_loop_its_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BATCH", 2)
+    monkeypatch.setattr(module, "_PING_BATCH", 2)
     with World() as world:
         connections = [world.connect(dialect=CLIENT)[0] for _ in range(120)]
         turns: list[float] = []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.hub.rooms import Membership, rooms_of
+from imserver.hub.hub import Membership, rooms_of
 from imserver.model import Event
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told

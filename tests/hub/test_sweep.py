@@ -7,7 +7,7 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.hub import sweep as module
+from imserver.hub import expiry as module
 from imserver.transport.connection import CLOSING, OPEN, Connection
 from imserver.transport.traffic import FOREVER, quiet_seconds
 from tests.hub.world import World, told

@@ -5,20 +5,19 @@ from typing import Any
 
 from msgspec import json
 
+from imserver.hub.expiry import Sweep
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.hub.sweep import Sweep
 from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
 from imserver.services.dialects.talks import Talks
 from imserver.services.nodes.queries import NodeQueries
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.delivery import Delivery
-from imserver.services.pushes.pushing import LocalPushes
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.rooms.connections import LocalConnections
-from imserver.services.rooms.local_rooms import LocalRooms
+from imserver.services.rooms.rooms import LocalRooms
 from imserver.services.sessions.connection_ids import ConnectionIds
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.sessions import Sessions
@@ -59,7 +58,8 @@ class World(Rig):
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, Admitting(self._may_login))
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self._add_rooms()
-        pushes = LocalPushes(Dedupe(1000, 60, shared=True), self.delivery, self.metrics)
+        ids = MessageIds(Dedupe(1000, 60, shared=True))
+        pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
         members = stored or {}
         self.talks = Talks(
             self.hub, self.sessions, self.rooms, pushes, lambda app: members.get(app, {}), notice_members

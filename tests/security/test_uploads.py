@@ -15,8 +15,7 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files.transfers import GRACE_SECONDS, Refused, Transfers
-from imserver.services.files.upload_arrivals import Offer
-from imserver.services.files.uploads import Uploads
+from imserver.services.files.uploads import Offer, Uploads
 from imserver.settings import StorageSettings, UploadSettings
 from imserver.storage import upload_rows
 from imserver.storage.store import Store

@@ -7,7 +7,7 @@ import gevent
 from gevent.event import Event as Signal
 from msgspec import json
 
-from imserver.services.webhooks.outgoing import Unreachable
+from imserver.services.webhooks.requests import Unreachable
 
 
 class Post(NamedTuple):

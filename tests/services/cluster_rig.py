@@ -35,16 +35,15 @@ from imserver.services.nodes.messages import (
     ToUser,
 )
 from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes
-from imserver.services.pushes.cluster_pushes import ClusterPushes
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.routing import ReorderGuard, Rerouting
+from imserver.services.push.idempotency import Dedupe, MessageIds
+from imserver.services.push.push import Pushes
+from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
-from imserver.services.sessions.attendance import Attendance
-from imserver.services.sessions.cluster_presence import ClusterPresence
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds
 from imserver.services.sessions.dispatch import Dispatcher
+from imserver.services.sessions.presence import Attendance, ClusterPresence
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
 from tests.services.admitting import Admitting
@@ -325,15 +324,16 @@ class ClusterWorld(World):
             self.reorder_guard.logged_in,
         )
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
-        self.pushes = ClusterPushes(
+        ids = MessageIds(self.dedupe, self.registry)  # type: ignore[arg-type]
+        reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
             self.node_messages,
             self.hub,
             self.delivery,
-            self.dedupe,
-            self.metrics,
+            ids,
             self.reorder_guard,
         )
+        self.pushes = Pushes(ids, reach, self.metrics)
         self.rerouting = Rerouting(
             self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]

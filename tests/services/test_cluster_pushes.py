@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.cluster.registry import Claim
-from imserver.services.pushes import cluster_pushes as module
-from imserver.services.pushes.pushing import Outcome, Target
+from imserver.model import Outcome
+from imserver.services.push import routing as module
+from imserver.services.push.push import UserPush
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several, told_since
 from tests.transport.rig import Client, look, until
 
@@ -47,7 +48,7 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, asked
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[1].login(NEWEST, "bob")
     nodes[asked].registry.asked.clear()
-    assert nodes[asked].pushes.to_user(NEWEST, Target("ann", msg_id, "hello")) == SENT
+    assert nodes[asked].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
     assert len(nodes[asked].registry.asked) == 1
     assert texts(nodes, ann, bob) == [["hello"], []]
     assert [node.metrics.pushes for node in nodes.nodes.values()] == [int(asked == 1), int(asked == 2)]
@@ -56,29 +57,29 @@ def test_a_user_is_reached_from_every_node_by_one_question(nodes: Several, asked
 def test_only_the_newest_session_is_reached(nodes: Several) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newer = nodes[2].login(NEWEST, "ann")
-    nodes[1].pushes.to_user(NEWEST, Target("ann", "", "hello"))
-    nodes[2].pushes.to_user(NEWEST, Target("ann", "", "again"))
+    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "", "hello"))
+    nodes[2].pushes.to_user(NEWEST, UserPush("ann", "", "again"))
     assert texts(nodes, older, newer) == [[], ["hello", "again"]]
 
 
 def test_all_sessions_of_a_user_on_all_nodes_are_reached_once(nodes: Several) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
-    assert nodes[1].pushes.to_user(MULTI, Target("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, *clients) == [["hello"]] * 3
 
 
 def test_an_absent_user_or_none_is_not_reached_and_the_id_stays_free(nodes: Several) -> None:
     for user in ("ann", ""):
-        assert nodes[1].pushes.to_user(NEWEST, Target(user, "m1", "hello")) == NOT_SENT
+        assert nodes[1].pushes.to_user(NEWEST, UserPush(user, "m1", "hello")) == NOT_SENT
     nodes[2].login(NEWEST, "ann")
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
 
 
 def test_messages_to_one_user_keep_their_order(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     words = [str(number) for number in range(50)]
     for number, word in enumerate(words):
-        nodes[2].pushes.to_user(NEWEST, Target("ann", f"m{number}" if number % 2 else "", word))
+        nodes[2].pushes.to_user(NEWEST, UserPush("ann", f"m{number}" if number % 2 else "", word))
     assert texts(nodes, ann) == [words]
 
 
@@ -87,9 +88,9 @@ def test_while_the_registry_is_away_users_of_this_node_are_reached(nodes: Severa
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
     for msg_id in ("", "m1"):
-        assert nodes[1].pushes.to_user(NEWEST, Target("ann", msg_id, "hello")) == SENT
-    assert nodes[1].pushes.to_user(NEWEST, Target("bob", "m2", "hello")) == NOT_SENT
-    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == REPEATED, "known on this node"
+        assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", msg_id, "hello")) == SENT
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("bob", "m2", "hello")) == NOT_SENT
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED, "known on this node"
     assert texts(nodes, ann) == [["hello", "hello"]]
 
 
@@ -97,14 +98,14 @@ def test_a_session_that_the_registry_does_not_know_yet_is_reached_on_its_node(no
     nodes[1].registry.away = True
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[1].registry.away = False
-    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
 def test_after_a_flush_users_of_this_node_are_reached_at_once(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes.book.flush()
-    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
@@ -112,17 +113,17 @@ def test_who_is_here_is_reached_although_the_registry_has_forgotten_them_unnotic
     """Until the next look the node takes its sessions for registered."""
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes.book.places.clear()
-    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
-    assert nodes[1].pushes.to_each(NEWEST, [Target("ann", "m2", "each")]) == [SENT]
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m2", "each")]) == [SENT]
     assert texts(nodes, ann) == [["hello", "each"]]
 
 
 def test_a_user_whose_node_is_known_to_be_away_is_failed_and_the_id_stays_free(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == FAILED
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == FAILED
     nodes[2].rpc.cut.clear()
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, ann) == [["hello"]]
 
 
@@ -130,14 +131,14 @@ def test_reaching_one_session_of_several_is_enough(nodes: Several) -> None:
     _, here = nodes[2].login(MULTI, "ann")
     nodes[1].login(MULTI, "ann")
     nodes[2].rpc.cut.add(1)
-    assert nodes[2].pushes.to_user(MULTI, Target("ann", "m1", "hello")) == SENT
+    assert nodes[2].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == SENT
     assert texts(nodes, here) == [["hello"]]
 
 
 def test_a_place_on_a_node_that_has_died_reaches_nobody(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
     del nodes.book.leases[1]
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == NOT_SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == NOT_SENT
     nodes.book.leases[1] = nodes[1].registry.lease
 
 
@@ -147,24 +148,24 @@ def test_a_place_on_a_node_that_has_died_reaches_nobody(nodes: Several) -> None:
 @pytest.mark.parametrize("second", [1, 2])
 def test_a_repeat_on_any_node_delivers_nothing(nodes: Several, second: int) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
-    assert nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == SENT
-    assert nodes[second].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == REPEATED
+    assert nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == SENT
+    assert nodes[second].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
     assert nodes[second].pushes.to_app(NEWEST, "bob", "m1", "hello") == REPEATED
     assert texts(nodes, ann) == [["hello"]]
 
 
 def test_a_repeat_on_the_same_node_asks_nobody(nodes: Several) -> None:
     nodes[1].login(NEWEST, "ann")
-    nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello"))
+    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
     nodes[1].registry.asked.clear()
-    nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello"))
+    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
     assert nodes[1].registry.asked == []
 
 
 def test_messages_without_an_id_are_never_repeats(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     for epoch in (1, 2, 1):
-        assert nodes[epoch].pushes.to_user(NEWEST, Target("ann", "", "hello")) == SENT
+        assert nodes[epoch].pushes.to_user(NEWEST, UserPush("ann", "", "hello")) == SENT
         assert nodes[epoch].pushes.to_app(NEWEST, "bob", "", "all") == SENT
     assert texts(nodes, ann) == [["hello", "all"] * 3]
 
@@ -174,8 +175,8 @@ def test_an_id_counts_for_all_apps_or_for_each_by_itself(shared: bool) -> None:
     with Several(2, shared_ids=shared) as nodes:
         for app in (NEWEST, MULTI):
             nodes[1].login(app, "ann")
-        nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello"))
-        outcome = nodes[2].pushes.to_user(MULTI, Target("ann", "m1", "hello"))
+        nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
+        outcome = nodes[2].pushes.to_user(MULTI, UserPush("ann", "m1", "hello"))
         assert outcome == (REPEATED if shared else SENT)
 
 
@@ -185,7 +186,7 @@ def test_a_repeat_waits_for_the_outcome_on_another_node(
 ) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    push = gevent.spawn(nodes[1].pushes.to_user, NEWEST, Target("ann", "m1", "hello"))
+    push = gevent.spawn(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello"))
     gevent.sleep(0.12)
     assert not push.ready()
     nodes[2].registry.settle(claim, accepted)
@@ -212,13 +213,13 @@ def test_a_claim_that_is_never_settled_is_not_waited_for_for_ever(
     monkeypatch.setattr(module, "CLAIM_SECONDS", 0.1)
     nodes[1].login(NEWEST, "ann")
     nodes.book.claim("m1")
-    assert bounded(nodes[1].pushes.to_user, NEWEST, Target("ann", "m1", "hello")) == REPEATED
+    assert bounded(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello")) == REPEATED
 
 
 def test_the_same_message_on_both_nodes_at_once_is_delivered_once(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     pushes = [
-        gevent.spawn(nodes[epoch].pushes.to_user, NEWEST, Target("ann", "m1", "hello"))
+        gevent.spawn(nodes[epoch].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello"))
         for epoch in (1, 2, 1, 2, 2)
     ]
     assert sorted(push.get(timeout=3) for push in pushes) == [SENT] + [REPEATED] * 4
@@ -235,17 +236,17 @@ def test_a_delivery_that_fails_frees_the_id(nodes: Several, monkeypatch: pytest.
         broken.setattr(nodes[1].delivery, "to_user", fail)
         broken.setattr(nodes[1].delivery, "to_app", fail)
         with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_user(NEWEST, Target("ann", "m1", "hello"))
+            nodes[1].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello"))
         with pytest.raises(RuntimeError):
             nodes[1].pushes.to_app(NEWEST, "bob", "m2", "hello")
         with pytest.raises(RuntimeError):
-            nodes[1].pushes.to_each(NEWEST, [Target("ann", "m3", "hello")])
+            nodes[1].pushes.to_each(NEWEST, [UserPush("ann", "m3", "hello")])
         with pytest.raises(RuntimeError):
             nodes[1].pushes.to_many(NEWEST, ["ann"], "m4", "hello")
     assert nodes.book.ids == {}
-    assert bounded(nodes[1].pushes.to_user, NEWEST, Target("ann", "m1", "hello")) == SENT
+    assert bounded(nodes[1].pushes.to_user, NEWEST, UserPush("ann", "m1", "hello")) == SENT
     assert bounded(nodes[1].pushes.to_app, NEWEST, "bob", "m2", "hello") == SENT
-    assert bounded(nodes[1].pushes.to_each, NEWEST, [Target("ann", "m3", "hello")]) == [SENT]
+    assert bounded(nodes[1].pushes.to_each, NEWEST, [UserPush("ann", "m3", "hello")]) == [SENT]
     assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"], "m4", "hello") == [SENT]
     assert texts(nodes, ann) == [["hello"] * 4]
 
@@ -292,43 +293,43 @@ def test_while_the_registry_is_away_all_nodes_that_were_known_are_told(nodes: Se
 def test_each_of_many_messages_has_its_own_outcome(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     _, bob = nodes[2].login(NEWEST, "bob")
-    nodes[1].pushes.to_user(NEWEST, Target("ann", "old", "old"))
-    nodes[2].pushes.to_user(NEWEST, Target("bob", "older", "older"))
+    nodes[1].pushes.to_user(NEWEST, UserPush("ann", "old", "old"))
+    nodes[2].pushes.to_user(NEWEST, UserPush("bob", "older", "older"))
     targets = [
-        Target("ann", "m1", "1"),
-        Target("bob", "m2", "2"),
-        Target("nobody", "m3", "3"),
-        Target("ann", "old", "4"),
-        Target("bob", "older", "5"),
-        Target("", "m5", "6"),
-        Target("bob", "", "7"),
+        UserPush("ann", "m1", "1"),
+        UserPush("bob", "m2", "2"),
+        UserPush("nobody", "m3", "3"),
+        UserPush("ann", "old", "4"),
+        UserPush("bob", "older", "5"),
+        UserPush("", "m5", "6"),
+        UserPush("bob", "", "7"),
     ]
     outcomes = bounded(nodes[1].pushes.to_each, NEWEST, targets)
     assert outcomes == [SENT, SENT, NOT_SENT, REPEATED, REPEATED, NOT_SENT, SENT]
     assert texts(nodes, ann, bob) == [["old", "1"], ["older", "2", "7"]]
     again = bounded(
-        nodes[2].pushes.to_each, NEWEST, [Target("ann", target.msg_id, "") for target in targets[:3]]
+        nodes[2].pushes.to_each, NEWEST, [UserPush("ann", target.msg_id, "") for target in targets[:3]]
     )
     assert again == [REPEATED, REPEATED, SENT], "who was not reached left their id free"
 
 
 def test_the_same_id_twice_in_one_batch_is_delivered_once(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    targets = [Target("ann", "m1", "1"), Target("ann", "m1", "2"), Target("ann", "m2", "3")]
+    targets = [UserPush("ann", "m1", "1"), UserPush("ann", "m1", "2"), UserPush("ann", "m2", "3")]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT, REPEATED, SENT]
     assert texts(nodes, ann) == [["1", "3"]]
 
 
 def test_an_id_whose_first_message_reached_nobody_serves_the_next_in_the_same_batch(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    targets = [Target("nobody", "m1", "1"), Target("ann", "m1", "2")]
+    targets = [UserPush("nobody", "m1", "1"), UserPush("ann", "m1", "2")]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [NOT_SENT, SENT]
     assert texts(nodes, ann) == [["2"]]
 
 
 def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Several) -> None:
     _, ann = nodes[2].login(NEWEST, "ann")
-    targets = [Target("ann", f"m{number}", str(number)) for number in range(10)]
+    targets = [UserPush("ann", f"m{number}", str(number)) for number in range(10)]
     batches = [
         gevent.spawn(nodes[epoch].pushes.to_each, NEWEST, targets[::step])
         for epoch, step in ((1, 1), (1, -1), (2, 1), (2, -1))
@@ -342,7 +343,7 @@ def test_batches_with_the_same_ids_at_once_do_not_wait_for_each_other(nodes: Sev
 def test_a_batch_waits_for_an_id_that_another_node_is_busy_with_after_everything_else(nodes: Several) -> None:
     _, ann = nodes[1].login(NEWEST, "ann")
     claim = nodes.book.claim("m1")
-    targets = [Target("ann", "m1", "1"), Target("ann", "m2", "2")]
+    targets = [UserPush("ann", "m1", "1"), UserPush("ann", "m2", "2")]
     batch = gevent.spawn(nodes[1].pushes.to_each, NEWEST, targets)
     until(lambda: nodes.book.ids.get("m2") == "1", seconds=1)
     assert not batch.ready()
@@ -355,7 +356,7 @@ def test_large_batches_are_looked_up_in_parts(nodes: Several, monkeypatch: pytes
     monkeypatch.setattr(module, "BATCH_TARGETS", 10)
     _, ann = nodes[2].login(NEWEST, "ann")
     nodes[1].registry.asked.clear()
-    targets = [Target("ann", f"m{number}", str(number)) for number in range(35)]
+    targets = [UserPush("ann", f"m{number}", str(number)) for number in range(35)]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT] * 35
     assert len(nodes[1].registry.asked) == 8, "find and claim, four times"
     assert texts(nodes, ann) == [[str(number) for number in range(35)]]
@@ -366,7 +367,7 @@ def test_a_batch_while_the_registry_is_away_reaches_users_of_this_node(nodes: Se
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[2].login(NEWEST, "bob")
     nodes[1].registry.away = True
-    targets = [Target("ann", "m1", "1"), Target("bob", "m2", "2")]
+    targets = [UserPush("ann", "m1", "1"), UserPush("bob", "m2", "2")]
     assert bounded(nodes[1].pushes.to_each, NEWEST, targets) == [SENT, NOT_SENT]
     assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann", "bob"], "m3", "3") == [SENT, NOT_SENT]
     assert texts(nodes, ann) == [["1", "3"]]
@@ -376,7 +377,7 @@ def test_a_batch_reaches_a_session_that_the_registry_does_not_know_yet(nodes: Se
     nodes[1].registry.away = True
     _, ann = nodes[1].login(NEWEST, "ann")
     nodes[1].registry.away = False
-    assert bounded(nodes[1].pushes.to_each, NEWEST, [Target("ann", "m1", "1")]) == [SENT]
+    assert bounded(nodes[1].pushes.to_each, NEWEST, [UserPush("ann", "m1", "1")]) == [SENT]
     assert bounded(nodes[1].pushes.to_many, NEWEST, ["ann"], "m2", "2") == [SENT]
     assert texts(nodes, ann) == [["1", "2"]]
 
@@ -431,11 +432,11 @@ def test_whatever_is_pushed_at_once_an_id_is_accepted_once(pushes: list[tuple[in
 
 def _push(node: ClusterWorld, how: str, user: str, msg_id: str) -> Outcome:
     if how == "user":
-        return node.pushes.to_user(NEWEST, Target(user, msg_id, "x"))
+        return node.pushes.to_user(NEWEST, UserPush(user, msg_id, "x"))
     if how == "app":
         return node.pushes.to_app(NEWEST, user, msg_id, "x")
     if how == "each":
-        return node.pushes.to_each(NEWEST, [Target(user, msg_id, "x")])[0]
+        return node.pushes.to_each(NEWEST, [UserPush(user, msg_id, "x")])[0]
     outcomes = node.pushes.to_many(NEWEST, [user], msg_id, "x")
     return REPEATED if outcomes is None else outcomes[0]
 

@@ -11,15 +11,14 @@ from hypothesis import strategies as st
 
 from imserver import errors
 from imserver.cluster.registry import Lease
-from imserver.model import Event
+from imserver.model import Event, Outcome
 from imserver.protocol.client import ClientDialect
 from imserver.services.nodes import messages
 from imserver.services.nodes.messages import FENCE_SECONDS, Fence, ToConnection, ToRoom
 from imserver.services.nodes.queries import AliveQuery
-from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.cluster_connections import ASKED_TOGETHER
+from imserver.services.rooms.cluster_rooms import TELL_SECONDS
 from imserver.services.rooms.connections import Joined, Left
-from imserver.services.rooms.registrar import TELL_SECONDS
 from imserver.services.rooms.room_questions import Behind
 from imserver.services.rooms.rooms import Publication, RoomRefused
 from tests.hub.test_rooms import texts

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from imserver.cluster.registry import Session
 from imserver.model import Login
 from imserver.services.nodes.messages import Replaced
-from imserver.services.sessions import departures
+from imserver.services.sessions import cluster_sessions as departures
 from imserver.services.sessions import sessions as module
 from imserver.services.sessions.sessions import ENTER_TEXT, EXIT_TEXT
 from imserver.transport.connection import OPEN, Connection

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services.pushes.dedupe import UNTRACKED, Dedupe
+from imserver.services.push.idempotency import UNTRACKED, Dedupe
 
 
 class Clock:

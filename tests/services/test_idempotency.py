@@ -6,10 +6,17 @@ import gevent
 import pytest
 
 from imserver.cluster.registry import Claim
-from imserver.services.pushes import idempotency
-from imserver.services.pushes.dedupe import Dedupe
-from imserver.services.pushes.idempotency import First, IdReused, Ids, Ticket, Waiting
-from imserver.services.pushes.pushing import Outcome
+from imserver.model import Outcome
+from imserver.services.push import idempotency
+from imserver.services.push.idempotency import (
+    Dedupe,
+    First,
+    IdReused,
+    MessageIds,
+    RequestIds,
+    Ticket,
+    Waiting,
+)
 
 SENT, ABSENT, HELD, FAILED = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD, Outcome.FAILED
 
@@ -41,15 +48,15 @@ class SharedClaims:
             del self.states[claim.key]
 
 
-def alone() -> Ids:
-    return Ids(Dedupe(1000, 1000, shared=True))
+def alone() -> RequestIds:
+    return RequestIds(MessageIds(Dedupe(1000, 1000, shared=True)))
 
 
-def among(claims: SharedClaims) -> Ids:
-    return Ids(Dedupe(1000, 1000, shared=True), claims)  # type: ignore[arg-type]
+def among(claims: SharedClaims) -> RequestIds:
+    return RequestIds(MessageIds(Dedupe(1000, 1000, shared=True), claims))  # type: ignore[arg-type]
 
 
-def accept(ids: Ids, name: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
+def accept(ids: RequestIds, name: str, *outcomes: Outcome, app: str = "101", digest: int = 1) -> None:
     ticket = ids.begin(app, name, digest)
     assert isinstance(ticket, Ticket)
     ids.end(ticket, outcomes)
@@ -92,7 +99,7 @@ def test_ids_of_two_apps_are_two_ids_though_those_of_the_original_are_one_in_dem
 
 def test_ids_are_not_those_of_the_cmd_routes() -> None:
     dedupe = Dedupe(1000, 1000, shared=True)
-    accept(Ids(dedupe), "a", SENT)
+    accept(RequestIds(MessageIds(dedupe)), "a", SENT)
     assert dedupe.claim("101", "a")
 
 
@@ -139,7 +146,7 @@ def test_another_node_knows_only_that_it_was_accepted() -> None:
 
 
 def test_another_node_waits_for_the_outcome_and_may_then_try_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(idempotency, "_LOOK_SECONDS", 0.001)
+    monkeypatch.setattr(idempotency, "LOOK_SECONDS", 0.001)
     claims = SharedClaims()
     here, there = among(claims), among(claims)
     ticket = here.begin("101", "a", 1)

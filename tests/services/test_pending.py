@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import gevent
 import pytest
 
-from imserver.model import Event
-from imserver.services.pushes.pending import PendingPushes
-from imserver.services.pushes.pushing import Outcome
+from imserver.model import Event, Outcome
+from imserver.services.push.pending import PendingPushes
 
 
 class Users:

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
-from imserver.model import Event
-from imserver.services.pushes.pending import PendingPushes
-from imserver.services.pushes.publishing import Publishing, Target
-from imserver.services.pushes.pushing import Outcome
+from imserver.model import Event, Outcome
+from imserver.services.push.pending import PendingPushes
+from imserver.services.push.publish import OnAbsent, Publishing, Target
 
 SENT, ABSENT, HELD = Outcome.SENT, Outcome.NOT_SENT, Outcome.HELD
 HELLO = Event("msg", "shop", "hello", "7")
@@ -50,9 +49,9 @@ def world() -> World:
     return World()
 
 
-def publishing_of(world: World) -> Publishing:
+def publishing_of(world: World, on_absent: OnAbsent | None = None) -> Publishing:
     pending = PendingPushes(world, world, 100, 100_000)
-    return Publishing(world, world, world, pending)  # type: ignore[arg-type]
+    return Publishing(world, world, world, pending, on_absent)  # type: ignore[arg-type]
 
 
 def test_targets_of_all_kinds_are_told_in_their_order(world: World) -> None:
@@ -87,9 +86,8 @@ def test_users_of_a_system_are_connections(world: World) -> None:
 
 
 def test_absent_users_are_told_of_and_held_if_that_is_wanted(world: World) -> None:
-    publishing = publishing_of(world)
     absent: list[str] = []
-    publishing.on_absent = lambda app, user, event: absent.append(f"{app} {user} {event.text}")
+    publishing = publishing_of(world, lambda app, user, event: absent.append(f"{app} {user} {event.text}"))
     assert publishing.to_users("101", ["ann", "x"], HELLO) == [SENT, ABSENT]
     assert publishing.to_users("101", ["y", "bob"], HELLO, 60) == [HELD, SENT]
     assert publishing.to_each("101", ["z", "bob"], [HELLO, HELLO]) == [ABSENT, SENT]

@@ -1,6 +1,6 @@
 """Order of pushes to users who move: what a sender and a receiver remember."""
 
-from imserver.services.pushes.routing import (
+from imserver.services.push.routing import (
     ARRIVED_SECONDS,
     GUARD_SECONDS,
     MAX_ROUTES,

@@ -9,10 +9,10 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.cluster.registry import SessionRef
-from imserver.model import Event, Login
+from imserver.model import Event, Login, Outcome
 from imserver.services.nodes.messages import ToUser
-from imserver.services.pushes import routing
-from imserver.services.pushes.pushing import Outcome, Target
+from imserver.services.push import routing
+from imserver.services.push.push import UserPush
 from tests.services.cluster_rig import MULTI, NEWEST, Several, told_since
 from tests.transport.rig import Client, look, until
 
@@ -58,7 +58,7 @@ def test_a_push_follows_its_user_to_the_node_they_have_moved_to(nodes: Several) 
     """Looked up before the move, arrived after it."""
     _, older = nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
     _, newer = nodes[2].login(NEWEST, "ann")
     nodes[3].rpc.release()
     assert texts(nodes, older, newer) == [[], ["hello"]]
@@ -70,7 +70,7 @@ def test_a_push_waits_for_the_login_that_the_registry_knows_of_already(nodes: Se
     connection, ann = nodes[1].connect()
     login = gevent.spawn(nodes[1].sessions.login, connection, Login(NEWEST, "ann"))
     until(lambda: nodes.addressed(NEWEST, "ann") == [1])
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "hello")) == Outcome.SENT
     look()
     nodes[1].registry.release()
     assert login.get() == 200
@@ -145,7 +145,7 @@ def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several)
     first, _ = nodes[1].login(MULTI, "ann")
     _, second = nodes[2].login(MULTI, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(MULTI, Target("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
     first.lost()
     until(lambda: nodes.addressed(MULTI, "ann") == [2])
     nodes[3].rpc.release()
@@ -155,7 +155,7 @@ def test_a_push_that_sessions_elsewhere_have_got_does_not_follow(nodes: Several)
 def test_a_push_to_the_only_session_follows_to_all_that_have_come_instead(nodes: Several) -> None:
     first, _ = nodes[1].login(MULTI, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(MULTI, Target("ann", "m1", "hello")) == Outcome.SENT
+    assert nodes[3].pushes.to_user(MULTI, UserPush("ann", "m1", "hello")) == Outcome.SENT
     first.lost()
     until(lambda: nodes.addressed(MULTI, "ann") == [])
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (2, 2, 3)]
@@ -186,9 +186,9 @@ def test_a_follower_is_overtaken_by_pushes_of_the_own_node_too(nodes: Several) -
     older, _ = nodes[1].login(NEWEST, "ann")
     session = nodes[1].session_of(older)
     nodes[2].rpc.holding = True
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m1", "late")) == Outcome.SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m1", "late")) == Outcome.SENT
     _, ann = nodes[2].login(NEWEST, "ann")
-    assert nodes[2].pushes.to_user(NEWEST, Target("ann", "m2", "later")) == Outcome.SENT
+    assert nodes[2].pushes.to_user(NEWEST, UserPush("ann", "m2", "later")) == Outcome.SENT
     nodes[1].sessions.replaced(NEWEST, "ann", session.id)
     nodes[2].rpc.release()
     assert texts(nodes, ann) == [["later"]]
@@ -211,14 +211,14 @@ def test_who_has_been_here_for_long_gets_no_followers(
 def test_a_push_waits_for_earlier_ones_that_follow_a_user_who_has_moved(nodes: Several, how: str) -> None:
     nodes[1].login(NEWEST, "ann")
     nodes[3].rpc.holding = True
-    assert nodes[3].pushes.to_user(NEWEST, Target("ann", "m1", "first")) == Outcome.SENT
+    assert nodes[3].pushes.to_user(NEWEST, UserPush("ann", "m1", "first")) == Outcome.SENT
     _, ann = nodes[2].login(NEWEST, "ann")
     pushes = nodes[3].pushes
     call, *arguments = {
-        "one": (pushes.to_user, NEWEST, Target("ann", "m2", "second")),
-        "each": (pushes.to_each, NEWEST, [Target("ann", "m2", "second")]),
+        "one": (pushes.to_user, NEWEST, UserPush("ann", "m2", "second")),
+        "each": (pushes.to_each, NEWEST, [UserPush("ann", "m2", "second")]),
         "many": (pushes.to_many, NEWEST, ["ann"], "m2", "second"),
-        "without an id": (pushes.to_user, NEWEST, Target("ann", "", "second")),
+        "without an id": (pushes.to_user, NEWEST, UserPush("ann", "", "second")),
     }[how]
     second = gevent.spawn(call, *arguments)
     gevent.sleep(routing.REROUTE_SECONDS / 2)

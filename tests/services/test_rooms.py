@@ -6,9 +6,8 @@ import gevent
 import pytest
 
 from imserver import errors
-from imserver.model import Event
+from imserver.model import Event, Outcome
 from imserver.services.nodes.queries import AliveQuery
-from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import (
     MAX_NAME_BYTES,

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from imserver.services.files.thumbnails import MAX_PIXELS, MAX_SCANS, Picture, Thumbnails
+from imserver.services.files.media import MAX_PIXELS, MAX_SCANS, Picture, Thumbnails
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_what_takes_more_memory_to_unpack_may_be_less_large(
     is_made: bool,
 ) -> None:
     for name, pixels in (("", 10_000), ("JPEG_", 40_000), ("WEBP_", 4000), ("FILTERED_", 5000)):
-        monkeypatch.setattr(f"imserver.services.files.thumbnails.MAX_{name}PIXELS", pixels)
+        monkeypatch.setattr(f"imserver.services.files.media.MAX_{name}PIXELS", pixels)
     small, form = Thumbnails(10), kind.removeprefix("image/").upper()
     path = saved(tmp_path / "a", "P" if "transparency" in options else "RGB", size, form, **options)
     found = small.look(path, kind, tmp_path / "small")
@@ -117,7 +117,7 @@ def test_what_takes_more_memory_to_unpack_may_be_less_large(
 def test_a_jpeg_whose_colours_come_one_after_the_other_is_kept_in_memory_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("imserver.services.files.thumbnails.MAX_PIXELS", 10_000)
+    monkeypatch.setattr("imserver.services.files.media.MAX_PIXELS", 10_000)
     path = saved(tmp_path / "a", "RGB", (200, 190), "JPEG")
     content = path.read_bytes()
     at = content.index(b"\xff\xda\x00\x0c\x03")
@@ -169,7 +169,7 @@ def test_a_large_picture_takes_no_more_memory_than_twice_its_pixels(tmp_path: Pa
 WEIGHED = """
 import sys
 from pathlib import Path
-from imserver.services.files.thumbnails import Thumbnails
+from imserver.services.files.media import Thumbnails
 
 def highest():
     return int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])

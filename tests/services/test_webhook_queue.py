@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver.services.webhooks import webhook_queue as module
-from imserver.services.webhooks.webhook_queue import Receiver, Tally, WebhookQueue
+from imserver.services.webhooks import requests as module
+from imserver.services.webhooks.requests import Receiver, WebhookCounts, WebhookQueue
 from tests.services.back_end import BackEnd
 from tests.transport.rig import turn, until
 
@@ -37,7 +37,7 @@ class One:
 
     def __init__(self) -> None:
         self.back_end = BackEnd()
-        self.tally = Tally()
+        self.tally = WebhookCounts()
         self.queue = self.another("101")
 
     def another(self, app: str) -> WebhookQueue:

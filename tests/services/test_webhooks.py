@@ -7,7 +7,7 @@ import pytest
 from msgspec.structs import replace
 
 from imserver.model import Event
-from imserver.services.webhooks import authorise
+from imserver.services.webhooks import requests as authorise
 from imserver.settings import TenantSettings, WebhookSettings
 from tests.services.login_rig import ASK, HOOK, JWT, LoginRig, token_for
 from tests.transport.rig import until

@@ -31,8 +31,14 @@ from imserver.auth.account_tokens import AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
-from imserver.services.people.account_fields import BadField, check_device
-from imserver.services.people.accounts import Closed, NoAccounts, UnknownAccount, WrongLogin
+from imserver.services.people.accounts import (
+    BadField,
+    Closed,
+    NoAccounts,
+    UnknownAccount,
+    WrongLogin,
+    check_device,
+)
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Account, Taken

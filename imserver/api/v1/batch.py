@@ -20,7 +20,7 @@ from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
 from imserver.api.v1.wire import read, reply
 from imserver.auth.principal import ANY_KEY, may
 from imserver.errors import StorageUnavailable
-from imserver.services.pushes.pushing import YIELD_TARGETS
+from imserver.model import YIELD_TARGETS
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
-from imserver.services.people.account_fields import account_id
+from imserver.services.people.accounts import account_id
 from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
 
 Change = Callable[[Friends, str, str, str], Said]

@@ -34,7 +34,7 @@ from imserver.api.v1.operation import Operation
 from imserver.api.v1.query import after, read_query
 from imserver.api.v1.wire import read, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
-from imserver.services.people.account_fields import account_id
+from imserver.services.people.accounts import account_id
 from imserver.services.people.groups import (
     BadGroup,
     Group,

@@ -12,7 +12,7 @@ from imserver import errors
 from imserver.api.call import Api
 from imserver.api.style import Problem
 from imserver.model import Event
-from imserver.services.pushes.publishing import GroupName, Name, Target
+from imserver.services.push.publish import GroupName, Name, Target
 
 MAX_ID_CHARACTERS: Final = 128
 MAX_TTL_SECONDS: Final = 86_400

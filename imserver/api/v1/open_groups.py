@@ -15,7 +15,7 @@ from imserver.api.v1.groups import GROUP, GROUP_PROBLEMS, refusing, shown_group
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.wire import read, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
-from imserver.services.people.account_fields import account_id
+from imserver.services.people.accounts import account_id
 
 _read_open: Final = msgspec.json.Decoder(GroupOpen)
 _read_change: Final = msgspec.json.Decoder(GroupChange)

@@ -16,7 +16,7 @@ from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.auth.principal import ADMIN
 from imserver.errors import CLOSE_KICKED, HTTP_REGISTRY_UNAVAILABLE
-from imserver.services.pushes.pushing import Outcome
+from imserver.model import Outcome
 
 MOST_USERS: Final = 1000
 LONGEST_BAN: Final = 366 * 86400

@@ -6,7 +6,7 @@ from typing import Annotated, Final, Literal
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from imserver.services.pushes.publishing import Target
+from imserver.services.push.publish import Target
 
 Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
 STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")

@@ -17,7 +17,7 @@ from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.auth.principal import READ
 from imserver.errors import HTTP_TOO_MANY_TARGETS
-from imserver.services.sessions.attendance import Where
+from imserver.services.sessions.presence import Where
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):

@@ -31,7 +31,7 @@ from imserver.api.v1.reach import APP_PROBLEMS
 from imserver.api.v1.sending import Carried, send
 from imserver.api.v1.wire import read, reply
 from imserver.auth.principal import PUSH
-from imserver.services.pushes.publishing import Name
+from imserver.services.push.publish import Name
 
 
 class RoomPublishRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):

@@ -18,9 +18,8 @@ from imserver.api.v1.message import PushRequest, check, event_of, size, targets_
 from imserver.api.v1.outcome import STATUSES, Result
 from imserver.api.v1.storing import Kept, Order, store_each
 from imserver.api.v1.wire import app_of
-from imserver.model import Event
-from imserver.services.pushes.idempotency import First, IdReused, Ticket, Waiting
-from imserver.services.pushes.pushing import Outcome
+from imserver.model import Event, Outcome
+from imserver.services.push.idempotency import First, IdReused, Ticket, Waiting
 
 _OF_ONE: Final = tuple(
     b'"sent":%d,"results":[{"target":{"user":%%b},"status":"%b"}]'

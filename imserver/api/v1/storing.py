@@ -22,10 +22,9 @@ from imserver.api.style import Problem
 from imserver.api.v1.message import PushRequest, targets_of
 from imserver.api.v1.outcome import Result, StoredAt
 from imserver.errors import StorageUnavailable
-from imserver.model import Event
-from imserver.services.pushes.idempotency import First, IdReused, Ticket, Waiting
-from imserver.services.pushes.publishing import SYSTEM_PREFIX, Target
-from imserver.services.pushes.pushing import YIELD_TARGETS, Outcome
+from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
+from imserver.services.push.idempotency import First, IdReused, Ticket, Waiting
+from imserver.services.push.publish import Target
 from imserver.storage.log.contract import CLIENT_MSG_ID_BYTES, INVALID, Appended, Draft, Rejected
 
 _DIGEST_BYTES: Final = 24

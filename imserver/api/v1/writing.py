@@ -26,8 +26,8 @@ from imserver.api.v1.written import (
 )
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.errors import StorageUnavailable
+from imserver.model import SYSTEM_PREFIX
 from imserver.services.messages.revisions import revision
-from imserver.services.pushes.publishing import SYSTEM_PREFIX
 from imserver.storage.log.contract import BLOCKED, INVALID, MUTED, RECALLED, Appended, Draft, Rejected
 
 _read_send: Final = msgspec.json.Decoder(SendRequest)

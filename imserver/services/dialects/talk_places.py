@@ -16,7 +16,7 @@ import gevent
 
 from imserver.clock import until_beat
 from imserver.errors import StorageUnavailable
-from imserver.hub.rooms import rooms_of
+from imserver.hub.hub import rooms_of
 from imserver.services.dialects.talk_readers import Places, TalkReader
 from imserver.transport.connection import Connection
 

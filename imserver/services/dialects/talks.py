@@ -11,13 +11,12 @@ import gevent
 from msgspec import Struct
 
 from imserver import errors
-from imserver.hub.hub import Hub
-from imserver.hub.rooms import Room
+from imserver.hub.hub import Hub, Room
 from imserver.model import Command, Event, Reply, Say, TalkLogin
 from imserver.protocol.action import ActionDialect, as_said
 from imserver.services.dialects.kept_talks import Answers, KeptTalks
 from imserver.services.dialects.talk_readers import Newcomer, TalkReader
-from imserver.services.pushes.pushing import Pushes
+from imserver.services.push.push import Pushes
 from imserver.services.rooms.rooms import Publication, RoomRefused, Rooms
 from imserver.services.sessions.dispatch import Dispatcher, Rule
 from imserver.services.sessions.sessions import Sessions

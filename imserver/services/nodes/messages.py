@@ -39,7 +39,7 @@ class ToUser(Struct, frozen=True, gc=False, tag="u", array_like=True):
 
     ``hops``: how often it was rerouted. ``alone``: it was sent to this node only; otherwise it must not be
     rerouted, because other nodes have it. ``origin`` identifies its sender, ``number`` counts the sender's
-    pushes (:class:`imserver.services.pushes.routing.ReorderGuard`). ``device``: deliver to sessions of that
+    pushes (:class:`imserver.services.push.routing.ReorderGuard`). ``device``: deliver to sessions of that
     device only (None: to all).
     """
 

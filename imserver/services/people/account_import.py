@@ -16,7 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.errors import ImserverError
-from imserver.services.people.account_fields import BadField, check_phone, check_shown
+from imserver.services.people.accounts import BadField, check_phone, check_shown
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import MAX_ID, Account, Imported, Taken
 

@@ -1,11 +1,12 @@
-"""Accounts: people who register with a phone number, log in with a password, and prove it with a token.
+"""Accounts: users who register with a phone number, log in with a password, and prove it with a token.
 
-Nothing here tells which part of a login was wrong, and an account that is not there takes as long as a wrong
-password.
+Errors do not say which part of a login was wrong, and an unknown account takes as long as a wrong password.
 """
 
 from __future__ import annotations
 
+import logging
+import re
 from collections.abc import Callable, Hashable, Sequence
 from secrets import randbits
 from time import time
@@ -13,20 +14,103 @@ from typing import Final
 
 from imserver.auth.account_tokens import AccountSession, AccountTokens
 from imserver.config import Config
-from imserver.errors import ImserverError
-from imserver.services.people import account_removal
-from imserver.services.people.account_fields import (
-    account_id,
-    check_device,
-    check_password,
-    check_phone,
-    check_shown,
-    may_be_login,
-)
+from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
+from imserver.services.people import accounts as account_removal
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
-from imserver.services.people.passwords import Passwords
+from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
 from imserver.storage.accounts import AccountStore
-from imserver.storage.contract import Account, Device, Taken
+from imserver.storage.contract import (
+    AVATAR_CHARACTERS,
+    MAX_ID,
+    NICKNAME_CHARACTERS,
+    PHONE_CHARACTERS,
+    Account,
+    Device,
+    Taken,
+)
+
+DEVICE_CHARACTERS: Final = 64
+
+_unshowable: Final = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Control characters, and what is no text at all."""
+
+
+class BadField(ImserverError):
+    """What was given cannot be stored; the text says which, and why."""
+
+
+def check_phone(phone: str) -> None:
+    """Raise BadField for what is no phone number."""
+    _check(phone, "phone", 1, PHONE_CHARACTERS)
+
+
+def check_shown(nickname: str, avatar: str) -> None:
+    """Raise BadField for what no account may show of itself."""
+    _check(nickname, "nickname", 0, NICKNAME_CHARACTERS)
+    _check(avatar, "avatar", 0, AVATAR_CHARACTERS)
+
+
+def check_password(password: str) -> None:
+    """Raise BadField for what can be no password."""
+    if not 1 <= len(password.encode()) <= MAX_PASSWORD_BYTES:
+        raise BadField(f"password: expected 1 to {MAX_PASSWORD_BYTES} bytes")
+
+
+def check_device(device: str) -> None:
+    """Raise BadField for what no device may be called."""
+    _check(device, "device", 0, DEVICE_CHARACTERS)
+
+
+def may_be_login(phone: str, password: str) -> bool:
+    """Whether any account could have these."""
+    return _fits(phone, 1, PHONE_CHARACTERS) and len(password.encode()) <= MAX_PASSWORD_BYTES
+
+
+def account_id(user: str) -> int:
+    """The id of an account as a number; 0 if that is none."""
+    if not (user.isascii() and user.isdecimal()) or len(user) > 19 or user[:1] == "0":
+        return 0
+    id = int(user)
+    return id if id <= MAX_ID else 0
+
+
+def _fits(text: str, least: int, most: int) -> bool:
+    return least <= len(text) <= most and _unshowable.search(text) is None
+
+
+def _check(text: str, name: str, least: int, most: int) -> None:
+    if not _fits(text, least, most):
+        raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
+
+
+Forget = Callable[[Account], object]
+"""Forgets what is an account's own. May switch; does nothing the second time."""
+
+log: Final = logging.getLogger(__name__)
+
+
+def remove(
+    account: Account, kept: AccountStore, forgetting: Sequence[Forget], kick: Callable[[str, str], object]
+) -> bool:
+    """Delete an account with all that is its own; False if somebody else was quicker.
+
+    The account goes last: as long as it is there, whoever was told of a failure may ask again. What it has
+    got in between, by requests and connections that were under way, goes behind it.
+    """
+    for forget in forgetting:
+        forget(account)
+    if not kept.remove(account.app, account.id):
+        return False
+    kick(account.app, account.user)
+    try:
+        for forget in forgetting:
+            forget(account)
+    except (StorageUnavailable, MediaUnavailable) as error:
+        log.warning(
+            "something of the deleted account %s in %s may be left: %s", account.user, account.app, error
+        )
+    return True
+
 
 _DEVICE_BITS: Final = 53
 """Of the number of a login, so that it is exact in every language's JSON."""

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Final
 
 from imserver.errors import ImserverError
-from imserver.services.people.account_fields import account_id
+from imserver.services.people.accounts import account_id
 from imserver.storage.accounts import AccountStore, Relating, States
 from imserver.storage.contract import Contact, ListName
 

@@ -12,10 +12,9 @@ from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.queues import PeerUnavailable
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.model import Event
+from imserver.model import Event, Outcome
 from imserver.services.nodes.messages import ToConnection
 from imserver.services.nodes.queries import NodeQueries, OtherNodes, encode
-from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.connections import ConnectionInfo, Joined, Left, LocalConnections
 from imserver.services.rooms.room_questions import About, Behind, JoinRoom, LeaveRoom
 from imserver.services.rooms.rooms import check_name

@@ -16,9 +16,8 @@ from msgspec import Struct
 from imserver import errors
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
-from imserver.model import Event
+from imserver.model import Event, Outcome
 from imserver.services.nodes.queries import NodeQueries, encode
-from imserver.services.pushes.pushing import Outcome
 from imserver.services.rooms.rooms import RoomRefused, Rooms, check_name
 from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
 from imserver.transport.connection import OPEN, Connection

@@ -14,9 +14,15 @@ import msgspec
 from imserver import errors
 from imserver.model import Event
 from imserver.protocol.cmd_stored import shown
-from imserver.services.webhooks.authorise import Answer, Asked, Authoriser
-from imserver.services.webhooks.outgoing import Outgoing
-from imserver.services.webhooks.webhook_queue import Receiver, Tally, WebhookQueue
+from imserver.services.webhooks.requests import (
+    AuthoriseHook,
+    Authoriser,
+    LoginAnswer,
+    Outgoing,
+    Receiver,
+    WebhookCounts,
+    WebhookQueue,
+)
 from imserver.storage.log.contract import Entry, message_of
 from imserver.transport.connection import Connection
 from imserver.transport.gate import host_of
@@ -45,7 +51,7 @@ class Webhooks:
         """Connections whose begin was told: (app, id). Look, do not touch."""
         self._numbers = count(1)
         self._origin = token_hex(6)
-        self.tally = Tally()
+        self.tally = WebhookCounts()
         self.authoriser = Authoriser(outgoing)
 
     def set(self, app: str, receiver: Receiver | None) -> None:
@@ -135,8 +141,8 @@ class Webhooks:
     # --- asking ---------------------------------------------------------------------------------------------
 
     def authorise(
-        self, where: Asked, user: str, token: str, dialect: str, peer: str, device: str
-    ) -> Answer | None:
+        self, where: AuthoriseHook, user: str, token: str, dialect: str, peer: str, device: str
+    ) -> LoginAnswer | None:
         """Ask an app's back end whether this login may happen; None: it does not say. Waits up to 2 s."""
         facts = {
             "event": "authorise",

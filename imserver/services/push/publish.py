@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final, Protocol
+from typing import Annotated
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from imserver.model import Event
-from imserver.services.pushes.pending import PendingPushes
-from imserver.services.pushes.pushing import Outcome, Pushes
-
-SYSTEM_PREFIX: Final = "system:"
-"""Apps of the client dialect: a user there is a connection, and its name the connection's id."""
+from imserver.model import SYSTEM_PREFIX, Event, Outcome
+from imserver.services.push.pending import PendingPushes
+from imserver.services.push.push import Pushes
+from imserver.services.rooms.connections import Connections
+from imserver.services.rooms.rooms import Rooms
 
 Name = Annotated[str, Meta(min_length=1, max_length=512)]
 GroupName = Annotated[str, Meta(pattern="^[1-9][0-9]{0,17}$", description="A group, by its id.")]
@@ -39,32 +38,26 @@ class Target(Struct, forbid_unknown_fields=True, omit_defaults=True, gc=False):
             raise ValueError("`device` goes with `user`")
 
 
-class Rooms(Protocol):
-    """What tells rooms; :class:`imserver.services.rooms.rooms.Rooms` does."""
-
-    def publish(self, app: str, room: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
-        """Tell the members of a room but some."""
-
-
-class Connections(Protocol):
-    """What tells connections; :class:`imserver.services.rooms.connections.Connections` does."""
-
-    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
-        """Tell several connections the same."""
+OnAbsent = Callable[[str, str, Event], None]
+"""Called with (app, user, event) for each user who is not online. Must not switch."""
 
 
 class Publishing:
-    """Sends to wherever targets are, on this node and on others. Every call may switch."""
+    """Sends to targets of all kinds, on all nodes. Every call may switch."""
 
     def __init__(
-        self, pushes: Pushes, rooms: Rooms, connections: Connections, pending: PendingPushes
+        self,
+        pushes: Pushes,
+        rooms: Rooms,
+        connections: Connections,
+        pending: PendingPushes,
+        on_absent: OnAbsent | None = None,
     ) -> None:
         self._pushes = pushes
         self._rooms = rooms
         self._connections = connections
         self._pending = pending
-        self.on_absent: Callable[[str, str, Event], None] | None = None
-        """Hook: (app, user, event), for each user who was not there. Must not switch."""
+        self._on_absent = on_absent
 
     def to_targets(
         self,
@@ -117,7 +110,7 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._pushes.reach(app, users, event, device)
-        if (ttl_seconds or self.on_absent is not None) and Outcome.NOT_SENT in outcomes:
+        if (ttl_seconds or self._on_absent is not None) and Outcome.NOT_SENT in outcomes:
             for index, outcome in enumerate(outcomes):
                 if outcome is Outcome.NOT_SENT:
                     outcomes[index] = self._miss(app, users[index], event, ttl_seconds, device)
@@ -133,10 +126,10 @@ class Publishing:
         if self._pending.count:
             self._deliver_pending(app, users)
         outcomes = self._pushes.reach_each(app, users, events)
-        if self.on_absent is not None:
+        if self._on_absent is not None:
             for user, event, outcome in zip(users, events, outcomes, strict=True):
                 if outcome is Outcome.NOT_SENT:
-                    self.on_absent(app, user, event)
+                    self._on_absent(app, user, event)
         return outcomes
 
     def _deliver_pending(self, app: str, users: Sequence[str]) -> None:
@@ -147,8 +140,8 @@ class Publishing:
 
     def _miss(self, app: str, user: str, event: Event, ttl_seconds: float, device: str | None) -> Outcome:
         """A user is not there: report it, and store the push for later."""
-        if self.on_absent is not None:
-            self.on_absent(app, user, event)
+        if self._on_absent is not None:
+            self._on_absent(app, user, event)
         if ttl_seconds and self._pending.add(app, user, event, ttl_seconds, device):
             return Outcome.HELD
         return Outcome.NOT_SENT

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from random import getrandbits
 from time import monotonic
@@ -19,32 +19,40 @@ from typing import TYPE_CHECKING
 import gevent
 from msgspec.structs import replace
 
-from imserver.cluster.registry import SessionRef
+from imserver.cluster.registry import Claim, SessionRef
 from imserver.hub.hub import Hub
-from imserver.model import Event
-from imserver.services.nodes.messages import NodeMessages, ToUser
-from imserver.services.pushes.pushing import Delivers, Outcome
+from imserver.model import Event, Outcome
+from imserver.services.nodes.messages import NodeMessages, ToApp, ToUser
+from imserver.services.push.idempotency import CLAIM_SECONDS, LOOK_SECONDS, IdClaim, MessageIds, Waiting
+from imserver.services.push.push import Delivery, UserPush
 from imserver.services.sessions.cluster_sessions import ClusterSessions
-from imserver.services.sessions.presence import Known
 
 if TYPE_CHECKING:
     from imserver.cluster.redis.registry import RedisRegistry
 
+
+BATCH_TARGETS = 1000
+"""Targets that are looked up together."""
 _NOWHERE: tuple[SessionRef, ...] = ()
 
 
-class Router:
-    """Finds the nodes of a user in the registry and sends pushes there."""
+class ClusterReach:
+    """See :class:`imserver.services.push.push.Reach`; on all nodes. Finds users in the registry.
+
+    While the registry is away, users of this node are reached.
+    """
 
     def __init__(
         self,
         registry: RedisRegistry,
         node_messages: NodeMessages,
         hub: Hub,
-        delivery: Delivers,
+        delivery: Delivery,
+        ids: MessageIds,
         reorder_guard: ReorderGuard,
     ) -> None:
         self._registry = registry
+        self._ids = ids
         self._node_messages = node_messages
         self._hub = hub
         self._delivery = delivery
@@ -52,6 +60,97 @@ class Router:
         self._routes = ReorderDelay()
         self._origin = getrandbits(48)
         self._numbers = count(1)
+
+    # --- the reach ------------------------------------------------------------------------------------------
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """See :class:`imserver.services.push.push.Reach`. Looks up and claims with one question."""
+        if not event.id:
+            found = self.find(app, [user])
+            return self.push(app, user, event, None if found is None else found[0])
+        deadline = monotonic() + CLAIM_SECONDS
+        while True:
+            answer = self._registry.find_and_claim(app, user, self._ids.name(app, event.id))
+            if answer is None:
+                return self.push(app, user, event, None)
+            refs, claim = answer
+            if claim.state == "mine":
+                return self._push_claimed(app, user, event, refs, claim)
+            if claim.state == "repeat" or monotonic() > deadline:
+                return Outcome.REPEATED
+            gevent.sleep(LOOK_SECONDS)
+
+    def _push_claimed(
+        self, app: str, user: str, event: Event, refs: tuple[SessionRef, ...], claim: Claim
+    ) -> Outcome:
+        outcome = Outcome.NOT_SENT
+        try:
+            if self.wait_for_rerouting(app, [(user, refs)]):
+                refs = (self.look_up(app, [user]) or [refs])[0]
+            outcome = self.push(app, user, event, refs)
+        finally:
+            self._registry.settle(claim, outcome == Outcome.SENT)
+        return outcome
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        """See :class:`imserver.services.push.push.Reach`."""
+        outcomes: list[Outcome] = []
+        waiting: list[int] = []
+        for start in range(0, len(pushes), BATCH_TARGETS):
+            for outcome in self._push_batch(app, pushes[start : start + BATCH_TARGETS]):
+                if outcome is None:
+                    waiting.append(len(outcomes))
+                outcomes.append(outcome or Outcome.NOT_SENT)
+        return outcomes, waiting
+
+    def _push_batch(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome | None]:
+        """Push those whose id nobody else holds; None for the others."""
+        refs = self.find(app, [push.user for push in pushes])
+        absent = () if refs is None else {index for index, found in enumerate(refs) if not found}
+        outcomes: list[Outcome | None] = [Outcome.REPEATED] * len(pushes)
+        claims = self._ids.begin_each(app, [push.msg_id for push in pushes], absent)
+        ended = 0
+        try:
+            for index, (push, held) in enumerate(zip(pushes, claims, strict=True)):
+                if isinstance(held, Waiting):
+                    outcomes[index] = None
+                elif held is not None:
+                    outcomes[index] = Outcome.NOT_SENT
+                    event = Event("msg", push.user, push.text, push.msg_id)
+                    found = None if refs is None else refs[index]
+                    outcome = outcomes[index] = self.push(app, push.user, event, found)
+                    self._ids.end(held, outcome == Outcome.SENT)
+                ended = index + 1
+        finally:
+            for held in claims[ended:]:
+                if isinstance(held, IdClaim):
+                    self._ids.end(held, False)
+        return outcomes
+
+    def to_users(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> Iterator[Outcome]:
+        """See :class:`imserver.services.push.push.Reach`."""
+        coming = iter(events)
+        for start in range(0, len(users), BATCH_TARGETS):
+            batch = users[start : start + BATCH_TARGETS]
+            refs = self.find(app, batch)
+            for index, (user, event) in enumerate(zip(batch, coming, strict=False)):
+                found = None if refs is None else refs[index]
+                yield self.push(app, user, event, found, device) if user else Outcome.NOT_SENT
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        """See :class:`imserver.services.push.push.Reach`."""
+        here = self._delivery.to_app(app, event, except_user, except_users) > 0
+        others = len(self._node_messages.peers())
+        failed = self._node_messages.broadcast(ToApp(app, except_user, event, except_users))
+        if not here and failed == others:
+            return Outcome.FAILED if failed else Outcome.NOT_SENT
+        return Outcome.PARTLY if failed else Outcome.SENT
+
+    # --- finding and sending --------------------------------------------------------------------------------
 
     def find(self, app: str, users: Sequence[str]) -> list[tuple[SessionRef, ...]] | None:
         """The sessions of each user, after a short wait if one of them has just moved. None: no answer."""
@@ -143,7 +242,7 @@ class Rerouting:
         self,
         registry: RedisRegistry,
         node_messages: NodeMessages,
-        delivery: Delivers,
+        delivery: Delivery,
         sessions: ClusterSessions,
         reorder_guard: ReorderGuard,
     ) -> None:
@@ -259,7 +358,7 @@ class ReorderGuard:
     Never switches. ``origin`` identifies the sender of a push, ``number`` counts its pushes.
     """
 
-    def __init__(self, hub: Known, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, hub: Hub, clock: Callable[[], float] = monotonic) -> None:
         self._hub = hub
         self._clock = clock
         self._reached: dict[tuple[str, str], dict[int, int]] = {}

@@ -17,8 +17,8 @@ from gevent.lock import BoundedSemaphore
 from msgspec import Struct
 
 from imserver.clock import until_beat
-from imserver.model import Event
-from imserver.services.pushes.pushing import Outcome, Pushes
+from imserver.model import Event, Outcome
+from imserver.services.push.push import Pushes
 from imserver.services.sessions.presence import Presence
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,226 @@
+"""Pushes: messages of a back end to users, delivered once for each message id.
+
+:class:`Pushes` claims ids and reports results. Its ``reach`` delivers: :class:`LocalReach` on this node,
+:class:`imserver.services.push.routing.ClusterReach` on all nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Final, Protocol
+
+import gevent
+from msgspec import Struct, field
+
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import ACCEPTED, YIELD_TARGETS, Event, Outcome
+from imserver.services.push.idempotency import MessageIds
+
+_NOT_SENT, _SENT, _REPEATED = Outcome.NOT_SENT, Outcome.SENT, Outcome.REPEATED
+_SETTLED: Final = ACCEPTED | {_REPEATED}
+
+
+class UserPush(Struct, forbid_unknown_fields=True, gc=False):
+    """One message to one user, as a row of a batch. ``user`` may be ``""``: then it is not sent."""
+
+    user: str = field(default="", name="userID")
+    msg_id: str = field(default="", name="msgID")
+    text: str = field(default="", name="message")
+
+
+class Reach(Protocol):
+    """Delivers to users. Two implementations: this node, and all nodes. Every call may switch."""
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """Deliver to one user, unless another node has accepted a push of this id."""
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        """Claim and deliver many pushes, each with its own user and id.
+
+        Returns the outcomes, and the indexes of pushes whose id another push holds at this moment: they are
+        not sent yet.
+        """
+
+    def to_users(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> Iterator[Outcome]:
+        """Deliver to each user an event of ``events``, in this order; to all devices or to one.
+
+        A generator: it delivers while it is read.
+        """
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        """Deliver to all users of an app except some."""
+
+
+class Pushes:
+    """Claims message ids, delivers through ``reach``, settles the claims. Every call may switch."""
+
+    def __init__(self, ids: MessageIds, reach: Reach, metrics: Metrics) -> None:
+        self._ids = ids
+        self._dedupe = ids.dedupe
+        self._reach = reach
+        self._metrics = metrics
+
+    def to_user(self, app: str, push: UserPush) -> Outcome:
+        """Push to one user."""
+        outcome = self._to_user(app, push)
+        self._metrics.pushes += outcome is _SENT
+        return outcome
+
+    def _to_user(self, app: str, push: UserPush) -> Outcome:
+        user, msg_id = push.user, push.msg_id
+        # Claimed on this node only: the reach claims in the cluster, in one question with the look-up.
+        key = self._dedupe.claim(app, msg_id)
+        if key is None:
+            return _REPEATED
+        outcome = _NOT_SENT
+        try:
+            if user:
+                outcome = self._reach.to_user_once(app, user, Event("msg", user, push.text, msg_id))
+        finally:
+            self._dedupe.settle(key, outcome in _SETTLED)
+        return outcome
+
+    def to_each(self, app: str, pushes: Sequence[UserPush]) -> list[Outcome]:
+        """Push many messages, each with its own user and message id."""
+        outcomes, waiting = self._reach.to_each_once(app, pushes)
+        # Rare: an id twice in this call, or in another one at this moment. Nothing is held while it is
+        # waited for, so that no two calls wait for each other.
+        for index in waiting:
+            outcomes[index] = self._to_user(app, pushes[index])
+        self._metrics.pushes += outcomes.count(_SENT)
+        return outcomes
+
+    def to_app(self, app: str, sender: str, msg_id: str, text: str) -> Outcome:
+        """Push to all users of an app except ``sender``."""
+        claim = self._ids.begin(app, msg_id)
+        if claim is None:
+            return _REPEATED
+        outcome = _NOT_SENT
+        try:
+            if sender:
+                reached = self._reach.to_app(app, Event("msg", sender, text, msg_id), sender)
+                # It counts as sent if no node is known to have missed it, whether anybody is online or not.
+                outcome = Outcome.PARTLY if reached in (Outcome.PARTLY, Outcome.FAILED) else _SENT
+        finally:
+            self._ids.end(claim, outcome in ACCEPTED)
+        self._metrics.pushes += outcome in ACCEPTED
+        return outcome
+
+    def to_many(self, app: str, users: Sequence[str], msg_id: str, text: str) -> list[Outcome] | None:
+        """Push one message to many users; None if its id was accepted before.
+
+        The id is claimed once, and accepted if at least one user was reached.
+        """
+        claim = self._ids.begin(app, msg_id)
+        if claim is None:
+            return None
+        outcomes: list[Outcome] = []
+        try:
+            events = (Event("msg", user, text, msg_id) for user in users)
+            outcomes.extend(self._reach.to_users(app, users, events))
+        finally:
+            self._ids.end(claim, _SENT in outcomes)
+        self._metrics.pushes += outcomes.count(_SENT)
+        return outcomes
+
+    # --- without an id --------------------------------------------------------------------------------------
+
+    def reach(self, app: str, users: Sequence[str], event: Event, device: str | None = None) -> list[Outcome]:
+        """Send one event to many users: to all their devices, or to one."""
+        return self._count(self._reach.to_users(app, users, repeat(event), device))
+
+    def reach_each(self, app: str, users: Sequence[str], events: Sequence[Event]) -> list[Outcome]:
+        """Send each of many users an event of their own, in this order."""
+        return self._count(self._reach.to_users(app, users, events))
+
+    def spread(self, app: str, event: Event, except_users: tuple[str, ...] = ()) -> Outcome:
+        """Send to all users of an app except some."""
+        outcome = self._reach.to_app(app, event, "", except_users)
+        self._metrics.pushes += outcome in ACCEPTED
+        return outcome
+
+    def _count(self, delivering: Iterator[Outcome]) -> list[Outcome]:
+        outcomes = list(delivering)
+        self._metrics.pushes += outcomes.count(_SENT)
+        return outcomes
+
+
+class Delivery:
+    """Delivers to sessions of this node. Stateless; returns before anything is written to a socket."""
+
+    def __init__(self, hub: Hub, fanout: Fanout) -> None:
+        self._apps = hub.apps
+        self._fanout = fanout
+
+    def to_user(self, app: str, user: str, event: Event, device: str | None = None) -> int:
+        """Deliver to the addressed sessions of a user, or those on one device; returns their number."""
+        known = self._apps.get(app)
+        if known is None:
+            return 0
+        if device is not None:
+            return self._fanout.to_device(known, user, device, event)
+        return self._fanout.to_user(known, user, event)
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: Collection[str] = ()
+    ) -> int:
+        """Deliver to all users of an app except these; returns the number of sessions reached."""
+        known = self._apps.get(app)
+        return 0 if known is None else self._fanout.to_app(known, event, except_user, except_users)
+
+
+class LocalReach:
+    """See :class:`Reach`; on a node without a cluster."""
+
+    def __init__(self, ids: MessageIds, delivery: Delivery) -> None:
+        self._dedupe = ids.dedupe
+        self._to_user = delivery.to_user
+        self._to_app = delivery.to_app
+
+    def to_user_once(self, app: str, user: str, event: Event) -> Outcome:
+        """See :class:`Reach`."""
+        return _SENT if self._to_user(app, user, event) else _NOT_SENT
+
+    def to_each_once(self, app: str, pushes: Sequence[UserPush]) -> tuple[list[Outcome], Sequence[int]]:
+        """See :class:`Reach`."""
+        # The hot path of every push: names are looked up once per call, not once per target.
+        claim, settle, to_user = self._dedupe.claim, self._dedupe.settle, self._to_user
+        outcomes = []
+        for push in pushes:
+            user, msg_id = push.user, push.msg_id
+            key = claim(app, msg_id)
+            if key is None:
+                outcomes.append(_REPEATED)
+                continue
+            sent = False
+            try:
+                sent = user != "" and to_user(app, user, Event("msg", user, push.text, msg_id)) > 0
+            finally:
+                settle(key, sent)
+            outcomes.append(_SENT if sent else _NOT_SENT)
+            if not len(outcomes) % YIELD_TARGETS:
+                gevent.sleep(0)
+        return outcomes, ()
+
+    def to_users(
+        self, app: str, users: Sequence[str], events: Iterable[Event], device: str | None = None
+    ) -> Iterator[Outcome]:
+        """See :class:`Reach`."""
+        to_user = self._to_user
+        for number, (user, event) in enumerate(zip(users, events, strict=False), 1):
+            yield _SENT if user and to_user(app, user, event, device) else _NOT_SENT
+            if not number % YIELD_TARGETS:
+                gevent.sleep(0)
+
+    def to_app(
+        self, app: str, event: Event, except_user: str = "", except_users: tuple[str, ...] = ()
+    ) -> Outcome:
+        """See :class:`Reach`."""
+        return _SENT if self._to_app(app, event, except_user, except_users) else _NOT_SENT
