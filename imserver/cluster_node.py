@@ -30,17 +30,15 @@ from imserver.services.nodes.messages import (
     ToRoom,
     ToUser,
 )
-from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes, encode
+from imserver.services.nodes.queries import NodeQueries, OtherNodes, encode
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, Pushes
 from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
-from imserver.services.sessions.cluster_removals import ClusterRemovals
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds
-from imserver.services.sessions.presence import Attendance, ClusterPresence
-from imserver.services.sessions.removals import LocalRemovals
+from imserver.services.sessions.presence import ClusterPresence
 from imserver.storage.store import Store
 
 log = logging.getLogger(__name__)
@@ -120,7 +118,6 @@ class Cluster:
             self._config.cluster.require_registry,
             self.reorder_guard.logged_in,
         )
-        self.removals = ClusterRemovals(LocalRemovals(self._hub, self.sessions), others)
 
     def _build_rooms(self, others: OtherNodes, metrics: Metrics, max_rooms: Callable[[str], int]) -> None:
         hub, fanout, ids = self._hub, self._fanout, self._ids
@@ -132,8 +129,8 @@ class Cluster:
         self.connections.rooms = self.rooms = ClusterRooms(
             hub, fanout, metrics, self.connections, ids.birth, max_rooms, others
         )
-        attendance = Attendance(hub, self.connections, node)
-        self.presence = ClusterPresence(others, hub, attendance, self.connections.node_of)
+        connections = self.connections
+        self.presence = ClusterPresence(others, hub, connections.id_of, node, connections.node_of)
 
     def _build_pushes(self, metrics: Metrics) -> None:
         registry, messages, delivery, guard = (
@@ -155,10 +152,8 @@ class Cluster:
         config = self._config
         queries = self.queries
         self.presence.add_to(queries)
-        queries.add("kick", KickQuery, self.sessions.kick_here)
-        queries.add("alive", AliveQuery, self.sessions.is_alive)
         queries.add("hello", Lease, self._hello)
-        self.removals.add_to(queries)
+        self.sessions.add_to(queries)
         self.rooms.add_to(queries)
         self.connections.add_to(queries)
         host = config.cluster.bind or self.address()

@@ -30,8 +30,7 @@ from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.rooms.connections import Connections, LocalConnections
 from imserver.services.rooms.rooms import LocalRooms, Rooms
 from imserver.services.sessions.connection_ids import ConnectionIds, new_birth
-from imserver.services.sessions.presence import Attendance, LocalPresence, Presence
-from imserver.services.sessions.removals import LocalRemovals, Removals
+from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.requests import Outgoing
 from imserver.services.webhooks.webhooks import Webhooks
@@ -137,7 +136,6 @@ class Core(ABC):
         self.presence: Presence
         self.pushes: Pushes
         self.message_ids: MessageIds
-        self.removals: Removals
         self.registry: Registry
         self.rooms: Rooms
         self.connections: Connections
@@ -147,10 +145,8 @@ class Core(ABC):
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            self.removals = LocalRemovals(self.hub, self.sessions)
             self.rooms, self.connections = self._local_rooms()
-            attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
-            self.presence = LocalPresence(self.hub, attendance)
+            self.presence = Presence(self.hub, self.connections.id_of, lambda: self.registry.lease.node)
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
         from imserver.cluster_node import Cluster
@@ -173,7 +169,6 @@ class Core(ABC):
         self.message_ids = cluster.message_ids
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
-        self.removals = cluster.removals
         self.rooms, self.connections = cluster.rooms, cluster.connections
 
     def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:

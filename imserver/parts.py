@@ -98,7 +98,7 @@ class Parts(Core):
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
         self.logins.prepare()
-        self.uploads = self._make_uploads()
+        self.uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -151,11 +151,10 @@ class Parts(Core):
         limit = self.config.hub.notice_members
         talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
         talks.on_said = self.webhooks.message
-        places = TalkPlaces(self.talk_positions)
+        self.talk_places = places = TalkPlaces(self.talk_positions)
         talks.kept = KeptTalks(self.messaging, places, self._keeps_talks, self._kept)
         self.carrier.ponged = places.ponged
         self.rooms.hears_log = hears_log
-        self.accounts.on_removed.append(lambda gone: places.forget(gone.app, gone.user))
 
         def sent(app: str, entry: Entry) -> None:
             self.webhooks.stored(app, entry)
@@ -206,38 +205,26 @@ class Parts(Core):
         self.request_ids = RequestIds(self.message_ids)
         self.publisher = Publisher(limits.body_bytes)
 
-    def _make_uploads(self) -> Uploads:
-        config = self.config
-
-        uploads = Uploads(config.uploads, config.server.data_dir, self.store, self.metrics)
-        # First, as a bucket is what may be away while all else is there.
-        self.accounts.on_removed.insert(0, lambda gone: uploads.forget(gone.app, gone.user))
-        return uploads
-
     def _make_accounts(self) -> None:
-        """People who register here, and whom they know."""
-        kept = self.kept_accounts
-        kick = self.sessions.kick_everywhere
-
-        def disconnect(app: str, user: str, device: str) -> None:
-            self.removals.remove(app, [user], device)
-
+        """Users who register here, and their relations."""
+        accounts, store = self.kept_accounts, self.store
+        self.friends = Friends(accounts, self.config.accounts.friends)
+        self.groups = Groups(store.log, lambda: store.keeps, self.config.accounts.group_members)
         self.accounts = Accounts(
             self.config,
             self.account_tokens,
-            kept,
-            kick,
+            accounts,
+            self.sessions.close,
             lambda: self.keys.demo,
-            disconnect,
             None if self.cluster is None else self.cluster.registry.attempt,
+            (
+                # Uploads first: a bucket may be unavailable while all else is there.
+                lambda gone: self.uploads.forget(gone.app, gone.user),
+                lambda gone: self.groups.forget(gone.app, gone.user),
+                lambda gone: store.log().forget(gone.app, gone.user),
+                lambda gone: self.talk_places.forget(gone.app, gone.user),
+            ),
         )
-        self.friends = Friends(kept, self.config.accounts.friends)
-        store, most = self.store, self.config.accounts.group_members
-        self.groups = Groups(store.log, lambda: store.keeps, most)
-        self.accounts.on_removed += [
-            lambda gone: self.groups.forget(gone.app, gone.user),
-            lambda gone: store.log().forget(gone.app, gone.user),
-        ]
 
     def _make_streams(self) -> Streams:
         events = Events(

@@ -38,7 +38,7 @@ from imserver.services.rooms.connections import Connections
 from imserver.services.rooms.rooms import Rooms
 from imserver.services.sessions.overview import Overview
 from imserver.services.sessions.presence import Presence
-from imserver.services.sessions.removals import Removals
+from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.storage.store import Store
 from imserver.transport.fast import FastRequest
@@ -47,16 +47,6 @@ _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 
 _BROADCAST_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
-
-
-class Kicking(Protocol):
-    """How the API ends sessions; :class:`imserver.services.sessions.sessions.Sessions` does it."""
-
-    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
-        """Close a user's connections: how many there were, and the nodes that did not answer."""
-
-    def is_banned(self, app: str, user: str) -> bool:
-        """Whether a user's logins are refused for a time."""
 
 
 class Broadcasts(Protocol):
@@ -78,7 +68,7 @@ class Services(Protocol):
     @property
     def pushes(self) -> Pushes: ...
     @property
-    def sessions(self) -> Kicking: ...
+    def sessions(self) -> Sessions: ...
     @property
     def dedupe(self) -> Dedupe: ...
     @property
@@ -93,8 +83,6 @@ class Services(Protocol):
     def overview(self) -> Overview: ...
     @property
     def talks(self) -> Talks: ...
-    @property
-    def removals(self) -> Removals: ...
     @property
     def clients(self) -> Clients: ...
     @property

@@ -51,8 +51,8 @@ def kick(api: Api, call: Call) -> Answer:
         return BAD_PARAMETER
     if not (math.isfinite(ban_seconds) and 0 <= ban_seconds <= MAX_BAN_SECONDS):
         return BAD_PARAMETER
-    closed, missing = api.sessions.kick_everywhere(call.app, user, ban_seconds)
-    data: dict[str, object] = {"kickResults": closed > 0, "kickCount": closed}
-    if missing:
-        data["missingNodes"] = missing
+    closed = api.sessions.close(call.app, [user], None, ban_seconds)
+    data: dict[str, object] = {"kickResults": closed.total > 0, "kickCount": closed.total}
+    if closed.missing:
+        data["missingNodes"] = list(closed.missing)
     return success(data)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlencode
@@ -23,7 +23,8 @@ from imserver.model import Event
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import LocalReach, Pushes
 from imserver.services.sessions.overview import Overview
-from imserver.services.sessions.presence import Attendance, LocalPresence
+from imserver.services.sessions.presence import Presence
+from imserver.services.sessions.sessions import ClosedSessions
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.fast import FastRequest
@@ -97,7 +98,7 @@ class FakeNode:
         self.flusher = SimpleNamespace(bulk_filled=0)
         self.delivered: list[tuple[str, str, Event]] = []
         self.kicked: list[tuple[str, str, float]] = []
-        self.presence = LocalPresence(self, Attendance(self, self, lambda: OWN_LEASE.node))  # type: ignore[arg-type]
+        self.presence = Presence(self, lambda connection: "", lambda: OWN_LEASE.node)  # type: ignore[arg-type]
         self.peers = FakePeers()
         self.overview = Overview(
             lambda asked: self.state(asked.debug, asked.detail),
@@ -158,9 +159,11 @@ class FakeNode:
         self.delivered.extend((app, user, event) for user in receivers)
         return len(receivers)
 
-    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
-        self.kicked.append((app, user, ban_seconds))
-        return int(self.is_online(app, user)), self.silent
+    def close(
+        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
+    ) -> ClosedSessions:
+        self.kicked += [(app, user, ban_seconds) for user in users]
+        return ClosedSessions([int(self.is_online(app, user)) for user in users], tuple(self.silent))
 
     def state(self, debug: bool, detail: bool = False) -> dict[str, Any]:
         return {"managerInfo": {"clientsLen": 2, **({"clients": ["127.0.0.1:1"]} if debug else {})}}

@@ -34,7 +34,7 @@ from imserver.services.nodes.messages import (
     ToRoom,
     ToUser,
 )
-from imserver.services.nodes.queries import AliveQuery, KickQuery, NodeQueries, OtherNodes
+from imserver.services.nodes.queries import NodeQueries, OtherNodes
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Pushes
 from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
@@ -43,7 +43,7 @@ from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds
 from imserver.services.sessions.dispatch import Dispatcher
-from imserver.services.sessions.presence import Attendance, ClusterPresence
+from imserver.services.sessions.presence import ClusterPresence
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
 from tests.services.admitting import Admitting
@@ -337,11 +337,11 @@ class ClusterWorld(World):
         self.rerouting = Rerouting(
             self.registry, self.node_messages, self.delivery, self.sessions, self.reorder_guard
         )  # type: ignore[arg-type]
-        attendance = Attendance(self.hub, self.connections, lambda: self.registry.lease.node)
         self.presence = ClusterPresence(
             self.others,
             self.hub,
-            attendance,
+            self.connections.id_of,
+            lambda: self.registry.lease.node,
             self.connections.node_of,
         )
         self.node_messages.handle(
@@ -358,8 +358,7 @@ class ClusterWorld(World):
         self.presence.add_to(self.queries)
         self.rooms.add_to(self.queries)
         self.connections.add_to(self.queries)
-        self.queries.add("kick", KickQuery, self.sessions.kick_here)
-        self.queries.add("alive", AliveQuery, self.sessions.is_alive)
+        self.sessions.add_to(self.queries)
         self.sessions.start()
         self.rooms.registrar.start()
 

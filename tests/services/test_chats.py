@@ -197,7 +197,7 @@ def test_a_bad_token_is_dropped_and_may_be_followed_by_a_good_one(world: World) 
 def test_who_ends_all_sessions_while_a_token_is_read_is_not_logged_in_with_it(
     world: World,
 ) -> None:
-    world.door.on_check = lambda user: world.sessions.kick(APP, user)
+    world.door.on_check = lambda user: world.sessions.close(APP, [user])
     ann = world.visitor()
     ann.tell(protobuf.login("266"))
     assert ann.client.close_code() == 4502

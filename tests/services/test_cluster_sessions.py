@@ -140,7 +140,7 @@ def test_a_login_refused_for_want_of_an_answer_leaves_nothing_behind() -> None:
 
 
 def test_who_is_banned_anywhere_is_banned_everywhere(nodes: Several) -> None:
-    nodes[1].sessions.kick(NEWEST, "ann", 60)
+    nodes[1].sessions.close(NEWEST, ["ann"], ban_seconds=60)
     connection, client = nodes[2].connect()
     assert nodes[2].sessions.login(connection, Login(NEWEST, "ann")) == 1003
     assert client.close_code() == 4503
@@ -177,7 +177,7 @@ def test_who_is_kicked_on_another_node_while_the_registry_is_asked_is_not_logged
 ) -> None:
     nodes[1].registry.hold()
     login, _, client = begin_login(nodes[1], policy, "ann")
-    nodes[2].sessions.kick(policy, "ann")
+    nodes[2].sessions.close(policy, ["ann"])
     nodes[1].registry.release()
     assert login.get() == 1003
     assert client.close_code() == 4502
@@ -472,7 +472,7 @@ def test_a_flush_gives_up_in_time(nodes: Several) -> None:
 def test_a_kick_on_any_node_closes_sessions_on_all(nodes: Several, asked: int) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
     _, bob = nodes[2].login(MULTI, "bob")
-    assert nodes[asked].sessions.kick(MULTI, "ann") == 3
+    assert nodes[asked].sessions.close(MULTI, ["ann"]).total == 3
     assert [client.close_code() for client in clients] == [4502] * 3
     for client in clients:
         client.hang_up()
@@ -488,7 +488,7 @@ def test_a_kick_under_newest_closes_older_connections_on_all_nodes_too(
 ) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newest = nodes[2].login(NEWEST, "ann")
-    assert nodes[asked].sessions.kick(NEWEST, "ann", seconds) == 1
+    assert nodes[asked].sessions.close(NEWEST, ["ann"], ban_seconds=seconds).total == 1
     code = 4503 if seconds else 4502
     assert (older.close_code(), newest.close_code()) == (code, code)
 
@@ -496,12 +496,12 @@ def test_a_kick_under_newest_closes_older_connections_on_all_nodes_too(
 def test_a_kick_says_whom_it_did_not_reach(nodes: Several, caplog: pytest.LogCaptureFixture) -> None:
     nodes[1].login(MULTI, "ann")
     nodes[1].rpc.cut.add(2)
-    assert nodes[1].sessions.kick(MULTI, "ann") == 1
+    assert nodes[1].sessions.close(MULTI, ["ann"]).total == 1
     assert "127.0.0.1:9002" in caplog.text
 
 
 def test_a_kick_in_an_unknown_app_does_nothing(nodes: Several) -> None:
-    assert nodes[1].sessions.kick("999", "ann", 60) == 0
+    assert nodes[1].sessions.close("999", ["ann"], ban_seconds=60).total == 0
     assert nodes.book.banned == set()
 
 

@@ -8,9 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.model import Event, Login
-from imserver.services.sessions import kicks
 from imserver.services.sessions import sessions as module
-from imserver.services.sessions.removals import LocalRemovals
 from imserver.transport.connection import OPEN, Connection
 from tests.hub.world import World, told
 from tests.integration.raw import CLOSE, PING, PONG, frame
@@ -253,7 +251,7 @@ def test_a_ban_that_comes_while_a_login_waits_holds_for_it(world: World) -> None
     new, client = world.connect()
     login = gevent.spawn(world.sessions.login, new, Login(REFUSE, "ann"))
     look()
-    world.sessions.kick(REFUSE, "ann", 60)
+    world.sessions.close(REFUSE, ["ann"], ban_seconds=60)
     assert login.get() != 200
     assert client.close_code() == 4503
     assert not world.hub.is_online(REFUSE, "ann")
@@ -266,13 +264,12 @@ def test_a_kick_that_comes_while_a_login_waits_holds_for_it(world: World, device
     new, client = world.connect()
     login = gevent.spawn(world.sessions.login, new, Login(REFUSE, "ann", device="phone"))
     look()
-    removals = LocalRemovals(world.hub, world.sessions)
-    removals.remove(REFUSE, ["ann"], "laptop")
-    removals.remove(REFUSE, ["bob"], "phone")
+    world.sessions.close(REFUSE, ["ann"], "laptop")
+    world.sessions.close(REFUSE, ["bob"], "phone")
     if device is None:
-        world.sessions.kick(REFUSE, "ann")
+        world.sessions.close(REFUSE, ["ann"])
     else:
-        removals.remove(REFUSE, ["ann"], device)
+        world.sessions.close(REFUSE, ["ann"], device)
     assert login.get() == 1003
     assert client.close_code() == 4502
     assert not world.hub.is_online(REFUSE, "ann")
@@ -283,10 +280,10 @@ def test_a_kick_that_comes_while_a_login_waits_holds_for_it(world: World, device
 def test_kicks_of_others_do_not_end_a_login_and_are_forgotten(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kicks, "MOST", 5)
+    monkeypatch.setattr(module, "MAX_KICKS", 5)
     before = world.sessions.kicks.count
     for number in range(10):
-        world.sessions.kick(REFUSE, f"u{number}")
+        world.sessions.close(REFUSE, [f"u{number}"])
     assert world.sessions.kicks.since(before, REFUSE, "u9", "phone")
     assert not world.sessions.kicks.since(before, REFUSE, "u1", "phone"), "long ago"
     assert not world.sessions.kicks.since(before + 10, REFUSE, "u9", "phone")
@@ -301,7 +298,7 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(world: World, app: st
     clients = [world.login(app, "ann", device)[1] for device in ("phone", "laptop")]
     _, other_user = world.login(app, "bob")
     _, other_app = world.login(MULTI if app == NEWEST else NEWEST, "ann")
-    assert world.sessions.kick(app, "ann") == addressed
+    assert world.sessions.close(app, ["ann"]).total == addressed
     assert [client.close_code() for client in clients] == [4502, 4502]
     settled(other_user, other_app)
     assert closed_with(other_user) is closed_with(other_app) is None
@@ -310,13 +307,13 @@ def test_a_kick_closes_all_connections_of_a_user_with_4502(world: World, app: st
 
 
 def test_a_kick_of_nobody_closes_nobody(world: World) -> None:
-    assert world.sessions.kick(NEWEST, "nobody") == 0
-    assert world.sessions.kick("no such app", "ann", 60) == 0
+    assert world.sessions.close(NEWEST, ["nobody"]).total == 0
+    assert world.sessions.close("no such app", ["ann"], ban_seconds=60).total == 0
 
 
 def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(world: World) -> None:
     _, client = world.login(NEWEST, "ann")
-    assert world.sessions.kick(NEWEST, "ann", ban_seconds=0.2) == 1
+    assert world.sessions.close(NEWEST, ["ann"], ban_seconds=0.2).total == 1
     assert client.close_code() == 4503
     again, second = world.connect()
     assert world.sessions.login(again, Login(NEWEST, "ann")) == 1003
@@ -332,21 +329,21 @@ def test_a_banned_user_is_closed_with_4503_and_stays_out_for_the_time(world: Wor
 
 
 def test_somebody_who_is_not_here_can_be_banned(world: World) -> None:
-    assert world.sessions.kick(NEWEST, "ann", ban_seconds=60) == 0
+    assert world.sessions.close(NEWEST, ["ann"], ban_seconds=60).total == 0
     connection, _ = world.connect()
     assert world.sessions.login(connection, Login(NEWEST, "ann")) == 1003
 
 
 def test_a_later_ban_takes_the_place_of_an_earlier_one(world: World) -> None:
-    world.sessions.kick(NEWEST, "ann", ban_seconds=60)
-    world.sessions.kick(NEWEST, "ann", ban_seconds=0.001)
+    world.sessions.close(NEWEST, ["ann"], ban_seconds=60)
+    world.sessions.close(NEWEST, ["ann"], ban_seconds=0.001)
     until(lambda: world.sessions.login(world.connect()[0], Login(NEWEST, "ann")) == 200)
 
 
 def test_bans_are_bounded_and_the_oldest_leaves_first(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BANS", 3)
     for number in range(5):
-        world.sessions.kick(NEWEST, f"u{number}", 60)
+        world.sessions.close(NEWEST, [f"u{number}"], ban_seconds=60)
     codes = [world.sessions.login(world.connect()[0], Login(NEWEST, f"u{n}")) for n in range(5)]
     assert codes == [200, 200, 1003, 1003, 1003]
 
@@ -354,7 +351,7 @@ def test_bans_are_bounded_and_the_oldest_leaves_first(world: World, monkeypatch:
 def test_a_ban_that_is_renewed_is_the_newest(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BANS", 2)
     for user in ("ann", "bob", "ann", "cid"):
-        world.sessions.kick(NEWEST, user, 60)
+        world.sessions.close(NEWEST, [user], ban_seconds=60)
     codes = [world.sessions.login(world.connect()[0], Login(NEWEST, user)) for user in ("ann", "bob", "cid")]
     assert codes == [1003, 200, 1003]
 

@@ -111,14 +111,14 @@ def disconnect(api: Api, call: Call) -> Answer:
     asked = read(api, call, _read_disconnect)
     app = app_of(api, call, asked.app)
     device = None if asked.device is UNSET else asked.device
-    removed = api.services.removals.remove(app, asked.users, device)
+    removed = api.services.sessions.close(app, asked.users, device)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
     closing = api.services.connections
     connections = [
         ConnectionClosed(each, int(closing.close(app, each, CLOSE_KICKED) is Outcome.SENT))
         for each in asked.connections
     ]
-    closed = sum(removed.closed) + sum(each.closed for each in connections)
+    closed = removed.total + sum(each.closed for each in connections)
     return reply(call, DisconnectAnswer(closed, users, connections, list(removed.missing)))
 
 
@@ -126,15 +126,15 @@ def ban(api: Api, call: Call) -> Answer:
     """``POST /api/v1/ban``."""
     asked = read(api, call, _read_ban)
     app = app_of(api, call, asked.app)
-    removed = api.services.removals.remove(app, asked.users, None, asked.seconds)
+    removed = api.services.sessions.close(app, asked.users, None, asked.seconds)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
-    return reply(call, BanAnswer(sum(removed.closed), users, removed.lasting, list(removed.missing)))
+    return reply(call, BanAnswer(removed.total, users, removed.lasting, list(removed.missing)))
 
 
 def unban(api: Api, call: Call) -> Answer:
     """``POST /api/v1/unban``."""
     asked = read(api, call, _read_unban)
-    missing = api.services.removals.pardon(app_of(api, call, asked.app), asked.users)
+    missing = api.services.sessions.unban(app_of(api, call, asked.app), asked.users)
     if missing is None:
         raise Problem(HTTP_REGISTRY_UNAVAILABLE)
     return reply(call, UnbanAnswer(list(missing)))

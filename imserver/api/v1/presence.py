@@ -17,7 +17,7 @@ from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
 from imserver.api.v1.wire import app_of, read, reply
 from imserver.auth.principal import READ
 from imserver.errors import HTTP_TOO_MANY_TARGETS
-from imserver.services.sessions.presence import Where
+from imserver.services.sessions.presence import SessionInfo
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
@@ -137,7 +137,7 @@ def users_presence(api: Api, call: Call) -> Answer:
     return reply(call, PresenceAnswer(sum(user.online for user in users), users, missing))
 
 
-def _with_sessions(user: str, places: list[Where]) -> UserPresence:
+def _with_sessions(user: str, places: list[SessionInfo]) -> UserPresence:
     sessions = [
         SessionShown(each.connection, each.device, each.dialect, each.since, each.node) for each in places
     ]

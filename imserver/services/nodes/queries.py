@@ -34,19 +34,6 @@ class NamesAnswer(Struct, frozen=True, array_like=True):
     names: list[str]
 
 
-class KickQuery(Struct, frozen=True, array_like=True):
-    """Close the connections of a user; answered with the number of addressed sessions.
-
-    ``online``: the user has an addressed session on some node, so connections that are not addressed are
-    closed too.
-    """
-
-    app: str
-    user: str
-    ban_seconds: float
-    online: bool = False
-
-
 class AliveQuery(Struct, frozen=True, array_like=True):
     """Does this session answer a ping?"""
 

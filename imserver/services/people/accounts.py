@@ -15,7 +15,6 @@ from typing import Final
 from imserver.auth.account_tokens import AccountSession, AccountTokens
 from imserver.config import Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
-from imserver.services.people import accounts as account_removal
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords
 from imserver.storage.accounts import AccountStore
@@ -83,35 +82,12 @@ def _check(text: str, name: str, least: int, most: int) -> None:
         raise BadField(f"{name}: expected {least} to {most} characters that can be shown")
 
 
-Forget = Callable[[Account], object]
-"""Forgets what is an account's own. May switch; does nothing the second time."""
-
 log: Final = logging.getLogger(__name__)
 
-
-def remove(
-    account: Account, kept: AccountStore, forgetting: Sequence[Forget], kick: Callable[[str, str], object]
-) -> bool:
-    """Delete an account with all that is its own; False if somebody else was quicker.
-
-    The account goes last: as long as it is there, whoever was told of a failure may ask again. What it has
-    got in between, by requests and connections that were under way, goes behind it.
-    """
-    for forget in forgetting:
-        forget(account)
-    if not kept.remove(account.app, account.id):
-        return False
-    kick(account.app, account.user)
-    try:
-        for forget in forgetting:
-            forget(account)
-    except (StorageUnavailable, MediaUnavailable) as error:
-        log.warning(
-            "something of the deleted account %s in %s may be left: %s", account.user, account.app, error
-        )
-    return True
-
-
+SessionCloser = Callable[[str, Sequence[str], str | None], object]
+"""Called with (app, users, device)."""
+Forget = Callable[[Account], object]
+"""Deletes the data of an account elsewhere. May switch; does nothing the second time."""
 _DEVICE_BITS: Final = 53
 """Of the number of a login, so that it is exact in every language's JSON."""
 
@@ -139,9 +115,9 @@ class UnknownDevice(ImserverError):
 class Accounts:
     """Registers and logs in. Everything may switch and raise StorageUnavailable.
 
-    ``kick(app, user)`` ends the connections of a user on all nodes, ``disconnect(app, user, device)`` those
-    on devices of one name; ``is_demo`` says whether anybody may do anything: then anybody may register, if
-    ``accounts.registration`` does not say otherwise.
+    ``close_sessions`` is :meth:`imserver.services.sessions.sessions.Sessions.close`. ``is_demo`` says whether
+    anybody may do anything: then anybody may register, if ``accounts.registration`` does not say otherwise.
+    ``forget`` is called with an account that is deleted, before and after that.
     """
 
     def __init__(
@@ -149,17 +125,16 @@ class Accounts:
         config: Config,
         tokens: AccountTokens,
         kept: AccountStore,
-        kick: Callable[[str, str], object],
+        close_sessions: SessionCloser,
         is_demo: Callable[[], bool],
-        disconnect: Callable[[str, str, str], object] = lambda app, user, device: None,
         attempt: Shared | None = None,
+        forget: Sequence[Forget] = (),
     ) -> None:
         settings = config.accounts
         self._tokens = tokens
         self._kept = kept
-        self._kick = kick
+        self._close_sessions = close_sessions
         self._is_demo = is_demo
-        self._disconnect = disconnect
         self._devices = settings.devices
         rate, failing = settings.rate_seconds, settings.failure_seconds
         self._registrations = AddressRate(settings.registrations_per_address, rate, "register", attempt)
@@ -170,9 +145,7 @@ class Accounts:
         self._by_account = Attempts(settings.failures_per_account, failing, kind="account", shared=attempt)
         self._by_address = Attempts(settings.failures_per_address, failing, kind="network", shared=attempt)
         self._seconds = int(config.jwt.expire_time * 3600)
-        self.on_removed: list[account_removal.Forget] = []
-        """Called with an account that is deleted, before and after that, so that others forget it, too. May
-        switch."""
+        self._forget = forget
 
     @property
     def registration_is_open(self) -> bool:
@@ -305,7 +278,7 @@ class Accounts:
             if old is not None:
                 raise WrongLogin
             account, before = self._known(app, user)
-        self._kick(app, user)
+        self._close_sessions(app, [user], None)
 
     def _known(self, app: str, user: str) -> tuple[Account, str]:
         """The account of a user, and the hash of its password. Raises UnknownAccount."""
@@ -318,7 +291,7 @@ class Accounts:
         """End all sessions of an account: tokens are void, connections closed. Raises UnknownAccount."""
         if not self._kept.end_sessions(app, account_id(user)):
             raise UnknownAccount(user)
-        self._kick(app, user)
+        self._close_sessions(app, [user], None)
 
     def devices(self, app: str, user: str) -> list[Device]:
         """The logins of an account that have not ended, the newest first. Raises UnknownAccount."""
@@ -340,15 +313,29 @@ class Accounts:
         if ended is None:
             raise UnknownDevice(str(device))
         if ended.name:
-            self._disconnect(app, user, ended.name)
+            self._close_sessions(app, [user], ended.name)
         else:
-            self._kick(app, user)
+            self._close_sessions(app, [user], None)
 
     def remove(self, app: str, user: str) -> None:
-        """Delete an account with all that is its own. Raises UnknownAccount."""
+        """Delete an account with all of its data. Raises UnknownAccount.
+
+        The account is deleted last: until then a caller who was told of a failure may ask again. Data that
+        requests and connections in progress have added meanwhile is deleted after it.
+        """
         account = self.get(app, user)
-        if account is None or not account_removal.remove(account, self._kept, self.on_removed, self._kick):
+        if account is None:
             raise UnknownAccount(user)
+        for forget in self._forget:
+            forget(account)
+        if not self._kept.remove(app, account.id):
+            raise UnknownAccount(user)
+        self._close_sessions(app, [user], None)
+        try:
+            for forget in self._forget:
+                forget(account)
+        except (StorageUnavailable, MediaUnavailable) as error:
+            log.warning("data of the deleted account %s in %s may be left: %s", user, app, error)
 
     def close(self) -> None:
         """End the threads that hash."""

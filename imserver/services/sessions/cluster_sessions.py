@@ -1,10 +1,10 @@
-"""Departures: the registry is told, by greenlets of its own, that sessions are over."""
+"""Sessions of a node in a cluster: the registry decides which of a user's sessions are addressed."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -19,8 +19,17 @@ from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.nodes.messages import Notice, Replaced
-from imserver.services.nodes.queries import AliveQuery, KickQuery, OtherNodes, encode, read
-from imserver.services.sessions.sessions import ALIVE_SECONDS, ENTER_TEXT, EXIT_TEXT, Sessions, say
+from imserver.services.nodes.queries import AliveQuery, NodeQueries, OtherNodes, encode, read
+from imserver.services.sessions.sessions import (
+    ALIVE_SECONDS,
+    ENTER_TEXT,
+    EXIT_TEXT,
+    ClosedSessions,
+    CloseSessions,
+    Sessions,
+    Unban,
+    say,
+)
 from imserver.transport.connection import OPEN, Connection
 
 if TYPE_CHECKING:
@@ -316,36 +325,50 @@ class ClusterSessions(Sessions):
         self._departures.stop()
         self._reregistration.stop()
 
-    # --- kicking --------------------------------------------------------------------------------------------
+    # --- closing and banning --------------------------------------------------------------------------------
 
-    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
-        """See :class:`imserver.services.sessions.sessions.Sessions`; on all nodes."""
-        return self.kick_everywhere(app, user, ban_seconds)[0]
+    def add_to(self, queries: NodeQueries) -> None:
+        """Answer the queries of other nodes."""
+        queries.add("alive", AliveQuery, self.is_alive)
+        queries.add("remove", CloseSessions, self.close_here)
+        queries.add("pardon", Unban, self.unban_here)
 
-    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
+    def close(
+        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
+    ) -> ClosedSessions:
+        """See :class:`imserver.services.sessions.sessions.Sessions`.
+
+        Every node knows the bans, and the registry for nodes that start later.
+        """
+        lasting = True
+        if ban_seconds > 0:
+            # A ban of an unknown app would only use memory of the registry.
+            known = app in self._hub.apps
+            banned = [self._registry.ban(app, user, ban_seconds) for user in users if known]
+            lasting = known and all(banned)
+        found = self._registry.find(app, users) if users else []
+        online = [user for user, refs in zip(users, found or [()] * len(users), strict=True) if refs]
+        query = CloseSessions(app, users, device, ban_seconds, online)
+        closed = self.close_here(query)
+        answers, missing = self._query("remove", query)
+        for counts in read(answers, list[int]).values():
+            closed = [here + there for here, there in zip(closed, counts, strict=False)]
+        return ClosedSessions(closed, tuple(missing), lasting)
+
+    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...] | None:
         """See :class:`imserver.services.sessions.sessions.Sessions`."""
-        if ban_seconds > 0 and app in self._hub.apps:
-            self._registry.ban(app, user, ban_seconds)
-        found = self._registry.find(app, [user])
-        asked = KickQuery(app, user, ban_seconds, bool(found and found[0]))
-        closed = self.kick_here(asked)
-        answers, missing = self._others.query("kick", asked)
-        if missing:
-            log.warning("a kick did not reach %s", ", ".join(missing))
-        elsewhere: int = sum(read(answers, int).values())
-        return closed + elsewhere, missing
+        lifted = [self._registry.ban(app, user, 0) for user in users]
+        if not all(lifted):
+            return None
+        query = Unban(app, users)
+        self.unban_here(query)
+        return tuple(self._query("pardon", query)[1])
 
-    def kick_here(self, asked: KickQuery) -> int:
-        """The part of a kick that happens on this node; another one may ask for it."""
-        closed = super().kick(asked.app, asked.user, asked.ban_seconds)
-        known = self._hub.apps.get(asked.app)
-        if asked.online and not closed and known is not None and known.policy == "newest":
-            # The newest connection is elsewhere; older ones that are in service go with it.
-            code = errors.CLOSE_BANNED if asked.ban_seconds > 0 else errors.CLOSE_KICKED
-            for connection in tuple(self._hub.connections()):
-                if connection.user == asked.user and connection.app == asked.app:
-                    say(connection, code)
-        return closed
+    def _query(self, kind: str, query: CloseSessions | Unban) -> tuple[dict[str, bytes], list[str]]:
+        answers, missing = self._others.query(kind, query)
+        if missing:
+            log.warning("query %r: no answer from %s", kind, ", ".join(missing))
+        return answers, missing
 
     # --- registering again ----------------------------------------------------------------------------------
 

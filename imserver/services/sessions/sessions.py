@@ -1,10 +1,14 @@
-"""Sessions: logging in under an app's policy, logging out, kicking and banning."""
+"""Sessions: logging in under an app's policy, logging out, closing sessions and banning."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
+from itertools import chain
 from time import monotonic
+from typing import Final
 
 import gevent
+from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
@@ -15,7 +19,6 @@ from imserver.hub.hub import App, Hub
 from imserver.metrics import Metrics
 from imserver.model import Event, Login
 from imserver.services.sessions.connection_ids import NAMED_BY_ID
-from imserver.services.sessions.kicks import Kicks
 from imserver.transport.connection import OPEN, Connection
 
 ENTER_TEXT = "哈喽~"
@@ -25,6 +28,75 @@ ALIVE_SECONDS = 3
 _LOOKS = 30
 MAX_BANS = 100_000
 """Bans kept at once; beyond it the oldest leaves first."""
+
+
+MAX_KICKS: Final = 10_000
+"""Kicks that are remembered. No login takes as long as so many kicks of others."""
+
+
+class CloseSessions(Struct, frozen=True, array_like=True):
+    """Close the sessions of these users on your node; answered with their numbers, in the order of users.
+
+    ``device``: only sessions of a device of this name (None: all). ``ban_seconds``: refuse their logins for
+    so long. ``online``: users with an addressed session on some node; their older connections are closed too.
+    """
+
+    app: str
+    users: Sequence[str]
+    device: str | None = None
+    ban_seconds: float = 0
+    online: Sequence[str] = ()
+
+
+class Unban(Struct, frozen=True, array_like=True):
+    """Ban these users no longer; answered with True."""
+
+    app: str
+    users: Sequence[str]
+
+
+class ClosedSessions(Struct, frozen=True):
+    """How many addressed sessions of each user were closed, and the nodes that did not answer in time.
+
+    ``lasting``: nodes that start later know of the bans, too.
+    """
+
+    closed: list[int]
+    missing: tuple[str, ...] = ()
+    lasting: bool = True
+
+    @property
+    def total(self) -> int:
+        """Sessions of all users."""
+        return sum(self.closed)
+
+
+class RecentKicks:
+    """The last kicks: a login that began before a kick and ends after it is refused.
+
+    A kick closes the sessions that exist. A login in progress has none yet, and what it has proved may not be
+    true any more: the account has ended all its sessions, or is deleted. ``count``: the number of kicks.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._numbers: dict[tuple[str, str, str | None], int] = {}
+
+    def note(self, app: str, user: str, device: str | None = None) -> None:
+        """A user was kicked, from devices of this name or (None) from all."""
+        key = app, user, device
+        self.count += 1
+        self._numbers.pop(key, None)
+        self._numbers[key] = self.count
+        if len(self._numbers) > MAX_KICKS:
+            del self._numbers[next(iter(self._numbers))]
+
+    def since(self, count: int, app: str, user: str, device: str) -> bool:
+        """Whether a user was kicked from a device since there were ``count``."""
+        if count == self.count:
+            return False
+        numbers = self._numbers
+        return max(numbers.get((app, user, None), 0), numbers.get((app, user, device), 0)) > count
 
 
 def say(connection: Connection, code: int) -> None:
@@ -46,7 +118,7 @@ class Sessions:
         self._metrics = metrics
         self._logins = logins
         self._bans: dict[tuple[str, str], float] = {}
-        self.kicks = Kicks()
+        self.kicks = RecentKicks()
 
     def login(
         self,
@@ -150,26 +222,64 @@ class Sessions:
         if gone and user is not None and connection.app is not None:
             self._fanout.notice(self._hub.apps[connection.app], Event("exit", user, EXIT_TEXT))
 
-    def kick(self, app: str, user: str, ban_seconds: float = 0) -> int:
-        """Close all connections of a user with a terminal code; refuse logins for ``ban_seconds``.
+    def close(
+        self, app: str, users: Sequence[str], device: str | None = None, ban_seconds: float = 0
+    ) -> ClosedSessions:
+        """Close the sessions of users on all nodes with a terminal code; refuse logins for ``ban_seconds``.
 
-        Returns the number of addressed sessions that were closed.
+        ``device``: only sessions of a device of this name (None: all). It may switch.
         """
-        self.kicks.note(app, user)
-        if ban_seconds > 0:
-            self.ban(app, user, ban_seconds)
-        known = self._hub.apps.get(app)
-        if known is None:
-            return 0
-        addressed = known.sessions_of(user)
-        code = errors.CLOSE_BANNED if ban_seconds > 0 else errors.CLOSE_KICKED
-        victims = addressed
-        if known.policy == "newest" and (addressed or ban_seconds > 0):
-            # Older connections of the user are in service, but the hub addresses the newest alone.
-            victims = tuple(c for c in self._hub.connections() if c.user == user and c.app == app)
-        for connection in victims:
+        return ClosedSessions(self.close_here(CloseSessions(app, users, device, ban_seconds)))
+
+    def unban(self, app: str, users: Sequence[str]) -> tuple[str, ...] | None:
+        """Ban users no longer, on all nodes: those that did not answer in time; None if the registry is away.
+
+        It may switch.
+        """
+        self.unban_here(Unban(app, users))
+        return ()
+
+    def close_here(self, query: CloseSessions) -> list[int]:
+        """Close what is on this node: the number of addressed sessions of each user. Never switches."""
+        for user in query.users:
+            self.kicks.note(query.app, user, query.device)
+            if query.ban_seconds > 0:
+                self.ban(query.app, user, query.ban_seconds)
+        app = self._hub.apps.get(query.app)
+        if app is None:
+            return [0] * len(query.users)
+        victims = [
+            [c for c in app.sessions_of(user) if query.device in (None, c.device)] for user in query.users
+        ]
+        code = errors.CLOSE_BANNED if query.ban_seconds > 0 else errors.CLOSE_KICKED
+        closed = [len(each) for each in victims]
+        for connection in [*self._older(app, query, closed), *chain.from_iterable(victims)]:
             say(connection, code)
-        return len(addressed)
+        return closed
+
+    def _older(self, app: App, query: CloseSessions, closed: Sequence[int]) -> Collection[Connection]:
+        """Connections of these users that are served but not addressed, as there are under ``newest``."""
+        if app.policy != "newest":
+            return ()
+        gone = {user for user, number in zip(query.users, closed, strict=True) if number}
+        gone.update(query.users if query.ban_seconds > 0 else query.online)
+        gone.intersection_update(query.users)
+        if not gone:
+            return ()
+        return [
+            connection
+            for connection in self._hub.connections()
+            if connection.user in gone
+            and connection.app == app.name
+            and query.device in (None, connection.device)
+            and connection not in app.sessions_of(connection.user)
+        ]
+
+    def unban_here(self, query: Unban) -> bool:
+        """Lift the bans that this node knows of. Never switches."""
+        for user in query.users:
+            self.ban(query.app, user, 0)
+        return True
 
     def ban(self, app: str, user: str, seconds: float) -> None:
         """Refuse logins of a user on this node for ``seconds`` (0: no longer). Closes nothing."""
@@ -178,10 +288,6 @@ class Sessions:
             self._bans[app, user] = monotonic() + seconds
             while len(self._bans) > MAX_BANS:
                 del self._bans[next(iter(self._bans))]
-
-    def kick_everywhere(self, app: str, user: str, ban_seconds: float = 0) -> tuple[int, list[str]]:
-        """Kick on all nodes: the number of sessions closed, and the nodes that did not answer in time."""
-        return self.kick(app, user, ban_seconds), []
 
     def _begin(self, app: App, connection: Connection, login: Login) -> int:
         """Make the connection a session; a reply code."""

@@ -5,13 +5,11 @@ from collections.abc import Iterator
 import pytest
 
 from imserver.model import Login
-from imserver.services.sessions.cluster_removals import ClusterRemovals
-from imserver.services.sessions.removals import LocalRemovals, Removals
 from imserver.transport.connection import OPEN
 from tests.hub.world import World
 from tests.transport.rig import Client, turn
 
-from .cluster_rig import ClusterWorld, Several
+from .cluster_rig import Several
 
 NEWEST, MULTI = "101", "102"
 LONG = 3600
@@ -27,23 +25,6 @@ def world() -> Iterator[World]:
 def nodes() -> Iterator[Several]:
     with Several(2) as several:
         yield several
-
-
-def of(world: World) -> LocalRemovals:
-    return LocalRemovals(world.hub, world.sessions)
-
-
-def across(nodes: Several, epoch: int = 1) -> Removals:
-    """The removals of one of several nodes; all of them answer."""
-    made = {}
-    for number, node in nodes.nodes.items():
-        made[number] = removals_of(node)
-        made[number].add_to(node.queries)
-    return made[epoch]
-
-
-def removals_of(node: ClusterWorld) -> ClusterRemovals:
-    return ClusterRemovals(of(node), node.others)
 
 
 def codes(*clients: Client) -> list[int | None]:
@@ -63,7 +44,7 @@ def test_the_sessions_of_each_user_are_closed_and_counted(world: World) -> None:
     gone = [world.login(MULTI, user)[1] for user in ("ann", "ann", "bob")]
     stays, _ = world.login(MULTI, "eve")
     elsewhere, _ = world.login("103", "ann")
-    removed = of(world).remove(MULTI, ["bob", "nobody", "ann"])
+    removed = world.sessions.close(MULTI, ["bob", "nobody", "ann"])
     assert (removed.closed, removed.missing, removed.lasting) == ([1, 0, 2], (), True)
     assert codes(*gone) == [4502] * 3
     assert (stays.state, elsewhere.state) == (OPEN, OPEN)
@@ -74,17 +55,17 @@ def test_only_sessions_of_a_device_are_closed_if_one_is_named(world: World) -> N
     phone, _ = world.login(MULTI, "ann", "phone")
     nameless, _ = world.login(MULTI, "ann")
     _, web = world.login(MULTI, "ann", "web")
-    assert of(world).remove(MULTI, ["ann"], "web").closed == [1]
+    assert world.sessions.close(MULTI, ["ann"], "web").closed == [1]
     assert codes(web) == [4502]
     assert (phone.state, nameless.state) == (OPEN, OPEN)
-    assert of(world).remove(MULTI, ["ann"], "").closed == [1], "no name is a name, too"
+    assert world.sessions.close(MULTI, ["ann"], "").closed == [1], "no name is a name, too"
     assert nameless.state != OPEN
     assert phone.state == OPEN
 
 
 def test_under_newest_older_connections_go_with_the_one_that_is_addressed(world: World) -> None:
     clients = [world.login(NEWEST, "ann")[1] for _ in range(3)]
-    assert of(world).remove(NEWEST, ["ann"]).closed == [1]
+    assert world.sessions.close(NEWEST, ["ann"]).closed == [1]
     assert codes(*clients) == [4502] * 3
 
 
@@ -92,25 +73,25 @@ def test_a_ban_under_newest_closes_connections_that_nobody_addresses_any_more(wo
     _, older = world.login(NEWEST, "ann")
     newest, _ = world.login(NEWEST, "ann")
     newest.lost()
-    assert of(world).remove(NEWEST, ["ann"], None, LONG).closed == [0]
+    assert world.sessions.close(NEWEST, ["ann"], None, LONG).closed == [0]
     assert codes(older) == [4503]
 
 
 def test_who_is_banned_may_not_log_in_until_they_are_pardoned(world: World) -> None:
     _, ann = world.login(MULTI, "ann")
-    removed = of(world).remove(MULTI, ["ann", "bob"], None, LONG)
+    removed = world.sessions.close(MULTI, ["ann", "bob"], None, LONG)
     assert removed.closed == [1, 0]
     assert codes(ann) == [4503]
     assert not may_login(world, MULTI, "ann")
     assert not may_login(world, MULTI, "bob")
     assert may_login(world, "103", "ann"), "a ban is of one app"
-    assert of(world).pardon(MULTI, ["ann", "was never banned"]) == ()
+    assert world.sessions.unban(MULTI, ["ann", "was never banned"]) == ()
     assert may_login(world, MULTI, "ann")
     assert not may_login(world, MULTI, "bob")
 
 
 def test_an_unknown_app_has_nobody_to_remove(world: World) -> None:
-    assert of(world).remove("999", ["ann", "bob"], None, LONG).closed == [0, 0]
+    assert world.sessions.close("999", ["ann", "bob"], None, LONG).closed == [0, 0]
 
 
 # --- several nodes ------------------------------------------------------------------------------------------
@@ -120,7 +101,7 @@ def test_an_unknown_app_has_nobody_to_remove(world: World) -> None:
 def test_sessions_are_closed_on_all_nodes(nodes: Several, asked: int) -> None:
     clients = [nodes[epoch].login(MULTI, "ann")[1] for epoch in (1, 2, 2)]
     stays, _ = nodes[2].login(MULTI, "eve")
-    removed = across(nodes, asked).remove(MULTI, ["ann", "nobody"])
+    removed = nodes[asked].sessions.close(MULTI, ["ann", "nobody"])
     assert (removed.closed, removed.missing, removed.lasting) == ([3, 0], (), True)
     assert codes(*clients) == [4502] * 3
     assert stays.state == OPEN
@@ -130,35 +111,35 @@ def test_sessions_are_closed_on_all_nodes(nodes: Several, asked: int) -> None:
 def test_under_newest_older_connections_go_on_other_nodes_too(nodes: Several, asked: int) -> None:
     _, older = nodes[1].login(NEWEST, "ann")
     _, newest = nodes[2].login(NEWEST, "ann")
-    assert across(nodes, asked).remove(NEWEST, ["ann"]).closed == [1]
+    assert nodes[asked].sessions.close(NEWEST, ["ann"]).closed == [1]
     assert codes(older, newest) == [4502, 4502]
 
 
 def test_a_ban_holds_on_all_nodes_and_so_does_the_pardon(nodes: Several) -> None:
-    removals = across(nodes)
-    assert removals.remove(MULTI, ["ann"], None, LONG).lasting
+    sessions = nodes[1].sessions
+    assert sessions.close(MULTI, ["ann"], None, LONG).lasting
     assert (MULTI, "ann") in nodes.book.banned
     assert not any(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
-    assert removals.pardon(MULTI, ["ann"]) == ()
+    assert sessions.unban(MULTI, ["ann"]) == ()
     assert all(may_login(nodes[epoch], MULTI, "ann") for epoch in (1, 2))
 
 
 def test_a_node_that_is_silent_is_named(nodes: Several) -> None:
-    removals = across(nodes)
+    sessions = nodes[1].sessions
     nodes[1].login(MULTI, "ann")
     nodes[1].rpc.cut.add(2)
-    removed = removals.remove(MULTI, ["ann"])
+    removed = sessions.close(MULTI, ["ann"])
     assert (removed.closed, removed.missing) == ([1], ("127.0.0.1:9002",))
-    assert removals.pardon(MULTI, ["ann"]) == ("127.0.0.1:9002",)
+    assert sessions.unban(MULTI, ["ann"]) == ("127.0.0.1:9002",)
 
 
 def test_while_the_registry_is_away_a_ban_holds_where_nodes_run_and_cannot_be_lifted(nodes: Several) -> None:
-    removals = across(nodes)
+    sessions = nodes[1].sessions
     _, ann = nodes[2].login(MULTI, "ann")
     nodes[1].registry.away = True
-    removed = removals.remove(MULTI, ["ann"], None, LONG)
+    removed = sessions.close(MULTI, ["ann"], None, LONG)
     assert (removed.closed, removed.lasting) == ([1], False)
     assert codes(ann) == [4503]
     assert not may_login(nodes[2], MULTI, "ann")
-    assert removals.pardon(MULTI, ["ann"]) is None
+    assert sessions.unban(MULTI, ["ann"]) is None
     assert not may_login(nodes[2], MULTI, "ann")
