@@ -37,9 +37,10 @@ from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.cluster_sessions import ClusterSessions
-from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.services.sessions.presence import ClusterPresence
 from imserver.storage.store import Store
+from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ class Cluster:
         secret: bytes,
         store: Store,
         queries: NodeQueries,
-        ids: ConnectionIds,
+        table: ConnectionTable,
         hub: Hub,
         fanout: Fanout,
         delivery: Delivery,
@@ -69,6 +70,7 @@ class Cluster:
         metrics: Metrics,
         logins: Logins,
         max_rooms: Callable[[str], int],
+        hears_log: Callable[[Connection], bool],
     ) -> None:
         self._config = config
         self._store = store
@@ -77,7 +79,7 @@ class Cluster:
         self._delivery = delivery
         self._fingerprint = hashlib.sha256(derive_key(secret, "cluster fingerprint")).hexdigest()[:32]
         self.queries = queries
-        self._ids = ids
+        self._table = table
         self.registry = RedisRegistry(
             config.redis, config.cluster, tuple(config.apps), config.api.dedupe_seconds
         )
@@ -93,7 +95,8 @@ class Cluster:
         self.database = DatabaseCheck(store, self.registry)
         others = OtherNodes(self.registry, self.node_messages, self.rpc, config.cluster.rpc_seconds)
         self._build_sessions(others, metrics, logins)
-        self._build_rooms(others, metrics, max_rooms)
+        self.rooms = ClusterRooms(hub, fanout, metrics, table, max_rooms, hears_log, others)
+        self._build_connections(others)
         self._build_pushes(metrics)
         self.node_messages.handle(
             {
@@ -119,18 +122,16 @@ class Cluster:
             self.reorder_guard.logged_in,
         )
 
-    def _build_rooms(self, others: OtherNodes, metrics: Metrics, max_rooms: Callable[[str], int]) -> None:
-        hub, fanout, ids = self._hub, self._fanout, self._ids
+    def _build_connections(self, others: OtherNodes) -> None:
+        hub, table = self._hub, self._table
 
         def node() -> str:
             return self.registry.lease.node
 
-        self.connections = ClusterConnections(hub, fanout, ids, self.queries, node, others)
-        self.connections.rooms = self.rooms = ClusterRooms(
-            hub, fanout, metrics, self.connections, ids.birth, max_rooms, others
+        self.connections = ClusterConnections(
+            table, self.rooms, hub, self._fanout, self.queries, node, others
         )
-        connections = self.connections
-        self.presence = ClusterPresence(others, hub, connections.id_of, node, connections.node_of)
+        self.presence = ClusterPresence(others, hub, table.id_of, node, self.connections.node_of)
 
     def _build_pushes(self, metrics: Metrics) -> None:
         registry, messages, delivery, guard = (
@@ -173,7 +174,7 @@ class Cluster:
                 host=socket.gethostname(),
                 public_ws_url=public_ws_url,
                 database=self._store.id,
-                birth=self._ids.birth,
+                birth=self._table.ids.birth,
                 clients=f"{address}:{port}",
             ),
             RegistryEvents(

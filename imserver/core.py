@@ -24,12 +24,13 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.metrics import Metrics
+from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, LocalReach, Pushes
-from imserver.services.rooms.connections import Connections, LocalConnections
-from imserver.services.rooms.rooms import LocalRooms, Rooms
-from imserver.services.sessions.connection_ids import ConnectionIds, new_birth
+from imserver.services.rooms.connections import Connections
+from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable, new_birth
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import Sessions
 from imserver.services.webhooks.requests import Outgoing
@@ -70,6 +71,10 @@ class Core(ABC):
     def _ended(self, connection: Connection, code: int) -> None:
         """A connection is over (the carrier's ``ended``)."""
 
+    @abstractmethod
+    def _forgotten(self, connection: Connection) -> None:
+        """A session is no longer addressed, but its connection lives on."""
+
     def _build_core(self) -> None:
         """Build it. Raises :class:`StartError` with one clear line if it cannot."""
         config, limits = self.config, self.config.limits
@@ -89,7 +94,7 @@ class Core(ABC):
         policies = {
             name: tenant.policy_of(name) for name, tenant in config.apps.items() if not tenant.same_as
         }
-        self.hub = Hub(policies, self.carrier.connections)
+        self.hub = Hub(policies, self.carrier.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, config.hub.notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.tenants = Tenants(config, self.store, self.hub, objection)
@@ -97,6 +102,7 @@ class Core(ABC):
         self.dedupe = Dedupe(config.api.dedupe_ids, config.api.dedupe_seconds, shared=self.keys.demo)
         self.queries = NodeQueries()
         self.ids = ConnectionIds(secret, new_birth())
+        self.table = ConnectionTable(self.hub, self.ids)
         self._make_logins(secret)
         self._choose_services(secret)
 
@@ -109,7 +115,7 @@ class Core(ABC):
         self.page_tokens = PageTokens(self.config, secret)
         self.webhooks = Webhooks(
             Outgoing(),
-            lambda connection: self.connections.id_of(connection),
+            self.table.id_of,
             lambda: self.registry.lease.node,
         )
         self.logins = Logins(
@@ -145,8 +151,16 @@ class Core(ABC):
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            self.rooms, self.connections = self._local_rooms()
-            self.presence = Presence(self.hub, self.connections.id_of, lambda: self.registry.lease.node)
+            self.rooms = Rooms(self.hub, self.fanout, self.metrics, self.table, self._max_rooms, hears_log)
+            self.connections = Connections(
+                self.table,
+                self.rooms,
+                self.hub,
+                self.fanout,
+                self.queries,
+                lambda: self.registry.lease.node,
+            )
+            self.presence = Presence(self.hub, self.table.id_of, lambda: self.registry.lease.node)
             return
         # Redis, zerorpc and what they bring cost memory that a node that is alone need not pay.
         from imserver.cluster_node import Cluster
@@ -156,7 +170,7 @@ class Core(ABC):
             secret,
             self.store,
             self.queries,
-            self.ids,
+            self.table,
             self.hub,
             self.fanout,
             self.delivery,
@@ -164,21 +178,13 @@ class Core(ABC):
             self.metrics,
             self.logins,
             self._max_rooms,
+            hears_log,
         )
         self.cluster = cluster
         self.message_ids = cluster.message_ids
         self.registry = cluster.registry
         self.sessions, self.presence, self.pushes = cluster.sessions, cluster.presence, cluster.pushes
         self.rooms, self.connections = cluster.rooms, cluster.connections
-
-    def _local_rooms(self) -> tuple[LocalRooms, LocalConnections]:
-        connections = LocalConnections(
-            self.hub, self.fanout, self.ids, self.queries, lambda: self.registry.lease.node
-        )
-        connections.rooms = rooms = LocalRooms(
-            self.hub, self.fanout, self.metrics, connections, self.ids.birth, self._max_rooms
-        )
-        return rooms, connections
 
     def _max_rooms(self, app: str) -> int:
         tenant = self.tenants.get(app)

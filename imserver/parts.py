@@ -23,7 +23,6 @@ from imserver.services.dialects.clients import Clients
 from imserver.services.dialects.kept_talks import KeptTalks
 from imserver.services.dialects.streams import EventStreams
 from imserver.services.dialects.talk_places import TalkPlaces
-from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.dialects.talks import Talks
 from imserver.services.dialects.uplink import Uplink
 from imserver.services.files.uploads import Uploads
@@ -91,7 +90,6 @@ class Parts(Core):
         self.overview = self._make_overview()
         self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.messaging = self._make_messaging()
-        self.hub.on_forgotten = self._forgotten
         self.talks = self._make_talks()
         self.chats = self._make_chats()
         self.clients = self._make_clients()
@@ -107,8 +105,8 @@ class Parts(Core):
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
             {"protobuf": config.websocket.protobuf_silent_seconds},
+            self.chats.look,
         )
-        self.sweep.look = self.chats.look
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
 
@@ -154,7 +152,6 @@ class Parts(Core):
         self.talk_places = places = TalkPlaces(self.talk_positions)
         talks.kept = KeptTalks(self.messaging, places, self._keeps_talks, self._kept)
         self.carrier.ponged = places.ponged
-        self.rooms.hears_log = hears_log
 
         def sent(app: str, entry: Entry) -> None:
             self.webhooks.stored(app, entry)
@@ -281,7 +278,7 @@ class Parts(Core):
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
         self.messaging.ended(connection)
         self.rooms.ended(connection)
-        self.connections.ended(connection)
+        self.table.ended(connection)
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
         self.clients.ended(connection)

@@ -26,7 +26,7 @@ from imserver.api.views import as_request, to_response
 from imserver.auth.authority import refusal
 from imserver.auth.principal import NOBODY, PUSH_OR_USER, may
 from imserver.errors import MediaUnavailable, StorageUnavailable
-from imserver.services.files.transfers import Refused
+from imserver.services.files.transfers import TransferRefused
 from imserver.services.files.uploads import ID_CHARACTERS, Offer
 from imserver.storage.contract import Upload
 from imserver.transport.fast import FastRequest
@@ -99,7 +99,7 @@ class _View:
             return function(asked)
         except Problem as problem:
             return _refused(asked, problem.problem, problem.detail, problem.headers)
-        except Refused as refused:
+        except TransferRefused as refused:
             return _refused(asked, refused.problem, refused.detail)
         except StorageUnavailable:
             return _refused(asked, errors.HTTP_STORAGE_UNAVAILABLE)

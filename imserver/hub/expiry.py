@@ -32,7 +32,8 @@ def _paced(connections: Iterable[Connection]) -> Iterable[Connection]:
 class Sweep:
     """Closes the silent. All times in seconds; ``ping_seconds`` 0 sends no pings, ``login_seconds`` 0 lets a
     connection live without a login as long as a silent one. ``by_traffic``: names of dialects in whose
-    sessions all that is read or written is a sign of life, and for how long they may do without."""
+    sessions all that is read or written is a sign of life, and for how long they may do without. ``look`` is
+    called at each look at one of these sessions; it must not switch."""
 
     def __init__(
         self,
@@ -43,6 +44,7 @@ class Sweep:
         ping_seconds: float,
         pong_seconds: float,
         by_traffic: Mapping[str, float] | None = None,
+        look: Callable[[Connection], object] | None = None,
     ) -> None:
         self._carrier = carrier
         self._metrics = metrics
@@ -51,8 +53,7 @@ class Sweep:
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
         self._by_traffic = by_traffic or {}
-        self.look: Callable[[Connection], object] = lambda _connection: None
-        """Called at each look at one of these sessions; must not switch."""
+        self._look = look
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: look at every connection each ``sweep_seconds``."""
@@ -81,7 +82,8 @@ class Sweep:
 
     def _look_at_traffic(self, connection: Connection, expired: float) -> None:
         """Ask the kernel about a connection that was not asked about for so long."""
-        self.look(connection)
+        if self._look is not None:
+            self._look(connection)
         if connection.state == OPEN and connection.last_seen < expired:
             connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
             if connection.last_seen < expired:

@@ -61,14 +61,21 @@ class App:
 
 
 class Hub:
-    """All apps of this node. Owner of every session field of a connection (app, user, device)."""
+    """All apps of this node. Owner of every session field of a connection (app, user, device).
 
-    def __init__(self, policies: Mapping[str, str], connections: set[Connection]) -> None:
+    ``on_forgotten`` is called with a session that is no longer addressed but lives on. It must not switch.
+    """
+
+    def __init__(
+        self,
+        policies: Mapping[str, str],
+        connections: set[Connection],
+        on_forgotten: Callable[[Connection], object],
+    ) -> None:
         self.apps = {name: App(name, policy) for name, policy in policies.items()}
         """Live users by app. Apps may come and go; only the hub changes this."""
         self._connections = connections
-        self.on_forgotten: Callable[[Connection], object] = lambda connection: None
-        """Called with a session that is addressed no longer though it lives on. Must not switch."""
+        self._on_forgotten = on_forgotten
         self.now = int(time())
         """Unix seconds, one object for all who log in within a second; kept by the node."""
 
@@ -132,12 +139,12 @@ class Hub:
     def forget(self, connection: Connection) -> None:
         """Address a session no longer; it is still answered. Its end takes nobody offline."""
         self.leave(connection)
-        self.on_forgotten(connection)
+        self._on_forgotten(connection)
 
     def detach(self, connection: Connection) -> bool:
         """Make a session a connection that has not logged in. True if that takes its user offline."""
         gone = self.leave(connection)
-        self.on_forgotten(connection)
+        self._on_forgotten(connection)
         connection.app = connection.user = None
         connection.device, connection.since = "", 0
         return gone
@@ -155,7 +162,7 @@ class Hub:
             app.several -= isinstance(entry, list)
             for older in entry if isinstance(entry, list) else (entry,):
                 if older is not connection:
-                    self.on_forgotten(older)
+                    self._on_forgotten(older)
         elif isinstance(entry, list):
             entry.append(connection)
         else:
@@ -187,7 +194,7 @@ _TICK_SECONDS: Final = 0.000_002
 
 
 class Room:
-    """The members on this node. Owner: :class:`Membership`.
+    """The members on this node. Owner: :class:`RoomMembership`.
 
     ``members`` maps a connection to the Unix time at which it joined; they stand in that order, and no two of
     a node joined at the same time.
@@ -201,7 +208,7 @@ class Room:
         self.members: dict[Connection, float] = {}
 
 
-class Membership:
+class RoomMembership:
     """Who is in which room. Owner of ``App.rooms`` and ``Connection.rooms``; never switches.
 
     Nearly all connections are in no room or in one, so a connection holds nothing, its room, or a dict of its

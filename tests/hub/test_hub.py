@@ -18,7 +18,7 @@ class Session:
 
 
 def make(policy: str) -> tuple[Hub, App]:
-    hub = Hub({"101": policy, "102": "newest"}, set())
+    hub = Hub({"101": policy, "102": "newest"}, set(), lambda connection: None)
     return hub, hub.apps["101"]
 
 

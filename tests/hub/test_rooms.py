@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.hub.hub import Membership, rooms_of
+from imserver.hub.hub import RoomMembership, rooms_of
 from imserver.model import Event
 from imserver.transport.connection import Connection
 from tests.hub.world import World, told
@@ -23,7 +23,7 @@ def world() -> Iterator[World]:
 
 
 @pytest.fixture
-def membership(world: World) -> Membership:
+def membership(world: World) -> RoomMembership:
     return world.rooms.membership
 
 
@@ -52,7 +52,7 @@ def members(world: World, room: str, app: str = MULTI) -> list[str]:
 # --- membership ---------------------------------------------------------------------------------------------
 
 
-def test_members_stand_in_the_order_of_joining(world: World, membership: Membership) -> None:
+def test_members_stand_in_the_order_of_joining(world: World, membership: RoomMembership) -> None:
     connections = [world.login(MULTI, user)[0] for user in ("dan", "ann", "cid", "bob")]
     for connection in connections:
         join(world, connection, "lobby")
@@ -62,7 +62,7 @@ def test_members_stand_in_the_order_of_joining(world: World, membership: Members
     assert (membership.rooms, membership.members) == (1, 4)
 
 
-def test_joining_again_changes_nothing(world: World, membership: Membership) -> None:
+def test_joining_again_changes_nothing(world: World, membership: RoomMembership) -> None:
     ann, bob = (world.login(MULTI, user)[0] for user in ("ann", "bob"))
     join(world, ann, "lobby")
     join(world, bob, "lobby")
@@ -71,7 +71,7 @@ def test_joining_again_changes_nothing(world: World, membership: Membership) -> 
     assert world.hub.apps[MULTI].rooms["lobby"].members == before
 
 
-def test_a_room_is_gone_with_its_last_member(world: World, membership: Membership) -> None:
+def test_a_room_is_gone_with_its_last_member(world: World, membership: RoomMembership) -> None:
     ann, bob = (world.login(MULTI, user)[0] for user in ("ann", "bob"))
     app = world.hub.apps[MULTI]
     join(world, ann, "lobby", "garden")
@@ -83,7 +83,7 @@ def test_a_room_is_gone_with_its_last_member(world: World, membership: Membershi
     assert (membership.rooms, membership.members) == (1, 1)
 
 
-def test_who_is_not_in_a_room_does_not_leave_it(world: World, membership: Membership) -> None:
+def test_who_is_not_in_a_room_does_not_leave_it(world: World, membership: RoomMembership) -> None:
     ann, bob = (world.login(MULTI, user)[0] for user in ("ann", "bob"))
     join(world, ann, "lobby")
     app = world.hub.apps[MULTI]
@@ -93,7 +93,7 @@ def test_who_is_not_in_a_room_does_not_leave_it(world: World, membership: Member
 
 
 def test_a_connection_of_another_app_or_without_a_session_does_not_join(
-    world: World, membership: Membership
+    world: World, membership: RoomMembership
 ) -> None:
     elsewhere, _ = world.login(NEWEST, "ann")
     nobody, _ = world.connect()
@@ -103,7 +103,7 @@ def test_a_connection_of_another_app_or_without_a_session_does_not_join(
     assert world.hub.apps[MULTI].rooms == {}
 
 
-def test_a_connection_that_has_ended_does_not_join(world: World, membership: Membership) -> None:
+def test_a_connection_that_has_ended_does_not_join(world: World, membership: RoomMembership) -> None:
     ann, _ = world.login(MULTI, "ann")
     ann.close(1000)
     assert not membership.join(world.hub.apps[MULTI], "lobby", ann)

@@ -16,9 +16,9 @@ from imserver.services.dialects.talks import Talks
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, LocalReach, Pushes
-from imserver.services.rooms.connections import LocalConnections
-from imserver.services.rooms.rooms import LocalRooms
-from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.rooms.connections import Connections
+from imserver.services.rooms.rooms import Rooms
+from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
@@ -51,7 +51,7 @@ class World(Rig):
     ) -> None:
         super().__init__(**options)
         self.metrics = Metrics()
-        self.hub = Hub(policies, self.carrier.connections)
+        self.hub = Hub(policies, self.carrier.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
@@ -73,14 +73,29 @@ class World(Rig):
             ping_seconds,
             pong_seconds,
             by_traffic,
+            lambda connection: self.look(connection),
         )
 
     def _add_rooms(self) -> None:
-        ids = ConnectionIds(b"s" * 32, 1)
-        self.connections = LocalConnections(self.hub, self.fanout, ids, NodeQueries(), lambda: "node")
-        self.rooms = LocalRooms(self.hub, self.fanout, self.metrics, self.connections, ids.birth)
-        self.connections.rooms = self.rooms
-        self.hub.on_forgotten = self.rooms.leave_all
+        self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
+        self.rooms = Rooms(
+            self.hub, self.fanout, self.metrics, self.table, lambda app: self.max_rooms, self.hears_log
+        )
+        self.connections = Connections(
+            self.table, self.rooms, self.hub, self.fanout, NodeQueries(), lambda: "node"
+        )
+
+    max_rooms = 0
+
+    def look(self, connection: Connection) -> None:
+        """Called at each look at a session that lives by traffic."""
+
+    def hears_log(self, connection: Connection) -> bool:
+        """Whether a connection receives stored messages of its rooms from the log."""
+        return False
+
+    def _forgotten(self, connection: Connection) -> None:
+        self.rooms.leave_all(connection)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
         return self.allowed is None or token in self.allowed
@@ -88,7 +103,7 @@ class World(Rig):
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
         self.rooms.ended(connection)
-        self.connections.ended(connection)
+        self.table.ended(connection)
         self.sessions.ended(connection, code)
 
     def connect(  # type: ignore[override]

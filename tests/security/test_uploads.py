@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from imserver import errors
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
-from imserver.services.files.transfers import GRACE_SECONDS, Refused, Transfers
+from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.services.files.uploads import Offer, Uploads
 from imserver.settings import StorageSettings, UploadSettings
 from imserver.storage import upload_rows
@@ -40,10 +40,10 @@ def test_a_user_and_an_address_have_a_share_of_the_places(clock: list[float]) ->
     places = Transfers(settings)
     for _ in range(2):
         places.begin(("101", "eve"), "192.0.2.1")
-    with pytest.raises(Refused):
+    with pytest.raises(TransferRefused):
         places.begin(("101", "eve"), "192.0.2.9")
     places.begin(("101", "mallory"), "192.0.2.1")
-    with pytest.raises(Refused):
+    with pytest.raises(TransferRefused):
         places.begin(("101", "trudy"), "192.0.2.1")
     assert places.begin(("101", "ann"), "192.0.2.2")
 
@@ -51,7 +51,7 @@ def test_a_user_and_an_address_have_a_share_of_the_places(clock: list[float]) ->
 def test_a_network_of_ipv6_is_one_address(clock: list[float]) -> None:
     places = Transfers(UploadSettings(at_once_per_address=1))
     places.begin(None, "2001:db8::1")
-    with pytest.raises(Refused):
+    with pytest.raises(TransferRefused):
         places.begin(None, "2001:db8::2")
 
 
@@ -62,7 +62,7 @@ def test_the_slowest_gives_way_when_all_places_are_taken(clock: list[float]) -> 
     for number, (one, size) in enumerate(zip(some, (500, 20, 300), strict=True)):
         one.bytes = size
         one.give_way = lambda number=number: gone.append(number)  # type: ignore[misc]
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransferRefused) as caught:
         places.begin(None, "198.51.100.1")
     assert caught.value.problem is errors.HTTP_BUSY, "all are young"
     clock[0] += GRACE_SECONDS
@@ -101,7 +101,7 @@ def take(uploads: Uploads, user: str, address: str, content: bytes = bytes(400),
 def test_an_app_has_a_quota(uploads: Uploads) -> None:
     first = take(uploads, "ann", "192.0.2.1")
     take(uploads, "bob", "192.0.2.2")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransferRefused) as caught:
         take(uploads, "cid", "192.0.2.3")
     assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
     take(uploads, "cid", "192.0.2.3", app="102")
@@ -113,7 +113,7 @@ def test_an_app_has_a_quota(uploads: Uploads) -> None:
 
 def test_an_address_uploads_so_much_in_a_day(uploads: Uploads) -> None:
     take(uploads, "ann", "192.0.2.1")
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransferRefused) as caught:
         take(uploads, "bob", "192.0.2.1", app="102")
     assert caught.value.problem is errors.HTTP_QUOTA_EXCEEDED
     take(uploads, "bob", "192.0.2.2", app="102")
@@ -138,14 +138,14 @@ def test_an_upload_that_is_slow_gives_way_to_another(
     assert reads.wait(10)
     take(uploads, "ann", "192.0.2.2")
     slow.join(10)
-    assert isinstance(slow.exception, Refused)
+    assert isinstance(slow.exception, TransferRefused)
     assert slow.exception.problem is errors.HTTP_BUSY
 
 
 def test_an_upload_below_the_minimum_rate_ends(uploads: Uploads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.01)
     never = Event()
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransferRefused) as caught:
         uploads.receive(Offer("101", "eve", "", "", 100, "192.0.2.1"), lambda _most: never.wait() and b"")
     assert caught.value.problem is errors.HTTP_TIMEOUT
 

@@ -41,7 +41,7 @@ from imserver.services.push.routing import ClusterReach, ReorderGuard, Rerouting
 from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.cluster_sessions import ClusterSessions
-from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
 from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.presence import ClusterPresence
 from imserver.transport.connection import Connection
@@ -363,28 +363,25 @@ class ClusterWorld(World):
         self.rooms.registrar.start()
 
     def _add_rooms(self) -> None:
-        ids = ConnectionIds(b"s" * 32, self.epoch)
-        self.connections: ClusterConnections = ClusterConnections(
-            self.hub,
-            self.fanout,
-            ids,
-            self.queries,
-            lambda: self.registry.lease.node,
-            self.others,
-        )
+        self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, self.epoch))
         self.rooms: ClusterRooms = ClusterRooms(
             self.hub,
             self.fanout,
             self.metrics,
-            self.connections,
-            ids.birth,
+            self.table,
             lambda app: self.max_rooms,
+            self.hears_log,
             self.others,
         )
-        self.connections.rooms = self.rooms
-        self.hub.on_forgotten = self.rooms.leave_all
-
-    max_rooms = 0
+        self.connections: ClusterConnections = ClusterConnections(
+            self.table,
+            self.rooms,
+            self.hub,
+            self.fanout,
+            self.queries,
+            lambda: self.registry.lease.node,
+            self.others,
+        )
 
     def session_of(self, connection: Connection) -> Session:
         """The session of a connection that has logged in."""

@@ -734,7 +734,7 @@ def test_a_session_remembers_no_more_than_a_few_numbers(world: World) -> None:
 
 def test_a_session_ends_with_its_token(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = world.live(266)
-    world.sweep.look = world.chats.look
+    world.look = world.chats.look  # type: ignore[method-assign]
     for late, state in ((-1, OPEN), (0, OPEN), (61, CLOSING)):
         monkeypatch.setattr(module, "time", lambda late=late: ENDS_AT + late)
         world.sweep.sweep()

@@ -16,10 +16,9 @@ from imserver.protocol.client import ClientDialect
 from imserver.services.nodes import messages
 from imserver.services.nodes.messages import FENCE_SECONDS, Fence, ToConnection, ToRoom
 from imserver.services.nodes.queries import AliveQuery
-from imserver.services.rooms.cluster_connections import ASKED_TOGETHER
+from imserver.services.rooms.cluster_connections import ASKED_TOGETHER, FencedQuery
 from imserver.services.rooms.cluster_rooms import TELL_SECONDS
 from imserver.services.rooms.connections import Joined, Left
-from imserver.services.rooms.room_questions import Behind
 from imserver.services.rooms.rooms import Publication, RoomRefused
 from tests.hub.test_rooms import texts
 from tests.services.cluster_rig import MULTI, NEWEST, ClusterWorld, Several
@@ -561,7 +560,7 @@ def test_many_connections_join_and_leave_with_one_question_to_each_node(
 
     def listening(lease: Lease, kind: str, body: bytes, timeout: float = 1.0) -> bytes:
         assert kind == "behind"
-        asked.append(f"{msgspec.msgpack.decode(body, type=Behind).kind} {lease.epoch}")
+        asked.append(f"{msgspec.msgpack.decode(body, type=FencedQuery).kind} {lease.epoch}")
         return ask(lease, kind, body, timeout)
 
     monkeypatch.setattr(nodes[1].rpc, "query", listening)

@@ -63,10 +63,11 @@ class Keeping(Node):
         self.talk_places._running = True
         self.kept = KeptTalks(self.messaging, self.talk_places, lambda app: True, lambda: self.log)
         self.talks.kept = self.kept
-        self.rooms.hears_log = hears_log
         self.messaging.on_sent = self.talks.stored
         self.carrier.ponged = self.talk_places.ponged
-        self.hub.on_forgotten = self._forgotten
+
+    def hears_log(self, connection: Connection) -> bool:
+        return hears_log(connection)
 
     def _forgotten(self, connection: Connection) -> None:
         self.messaging.ended(connection)

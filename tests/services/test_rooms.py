@@ -96,7 +96,7 @@ def test_a_connection_may_be_in_so_many_rooms_and_no_more(world: World, rooms: R
 
 def test_an_app_may_have_so_many_rooms_and_no_more(world: World, rooms: Rooms) -> None:
     ann, bob = (world.login(MULTI, user)[0] for user in ("ann", "bob"))
-    world.rooms._max_rooms = {MULTI: 2}.__getitem__
+    world.max_rooms = 2
     assert rooms.join(MULTI, "lobby", ann)
     assert rooms.join(MULTI, "garden", ann)
     with pytest.raises(RoomRefused, match="2 rooms") as refused:
@@ -288,10 +288,10 @@ def test_a_connection_without_a_session_is_nowhere(world: World) -> None:
 def test_ids_that_were_never_asked_for_cost_nothing(world: World) -> None:
     for number in range(5):
         world.login(MULTI, f"u{number}")
-    assert (len(world.connections._numbers), len(world.connections._by_number)) == (0, 0)
+    assert (len(world.table._numbers), len(world.table._by_number)) == (0, 0)
     ann, a = world.login(MULTI, "ann")
     world.connections.id_of(ann)
-    assert (len(world.connections._numbers), len(world.connections._by_number)) == (1, 1)
+    assert (len(world.table._numbers), len(world.table._by_number)) == (1, 1)
     a.hang_up()
     until(lambda: not world.connections._by_number)
 

@@ -31,7 +31,7 @@ class Node:
 
     def __init__(self, folder: Path, config: Config) -> None:
         self.store = Store(StorageSettings(), str(folder), threaded=False)
-        self.hub = Hub({}, set())
+        self.hub = Hub({}, set(), lambda connection: None)
         self.tenants = Tenants(config, self.store, self.hub, rules.objection)
         self.heard: list[Tenant] = []
         self.tenants.on_change.append(self.heard.append)

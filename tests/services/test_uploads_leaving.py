@@ -10,7 +10,7 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files import uploads as module
-from imserver.services.files.transfers import GRACE_SECONDS, Refused
+from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused
 from imserver.services.files.uploads import Pieces, Uploads
 from imserver.settings import UploadSettings
 from imserver.storage.contract import Upload
@@ -48,7 +48,7 @@ def leaving(uploads: Uploads) -> Pieces:
 
 
 def refused(uploads: Uploads) -> errors.HttpProblem:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TransferRefused) as caught:
         uploads.open(ROW, False, 0, 0)
     return caught.value.problem
 
@@ -85,7 +85,7 @@ def test_who_fetches_a_file_for_too_long_gives_way_to_who_waits(uploads: Uploads
 def test_a_file_that_is_not_there_takes_no_place(uploads: Uploads, caplog: pytest.LogCaptureFixture) -> None:
     gone = Upload("b" * 32, "101", "u", "file", "", "", 10, "", 0)
     for _ in range(3):
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(TransferRefused) as caught:
             uploads.open(gone, False, 0, 9)
         assert caught.value.problem is errors.HTTP_UNKNOWN_UPLOAD
     assert "is not where it was kept" in caplog.text

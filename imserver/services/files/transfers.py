@@ -19,7 +19,7 @@ GRACE_SECONDS: Final = 10.0
 """Age from which a transfer has to keep the minimum rate, and may have to give way."""
 
 
-class Refused(ImserverError):
+class TransferRefused(ImserverError):
     """The file is not taken, or not given."""
 
     def __init__(self, problem: HttpProblem, detail: str = "") -> None:
@@ -50,7 +50,7 @@ class Transfers:
         return len(self._running)
 
     def begin(self, user: tuple[str, str] | None, address: str) -> Transfer:
-        """Take a place. Raises :class:`Refused` if user or address have their share, or none is free."""
+        """Take a place. Raises :class:`TransferRefused` if user, address or all have their share."""
         settings, new = self._settings, Transfer(user, address, monotonic())
         for share, own in (
             (settings.at_once_per_user, [one for one in self._running if user and one.user == user]),
@@ -61,7 +61,7 @@ class Transfers:
             (settings.at_once, list(self._running)),
         ):
             if len(own) >= share and not self._free_slowest(own):
-                raise Refused(errors.HTTP_BUSY, f"{share} files are under way already")
+                raise TransferRefused(errors.HTTP_BUSY, f"{share} files are under way already")
         self._running[new] = None
         return new
 

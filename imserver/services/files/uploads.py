@@ -24,7 +24,7 @@ from imserver import errors
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, Thumbnails, type_of
-from imserver.services.files.transfers import Refused, Transfer, Transfers
+from imserver.services.files.transfers import Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
 from imserver.settings import UploadSettings
 from imserver.storage.contract import MAX_USER_BYTES, Media, Upload, Usage
@@ -159,7 +159,7 @@ class Arrivals:
     def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
         """Take a file in. ``read(n)`` gives up to ``n`` more bytes of it, none when its sender has gone.
 
-        Nothing is read of a file that can be refused before. Switches. Raises :class:`Refused`,
+        Nothing is read of a file that can be refused before. Switches. Raises :class:`TransferRefused`,
         MediaUnavailable, StorageUnavailable, and what ``read`` raises; nothing is kept then.
         """
         self._check(offer)
@@ -176,7 +176,7 @@ class Arrivals:
                 return self._take(offer, read, path, transfer)
             finally:
                 self._places.discard(path)
-        except Refused:
+        except TransferRefused:
             self._metrics.uploads_refused += 1
             raise
         finally:
@@ -186,13 +186,13 @@ class Arrivals:
     def _check(self, offer: Offer) -> None:
         """Refuse what needs no look at anything but the offer."""
         if offer.length > self._limit_of(offer.kind):
-            raise Refused(errors.HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
         if offer.length < 1:
-            raise Refused(errors.HTTP_LENGTH_REQUIRED)
+            raise TransferRefused(errors.HTTP_LENGTH_REQUIRED)
         if not self._settings.kinds or (offer.kind and offer.kind not in self._settings.kinds):
-            raise Refused(errors.HTTP_KIND_REFUSED)
+            raise TransferRefused(errors.HTTP_KIND_REFUSED)
         if not 0 < len(offer.user.encode()) <= MAX_USER_BYTES or "\0" in offer.user:
-            raise Refused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {MAX_USER_BYTES} bytes")
+            raise TransferRefused(errors.HTTP_INVALID_REQUEST, f"`user` has 1 to {MAX_USER_BYTES} bytes")
 
     def _limit_of(self, kind: str) -> int:
         settings = self._settings
@@ -203,18 +203,20 @@ class Arrivals:
         """Refuse what there is no room for, before its sender takes the trouble."""
         for user, quota in ((offer.user, self._settings.quota_bytes), ("", self._settings.quota_app_bytes)):
             if quota and self._usage(offer.app, user).bytes + offer.length > quota:
-                raise Refused(errors.HTTP_QUOTA_EXCEEDED)
+                raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         if self._by_address is not None and offer.address:
             network = network_of(offer.address)
             try:
                 self._by_address.require(network, offer.length)
             except TooManyFailures:
-                raise Refused(errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached") from None
+                raise TransferRefused(
+                    errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached"
+                ) from None
             self._by_address.failed(network, offer.length)
         self._places.directory.incoming()
         if self._places.directory.free_bytes() - self._awaited < self._settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
-            raise Refused(errors.HTTP_DISK_FULL)
+            raise TransferRefused(errors.HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
         try:
@@ -258,12 +260,12 @@ class Arrivals:
                 # Who sends a byte now and then does not fall silent, so the socket's own patience has no end.
                 until = min(deadline, self._transfers.deadline(transfer))
                 with (
-                    gevent.Timeout(max(until - monotonic(), 0.001), Refused(errors.HTTP_TIMEOUT)),
+                    gevent.Timeout(max(until - monotonic(), 0.001), TransferRefused(errors.HTTP_TIMEOUT)),
                     _Interruptible(transfer),
                 ):
                     piece = read(min(PIECE_BYTES, left))
                 if not piece:
-                    raise Refused(errors.HTTP_BAD_REQUEST, "The file ended before it was whole")
+                    raise TransferRefused(errors.HTTP_BAD_REQUEST, "The file ended before it was whole")
                 left -= len(piece)
                 transfer.bytes += len(piece)
                 if media is None:
@@ -295,11 +297,11 @@ class Arrivals:
     def _demand(self, media: MediaType, offer: Offer) -> None:
         """Refuse content that is not taken, or not what it was said to be, or too large for what it is."""
         if media.kind not in self._settings.kinds:
-            raise Refused(errors.HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
+            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is a {media.kind} ({media.type})")
         if offer.kind and media.kind != offer.kind:
-            raise Refused(errors.HTTP_KIND_REFUSED, f"The file is no {offer.kind}: {media.type}")
+            raise TransferRefused(errors.HTTP_KIND_REFUSED, f"The file is no {offer.kind}: {media.type}")
         if offer.length > self._limit_of(media.kind):
-            raise Refused(errors.HTTP_FILE_TOO_LARGE)
+            raise TransferRefused(errors.HTTP_FILE_TOO_LARGE)
 
     def _looked_at(self, row: Upload, path: Path) -> Upload:
         """A picture with its measures and its thumbnail; one that cannot be read is no picture."""
@@ -328,7 +330,7 @@ class Arrivals:
             raise
         if not kept:
             self._places.remove(row)
-            raise Refused(errors.HTTP_QUOTA_EXCEEDED)
+            raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         self._metrics.uploads += 1
         self._metrics.upload_bytes += row.bytes
 
@@ -338,7 +340,7 @@ class Arrivals:
 
 
 class _Interruptible:
-    """While it is entered, a transfer that gives way raises :class:`Refused`."""
+    """While it is entered, a transfer that gives way raises :class:`TransferRefused`."""
 
     def __init__(self, transfer: Transfer) -> None:
         self._transfer = transfer
@@ -358,7 +360,7 @@ class _Interruptible:
     def _interrupt(self) -> None:
         # What has been read meanwhile is being written: the transfer goes on to its next read.
         if self._waits:
-            self._greenlet.throw(Refused(errors.HTTP_BUSY, "The slowest file gives way to another"))
+            self._greenlet.throw(TransferRefused(errors.HTTP_BUSY, "The slowest file gives way to another"))
 
 
 def shown_name(name: str) -> str:
@@ -431,7 +433,7 @@ class Uploads:
     def open(self, row: Upload, thumbnail: bool, first: int, last: int, address: str = "") -> Pieces:
         """The bytes of a file, or of its thumbnail, from ``first`` to ``last``, for an address. Switches.
 
-        Raises :class:`Refused` and MediaUnavailable.
+        Raises :class:`TransferRefused` and MediaUnavailable.
         """
         transfer = self._leaving.begin(None, address)
         try:
@@ -439,7 +441,7 @@ class Uploads:
         except FileNotFoundError:
             self._leaving.end(transfer)
             log.error("the file %s is not where it was kept", row.id)
-            raise Refused(errors.HTTP_UNKNOWN_UPLOAD) from None
+            raise TransferRefused(errors.HTTP_UNKNOWN_UPLOAD) from None
         except BaseException:
             self._leaving.end(transfer)
             raise

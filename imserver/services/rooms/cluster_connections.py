@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 import gevent
 import msgspec
+from msgspec import Struct
 
 from imserver.cluster.registry import Lease
 from imserver.cluster.rpc.queues import PeerUnavailable
@@ -15,10 +16,9 @@ from imserver.hub.hub import Hub
 from imserver.model import Event, Outcome
 from imserver.services.nodes.messages import ToConnection
 from imserver.services.nodes.queries import NodeQueries, OtherNodes, encode
-from imserver.services.rooms.connections import ConnectionInfo, Joined, Left, LocalConnections
-from imserver.services.rooms.room_questions import About, Behind, JoinRoom, LeaveRoom
-from imserver.services.rooms.rooms import check_name
-from imserver.services.sessions.connection_ids import ConnectionIds
+from imserver.services.rooms.connections import ConnectionInfo, Connections, Joined, Left
+from imserver.services.rooms.rooms import Rooms, check_name
+from imserver.services.sessions.connection_ids import ConnectionTable
 
 T = TypeVar("T")
 
@@ -26,19 +26,53 @@ ASKED_TOGETHER: Final = 100
 """Connections of one node that are asked about in one question."""
 
 
-class ClusterConnections(LocalConnections):
+class JoinRoom(Struct, frozen=True, array_like=True):
+    """Let connections of yours join a room; answered with what became of each."""
+
+    app: str
+    connections: Sequence[str]
+    room: str
+    about: bytes = b""
+
+
+class LeaveRoom(Struct, frozen=True, array_like=True):
+    """Take connections of yours out of a room; answered with what became of each."""
+
+    app: str
+    connections: Sequence[str]
+    room: str
+
+
+class ConnectionsQuery(Struct, frozen=True, array_like=True):
+    """What is known of these connections of yours? Answered in their order."""
+
+    app: str
+    connections: Sequence[str]
+
+
+class FencedQuery(Struct, frozen=True, array_like=True):
+    """Answer another question, behind what the life ``origin`` has sent you before this ``fence``."""
+
+    origin: int
+    fence: int
+    kind: str
+    body: bytes
+
+
+class ClusterConnections(Connections):
     """See :class:`imserver.services.rooms.connections.Connections`. Owner of the births of live nodes."""
 
     def __init__(
         self,
+        table: ConnectionTable,
+        rooms: Rooms,
         hub: Hub,
         fanout: Fanout,
-        ids: ConnectionIds,
         queries: NodeQueries,
         node: Callable[[], str],
         others: OtherNodes,
     ) -> None:
-        super().__init__(hub, fanout, ids, queries, node)
+        super().__init__(table, rooms, hub, fanout, queries, node)
         self._others = others
         self._registry = others.registry
         self._node_messages = others.node_messages
@@ -53,8 +87,8 @@ class ClusterConnections(LocalConnections):
         join, leave, about = super().join_each, super().leave_each, super().about
         queries.add("join", JoinRoom, lambda a: join(a.app, a.connections, a.room, a.about))
         queries.add("leave", LeaveRoom, lambda a: leave(a.app, a.connections, a.room))
-        queries.add("about", About, lambda a: about(a.app, a.connections))
-        queries.add("behind", Behind, self._answer_behind)
+        queries.add("about", ConnectionsQuery, lambda a: about(a.app, a.connections))
+        queries.add("behind", FencedQuery, self._answer_behind)
 
     def received(self, item: ToConnection) -> None:
         """Another node has something for a connection of ours. Never switches."""
@@ -131,7 +165,7 @@ class ClusterConnections(LocalConnections):
             connection_ids,
             lambda connection_id: self.about_here(app, connection_id),
             "about",
-            lambda ids: About(app, ids),
+            lambda ids: ConnectionsQuery(app, ids),
             ConnectionInfo | None,
             None,
         )
@@ -183,13 +217,13 @@ class ClusterConnections(LocalConnections):
         ``silent`` if it does not answer in time, or not what is expected.
         """
         fence = self._node_messages.fence(lease.epoch)
-        behind = Behind(self._node_messages.own_epoch, fence, kind, encode(asked))
+        behind = FencedQuery(self._node_messages.own_epoch, fence, kind, encode(asked))
         try:
             body = self._others.rpc.query(lease, "behind", encode(behind), self._others.seconds)
             return msgspec.msgpack.decode(msgspec.msgpack.decode(body, type=bytes), type=answer)
         except (PeerUnavailable, ValueError):
             return silent
 
-    def _answer_behind(self, asked: Behind) -> bytes:
+    def _answer_behind(self, asked: FencedQuery) -> bytes:
         self._node_messages.wait_for(asked.origin, asked.fence)
         return self._queries.answer(asked.kind, asked.body)

@@ -1,4 +1,6 @@
-"""The registrar of rooms: tells the registry in which rooms this node has members.
+"""Rooms in a cluster: the registry knows which nodes have members, the nodes know the members.
+
+The :class:`Registrar` tells the registry in which rooms this node has members.
 
 - A room's first member on a node waits until the registry knows; later ones do not. So whoever publishes
   after a join was answered finds this node.
@@ -20,6 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 import gevent
 from gevent.event import Event as Signal
+from msgspec import Struct
 
 from imserver.cluster.registry import Lease, RoomMembers
 from imserver.hub.fanout import Fanout
@@ -28,17 +31,16 @@ from imserver.metrics import Metrics
 from imserver.model import YIELD_TARGETS, Outcome
 from imserver.services.nodes.messages import NodeMessages, RoomsUnsettled, ToRoom
 from imserver.services.nodes.queries import NodeQueries, OtherNodes, read
-from imserver.services.rooms.room_questions import Hall, Halls, HallsAnswer
 from imserver.services.rooms.rooms import (
-    Here,
-    KnowsIds,
-    LocalRooms,
     MemberPage,
+    MembersHere,
     Publication,
     RoomCount,
     RoomPage,
+    Rooms,
     page_of,
 )
+from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 if TYPE_CHECKING:
@@ -56,6 +58,30 @@ _HERD_SECONDS: Final = 0.05
 _HERD_LIMIT_SECONDS: Final = 3.0
 
 _Key = tuple[str, str]
+
+
+class RoomMembersQuery(Struct, frozen=True, array_like=True):
+    """Who is in this room on your node? At most ``limit``, behind the place ``after``."""
+
+    app: str
+    room: str
+    after: str
+    limit: int
+
+
+class RoomNamesQuery(Struct, frozen=True, array_like=True):
+    """Which rooms of this app have members on your node? At most ``limit``, behind the name ``after``."""
+
+    app: str
+    after: str
+    limit: int
+
+
+class RoomNamesAnswer(Struct, frozen=True, array_like=True):
+    """``total`` rooms have members there; ``rooms`` are those that were asked for."""
+
+    total: int
+    rooms: list[RoomCount]
 
 
 class Registrar:
@@ -196,7 +222,7 @@ UNSETTLED_SECONDS: Final = 10.0
 _TURN_SECONDS: Final = 0.001
 
 
-class ClusterRooms(LocalRooms):
+class ClusterRooms(Rooms):
     """See :class:`imserver.services.rooms.rooms.Rooms`. Owner of the turns of those who publish.
 
     While the registry does not answer, and for a while after, what is published goes to all live nodes.
@@ -207,12 +233,12 @@ class ClusterRooms(LocalRooms):
         hub: Hub,
         fanout: Fanout,
         metrics: Metrics,
-        connections: KnowsIds,
-        birth: int,
+        table: ConnectionTable,
         max_rooms: Callable[[str], int],
+        hears_log: Callable[[Connection], bool],
         others: OtherNodes,
     ) -> None:
-        super().__init__(hub, fanout, metrics, connections, birth, max_rooms)
+        super().__init__(hub, fanout, metrics, table, max_rooms, hears_log)
         self._others = others
         self._registry = others.registry
         self._node_messages = others.node_messages
@@ -329,15 +355,17 @@ class ClusterRooms(LocalRooms):
 
     def add_to(self, queries: NodeQueries) -> None:
         """Answer what other nodes ask."""
-        queries.add("hall", Hall, lambda a: self.members_here(a.app, a.room, a.after, a.limit))
-        queries.add("halls", Halls, lambda a: HallsAnswer(*self.page_here(a.app, a.after, a.limit)))
+        queries.add("hall", RoomMembersQuery, lambda a: self.members_here(a.app, a.room, a.after, a.limit))
+        queries.add(
+            "halls", RoomNamesQuery, lambda a: RoomNamesAnswer(*self.page_here(a.app, a.after, a.limit))
+        )
 
     def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         own = self.members_here(app, room, after, limit + 1)
-        asked = Hall(app, room, after, limit + 1)
+        asked = RoomMembersQuery(app, room, after, limit + 1)
         answers, missing = self._others.query("hall", asked, self._nodes_with(app, room))
-        return page_of([own, *read(answers, Here).values()], limit, tuple(missing))
+        return page_of([own, *read(answers, MembersHere).values()], limit, tuple(missing))
 
     def _nodes_with(self, app: str, room: str) -> list[Lease]:
         """The other nodes that have, or may have, members of a room."""
@@ -355,9 +383,9 @@ class ClusterRooms(LocalRooms):
     def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
         """See :class:`imserver.services.rooms.rooms.Rooms`."""
         total, own = self.page_here(app, after, limit + 1)
-        answers, missing = self._others.query("halls", Halls(app, after, limit + 1))
+        answers, missing = self._others.query("halls", RoomNamesQuery(app, after, limit + 1))
         members: dict[str, int] = {each.room: each.members for each in own}
-        for answer in read(answers, HallsAnswer).values():
+        for answer in read(answers, RoomNamesAnswer).values():
             total += answer.total
             for each in answer.rooms:
                 members[each.room] = members.get(each.room, 0) + each.members

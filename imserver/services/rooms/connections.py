@@ -1,14 +1,14 @@
-"""Connections by their ids: push to one, close it, let it join a room, wherever in the cluster it is.
+"""Connections by their ids: push to one, close it, let it join a room, on whichever node it is.
 
-:class:`LocalConnections` serves a node that is alone; ``services.cluster_connections`` does so for many.
+:class:`Connections` serves a node without a cluster; :mod:`imserver.services.rooms.cluster_connections`
+extends it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from typing import Any, Protocol
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -19,8 +19,8 @@ from imserver.hub.hub import Hub
 from imserver.model import Event, Outcome
 from imserver.services.nodes.queries import NodeQueries, encode
 from imserver.services.rooms.rooms import RoomRefused, Rooms, check_name
-from imserver.services.sessions.connection_ids import NAMED_BY_ID, ConnectionIds
-from imserver.transport.connection import OPEN, Connection
+from imserver.services.sessions.connection_ids import ConnectionTable
+from imserver.transport.connection import Connection
 
 OnJoin = Callable[[Connection, str, bytes, bool], None]
 
@@ -62,134 +62,44 @@ class ConnectionInfo(Struct, frozen=True, array_like=True):
     rooms: tuple[str, ...] = ()
 
 
-class Connections(Protocol):
-    """What dialects and the API ask. Calls may switch, but :meth:`id_of` and :meth:`find`.
+class Connections:
+    """Connections of a node without a cluster, and this node's part of those of a cluster.
 
-    An id that is none, of another app, or whose connection has ended, is no error: nothing is there.
+    Calls may switch. An id that is none, of another app, or whose connection has ended, is no error: no
+    connection is found. ``node``: the name of this node.
     """
-
-    on_join: list[OnJoin]
-    """Called with (connection, room, the ``about`` of the call, whether it is new there) on the connection's
-    node when it has joined by :meth:`join`, before that returns. May switch. Append."""
-
-    def id_of(self, connection: Connection) -> str:
-        """The id of a connection of this node: always the same one."""
-
-    def find(self, app: str, connection_id: str) -> Connection | None:
-        """The connection with this id, if it is on this node and in service in this app."""
-
-    def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """Tell one connection. SENT: it was told, or its node, which lives, will tell it."""
-
-    def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
-        """Tell several connections the same."""
-
-    def close(self, app: str, connection_id: str, code: int) -> Outcome:
-        """Close one, behind all that was pushed to it, with one of the codes in ``errors.CLOSE``."""
-
-    def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
-        """See :meth:`imserver.services.rooms.rooms.Rooms.join`. Raises RoomRefused for a bad name only."""
-
-    def join_each(
-        self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
-    ) -> list[Joined]:
-        """The same for many, in their order, with one question to each node."""
-
-    def leave(self, app: str, connection_id: str, room: str) -> Left:
-        """Take it out of a room."""
-
-    def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
-        """The same for many, in their order, with one question to each node."""
-
-    def rooms_of(self, app: str, connection_id: str) -> list[str] | None:
-        """The names of its rooms in the order of joining; None: it is not there, or its node is silent."""
-
-    def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
-        """What is known of each; None: it is not connected, or its node does not answer."""
-
-    def ask(self, connection_id: str, kind: str, asked: Any, answer: Any) -> Any:
-        """Put a question (a row of ``questions``) to the node of a connection, this one included.
-
-        Returns what the row answers, as the type ``answer``; None: there is no such node, or it is silent.
-        """
-
-    def ended(self, connection: Connection) -> None:
-        """A connection is over (the carrier's ``ended``). Never switches."""
-
-
-class LocalConnections:
-    """Connections of a node that is alone, and this node's share of the cluster's.
-
-    Owner of the numbers that were given to connections whose id was asked for; most have none. ``rooms`` is
-    set by whoever builds both.
-    """
-
-    rooms: Rooms
 
     def __init__(
         self,
+        table: ConnectionTable,
+        rooms: Rooms,
         hub: Hub,
         fanout: Fanout,
-        ids: ConnectionIds,
         queries: NodeQueries,
         node: Callable[[], str],
     ) -> None:
-        self.ids = ids
+        self.ids = table.ids
+        self.id_of = table.id_of
+        """See :meth:`ConnectionTable.id_of`."""
+        self.find = table.find
+        """See :meth:`ConnectionTable.find`."""
+        self.rooms = rooms
         self.on_join: list[OnJoin] = []
+        """Called with (connection, room, the ``about`` of the call, whether it is new there) on the
+        connection's node when it has joined by :meth:`join`, before that returns. May switch. Append."""
         self._hub = hub
         self._fanout = fanout
         self._queries = queries
         self._node = node
-        """The name of this node."""
-        self._by_number: dict[int, Connection] = {}
-        self._numbers: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
-
-    # --- ids ------------------------------------------------------------------------------------------------
-
-    def id_of(self, connection: Connection) -> str:
-        """See :class:`Connections`."""
-        if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
-            return connection.user
-        number = self._numbers.get(connection)
-        if number is None:
-            number = self._numbers[connection] = self.ids.next_number()
-            if connection.state == OPEN:
-                self._by_number[number] = connection
-        return self.ids.id_of(number)
-
-    def find(self, app: str, connection_id: str) -> Connection | None:
-        """See :class:`Connections`."""
-        known = self._hub.apps.get(app)
-        if known is None:
-            return None
-        for session in known.sessions_of(connection_id):
-            if session.encoding.dialect.name == NAMED_BY_ID:
-                return session
-        if not self._by_number:
-            return None
-        address = self.ids.read(connection_id)
-        if address is None or address.birth != self.ids.birth:
-            return None
-        connection = self._by_number.get(address.number)
-        if connection is None or connection.state != OPEN or connection.app != app:
-            return None
-        return connection
-
-    def ended(self, connection: Connection) -> None:
-        """See :class:`Connections`."""
-        number = self._numbers.get(connection)
-        if number is not None:
-            # The number stays with the connection: who tells of its end may name it.
-            self._by_number.pop(number, None)
 
     # --- telling --------------------------------------------------------------------------------------------
 
     def push(self, app: str, connection_id: str, event: Event) -> Outcome:
-        """See :class:`Connections`."""
+        """Tell one connection. SENT: it was told, or its node, which lives, will tell it."""
         return self.push_each(app, (connection_id,), event)[0]
 
     def push_each(self, app: str, connection_ids: Sequence[str], event: Event) -> list[Outcome]:
-        """See :class:`Connections`."""
+        """Tell several connections the same."""
         return [
             Outcome.SENT if self.tell(app, connection_id, event) else Outcome.NOT_SENT
             for connection_id in connection_ids
@@ -204,7 +114,7 @@ class LocalConnections:
         return True
 
     def close(self, app: str, connection_id: str, code: int) -> Outcome:
-        """See :class:`Connections`."""
+        """Close one, behind all that was pushed to it, with one of the codes in ``errors.CLOSE``."""
         return Outcome.SENT if self.close_here(app, connection_id, code) else Outcome.NOT_SENT
 
     def close_here(self, app: str, connection_id: str, code: int) -> bool:
@@ -218,13 +128,13 @@ class LocalConnections:
     # --- rooms ----------------------------------------------------------------------------------------------
 
     def join(self, app: str, connection_id: str, room: str, about: bytes = b"") -> Joined:
-        """See :class:`Connections`."""
+        """See :meth:`imserver.services.rooms.rooms.Rooms.join`. Raises RoomRefused for a bad name only."""
         return self.join_each(app, (connection_id,), room, about)[0]
 
     def join_each(
         self, app: str, connection_ids: Sequence[str], room: str, about: bytes = b""
     ) -> list[Joined]:
-        """See :class:`Connections`."""
+        """The same for many, in their order, with one question to each node."""
         check_name(room)
         return [self.join_here(app, connection_id, room, about) for connection_id in connection_ids]
 
@@ -245,11 +155,11 @@ class LocalConnections:
         return Joined.JOINED if new else Joined.MEMBER
 
     def leave(self, app: str, connection_id: str, room: str) -> Left:
-        """See :class:`Connections`."""
+        """Take it out of a room."""
         return self.leave_each(app, (connection_id,), room)[0]
 
     def leave_each(self, app: str, connection_ids: Sequence[str], room: str) -> list[Left]:
-        """See :class:`Connections`."""
+        """The same for many, in their order, with one question to each node."""
         return [self.leave_here(app, connection_id, room) for connection_id in connection_ids]
 
     def leave_here(self, app: str, connection_id: str, room: str) -> Left:
@@ -260,14 +170,14 @@ class LocalConnections:
         return Left.LEFT if self.rooms.leave(app, room, connection) else Left.ABSENT
 
     def rooms_of(self, app: str, connection_id: str) -> list[str] | None:
-        """See :class:`Connections`."""
+        """The names of its rooms in the order of joining; None: it is not there, or its node is silent."""
         info = self.about(app, (connection_id,))[0]
         return None if info is None else list(info.rooms)
 
     # --- being asked ----------------------------------------------------------------------------------------
 
     def about(self, app: str, connection_ids: Sequence[str]) -> list[ConnectionInfo | None]:
-        """See :class:`Connections`."""
+        """What is known of each; None: it is not connected, or its node does not answer."""
         return [self.about_here(app, connection_id) for connection_id in connection_ids]
 
     def about_here(self, app: str, connection_id: str) -> ConnectionInfo | None:
@@ -287,7 +197,10 @@ class LocalConnections:
         )
 
     def ask(self, connection_id: str, kind: str, asked: Any, answer: Any) -> Any:
-        """See :class:`Connections`."""
+        """Put a question (a row of ``questions``) to the node of a connection, this one included.
+
+        Returns what the row answers, as the type ``answer``; None: there is no such node, or it is silent.
+        """
         address = self.ids.read(connection_id)
         if address is None or address.birth != self.ids.birth:
             return None

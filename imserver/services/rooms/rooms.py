@@ -1,6 +1,6 @@
-"""Rooms: live sets of connections that are told things together, asked the same way on one node and on many.
+"""Rooms: unstored sets of connections that receive the same events.
 
-``services.local_rooms`` serves a node that is alone; ``services.cluster_rooms`` does the same for many.
+:class:`Rooms` serves a node without a cluster; :mod:`imserver.services.rooms.cluster_rooms` extends it.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from heapq import nsmallest
 from itertools import islice
 from math import isfinite
-from typing import Final, Protocol
+from typing import Final
 
 import gevent
 from msgspec import Struct
 
 from imserver.errors import ImserverError
 from imserver.hub.fanout import Fanout
-from imserver.hub.hub import App, Hub, Membership, Room, rooms_of
+from imserver.hub.hub import App, Hub, Room, RoomMembership, rooms_of
 from imserver.metrics import Metrics
 from imserver.model import YIELD_TARGETS, Event, Outcome
+from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.transport.connection import Connection
 
 MAX_NAME_BYTES: Final = 255
@@ -62,7 +63,7 @@ class Publication(Struct, frozen=True, gc=False):
     kept: bool = False
 
 
-class Member(Struct, frozen=True, array_like=True):
+class RoomMember(Struct, frozen=True, array_like=True):
     """A connection in a room, as others see it: its id, whose it is, and since when, in Unix seconds."""
 
     connection: str
@@ -79,7 +80,7 @@ class MemberPage(Struct, frozen=True):
     """
 
     total: int
-    members: list[Member]
+    members: list[RoomMember]
     next: str = ""
     missing: tuple[str, ...] = ()
 
@@ -104,99 +105,28 @@ class RoomPage(Struct, frozen=True):
     missing: tuple[str, ...] = ()
 
 
-class Rooms(Protocol):
-    """What dialects and the API ask. Calls may switch to other greenlets, but where it says otherwise.
-
-    Connections are those of this node; for those of other nodes, see
-    :class:`imserver.services.rooms.connections.Connections`.
-    """
-
-    on_left: list[OnLeft]
-    """Called with a connection that has ended and the names of the rooms it was in, in a greenlet of its own
-    that may switch. It is no member any more; ``app``, ``user`` and ``about`` are as they were. Append."""
-    hears_log: Callable[[Connection], bool]
-    """Whether a connection is told from the log what is said in its rooms and kept. Must not switch."""
-
-    def join(self, app: str, room: str, connection: Connection) -> bool:
-        """Put a connection into a room: who publishes there after this returns, on any node, reaches it.
-
-        True: it is new there. False: it was in there before, or it is not in service in this app. Raises
-        :class:`RoomRefused`, with a text for whoever asked.
-        """
-
-    def leave(self, app: str, room: str, connection: Connection) -> bool:
-        """Take a connection out of a room; whether it was in there. Never switches."""
-
-    def leave_all(self, connection: Connection) -> tuple[str, ...]:
-        """Take a connection out of all its rooms, whose names are returned; nobody is told. Never
-        switches."""
-
-    def publish(
-        self,
-        app: str,
-        room: str,
-        event: Event,
-        except_users: tuple[str, ...] = (),
-        except_connection: Connection | str | None = None,
-        at_most: int | None = None,
-    ) -> Outcome:
-        """Tell a room (:class:`Publication`). What one greenlet or many of a node publish to a room arrives
-        in the order of the calls.
-
-        NOT_SENT: nobody is there. PARTLY: a node with members is known not to have got it; FAILED: none has.
-        """
-
-    def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """The same for many, in their order, at the cost of one question to the registry."""
-
-    def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """Members in the order of joining, behind ``after`` (a page's ``next``)."""
-
-    def count(self, app: str, room: str) -> int:
-        """How many connections are in a room; those of other nodes as of about a second ago."""
-
-    def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
-        """Rooms of an app in the order of names, behind the name ``after``."""
-
-    def rooms_of(self, connection: Connection) -> tuple[str, ...]:
-        """The names of a connection's rooms in the order of joining. Never switches."""
-
-    def ended(self, connection: Connection) -> None:
-        """A connection is over (the carrier's ``ended``). Never switches."""
-
-
 log = logging.getLogger(__name__)
 
 LEAVERS: Final = 16
 """Connections whose end is told to rooms at once."""
 
 
-class KnowsIds(Protocol):
-    """Who knows connections by their ids.
-
-    :class:`imserver.services.rooms.connections.LocalConnections` does.
-    """
-
-    def id_of(self, connection: Connection) -> str:
-        """The id of a connection of this node."""
-
-    def find(self, app: str, connection_id: str) -> Connection | None:
-        """The connection of this node with this id."""
-
-
-class Here(Struct, frozen=True, array_like=True):
+class MembersHere(Struct, frozen=True, array_like=True):
     """A node's share of a page of members: all that it has, and some of them with their joining times."""
 
     total: int
-    members: list[Member]
+    members: list[RoomMember]
     birth: int
     """Of the process; with ``joined`` it puts members of all nodes in one order."""
 
 
-class LocalRooms:
-    """Rooms of a node that is alone, and this node's share of the cluster's. Owner of who has left.
+class Rooms:
+    """Rooms of a node without a cluster, and this node's part of the rooms of a cluster.
 
-    ``max_rooms`` tells how many rooms an app may have on a node (0: any number).
+    Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
+    other nodes, see :class:`imserver.services.rooms.connections.Connections`. ``max_rooms``: how many rooms
+    an app may have on a node (0: any number). ``hears_log``: whether a connection receives stored messages of
+    its rooms from the log; must not switch. Owner of the connections that have left.
     """
 
     def __init__(
@@ -204,27 +134,32 @@ class LocalRooms:
         hub: Hub,
         fanout: Fanout,
         metrics: Metrics,
-        connections: KnowsIds,
-        birth: int,
-        max_rooms: Callable[[str], int] = lambda app: 0,
+        table: ConnectionTable,
+        max_rooms: Callable[[str], int],
+        hears_log: Callable[[Connection], bool],
     ) -> None:
-        self.membership = Membership()
+        self.membership = RoomMembership()
         self.on_left: list[OnLeft] = []
+        """Called with a connection that has ended and the names of its rooms, in a greenlet that may switch.
+        It is no member any more; ``app``, ``user`` and ``about`` are as they were. Append."""
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
-        self._connections = connections
-        self._birth = birth
+        self._connections = table
+        self._birth = table.ids.birth
         self._max_rooms = max_rooms
-        self.hears_log: Callable[[Connection], bool] = lambda connection: False
-        """Whether a connection is told from the log what is said in its rooms and kept."""
+        self._hears_log = hears_log
         self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
         self._leavers = 0
 
     # --- members --------------------------------------------------------------------------------------------
 
     def join(self, app: str, room: str, connection: Connection) -> bool:
-        """See :class:`Rooms`."""
+        """Put a connection into a room: who publishes there after this returns, on any node, reaches it.
+
+        True: it is new there. False: it was in there before, or it is not in service in this app. Raises
+        :class:`RoomRefused`, with a text for whoever asked.
+        """
         known = self._hub.apps.get(app)
         if known is None:
             return False
@@ -241,20 +176,21 @@ class LocalRooms:
             raise RoomRefused(f"the app has {limit} rooms on this node, which is its limit", full=True)
 
     def leave(self, app: str, room: str, connection: Connection) -> bool:
-        """See :class:`Rooms`."""
+        """Take a connection out of a room; whether it was in there. Never switches."""
         known = self._hub.apps.get(app)
         return known is not None and self.membership.leave(known, room, connection)
 
     def leave_all(self, connection: Connection) -> tuple[str, ...]:
-        """See :class:`Rooms`."""
+        """Take a connection out of all its rooms, whose names are returned; nobody is told. Never
+        switches."""
         return tuple([room.name for room in self.membership.leave_all(connection)])
 
     def rooms_of(self, connection: Connection) -> tuple[str, ...]:
-        """See :class:`Rooms`."""
+        """The names of a connection's rooms in the order of joining. Never switches."""
         return tuple([room.name for room in rooms_of(connection)])
 
     def ended(self, connection: Connection) -> None:
-        """See :class:`Rooms`."""
+        """A connection is over (the carrier's ``ended``). Never switches."""
         if connection.rooms is None:
             return
         rooms = self.leave_all(connection)
@@ -288,12 +224,16 @@ class LocalRooms:
         except_connection: Connection | str | None = None,
         at_most: int | None = None,
     ) -> Outcome:
-        """See :class:`Rooms`."""
+        """Tell a room (:class:`Publication`). What one greenlet or many of a node publish to a room arrives
+        in the order of the calls.
+
+        NOT_SENT: nobody is there. PARTLY: a node with members is known not to have got it; FAILED: none has.
+        """
         what = Publication(room, event, except_users, except_connection, at_most)
         return self.publish_each(app, (what,))[0]
 
     def publish_each(self, app: str, publications: Sequence[Publication]) -> list[Outcome]:
-        """See :class:`Rooms`."""
+        """The same for many, in their order, at the cost of one question to the registry."""
         outcomes = []
         for number, each in enumerate(publications, 1):
             sent = self._is_within(app, each, {}) and self.deliver(app, each) > 0
@@ -324,7 +264,7 @@ class LocalRooms:
             others = [
                 each
                 for each in room.members
-                if each is not skipped and each.user not in what.except_users and not self.hears_log(each)
+                if each is not skipped and each.user not in what.except_users and not self._hears_log(each)
             ]
             return self._fanout.to_some(room.app, others, what.event)
         return self._fanout.to_room(room, what.event, what.except_users, skipped)
@@ -332,14 +272,14 @@ class LocalRooms:
     # --- being asked ----------------------------------------------------------------------------------------
 
     def members(self, app: str, room: str, after: str = "", limit: int = 1000) -> MemberPage:
-        """See :class:`Rooms`."""
+        """Members in the order of joining, behind ``after`` (a page's ``next``)."""
         return page_of([self.members_here(app, room, after, limit + 1)], limit)
 
-    def members_here(self, app: str, room: str, after: str, limit: int) -> Here:
+    def members_here(self, app: str, room: str, after: str, limit: int) -> MembersHere:
         """Up to ``limit`` members on this node, behind ``after``."""
         found = self._room(app, room)
         if found is None:
-            return Here(0, [], self._birth)
+            return MembersHere(0, [], self._birth)
         mark = read_cursor(after)
         behind = (
             (connection, joined)
@@ -347,7 +287,7 @@ class LocalRooms:
             if (joined, self._birth) > mark
         )
         members = [
-            Member(
+            RoomMember(
                 self._connections.id_of(connection),
                 connection.user or "",
                 connection.device,
@@ -356,15 +296,15 @@ class LocalRooms:
             )
             for connection, joined in islice(behind, limit)
         ]
-        return Here(len(found.members), members, self._birth)
+        return MembersHere(len(found.members), members, self._birth)
 
     def count(self, app: str, room: str) -> int:
-        """See :class:`Rooms`."""
+        """How many connections are in a room; those of other nodes as of about a second ago."""
         found = self._room(app, room)
         return 0 if found is None else len(found.members)
 
     def page(self, app: str, after: str = "", limit: int = 1000) -> RoomPage:
-        """See :class:`Rooms`."""
+        """Rooms of an app in the order of names, behind the name ``after``."""
         total, rooms = self.page_here(app, after, limit + 1)
         return RoomPage(total, rooms[:limit], len(rooms) > limit)
 
@@ -381,7 +321,7 @@ class LocalRooms:
         return None if known is None else known.rooms.get(room)
 
 
-def page_of(shares: Iterable[Here], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
+def page_of(shares: Iterable[MembersHere], limit: int, missing: tuple[str, ...] = ()) -> MemberPage:
     """The page that the shares of all nodes make; each has at most ``limit`` + 1 members."""
     total, found = 0, []
     for share in shares:

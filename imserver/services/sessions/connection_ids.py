@@ -14,8 +14,11 @@ from functools import cached_property
 from itertools import count
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
+from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key
+from imserver.transport.connection import OPEN, Connection
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESSIV
@@ -80,3 +83,52 @@ class ConnectionIds:
         )
         # Base64 leaves bits over: of all texts that decode alike one is the id.
         return address if urlsafe_b64encode(sealed).rstrip(b"=").decode() == text else None
+
+
+class ConnectionTable:
+    """Connections of this node by their ids. Never switches.
+
+    Owner of the numbers that were given to connections whose id was asked for; most have none.
+    """
+
+    def __init__(self, hub: Hub, ids: ConnectionIds) -> None:
+        self.ids = ids
+        self._hub = hub
+        self._by_number: dict[int, Connection] = {}
+        self._numbers: WeakKeyDictionary[Connection, int] = WeakKeyDictionary()
+
+    def id_of(self, connection: Connection) -> str:
+        """The id of a connection of this node: always the same one."""
+        if connection.encoding.dialect.name == NAMED_BY_ID and connection.user:
+            return connection.user
+        number = self._numbers.get(connection)
+        if number is None:
+            number = self._numbers[connection] = self.ids.next_number()
+            if connection.state == OPEN:
+                self._by_number[number] = connection
+        return self.ids.id_of(number)
+
+    def find(self, app: str, connection_id: str) -> Connection | None:
+        """The connection with this id, if it is on this node and in service in this app."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return None
+        for session in known.sessions_of(connection_id):
+            if session.encoding.dialect.name == NAMED_BY_ID:
+                return session
+        if not self._by_number:
+            return None
+        address = self.ids.read(connection_id)
+        if address is None or address.birth != self.ids.birth:
+            return None
+        connection = self._by_number.get(address.number)
+        if connection is None or connection.state != OPEN or connection.app != app:
+            return None
+        return connection
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is over (the carrier's ``ended``)."""
+        number = self._numbers.get(connection)
+        if number is not None:
+            # The number stays with the connection: who tells of its end may name it.
+            self._by_number.pop(number, None)
