@@ -293,7 +293,7 @@ def test_ids_that_were_never_asked_for_cost_nothing(world: World) -> None:
     world.connections.id_of(ann)
     assert (len(world.table._numbers), len(world.table._by_number)) == (1, 1)
     a.hang_up()
-    until(lambda: not world.connections._by_number)
+    until(lambda: not world.table._by_number)
 
 
 def test_connections_are_pushed_to_one_by_one(world: World) -> None:
