@@ -253,8 +253,6 @@ class DatabaseCheck:
         self._store = store
         self._registry = registry
         self._since = 0.0
-        store.allows = self._objection
-        store.on_open = registry.report_database
 
     def check(self) -> None:
         """Compare; called once a second. Never switches."""
@@ -268,7 +266,8 @@ class DatabaseCheck:
             self.wrong = True
             log.error("%s", _OTHER_DATABASE)
 
-    def _objection(self, database: str) -> str:
+    def objection(self, database: str) -> str:
+        """Why this node must not use a database (``objection`` of its store)."""
         return _OTHER_DATABASE if self._differs(database) else ""
 
     def _differs(self, database: str) -> bool:

@@ -62,7 +62,12 @@ class Core(ABC):
         self.started_at = time()
         self.metrics = Metrics()
         self.data = DataDirectory(config.server.data_dir, shared=config.clustered)
-        self.store = Store(config.storage, config.server.data_dir)
+        self.store = Store(
+            config.storage,
+            config.server.data_dir,
+            objection=self._database_objection,
+            on_open=self._database_opened,
+        )
         self.draining = False
         self.cluster: Cluster | None = None
         """The other nodes; None on a node that is alone."""
@@ -74,6 +79,13 @@ class Core(ABC):
     @abstractmethod
     def _forgotten(self, connection: Connection) -> None:
         """A session is no longer addressed, but its connection lives on."""
+
+    def _database_objection(self, database: str) -> str:
+        return "" if self.cluster is None else self.cluster.database.objection(database)
+
+    def _database_opened(self, database: str) -> None:
+        if self.cluster is not None:
+            self.cluster.registry.report_database(database)
 
     def _build_core(self) -> None:
         """Build it. Raises :class:`StartError` with one clear line if it cannot."""

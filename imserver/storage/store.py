@@ -36,10 +36,19 @@ _NEVER = -1
 class Store:
     """Owner of the database, once it is open. Whatever asks it may switch to other greenlets.
 
-    ``threaded`` is that of :class:`imserver.storage.database.Database`.
+    ``threaded`` is that of :class:`imserver.storage.database.Database`. ``objection`` says why this node must
+    not use the database with an id (``""``: one to be made), or ``""``. ``on_open`` is called with the id of
+    the database when it is open.
     """
 
-    def __init__(self, settings: StorageSettings, data_dir: str, threaded: bool = True) -> None:
+    def __init__(
+        self,
+        settings: StorageSettings,
+        data_dir: str,
+        threaded: bool = True,
+        objection: Callable[[str], str] = lambda database: "",
+        on_open: Callable[[str], object] = lambda database: None,
+    ) -> None:
         self.place = database_address(settings, data_dir)
         self._settings = settings
         self._threaded = threaded
@@ -52,10 +61,8 @@ class Store:
         self._looks_begun = 0
         self._looks_ended = 0
         self._look_failed: StorageUnavailable | None = None
-        self.allows: Callable[[str], str] = lambda _id: ""
-        """(id of a database, ``""`` of one to be made) → why this node must not use it; ``""``: it may."""
-        self.on_open: Callable[[str], object] = lambda _id: None
-        """Called with the id of the database when it is open."""
+        self._objection = objection
+        self._on_open = on_open
         self.log_listener: LogListener | None = None
         """Receives what this process stores in the log; to be set before the log is used."""
         self.on_changes: list[Callable[[Changes], object]] = []
@@ -117,18 +124,18 @@ class Store:
                 # SQLAlchemy and a driver: 20 MB that a node with nothing to keep need not have.
                 from imserver.storage.database import Database
 
-                if not self.place.exists and (objection := self.allows("")):
+                if not self.place.exists and (objection := self._objection("")):
                     raise StartError(f"storage: {objection}")
                 database = Database(self.place, self._settings, self._threaded)
                 try:
                     database.open()
-                    if objection := self.allows(database.id):
+                    if objection := self._objection(database.id):
                         raise StartError(f"storage: {objection}")
                 except BaseException:
                     database.close()
                     raise
                 self._database = database
-                self.on_open(database.id)
+                self._on_open(database.id)
             return self._database
 
     def _opened(self) -> Database:

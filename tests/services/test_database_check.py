@@ -32,8 +32,14 @@ def cluster() -> Cluster:
 
 
 @pytest.fixture
-def store(tmp_path: Path):
-    store = Store(StorageSettings(), str(tmp_path), threaded=False)
+def store(cluster: Cluster, tmp_path: Path):
+    store = Store(
+        StorageSettings(),
+        str(tmp_path),
+        threaded=False,
+        objection=lambda database: DatabaseCheck(store, cluster).objection(database),  # type: ignore[arg-type]
+        on_open=cluster.report_database,
+    )
     yield store
     store.close()
 
@@ -47,7 +53,6 @@ def test_the_others_are_told_of_a_database_that_is_made(cluster: Cluster, store:
 
 
 def test_a_node_makes_no_second_database(cluster: Cluster, store: Store, tmp_path: Path) -> None:
-    DatabaseCheck(store, cluster)
     cluster.others = [Lease("other:1", database="d1")]
     with pytest.raises(StorageUnavailable, match=r"same storage\.url"):
         store.add_app("105", {})

@@ -76,8 +76,14 @@ def open_store(tmp_path: Path) -> Iterator[OpenStore]:
     """``open_store(url="", …)``: a store that has started; closed at the end of the test."""
     stores: list[Store] = []
 
-    def start(url: str = "", threaded: bool = False, folder: Path = tmp_path, **settings: float) -> Store:
-        store = Store(StorageSettings(url, **settings), str(folder), threaded)
+    def start(
+        url: str = "",
+        threaded: bool = False,
+        folder: Path = tmp_path,
+        objection: Callable[[str], str] = lambda database: "",
+        **settings: float,
+    ) -> Store:
+        store = Store(StorageSettings(url, **settings), str(folder), threaded, objection)
         stores.append(store)
         store.start()
         return store

@@ -166,13 +166,13 @@ def test_a_configured_database_is_made_at_the_start(open_store: OpenStore, tmp_p
 def test_a_database_that_is_not_allowed_is_neither_made_nor_used(
     open_store: OpenStore, tmp_path: Path
 ) -> None:
-    store = open_store()
-    store.allows = lambda database: "" if database else "no"
+    said = ["no"]
+    store = open_store(objection=lambda database: "" if database else said[0])
     with pytest.raises(StorageUnavailable, match="no"):
         store.add_app("105", {})
     assert not store.healthy()
     assert list(tmp_path.iterdir()) == []
-    store.allows = lambda database: ""
+    said[0] = ""
     assert store.add_app("105", {})
     assert store.healthy()
 
