@@ -18,7 +18,6 @@ PENDING_RETIRED = frozenset(
         "AckWheel",
         "Acknowledger",
         "Actor",
-        "Arrivals",
         "Carrier",
         "Correspondence",
         "Following",

@@ -124,7 +124,7 @@ def test_an_upload_that_is_slow_gives_way_to_another(
 ) -> None:
     monkeypatch.setattr(transfers, "GRACE_SECONDS", 0.0)
     uploads.settings = replace(uploads.settings, at_once=1, min_bytes_per_second=0)
-    arrivals = uploads._arrivals
+    arrivals = uploads._receiver
     arrivals._transfers._settings = uploads.settings
     reads, never = Event(), Event()
 

@@ -50,7 +50,7 @@ def thumbnail_beside(path: Path) -> Path:
     return path.with_name(path.name + _THUMBNAIL)
 
 
-class Places:
+class UploadStorage:
     """Owner of the folder, of the connections to the bucket, and of the threads that touch files."""
 
     def __init__(self, settings: UploadSettings, data_dir: str) -> None:
@@ -132,19 +132,19 @@ class Offer(Struct, frozen=True):
     address: str = ""
 
 
-class Arrivals:
+class UploadReceiver:
     """Takes files in."""
 
     def __init__(
         self,
         settings: UploadSettings,
-        places: Places,
+        storage: UploadStorage,
         store: Store,
         metrics: Metrics,
         usage: Callable[[str, str], Usage],
     ) -> None:
         self._settings = settings
-        self._places = places
+        self._storage = storage
         self._store = store
         self._metrics = metrics
         self._usage = usage
@@ -167,7 +167,7 @@ class Arrivals:
         self._awaited += offer.length
         try:
             self._check_room(offer)
-            folder = self._places.directory.incoming()
+            folder = self._storage.directory.incoming()
             if not self._swept:
                 self._swept = True
                 gevent.spawn(self._sweep)
@@ -175,7 +175,7 @@ class Arrivals:
             try:
                 return self._take(offer, read, path, transfer)
             finally:
-                self._places.discard(path)
+                self._storage.discard(path)
         except TransferRefused:
             self._metrics.uploads_refused += 1
             raise
@@ -213,14 +213,14 @@ class Arrivals:
                     errors.HTTP_QUOTA_EXCEEDED, "uploads.daily_address_bytes is reached"
                 ) from None
             self._by_address.failed(network, offer.length)
-        self._places.directory.incoming()
-        if self._places.directory.free_bytes() - self._awaited < self._settings.min_free_bytes:
+        self._storage.directory.incoming()
+        if self._storage.directory.free_bytes() - self._awaited < self._settings.min_free_bytes:
             log.error("the disk of the folder of uploads is full")
             raise TransferRefused(errors.HTTP_DISK_FULL)
 
     def _sweep(self) -> None:
         try:
-            removed = self._places.directory.sweep()
+            removed = self._storage.directory.sweep()
         except OSError as error:
             log.warning("the folder of uploads could not be swept: %s", error)
             return
@@ -239,7 +239,7 @@ class Arrivals:
             bytes=offer.length,
             sha256=digest,
             created=int(time() * 1000),
-            place=self._places.current,
+            place=self._storage.current,
         )
         if media.kind == "picture":
             row = self._looked_at(row, path)
@@ -280,7 +280,7 @@ class Arrivals:
 
     def _opened(self, path: Path) -> IO[bytes]:
         try:
-            return self._places.files.do(open_private, path)
+            return self._storage.files.do(open_private, path)
         except OSError as error:
             raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
@@ -290,7 +290,7 @@ class Arrivals:
             file.write(piece)
 
         try:
-            self._places.files.do(work)
+            self._storage.files.do(work)
         except OSError as error:
             raise MediaUnavailable(f"the folder of uploads cannot be used: {error.strerror}") from None
 
@@ -312,12 +312,12 @@ class Arrivals:
         row = replace(row, width=found.width, height=found.height)
         if not found.thumbnail:
             return row
-        size = self._places.files.do(target.stat).st_size
+        size = self._storage.files.do(target.stat).st_size
         return replace(row, thumbnail_bytes=size, thumbnail_type=found.thumbnail)
 
     def _keep(self, row: Upload, path: Path) -> None:
         """Bring a file to its place, and commit its row."""
-        self._places.put(row, path)
+        self._storage.put(row, path)
         from imserver.storage import upload_rows
 
         quota, app_quota = self._settings.quota_bytes, self._settings.quota_app_bytes
@@ -326,10 +326,10 @@ class Arrivals:
         except StorageUnavailable:
             raise  # perhaps it was committed all the same, so its bytes have to stay
         except BaseException:
-            self._places.remove(row)
+            self._storage.remove(row)
             raise
         if not kept:
-            self._places.remove(row)
+            self._storage.remove(row)
             raise TransferRefused(errors.HTTP_QUOTA_EXCEEDED)
         self._metrics.uploads += 1
         self._metrics.upload_bytes += row.bytes
@@ -412,13 +412,13 @@ class Uploads:
         self.settings = settings
         self._store = store
         self._metrics = metrics
-        self._places = Places(settings, data_dir)
-        self._arrivals = Arrivals(settings, self._places, store, metrics, self.usage)
+        self._storage = UploadStorage(settings, data_dir)
+        self._receiver = UploadReceiver(settings, self._storage, store, metrics, self.usage)
         self._leaving = Transfers(settings)
 
     def receive(self, offer: Offer, read: Callable[[int], bytes]) -> Upload:
-        """Take a file in; see :meth:`.upload_arrivals.Arrivals.receive`."""
-        return self._arrivals.receive(offer, read)
+        """Take a file in; see :meth:`UploadReceiver.receive`."""
+        return self._receiver.receive(offer, read)
 
     # --- out ------------------------------------------------------------------------------------------------
 
@@ -437,7 +437,7 @@ class Uploads:
         """
         transfer = self._leaving.begin(None, address)
         try:
-            pieces = self._places.of(row).get(name_of(row, thumbnail), first, last)
+            pieces = self._storage.of(row).get(name_of(row, thumbnail), first, last)
         except FileNotFoundError:
             self._leaving.end(transfer)
             log.error("the file %s is not where it was kept", row.id)
@@ -472,7 +472,7 @@ class Uploads:
         row = self._forget(name)
         if row is None:
             return False
-        self._places.remove(row)
+        self._storage.remove(row)
         return True
 
     def _forget(self, name: str) -> Upload | None:
@@ -491,11 +491,11 @@ class Uploads:
         removed = 0
         while rows := self.page(app, user, (0, ""), _FORGOTTEN_AT_ONCE):
             for row in rows:
-                self._places.delete(row)
+                self._storage.delete(row)
                 removed += self._forget(row.id) is not None
         return removed
 
     def close(self) -> None:
         """End threads and connections."""
-        self._arrivals.close()
-        self._places.close()
+        self._receiver.close()
+        self._storage.close()

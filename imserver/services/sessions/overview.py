@@ -4,31 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from types import NoneType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from imserver.cluster.registry import Lease
+from imserver.cluster.registry import Lease, Registry
 from imserver.services.nodes.queries import NodeQueries, StateQuery, encode, read
 
+if TYPE_CHECKING:
+    from imserver.cluster.rpc.server import Rpc
+
 LeasesByNode = dict[str, Lease]
-
-
-class Leases(Protocol):
-    """Who lives; :class:`imserver.cluster.registry.Registry` knows."""
-
-    @property
-    def lease(self) -> Lease: ...
-    def leases(self) -> Mapping[int, Lease]: ...
-
-
-class Asks(Protocol):
-    """Asks other nodes; the RPC does it."""
-
-    def query_all(
-        self, leases: Collection[Lease], kind: str, body: bytes, timeout: float
-    ) -> tuple[dict[str, bytes], list[str]]:
-        """The answers by node, and the names of those that did not answer in time."""
 
 
 class Overview:
@@ -43,14 +29,14 @@ class Overview:
         own_state: Callable[[StateQuery], Mapping[str, Any]],
         own_metrics: Callable[[], str],
         lease: Callable[[], Lease],
-        leases: Leases,
-        rpc: Asks | None = None,
+        registry: Registry,
+        rpc: Rpc | None = None,
         seconds: float = 1.0,
     ) -> None:
         self._own_state = own_state
         self._own_metrics = own_metrics
         self._own_lease = lease
-        self._leases = leases
+        self._registry = registry
         self._rpc = rpc
         self._seconds = seconds
 
@@ -63,7 +49,7 @@ class Overview:
         """What every live node says of itself, this one first. Of two lives of a node the later counts."""
         own = self._own_lease()
         found = {own.node: own}
-        for _, lease in sorted(self._leases.leases().items()):
+        for _, lease in sorted(self._registry.leases().items()):
             if lease.node != own.node:
                 found[lease.node] = lease
         return found
