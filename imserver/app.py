@@ -19,17 +19,22 @@ from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException
 
 from imserver import errors
-from imserver.api.reply import HEADER_LIST
-from imserver.api.stream_view import create_stream_view
-from imserver.api.style import CMD, PROBLEM
-from imserver.api.upload_view import create_upload_view
-from imserver.api.views import ROUTED_PATHS, STYLES, as_request, create_api, to_response
+from imserver.api.reply import CMD, PROBLEM
+from imserver.api.views import (
+    ROUTED_PATHS,
+    STYLES,
+    as_request,
+    create_api,
+    create_stream_view,
+    create_upload_view,
+    to_response,
+)
 from imserver.doors import LISTENER_KEY
 from imserver.logs import request_id
 from imserver.node import Node
-from imserver.pages.blueprint import create_pages
-from imserver.pages.compiled import OPTIONS
-from imserver.pages.refusal import refusal
+from imserver.pages.blueprint import create_pages, refusal
+from imserver.pages.text import OPTIONS
+from imserver.transport.exchange import HEADER_LIST
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.problems import challenged
 from imserver.transport.proxies import TrustedProxies

@@ -13,8 +13,8 @@ from gevent.hub import get_hub
 from msgspec.structs import replace
 
 from imserver.api.call import Api
-from imserver.api.fast import body_limit, fast_routes, routes_at
-from imserver.api.v1.upload import STREAMED
+from imserver.api.routes import fast_routes, routes_at, unread_body_limit
+from imserver.api.v1.uploads import STREAMED
 from imserver.config import Config
 from imserver.errors import StartError
 from imserver.logs import RequestLog
@@ -148,7 +148,7 @@ class Doors:
             self._gate,
             routes_at(self._api, everywhere=name == "websocket"),
             fast_routes(self._api, everywhere=name == "websocket"),
-            partial(body_limit, self._api),
+            partial(unread_body_limit, self._api),
             HandOver(self._application, limits.http_requests, self.ports[name], environ),
             self._metrics,
             limits.header_bytes,
@@ -178,7 +178,7 @@ class Doors:
             self.admit,
             self._refused,
             routes_at(self._api, everywhere=name == "websocket"),
-            partial(body_limit, self._api),
+            partial(unread_body_limit, self._api),
             limits.header_bytes,
             limits.body_bytes,
             limits.handshake_seconds,

@@ -93,7 +93,7 @@ def signatures() -> None:
 
 
 def forms() -> None:
-    from imserver.api.multipart import read_multipart
+    from imserver.api.form import read_multipart
 
     show(
         "multipart form, werkzeug with our bounds",

@@ -8,11 +8,12 @@ from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot
 from werkzeug.test import TestResponse
 
-from imserver.api import HEADER_LIST, ROUTES
-from imserver.api.style import CLIENT, CMD
+from imserver.api.reply import CLIENT, CMD
+from imserver.api.routes import ROUTES
 from imserver.app import create_app
 from imserver.doors import LISTENER_KEY
 from imserver.node import Node
+from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
 
 

@@ -104,7 +104,12 @@ def imported(module: Path) -> list[tuple[str, int]]:
 
 
 def imports(module: Path) -> Iterator[tuple[str, int]]:
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+    """What a module imports when it runs; what only the type checker reads does not count."""
+    tree = ast.parse(module.read_text(encoding="utf-8"))
+    for branch in tree.body:
+        if isinstance(branch, ast.If) and ast.unparse(branch.test) == "TYPE_CHECKING":
+            branch.body = []
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield alias.name, node.lineno

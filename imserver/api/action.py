@@ -7,13 +7,12 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.api import presence
-from imserver.api.call import Api, Call, app_named, app_number
-from imserver.api.reply import Answer
-from imserver.api.route import Route
+from imserver.api import cmd
+from imserver.api.call import Api, Call, Route, app_named, app_number
 from imserver.auth.principal import READ_OR_ADDRESS, READ_OR_VISITOR
 from imserver.errors import REPLY_NO_APP, reply_text
 from imserver.protocol.action import APP_PREFIX
+from imserver.transport.exchange import HttpResponse
 
 FIRST_APP: Final = f"{APP_PREFIX}1"
 """The app of a list that is asked for without naming one."""
@@ -32,23 +31,23 @@ def _app_of_list(api: Api, params: Mapping[str, str]) -> str:
     return _app_of(api, params) or api.services.tenants.resolve(FIRST_APP)
 
 
-def user_list(api: Api, call: Call) -> Answer:
+def user_list(api: Api, call: Call) -> HttpResponse:
     """``GET /user/list``: with ``groupsId`` the users who belong to a room, else those of a cmd app.
 
     Of a large room each answer holds a page; ``next`` is the ``cursor`` of the one that follows.
     """
     room = call.params.get("groupsid")
     if room is None:
-        return presence.user_list(api, call)
+        return cmd.user_list(api, call)
     cursor = call.params.get("cursor", "")
-    found = api.services.talks.audience(call.app, room, cursor, presence.LIST_PAGE)
+    found = api.services.talks.audience(call.app, room, cursor, cmd.LIST_PAGE)
     data: dict[str, Any] = {"userList": [{"ID": _id(user)} for user in found.users]}
     if found.next:
         data["next"] = found.next
     return _answer(200, "Success", data)
 
 
-def groups_list(api: Api, call: Call) -> Answer:
+def groups_list(api: Api, call: Call) -> HttpResponse:
     """``GET /user/groupslist``: the rooms of an app that have stored members."""
     if api.services.tenants.get(call.app) is None:
         return _answer(REPLY_NO_APP, reply_text(REPLY_NO_APP), None)
@@ -56,8 +55,8 @@ def groups_list(api: Api, call: Call) -> Answer:
     return _answer(200, "Success", [{"ID": _id(room)} for room in rooms])
 
 
-def _answer(code: int, text: str, data: Any) -> Answer:
-    return Answer(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, _encode(text), _encode(data)))
+def _answer(code: int, text: str, data: Any) -> HttpResponse:
+    return HttpResponse(200, b'{"code":%d,"msg":%b,"data":%b}' % (code, _encode(text), _encode(data)))
 
 
 def _id(name: str) -> int | str:
@@ -66,6 +65,6 @@ def _id(name: str) -> int | str:
 
 
 ROUTES: Final = (
-    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "query", hot=True, app_of=_app_of_list),
-    Route("GET", "/user/groupslist", READ_OR_ADDRESS, groups_list, "query", hot=True, app_of=_app_of),
+    Route("GET", "/user/list", READ_OR_VISITOR, user_list, "any", hot=True, app_of=_app_of_list),
+    Route("GET", "/user/groupslist", READ_OR_ADDRESS, groups_list, "any", hot=True, app_of=_app_of),
 )

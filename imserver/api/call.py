@@ -1,47 +1,31 @@
-"""What a route function gets: the call, and the parts of the node that it may reach."""
+"""What a route function gets: the call, and the node's services; and the row that declares a route."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal
 
 import gevent
-from msgspec import Struct
+from msgspec import UNSET, Struct
 
 from imserver.api.form import parse_pairs
 from imserver.api.rates import Rates, TalkRates
-from imserver.api.reply import BAD_PARAMETER, UNAUTHORIZED, Refused
-from imserver.auth.authority import Authority
-from imserver.auth.keys import Keys
-from imserver.auth.login import Logins
-from imserver.auth.principal import Principal
-from imserver.auth.tenants import Tenants
+from imserver.api.reply import BAD_PARAMETER, CMD, ApiProblem, RequestRefused, Style
+from imserver.auth.principal import Need, Principal, may
 from imserver.config import Config
-from imserver.hub.hub import Hub
-from imserver.metrics import Metrics
-from imserver.services.dialects.clients import Clients
-from imserver.services.dialects.talks import Talks
-from imserver.services.files.uploads import Uploads
-from imserver.services.messages.finding import Finding
-from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.receipts import Receipts
-from imserver.services.people.accounts import Accounts
-from imserver.services.people.friends import Friends
-from imserver.services.people.groups import Groups
-from imserver.services.push.idempotency import Dedupe, RequestIds
-from imserver.services.push.pending import PendingPushes
-from imserver.services.push.publish import Publishing
-from imserver.services.push.push import Pushes
-from imserver.services.rooms.connections import Connections
-from imserver.services.rooms.rooms import Rooms
-from imserver.services.sessions.overview import Overview
-from imserver.services.sessions.presence import Presence
-from imserver.services.sessions.sessions import Sessions
-from imserver.services.webhooks.webhooks import Webhooks
-from imserver.storage.store import Store
-from imserver.transport.fast import FastRequest
+from imserver.errors import (
+    HTTP_FORBIDDEN,
+    HTTP_INVALID_REQUEST,
+    HTTP_NOT_ALLOWED,
+    HTTP_TOKEN_INVALID,
+    HTTP_UNKNOWN_APP,
+)
+from imserver.transport.exchange import HttpRequest, HttpResponse
+
+if TYPE_CHECKING:
+    from imserver.parts import Parts
 
 _number = re.compile(r"[+-]?[0-9]{1,12}", re.ASCII)
 
@@ -49,91 +33,13 @@ _BROADCAST_SECONDS = 60.0
 _LOOK_SECONDS = 0.005
 
 
-class Broadcasts(Protocol):
-    """What is known of broadcasts that are being written; the node's flusher."""
-
-    @property
-    def bulk_filled(self) -> int: ...
-
-    def drained(self, since: int) -> bool: ...
-
-
-class Services(Protocol):
-    """The parts of a node that the API is made of."""
-
-    @property
-    def config(self) -> Config: ...
-    @property
-    def presence(self) -> Presence: ...
-    @property
-    def pushes(self) -> Pushes: ...
-    @property
-    def sessions(self) -> Sessions: ...
-    @property
-    def dedupe(self) -> Dedupe: ...
-    @property
-    def keys(self) -> Keys: ...
-    @property
-    def authority(self) -> Authority: ...
-    @property
-    def metrics(self) -> Metrics: ...
-    @property
-    def flusher(self) -> Broadcasts: ...
-    @property
-    def overview(self) -> Overview: ...
-    @property
-    def talks(self) -> Talks: ...
-    @property
-    def clients(self) -> Clients: ...
-    @property
-    def connections(self) -> Connections: ...
-    @property
-    def rooms(self) -> Rooms: ...
-    @property
-    def tenants(self) -> Tenants: ...
-    @property
-    def store(self) -> Store: ...
-    @property
-    def finding(self) -> Finding: ...
-    @property
-    def receipts(self) -> Receipts: ...
-    @property
-    def hub(self) -> Hub: ...
-    @property
-    def publishing(self) -> Publishing: ...
-    @property
-    def request_ids(self) -> RequestIds: ...
-    @property
-    def pending(self) -> PendingPushes: ...
-    @property
-    def logins(self) -> Logins: ...
-    @property
-    def webhooks(self) -> Webhooks: ...
-    @property
-    def uploads(self) -> Uploads: ...
-    @property
-    def accounts(self) -> Accounts: ...
-    @property
-    def friends(self) -> Friends: ...
-    @property
-    def groups(self) -> Groups: ...
-    @property
-    def messaging(self) -> Messaging: ...
-
-    def state(self, debug: bool, detail: bool = False) -> Mapping[str, Any]:
-        """The data of ``/system/state``."""
-
-    def ready(self) -> bool:
-        """Whether the node can do its work."""
-
-
 class Api:
     """The parts of the node that routes reach, and the limits they keep.
 
-    Owner: the node. One instance serves both doors.
+    Owner: the node. One instance serves both HTTP servers.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Parts) -> None:
         self.services = services
         self.presence = services.presence
         self.pushes = services.pushes
@@ -179,19 +85,28 @@ def wait_for_broadcast(api: Api, since: int) -> None:
 
 
 class Call(Struct):
-    """One request, read and allowed: parameters by folded name, the app they name, and who asks.
+    """One request with what it names.
 
-    ``app`` is ``""`` where the request names none (or no number). ``fields`` is the object of a JSON body,
-    ``pairs`` are the fields of a multipart form, ``request`` is what came.
+    ``params`` are the parameters by folded name, ``fields`` is the object of a JSON body, ``pairs`` are the
+    fields of a multipart form. Rows with a ``read`` of their own have ``asked`` instead: what it has read.
+    ``app`` is the resolved app, ``""`` where the request names none. ``user`` is the user on whose behalf the
+    request is made (of rows with a ``user`` rule).
     """
 
     params: dict[str, str]
     app: str
     principal: Principal
+    request: HttpRequest
     body: bytes = b""
     fields: dict[str, Any] | None = None
-    request: FastRequest | None = None
     pairs: list[tuple[str, str]] | None = None
+    asked: Any = None
+    user: str = ""
+
+    @property
+    def is_back_end(self) -> bool:
+        """Whether a back end asks, and no user by their own token. It may do what no user may."""
+        return not self.principal.user
 
     def texts(self, name: str) -> Sequence[str]:
         """All values of a parameter that may be repeated: a JSON list, or a form field given repeatedly."""
@@ -200,7 +115,7 @@ class Call(Struct):
             return [value for key, value in pairs if key.lower() == name]
         values = self.fields.get(name, [])
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-            raise Refused(BAD_PARAMETER)
+            raise RequestRefused(BAD_PARAMETER)
         return values
 
 
@@ -224,11 +139,109 @@ def app_from_json(api: Api, app_id: object) -> str:
     if isinstance(app_id, str):
         return app_named(api, app_id)
     if type(app_id) is not int or not 0 <= app_id < 2**32:
-        raise Refused(BAD_PARAMETER)
+        raise RequestRefused(BAD_PARAMETER)
     return app_named(api, str(app_id))
 
 
-def require_app(call: Call) -> None:
-    """Refuse a principal who has nothing to do with the app that the call names."""
-    if not call.principal.reaches(call.app):
-        raise Refused(UNAUTHORIZED)
+# --- routes -------------------------------------------------------------------------------------------------
+
+AppRule = Literal["", "any", "known", "named", "settings", "all"]
+"""Which app a principal must reach.
+
+========= ======================================================================================
+``""``    no app
+any       the app of the request; a back end that names none may ask about all that it reaches
+known     the app of the request, which must exist
+named     the app of the request, which need not exist
+settings  as named. To change an alias, or to make one, takes more: see :func:`prepare`
+all       all apps
+========= ======================================================================================
+"""
+UserRule = Literal["", "required", "optional"]
+"""Whether a request is made on behalf of a user. Users act for themselves; a back end names the user."""
+
+
+class Route(Struct, frozen=True):
+    """One row of the table of routes. ``need``: what a principal must have proved. ``app`` and ``user``: in
+    which app, and on whose behalf.
+
+    ``hot``: the front answers it. ``read``: reads the request, sets ``call.asked`` and ``call.app`` (None:
+    parameters are read from query, form or JSON). ``app_of``: the app that these parameters name, if it is
+    not the number in ``appID``. ``style``: how it refuses, and whether it answers on WebSocket listeners.
+    ``limited``: requests count against the rate of their key. ``user_in``: the parameter in which a user (of
+    a page, or with a session token) must name themselves. ``token_in``: the header with the token of a user
+    where it is not ``authorization``; ``?token``: the query may have it. ``need_with``: a parameter which,
+    being ``true``, needs more.
+    """
+
+    method: str
+    path: str
+    need: Need
+    function: Callable[[Api, Call], HttpResponse]
+    app: AppRule = ""
+    user: UserRule = ""
+    hot: bool = False
+    read: Callable[[Api, Call], None] | None = None
+    style: Style = CMD
+    limited: bool = False
+    app_of: Callable[[Api, Mapping[str, str]], str] | None = None
+    user_in: str = ""
+    token_in: str = ""
+    need_with: tuple[str, Need] | None = None
+
+
+def prepare(api: Api, route: Route, call: Call) -> None:
+    """Read the call of a principal who was admitted, and authorise it: then its function may run.
+
+    Whether the principal may do what the route does, in the app and for the user of the call, is checked
+    here and in :func:`imserver.api.routes.admit`, and nowhere else. May switch. Raises :class:`ApiProblem`,
+    :class:`RequestRefused` and :class:`imserver.api.form.BadBody`.
+    """
+    if route.read is not None:
+        route.read(api, call)
+    principal, rule = call.principal, route.app
+    if rule == "settings":
+        _require_settings(api, route, call)
+    elif rule == "known" or (rule and principal.apps is not None):
+        require_app(api, principal, route.need, call.app, rule)
+    if principal.user:
+        if route.user_in and call.params.get(route.user_in) != principal.user:
+            raise ApiProblem(HTTP_FORBIDDEN)
+        if route.user:
+            if call.user not in ("", principal.user):
+                raise ApiProblem(HTTP_NOT_ALLOWED, "The token belongs to another user")
+            call.user = principal.user
+    elif route.user == "required" and not call.user:
+        raise ApiProblem(HTTP_INVALID_REQUEST, "`user`: name the user on whose behalf you ask")
+    if route.need_with is not None:
+        name, need = route.need_with
+        if call.params.get(name) == "true" and not may(principal, need):
+            raise ApiProblem(HTTP_FORBIDDEN)
+
+
+def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppRule = "known") -> None:
+    """Refuse a principal who may not do this in ``app``, a resolved name.
+
+    May switch. Raises :class:`ApiProblem`.
+    """
+    apps = principal.apps
+    if apps is not None and (app not in apps or rule == "all"):
+        asks_all = rule == "any" and not app and not principal.user
+        if not asks_all and (rule == "all" or not may(principal, need, app)):
+            raise ApiProblem(HTTP_TOKEN_INVALID if principal.kind == "account" else HTTP_FORBIDDEN)
+    if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
+        raise ApiProblem(HTTP_UNKNOWN_APP)
+
+
+def _require_settings(api: Api, route: Route, call: Call) -> None:
+    """Refuse who may not give an app these settings.
+
+    An alias belongs to its target, but nobody who reaches only the target may change it: they could give it
+    settings of its own and then cut it loose. That takes a principal for all apps.
+    """
+    tenants, principal, asked = api.services.tenants, call.principal, call.asked
+    require_app(api, principal, route.need, call.app, "named")
+    if principal.apps is not None and call.app != asked.app:
+        raise ApiProblem(HTTP_FORBIDDEN, "To change an alias takes a key for all apps")
+    if asked.settings.same_as is not UNSET:
+        require_app(api, principal, route.need, tenants.resolve(asked.settings.same_as), "named")

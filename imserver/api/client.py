@@ -1,43 +1,143 @@
 """Routes of the client dialect: ``/api/…``, by which a back end drives the clients of its system.
 
-Every answer is ``{"code","msg","data"}`` with HTTP status 200, code 0 or -1. But what cannot be read is 400,
-and a method other than POST is 405, both without a body, as in the original.
+Every answer is ``{"code","msg","data"}`` with HTTP status 200 and code 0 or -1. A body that cannot be
+read is 400, and a method other than POST is 405, both without a body, as in the original.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from time import time
-from typing import Any, Final, Generic
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
+from msgspec import Meta, Raw, Struct
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.client_body import (
-    B,
-    Binding,
-    Client,
-    Group,
-    Membership,
-    Push,
-    PushToClient,
-    PushToClients,
-    PushToGroup,
-    Reader,
-    Registration,
-)
-from imserver.api.form import BadBody
-from imserver.api.reply import Answer, Refused
-from imserver.api.route import Route
-from imserver.api.style import CLIENT, client_refusal
-from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need, may
+from imserver.api.call import Api, Call, Route
+from imserver.api.form import BadBody, parse_json
+from imserver.api.reply import CLIENT, RequestRefused, client_refusal
+from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Need
 from imserver.auth.tenants import TooManyTenants
-from imserver.model import SYSTEM_PREFIX, Event, Outcome
+from imserver.model import Event, Outcome
 from imserver.protocol.client import message_id
 from imserver.services.dialects.clients import BadSystem, Label
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
+from imserver.transport.exchange import HttpResponse
+
+Code = Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+_NOTHING: Final = Raw(b"")
+_decode_text = msgspec.json.Decoder(str).decode
+_decode_any = msgspec.json.Decoder().decode
+
+
+class ClientBody(Struct, rename="camel", forbid_unknown_fields=True):
+    """One route's fields. Those of the type ``str | None`` without a default value are required."""
+
+
+class RegisterBody(ClientBody):
+    """``/api/register``."""
+
+    system_id: str | None = None
+
+
+class Client(ClientBody):
+    """What names one client."""
+
+    client_id: str | None = None
+
+
+class GroupBody(ClientBody):
+    """What names one group. Clients of the original send more, which nobody reads."""
+
+    group_name: str | None = None
+
+
+class MembershipBody(Client):
+    """A client and a group."""
+
+    group_name: str | None = None
+
+
+class Binding(MembershipBody):
+    """``/api/bind_to_group``."""
+
+    user_id: str | None = None
+    extend: str | None = None
+
+
+class Push(ClientBody):
+    """What is told. ``data`` is JSON as it came: a string, an array or an object."""
+
+    send_user_id: str | None = None
+    code: Code | None = None
+    msg: str | None = None
+    data: Raw = _NOTHING
+
+    def payload(self) -> tuple[str, bytes]:
+        """``data`` as a text, or as JSON that is none. Raises :class:`BadBody`."""
+        raw = bytes(self.data)
+        try:
+            if raw[:1] == b'"':
+                return _decode_text(raw), b""
+            if raw in (b"", b"null"):
+                return "", b""
+            if raw[:1] not in b"[{":
+                raise BadBody("data is neither a string nor an array or object")
+            raw.decode()
+        except ValueError as error:
+            raise BadBody(str(error)) from None
+        return "", raw
+
+
+class PushToClient(Push):
+    """``/api/send_to_client``."""
+
+    client_id: str | None = None
+
+
+class PushToClients(Push):
+    """``/api/send_to_clients``."""
+
+    client_ids: list[str | None] | None = None
+
+
+class PushToGroup(Push):
+    """``/api/send_to_group``."""
+
+    group_name: str | None = None
+
+
+B = TypeVar("B", bound=ClientBody)
+
+
+class BodyReader(Generic[B]):
+    """Reads the bodies of one kind."""
+
+    def __init__(self, kind: type[B]) -> None:
+        self._kind = kind
+        self._decode = msgspec.json.Decoder(kind).decode
+        self._names = {name.lower(): name for name in kind.__struct_encode_fields__}
+
+    def read(self, body: bytes) -> B:
+        """Read one. Raises :class:`BadBody` if it is no JSON object, or a field has a wrong type."""
+        try:
+            return self._decode(body)
+        except (ValueError, RecursionError):
+            return self._read_slowly(body)
+
+    def _read_slowly(self, body: bytes) -> B:
+        fields: dict[str, Any] = {
+            self._names[key]: value for key, value in parse_json(body).items() if key in self._names
+        }
+        try:
+            if "data" in fields:
+                fields["data"] = Raw(_encode(fields["data"]))
+            return msgspec.convert(fields, self._kind)
+        except (ValueError, OverflowError, RecursionError) as error:
+            raise BadBody(str(error)) from None
+
 
 LIST_MEMBERS: Final = 10_000
 """Most clients in one answer of ``/api/get_online_list``."""
@@ -60,9 +160,9 @@ TOO_MANY_CLIENTS: Final = client_refusal("ClientIds数量超过上限")
 TOO_LONG: Final = client_refusal("消息过长")
 
 
-def success(data: Any) -> Answer:
+def success(data: Any) -> HttpResponse:
     """Code 0 with ``data``."""
-    return Answer(200, b'{"code":0,"msg":"success","data":%b}' % _encode(data))
+    return HttpResponse(200, b'{"code":0,"msg":"success","data":%b}' % _encode(data))
 
 
 DONE: Final = success([])
@@ -73,48 +173,39 @@ CLOSED: Final = success({})
 
 
 def _system_of(call: Call) -> str:
-    assert call.request is not None
     header = call.request.headers.get("systemid", "")
     if not header:
-        raise Refused(NO_SYSTEM)
+        raise RequestRefused(NO_SYSTEM)
     try:
         # Headers are read as Latin-1; this one is UTF-8 where it is no ASCII.
         return header if header.isascii() else header.encode("latin-1").decode()
     except UnicodeError:
-        raise Refused(UNKNOWN_SYSTEM) from None
-
-
-def _authorise(call: Call, need: Need, app: str) -> None:
-    """Refuse a principal who may not do this in ``app``, which stands for itself."""
-    if not may(call.principal, need, app):
-        raise Refused(UNAUTHORIZED)
+        raise RequestRefused(UNKNOWN_SYSTEM) from None
 
 
 def _required(value: str | None, name: str) -> str:
     if not value:
-        raise Refused(client_refusal(f"{name}为必填字段"))
+        raise RequestRefused(client_refusal(f"{name}为必填字段"))
     return value
 
 
+def _read_system(api: Api, call: Call) -> None:
+    """Read which system a request is for."""
+    call.asked = _system_of(call)
+    call.app = api.services.clients.app_of(call.asked)
+
+
 class _Driven(Generic[B]):
-    """What every route but register does first: which system, who asks, what the body holds.
+    """Every route but register. ``function`` gets the app of the system, and the body."""
 
-    ``function`` gets the app of the system, and the body.
-    """
-
-    def __init__(self, need: Need, kind: type[B], function: Callable[[Api, str, B], Answer]) -> None:
-        self.need = need
-        self._reader = Reader(kind)
+    def __init__(self, kind: type[B], function: Callable[[Api, str, B], HttpResponse]) -> None:
+        self._reader = BodyReader(kind)
         self._function = function
 
-    def __call__(self, api: Api, call: Call) -> Answer:
-        clients = api.services.clients
-        system = _system_of(call)
-        app = clients.app_of(system)
-        _authorise(call, self.need, app)
-        if not clients.is_registered(system):
+    def __call__(self, api: Api, call: Call) -> HttpResponse:
+        if not api.services.clients.is_registered(call.asked):
             return UNKNOWN_SYSTEM
-        return self._function(api, app, self._reader.read(call.body))
+        return self._function(api, call.app, self._reader.read(call.body))
 
 
 # --- telling ------------------------------------------------------------------------------------------------
@@ -125,27 +216,27 @@ def _event(api: Api, push: Push) -> Event:
     text, data = push.payload()
     sender, note = push.send_user_id or "", push.msg or ""
     if len(text) + len(data) + len(sender) + len(note) > api.push_characters:
-        raise Refused(TOO_LONG)
+        raise RequestRefused(TOO_LONG)
     return Event("msg", sender, text, message_id(), "text", data, push.code or 0, note, int(time()))
 
 
-def _told(event: Event, outcome: Outcome) -> Answer:
+def _told(event: Event, outcome: Outcome) -> HttpResponse:
     """Whoever is unknown, or not there, is no error; a node that is known not to have got it is one."""
     return FAILED if outcome is Outcome.FAILED else success({"messageId": event.id})
 
 
-def send_to_client(api: Api, app: str, push: PushToClient) -> Answer:
+def send_to_client(api: Api, app: str, push: PushToClient) -> HttpResponse:
     """``POST /api/send_to_client``: tell one client."""
     event = _event(api, push)
     client = _required(push.client_id, "ClientId")
     return _told(event, api.services.connections.push(app, client, event))
 
 
-def send_to_clients(api: Api, app: str, push: PushToClients) -> Answer:
+def send_to_clients(api: Api, app: str, push: PushToClients) -> HttpResponse:
     """``POST /api/send_to_clients``: tell several clients the same."""
     event = _event(api, push)
     if push.client_ids is None:
-        raise Refused(client_refusal("ClientIds为必填字段"))
+        raise RequestRefused(client_refusal("ClientIds为必填字段"))
     if len(push.client_ids) > api.batch_targets:
         return TOO_MANY_CLIENTS
     outcomes = api.services.connections.push_each(app, [each or "" for each in push.client_ids], event)
@@ -153,14 +244,14 @@ def send_to_clients(api: Api, app: str, push: PushToClients) -> Answer:
     return FAILED if Outcome.FAILED in outcomes and Outcome.SENT not in outcomes else DONE
 
 
-def send_to_group(api: Api, app: str, push: PushToGroup) -> Answer:
+def send_to_group(api: Api, app: str, push: PushToGroup) -> HttpResponse:
     """``POST /api/send_to_group``: tell all members of a group."""
     event = _event(api, push)
     group = _required(push.group_name, "GroupName")
     return _told(event, api.services.rooms.publish(app, group, event))
 
 
-def send_to_system(api: Api, app: str, push: Push) -> Answer:
+def send_to_system(api: Api, app: str, push: Push) -> HttpResponse:
     """``POST /api/send_to_system``: tell all clients of the system."""
     event = _event(api, push)
     return _told(event, api.services.pushes.spread(app, event))
@@ -169,7 +260,7 @@ def send_to_system(api: Api, app: str, push: Push) -> Answer:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def bind_to_group(api: Api, app: str, binding: Binding) -> Answer:
+def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
     """``POST /api/bind_to_group``: put a client into a group, and say who it is."""
     client, group = _required(binding.client_id, "ClientId"), _required(binding.group_name, "GroupName")
     label = Label(binding.user_id or "", binding.extend or "")
@@ -184,13 +275,13 @@ def bind_to_group(api: Api, app: str, binding: Binding) -> Answer:
     return FAILED if joined is Joined.FAILED else DONE
 
 
-def unbind_from_group(api: Api, app: str, membership: Membership) -> Answer:
+def unbind_from_group(api: Api, app: str, membership: MembershipBody) -> HttpResponse:
     """``POST /api/unbind_from_group``: take a client out of a group."""
     client, group = _required(membership.client_id, "ClientId"), _required(membership.group_name, "GroupName")
     return FAILED if api.services.clients.unbind(app, client, group) is Left.FAILED else DONE
 
 
-def get_online_list(api: Api, app: str, group: Group) -> Answer:
+def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
     """``POST /api/get_online_list``: the members of a group in the order of joining.
 
     ``count`` counts all; the list ends behind :data:`LIST_MEMBERS`.
@@ -206,7 +297,7 @@ def get_online_list(api: Api, app: str, group: Group) -> Answer:
             return success({"count": max(page.total, len(listed)), "list": listed})
 
 
-def get_client_groups(api: Api, app: str, client: Client) -> Answer:
+def get_client_groups(api: Api, app: str, client: Client) -> HttpResponse:
     """``POST /api/get_client_groups``: the groups of a client in the order of joining."""
     groups = api.services.connections.rooms_of(app, _required(client.client_id, "ClientId")) or []
     return success({"count": len(groups), "list": groups})
@@ -215,32 +306,31 @@ def get_client_groups(api: Api, app: str, client: Client) -> Answer:
 # --- clients and systems ------------------------------------------------------------------------------------
 
 
-def is_online(api: Api, app: str, client: Client) -> Answer:
+def is_online(api: Api, app: str, client: Client) -> HttpResponse:
     """``POST /api/is_online``: whether a client is connected."""
     found = api.services.connections.about(app, [_required(client.client_id, "ClientId")])
     return success({"online": found[0] is not None})
 
 
-def close_client(api: Api, app: str, client: Client) -> Answer:
+def close_client(api: Api, app: str, client: Client) -> HttpResponse:
     """``POST /api/close_client``: end a client's connection, behind all that it was told before."""
     name = _required(client.client_id, "ClientId")
     outcome = api.services.connections.close(app, name, errors.CLOSE_KICKED)
     return FAILED if outcome is Outcome.FAILED else CLOSED
 
 
-_read_registration = Reader(Registration).read
+_read_registration = BodyReader(RegisterBody).read
 
 
-def register(api: Api, call: Call) -> Answer:
+def _read_new_system(api: Api, call: Call) -> None:
+    call.asked = _read_registration(call.body).system_id
+    call.app = api.services.clients.app_of(call.asked or "")
+
+
+def register(api: Api, call: Call) -> HttpResponse:
     """``/api/register``, by any method: make a system, for all nodes and for good."""
     try:
-        system = _read_registration(call.body).system_id
-    except BadBody:
-        _authorise(call, ADMIN, SYSTEM_PREFIX)
-        raise
-    _authorise(call, ADMIN, api.services.clients.app_of(system or ""))
-    try:
-        made = api.services.clients.register(_required(system, "SystemId"))
+        made = api.services.clients.register(_required(call.asked, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
     except TooManyTenants:
@@ -249,29 +339,29 @@ def register(api: Api, call: Call) -> Answer:
 
 
 _ANY: Final = ("POST", "GET", "PUT", "PATCH", "DELETE")
-_DRIVEN: Final[dict[str, _Driven[Any]]] = {
-    "/api/send_to_client": _Driven(PUSH_OR_ADDRESS, PushToClient, send_to_client),
-    "/api/send_to_clients": _Driven(PUSH_OR_ADDRESS, PushToClients, send_to_clients),
-    "/api/send_to_group": _Driven(PUSH_OR_ADDRESS, PushToGroup, send_to_group),
-    "/api/send_to_system": _Driven(PUSH_OR_ADDRESS, Push, send_to_system),
-    "/api/bind_to_group": _Driven(PUSH_OR_ADDRESS, Binding, bind_to_group),
-    "/api/unbind_from_group": _Driven(PUSH_OR_ADDRESS, Membership, unbind_from_group),
-    "/api/get_online_list": _Driven(READ_OR_ADDRESS, Group, get_online_list),
-    "/api/get_client_groups": _Driven(READ_OR_ADDRESS, Client, get_client_groups),
-    "/api/is_online": _Driven(READ_OR_ADDRESS, Client, is_online),
-    "/api/close_client": _Driven(PUSH_OR_ADDRESS, Client, close_client),
-}
-
-_KIND: Final[dict[str, Any]] = {"hot": True, "raw": True, "style": CLIENT}
+_DRIVEN: Final[tuple[tuple[str, Need, _Driven[Any]], ...]] = (
+    ("/api/send_to_client", PUSH_OR_ADDRESS, _Driven(PushToClient, send_to_client)),
+    ("/api/send_to_clients", PUSH_OR_ADDRESS, _Driven(PushToClients, send_to_clients)),
+    ("/api/send_to_group", PUSH_OR_ADDRESS, _Driven(PushToGroup, send_to_group)),
+    ("/api/send_to_system", PUSH_OR_ADDRESS, _Driven(Push, send_to_system)),
+    ("/api/bind_to_group", PUSH_OR_ADDRESS, _Driven(Binding, bind_to_group)),
+    ("/api/unbind_from_group", PUSH_OR_ADDRESS, _Driven(MembershipBody, unbind_from_group)),
+    ("/api/get_online_list", READ_OR_ADDRESS, _Driven(GroupBody, get_online_list)),
+    ("/api/get_client_groups", READ_OR_ADDRESS, _Driven(Client, get_client_groups)),
+    ("/api/is_online", READ_OR_ADDRESS, _Driven(Client, is_online)),
+    ("/api/close_client", PUSH_OR_ADDRESS, _Driven(Client, close_client)),
+)
 
 ROUTES: Final = (
     *(
-        Route(method, "/api/register", ADMIN, register, "body", hot=True, raw=True, style=CLIENT)
+        Route(
+            method, "/api/register", ADMIN, register, "named", hot=True, read=_read_new_system, style=CLIENT
+        )
         for method in _ANY
     ),
     *(
-        Route("POST", path, row.need, row, "header", hot=True, raw=True, style=CLIENT)
-        for path, row in _DRIVEN.items()
+        Route("POST", path, need, function, "named", hot=True, read=_read_system, style=CLIENT)
+        for path, need, function in _DRIVEN
     ),
 )
-"""The system that must be reached stands in the header ``SystemId``, of a registration in the body."""
+"""The header ``SystemId`` names the system, of a registration the body."""

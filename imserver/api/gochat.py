@@ -11,10 +11,8 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.route import Route
-from imserver.api.style import Style
+from imserver.api.call import Api, Call, Route
+from imserver.api.reply import Style
 from imserver.auth.account_tokens import GOCHAT
 from imserver.auth.principal import ACCOUNT, ANYONE
 from imserver.errors import HttpProblem
@@ -24,7 +22,7 @@ from imserver.services.people.friends import Oneself, Said, TooManyFriends, Unkn
 from imserver.services.people.groups import BadGroup, TooManyMembers, UnknownGroup
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Taken
-from imserver.transport.fast import FastRequest
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 _DIGITS: Final = 40
 """A longer text is no id, with however many noughts it begins."""
@@ -32,15 +30,15 @@ _DIGITS: Final = 40
 _encode: Final = msgspec.json.Encoder().encode
 
 
-def refusal(text: str) -> Answer:
+def refusal(text: str) -> HttpResponse:
     """Code -1 and why."""
-    return Answer(200, b'{"code":-1,"msg":%b}' % _encode(text))
+    return HttpResponse(200, b'{"code":-1,"msg":%b}' % _encode(text))
 
 
-def success(text: str, data: Any = None) -> Answer:
+def success(text: str, data: Any = None) -> HttpResponse:
     """Code 200; no ``data`` where there is none."""
     shown = b"" if data is None else b',"data":%b' % _encode(data)
-    return Answer(200, b'{"code":200,"msg":%b%b}' % (_encode(text), shown))
+    return HttpResponse(200, b'{"code":200,"msg":%b%b}' % (_encode(text), shown))
 
 
 BAD_PARAMETER: Final = refusal("参数不正确")
@@ -64,9 +62,9 @@ class _GoChatStyle:
 
     everywhere = True
 
-    def refuse(self, problem: HttpProblem, _request: FastRequest, _detail: str = "") -> Answer:
+    def refuse(self, problem: HttpProblem, _request: HttpRequest, _detail: str = "") -> HttpResponse:
         if problem.status == 405:
-            return Answer(405, b"")
+            return HttpResponse(405, b"")
         if problem.status < 500:
             return NO_TOKEN if problem.status in (401, 403) else BAD_PARAMETER
         return BUSY if problem.temporary and problem.status == 503 else FAILED
@@ -75,7 +73,7 @@ class _GoChatStyle:
 STYLE: Final[Style] = _GoChatStyle()
 
 
-def app_of(api: Api, _params: Mapping[str, str] | None = None) -> str:
+def app_of(api: Api, _params: Mapping[str, str]) -> str:
     """The app of GoChat's clients."""
     return api.services.tenants.resolve(GOCHAT)
 
@@ -83,15 +81,14 @@ def app_of(api: Api, _params: Mapping[str, str] | None = None) -> str:
 # --- accounts -----------------------------------------------------------------------------------------------
 
 
-def register(api: Api, call: Call) -> Answer:
+def register(api: Api, call: Call) -> HttpResponse:
     """``POST /register``: a new account, logged in."""
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
-    assert call.request is not None
     accounts, nickname, host = api.services.accounts, call.params.get("nickname", ""), call.request.host
     try:
-        account = accounts.register(app_of(api), phone, password, nickname, address=host)
+        account = accounts.register(call.app, phone, password, nickname, address=host)
         session = accounts.token(account)
     except BadField:
         return BAD_PARAMETER
@@ -106,16 +103,15 @@ def register(api: Api, call: Call) -> Answer:
     return success("登录成功", {"token": session.token, "id": account.user})
 
 
-def login(api: Api, call: Call) -> Answer:
+def login(api: Api, call: Call) -> HttpResponse:
     """``POST /login``: a token for who has the password."""
-    assert call.request is not None
     phone, password = call.params.get("phone_number", ""), call.params.get("password", "")
     if not (phone and password):
         return BAD_PARAMETER
     accounts = api.services.accounts
     try:
         account = accounts.login(
-            app_of(api), phone, password, call.request.host, call.request.headers.get("token", "")
+            call.app, phone, password, call.request.host, call.request.headers.get("token", "")
         )
         session = accounts.token(account)
     except (WrongLogin, NoAccounts):
@@ -130,9 +126,9 @@ def login(api: Api, call: Call) -> Answer:
 # --- friends ------------------------------------------------------------------------------------------------
 
 
-def add_friend(api: Api, call: Call) -> Answer:
+def add_friend(api: Api, call: Call) -> HttpResponse:
     """``POST /friend/add``: a friend, who is not asked."""
-    app, user = app_of(api), call.principal.user
+    app, user = call.app, call.principal.user
     other = _id(call.params.get("friend_id", ""))
     if not other:
         return BAD_PARAMETER
@@ -153,12 +149,12 @@ def add_friend(api: Api, call: Call) -> Answer:
 # --- groups -------------------------------------------------------------------------------------------------
 
 
-def create_group(api: Api, call: Call) -> Answer:
+def create_group(api: Api, call: Call) -> HttpResponse:
     """``POST /group/create``: a group of the owner and of the named users.
 
     Users who do not exist, or have blocked the owner, are passed over.
     """
-    app, user = app_of(api), call.principal.user
+    app, user = call.app, call.principal.user
     name, named = call.params.get("name", ""), call.texts("ids")
     if not (name and named):
         return BAD_PARAMETER
@@ -176,9 +172,9 @@ def create_group(api: Api, call: Call) -> Answer:
     return success("群组创建成功", {"id": str(group.id)})
 
 
-def list_group(api: Api, call: Call) -> Answer:
+def list_group(api: Api, call: Call) -> HttpResponse:
     """``GET /group_user/list``: all members of a group, for its members."""
-    app, user = app_of(api), call.principal.user
+    app, user = call.app, call.principal.user
     named = _id(call.params.get("group_id", ""))
     if not named:
         return BAD_PARAMETER
@@ -200,9 +196,9 @@ def _id(text: str) -> str:
 _OF_ACCOUNTS: Final[dict[str, Any]] = {"style": STYLE, "token_in": "token", "app_of": app_of}
 
 ROUTES: Final = (
-    Route("POST", "/register", ANYONE, register, style=STYLE),
-    Route("POST", "/login", ANYONE, login, style=STYLE),
-    Route("POST", "/friend/add", ACCOUNT, add_friend, "token", **_OF_ACCOUNTS),
-    Route("POST", "/group/create", ACCOUNT, create_group, "token", **_OF_ACCOUNTS),
-    Route("GET", "/group_user/list", ACCOUNT, list_group, "token", **_OF_ACCOUNTS),
+    Route("POST", "/register", ANYONE, register, style=STYLE, app_of=app_of),
+    Route("POST", "/login", ANYONE, login, style=STYLE, app_of=app_of),
+    Route("POST", "/friend/add", ACCOUNT, add_friend, "any", **_OF_ACCOUNTS),
+    Route("POST", "/group/create", ACCOUNT, create_group, "any", **_OF_ACCOUNTS),
+    Route("GET", "/group_user/list", ACCOUNT, list_group, "any", **_OF_ACCOUNTS),
 )

@@ -1,4 +1,4 @@
-"""The table of metrics: what Prometheus gets to know of a node, and how each is read off it.
+"""The table of metrics: name, help, and how each is read off a node.
 
 ``docs/reference/metrics.md`` and the board in ``deploy/grafana.json`` are compared with it by tests.
 """
@@ -6,13 +6,152 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from operator import attrgetter
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from imserver.api.cluster_metric_table import CLUSTER_METRICS
-from imserver.api.metric import Metric, counters
-from imserver.metrics import resident_bytes
+from msgspec import Struct
+
+from imserver.metrics import Histogram, resident_bytes
+
+Kind = Literal["counter", "gauge", "histogram"]
+Value = float | Histogram | Mapping[Any, float]
+Read = Callable[[Any], Value | None]
+
+
+class Metric(Struct, frozen=True):
+    """One row: what Prometheus calls it, what it is, and how it is read off a node.
+
+    ``read`` gets the node and returns a number, a :class:`Histogram`, or, where ``label`` is given, a number
+    for each value of that label; None if this node has no such thing.
+    """
+
+    name: str
+    kind: Kind
+    help: str
+    read: Read
+    label: str = ""
+
+    @property
+    def unit(self) -> str:
+        """``"seconds"``, ``"bytes"``, or ``""`` for what is only counted; it stands in the name."""
+        return next((unit for unit in ("seconds", "bytes") if unit in self.name.split("_")), "")
+
+
+def counters(prefix: str, path: str, helps: Mapping[str, str]) -> Iterator[Metric]:
+    """A row for each field of the counters at ``path`` of the node; those of a cluster may be missing."""
+    read_counters = attrgetter(path)
+
+    def reading(name: str) -> Read:
+        if path.startswith("cluster."):
+            return lambda node: getattr(read_counters(node), name) if node.cluster is not None else None
+        return lambda node: getattr(read_counters(node), name)
+
+    for name, help_ in helps.items():
+        yield Metric(f"{prefix}_{name}_total", "counter", help_, reading(name))
+
+
+def of_cluster(read: Read) -> Read:
+    """The same of the node's cluster; None on a node that is alone."""
+    return lambda node: read(node.cluster) if node.cluster is not None else None
+
+
+_REGISTRY = {
+    "round_trips": "Pipelines sent to Redis",
+    "commands": "Commands in them",
+    "errors": "Pipelines that failed, time-outs included",
+    "timeouts": "Pipelines not answered in time",
+    "unanswered": "Registry calls without an answer",
+    "epochs": "Epochs of the node; above 1 its lease was lost",
+    "reregistered": "Sessions registered again",
+    "late_replacements": "Replaced sessions found at a lease renewal",
+    "cleaned_users": "Users of dead nodes that this node marked offline",
+}
+
+_RPC = {
+    "sent": "Events sent to other nodes",
+    "received": "Events received from other nodes",
+    "batches_sent": "Batches in which events were sent",
+    "batches_received": "Batches in which events came",
+    "bytes_sent": "Bytes of the events sent",
+    "bytes_received": "Bytes of the events received",
+    "dropped": "Events dropped because the lease of their peer ended",
+    "overflows": "Events refused because the queue to a peer was full",
+    "refused": "Events refused because the circuit of a peer is open",
+    "stale": "Events received that were meant for an earlier epoch of the node",
+    "gaps": "How often events were missing",
+    "lost": "How many events were missing: sent to this node, never received",
+    "late": "Events dropped because later ones had come before them",
+    "malformed": "RPC messages dropped because of their shape or version",
+    "refused_peers": "Connections to the RPC ports that were not authenticated",
+    "call_failures": "Node queries without an answer",
+    "answered": "Node queries answered",
+    "busy": "Node queries refused because too many were in work",
+    "breaker_opens": "How often the circuit of a peer opened",
+    "restarts": "Restarted receivers; above 0: a defect",
+}
+
+_REROUTING = {
+    "rerouted": "Pushes sent on to the node to which their user had moved",
+    "unreached": "Pushes accepted for a user of another node that reached nobody",
+}
+
+_BY_ID = {
+    "unreached": "Pushes by connection id that came from another node and reached nobody",
+}
+
+_CLUSTER = (
+    Metric(
+        "imserver_registry_up",
+        "gauge",
+        "Whether the registry answers and the node's lease is live",
+        of_cluster(lambda cluster: int(cluster.registry.healthy())),
+    ),
+    Metric(
+        "imserver_cluster_nodes",
+        "gauge",
+        "Live nodes of the cluster, as the node sees them",
+        of_cluster(lambda cluster: len(cluster.registry.leases())),
+    ),
+    Metric(
+        "imserver_registry_seconds",
+        "histogram",
+        "How long Redis took to answer a pipeline",
+        of_cluster(attrgetter("registry.counters.seconds")),
+    ),
+    Metric(
+        "imserver_rpc_call_seconds",
+        "histogram",
+        "How long other nodes took to answer queries",
+        of_cluster(attrgetter("rpc.counters.call_seconds")),
+    ),
+    Metric(
+        "imserver_rpc_queue_items",
+        "gauge",
+        "Events that wait to be sent to other nodes",
+        of_cluster(attrgetter("rpc.queued_items")),
+    ),
+    Metric(
+        "imserver_rpc_queue_bytes",
+        "gauge",
+        "Bytes of the events that wait",
+        of_cluster(attrgetter("rpc.queued_bytes")),
+    ),
+    Metric(
+        "imserver_rpc_unreadable_total",
+        "counter",
+        "Events of other nodes that this version does not understand",
+        of_cluster(attrgetter("node_messages.unreadable")),
+    ),
+)
+
+CLUSTER_METRICS: Final[tuple[Metric, ...]] = (
+    *_CLUSTER,
+    *counters("imserver_registry", "cluster.registry.counters", _REGISTRY),
+    *counters("imserver_rpc", "cluster.rpc.counters", _RPC),
+    *counters("imserver_pushes", "cluster.rerouting", _REROUTING),
+    *counters("imserver_connections", "cluster.connections", _BY_ID),
+)
 
 
 def _by_generation(values: Sequence[float]) -> dict[int, float]:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Final
 
-from imserver.api.style import Problem
+from imserver.api.reply import ApiProblem
 from imserver.auth.principal import NOBODY, Principal
 from imserver.errors import HTTP_TOO_MANY_REQUESTS
 
@@ -53,11 +53,11 @@ class Rates:
             self._buckets.popitem(last=False)
 
     def require(self, principal: Principal, host: str) -> None:
-        """Take a token, or refuse. Raises :class:`Problem`."""
+        """Take a token, or refuse. Raises :class:`ApiProblem`."""
         if not self.take(principal, host):
             missing = 1.0 - self._left(principal.key or host, self._clock())
             seconds = math.ceil(max(missing, 0.0) / self.per_second)
-            raise Problem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
+            raise ApiProblem(HTTP_TOO_MANY_REQUESTS, headers=(("Retry-After", str(max(seconds, 1))),))
 
     def charge(self, principal: Principal, host: str, tokens: int) -> None:
         """Take tokens whether they are there or not; those that are missing have to fill up first."""
@@ -92,7 +92,7 @@ class TalkRates:
         self._apps: dict[str, Rates] = {}
 
     def require(self, app: str, user: str) -> None:
-        """Count one message, or refuse it. Raises :class:`Problem`."""
+        """Count one message, or refuse it. Raises :class:`ApiProblem`."""
         per_second = self._per_second(app)
         if not per_second:
             return

@@ -1,20 +1,32 @@
-"""Flask's views of the API: one thin adapter for each row of the table of routes."""
+"""Flask's views of the API: one thin adapter for each row of the table, uploads, and event streams."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import _socket
+import re
+import socket
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import quote
 
+import msgspec
 from flask import Blueprint, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
-from imserver.api.call import Api
-from imserver.api.reply import HEADER_LIST, Answer
-from imserver.api.route import Route
+from imserver import errors
+from imserver.api.call import Api, Call, Route, prepare
+from imserver.api.form import BadBody
+from imserver.api.reply import PREFLIGHT, PROBLEM, ApiProblem, Style
 from imserver.api.routes import ROUTES, admit, answer, body_limit, carry_out
-from imserver.api.style import Style
-from imserver.errors import HTTP_BAD_REQUEST
-from imserver.transport.fast import FastRequest
+from imserver.api.v1.uploads import FILE_PATH, PATH, THUMBNAIL_PATH, UPLOAD, UploadQuery, shown, still_holds
+from imserver.errors import HTTP_BAD_REQUEST, MediaUnavailable, StorageUnavailable
+from imserver.services.files.transfers import TransferRefused
+from imserver.services.files.uploads import ID_CHARACTERS, Offer
+from imserver.storage.contract import Upload
+from imserver.transport.exchange import HEADER_LIST, HttpRequest, HttpResponse
+from imserver.transport.gate import Head
+from imserver.transport.stream import Streams
 
 STYLES: dict[str, Style] = {row.path: row.style for row in ROUTES}
 """How each path of the API refuses."""
@@ -58,7 +70,7 @@ class _Table:
         raise MethodNotAllowed(sorted({*rows, *heads, *others, "OPTIONS"}))
 
 
-def to_response(finished: Answer) -> Response:
+def to_response(finished: HttpResponse) -> Response:
     """A finished answer as Flask sends it, with the headers of the API."""
     # Given a number, werkzeug would write the reason in capitals.
     response = Response(finished.body, f"{finished.status} {HTTPStatus(finished.status).phrase}")
@@ -71,9 +83,9 @@ def to_response(finished: Answer) -> Response:
     return response
 
 
-def as_request(body: bytes = b"") -> FastRequest:
+def as_request(body: bytes = b"") -> HttpRequest:
     """Flask's request as the API knows requests."""
-    return FastRequest(
+    return HttpRequest(
         request.method,
         request.path,
         request.query_string,
@@ -96,13 +108,265 @@ class _View:
         if request.method == "OPTIONS":
             return to_response(answer(self._api, route, asked))
         principal = admit(self._api, route, asked)
-        if isinstance(principal, Answer):
+        if isinstance(principal, HttpResponse):
             return to_response(principal)
         try:
             # One more, for werkzeug cuts a chunked body off at the limit without a word.
             request.max_content_length = body_limit(self._api, principal) + 1
-            reads = route.raw or request.method != "GET"
+            reads = route.read is not None or request.method != "GET"
             body = request.get_data(cache=False, parse_form_data=False) if reads else b""
         except (HTTPException, OSError, ValueError):  # over the limit, broken off, or broken chunks
             return to_response(route.style.refuse(HTTP_BAD_REQUEST, asked))
         return to_response(carry_out(self._api, route, as_request(body), principal))
+
+
+_RETRY_AFTER: Final = ("Retry-After", "2")
+_OWN_RANGE: Final = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_SHOWN: Final = frozenset({"picture", "voice", "video"})
+_CACHED: Final = "private, max-age=86400, immutable"
+_NOTHING_RUNS: Final = "default-src 'none'; sandbox"
+"""No file is a page: even if a browser takes it for one, nothing in it runs."""
+
+Range = tuple[int, int]
+
+
+def create_upload_view(api: Api) -> Blueprint:
+    """The blueprint of the paths whose bodies are files."""
+    view, blueprint = _UploadView(api), Blueprint("uploads", __name__)
+    for path, function, methods in (
+        (PATH, view.take, ["POST"]),
+        (FILE_PATH, view.give, ["GET"]),
+        (THUMBNAIL_PATH, view.give_thumbnail, ["GET"]),
+    ):
+        blueprint.add_url_rule(
+            path.replace("{id}", f"<string(length={ID_CHARACTERS}):id>"),
+            endpoint=function.__name__,
+            view_func=function,
+            methods=methods,
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+class _UploadView:
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    # --- in -------------------------------------------------------------------------------------------------
+
+    def take(self) -> Response:
+        """``POST /api/v1/uploads``."""
+        return self._answered(self._take)
+
+    def _take(self, asked: HttpRequest) -> Response:
+        api = self._api
+        principal = admit(api, UPLOAD, asked)
+        if isinstance(principal, HttpResponse):
+            return to_response(principal)
+        call = Call({}, "", principal, asked)
+        prepare(api, UPLOAD, call)
+        query: UploadQuery = call.asked
+        api.rates.require(principal, asked.host)
+        if asked.headers.get("content-encoding", "identity").lower() != "identity":
+            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING, "A file comes as it is")
+        length = request.content_length
+        if length is None:
+            raise ApiProblem(errors.HTTP_LENGTH_REQUIRED)
+        offer = Offer(call.app, call.user, query.name, query.kind, length, asked.host)
+        # The server's own stream: it ends with the body, and is read no further than is asked for.
+        uploads = api.services.uploads
+        row = uploads.receive(offer, request.environ["wsgi.input"].read)
+        if not still_holds(api, call, query.token):
+            # Its account was deleted while it came: nobody else will remove it.
+            uploads.delete(row.id)
+            raise ApiProblem(errors.HTTP_TOKEN_INVALID)
+        headers = (("Location", f"{PATH}/{row.id}"), ("X-Request-Id", asked.id))
+        return to_response(HttpResponse(HTTPStatus.CREATED, _encode(shown(row)), headers=headers))
+
+    def _answered(self, function: Callable[[HttpRequest], Response]) -> Response:
+        """What ``function`` answers, or why it does not."""
+        asked = as_request()
+        try:
+            return function(asked)
+        except ApiProblem as problem:
+            return _refused(asked, problem.problem, problem.detail, problem.headers)
+        except TransferRefused as refused:
+            return _refused(asked, refused.problem, refused.detail)
+        except StorageUnavailable:
+            return _refused(asked, errors.HTTP_STORAGE_UNAVAILABLE)
+        except MediaUnavailable:
+            return _refused(asked, errors.HTTP_MEDIA_UNAVAILABLE)
+        except BadBody:
+            return _refused(asked, errors.HTTP_INVALID_REQUEST)
+        except TimeoutError:  # its sender fell silent
+            return _refused(asked, errors.HTTP_TIMEOUT)
+        except OSError:  # its sender went away; nobody reads this
+            return _refused(asked, errors.HTTP_BAD_REQUEST)
+
+    # --- out ------------------------------------------------------------------------------------------------
+
+    def give(self, id: str) -> Response:
+        """``GET /api/v1/uploads/<id>``."""
+        return self._answered(lambda asked: self._give(asked, id, thumbnail=False))
+
+    def give_thumbnail(self, id: str) -> Response:
+        """``GET /api/v1/uploads/<id>/thumbnail``."""
+        return self._answered(lambda asked: self._give(asked, id, thumbnail=True))
+
+    def _give(self, asked: HttpRequest, name: str, thumbnail: bool) -> Response:
+        uploads = self._api.services.uploads
+        row = uploads.find(name)
+        if row is None or (thumbnail and not row.thumbnail_bytes):
+            raise ApiProblem(errors.HTTP_UNKNOWN_UPLOAD)
+        tag = f'"{row.sha256[:32]}{"-t" if thumbnail else ""}"'
+        headers = {**_headers(row, thumbnail), "ETag": tag, "X-Request-Id": asked.id}
+        if _names(asked.headers.get("if-none-match", ""), tag):
+            return _response((), HTTPStatus.NOT_MODIFIED, headers)
+        size = row.thumbnail_bytes if thumbnail else row.bytes
+        wanted = _range_of(asked.headers, tag, size)
+        first, last = wanted or (0, size - 1)
+        headers["Content-Length"] = str(last + 1 - first)
+        if wanted is not None:
+            headers["Content-Range"] = f"bytes {first}-{last}/{size}"
+        status = HTTPStatus.OK if wanted is None else HTTPStatus.PARTIAL_CONTENT
+        if request.method == "HEAD":
+            return _response((), status, headers)
+        return _response(uploads.open(row, thumbnail, first, last, asked.host), status, headers)
+
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def _refused(
+    asked: HttpRequest,
+    problem: errors.HttpProblem,
+    detail: str = "",
+    headers: tuple[tuple[str, str], ...] = (),
+) -> Response:
+    response = to_response(PROBLEM.refuse(problem, asked, detail))
+    response.headers.extend(headers)
+    if problem.temporary and "Retry-After" not in response.headers:
+        response.headers.add(*_RETRY_AFTER)
+    return response
+
+
+def _response(content: Iterable[bytes], status: HTTPStatus, headers: dict[str, str]) -> Response:
+    response = Response(content, f"{status.value} {status.phrase}", direct_passthrough=True)
+    response.headers.clear()
+    response.headers.extend(headers)
+    return response
+
+
+def _headers(row: Upload, thumbnail: bool) -> dict[str, str]:
+    """What is said of a file besides its bytes."""
+    inline = thumbnail or row.kind in _SHOWN
+    disposition = "inline" if inline else "attachment"
+    if row.name and not thumbnail:
+        disposition += f"; filename*=UTF-8''{quote(row.name, safe='')}"
+    return {
+        "Content-Type": row.thumbnail_type if thumbnail else row.type,
+        "Content-Disposition": disposition,
+        "Accept-Ranges": "bytes",
+        "Cache-Control": _CACHED,
+        "X-Content-Type-Options": "nosniff",
+        "Content-Security-Policy": _NOTHING_RUNS,
+        "Cross-Origin-Resource-Policy": "cross-origin",
+        "Access-Control-Allow-Origin": "*",
+        "Access-Control-Expose-Headers": "Accept-Ranges, Content-Length, Content-Range, ETag, X-Request-Id",
+    }
+
+
+def _names(header: str, tag: str) -> bool:
+    """Whether If-None-Match names this file (RFC 9110 section 13.1.2)."""
+    return header.strip() == "*" or any(each.strip().removeprefix("W/") == tag for each in header.split(","))
+
+
+def _range_of(headers: Any, tag: str, size: int) -> Range | None:
+    """The bytes that are wanted; None: all of them (RFC 9110 section 14.2).
+
+    What is no range of bytes, or several of them, or meant for another content, counts as nothing. Raises
+    :class:`ApiProblem` for one that the file does not have.
+    """
+    found = _OWN_RANGE.fullmatch(headers.get("range", "").replace(" ", ""))
+    if found is None or headers.get("if-range", tag) != tag or not (found[1] or found[2]):
+        return None
+    if not found[1]:
+        first, last = max(size - int(found[2]), 0), size - 1
+        satisfiable = int(found[2]) > 0
+    else:
+        first, last = int(found[1]), min(int(found[2] or size - 1), size - 1)
+        if found[2] and int(found[2]) < first:
+            return None
+        satisfiable = first < size
+    if not satisfiable:
+        raise ApiProblem(errors.HTTP_RANGE, headers=(("Content-Range", f"bytes */{size}"),))
+    return first, last
+
+
+_RECEIVE_BYTES: Final = 65536
+_END_OF_HEAD: Final = b"\r\n\r\n"
+
+
+def create_stream_view(streams: Streams) -> Blueprint:
+    """The blueprint that answers every path of ``streams``."""
+    blueprint = Blueprint("streams", __name__)
+    for path in streams.paths:
+        blueprint.add_url_rule(
+            path,
+            endpoint=path.strip("/").replace("/", "_"),
+            view_func=_StreamView(streams),
+            methods=["GET", "OPTIONS"],
+            provide_automatic_options=False,
+        )
+    return blueprint
+
+
+class _StreamView:
+    """One stream a call."""
+
+    def __init__(self, streams: Streams) -> None:
+        self._streams = streams
+
+    def __call__(self) -> Response:
+        if request.method == "OPTIONS":  # of a page elsewhere that would send the token as a header
+            return to_response(PREFLIGHT)
+        if request.method != "GET":  # HEAD would begin a session for nobody
+            raise MethodNotAllowed(["GET"])
+        ours, theirs = socket.socketpair()
+        plain = _socket.socket(ours.family, ours.type, ours.proto, ours.detach())
+        plain.setblocking(False)
+        asked = as_request()
+        port = int(request.environ.get("REMOTE_PORT", 0) or 0)
+        host = request.remote_addr or ""
+        query = asked.query.decode("latin-1")
+        self._streams.adopt(plain, Head("GET", asked.path, "1.1", host, port, asked.headers, query))
+        head = _read_head(theirs)
+        head, _, rest = head.partition(_END_OF_HEAD)
+        first, *lines = head.decode("latin-1").split("\r\n")
+        headers = [(name, value.strip()) for name, _, value in (line.partition(":") for line in lines)]
+        # The server's own to say (PEP 3333).
+        headers = [(name, value) for name, value in headers if name.lower() != "connection"]
+        response = Response(_content(theirs, rest), int(first.split(" ")[1]), direct_passthrough=True)
+        response.headers.clear()
+        response.headers.extend(headers)
+        return response
+
+
+def _read_head(sock: socket.socket) -> bytes:
+    """What the stream has answered so far: its whole head at least."""
+    head = b""
+    while _END_OF_HEAD not in head:
+        data = sock.recv(_RECEIVE_BYTES)
+        if not data:
+            sock.close()
+            raise ConnectionError("a stream ended without an answer")
+        head += data
+    return head
+
+
+def _content(sock: socket.socket, rest: bytes) -> Iterator[bytes]:
+    with sock:
+        if rest:
+            yield rest
+        while data := sock.recv(_RECEIVE_BYTES):
+            yield data

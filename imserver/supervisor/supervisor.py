@@ -16,7 +16,7 @@ from imserver.errors import StartError
 from imserver.exposure import keys_may_be_kept, refuse_open_demo
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.logs import Logs, open_logs
-from imserver.pages.compiled import precompile
+from imserver.pages.text import precompile
 from imserver.serving import banner, has_terminal
 from imserver.storage.address import DRIVERS, database_address
 from imserver.supervisor import child_settings, listening
@@ -263,7 +263,7 @@ _LAZY_MODULES = (
     "gevent.pool",
     "gevent.resolver.thread",
     "gevent.threadpool",
-    "imserver.api.multipart",
+    "imserver.api.form",
     "imserver.api.metric_table",
     "imserver.app",
 )

@@ -16,7 +16,7 @@ from imserver.metrics import Metrics
 from imserver.transport.body import BodyLimit, Streamed
 from imserver.transport.carrier import Carrier
 from imserver.transport.connection import OPEN, Connection
-from imserver.transport.fast import FastRoutes
+from imserver.transport.exchange import HttpRoutes
 from imserver.transport.gate import Admission, Gate, host_of
 from imserver.transport.handover import HandOver
 from imserver.transport.http import HttpConnection
@@ -37,8 +37,8 @@ class Front:
         self,
         carrier: Carrier,
         gate: Gate,
-        routes: FastRoutes,
-        fast: FastRoutes,
+        routes: HttpRoutes,
+        fast: HttpRoutes,
         body_limit: BodyLimit,
         hand_over: HandOver,
         metrics: Metrics,

@@ -17,7 +17,7 @@ from imserver import errors
 from imserver.transport import problems
 from imserver.transport.body import MAX_PUBLIC_BODY_BYTES, Body, plain_head, plain_request, streams
 from imserver.transport.connection import OPEN
-from imserver.transport.fast import FastRequest, refuse_too_large
+from imserver.transport.exchange import HttpRequest, header_block, refuse_too_large
 from imserver.transport.gate import Head, Refusal, wants_upgrade
 from imserver.transport.handover import BODY_SECONDS, BODY_SILENCE_SECONDS, RECEIVE_BYTES
 from imserver.transport.head import BadHead, ParsedHead, end_of_head
@@ -120,7 +120,10 @@ class HttpConnection(HttpPeer):
             except BadHead as bad:
                 self.refuse(bad.problem)
                 return
-            if front.origins.demo and (objection := front.origins.objection(parsed.headers)) is not None:
+            if (
+                front.origins.demo
+                and (objection := front.origins.objection(parsed.headers, parsed.path)) is not None
+            ):
                 self.refuse(objection, problems.CORS)
                 return
             length = parsed.length or 0
@@ -183,17 +186,15 @@ class HttpConnection(HttpPeer):
         began = perf_counter()
         host = self._client(headers) if "x-forwarded-for" in headers else self.address[0]
         asked = body if type(body) is bytes else bytes(body)
-        request = FastRequest(parsed.method, path, parsed.query, asked, headers, host)
+        request = HttpRequest(parsed.method, path, parsed.query, asked, headers, host)
         response = fast(request)
         front.metrics.http_fast += 1
         keep = parsed.keep_alive and not front.draining
-        content = response.body
+        lines, content = header_block(response), response.body
         if keep and parsed.version == "1.1":
-            whole = problems.kept_alive(response.status, response.head, content)
+            whole = problems.kept_alive(response.status, lines, content)
         else:
-            whole = (
-                problems.head(response.status, response.head, len(content), keep, parsed.version) + content
-            )
+            whole = problems.head(response.status, lines, len(content), keep, parsed.version) + content
         if front.request_log is not None:
             seconds = perf_counter() - began
             given = request.id if "x-request-id" in headers else request.given_id

@@ -25,6 +25,10 @@ _LOG_SECONDS: Final = 60.0
 _FORWARDING: Final = frozenset(FORWARDING_HEADERS)
 
 
+def _is_public(path: str, headers: Mapping[str, str]) -> bool:
+    return path.startswith("/sdk/") and path.endswith(".js") and "upgrade" not in headers
+
+
 def host_name(value: str) -> str:
     """The host name in a Host header or an origin, without port, in lower case."""
     try:
@@ -71,13 +75,14 @@ class Origins:
 
     # --- demo mode ------------------------------------------------------------------------------------------
 
-    def objection(self, headers: Mapping[str, str]) -> HttpProblem | None:
-        """Why demo mode refuses a request with these headers; None if it does not.
+    def objection(self, headers: Mapping[str, str], path: str) -> HttpProblem | None:
+        """Why demo mode refuses a request for ``path`` with these headers; None if it does not.
 
         Without API keys, any website could use a server on loopback through the browser of its visitor: by
         requests that need no permission, by WebSockets, or by a name that it has resolved to 127.0.0.1 (DNS
         rebinding). The headers of a proxy are not believed, for a page after rebinding can send them too.
-        Ask while :attr:`demo`, before anything else is done with a request. Names are in lower case.
+        Ask while :attr:`demo`, before anything else is done with a request. Names are in lower case. Pages of
+        every origin may import the SDK: its files are public.
         """
         host = headers.get("host", "")
         if host != self._good_host:
@@ -85,7 +90,7 @@ class Origins:
                 return self._refused(HTTP_HOST_REFUSED, "for the host", host)
             self._good_host = host
         origin = headers.get("origin")
-        if origin is not None and origin != self._good_origin:
+        if origin is not None and origin != self._good_origin and not _is_public(path, headers):
             name = host_name(origin)
             if not (self._any or self._apps_any or name in self._apps or self._is_own(name)):
                 if not (self._any_address and name and name == host_name(host)):

@@ -27,7 +27,7 @@ from imserver.transport.body import (
     plain_request,
     streams,
 )
-from imserver.transport.fast import FastRoutes, refuse_too_large
+from imserver.transport.exchange import HttpRoutes, refuse_too_large
 from imserver.transport.gate import Admission, Gate, Head, Refusal, wants_upgrade
 from imserver.transport.handover import (
     BODY_SECONDS,
@@ -86,7 +86,10 @@ def take_socket(handler: Any) -> tuple[_socket.socket, bytes]:
 
 def objection_to(environ: Mapping[str, Any], gate: Gate) -> errors.HttpProblem | None:
     """Why demo mode refuses a request that another server has read; see :meth:`Origins.objection`."""
-    return gate.origins.objection(head_of(environ).headers) if gate.origins.demo else None
+    if not gate.origins.demo:
+        return None
+    head = head_of(environ)
+    return gate.origins.objection(head.headers, head.path)
 
 
 def adopt_from_environ(environ: Mapping[str, Any], gate: Gate, admitted: Admitted) -> bool:
@@ -161,7 +164,7 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
             return False
         head = parse_head(raw)
         origins = server.gate.origins
-        if origins.demo and (objection := origins.objection(head.headers)) is not None:
+        if origins.demo and (objection := origins.objection(head.headers, head.path)) is not None:
             self._end(problems.response(objection, problems.CORS))
             return False
         if self._streamed(head):
@@ -285,7 +288,7 @@ class Door(WSGIServer):
         gate: Gate,
         admitted: Admitted,
         refused: Callable[[], None],
-        routes: FastRoutes,
+        routes: HttpRoutes,
         body_limit: BodyLimit,
         header_bytes: int,
         body_bytes: int,

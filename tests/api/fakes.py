@@ -10,7 +10,8 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from imserver.api import ROUTES, Answer, Api, answer
+from imserver.api.call import Api
+from imserver.api.routes import ROUTES, answer
 from imserver.auth.authority import AllowLists, Authority
 from imserver.auth.keys import Keys
 from imserver.auth.page_tokens import PageTokens
@@ -27,7 +28,7 @@ from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import ClosedSessions
 from imserver.services.webhooks.webhooks import Webhooks
 from imserver.settings import ApiSettings, KeySettings, LimitSettings
-from imserver.transport.fast import FastRequest
+from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.services.back_end import BackEnd
 
 SECRET = b"a secret of thirty-two bytes ...."
@@ -187,11 +188,11 @@ class FakeNode:
         query: str = "",
         kind: str = FORM,
         key: str = "",
-    ) -> Answer:
+    ) -> HttpResponse:
         """Ask the API itself, as the front does."""
         route = next(row for row in ROUTES if row.path == path)
         headers = {"content-type": kind, **({"authorization": f"Bearer {key}"} if key else {})}
-        request = FastRequest(method, path, query.encode(), body, headers, "127.0.0.1")
+        request = HttpRequest(method, path, query.encode(), body, headers, "127.0.0.1")
         return answer(self.api, route, request)
 
     def get(self, path: str, *, key: str = "", **query: Any) -> Any:
@@ -208,7 +209,7 @@ class FakeNode:
         return decoded(self.call("POST", path, body, kind=JSON, key=key))
 
 
-def decoded(finished: Answer) -> Any:
+def decoded(finished: HttpResponse) -> Any:
     """The body of an answer of HTTP 200."""
     assert finished.status == 200, finished
     return msgspec.json.decode(finished.body)

@@ -7,25 +7,25 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.api.client_body import (
+from imserver.api.client import (
     Binding,
-    Body,
+    BodyReader,
     Client,
-    Group,
-    Membership,
+    ClientBody,
+    GroupBody,
+    MembershipBody,
     Push,
     PushToClient,
     PushToClients,
     PushToGroup,
-    Reader,
-    Registration,
+    RegisterBody,
 )
 from imserver.api.form import BadBody
 from imserver.model import Event
 from imserver.protocol.client import ClientDialect
 
-KINDS: list[type[Body]] = [
-    Binding, Client, Group, Membership, Push, PushToClient, PushToClients, PushToGroup, Registration
+KINDS: list[type[ClientBody]] = [
+    Binding, Client, GroupBody, MembershipBody, Push, PushToClient, PushToClients, PushToGroup, RegisterBody
 ]  # fmt: skip
 NAMES = sorted({name for kind in KINDS for name in kind.__struct_encode_fields__})
 relaxed = settings(deadline=None)
@@ -54,18 +54,18 @@ def frame_of(push: Push) -> Any:
 
 @relaxed
 @given(kind=st.sampled_from(KINDS), body=st.binary(max_size=40))
-def test_any_bytes_are_refused_by_one_kind_of_error(kind: type[Body], body: bytes) -> None:
+def test_any_bytes_are_refused_by_one_kind_of_error(kind: type[ClientBody], body: bytes) -> None:
     with pytest.raises(BadBody):
-        Reader(kind).read(b"\x00" + body)
+        BodyReader(kind).read(b"\x00" + body)
 
 
 @relaxed
 @given(kind=st.sampled_from(KINDS), body=st.dictionaries(names, values, max_size=5))
 def test_any_object_is_read_or_refused_and_what_is_read_can_be_told(
-    kind: type[Body], body: dict[str, Any]
+    kind: type[ClientBody], body: dict[str, Any]
 ) -> None:
     try:
-        found = Reader(kind).read(json.dumps(body).encode())
+        found = BodyReader(kind).read(json.dumps(body).encode())
         if isinstance(found, Push):
             frame_of(found)
     except BadBody:
@@ -83,8 +83,8 @@ def test_whatever_is_pushed_arrives_whichever_way_it_was_read(
     data: Any, code: int, sender: str, note: str
 ) -> None:
     fields = {"sendUserId": sender, "code": code, "msg": note, "data": data}
-    straight = Reader(Push).read(json.dumps(fields).encode())
-    slowly = Reader(Push).read(json.dumps({**fields, "unknown": None}).encode())
+    straight = BodyReader(Push).read(json.dumps(fields).encode())
+    slowly = BodyReader(Push).read(json.dumps({**fields, "unknown": None}).encode())
     for push in (straight, slowly):
         frame = frame_of(push)
         assert (frame["sendUserId"], frame["code"], frame["msg"]) == (sender, code, note)
@@ -104,12 +104,12 @@ def well_formed(value: Any) -> Any:
 @pytest.mark.parametrize("data", [b'"\xff"', b'["\xff"]', b'{"\xff":1}', b"5", b"true", b"1.5"])
 def test_data_that_no_client_could_read_is_refused(data: bytes) -> None:
     with pytest.raises(BadBody):
-        Reader(Push).read(b'{"data":%b}' % data).payload()
+        BodyReader(Push).read(b'{"data":%b}' % data).payload()
 
 
 def test_a_missing_field_and_a_null_are_the_same() -> None:
     for body in (b"{}", b'{"data":null,"code":null,"msg":null,"sendUserId":null}'):
-        assert frame_of(Reader(Push).read(body)) == {
+        assert frame_of(BodyReader(Push).read(body)) == {
             "messageId": "1",
             "sendUserId": "",
             "code": 0,
@@ -120,4 +120,4 @@ def test_a_missing_field_and_a_null_are_the_same() -> None:
 
 def test_depth_has_an_end() -> None:
     with pytest.raises(BadBody):
-        Reader(Push).read(b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}").payload()
+        BodyReader(Push).read(b'{"data":' + b"[" * 100_000 + b"]" * 100_000 + b"}").payload()

@@ -12,8 +12,8 @@ from imserver.api.form import (
     parse_form,
     parse_json,
     parse_pairs,
+    read_multipart,
 )
-from imserver.api.multipart import read_multipart
 
 from .fakes import multipart
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from imserver.api import ROUTES, answer
+from imserver.api.routes import ROUTES, answer
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import Claims
 from imserver.settings import KeySettings
-from imserver.transport.fast import FastRequest
+from imserver.transport.exchange import HttpRequest
 
 from .fakes import FakeNode, decoded, with_keys
 
@@ -23,7 +23,7 @@ def node() -> FakeNode:
 
 def code(node: FakeNode, path: str, host: str = "192.0.2.1", query: str = "", **headers: str) -> int:
     route = next(row for row in ROUTES if row.path == path and row.method == "GET")
-    finished = answer(node.api, route, FastRequest("GET", path, query.encode(), b"", headers, host))
+    finished = answer(node.api, route, HttpRequest("GET", path, query.encode(), b"", headers, host))
     return int(decoded(finished)["code"]) if finished.status == 200 else finished.status
 
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from imserver.api import ROUTES
-from imserver.api.routes import CMD_ROUTES
-from imserver.api.style import CMD
+from imserver.api.cmd import ROUTES as CMD_ROUTES
+from imserver.api.reply import CMD
+from imserver.api.routes import ROUTES
 from imserver.auth.principal import PUSH
 from imserver.settings import KeySettings
 
@@ -31,7 +31,7 @@ def ask(node: FakeNode, path: str, key: str, **params: Any) -> Any:
     route = next(row for row in ROUTES if row.path == path)
     if route.method == "GET":
         return node.get(path, key=key, **params)
-    if route.raw:
+    if route.read:
         return node.post_json(path, {"appID": params["appID"], "userIDs": [params["userID"]]}, key=key)
     return node.post(path, key=key, **params)
 

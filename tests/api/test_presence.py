@@ -5,7 +5,7 @@ from urllib.parse import quote
 
 import pytest
 
-from imserver.api import presence
+from imserver.api import cmd as presence
 
 from .fakes import BAD_PARAMETER, FORM, LIMITED, OK, FakeNode, decoded
 

@@ -3,8 +3,8 @@
 import gevent
 import pytest
 
-from imserver.api.reply import HEADERS
 from imserver.model import Event
+from imserver.transport.exchange import HEADERS
 
 from .fakes import (
     BAD_PARAMETER,

@@ -4,7 +4,7 @@ import pytest
 
 from imserver.api import rates as module
 from imserver.api.rates import Rates
-from imserver.api.style import Problem
+from imserver.api.reply import ApiProblem
 from imserver.auth.principal import DEMO, Principal
 
 ONE, TWO = Principal(frozenset({"push"}), key="one"), Principal(frozenset({"push"}), key="two")
@@ -55,7 +55,7 @@ def test_a_refusal_says_when_to_come_again() -> None:
     clock = Clock()
     rates = Rates(0.25, clock)
     rates.require(ONE, "h")
-    with pytest.raises(Problem) as refused:
+    with pytest.raises(ApiProblem) as refused:
         rates.require(ONE, "h")
     assert refused.value.problem.status == 429
     assert refused.value.headers == (("Retry-After", "4"),)

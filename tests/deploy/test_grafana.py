@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from imserver.api.metric import Metric
-from imserver.api.metric_table import METRICS
+from imserver.api.metric_table import METRICS, Metric
 from tests.support import ROOT
 
 BOARD: dict[str, Any] = json.loads((ROOT / "deploy" / "grafana.json").read_text(encoding="utf-8"))

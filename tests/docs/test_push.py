@@ -7,7 +7,7 @@ import pytest
 
 from imserver.api.routes import ROUTES
 from imserver.api.v1.operate import MOST_USERS
-from imserver.api.v1.room import MOST_MEMBERS
+from imserver.api.v1.rooms import MOST_MEMBERS
 from imserver.api.v1.table import DOCUMENTED
 from tests.docs.markdown import blocks, prose
 from tests.docs.play import exchanges

@@ -509,7 +509,7 @@ def test_a_thousand_users_spread_over_all_nodes(nodes: Nodes, app: int) -> None:
 
 _SMALL_PAGES = """
 from gevent import monkey; monkey.patch_all()
-from imserver.api import presence
+from imserver.api import cmd as presence
 presence.LIST_PAGE = 7
 from imserver.cli import main
 main()

@@ -154,7 +154,7 @@ def test_nobody_reads_for_others_without_the_right_to(locked: Server, ann: Perso
             403,
             "forbidden",
         )
-        assert ann.refused(route, user=bob.user, **query) == (403, "forbidden")
+        assert ann.refused(route, user=bob.user, **query) == (403, "not_allowed")
         assert refused(locked.http, route, key=KEY, **query)[:2] == (400, "invalid_request")
 
 

@@ -94,7 +94,7 @@ def test_a_back_end_sends_as_a_user_with_a_key_that_may(locked: Server, ann: Per
     assert good(locked.http, "messages/send", body, key=KEY)["seq"] == 1
     assert refused(locked.http, "messages/send", body)[:2] == (401, "unauthorized")
     assert refused(locked.http, "messages/send", body, key="push-key-of-the-tests")[:2] == (403, "forbidden")
-    assert bob.refused("messages/send", body) == (403, "forbidden")
+    assert bob.refused("messages/send", body) == (403, "not_allowed")
     assert refused(locked.http, "messages/send", {"to": "x", "text": "y"}, key=KEY)[0] == 400
 
 

@@ -10,8 +10,7 @@ from msgspec.structs import replace
 
 from imserver.cluster.registry import Lease
 from imserver.config import ConfigError
-from imserver.pages.blueprint import create_pages
-from imserver.pages.gateway import less_loaded
+from imserver.pages.blueprint import create_pages, less_loaded
 from imserver.settings import AppSettings, Config, ServerSettings
 
 from .test_routes import FakeNode

@@ -1,6 +1,6 @@
 """Names for newcomers."""
 
-from imserver.pages.names import FIGURES, Names
+from imserver.pages.visitors import FIGURES, Names
 
 
 def nobody(_app: str, _user: str) -> bool:

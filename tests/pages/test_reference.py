@@ -14,8 +14,7 @@ from flask.testing import FlaskClient
 from imserver.api.v1.openapi import document
 from imserver.api.v1.table import DOCUMENTED
 from imserver.pages.blueprint import create_pages
-from imserver.pages.reference import curl_of, fields_of, kind_of, marked, operations_of
-from imserver.pages.reference_text import WORDS, chinese
+from imserver.pages.reference import WORDS, chinese, curl_of, fields_of, kind_of, marked, operations_of
 from imserver.settings import Config
 
 from .test_routes import POLICY, FakeNode

@@ -12,8 +12,7 @@ import jwt
 import msgspec
 from msgspec.structs import replace
 
-from imserver.api.reply import Answer
-from imserver.api.route import Route
+from imserver.api.call import Route
 from imserver.api.routes import ROUTES, answer
 from imserver.app import create_app
 from imserver.config import Config
@@ -28,7 +27,7 @@ from imserver.settings import (
     WebhookSettings,
 )
 from imserver.storage.contract import Account
-from imserver.transport.fast import FastRequest
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 SECRET: Final = "a secret of the back end, long enough"
 RULED: Final = TenantSettings(
@@ -113,7 +112,7 @@ class House:
         query: dict[str, Any] | None = None,
         body: Any = b"",
         host: str = "192.0.2.1",
-    ) -> Answer:
+    ) -> HttpResponse:
         """Ask a row of the table. ``body``: bytes, fields of a form, or (in a list of one) JSON."""
         sent = dict(headers or {})
         if isinstance(body, dict):
@@ -123,7 +122,7 @@ class House:
             sent["content-type"] = "application/json"
             body = msgspec.json.encode(body[0])
         text = urlencode(query or {}).encode()
-        return answer(self.node.api, route, FastRequest(route.method, route.path, text, body, sent, host))
+        return answer(self.node.api, route, HttpRequest(route.method, route.path, text, body, sent, host))
 
     def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
         """Ask a path for JSON; (status, decoded body)."""

@@ -206,3 +206,17 @@ def test_gunicorn_refuses_them_too(gunicorn: tuple[str, int]) -> None:
     refused(ask(gunicorn, request("/api/v1/events?app=101&user=a", headers=foreign)), "origin_refused")
     with Raw(gunicorn) as raw:
         raw.upgrade("/acc", more=foreign).closed(4505)
+
+
+@pytest.mark.parametrize("origin", FOREIGN_ORIGINS)
+def test_every_page_may_import_the_sdk(demo: Server, origin: str) -> None:
+    for name in ("imserver.js", "messenger.js"):
+        sent = ask(demo.http, request(f"/sdk/{name}", headers=[("Origin", origin)]))
+        assert (sent.status, sent.header("Access-Control-Allow-Origin")) == (200, "*")
+        assert sent.header("Content-Type") == "text/javascript; charset=utf-8"
+    refused(ask(demo.http, request("/sdk/../metrics", headers=[("Origin", origin)])), "origin_refused")
+
+
+def test_the_sdk_keeps_to_the_hosts_of_the_server(demo: Server) -> None:
+    headers = [("Origin", "https://evil.example")]
+    refused(ask(demo.http, request("/sdk/imserver.js", headers=headers, host="evil.example")), "host_refused")

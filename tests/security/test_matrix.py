@@ -20,12 +20,11 @@ import msgspec
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.api.call import Route
 from imserver.api.client import UNAUTHORIZED as CLIENT_UNAUTHORIZED
 from imserver.api.gochat import NO_TOKEN
-from imserver.api.reply import UNAUTHORIZED
-from imserver.api.route import Route
+from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED
 from imserver.api.routes import ROUTES
-from imserver.api.style import CLIENT, CMD, PROBLEM
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
 from imserver.model import Request
@@ -127,7 +126,7 @@ def ask(house: House, route: Route, app: str, column: str) -> bool:
     elif route.style is CLIENT:
         headers["systemid"] = app
         body = [{"systemId": app} if route.path == "/api/register" else {}]
-    elif route.raw:
+    elif route.read:
         body = [{"appID": app, "userIDs": ["u1"], "message": "x"}]
     elif route.method == "GET":
         query = form
@@ -170,18 +169,18 @@ def upload(house: House, app: str, column: str) -> bool:
 
 def stream_rooms(house: House, app: str, column: str) -> bool:
     """Whether an event stream of the principal may join rooms by itself."""
-    from imserver.api.style import Problem
+    from imserver.api.reply import ApiProblem
     from imserver.api.v1.events import Events
-    from imserver.transport.fast import FastRequest
+    from imserver.transport.exchange import HttpRequest
 
     token, host, headers = credential(house, column)
     headers["authorization"] = f"Bearer {token}"
     query = f"app={app}&user=u1&rooms=r".encode()
     try:
         Events(house.node, None)._wish(  # type: ignore[arg-type]
-            FastRequest("GET", "/api/v1/events", query, b"", headers, host)
+            HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )
-    except Problem:
+    except ApiProblem:
         return False
     return True
 

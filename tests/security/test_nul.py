@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from imserver import errors
-from imserver.api.cursor import cursor
+from imserver.api.form import cursor
 from imserver.api.v1.table import OPERATIONS
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.cmd import CmdDialect

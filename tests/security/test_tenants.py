@@ -135,3 +135,22 @@ def test_an_alias_that_an_operator_made_widens_no_key(guarded: Server) -> None:
 def test_an_alias_within_reach_can_be_made(guarded: Server) -> None:
     alias = {"app": "205", "settings": {"same_as": "205"}}
     assert v1(guarded.http, "apps/set", alias, OF_205).status in (400, 409)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": {"jwt": [{"algorithm": "HS256", "key": "a secret of thirty-two characters"}]}},
+        {"settings": {"open": True}},
+        {"settings": {}, "unset": ["same_as"]},
+    ],
+)
+def test_a_key_for_the_target_of_an_alias_cannot_change_the_alias(
+    guarded: Server, change: dict[str, Any]
+) -> None:
+    """It could give the alias settings of its own, and cut it loose from its target."""
+    alias = {"app": "211", "settings": {"same_as": "205"}}
+    assert v1(guarded.http, "apps/create", alias, ADMIN).status in (201, 409)
+    assert v1(guarded.http, "push", {"app": "211", "user": "7", "text": "hi"}, OF_205).status == 200
+    assert v1(guarded.http, "apps/set", {"app": "211", **change}, OF_205).status == 403
+    assert v1(guarded.http, "apps/set", {"app": "211", "settings": {}}, ADMIN).status == 200

@@ -15,7 +15,7 @@ from imserver.protocol.cmd import CmdDialect
 from imserver.services.sessions.dispatch import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
-from imserver.transport.fast import FastRequest, FastResponse
+from imserver.transport.exchange import HttpRequest, HttpResponse
 from imserver.transport.front import Front, adopt
 from imserver.transport.gate import Admission, Gate, Spoken, host_of
 from imserver.transport.handover import HandOver
@@ -77,8 +77,8 @@ class Door(Rig):
         super().on_ended(connection, code)
         self.gate.left(host_of(connection.peer))
 
-    def answer(self, request: FastRequest) -> FastResponse:
-        return FastResponse(200, b"X-Door: fast\r\n", b"fast " + request.query + request.body)
+    def answer(self, request: HttpRequest) -> HttpResponse:
+        return HttpResponse(200, b"fast " + request.query + request.body, headers=(("X-Door", "fast"),))
 
     def application(self, environ: dict[str, Any], start: Start) -> list[bytes]:
         path = environ["PATH_INFO"]
@@ -349,11 +349,11 @@ def test_a_fast_route_that_waits_keeps_the_order_of_its_connection(door: Door) -
     go = Signal()
     order: list[bytes] = []
 
-    def slow(request: FastRequest) -> FastResponse:
+    def slow(request: HttpRequest) -> HttpResponse:
         order.append(request.query)
         if request.query == b"1":
             go.wait()
-        return FastResponse(200, b"", request.query)
+        return HttpResponse(200, request.query)
 
     door.front.fast = {("GET", "/fast"): slow}
     with door.call() as caller, door.call() as other:

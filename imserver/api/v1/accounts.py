@@ -1,33 +1,22 @@
-"""Routes of accounts: register, log in, show and change oneself, end all sessions, leave for good."""
+"""Accounts: register, log in, show, change, devices, log out, delete."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.account import (
-    AccountDone,
-    AccountLogin,
-    AccountQuery,
-    AccountSet,
-    AccountShown,
-    PasswordSet,
-    Registration,
-    SessionAnswer,
-)
-from imserver.api.v1.actor import ACTOR_PROBLEMS, Acting, actor, known_app
-from imserver.api.v1.operation import Operation
-from imserver.api.v1.query import read_query
-from imserver.api.v1.wire import read, reply
-from imserver.auth.account_tokens import AccountSession
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.field import Acting, ActingPage
+from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
+from imserver.api.v1.wire import reply
+from imserver.auth.account_tokens import GOCHAT, AccountSession
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ADMIN_OR_ACCOUNT, ANYONE, ANYONE_OR_ADMIN
 from imserver.errors import MediaUnavailable
@@ -36,17 +25,182 @@ from imserver.services.people.accounts import (
     Closed,
     NoAccounts,
     UnknownAccount,
+    UnknownDevice,
     WrongLogin,
     check_device,
 )
 from imserver.services.people.attempts import TooManyFailures
 from imserver.services.people.passwords import Overloaded
 from imserver.storage.contract import Account, Taken
+from imserver.transport.exchange import HttpResponse
 
-_read_registration: Final = msgspec.json.Decoder(Registration)
-_read_login: Final = msgspec.json.Decoder(AccountLogin)
-_read_set: Final = msgspec.json.Decoder(AccountSet)
-_read_password: Final = msgspec.json.Decoder(PasswordSet)
+_SHOWN = r"^[^\x00-\x1f\x7f-\x9f]*$"
+
+Phone = Annotated[
+    str,
+    Meta(
+        min_length=1, max_length=20, pattern=_SHOWN, description="The phone number: any 1 to 20 characters."
+    ),
+]
+Password = Annotated[str, Meta(min_length=1, max_length=250, description="The password.")]
+NewPassword = Annotated[
+    str, Meta(min_length=8, max_length=250, description="The password: 8 characters and more.")
+]
+Nickname = Annotated[str, Meta(max_length=64, pattern=_SHOWN, description="What others call the account.")]
+Avatar = Annotated[
+    str, Meta(max_length=1000, pattern=_SHOWN, description="Where the picture of the account is.")
+]
+UserId = Annotated[str, Meta(description="The id of the account: the user that it is.")]
+
+
+DeviceName = Annotated[str, Meta(max_length=64, pattern=_SHOWN, description="What the device calls itself.")]
+DeviceId = Annotated[str, Meta(pattern="^[1-9][0-9]{0,15}$", description="A login of the account.")]
+
+
+class Registration(Struct, forbid_unknown_fields=True):
+    """A new account."""
+
+    phone: Phone
+    password: NewPassword
+    app: field.AccountApp = GOCHAT
+    nickname: Nickname = ""
+    avatar: Avatar = ""
+    device: DeviceName = ""
+
+
+class AccountLogin(Struct, forbid_unknown_fields=True):
+    """A phone number and its password."""
+
+    phone: Phone
+    password: Password
+    app: field.AccountApp = GOCHAT
+    device: DeviceName = ""
+
+
+class AccountSet(Acting):
+    """What an account shows of itself. What is left out stays as it is."""
+
+    nickname: Nickname | UnsetType = UNSET
+    avatar: Avatar | UnsetType = UNSET
+
+
+class PasswordSet(Acting, kw_only=True):
+    """Another password."""
+
+    password: NewPassword
+    old_password: Annotated[
+        str, Meta(max_length=250, description="The one so far; a back end need not know it.")
+    ] = ""
+
+
+class AccountQuery(Acting):
+    """Which account."""
+
+    of: Annotated[str, Meta(max_length=255, description="The account that is shown; none: one's own.")] = ""
+
+
+class AccountShown(Struct):
+    """What an account shows of itself."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    phone: Annotated[str, Meta(description="The phone number; empty for others.")]
+    created: Annotated[int, Meta(description="When it was made, in Unix seconds.")]
+
+
+class SessionAnswer(Struct):
+    """A login, and the token that proves it."""
+
+    token: Annotated[
+        str, Meta(description="Shown as `Authorization: Bearer`, and by clients at their login.")
+    ]
+    expires_at: Annotated[int, Meta(description="Until when it is good, in Unix seconds.")]
+    account: AccountShown
+
+
+class DevicesQuery(Acting):
+    """Whose logins."""
+
+
+class DeviceEnd(Acting, kw_only=True):
+    """Which login is to end."""
+
+    device: DeviceId
+
+
+class DeviceShown(Struct):
+    """A login of an account."""
+
+    device: DeviceId
+    name: DeviceName
+    since: Annotated[int, Meta(description="When it began, in Unix seconds.")]
+    expires_at: Annotated[int, Meta(description="Until when its token is good, in Unix seconds.")]
+    current: Annotated[bool, Meta(description="Whether it is the login of the token in this request.")]
+    online: Annotated[bool, Meta(description="A device of this name is connected.")]
+
+
+class DevicesAnswer(Struct):
+    """The logins of an account that have not ended, the newest first."""
+
+    devices: list[DeviceShown]
+
+
+class AccountDone(Struct):
+    """It is done."""
+
+    user: UserId
+
+
+# --- friends ------------------------------------------------------------------------------------------------
+
+ListName = Literal["friends", "incoming", "outgoing", "blocked"]
+
+
+class FriendsQuery(ActingPage):
+    """Whose list, which, and which page of it."""
+
+    list: Annotated[
+        ListName,
+        Meta(description="Friends, incoming requests, outgoing requests, or blocked users."),
+    ] = "friends"
+
+
+class FriendChange(Acting, kw_only=True):
+    """Two accounts."""
+
+    friend: Annotated[str, Meta(min_length=1, max_length=255, description="The other account.")]
+
+
+class FriendAnswer(Struct):
+    """What came of it."""
+
+    status: Annotated[
+        Literal["friends", "asked", "done", "already", "absent", "away"],
+        Meta(
+            description="`friends`: they are now. `asked`: the other was asked. `done`. `already`: so before."
+            " `absent`: there was nothing to change. `away`: you keep the other away."
+        ),
+    ]
+
+
+class FriendShown(Struct):
+    """Somebody on a list."""
+
+    user: UserId
+    nickname: Nickname
+    avatar: Avatar
+    since: field.Since
+
+
+class FriendsAnswer(Struct):
+    """A list of an account, in the order of ids."""
+
+    count: Annotated[int, Meta(description="How many there are, on all pages together.")]
+    friends: list[FriendShown]
+    next: field.Next
+
+
 _read_acting: Final = msgspec.json.Decoder(Acting)
 
 
@@ -56,46 +210,44 @@ def _refusing() -> Iterator[None]:
     try:
         yield
     except BadField as bad:
-        raise Problem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
     except Taken:
-        raise Problem(errors.HTTP_PHONE_TAKEN) from None
+        raise ApiProblem(errors.HTTP_PHONE_TAKEN) from None
     except NoAccounts:
-        raise Problem(errors.HTTP_NOT_ALLOWED, "The app has no accounts") from None
+        raise ApiProblem(errors.HTTP_NOT_ALLOWED, "The app has no accounts") from None
     except Closed:
-        raise Problem(errors.HTTP_REGISTRATION_CLOSED) from None
+        raise ApiProblem(errors.HTTP_REGISTRATION_CLOSED) from None
     except WrongLogin:
-        raise Problem(errors.HTTP_WRONG_LOGIN) from None
+        raise ApiProblem(errors.HTTP_WRONG_LOGIN) from None
     except UnknownAccount:
-        raise Problem(errors.HTTP_UNKNOWN_ACCOUNT) from None
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT) from None
     except TooManyFailures as many:
         headers = (("Retry-After", str(many.seconds)),)
-        raise Problem(errors.HTTP_TOO_MANY_REQUESTS, headers=headers) from None
+        raise ApiProblem(errors.HTTP_TOO_MANY_REQUESTS, headers=headers) from None
     except Overloaded:
-        raise Problem(errors.HTTP_BUSY) from None
+        raise ApiProblem(errors.HTTP_BUSY) from None
     except MediaUnavailable:
-        raise Problem(errors.HTTP_MEDIA_UNAVAILABLE) from None
+        raise ApiProblem(errors.HTTP_MEDIA_UNAVAILABLE) from None
 
 
 def _host(call: Call) -> str:
-    return "" if call.request is None else call.request.host
+    return call.request.host
 
 
 def _earlier(call: Call) -> str:
     """An earlier token of the account, by which its device is known."""
-    return "" if call.request is None else bearer(call.request.headers.get("authorization", ""))
+    return bearer(call.request.headers.get("authorization", ""))
 
 
-def register(api: Api, call: Call) -> Answer:
+def register(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/register``."""
-    asked = read(api, call, _read_registration)
-    app, invited = known_app(api, asked.app), call.principal.kind != "nobody"
-    if invited and not call.principal.reaches(app):
-        raise Problem(errors.HTTP_FORBIDDEN)
+    asked: Registration = call.asked
+    invited = call.principal.kind != "nobody"
     accounts = api.services.accounts
     with _refusing():
         check_device(asked.device)
         account = accounts.register(
-            app,
+            call.app,
             asked.phone,
             asked.password,
             asked.nickname,
@@ -107,62 +259,58 @@ def register(api: Api, call: Call) -> Answer:
     return reply(call, _session(session), status=201)
 
 
-def login(api: Api, call: Call) -> Answer:
+def login(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/login``."""
-    asked = read(api, call, _read_login)
+    asked: AccountLogin = call.asked
     accounts = api.services.accounts
     with _refusing():
         check_device(asked.device)
-        app = known_app(api, asked.app)
-        account = accounts.login(app, asked.phone, asked.password, _host(call), _earlier(call))
+        account = accounts.login(call.app, asked.phone, asked.password, _host(call), _earlier(call))
         session = accounts.token(account, asked.device)
     return reply(call, _session(session))
 
 
-def show(api: Api, call: Call) -> Answer:
+def show(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/accounts/show``."""
-    asked = read_query(call, AccountQuery)
-    who = actor(api, call, asked, needs_user=not asked.of)
-    account = api.services.accounts.get(who.app, asked.of or who.user)
+    asked: AccountQuery = call.asked
+    if not (asked.of or call.user):
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`user` or `of`: name the account")
+    account = api.services.accounts.get(call.app, asked.of or call.user)
     if account is None:
-        raise Problem(errors.HTTP_UNKNOWN_ACCOUNT)
-    return reply(call, _shown(account, who.is_back_end or account.user == who.user))
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
+    return reply(call, _shown(account, call.is_back_end or account.user == call.user))
 
 
-def change(api: Api, call: Call) -> Answer:
+def change(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/set``."""
-    asked = read(api, call, _read_set)
-    who = actor(api, call, asked)
+    asked: AccountSet = call.asked
     nickname = None if asked.nickname is UNSET else asked.nickname
     avatar = None if asked.avatar is UNSET else asked.avatar
     with _refusing():
-        return reply(call, _shown(api.services.accounts.change(who.app, who.user, nickname, avatar), True))
+        return reply(call, _shown(api.services.accounts.change(call.app, call.user, nickname, avatar), True))
 
 
-def set_password(api: Api, call: Call) -> Answer:
+def set_password(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/password``."""
-    asked = read(api, call, _read_password)
-    who = actor(api, call, asked)
-    old = None if who.is_back_end else asked.old_password
+    asked: PasswordSet = call.asked
+    old = None if call.is_back_end else asked.old_password
     with _refusing():
-        api.services.accounts.change_password(who.app, who.user, old, asked.password, _host(call))
-    return reply(call, AccountDone(who.user))
+        api.services.accounts.change_password(call.app, call.user, old, asked.password, _host(call))
+    return reply(call, AccountDone(call.user))
 
 
-def log_out(api: Api, call: Call) -> Answer:
+def log_out(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/logout``."""
-    who = actor(api, call, read(api, call, _read_acting))
     with _refusing():
-        api.services.accounts.log_out(who.app, who.user)
-    return reply(call, AccountDone(who.user))
+        api.services.accounts.log_out(call.app, call.user)
+    return reply(call, AccountDone(call.user))
 
 
-def delete(api: Api, call: Call) -> Answer:
+def delete(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/accounts/delete``."""
-    who = actor(api, call, read(api, call, _read_acting))
     with _refusing():
-        api.services.accounts.remove(who.app, who.user)
-    return reply(call, AccountDone(who.user))
+        api.services.accounts.remove(call.app, call.user)
+    return reply(call, AccountDone(call.user))
 
 
 def _shown(account: Account, whole: bool) -> AccountShown:
@@ -211,6 +359,40 @@ def _row(path: str, function: Any, summary: str, description: str, **more: Any) 
     )
 
 
+def devices(api: Api, call: Call) -> HttpResponse:
+    """``GET /api/v1/accounts/devices``."""
+    try:
+        found = api.services.accounts.devices(call.app, call.user)
+    except UnknownAccount:
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT) from None
+    sessions = api.services.presence.sessions(call.app, [call.user]).sessions[0] if found else []
+    online = {session.device for session in sessions}
+    shown = [
+        DeviceShown(
+            str(each.id),
+            each.name,
+            each.since,
+            each.expires_at,
+            each.id == call.principal.device,
+            each.name in online,
+        )
+        for each in found
+    ]
+    return reply(call, DevicesAnswer(shown))
+
+
+def end_device(api: Api, call: Call) -> HttpResponse:
+    """``POST /api/v1/accounts/devices/logout``."""
+    asked: DeviceEnd = call.asked
+    try:
+        api.services.accounts.log_out_device(call.app, call.user, int(asked.device))
+    except UnknownAccount:
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT) from None
+    except UnknownDevice:
+        raise ApiProblem(errors.HTTP_UNKNOWN_DEVICE) from None
+    return reply(call, AccountDone(call.user))
+
+
 OPERATIONS: Final = (
     Operation(
         "POST",
@@ -241,7 +423,7 @@ OPERATIONS: Final = (
         ANYONE,
         login,
         "accounts",
-        "A token for who has the password",
+        "Log in with the password and get a token",
         "What was wrong is not told. Further logins wait after too many failures. A device that shows an "
         "earlier token of the account as `Authorization: Bearer`, expired or not, is not locked out by "
         "strangers.",
@@ -266,6 +448,7 @@ OPERATIONS: Final = (
         example_query={"of": "1"},
         example_answer=_ACCOUNT,
         hot=False,
+        user="optional",
     ),
     _row(
         "/api/v1/accounts/set",
@@ -299,5 +482,47 @@ OPERATIONS: Final = (
         "With its profile, its friends, its memberships of groups, its files and what it has marked. What it "
         "has said stays in the conversations of others.",
         problems=(errors.HTTP_MEDIA_UNAVAILABLE,),
+    ),
+    Operation(
+        "GET",
+        "/api/v1/accounts/devices",
+        ADMIN_OR_ACCOUNT,
+        devices,
+        "accounts",
+        "The devices on which an account is logged in",
+        "Each login with a password is one, until its token ends. Tokens that GoChat has made are not "
+        "listed.",
+        query=DevicesQuery,
+        answer=DevicesAnswer,
+        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT),
+        example_query={"user": "1"},
+        example_answer={
+            "devices": [
+                {
+                    "device": "4711",
+                    "name": "phone",
+                    "since": 1795155801,
+                    "expires_at": 1797747801,
+                    "current": True,
+                    "online": True,
+                }
+            ]
+        },
+        hot=False,
+    ),
+    Operation(
+        "POST",
+        "/api/v1/accounts/devices/logout",
+        ADMIN_OR_ACCOUNT,
+        end_device,
+        "accounts",
+        "End one login of an account",
+        "Its token is void; connections of the account on devices of that name are closed with 4502.",
+        body=DeviceEnd,
+        answer=AccountDone,
+        problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT, errors.HTTP_UNKNOWN_DEVICE),
+        example_body={"user": "1", "device": "4711"},
+        example_answer={"user": "1"},
+        hot=False,
     ),
 )

@@ -1,44 +1,228 @@
-"""Routes of apps: which there are, what is set for one, a new one, a change."""
+"""Apps: which there are, the settings of one, create, change."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.app import (
-    AppCreate,
-    AppQuery,
-    AppsAnswer,
-    AppSet,
-    AppSettingsGiven,
-    AppShown,
-    AppsQuery,
-    TokenKeyShown,
-    WebhookShown,
-)
-from imserver.api.v1.operation import Link, Operation
-from imserver.api.v1.query import page_of, read_query
-from imserver.api.v1.reach import APP_PROBLEMS
-from imserver.api.v1.wire import read, reply
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
+from imserver.api.v1.wire import page_of, reply
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
+from imserver.settings import DialectName, WebhookEvent
+from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant
 
-_read_create: Final = msgspec.json.Decoder(AppCreate)
-_read_set: Final = msgspec.json.Decoder(AppSet)
+NewApp = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=191,
+        description="The name of the app; a number if clients of the `cmd` dialect log in to it.",
+    ),
+]
+Policy = Literal["newest", "multi", "single", "refuse"]
+Number = Annotated[int, Meta(ge=0, le=2**31 - 1)]
+Address = Annotated[str, Meta(pattern=r"^https?://")]
+Setting = Literal[
+    "login_policy",
+    "same_as",
+    "open",
+    "dialects",
+    "origins",
+    "origin_policy",
+    "api_allow_from",
+    "jwt",
+    "account_tokens",
+    "webhook",
+    "max_connections",
+    "messages_per_second",
+    "max_rooms",
+    "keep_seconds",
+    "keep_messages",
+    "room_members",
+    "keep_talks",
+]
 
 
-def list_apps(api: Api, call: Call) -> Answer:
+class TokenKey(Struct, forbid_unknown_fields=True):
+    """A key that session tokens of the app may be signed with."""
+
+    algorithm: Literal["HS256", "RS256", "EdDSA"]
+    key: Annotated[str, Meta(min_length=1, description="HS256: the secret. Else: the public key as PEM.")]
+    kid: Annotated[str, Meta(description="Its name in the header of a token, if there are several.")] = ""
+
+
+class Webhook(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Where the server posts events of the app, and asks whether a login is allowed."""
+
+    url: Annotated[Address | UnsetType, Meta(description="Where events are posted to.")] = UNSET
+    secret: Annotated[str | UnsetType, Meta(description="What the posts are signed with.")] = UNSET
+    events: Annotated[list[WebhookEvent] | UnsetType, Meta(description="Which events.")] = UNSET
+    authorise_url: Annotated[
+        Address | UnsetType,
+        Meta(description="The URL that the server asks at each login whether to allow it."),
+    ] = UNSET
+
+
+class AppSettingsGiven(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """What may be set for an app. What is left out stays as it is; a new app has the default."""
+
+    login_policy: Annotated[
+        Policy | UnsetType, Meta(description="What counts when a user logs in more than once.")
+    ] = UNSET
+    same_as: Annotated[
+        field.App | UnsetType, Meta(description="The app that this name is another name of.")
+    ] = UNSET
+    open: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether anybody may log in as anybody, where no login rule says who may."),
+    ] = UNSET
+    dialects: Annotated[
+        list[DialectName] | UnsetType, Meta(description="Protocols that may log in; none: all.")
+    ] = UNSET
+    origins: Annotated[
+        list[str] | UnsetType,
+        Meta(description="Hosts whose pages may connect, besides the server's own."),
+    ] = UNSET
+    origin_policy: Annotated[
+        Literal["any", "same_host"] | UnsetType, Meta(description="The pages that may connect.")
+    ] = UNSET
+    api_allow_from: Annotated[
+        list[str] | UnsetType,
+        Meta(
+            description="Addresses and networks that may use the `/api/…` routes of the client dialect "
+            "without a key."
+        ),
+    ] = UNSET
+    jwt: Annotated[
+        list[TokenKey] | UnsetType, Meta(description="With one or more, a login needs a session token.")
+    ] = UNSET
+    account_tokens: Annotated[
+        Literal["required", "ignored"] | UnsetType,
+        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
+    ] = UNSET
+    webhook: Webhook | UnsetType = UNSET
+    max_connections: Annotated[Number | UnsetType, Meta(description="Most sessions on a node; 0: any.")] = (
+        UNSET
+    )
+    messages_per_second: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000)] | UnsetType,
+        Meta(description="Most frames of a connection in a second; 0: any."),
+    ] = UNSET
+    max_rooms: Annotated[Number | UnsetType, Meta(description="Most rooms on a node; 0: any.")] = UNSET
+    keep_seconds: Annotated[
+        Annotated[float, Meta(ge=0, le=1_000_000_000)] | UnsetType,
+        Meta(description="Longest age of stored messages in seconds; 0: the server's setting."),
+    ] = UNSET
+    keep_messages: Annotated[
+        Number | UnsetType, Meta(description="Most stored messages to keep; 0: the server's setting.")
+    ] = UNSET
+    room_members: Annotated[
+        dict[field.RoomName, list[field.User]] | UnsetType,
+        Meta(description="Users who join a room at login, by room."),
+    ] = UNSET
+    keep_talks: Annotated[
+        bool | UnsetType,
+        Meta(description="Whether what users of the `action` dialect say is stored."),
+    ] = UNSET
+
+
+class AppCreate(Struct, forbid_unknown_fields=True):
+    """A new app."""
+
+    app: NewApp
+    settings: AppSettingsGiven = msgspec.field(default_factory=AppSettingsGiven)
+
+
+class AppSet(Struct, forbid_unknown_fields=True):
+    """A change of an app that was created at run time."""
+
+    app: field.App
+    settings: AppSettingsGiven = msgspec.field(default_factory=AppSettingsGiven)
+    unset: Annotated[list[Setting], Meta(description="Settings that have their default again.")] = []
+
+
+class AppQuery(Struct, forbid_unknown_fields=True):
+    """Which app."""
+
+    app: field.App
+
+
+class AppsQuery(Struct, forbid_unknown_fields=True):
+    """Which page of the list."""
+
+    cursor: field.Cursor = ""
+    limit: field.Limit = field.USUAL_PAGE
+
+
+class TokenKeyShown(Struct):
+    """A key of session tokens, without the key itself."""
+
+    algorithm: str
+    kid: str
+
+
+class WebhookShown(Struct):
+    """The webhook of an app, without its secret."""
+
+    url: str
+    events: list[str]
+    authorise_url: str
+    signed: Annotated[bool, Meta(description="Whether a secret is set.")]
+
+
+class AppShown(Struct):
+    """An app and what is set for it. Secrets are not shown."""
+
+    app: str
+    configured: Annotated[
+        bool,
+        Meta(description="Whether the app comes from the configuration file, where it has to be changed."),
+    ]
+    login_policy: Policy
+    same_as: Annotated[str, Meta(description="The app that this is another name of; empty: it is its own.")]
+    open: Annotated[
+        bool, Meta(description="Anybody may log in as anybody, where no login rule says who may.")
+    ]
+    dialects: list[str]
+    origins: list[str]
+    origin_policy: Annotated[str, Meta(description="Empty: as for the server as a whole.")]
+    api_allow_from: list[str]
+    jwt: list[TokenKeyShown]
+    account_tokens: Annotated[
+        Literal["required", "ignored"],
+        Meta(description="Whether a login needs the token of an account of the app, or one of `jwt`."),
+    ]
+    webhook: WebhookShown
+    max_connections: int
+    messages_per_second: float
+    max_rooms: int
+    keep_seconds: float
+    keep_messages: int
+    keep_talks: Annotated[bool, Meta(description="Whether what users of the `action` dialect say is stored.")]
+    room_members: dict[str, list[str]]
+
+
+class AppsAnswer(Struct):
+    """Some of the apps that the key reaches, in the order of their names."""
+
+    count: Annotated[int, Meta(description="How many there are, on all pages together.")]
+    apps: list[AppShown]
+    next: field.Next
+
+
+def list_apps(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/apps``."""
-    asked = read_query(call, AppsQuery)
+    asked: AppsQuery = call.asked
     tenants = api.services.tenants
     names = [name for name in tenants.names() if call.principal.reaches(tenants.resolve(name))]
     page, following = page_of(names, asked.cursor, asked.limit)
@@ -46,57 +230,44 @@ def list_apps(api: Api, call: Call) -> Answer:
     return reply(call, AppsAnswer(len(names), shown, following))
 
 
-def show_app(api: Api, call: Call) -> Answer:
+def show_app(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/apps/show``."""
-    name = read_query(call, AppQuery).app
-    _require_reach(api, call, name)
-    tenant = api.services.tenants.find(name)
+    asked: AppQuery = call.asked
+    tenant = api.services.tenants.find(asked.app)
     if tenant is None:
-        raise Problem(errors.HTTP_UNKNOWN_APP)
+        raise ApiProblem(errors.HTTP_UNKNOWN_APP)
     return reply(call, _shown(tenant))
 
 
-def create_app(api: Api, call: Call) -> Answer:
+def create_app(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/apps/create``."""
-    asked = read(api, call, _read_create)
-    _require_reach(api, call, asked.app, asked.settings)
+    asked: AppCreate = call.asked
     tenants = api.services.tenants
     try:
         created = tenants.register(asked.app, **_fields(asked.settings))
     except BadTenant as bad:
-        raise Problem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
     except TooManyTenants:
-        raise Problem(errors.HTTP_TOO_MANY_APPS) from None
+        raise ApiProblem(errors.HTTP_TOO_MANY_APPS) from None
     tenant = tenants.find(asked.app)
     if not created or tenant is None:
-        raise Problem(errors.HTTP_APP_EXISTS)
+        raise ApiProblem(errors.HTTP_APP_EXISTS)
     return reply(call, _shown(tenant), status=201)
 
 
-def set_app(api: Api, call: Call) -> Answer:
+def set_app(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/apps/set``."""
-    asked = read(api, call, _read_set)
-    _require_reach(api, call, asked.app, asked.settings)
+    asked: AppSet = call.asked
     tenants = api.services.tenants
     tenant = tenants.find(asked.app)
     if tenant is not None and tenant.configured:
-        raise Problem(errors.HTTP_APP_CONFIGURED)
+        raise ApiProblem(errors.HTTP_APP_CONFIGURED)
     try:
         return reply(call, _shown(tenants.change(asked.app, _fields(asked.settings), tuple(asked.unset))))
     except BadTenant as bad:
-        raise Problem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, str(bad)) from None
     except UnknownTenant:
-        raise Problem(errors.HTTP_UNKNOWN_APP) from None
-
-
-def _require_reach(api: Api, call: Call, name: str, settings: AppSettingsGiven | None = None) -> None:
-    """Refuse a key that does not reach the app that stands for ``name``, or the one that shall."""
-    resolve = api.services.tenants.resolve
-    names = [name]
-    if settings is not None and settings.same_as is not UNSET:
-        names.append(settings.same_as)
-    if not all(call.principal.reaches(resolve(each)) for each in names):
-        raise Problem(errors.HTTP_FORBIDDEN)
+        raise ApiProblem(errors.HTTP_UNKNOWN_APP) from None
 
 
 def _fields(settings: AppSettingsGiven) -> dict[str, Any]:
@@ -178,6 +349,7 @@ OPERATIONS: Final = (
         "apps",
         "What is set for an app",
         query=AppQuery,
+        reach="named",
         answer=AppShown,
         problems=APP_PROBLEMS,
         example_query={"app": "shop"},
@@ -192,6 +364,7 @@ OPERATIONS: Final = (
         "A new app, stored in the database",
         "Every node knows it within two seconds, this one at once.",
         body=AppCreate,
+        reach="settings",
         answer=AppShown,
         status=201,
         links=(Link("app", "get_apps_show", {"app": "$response.body#/app"}),),
@@ -217,6 +390,7 @@ OPERATIONS: Final = (
         "Change what is set for an app that was created at run time",
         "Sessions that are there already are not ended by it.",
         body=AppSet,
+        reach="settings",
         answer=AppShown,
         problems=(*APP_PROBLEMS, errors.HTTP_APP_CONFIGURED),
         example_body={"app": "shop", "settings": {"max_rooms": 100}, "unset": ["origins"]},

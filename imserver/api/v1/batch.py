@@ -7,20 +7,19 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, Final
 
 import gevent
-import msgspec
 from msgspec import Meta, Raw, Struct
 from msgspec.structs import replace
 
 from imserver import errors
-from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import PROBLEM, Problem
-from imserver.api.v1.operation import PREFIX, Header, Operation
+from imserver.api.call import Api, Call, Route, prepare
+from imserver.api.reply import PROBLEM, ApiProblem
+from imserver.api.v1.operation import PREFIX, Header, Operation, route_of
 from imserver.api.v1.push import IDEMPOTENCY_KEY, key_of
-from imserver.api.v1.wire import read, reply
+from imserver.api.v1.wire import reply
 from imserver.auth.principal import ANY_KEY, may
 from imserver.errors import StorageUnavailable
 from imserver.model import YIELD_TARGETS
+from imserver.transport.exchange import HttpResponse
 
 log = logging.getLogger(__name__)
 
@@ -51,56 +50,51 @@ class BatchAnswer(Struct):
     results: list[BatchResult]
 
 
-_batch_of = msgspec.json.Decoder(BatchRequest)
-
-
 class Batches:
     """The route, made of the operations that may stand in a batch. Stateless."""
 
     def __init__(self, operations: Iterable[Operation]) -> None:
-        self._commands: Mapping[str, Operation] = {
-            row.path.removeprefix(f"{PREFIX}/"): row for row in operations if row.method == "POST"
+        self._commands: Mapping[str, Route] = {
+            row.path.removeprefix(f"{PREFIX}/"): route_of(row) for row in operations if row.method == "POST"
         }
 
-    def run(self, api: Api, call: Call) -> Answer:
+    def run(self, api: Api, call: Call) -> HttpResponse:
         """``POST /api/v1/batch``. May switch."""
-        batch = read(api, call, _batch_of)
-        commands = batch.commands
+        asked: BatchRequest = call.asked
+        commands = asked.commands
         if len(commands) > api.batch_targets:
-            raise Problem(errors.HTTP_TOO_MANY_TARGETS)
+            raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
         key = key_of(call)
         request = call.request
-        assert request is not None
         api.rates.charge(call.principal, request.host, len(commands) - 1)
         parts = []
         for number, command in enumerate(commands):
             name, body = next(iter(command.items()))
             headers = {"idempotency-key": f"{key}/{number}"} if key else {}
             alone = replace(request, headers=headers, body=b"", query=b"", given_id=request.id)
-            finished = self._run_one(api, name, replace(call, body=bytes(body), request=alone))
+            finished = self._run_one(api, name, Call({}, "", call.principal, alone, bytes(body)))
             parts.append(b'{"status":%d,"body":%b}' % (finished.status, finished.body))
             if not (number + 1) % YIELD_TARGETS:
                 gevent.sleep(0)
         return reply(call, b'{"results":[%b]}' % b",".join(parts))
 
-    def _run_one(self, api: Api, name: str, call: Call) -> Answer:
+    def _run_one(self, api: Api, name: str, call: Call) -> HttpResponse:
         """One command, refused as its route would refuse it."""
-        row = self._commands.get(name)
-        assert call.request is not None
+        route = self._commands.get(name)
         try:
-            if row is None:
-                raise Problem(errors.HTTP_NOT_FOUND, f"There is no command `{name[:100]}`")
-            if not may(call.principal, row.need):
-                raise Problem(errors.HTTP_FORBIDDEN)
-            answer: Answer = row.function(api, call)
-        except Problem as problem:
+            if route is None:
+                raise ApiProblem(errors.HTTP_NOT_FOUND, f"There is no command `{name[:100]}`")
+            if not may(call.principal, route.need):
+                raise ApiProblem(errors.HTTP_FORBIDDEN)
+            prepare(api, route, call)
+            return route.function(api, call)
+        except ApiProblem as problem:
             return PROBLEM.refuse(problem.problem, call.request, problem.detail)
         except StorageUnavailable:
             return PROBLEM.refuse(errors.HTTP_STORAGE_UNAVAILABLE, call.request)
         except Exception:
             log.exception("%s in a batch failed", name, extra={"request": call.request.id})
             return PROBLEM.refuse(errors.HTTP_INTERNAL_ERROR, call.request)
-        return answer
 
 
 _KEY: Final = Header(
@@ -112,7 +106,7 @@ _KEY: Final = Header(
 
 def batch_of(operations: Iterable[Operation]) -> Operation:
     """The operation that runs any of ``operations``."""
-    run: Callable[[Api, Call], Answer] = Batches(operations).run
+    run: Callable[[Api, Call], HttpResponse] = Batches(operations).run
     return Operation(
         "POST",
         f"{PREFIX}/batch",

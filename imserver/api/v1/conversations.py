@@ -1,36 +1,241 @@
-"""Routes that ask about conversations: lists, what was missed, history, search, receipts, marks."""
+"""Reading stored messages: conversations, history, sync, search, receipts, marks."""
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.cursor import cursor as cursor_of
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
-from imserver.api.v1.conversation import (
-    ConversationsAnswer,
-    ConversationsQuery,
-    HistoryQuery,
-    MarksAnswer,
-    MarksQuery,
-    MessagesAnswer,
-    ReceiptsAnswer,
-    ReceiptShown,
-    ReceiptsQuery,
-    SearchQuery,
-    SyncAnswer,
-    SyncQuery,
-    shown_entry,
-    shown_talk,
-)
-from imserver.api.v1.operation import Operation
-from imserver.api.v1.query import after, read_query
-from imserver.api.v1.wire import reply
+from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.field import Acting
+from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
+from imserver.api.v1.wire import after, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
+from imserver.model import Message
+from imserver.protocol.cmd_stored import shown
 from imserver.services.messages import page_bounds
+from imserver.storage.log.contract import ConversationSummary, Entry, message_of
+from imserver.transport.exchange import HttpResponse
+
+_MAX_PAGE = 200
+MAX_ID = 2**63 - 1
+
+Place = Annotated[int, Meta(ge=1, le=MAX_ID, description="The conversation; of a group, that is the group.")]
+AnyPlace = Annotated[int, Meta(ge=0, le=MAX_ID, description="Only this conversation; 0: all of the user's.")]
+MessageId = Annotated[int, Meta(ge=1, le=MAX_ID, description="The message: its place in the log of the app.")]
+Before = Annotated[
+    int,
+    Meta(ge=0, le=MAX_ID, description="Where to go on: `before` of the page before; 0: at the newest."),
+]
+PageLimit = Annotated[int, Meta(ge=1, le=_MAX_PAGE, description="Most entries of this page.")]
+Words = Annotated[str, Meta(min_length=1, max_length=256, description="What is looked for in texts.")]
+
+
+class ConversationsQuery(Acting, kw_only=True):
+    """Whose conversations, and which page of them."""
+
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class HistoryQuery(Acting, kw_only=True):
+    """Who reads which conversation, and which page of it."""
+
+    conversation: Place
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class SearchQuery(Acting, kw_only=True):
+    """Who looks for what, and where."""
+
+    text: Words
+    conversation: AnyPlace = 0
+    before: Before = 0
+    limit: PageLimit = 50
+
+
+class SyncQuery(Acting, kw_only=True):
+    """Who has everything up to where, and how much of the rest is wanted."""
+
+    after: Annotated[
+        int,
+        Meta(ge=0, le=MAX_ID, description="Where the page before has ended: its `after`; 0: from the first."),
+    ] = 0
+    limit: PageLimit = 50
+
+
+class MarksQuery(Acting, kw_only=True):
+    """Whose marks, and since when."""
+
+    version: Annotated[
+        int, Meta(ge=0, le=MAX_ID, description="The version of the answer before; 0: all marks.")
+    ] = 0
+
+
+class ReceiptsQuery(Acting, kw_only=True):
+    """Who asks about which conversation, and which page."""
+
+    conversation: Place
+    cursor: field.Cursor = ""
+    limit: PageLimit = 50
+
+
+class MessageShown(Struct, omit_defaults=True):
+    """An entry of a conversation. What is empty is left out."""
+
+    id: Annotated[int, Meta(description="Its place in the log of the app.")]
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+    kind: Annotated[
+        Literal["message", "edit", "recall", "group", "join", "leave"], Meta(description="What it is.")
+    ]
+    sender: Annotated[str, Meta(description="The sender; empty: a back end.")] = msgspec.field(name="from")
+    to: Annotated[str, Meta(description="The receiver; empty in a group.")] = ""
+    type: Annotated[str, Meta(description="What the message is: `text`, or another word.")] = ""
+    text: Annotated[str | UnsetType, Meta(description="The words, where the message is text.")] = UNSET
+    data: Annotated[Any, Meta(description="What it is made of, where it is no text.")] = UNSET
+    base64: Annotated[bytes | UnsetType, Meta(description="The same, where it is no JSON.")] = UNSET
+    client_msg_id: Annotated[str, Meta(description="The id that its sender gave it.")] = ""
+    about: Annotated[
+        int,
+        Meta(
+            description="The message that it replies to, edits or recalls; its own id, if it takes the "
+            "place of a recalled message."
+        ),
+    ] = 0
+    meta: Annotated[
+        Any,
+        Meta(description="Users who are mentioned, joined or left; `edited`: the last edit of the message."),
+    ] = UNSET
+    time: Annotated[int, Meta(description="When it was sent, in Unix milliseconds.")] = 0
+
+
+class MessagesAnswer(Struct):
+    """Entries in the order of their ids."""
+
+    messages: list[MessageShown]
+    before: Annotated[
+        int,
+        Meta(
+            description="`before` of the page of older ones; 0: there are none. A search may have to go on "
+            "after a page with nothing on it."
+        ),
+    ]
+
+
+class SyncAnswer(Struct):
+    """What the user may read behind a place, of all conversations, in the order of the ids."""
+
+    messages: list[MessageShown]
+    after: Annotated[int, Meta(description="Where to go on: `after` of the next question.")]
+    more: Annotated[bool, Meta(description="There is more: ask again at once.")]
+    begin_anew: Annotated[
+        bool,
+        Meta(
+            description="Something behind this place has expired, or it is none of this log: forget what you "
+            "have, and begin with 0."
+        ),
+    ]
+
+
+class ConversationShown(Struct):
+    """A conversation as one of its members sees it."""
+
+    conversation: Annotated[int, Meta(description="Its number; of a group, that is the group.")]
+    kind: Annotated[Literal["user", "group"], Meta(description="Of two users, or a group.")]
+    peer: Annotated[str, Meta(description="The other user; empty for a group.")]
+    name: Annotated[str, Meta(description="What a group is called.")]
+    role: Annotated[str, Meta(description="What the user is in the group.")]
+    unread: Annotated[int, Meta(description="Messages of others that were not read; counted up to 1,000.")]
+    read: Annotated[int, Meta(description="The last message that was read.")]
+    last: Annotated[MessageShown | None, Meta(description="The newest entry that the user may read.")]
+
+
+class ConversationsAnswer(Struct):
+    """Conversations, those with the newest entries first."""
+
+    conversations: list[ConversationShown]
+    before: Annotated[int, Meta(description="`before` of the following page; 0: there is none.")]
+
+
+class ReceiptShown(Struct):
+    """How far somebody is."""
+
+    user: Annotated[str, Meta(description="Another member.")]
+    read: Annotated[int, Meta(description="The last message that they read; 0: none.")]
+    received: Annotated[int, Meta(description="The last that one of their devices received; 0: none.")]
+
+
+class PeerReceipt(ReceiptShown):
+    """The same, of the other one in a conversation of two."""
+
+    conversation: Annotated[int, Meta(description="The conversation.")]
+
+
+class ReadMark(Struct):
+    """How far the user has read a conversation."""
+
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    id: Annotated[int, Meta(description="The last message that was read.")]
+
+
+class MarksAnswer(Struct):
+    """What the user has marked since, on whatever device, and how far those are with whom they talk alone."""
+
+    version: Annotated[int, Meta(description="The version that it is now.")]
+    read: list[ReadMark]
+    hidden: Annotated[list[int], Meta(description="Messages that are not to be shown.")]
+    receipts: list[PeerReceipt]
+
+
+class ReceiptsAnswer(Struct):
+    """Members who have sent receipts, ordered by id."""
+
+    receipts: list[ReceiptShown]
+    next: field.Next
+
+
+def shown_entry(entry: Entry) -> MessageShown:
+    """An entry as it is answered."""
+    message: Message = message_of(entry)
+    told = shown(message)
+    return MessageShown(
+        entry.id,
+        entry.conversation,
+        entry.seq,
+        entry.kind,
+        entry.sender,
+        message.to,
+        told.type,
+        UNSET if told.text is None else told.text,
+        UNSET if told.data is None else told.data,
+        UNSET if told.base64 is None else told.base64,
+        entry.client_msg_id,
+        entry.about,
+        UNSET if told.meta is None else told.meta,
+        entry.time_ms,
+    )
+
+
+def shown_talk(talk: ConversationSummary, user: str) -> ConversationShown:
+    """A conversation as it is answered to a member."""
+    known = talk.conversation
+    return ConversationShown(
+        known.id,
+        "user" if known.members else "group",
+        next((each for each in known.members if each != user), ""),
+        known.name,
+        talk.role,
+        talk.unread,
+        talk.read,
+        None if talk.last is None else shown_entry(talk.last),
+    )
 
 
 def log_of(api: Api) -> Any:
@@ -39,72 +244,66 @@ def log_of(api: Api) -> Any:
     return store.log() if store.keeps else None
 
 
-def conversations(api: Api, call: Call) -> Answer:
+def conversations(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/conversations``."""
-    asked = read_query(call, ConversationsQuery)
-    who = actor(api, call, asked)
+    asked: ConversationsQuery = call.asked
     log = log_of(api)
     talks, more = (
-        ([], False) if log is None else log.list_conversations(who.app, who.user, asked.before, asked.limit)
+        ([], False) if log is None else log.list_conversations(call.app, call.user, asked.before, asked.limit)
     )
-    listed = [shown_talk(talk, who.user) for talk in talks]
+    listed = [shown_talk(talk, call.user) for talk in talks]
     return reply(call, ConversationsAnswer(listed, talks[-1].place if more else 0))
 
 
-def history(api: Api, call: Call) -> Answer:
+def history(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/messages``."""
-    asked = read_query(call, HistoryQuery)
-    who = actor(api, call, asked)
+    asked: HistoryQuery = call.asked
     log = log_of(api)
     if log is None:
         return reply(call, MessagesAnswer([], 0))
-    read = log.history(who.app, who.user, asked.conversation, asked.before, asked.limit)
+    read = log.history(call.app, call.user, asked.conversation, asked.before, asked.limit)
     entries, more = page_bounds.newest(*read)
     shown = [shown_entry(entry) for entry in entries]
     return reply(call, MessagesAnswer(shown, entries[0].id if more else 0))
 
 
-def search(api: Api, call: Call) -> Answer:
+def search(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/messages/search``."""
-    asked = read_query(call, SearchQuery)
-    who = actor(api, call, asked)
+    asked: SearchQuery = call.asked
     if not asked.text.strip() or "\0" in asked.text:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`text`: there is nothing to look for")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: there is nothing to look for")
     entries, before = api.services.finding.search(
-        who.app, who.user, asked.text, asked.conversation, asked.before, asked.limit
+        call.app, call.user, asked.text, asked.conversation, asked.before, asked.limit
     )
     return reply(call, MessagesAnswer([shown_entry(entry) for entry in entries], before))
 
 
-def receipts(api: Api, call: Call) -> Answer:
+def receipts(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/messages/receipts``."""
-    asked = read_query(call, ReceiptsQuery)
-    who = actor(api, call, asked)
+    asked: ReceiptsQuery = call.asked
     log, behind = log_of(api), after(asked.cursor) or ""
-    rows = [] if log is None else log.receipts(who.app, who.user, asked.conversation, behind, asked.limit)
+    rows = [] if log is None else log.receipts(call.app, call.user, asked.conversation, behind, asked.limit)
     following = cursor_of(rows[-1].user) if len(rows) == asked.limit else ""
     shown = [ReceiptShown(row.user, row.read, row.received) for row in rows]
     return reply(call, ReceiptsAnswer(shown, following))
 
 
-def sync(api: Api, call: Call) -> Answer:
+def sync(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/messages/sync``."""
-    asked = read_query(call, SyncQuery)
-    who = actor(api, call, asked)
+    asked: SyncQuery = call.asked
     log, after_ = log_of(api), asked.after
-    if after_ and (log is None or not log.floor(who.app) <= after_ <= log.head(who.app)):
+    if after_ and (log is None or not log.floor(call.app) <= after_ <= log.head(call.app)):
         return reply(call, SyncAnswer([], 0, True, True))
-    read = ([], False) if log is None else log.sync(who.app, who.user, after_, asked.limit)
+    read = ([], False) if log is None else log.sync(call.app, call.user, after_, asked.limit)
     entries, more = page_bounds.oldest(*read)
     following = entries[-1].id if entries else after_
     return reply(call, SyncAnswer([shown_entry(entry) for entry in entries], following, more, False))
 
 
-def marks(api: Api, call: Call) -> Answer:
+def marks(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/messages/marks``."""
-    asked = read_query(call, MarksQuery)
-    who = actor(api, call, asked)
-    return reply(call, api.services.receipts.marks(who.app, who.user, asked.version))
+    asked: MarksQuery = call.asked
+    return reply(call, api.services.receipts.marks(call.app, call.user, asked.version))
 
 
 # --- as they are declared -----------------------------------------------------------------------------------

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Final, NoReturn
 
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
-from imserver.api.call import Call
 from imserver.api.form import BadBody
-from imserver.api.reply import header_block
-from imserver.api.style import PROBLEM, Problem
+from imserver.api.reply import PROBLEM, ApiProblem
 from imserver.api.v1 import field
 from imserver.api.v1.operation import Header, Operation
-from imserver.api.v1.query import read_query
+from imserver.api.v1.wire import read_query
 from imserver.auth.authority import bearer
-from imserver.auth.principal import ANYONE_OR_READ, NOBODY, READ, may
+from imserver.auth.principal import ANYONE_OR_READ, READ, may
 from imserver.services.dialects.streams import EventStreams, Nobody, Wish
 from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
 from imserver.transport import problems
-from imserver.transport.fast import FastRequest
+from imserver.transport.exchange import HttpRequest, header_block
 from imserver.transport.gate import Head, host_of
 from imserver.transport.stream import Stream
+
+if TYPE_CHECKING:
+    from imserver.parts import Parts
 
 PATH: Final = "/api/v1/events"
 
@@ -56,7 +57,7 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 
     app: field.App
     user: Annotated[
-        str, Meta(max_length=255, description="Who listens; may be left out if the token names them.")
+        str, Meta(max_length=255, description="The user who listens. Optional if the token names them.")
     ] = ""
     token: Annotated[
         str,
@@ -82,8 +83,8 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
             Meta(
                 ge=0,
                 le=2**53,
-                description="The id of the last stored message that the client has: what came behind it is "
-                "told first. `Last-Event-ID` goes before it.",
+                description="The id of the last stored message that the client has. Later messages are "
+                "sent first. `Last-Event-ID` takes precedence.",
             ),
         ]
         | UnsetType
@@ -93,7 +94,7 @@ class EventsQuery(Struct, forbid_unknown_fields=True):
 class Events:
     """Opens streams. Stateless; ``services`` is the node."""
 
-    def __init__(self, services: Any, streams: EventStreams) -> None:
+    def __init__(self, services: Parts, streams: EventStreams) -> None:
         self._services = services
         self._streams = streams
 
@@ -103,29 +104,29 @@ class Events:
         try:
             self._streams.open(stream, self._wish(request), lambda: self._begin(request))
         except Nobody:
-            problem = Problem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
+            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except BadBody:
-            problem = Problem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
+            problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "Too many parameters")
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
-        except Problem as refused:
+        except ApiProblem as refused:
             stream.refuse(self._refused(request, refused), errors.CLOSE_POLICY)
         except errors.StorageUnavailable:
-            problem = Problem(errors.HTTP_STORAGE_UNAVAILABLE)
+            problem = ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
             stream.refuse(self._refused(request, problem), errors.CLOSE_INTERNAL_ERROR)
 
     def refuse(self, head: Head, code: int) -> bytes:
         """The response to a request whose stream is closed before it has begun."""
-        problem = Problem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
+        problem = ApiProblem(_STATUS_OF.get(code, errors.HTTP_NOT_READY))
         return self._refused(_request(head, head.host), problem)
 
-    def _begin(self, request: FastRequest) -> bytes:
+    def _begin(self, request: HttpRequest) -> bytes:
         """The head of a stream."""
         self._log(request, 200, 0)
         lines = "".join(f"{name}: {value}\r\n" for name, value in (*_HEADERS, ("X-Request-Id", request.id)))
         return problems.status_line(200) + f"{lines}\r\n".encode("latin-1")
 
-    def _refused(self, request: FastRequest, problem: Problem) -> bytes:
+    def _refused(self, request: HttpRequest, problem: ApiProblem) -> bytes:
         """A whole response with a problem body."""
         answer = PROBLEM.refuse(problem.problem, request, problem.detail)
         headers = problem.headers + ((_RETRY_AFTER,) if problem.problem.temporary else ())
@@ -134,26 +135,26 @@ class Events:
         self._log(request, answer.status, len(answer.body))
         return problems.head(answer.status, lines, len(answer.body), keep=False) + answer.body
 
-    def _log(self, request: FastRequest, status: int, size: int) -> None:
+    def _log(self, request: HttpRequest, status: int, size: int) -> None:
         # A stream has no end yet, so there is no time that it took.
         log = self._services.request_log
         log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
 
-    def _wish(self, request: FastRequest) -> Wish:
-        """What a request asks for. Raises :class:`Problem`, and StorageUnavailable. It may switch."""
-        query = read_query(Call({}, "", NOBODY, request=request), EventsQuery)
+    def _wish(self, request: HttpRequest) -> Wish:
+        """What a request asks for. Raises :class:`ApiProblem`, and StorageUnavailable. It may switch."""
+        query = read_query(request, EventsQuery)
         services = self._services
         app: str = services.tenants.resolve(query.app)
         if services.tenants.find(app) is None:
-            raise Problem(errors.HTTP_UNKNOWN_APP)
+            raise ApiProblem(errors.HTTP_UNKNOWN_APP)
         principal = services.authority.identify(ANYONE_OR_READ, request.headers, request.host)
         rooms = tuple(dict.fromkeys(name for name in query.rooms.split(",") if name))
         if rooms and not may(principal, READ, app):
-            raise Problem(errors.HTTP_FORBIDDEN, "To join rooms here takes an API key with the scope read")
+            raise ApiProblem(errors.HTTP_FORBIDDEN, "To join rooms here takes an API key with the scope read")
         if len(rooms) > MAX_ROOMS_OF_A_CONNECTION:
-            raise Problem(errors.HTTP_INVALID_REQUEST, f"More than {MAX_ROOMS_OF_A_CONNECTION} rooms")
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"More than {MAX_ROOMS_OF_A_CONNECTION} rooms")
         if any(len(name.encode()) > MAX_NAME_BYTES for name in rooms):
-            raise Problem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"A room has more than {MAX_NAME_BYTES} bytes")
         token = query.token or ("" if principal.key else bearer(request.headers.get("authorization", "")))
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
@@ -161,14 +162,14 @@ class Events:
         return Wish(app, query.user, token, query.device, rooms, query.with_id, cursor)
 
 
-def _last_event_id(request: FastRequest) -> int | None:
+def _last_event_id(request: HttpRequest) -> int | None:
     """The last id of a client that comes back; None for none, or one that is no id of ours."""
     text = request.headers.get("last-event-id", "").strip()
     return int(text) if text.isascii() and text.isdecimal() and len(text) <= _ID_DIGITS else None
 
 
-def _request(head: Head, host: str) -> FastRequest:
-    return FastRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
+def _request(head: Head, host: str) -> HttpRequest:
+    return HttpRequest(head.method, head.path, head.query.encode("latin-1"), b"", head.headers, host)
 
 
 def _elsewhere(*_: object) -> NoReturn:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-from msgspec import Meta
+from msgspec import Meta, Struct
+
+from imserver.auth.account_tokens import GOCHAT
 
 PAGE_LIMIT: Final = 10_000
 """Most entries of one page of a list."""
@@ -24,7 +26,7 @@ RoomName = Annotated[
     str, Meta(min_length=1, max_length=255, description="The name of a room: 1 to 255 bytes of UTF-8.")
 ]
 ConnectionId = Annotated[
-    str, Meta(min_length=1, description="The id of a connection, as presence and rooms tell it.")
+    str, Meta(min_length=1, description="The id of a connection, from presence or rooms.")
 ]
 Cursor = Annotated[
     str,
@@ -43,3 +45,27 @@ Missing = Annotated[
     list[str],
     Meta(description="Server processes that did not answer in time: what is theirs is left out."),
 ]
+AccountApp = Annotated[
+    str, Meta(min_length=1, description="The app of the accounts; `gochat` where clients of GoChat are.")
+]
+Behalf = Annotated[
+    str,
+    Meta(
+        max_length=255,
+        description="The user who acts. A back end has to name them; a user's own token is enough.",
+    ),
+]
+
+
+class Acting(Struct, forbid_unknown_fields=True):
+    """The user who acts."""
+
+    app: AccountApp = GOCHAT
+    user: Behalf = ""
+
+
+class ActingPage(Acting):
+    """The user who acts, and a page of the list."""
+
+    cursor: Cursor = ""
+    limit: Annotated[int, Meta(ge=1, le=1000, description="Most entries of this page.")] = 100

@@ -5,38 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-import msgspec
-
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.cursor import cursor as cursor_of
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.account import FriendAnswer, FriendChange, FriendsAnswer, FriendShown, FriendsQuery
-from imserver.api.v1.actor import ACTOR_PROBLEMS, actor
-from imserver.api.v1.operation import Operation
-from imserver.api.v1.query import after, read_query
-from imserver.api.v1.wire import read, reply
+from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.accounts import FriendAnswer, FriendChange, FriendsAnswer, FriendShown, FriendsQuery
+from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
+from imserver.api.v1.wire import after, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.services.people.accounts import account_id
 from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
+from imserver.transport.exchange import HttpResponse
 
 Change = Callable[[Friends, str, str, str], Said]
 
-_read_change: Final = msgspec.json.Decoder(FriendChange)
 
-
-def friends(api: Api, call: Call) -> Answer:
+def friends(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/friends``."""
-    asked = read_query(call, FriendsQuery)
-    who = actor(api, call, asked)
-    account = api.services.accounts.get(who.app, who.user)
+    asked: FriendsQuery = call.asked
+    account = api.services.accounts.get(call.app, call.user)
     if account is None:
-        raise Problem(errors.HTTP_UNKNOWN_ACCOUNT)
+        raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT)
     behind = after(asked.cursor) or ""
     # A cursor that no page has given begins anew.
     behind = behind if account_id(behind) else ""
-    total, page = api.services.friends.listed(asked.list, who.user, behind, asked.limit)
+    total, page = api.services.friends.listed(asked.list, call.user, behind, asked.limit)
     following = cursor_of(str(page[-1].id)) if len(page) == asked.limit else ""
     shown = [FriendShown(str(each.id), each.nickname, each.avatar, each.since) for each in page]
     return reply(call, FriendsAnswer(total, shown, following))
@@ -48,17 +41,16 @@ class _Changes:
     def __init__(self, change: Change) -> None:
         self._change = change
 
-    def __call__(self, api: Api, call: Call) -> Answer:
-        asked = read(api, call, _read_change)
-        who = actor(api, call, asked)
+    def __call__(self, api: Api, call: Call) -> HttpResponse:
+        asked: FriendChange = call.asked
         try:
-            said = self._change(api.services.friends, who.app, who.user, asked.friend)
+            said = self._change(api.services.friends, call.app, call.user, asked.friend)
         except Oneself:
-            raise Problem(errors.HTTP_INVALID_REQUEST, "`friend`: nobody is their own friend") from None
+            raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`friend`: nobody is their own friend") from None
         except UnknownFriend:
-            raise Problem(errors.HTTP_UNKNOWN_ACCOUNT) from None
+            raise ApiProblem(errors.HTTP_UNKNOWN_ACCOUNT) from None
         except TooManyFriends:
-            raise Problem(errors.HTTP_TOO_MANY_FRIENDS) from None
+            raise ApiProblem(errors.HTTP_TOO_MANY_FRIENDS) from None
         return reply(call, FriendAnswer(said.value))
 
 
@@ -87,7 +79,7 @@ OPERATIONS: Final = (
         ADMIN_OR_ACCOUNT,
         friends,
         "friends",
-        "The friends of an account, and who asks to be one, page by page",
+        "List friends and friend requests, page by page",
         query=FriendsQuery,
         answer=FriendsAnswer,
         problems=(*ACTOR_PROBLEMS, errors.HTTP_UNKNOWN_ACCOUNT),
@@ -104,10 +96,10 @@ OPERATIONS: Final = (
         Friends.ask,
         "asked",
         "Ask to be a friend",
-        "Two who ask each other are friends. Whoever is kept away by the other does not learn it.",
+        "Two users who ask each other become friends. A blocked user does not learn that they are blocked.",
     ),
-    _row("accept", Friends.accept, "friends", "Become a friend of somebody who has asked"),
-    _row("decline", Friends.decline, "done", "Do not become a friend of somebody who has asked"),
+    _row("accept", Friends.accept, "friends", "Accept a friend request"),
+    _row("decline", Friends.decline, "done", "Decline a friend request"),
     _row("remove", Friends.remove, "done", "Be friends no longer, or take back what was asked"),
     _row(
         "block",

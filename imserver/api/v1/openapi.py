@@ -20,16 +20,15 @@ from imserver.auth.principal import ANY_KEY
 from imserver.errors import HttpProblem
 
 TAGS: Final = {
-    "push": "Deliver messages to whoever is connected.",
-    "presence": "Who is online, where, and since when.",
+    "push": "Deliver messages to connected users.",
+    "presence": "Online users, their sessions, and since when.",
     "rooms": "Live sets of connections that are published to together.",
     "sessions": "End sessions, and keep users out.",
     "accounts": "People who register with a phone number and a password. Asked with the account's own token, "
     "or by a back end whose key has the scope `admin`.",
-    "friends": "Who asked whom, who is a friend, who is kept away.",
-    "groups": "Stored sets of members, whose messages are stored, too.",
-    "conversations": "What was said and is kept: lists, what was missed, history, search, receipts; sending, "
-    "recalls and edits.",
+    "friends": "Friends, friend requests, blocks.",
+    "groups": "Stored sets of members with stored messages.",
+    "conversations": "Stored messages: lists, sync, history, search, receipts; send, recall, edit.",
     "apps": "The tenants of this server: nothing crosses from one app to another.",
     "events": "Receive without a WebSocket.",
     "uploads": "Files that users send each other.",
@@ -81,7 +80,7 @@ def document(
         "info": {
             "title": "imserver",
             "version": __version__,
-            "summary": "Push to connected users, see who is online, run rooms.",
+            "summary": "Push to connected users, list online users, run rooms.",
             "description": _markdown(_DESCRIPTION),
             "license": {"name": "MIT", "identifier": "MIT"},
         },

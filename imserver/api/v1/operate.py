@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
+from imserver.api.reply import ApiProblem
 from imserver.api.v1 import field
-from imserver.api.v1.operation import Operation
-from imserver.api.v1.reach import APP_PROBLEMS
-from imserver.api.v1.wire import app_of, read, reply
+from imserver.api.v1.operation import APP_PROBLEMS, Operation
+from imserver.api.v1.wire import reply
 from imserver.auth.principal import ADMIN
 from imserver.errors import CLOSE_KICKED, HTTP_REGISTRY_UNAVAILABLE
 from imserver.model import Outcome
+from imserver.transport.exchange import HttpResponse
 
 MOST_USERS: Final = 1000
 LONGEST_BAN: Final = 366 * 86400
 
-Users = Annotated[list[field.User], Meta(max_length=MOST_USERS, description="Whom it is about.")]
+Users = Annotated[list[field.User], Meta(max_length=MOST_USERS, description="The users.")]
 
 
 class DisconnectRequest(Struct, forbid_unknown_fields=True):
-    """Whose sessions to end: those of users, on one device or on all, and single connections."""
+    """The sessions to end: those of users, on one device or all, and single connections."""
 
     app: field.App
     users: Annotated[
@@ -41,7 +39,7 @@ class DisconnectRequest(Struct, forbid_unknown_fields=True):
 
 
 class BanRequest(Struct, forbid_unknown_fields=True):
-    """Whom to keep out, and for how long."""
+    """The users to ban, and for how long."""
 
     app: field.App
     users: Users
@@ -51,7 +49,7 @@ class BanRequest(Struct, forbid_unknown_fields=True):
 
 
 class UnbanRequest(Struct, forbid_unknown_fields=True):
-    """Who may log in again."""
+    """The users who may log in again."""
 
     app: field.App
     users: Users
@@ -101,15 +99,10 @@ class UnbanAnswer(Struct):
     missing_nodes: field.Missing
 
 
-_read_disconnect: Final = msgspec.json.Decoder(DisconnectRequest)
-_read_ban: Final = msgspec.json.Decoder(BanRequest)
-_read_unban: Final = msgspec.json.Decoder(UnbanRequest)
-
-
-def disconnect(api: Api, call: Call) -> Answer:
+def disconnect(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/disconnect``."""
-    asked = read(api, call, _read_disconnect)
-    app = app_of(api, call, asked.app)
+    asked: DisconnectRequest = call.asked
+    app = call.app
     device = None if asked.device is UNSET else asked.device
     removed = api.services.sessions.close(app, asked.users, device)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
@@ -122,21 +115,21 @@ def disconnect(api: Api, call: Call) -> Answer:
     return reply(call, DisconnectAnswer(closed, users, connections, list(removed.missing)))
 
 
-def ban(api: Api, call: Call) -> Answer:
+def ban(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/ban``."""
-    asked = read(api, call, _read_ban)
-    app = app_of(api, call, asked.app)
+    asked: BanRequest = call.asked
+    app = call.app
     removed = api.services.sessions.close(app, asked.users, None, asked.seconds)
     users = [UserRemoved(*each) for each in zip(asked.users, removed.closed, strict=True)]
     return reply(call, BanAnswer(removed.total, users, removed.lasting, list(removed.missing)))
 
 
-def unban(api: Api, call: Call) -> Answer:
+def unban(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/unban``."""
-    asked = read(api, call, _read_unban)
-    missing = api.services.sessions.unban(app_of(api, call, asked.app), asked.users)
+    asked: UnbanRequest = call.asked
+    missing = api.services.sessions.unban(call.app, asked.users)
     if missing is None:
-        raise Problem(HTTP_REGISTRY_UNAVAILABLE)
+        raise ApiProblem(HTTP_REGISTRY_UNAVAILABLE)
     return reply(call, UnbanAnswer(list(missing)))
 
 
@@ -148,8 +141,8 @@ OPERATIONS: Final = (
         disconnect,
         "sessions",
         "End sessions of users, or single connections",
-        "They are closed with code 4502, which tells a client to stay away; nothing keeps it from coming "
-        "back. What was pushed before arrives before.",
+        "They are closed with code 4502, which asks the client not to reconnect; the server does not "
+        "enforce it. Earlier pushes arrive first.",
         body=DisconnectRequest,
         answer=DisconnectAnswer,
         problems=APP_PROBLEMS,
@@ -187,7 +180,7 @@ OPERATIONS: Final = (
         unban,
         "sessions",
         "Let users log in again",
-        "Who was not banned may be named, too.",
+        "You may also name users who are not banned.",
         body=UnbanRequest,
         answer=UnbanAnswer,
         problems=(*APP_PROBLEMS, HTTP_REGISTRY_UNAVAILABLE),

@@ -4,38 +4,35 @@ from __future__ import annotations
 
 from typing import Annotated, Final
 
-import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver.api.call import Api, Call
-from imserver.api.cursor import cursor as cursor_of
-from imserver.api.reply import Answer
+from imserver.api.form import cursor as cursor_of
 from imserver.api.v1 import field
-from imserver.api.v1.operation import Link, Operation
-from imserver.api.v1.query import after, page_of, read_query
-from imserver.api.v1.reach import APP_PROBLEMS, reached, require_few
-from imserver.api.v1.wire import app_of, read, reply
+from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
+from imserver.api.v1.wire import after, page_of, reached, reply, require_few
 from imserver.auth.principal import READ
 from imserver.errors import HTTP_TOO_MANY_TARGETS
 from imserver.services.sessions.presence import SessionInfo
+from imserver.transport.exchange import HttpResponse
 
 
 class PresenceQuery(Struct, forbid_unknown_fields=True):
-    """Whom to look for."""
+    """The users to look for."""
 
     app: field.App
     user: field.User
 
 
 class PresenceRequest(Struct, forbid_unknown_fields=True):
-    """Whom to look for."""
+    """The users to look for."""
 
     app: field.App
     users: Annotated[
         list[field.User],
-        Meta(description="Whom to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
+        Meta(description="The users to look for.", extra_json_schema={"maxItems": "limits.batch_targets"}),
     ]
-    sessions: Annotated[bool, Meta(description="Whether to tell each user's sessions, too.")] = False
+    sessions: Annotated[bool, Meta(description="Whether to list each user's sessions, too.")] = False
 
 
 class SessionShown(Struct):
@@ -110,21 +107,18 @@ class CountsAnswer(Struct):
     missing_nodes: field.Missing
 
 
-_read_request: Final = msgspec.json.Decoder(PresenceRequest)
-
-
-def user_presence(api: Api, call: Call) -> Answer:
+def user_presence(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/presence``."""
-    asked = read_query(call, PresenceQuery)
-    found = api.presence.sessions(app_of(api, call, asked.app), [asked.user])
+    asked: PresenceQuery = call.asked
+    found = api.presence.sessions(call.app, [asked.user])
     user = _with_sessions(asked.user, found.sessions[0])
     return reply(call, PresenceAnswer(int(user.online), [user], list(found.missing)))
 
 
-def users_presence(api: Api, call: Call) -> Answer:
+def users_presence(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/presence``."""
-    asked = read(api, call, _read_request)
-    app = app_of(api, call, asked.app)
+    asked: PresenceRequest = call.asked
+    app = call.app
     require_few(api, asked.users)
     if asked.sessions:
         found = api.presence.sessions(app, asked.users)
@@ -144,20 +138,20 @@ def _with_sessions(user: str, places: list[SessionInfo]) -> UserPresence:
     return UserPresence(user, bool(sessions), sessions)
 
 
-def users(api: Api, call: Call) -> Answer:
+def users(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/users``."""
-    asked = read_query(call, UsersQuery)
-    page = api.presence.page(app_of(api, call, asked.app), after(asked.cursor), asked.limit)
+    asked: UsersQuery = call.asked
+    page = api.presence.page(call.app, after(asked.cursor), asked.limit)
     names = sorted(page.users)
     following = cursor_of(names[-1]) if page.more else ""
     return reply(call, UsersAnswer(page.total, names, following, list(page.missing)))
 
 
-def counts(api: Api, call: Call) -> Answer:
+def counts(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/counts``."""
-    asked = read_query(call, CountsQuery)
+    asked: CountsQuery = call.asked
     if asked.app:
-        names, following = [app_of(api, call, asked.app)], ""
+        names, following = [call.app], ""
     else:
         names, following = page_of(reached(api, call), asked.cursor, asked.limit)
     found = api.presence.counts(names)
@@ -231,7 +225,7 @@ OPERATIONS: Final = (
         users,
         "presence",
         "The users of an app who are online, page by page",
-        "A user who is online all the while is listed exactly once, whoever else comes and goes meanwhile.",
+        "A user who stays online is listed exactly once, even if others come and go meanwhile.",
         query=UsersQuery,
         answer=UsersAnswer,
         problems=APP_PROBLEMS,
@@ -259,6 +253,7 @@ OPERATIONS: Final = (
         "How many users, sessions and rooms there are",
         "Of one app, or page by page of all that the key reaches.",
         query=CountsQuery,
+        reach="any",
         answer=CountsAnswer,
         problems=APP_PROBLEMS,
         example_query={"app": "101"},

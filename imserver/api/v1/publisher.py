@@ -17,19 +17,17 @@ from msgspec import UNSET, Meta, Struct, UnsetType
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.message import PushRequest
+from imserver.api.reply import ApiProblem
 from imserver.api.v1.operation import Operation
-from imserver.api.v1.outcome import Result
-from imserver.api.v1.push import SENDING_PROBLEMS
-from imserver.api.v1.sending import Carried, send_each
+from imserver.api.v1.push import SENDING_PROBLEMS, Carried, send_each
+from imserver.api.v1.push_request import PushRequest, Result
 from imserver.api.v1.wire import decode
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.errors import HttpProblem
 from imserver.protocol.publisher import PublisherDialect
 from imserver.transport.connection import OPEN, Connection
+from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head, Spoken, host_of
 
 log = logging.getLogger(__name__)
@@ -49,7 +47,7 @@ class PublisherCommand(Struct, forbid_unknown_fields=True):
     ping: dict[str, Any] | UnsetType = UNSET
 
 
-class Refusal(Struct):
+class PublishRefusal(Struct):
     """Why a command was not carried out."""
 
     code: str
@@ -65,7 +63,7 @@ class PublisherAnswer(Struct, omit_defaults=True):
     sent: int | UnsetType = UNSET
     results: list[Result] | UnsetType = UNSET
     pong: dict[str, Any] | UnsetType = UNSET
-    error: Refusal | UnsetType = UNSET
+    error: PublishRefusal | UnsetType = UNSET
 
 
 class _Numbered(Struct):
@@ -155,7 +153,7 @@ class Publisher:
             return []
         commands = [self._read(payload, principal, connection) for payload in payloads]
         pushes = [command.publish for command in commands if isinstance(command, PublisherCommand)]
-        sent = iter(send_each(api, Call({}, "", principal), [push for push in pushes if push is not UNSET]))
+        sent = iter(send_each(api, principal, [push for push in pushes if push is not UNSET]))
         answers = []
         for command in commands:
             if isinstance(command, bytes):
@@ -171,9 +169,9 @@ class Publisher:
         try:
             command = decode(_command_of, payload)
             if (command.publish is UNSET) == (command.ping is UNSET):
-                raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
+                raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
             self.api.rates.require(principal, host_of(connection.peer))
-        except Problem as problem:
+        except ApiProblem as problem:
             return _refused(_seq_of(payload), problem)
         return command
 
@@ -186,23 +184,23 @@ def _seq_of(payload: bytes) -> Seq | None:
         return None
 
 
-def _answer(seq: Seq, sent: Carried | Problem) -> bytes:
-    if isinstance(sent, Problem):
+def _answer(seq: Seq, sent: Carried | ApiProblem) -> bytes:
+    if isinstance(sent, ApiProblem):
         return _refused(seq, sent)
     if sent.all_sent:
         return b'{"seq":%b,"sent":%d}' % (_encode(seq), sent.count)
     return b'{"seq":%b,%b}' % (_encode(seq), sent.answer(only_missed=True))
 
 
-def _refused(seq: Seq | None, problem: Problem) -> bytes:
+def _refused(seq: Seq | None, problem: ApiProblem) -> bytes:
     row = problem.problem
-    refusal = Refusal(row.code, problem.detail or row.message, row.temporary)
+    refusal = PublishRefusal(row.code, problem.detail or row.message, row.temporary)
     return b'{"seq":%b,"error":%b}' % (_encode(seq), _encode(refusal))
 
 
-def publisher(_api: Api, _call: Call) -> Answer:
+def publisher(_api: Api, _call: Call) -> HttpResponse:
     """``GET /api/v1/publisher`` without an upgrade."""
-    raise Problem(errors.HTTP_NOT_AN_UPGRADE)
+    raise ApiProblem(errors.HTTP_NOT_AN_UPGRADE)
 
 
 OPERATIONS: Final = (

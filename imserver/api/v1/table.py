@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, Final
 
@@ -10,31 +9,26 @@ import msgspec
 from msgspec import Struct
 
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.route import Route
-from imserver.api.style import PROBLEM
 from imserver.api.v1 import (
     accounts,
     apps,
     conversations,
-    devices,
     events,
     friends,
     groups,
-    marking,
-    open_groups,
+    messages,
     operate,
     presence,
     publisher,
     push,
     rooms,
     uploads,
-    writing,
 )
 from imserver.api.v1.batch import batch_of
-from imserver.api.v1.operation import Operation
+from imserver.api.v1.operation import Operation, route_of
 from imserver.api.v1.wire import reply
 from imserver.auth.principal import ANYONE
+from imserver.transport.exchange import HttpResponse
 
 _encode: Final = msgspec.json.Encoder().encode
 
@@ -53,7 +47,7 @@ def described(api: Api) -> bytes:
     return _written(api.batch_targets, api.keys.demo)
 
 
-def openapi(api: Api, call: Call) -> Answer:
+def openapi(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/openapi.json``."""
     return reply(call, described(api))
 
@@ -64,25 +58,6 @@ class Document(Struct):
     openapi: str
     info: dict[str, Any]
     paths: dict[str, Any]
-
-
-def routes_of(operations: Iterable[Operation]) -> tuple[Route, ...]:
-    """A route for each operation; it reads query and body itself."""
-    return tuple(
-        Route(
-            row.method,
-            row.path,
-            row.need,
-            row.function,
-            row.app,
-            row.hot,
-            raw=True,
-            style=PROBLEM,
-            limited=row.scope != "",
-            token_in="?token" if row.query is not None and "token" in row.query.__struct_fields__ else "",
-        )
-        for row in operations
-    )
 
 
 _DOCUMENT: Final = (
@@ -103,13 +78,10 @@ _SINGLE: Final = (
     *presence.OPERATIONS,
     *rooms.OPERATIONS,
     *accounts.OPERATIONS,
-    *devices.OPERATIONS,
     *friends.OPERATIONS,
     *groups.OPERATIONS,
     *conversations.OPERATIONS,
-    *writing.OPERATIONS,
-    *marking.OPERATIONS,
-    *open_groups.OPERATIONS,
+    *messages.OPERATIONS,
     *operate.OPERATIONS,
     *apps.OPERATIONS,
     *uploads.OPERATIONS,
@@ -118,4 +90,4 @@ OPERATIONS: Final[tuple[Operation, ...]] = (*_SINGLE, batch_of(_SINGLE), *publis
 """What :func:`imserver.api.routes.answer` answers."""
 DOCUMENTED: Final[tuple[Operation, ...]] = (*OPERATIONS, *events.OPERATIONS, *uploads.STREAMS)
 """The same, and what is answered elsewhere: streams and WebSockets."""
-ROUTES: Final = routes_of(OPERATIONS)
+ROUTES: Final = tuple(map(route_of, OPERATIONS))

@@ -1,91 +1,179 @@
-"""Uploads of files: what the routes check and do. The bytes go in and out by
-:mod:`imserver.api.upload_view`."""
+"""Uploads: shapes, lists, deletion. The bytes of files go through :mod:`imserver.api.views`."""
 
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Final, NoReturn
+from typing import Annotated, Final, Literal, NoReturn
 
 import msgspec
-from msgspec import Struct
-from msgspec.structs import replace
+from msgspec import Meta, Struct
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.cursor import cursor as cursor_of
-from imserver.api.cursor import read_cursor
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
-from imserver.api.v1.operation import Header, Operation
-from imserver.api.v1.query import read_query
-from imserver.api.v1.upload import (
-    FILE_PATH,
-    PATH,
-    THUMBNAIL_PATH,
-    File,
-    FileId,
-    UploadDelete,
-    UploadDeleteAnswer,
-    UploadQuery,
-    UploadsAnswer,
-    UploadsQuery,
-    shown,
-)
-from imserver.api.v1.wire import app_of, read, reply
+from imserver.api.form import cursor as cursor_of
+from imserver.api.form import read_cursor
+from imserver.api.reply import ApiProblem
+from imserver.api.v1 import field
+from imserver.api.v1.operation import Header, Operation, route_of
+from imserver.api.v1.wire import read, reply
 from imserver.auth.authority import bearer, refusal
-from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER, Need
+from imserver.auth.principal import ANYONE, ANYONE_OR_PUSH, PUSH_OR_USER, READ_OR_USER
+from imserver.services.files.uploads import ID_CHARACTERS
+from imserver.storage.contract import MAX_USER_BYTES, Upload
+from imserver.transport.body import Streamed
+from imserver.transport.exchange import HttpResponse
 
-# --- who asks -----------------------------------------------------------------------------------------------
+PATH: Final = "/api/v1/uploads"
+FILE_PATH: Final = "/api/v1/uploads/{id}"
+THUMBNAIL_PATH: Final = "/api/v1/uploads/{id}/thumbnail"
+STREAMED: Final[Streamed] = frozenset({("POST", PATH)})
+"""Requests whose body the application reads itself."""
+
+_PAGE_LIMIT: Final = 1000
+_USUAL_PAGE: Final = 100
+
+Kind = Literal["picture", "voice", "video", "file"]
+FileId = Annotated[
+    str,
+    Meta(
+        pattern=f"^[A-Za-z0-9_-]{{{ID_CHARACTERS}}}$",
+        description="The id of a file. It is random: everybody with the id may fetch the file.",
+    ),
+]
+Token = Annotated[
+    str,
+    Meta(
+        description="The session token of the user, if it does not come as `Authorization: Bearer`. It is "
+        "kept out of the log."
+    ),
+]
+OwnerId = Annotated[
+    str,
+    Meta(max_length=MAX_USER_BYTES, description="The owner of the file. Optional if a token names the user."),
+]
+OwnersApp = Annotated[
+    str, Meta(description="The app of the user; may be left out if a token names the user.")
+]
 
 
-class Owner(Struct, frozen=True):
-    """For whom a request is made: a user of an app. ``token``: with what it was proved, if by a token."""
+class UploadQuery(Struct, forbid_unknown_fields=True):
+    """What is said of a file that comes."""
 
+    app: OwnersApp = ""
+    user: OwnerId = ""
+    name: Annotated[
+        str,
+        Meta(description="The name of the file. Others see it; the server does not use it."),
+    ] = ""
+    kind: Annotated[
+        Kind | Literal[""], Meta(description="What the file has to be; anything else is refused.")
+    ] = ""
+    token: Token = ""
+
+
+class UploadsQuery(Struct, forbid_unknown_fields=True):
+    """Whose files."""
+
+    app: OwnersApp = ""
+    user: OwnerId = ""
+    cursor: field.Cursor = ""
+    limit: Annotated[int, Meta(ge=1, le=_PAGE_LIMIT, description="Most entries of this page.")] = _USUAL_PAGE
+    token: Token = ""
+
+
+class UploadDelete(Struct, forbid_unknown_fields=True):
+    """A file to be removed."""
+
+    id: FileId
+    token: Token = ""
+
+
+class Thumbnail(Struct):
+    """A small picture of a picture."""
+
+    url: Annotated[str, Meta(description="Where it is fetched, on this server.")]
+    type: Annotated[str, Meta(description="Its media type.")]
+    bytes: int
+
+
+class File(Struct):
+    """A file that was uploaded."""
+
+    id: FileId
+    url: Annotated[str, Meta(description="Where it is fetched, on this server.")]
     app: str
     user: str
-    token: str = ""
+    kind: Annotated[Kind, Meta(description="What it is, by its content.")]
+    type: Annotated[str, Meta(description="Its media type, by its content.")]
+    name: str
+    bytes: int
+    sha256: Annotated[str, Meta(description="Of its bytes, in hexadecimal.")]
+    created: Annotated[int, Meta(description="When it was uploaded, in Unix milliseconds.")]
+    width: Annotated[int, Meta(description="Of a picture, in pixels, as it is shown; 0: unknown.")]
+    height: Annotated[int, Meta(description="Of a picture, in pixels, as it is shown; 0: unknown.")]
+    thumbnail: Annotated[Thumbnail | None, Meta(description="Of a picture, where one could be made.")]
 
 
-def owner_of(api: Api, call: Call, need: Need, app: str, user: str, token: str) -> Owner:
-    """For whom a request is made. Raises :class:`Problem`. May switch.
+class UploadsAnswer(Struct):
+    """Files of a user, the newest first."""
 
-    A back end acts for every user of its apps, a user for themselves, in demo mode anybody for anybody.
-    ``token`` comes from the query or the body; the header was read before.
+    bytes: Annotated[int, Meta(description="What the user keeps in all, thumbnails included.")]
+    quota: Annotated[int, Meta(description="What the user may keep; 0: as much as there is room.")]
+    total: Annotated[int, Meta(description="How many files the user keeps.")]
+    files: list[File]
+    next: field.Next
+
+
+class UploadDeleteAnswer(Struct):
+    """What has become of the file."""
+
+    deleted: Annotated[bool, Meta(description="False: there is none, or no longer.")]
+
+
+def shown(row: Upload) -> File:
+    """A file as clients see it."""
+    url = f"{PATH}/{row.id}"
+    small = Thumbnail(f"{url}/thumbnail", row.thumbnail_type, row.thumbnail_bytes)
+    return File(
+        row.id,
+        url,
+        row.app,
+        row.user,
+        row.kind,  # type: ignore[arg-type]
+        row.type,
+        row.name,
+        row.bytes,
+        row.sha256,
+        row.created,
+        row.width,
+        row.height,
+        small if row.thumbnail_bytes else None,
+    )
+
+
+# --- the user who asks --------------------------------------------------------------------------------------
+
+
+def still_holds(api: Api, call: Call, token: str) -> bool:
+    """Whether the user's token is still good: the account may have been deleted meanwhile. May switch.
+
+    ``token`` comes from the query.
     """
-    request, principal = call.request, call.principal
-    assert request is not None
-    if token and not (principal.key or principal.user):
-        principal = api.authority.identify(need, {}, request.host, token)
-    api.rates.require(principal, request.host)
-    if principal.kind == "nobody":
-        raise Problem(refusal(principal))
-    if principal.user:
-        asked = app and api.services.tenants.resolve(app)
-        if asked not in ("", principal.app) and principal.kind == "account":
-            raise Problem(errors.HTTP_TOKEN_INVALID)
-        if asked not in ("", principal.app) or user not in ("", principal.user):
-            raise Problem(errors.HTTP_NOT_ALLOWED, "The token is somebody else's")
-        return Owner(principal.app, principal.user, token or bearer(request.headers.get("authorization", "")))
-    if not app or not user:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "The request names no `app`, or no `user`")
-    return Owner(app_of(api, replace(call, principal=principal), app), user)
-
-
-def still_holds(api: Api, owner: Owner) -> bool:
-    """Whether the token is still good: its account may have been deleted meanwhile. May switch."""
-    return not owner.token or api.authority.identify(PUSH_OR_USER, {}, "", owner.token).user == owner.user
+    user = call.principal.user
+    shown = token or bearer(call.request.headers.get("authorization", ""))
+    return not user or api.authority.identify(PUSH_OR_USER, {}, "", shown).user == user
 
 
 # --- what is no file ----------------------------------------------------------------------------------------
 
 
-def list_uploads(api: Api, call: Call) -> Answer:
+def list_uploads(api: Api, call: Call) -> HttpResponse:
     """``GET /api/v1/uploads``."""
-    asked = read_query(call, UploadsQuery)
-    owner = owner_of(api, call, READ_OR_USER, asked.app, asked.user, asked.token)
+    asked: UploadsQuery = call.asked
+    api.rates.require(call.principal, call.request.host)
     uploads = api.services.uploads
-    usage = uploads.usage(owner.app, owner.user)
-    rows = uploads.page(owner.app, owner.user, _place(asked.cursor), asked.limit + 1)
+    usage = uploads.usage(call.app, call.user)
+    rows = uploads.page(call.app, call.user, _place(asked.cursor), asked.limit + 1)
     page, last = rows[: asked.limit], rows[asked.limit - 1] if len(rows) > asked.limit else None
     following = cursor_of(f"{last.created} {last.id}") if last is not None else ""
     answer = UploadsAnswer(
@@ -100,32 +188,40 @@ def _place(cursor: str) -> tuple[int, str]:
         return 0, ""
     created, _, name = read_cursor(cursor, "replace").partition(" ")
     if not (created.isascii() and created.isdecimal() and len(created) < 16 and int(created)):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`cursor` is none that a page has given")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`cursor` is none that a page has given")
     return int(created), name
 
 
-_read_delete: Final = msgspec.json.Decoder(UploadDelete)
+_delete_of: Final = msgspec.json.Decoder(UploadDelete)
 
 
-def delete_upload(api: Api, call: Call) -> Answer:
+def _read_delete(api: Api, call: Call) -> None:
+    """Find the file, whose app and user the request is for. The body may bring the user's token."""
+    asked = read(api, call, _delete_of)
+    call.asked = asked
+    principal, host = call.principal, call.request.host
+    if asked.token and not (principal.key or principal.user):
+        call.principal = principal = api.authority.identify(ANYONE_OR_PUSH, {}, host, asked.token)
+    api.rates.require(principal, host)
+    if principal.kind == "nobody":
+        raise ApiProblem(refusal(principal))
+    row = api.services.uploads.find(asked.id)
+    if row is None:
+        call.app, call.user = principal.app, principal.user
+    else:
+        call.app, call.user = api.services.tenants.resolve(row.app), row.user
+
+
+def delete_upload(api: Api, call: Call) -> HttpResponse:
     """``POST /api/v1/uploads/delete``."""
-    asked = read(api, call, _read_delete)
-    uploads = api.services.uploads
-    row = uploads.find(asked.id)
-    app, user = (row.app, row.user) if row is not None else ("", "")
-    try:
-        owner_of(api, call, ANYONE_OR_PUSH, app, user, asked.token)
-    except Problem as problem:
-        if row is not None or problem.problem.status in (401, 429):
-            raise
-    return reply(call, UploadDeleteAnswer(row is not None and uploads.delete(asked.id)))
+    return reply(call, UploadDeleteAnswer(api.services.uploads.delete(call.asked.id)))
 
 
 # --- the document -------------------------------------------------------------------------------------------
 
 
 def _elsewhere(*_: object) -> NoReturn:
-    raise NotImplementedError("bytes of files go by imserver.api.upload_view")
+    raise NotImplementedError("bytes of files go by imserver.api.views")
 
 
 _WHO: Final = (
@@ -171,6 +267,7 @@ OPERATIONS: Final = (
         "The files that a user keeps",
         "For an API key with the scope `read`, or with the token of the user.",
         query=UploadsQuery,
+        user="required",
         answer=UploadsAnswer,
         problems=_WHO,
         example_query={"app": "101", "user": "u1"},
@@ -185,6 +282,9 @@ OPERATIONS: Final = (
         "Remove a file",
         "For an API key with the scope `push`, or with the token of the user whose file it is.",
         body=UploadDelete,
+        reach="any",
+        user="optional",
+        read=_read_delete,
         answer=UploadDeleteAnswer,
         problems=_WHO,
         example_body={"id": _ID},
@@ -207,6 +307,7 @@ STREAMS: Final = (
         "For an API key with the scope `push`, or with the token of the user. Send the `url` of the answer "
         "in a message, with whatever else the receiver is to show.",
         query=UploadQuery,
+        user="required",
         binary=True,
         answer=File,
         status=201,
@@ -260,3 +361,6 @@ STREAMS: Final = (
     ),
 )
 """What the document tells beside them."""
+
+UPLOAD: Final = route_of(STREAMS[0])
+"""The row of what takes a file in."""

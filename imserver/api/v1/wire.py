@@ -1,19 +1,23 @@
-"""How a route of ``/api/v1`` reads what came and writes what it answers: JSON, compressed where asked."""
+"""Reading requests and writing answers of ``/api/v1``: JSON and queries, compressed where asked."""
 
 from __future__ import annotations
 
 import gzip
 import zlib
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Sequence, Sized
 from typing import Any, Final, TypeVar
 
 import msgspec
 
 from imserver import errors
 from imserver.api.call import Api, Call
-from imserver.api.reply import Answer
-from imserver.api.style import Problem
+from imserver.api.form import BadBody, parse_pairs, read_cursor
+from imserver.api.form import cursor as cursor_of
+from imserver.api.reply import ApiProblem
+from imserver.errors import HTTP_INVALID_REQUEST
 from imserver.protocol.forgiving import has_nul
+from imserver.transport.exchange import HttpRequest, HttpResponse
 
 T = TypeVar("T")
 Headers = tuple[tuple[str, str], ...]
@@ -34,22 +38,22 @@ _encode = msgspec.json.Encoder().encode
 def read(api: Api, call: Call, decoder: msgspec.json.Decoder[T]) -> T:
     """The body of a request as what ``decoder`` makes of it.
 
-    It may be compressed, but not by strangers. Raises :class:`Problem` with a text that says where the body
+    It may be compressed, but not by strangers. Raises :class:`ApiProblem`, which says where the body
     is wrong.
     """
     body = call.body
-    encoding = "" if call.request is None else call.request.headers.get("content-encoding", "")
+    encoding = call.request.headers.get("content-encoding", "")
     if encoding and encoding.lower() != "identity":
         if encoding.lower() not in ("gzip", "x-gzip") or call.principal.kind == "nobody":
-            raise Problem(errors.HTTP_UNKNOWN_ENCODING)
+            raise ApiProblem(errors.HTTP_UNKNOWN_ENCODING)
         body = inflate(body, api.body_bytes)
     return decode(decoder, body)
 
 
 def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
-    """JSON as what ``decoder`` makes of it. Raises :class:`Problem`."""
+    """JSON as what ``decoder`` makes of it. Raises :class:`ApiProblem`."""
     if has_nul(body):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "A text contains U+0000")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A text contains U+0000")
     try:
         return decoder.decode(body)
     except (ValueError, RecursionError) as error:  # not UTF-8, no JSON, or of another shape
@@ -60,7 +64,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
             return decoder.decode(_encode(_decode_whole(body)))
         except (ValueError, RecursionError) as error:
             text = str(error)
-    raise Problem(errors.HTTP_INVALID_REQUEST, text)
+    raise ApiProblem(errors.HTTP_INVALID_REQUEST, text)
 
 
 def _whole(text: str) -> int | float:
@@ -72,40 +76,40 @@ _decode_whole = msgspec.json.Decoder(float_hook=_whole).decode
 
 
 def inflate(body: bytes, limit: int) -> bytes:
-    """A body that came compressed by gzip. Raises :class:`Problem` if it is broken or too large."""
+    """A body that came compressed by gzip. Raises :class:`ApiProblem` if it is broken or too large."""
     inflater = zlib.decompressobj(_GZIP_WINDOW)
     try:
         content = inflater.decompress(body, limit + 1)
     except zlib.error:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "the body is no gzip") from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "the body is no gzip") from None
     if len(content) > limit:
-        raise Problem(errors.HTTP_BODY_TOO_LARGE)
+        raise ApiProblem(errors.HTTP_BODY_TOO_LARGE)
     if not inflater.eof or inflater.unused_data:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "the body is no gzip")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "the body is no gzip")
     return content
 
 
-def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> Answer:
+def reply(call: Call, value: Any, headers: Headers = (), status: int = 200) -> HttpResponse:
     """An answer: ``value`` as JSON (bytes are JSON already)."""
     body = value if isinstance(value, bytes) else _encode(value)
     request = call.request
-    if request is None or len(body) > GZIP_BYTES:
+    if len(body) > GZIP_BYTES:
         return reply_as(call, body, "", headers, status)
-    return Answer(status, body, "", (("X-Request-Id", request.id), *headers))
+    return HttpResponse(status, body, "", (("X-Request-Id", request.id), *headers))
 
 
-def reply_as(call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200) -> Answer:
+def reply_as(
+    call: Call, body: bytes, content_type: str, headers: Headers = (), status: int = 200
+) -> HttpResponse:
     """An answer of any content type (``""``: JSON), compressed if it is worth it and its receiver agrees."""
     request = call.request
-    if request is None:
-        return Answer(status, body, content_type, headers)
     headers = (("X-Request-Id", request.id), *headers)
     if len(body) > GZIP_BYTES:
         headers += (("Vary", "Accept-Encoding"),)
         if takes_gzip(request.headers.get("accept-encoding", "")):
             body = gzip.compress(body, _GZIP_LEVEL, mtime=0)
             headers += (("Content-Encoding", "gzip"),)
-    return Answer(status, body, content_type, headers)
+    return HttpResponse(status, body, content_type, headers)
 
 
 def takes_gzip(accepted: str) -> bool:
@@ -117,21 +121,56 @@ def takes_gzip(accepted: str) -> bool:
     return False
 
 
-def app_of(api: Api, call: Call, name: str) -> str:
-    """The app that a request names: the one that stands for it. May switch.
-
-    Raises :class:`Problem` if the caller's key is not for it, or nobody knows it.
-    """
-    services = api.services
-    app: str = services.tenants.resolve(name)
-    if not call.principal.reaches(app):
-        raise Problem(errors.HTTP_FORBIDDEN)
-    if app not in services.hub.apps and services.tenants.find(app) is None:
-        raise Problem(errors.HTTP_UNKNOWN_APP)
-    return app
-
-
 def one_of(problem: errors.HttpProblem, given: Sequence[object], text: str) -> None:
     """Refuse unless exactly one of ``given`` is there."""
     if sum(value is not None for value in given) != 1:
-        raise Problem(problem, text)
+        raise ApiProblem(problem, text)
+
+
+Q = TypeVar("Q", bound=msgspec.Struct)
+
+
+def read_query(request: HttpRequest, kind: type[Q]) -> Q:
+    """The parameters of a request as ``kind``. Raises :class:`ApiProblem`, which names the wrong one."""
+    params: dict[str, Any] = {}
+    try:
+        pairs = parse_pairs(request.query)
+    except BadBody as bad:
+        raise ApiProblem(HTTP_INVALID_REQUEST, f"The query: {bad}") from None
+    for name, value in pairs:
+        if name in params:
+            raise ApiProblem(HTTP_INVALID_REQUEST, f"The parameter `{name}` is given twice")
+        params[name] = value
+    try:
+        return msgspec.convert(params, kind, strict=False)
+    except msgspec.ValidationError as error:
+        raise ApiProblem(HTTP_INVALID_REQUEST, str(error)) from None
+
+
+def after(cursor: str) -> str | None:
+    """The name behind which a page begins; None for the first page.
+
+    A cursor that no page has given, but could have, stands for some place in the list.
+    """
+    return read_cursor(cursor, "replace") if cursor else None
+
+
+def page_of(names: Sequence[str], cursor: str, limit: int) -> tuple[list[str], str]:
+    """A page of sorted names, and the cursor of the one that follows."""
+    start = bisect_right(names, after(cursor) or "")
+    page = list(names[start : start + limit])
+    return page, cursor_of(page[-1]) if start + limit < len(names) else ""
+
+
+def reached(api: Api, call: Call) -> list[str]:
+    """The apps that the caller's key reaches, in the order of names; not those that another stands for."""
+    tenants = api.services.tenants
+    return [
+        name for name in tenants.names() if call.principal.reaches(name) and tenants.resolve(name) == name
+    ]
+
+
+def require_few(api: Api, *named: Sized) -> None:
+    """Refuse a request that names more at once than ``limits.batch_targets``."""
+    if sum(len(each) for each in named) > api.batch_targets:
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)

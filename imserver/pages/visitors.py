@@ -1,11 +1,22 @@
-"""Names for visitors of the chat page: figures of Chinese history, each with a random ending."""
+"""Visitors of the pages: their names, and the addresses under which they see this server."""
+
+from __future__ import annotations
 
 import random
 import secrets
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+from flask import abort, request
+
+from imserver.errors import HTTP_BAD_REQUEST
+from imserver.pages.address import Addresses, Ports, is_host, parse_configured, resolve
+from imserver.transport.proxies import TrustedProxies
+
+if TYPE_CHECKING:
+    from imserver.parts import Parts
 
 _FIGURES: Final = """
 黄帝 炎帝 蚩尤 仓颉 嫘祖 后羿 神农 伏羲 女娲 祝融 共工 大禹 伯益 皋陶 商汤 伊尹 武丁
@@ -72,3 +83,49 @@ class Names:
             if given > oldest and len(self._reserved) < _RESERVED_NAMES:
                 break
             del self._reserved[key]
+
+
+class Seen:
+    """Answers for the request under way. Stateless.
+
+    Raises :class:`imserver.config.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
+    """
+
+    def __init__(self, node: Parts) -> None:
+        self._node = node
+        app = node.config.app
+        self._websocket = parse_configured("app.websocket_url", app.websocket_url)
+        self._http = parse_configured("app.http_url", app.http_url)
+        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
+
+    def addresses(self) -> Addresses:
+        """What a page of this server needs to reach it."""
+        host = self._forwarded("Host") or request.headers.get("Host", "")
+        if not is_host(host):
+            abort(HTTP_BAD_REQUEST.status)
+        return resolve(host, Ports(self._node.http_port, self._node.ws_port), self._websocket, self._http)
+
+    def http(self) -> str:
+        """The address of the HTTP interface, without a path."""
+        configured = self.addresses().http
+        if configured and not configured.startswith("//"):
+            return configured
+        scheme = "https" if self._scheme() in ("https", "wss") else "http"
+        host = self._forwarded("Host") or request.headers.get("Host", "")
+        return f"{scheme}:{configured or f'//{host}'}"
+
+    def websocket(self) -> str:
+        """The full address of the WebSocket."""
+        address = self.addresses().websocket
+        if address.startswith("//"):
+            address = f"{'wss' if self._scheme() in ('https', 'wss') else 'ws'}:{address}"
+        return address
+
+    def _scheme(self) -> str:
+        return (self._forwarded("Proto") or request.scheme).lower()
+
+    def _forwarded(self, name: str) -> str:
+        """What a trusted proxy says of the request that it forwards."""
+        if not self._proxies.trusts(request.remote_addr or ""):
+            return ""
+        return request.headers.get(f"X-Forwarded-{name}", "").split(",")[0].strip()

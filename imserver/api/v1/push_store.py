@@ -18,9 +18,8 @@ from msgspec import UNSET, Struct
 
 from imserver import errors
 from imserver.api.call import Api
-from imserver.api.style import Problem
-from imserver.api.v1.message import PushRequest, targets_of
-from imserver.api.v1.outcome import Result, StoredAt
+from imserver.api.reply import ApiProblem
+from imserver.api.v1.push_request import PushRequest, Result, StoredAt, targets_of
 from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX, YIELD_TARGETS, Event, Outcome
 from imserver.services.push.idempotency import First, IdReused, Ticket, Waiting
@@ -91,7 +90,7 @@ class _Drafts:
             self._settled.wait()
 
 
-def store_each(api: Api, orders: Sequence[Order]) -> list[Kept | Problem]:
+def store_each(api: Api, orders: Sequence[Order]) -> list[Kept | ApiProblem]:
     """Store pushes of one app, in their order, together; those that are refused stop no other. Switches.
 
     No two of them may have the same key.
@@ -101,7 +100,7 @@ def store_each(api: Api, orders: Sequence[Order]) -> list[Kept | Problem]:
     waiting = _Drafts()
     try:
         for order, start, done in zip(orders, begun, outcomes, strict=True):
-            if not isinstance(start, Problem | Waiting):
+            if not isinstance(start, ApiProblem | Waiting):
                 _hand_over(api, order, done, waiting)
         waiting.wait()
     finally:
@@ -114,14 +113,14 @@ def store_each(api: Api, orders: Sequence[Order]) -> list[Kept | Problem]:
     ]
 
 
-Start = Ticket | Problem | Waiting | bool
+Start = Ticket | ApiProblem | Waiting | bool
 """How a push begins: with a ticket, refused, when another one under its key has ended; False: it has no key,
 True: it was accepted before."""
 
 
 def _begin_each(api: Api, orders: Sequence[Order]) -> list[Start]:
     if orders[0].app.startswith(SYSTEM_PREFIX):
-        return [Problem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
+        return [ApiProblem(errors.HTTP_STORE_UNAVAILABLE) for _ in orders]
     ids = api.services.request_ids
     named = [order for order in orders if order.key]
     if len(orders) == 1 and named:  # who holds nothing may wait for others
@@ -134,22 +133,22 @@ def _begin(api: Api, order: Order) -> Start:
     try:
         return _start(api.services.request_ids.begin(order.app, order.key, order.digest))
     except IdReused:
-        return Problem(errors.HTTP_ID_REUSED)
+        return ApiProblem(errors.HTTP_ID_REUSED)
 
 
 def _start(begun: Ticket | First | IdReused | Waiting | None) -> Start:
     if isinstance(begun, IdReused):
-        return Problem(errors.HTTP_ID_REUSED)
+        return ApiProblem(errors.HTTP_ID_REUSED)
     return begun if isinstance(begun, Ticket | Waiting) else True
 
 
-def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) -> Kept | Problem:
-    if isinstance(start, Problem):
+def _finished(api: Api, order: Order, start: Start, outcomes: Sequence[Done]) -> Kept | ApiProblem:
+    if isinstance(start, ApiProblem):
         return start
     if isinstance(start, Waiting):
         return store_each(api, [order])[0]
     if all(isinstance(done, StorageUnavailable) for done in outcomes):
-        return Problem(errors.HTTP_STORAGE_UNAVAILABLE)
+        return ApiProblem(errors.HTTP_STORAGE_UNAVAILABLE)
     targets = targets_of(order.push)
     results = [_result(target, done) for target, done in zip(targets, outcomes, strict=True)]
     return Kept(results, start is True)

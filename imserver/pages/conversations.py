@@ -1,19 +1,26 @@
-"""The pages of the action dialect: a talk of two, and a room."""
+"""The conversation pages: two users or a room in the action dialect, and stored messages of accounts."""
 
 from __future__ import annotations
 
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from flask import abort
 from werkzeug.wrappers import Response
 
-from imserver.auth.login import Logins
-from imserver.auth.tenants import Tenants
-from imserver.errors import HTTP_NOT_ALLOWED
-from imserver.pages.rendering import has_parameter, language_asked_for, parameter, policy, render
-from imserver.pages.seen import Seen
+from imserver.errors import HTTP_NOT_ALLOWED, HTTP_NOT_FOUND
+from imserver.pages.text import (
+    has_parameter,
+    language_asked_for,
+    language_of_visitor,
+    parameter,
+    policy,
+    render,
+)
+from imserver.pages.visitors import Seen
 from imserver.protocol.action import APP_PREFIX, NO_ROOM, NOBODY
-from imserver.services.dialects.talks import Talks
+
+if TYPE_CHECKING:
+    from imserver.parts import Parts
 
 _FIRST_APP: Final = "1"
 _FIRST_ROOM: Final = "1"
@@ -25,17 +32,6 @@ _MORE_WORDS: Final = (
     *("you", "earlier", "reconnected", "more", "less", "unread", "to_latest", "code", "enter_again"),
     *("retry_now", "no_answer", "send_offline", "too_long"),
 )
-
-
-class Speaking(Protocol):
-    """A node: the apps and rooms that it knows."""
-
-    @property
-    def tenants(self) -> Tenants: ...
-    @property
-    def logins(self) -> Logins: ...
-    @property
-    def talks(self) -> Talks: ...
 
 
 def is_asked_for() -> bool:
@@ -50,7 +46,7 @@ class TalkPages:
     stands in the address; where the app wants a token, the address brings that too.
     """
 
-    def __init__(self, node: Speaking, seen: Seen) -> None:
+    def __init__(self, node: Parts, seen: Seen) -> None:
         self._node = node
         self._seen = seen
 
@@ -102,3 +98,37 @@ class TalkPages:
         connect = " ".join(addresses.sources)
         answer.headers["Content-Security-Policy"] = policy(connect, media="'self'")
         return answer
+
+
+APP: Final = "gochat"
+"""The app whose accounts the page is for."""
+_MESSAGES_WORDS: Final = ("messages_", "state_", "banner_", "refused_", "talk_")
+"""Beginnings of the keys of what the scripts say, besides those in :data:`_MESSAGES_MORE_WORDS`."""
+_MESSAGES_MORE_WORDS: Final = (
+    *("you", "more", "less", "unread", "to_latest", "code", "enter_again"),
+    *("retry_now", "no_answer", "send_failed", "send_offline", "too_long"),
+)
+
+
+def messages(node: Parts, seen: Seen) -> Response:
+    """``GET /home/messages``: whoever has an account logs in on the page itself. 404 where there is no such
+    app, or nobody may log in to it."""
+    if node.tenants.get(APP) is None or node.logins.is_closed(APP):
+        abort(HTTP_NOT_FOUND.status)
+    addresses = seen.addresses()
+    language, words = language_of_visitor()
+    data = {
+        "app": APP,
+        "websocketUrl": addresses.websocket,
+        "seenHost": addresses.seen_host,
+        "language": words["html_lang"],
+        "text": {
+            key: text
+            for key, text in words.items()
+            if key in _MESSAGES_MORE_WORDS or key.startswith(_MESSAGES_WORDS)
+        },
+    }
+    answer = render("messages.html", language, words, data=data)
+    connect = " ".join(addresses.sources)
+    answer.headers["Content-Security-Policy"] = policy(connect, media="'self'")
+    return answer

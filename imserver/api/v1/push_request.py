@@ -1,16 +1,16 @@
-"""What a back end says when it sends: the message and its targets, in the long form and the short ones."""
+"""A push: its request, its checks, and the answer, as all senders have them."""
 
 from __future__ import annotations
 
 from time import time
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, Raw, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.api.call import Api
-from imserver.api.style import Problem
+from imserver.api.reply import ApiProblem
 from imserver.model import Event
 from imserver.services.push.publish import GroupName, Name, Target
 
@@ -46,7 +46,7 @@ TargetField = Annotated[
 ]
 
 
-class Message(Struct, forbid_unknown_fields=True, omit_defaults=True):
+class PushMessage(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """What is said: ``text``, or ``data`` of any JSON with a ``type`` that your clients know."""
 
     type: Kind = "text"
@@ -75,13 +75,13 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
     room: Name | UnsetType = UNSET
     group: GroupName | UnsetType = UNSET
     all: bool = False
-    message: Message | str | UnsetType = UNSET
+    message: PushMessage | str | UnsetType = UNSET
     type: Kind = "text"
     text: Text | UnsetType = UNSET
     data: Data | UnsetType = UNSET
     code: Code = 0
     note: Note = ""
-    sender: Annotated[str, Meta(max_length=512, description="Who says it, as clients show it.")] = ""
+    sender: Annotated[str, Meta(max_length=512, description="The sender, as clients show it.")] = ""
     id: Annotated[
         str,
         Meta(
@@ -98,9 +98,9 @@ class PushRequest(Struct, forbid_unknown_fields=True, omit_defaults=True):
             description="How long a push for an absent user is held in case they log in.",
         ),
     ] = 0
-    except_users: Annotated[list[str], Meta(description="Users whom rooms and `all` do not tell.")] = field(
-        default_factory=list
-    )
+    except_users: Annotated[
+        list[str], Meta(description="Users who do not receive what is sent to rooms and `all`.")
+    ] = field(default_factory=list)
     store: Annotated[
         bool,
         Meta(
@@ -214,30 +214,32 @@ def targets_of(push: PushRequest) -> list[Target]:
 
 
 def check(api: Api, push: PushRequest) -> None:
-    """Refuse what cannot be carried out. Raises :class:`Problem`."""
+    """Refuse what cannot be carried out. Raises :class:`ApiProblem`."""
     kinds = (push.targets, push.user, push.users, push.connection, push.room, push.group)
     if len(kinds) - kinds.count(UNSET) + push.all != 1:
-        raise Problem(
+        raise ApiProblem(
             errors.HTTP_INVALID_REQUEST,
             "Give one of `targets`, `user`, `users`, `connection`, `room`, `group`, and `all` that is true",
         )
     if push.device is not UNSET and push.user is UNSET:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`device` goes with `user`")
     if (push.user is UNSET and size(push) > api.batch_targets) or len(push.except_users) > api.batch_targets:
-        raise Problem(errors.HTTP_TOO_MANY_TARGETS)
+        raise ApiProblem(errors.HTTP_TOO_MANY_TARGETS)
     if push.store:
         _check_stored(push)
     elif push.group is not UNSET or (
         push.targets is not UNSET and any(target.group is not UNSET for target in push.targets)
     ):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`group` goes with `store`; tell who is there by a room")
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST, "`group` goes with `store`; tell who is there by a room"
+        )
 
 
 def _check_stored(push: PushRequest) -> None:
-    """Refuse what the message log has no place for. Raises :class:`Problem`."""
-    said = push.message if isinstance(push.message, Message) else push
+    """Refuse what the message log has no place for. Raises :class:`ApiProblem`."""
+    said = push.message if isinstance(push.message, PushMessage) else push
     if said.code or said.note or push.ttl_seconds or push.except_users:
-        raise Problem(
+        raise ApiProblem(
             errors.HTTP_INVALID_REQUEST,
             "`store` goes without `code`, `note`, `ttl_seconds` and `except_users`",
         )
@@ -247,32 +249,34 @@ def _check_stored(push: PushRequest) -> None:
         (target.user is UNSET and target.group is UNSET) or target.device is not UNSET
         for target in targets_of(push)
     ):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`store` is for users, on all their devices, and groups")
+        raise ApiProblem(
+            errors.HTTP_INVALID_REQUEST, "`store` is for users, on all their devices, and groups"
+        )
 
 
 def event_of(api: Api, push: PushRequest) -> Event:
-    """What the receivers of a push are told. Raises :class:`Problem`."""
+    """What the receivers of a push are told. Raises :class:`ApiProblem`."""
     said = _said(push)
     if (said.text is UNSET) == (said.data is UNSET):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "A message has one of `text` and `data`")
     text, data = _payload(said.data) if said.text is UNSET else (said.text, b"")
     if len(text) + len(data) + len(push.id) + len(push.sender) > api.push_characters:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "The message is too long: it would not fit an outbox")
     return Event("msg", push.sender, text, push.id, said.type, data, said.code, said.note, int(time()))
 
 
-def _said(push: PushRequest) -> PushRequest | Message:
+def _said(push: PushRequest) -> PushRequest | PushMessage:
     """Where the message stands."""
     message = push.message
     short = push.text is not UNSET or push.data is not UNSET
     if short == (message is not UNSET):
-        raise Problem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `message`, `text` and `data`")
     if message is UNSET:
         return push
     if isinstance(message, str):
-        return Message(push.type, message, UNSET, push.code, push.note)
+        return PushMessage(push.type, message, UNSET, push.code, push.note)
     if push.type != "text" or push.code or push.note:
-        raise Problem(errors.HTTP_INVALID_REQUEST, "`type`, `code` and `note` belong into `message`")
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`type`, `code` and `note` belong into `message`")
     return message
 
 
@@ -286,4 +290,50 @@ def _payload(raw: Any) -> tuple[str, bytes]:
         _decode_any(data)
         return "", msgspec.json.format(data, indent=-1)
     except (ValueError, RecursionError) as error:
-        raise Problem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+        raise ApiProblem(errors.HTTP_INVALID_REQUEST, f"{error} - at `$.data`") from None
+
+
+Status = Literal["absent", "sent", "repeated", "failed", "partly", "held", "stored", "refused"]
+STATUSES: Final[tuple[Status, ...]] = ("absent", "sent", "repeated", "failed", "partly", "held", "stored")
+"""Outcome → what results say of it; ``refused`` is said of what cannot be stored."""
+Reason = Literal["unknown_conversation", "not_member", "muted", "blocked", "invalid"]
+
+
+class StoredAt(Struct, gc=False):
+    """The position of a stored message."""
+
+    id: Annotated[int, Meta(description="Its place in the log of the app.")]
+    conversation: Annotated[int, Meta(description="The conversation; of a group, that is the group.")]
+    seq: Annotated[int, Meta(description="Its place in the conversation.")]
+
+
+class Result(Struct, gc=False):
+    """What became of one target."""
+
+    target: Target
+    status: Annotated[
+        Status,
+        Meta(
+            description="`sent`: a connection has it, or the node that holds one. `absent`: nobody was "
+            "there. `held`: nobody was there, it waits for a login. `repeated`: it was accepted before, "
+            "through another node. `failed`: the node that is needed does not answer, or the database; try "
+            "again. `partly`: a node does not answer, the others have it. `stored`: it is kept. "
+            "`refused`: it cannot be kept."
+        ),
+    ]
+    stored: Annotated[StoredAt | UnsetType, Meta(description="The position of the stored message.")] = UNSET
+    reason: Annotated[
+        Reason | UnsetType,
+        Meta(
+            description="Why it was refused: there is no such group, the sender is not a member of it, or "
+            "silenced there; the receiver has blocked the sender; or a name is too long, or sender and "
+            "receiver are one."
+        ),
+    ] = UNSET
+
+
+class PushAnswer(Struct, gc=False):
+    """What became of a push: ``results`` stand in the order of the targets."""
+
+    sent: Annotated[int, Meta(description="How many results are `sent`, `partly` or `stored`.")]
+    results: list[Result]
