@@ -40,7 +40,6 @@ from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionTable
 from imserver.services.sessions.presence import ClusterPresence
 from imserver.storage.store import Store
-from imserver.transport.connection import Connection
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +69,6 @@ class Cluster:
         metrics: Metrics,
         logins: Logins,
         max_rooms: Callable[[str], int],
-        hears_log: Callable[[Connection], bool],
     ) -> None:
         self._config = config
         self._store = store
@@ -95,7 +93,7 @@ class Cluster:
         self.database = DatabaseCheck(store, self.registry)
         others = OtherNodes(self.registry, self.node_messages, self.rpc, config.cluster.rpc_seconds)
         self._build_sessions(others, metrics, logins)
-        self.rooms = ClusterRooms(hub, fanout, metrics, table, max_rooms, hears_log, others)
+        self.rooms = ClusterRooms(hub, fanout, metrics, table, max_rooms, others)
         self._build_connections(others)
         self._build_pushes(metrics)
         self.node_messages.handle(

@@ -24,7 +24,6 @@ from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import DataDirectory, raise_file_limit
 from imserver.metrics import Metrics
-from imserver.services.dialects.talk_readers import hears_log
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, LocalReach, Pushes
@@ -163,7 +162,7 @@ class Core(ABC):
             self.sessions = Sessions(self.hub, self.fanout, self.metrics, self.logins)
             self.message_ids = MessageIds(self.dedupe)
             self.pushes = Pushes(self.message_ids, LocalReach(self.message_ids, self.delivery), self.metrics)
-            self.rooms = Rooms(self.hub, self.fanout, self.metrics, self.table, self._max_rooms, hears_log)
+            self.rooms = Rooms(self.hub, self.fanout, self.metrics, self.table, self._max_rooms)
             self.connections = Connections(
                 self.table,
                 self.rooms,
@@ -190,7 +189,6 @@ class Core(ABC):
             self.metrics,
             self.logins,
             self._max_rooms,
-            hears_log,
         )
         self.cluster = cluster
         self.message_ids = cluster.message_ids

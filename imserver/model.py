@@ -6,8 +6,9 @@ one of the commands, and an :class:`Event` or :class:`Reply` into bytes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum
-from typing import Any, Final, Literal
+from typing import Any, ClassVar, Final, Literal
 
 from msgspec import Struct
 
@@ -300,6 +301,39 @@ class Message(Struct, frozen=True, gc=False):
     about: int = 0
     meta: bytes = b""
     room: str = ""
+
+
+Held = list[Message | Callable[[], None]] | tuple[Callable[[], None], ...]
+"""Messages that a subscription holds back, and functions that acknowledge a stored draft of its own."""
+
+
+class Subscription(Struct, gc=False):
+    """The fact that a connection follows the log of its user.
+
+    ``held`` is None while the subscription is live: entries are delivered as they are stored. Otherwise the
+    client has not asked for all earlier entries yet, and nothing may overtake those: a tuple has the
+    acknowledgements that wait; a list collects new messages too, in their order.
+    """
+
+    held: Held | None = ()
+    groups: tuple[int, ...] = ()
+    """Conversations in whose group rooms the connection is."""
+    has_cursor: ClassVar[bool] = True
+    """The client tracks a cursor. Its acknowledgements are held until it has caught up."""
+
+    @property
+    def live(self) -> bool:
+        """New entries are delivered."""
+        return self.held is None
+
+
+class DialectState(Struct, gc=False):
+    """State of a connection that the service of its dialect owns; each dialect that has any has a subclass.
+
+    ``rooms_from_log``: what is stored in the connection's rooms is delivered to it from the log.
+    """
+
+    rooms_from_log: bool = False
 
 
 class BadFrame(Exception):

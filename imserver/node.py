@@ -151,7 +151,7 @@ class Node(Parts):
         self._greenlets.append(gevent.spawn(self.store.run))
         self._greenlets.append(gevent.spawn(self.pending.run))
         self._greenlets.append(gevent.spawn(self.messaging.follower.run))
-        self._greenlets.append(gevent.spawn(self.messaging.wheel.run))
+        self._greenlets.append(gevent.spawn(self.messaging.catch_up.run_acks))
         self._greenlets.append(gevent.spawn(self.retention.run))
         gc.collect()
         gc.freeze()

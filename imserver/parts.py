@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 from imserver.api.call import Api
 from imserver.api.metrics import render
@@ -18,21 +19,18 @@ from imserver.doors import Doors
 from imserver.hub.expiry import Sweep
 from imserver.logs import RequestLog
 from imserver.report import Report
-from imserver.services.dialects.chats import Chats
-from imserver.services.dialects.clients import Clients
-from imserver.services.dialects.kept_talks import KeptTalks
-from imserver.services.dialects.streams import EventStreams
-from imserver.services.dialects.talk_places import TalkPlaces
-from imserver.services.dialects.talks import Talks
-from imserver.services.dialects.uplink import Uplink
+from imserver.services.commands import Dispatcher, command_table
+from imserver.services.dialects.action_messages import ActionMessages, publish_stored
+from imserver.services.dialects.action_service import ActionService
+from imserver.services.dialects.client_service import ClientService
+from imserver.services.dialects.event_streams import EventStreams
+from imserver.services.dialects.protobuf_service import ProtobufService
+from imserver.services.dialects.protobuf_uplink import ProtobufUplink
 from imserver.services.files.uploads import Uploads
-from imserver.services.messages.correspondence import Correspondence
-from imserver.services.messages.finding import Finding
+from imserver.services.messages.message_commands import MessageCommands, MessageSearch
 from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.receipts import Receipts
-from imserver.services.messages.recovery import Recovery
+from imserver.services.messages.receipts import Receipts, Signals
 from imserver.services.messages.retention import Retention
-from imserver.services.messages.signals import Signals
 from imserver.services.nodes.messages import ToFollowers, ToLog
 from imserver.services.nodes.queries import StateQuery
 from imserver.services.people.accounts import Accounts
@@ -41,19 +39,13 @@ from imserver.services.people.groups import Groups
 from imserver.services.push.idempotency import RequestIds
 from imserver.services.push.pending import PendingPushes
 from imserver.services.push.publish import Publishing
-from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.overview import Overview
 from imserver.speaking import paths_of
-from imserver.storage.log.contract import Entry
 from imserver.storage.talk_positions import TalkPositions
 from imserver.transport.connection import Connection
 from imserver.transport.gate import Gate, Opened, host_of
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import Streams
-
-if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
-
 
 log = logging.getLogger(__name__)
 
@@ -88,11 +80,25 @@ class Parts(Core):
         self._make_publishing()
         self._make_accounts()
         self.overview = self._make_overview()
-        self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self.messaging = self._make_messaging()
-        self.talks = self._make_talks()
-        self.chats = self._make_chats()
-        self.clients = self._make_clients()
+        self.action_service = self._make_action_service()
+        self.client_service = self._make_client_service()
+        uplink = ProtobufUplink(self.messaging, self.store)
+        self.protobuf_service = ProtobufService(self.sessions, self.logins, self.messaging, uplink)
+        self.dispatcher = Dispatcher(
+            command_table(
+                self.sessions,
+                MessageCommands(
+                    self.sessions, self.messaging, self.receipts, self.message_search, self.store
+                ),
+                self.receipts,
+                self.signals,
+                self.action_service,
+                self.protobuf_service,
+                uplink,
+            ),
+            self.metrics,
+        )
         self.gate = self._make_gate()
         self.logins.origins = self.gate.origins
         self.logins.prepare()
@@ -105,80 +111,67 @@ class Parts(Core):
             config.websocket.ping_seconds,
             config.websocket.pong_seconds,
             {"protobuf": config.websocket.protobuf_silent_seconds},
-            self.chats.look,
+            self.protobuf_service.check_token,
         )
         self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
 
-    def _kept(self) -> MessageLog | None:
-        """The message log; None while nothing was ever stored."""
-        return self.store.log() if self.store.keeps else None
-
     def _make_messaging(self) -> Messaging:
-        """What is stored, and told in its order."""
-        store, kept = self.store, self._kept
+        """Everything about stored messages but the commands."""
+        store = self.store
+        node_messages = None if self.cluster is None else self.cluster.node_messages
         self.talk_positions = TalkPositions(store)
-        messaging = Messaging(self.hub, self.fanout, self.metrics, store.log, kept)
+        messaging = Messaging(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            store,
+            self.talk_positions,
+            node_messages,
+            (self.webhooks.stored, partial(publish_stored, self.rooms)),
+        )
         store.log_listener = messaging
-        if self.cluster is not None:
-            messaging.forward = self.cluster.node_messages.broadcast_entries
-        self.signals = Signals(self.hub, self.fanout, messaging.rooms, kept)
-        if self.cluster is not None:
-            self.signals.forward = self.cluster.node_messages.broadcast_signal
-            self.cluster.node_messages.handle(
+        signals = Signals(self.hub, self.fanout, messaging.subscriptions.rooms, store, node_messages)
+        if node_messages is not None:
+            node_messages.handle(
                 {
-                    ToLog: lambda m: messaging.heard(m.app, m.first, m.last, m.entries),
-                    ToFollowers: lambda m: self.signals.heard(m.app, m.users, m.group, m.signal),
+                    ToLog: lambda m: messaging.follower.committed(m.app, m.first, m.last, m.entries),
+                    ToFollowers: lambda m: signals.deliver(m.app, m.users, m.group, m.signal),
                 }
             )
-        self.receipts = Receipts(self.signals, kept)
-        self.receipts.add_to(self.dispatcher)
+        self.signals = signals
+        self.receipts = Receipts(signals, store)
+        self.message_search = MessageSearch(store)
         self.retention = Retention(
-            self.config.storage, self.tenants.get, kept, self.metrics, self.talk_positions
+            self.config.storage, self.tenants.get, store, self.metrics, self.talk_positions
         )
-        self.finding = Finding(kept)
-        self.finding.add_to(self.dispatcher)
-        Correspondence(self.sessions, messaging, self.receipts, kept).add_to(self.dispatcher)
         return messaging
 
-    def _make_talks(self) -> Talks:
-        def stored(app: str) -> Mapping[str, Sequence[str]]:
+    def _make_action_service(self) -> ActionService:
+        def members(app: str) -> Mapping[str, Sequence[str]]:
             tenant = self.tenants.get(app)
             return {} if tenant is None else tenant.room_members
 
-        limit = self.config.hub.notice_members
-        talks = Talks(self.hub, self.sessions, self.rooms, self.pushes, stored, limit)
-        talks.on_said = self.webhooks.message
-        self.talk_places = places = TalkPlaces(self.talk_positions)
-        talks.kept = KeptTalks(self.messaging, places, self._keeps_talks, self._kept)
-        self.carrier.ponged = places.ponged
+        def is_storing(app: str) -> bool:
+            tenant = self.tenants.get(app)
+            return tenant is not None and tenant.keep_talks
 
-        def sent(app: str, entry: Entry) -> None:
-            self.webhooks.stored(app, entry)
-            talks.stored(app, entry)
-
-        self.messaging.on_sent = sent
-        talks.add_to(self.dispatcher)
-        self.opened["action"] = talks.opened
-        return talks
-
-    def _keeps_talks(self, app: str) -> bool:
-        tenant = self.tenants.get(app)
-        return tenant is not None and tenant.keep_talks
-
-    def _make_chats(self) -> Chats:
-        chats = Chats(
+        self.carrier.ponged = self.messaging.pongs.ponged
+        service = ActionService(
+            self.hub,
             self.sessions,
-            self.logins,
-            self.messaging,
-            Recovery(self.messaging, self._kept),
-            Uplink(self.messaging, self._kept),
+            self.rooms,
+            self.pushes,
+            members,
+            self.config.hub.notice_members,
+            ActionMessages(self.messaging, is_storing, self.store),
+            self.webhooks,
         )
-        chats.add_to(self.dispatcher)
-        return chats
+        self.opened["action"] = service.opened
+        return service
 
-    def _make_clients(self) -> Clients:
-        clients = Clients(
+    def _make_client_service(self) -> ClientService:
+        service = ClientService(
             self.hub,
             self.ids,
             self.rooms,
@@ -189,8 +182,8 @@ class Parts(Core):
             self.metrics,
             self.config.hub.notice_members,
         )
-        self.opened["client"] = clients.opened
-        return clients
+        self.opened["client"] = service.opened
+        return service
 
     def _make_publishing(self) -> None:
         """What sends to targets of all kinds, and what it keeps for later."""
@@ -219,7 +212,7 @@ class Parts(Core):
                 lambda gone: self.uploads.forget(gone.app, gone.user),
                 lambda gone: self.groups.forget(gone.app, gone.user),
                 lambda gone: store.log().forget(gone.app, gone.user),
-                lambda gone: self.talk_places.forget(gone.app, gone.user),
+                lambda gone: self.messaging.pongs.forget(gone.app, gone.user),
             ),
         )
 
@@ -227,7 +220,7 @@ class Parts(Core):
         events = Events(
             self,
             EventStreams(
-                self.sessions, self.logins, self.rooms, self.connections, self.messaging, self._kept
+                self.sessions, self.logins, self.rooms, self.connections, self.messaging, self.store
             ),
         )
         return Streams(
@@ -276,17 +269,17 @@ class Parts(Core):
         if log.isEnabledFor(logging.DEBUG):
             who = f" of {connection.user} in {connection.app}" if connection.user is not None else ""
             log.debug("end%s: %d", who, code, extra={"connection": connection.peer})
-        self.messaging.ended(connection)
+        self.messaging.catch_up.ended(connection)
         self.rooms.ended(connection)
         self.table.ended(connection)
         self.logins.ended(connection, code)
         self.sessions.ended(connection, code)
-        self.clients.ended(connection)
-        self.chats.ended(connection)
+        self.client_service.ended(connection)
+        self.protobuf_service.ended(connection)
 
     def _forgotten(self, connection: Connection) -> None:
         """A session is addressed no longer, though its connection lives on."""
-        self.messaging.ended(connection)
+        self.messaging.catch_up.ended(connection)
         self.rooms.leave_all(connection)
 
     def ready(self) -> bool:

@@ -6,11 +6,16 @@ from collections.abc import Mapping
 
 from imserver.auth.quotas import limited
 from imserver.config import Config
-from imserver.protocol.echo import EchoDialect
+from imserver.protocol.dialect import EchoDialect
 from imserver.protocol.registry import DIALECTS, choose
-from imserver.services.sessions.dispatch import echo
 from imserver.transport.carrier import Serve
+from imserver.transport.connection import Connection
 from imserver.transport.gate import Choose, Opened, Spoken
+
+
+def echo(connection: Connection, payload: bytes, text: bool) -> None:
+    """Serve of the debug echo path: every message goes back as it came."""
+    connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
 
 
 def paths_of(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dict[str, Spoken | Choose]:

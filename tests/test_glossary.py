@@ -15,36 +15,14 @@ PACKAGES = ("imserver", "imserver_client", "bench")
 
 PENDING_RETIRED = frozenset(
     [
-        "AckWheel",
-        "Acknowledger",
-        "Arrivals",
         "Carrier",
-        "Correspondence",
-        "Following",
-        "Grace",
-        "Hall",
-        "Readings",
-        "Telling",
-        "Whereabouts",
     ]
 )
 """Retired names that still exist. Remove a name here with its last use; never add one."""
 
 PENDING_DUPLICATES = frozenset(
     [
-        "Behind",
-        "Connections",
-        "Conversation",
-        "Directory",
-        "Membership",
         "Message",
-        "Page",
-        "Reader",
-        "Refused",
-        "Rooms",
-        "Rule",
-        "Tally",
-        "Target",
     ]
 )
 """Public class names that are still defined twice. Remove a name here with its second definition."""

@@ -40,7 +40,7 @@ def user_list(api: Api, call: Call) -> HttpResponse:
     if room is None:
         return cmd.user_list(api, call)
     cursor = call.params.get("cursor", "")
-    found = api.services.talks.audience(call.app, room, cursor, cmd.LIST_PAGE)
+    found = api.services.action_service.audience(call.app, room, cursor, cmd.LIST_PAGE)
     data: dict[str, Any] = {"userList": [{"ID": _id(user)} for user in found.users]}
     if found.next:
         data["next"] = found.next
@@ -51,7 +51,7 @@ def groups_list(api: Api, call: Call) -> HttpResponse:
     """``GET /user/groupslist``: the rooms of an app that have stored members."""
     if api.services.tenants.get(call.app) is None:
         return _answer(REPLY_NO_APP, reply_text(REPLY_NO_APP), None)
-    rooms = api.services.talks.rooms(call.app)
+    rooms = api.services.action_service.rooms(call.app)
     return _answer(200, "Success", [{"ID": _id(room)} for room in rooms])
 
 

@@ -21,7 +21,7 @@ from imserver.auth.principal import ADMIN, PUSH_OR_ADDRESS, READ_OR_ADDRESS, Nee
 from imserver.auth.tenants import TooManyTenants
 from imserver.model import Event, Outcome
 from imserver.protocol.client import message_id
-from imserver.services.dialects.clients import BadSystem, Label
+from imserver.services.dialects.client_service import BadSystem, Label
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
 from imserver.transport.exchange import HttpResponse
@@ -49,7 +49,7 @@ class Client(ClientBody):
 
 
 class GroupBody(ClientBody):
-    """What names one group. Clients of the original send more, which nobody reads."""
+    """What names one group. ClientService of the original send more, which nobody reads."""
 
     group_name: str | None = None
 
@@ -192,7 +192,7 @@ def _required(value: str | None, name: str) -> str:
 def _read_system(api: Api, call: Call) -> None:
     """Read which system a request is for."""
     call.asked = _system_of(call)
-    call.app = api.services.clients.app_of(call.asked)
+    call.app = api.services.client_service.app_of(call.asked)
 
 
 class _Driven(Generic[B]):
@@ -203,7 +203,7 @@ class _Driven(Generic[B]):
         self._function = function
 
     def __call__(self, api: Api, call: Call) -> HttpResponse:
-        if not api.services.clients.is_registered(call.asked):
+        if not api.services.client_service.is_registered(call.asked):
             return UNKNOWN_SYSTEM
         return self._function(api, call.app, self._reader.read(call.body))
 
@@ -267,7 +267,7 @@ def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
     if len(label.user_id) + len(label.extend) > LABEL_CHARACTERS:
         return TOO_LONG
     try:
-        joined = api.services.clients.bind(app, client, group, label)
+        joined = api.services.client_service.bind(app, client, group, label)
     except RoomRefused:
         return BAD_GROUP
     if joined is Joined.FULL:
@@ -278,7 +278,7 @@ def bind_to_group(api: Api, app: str, binding: Binding) -> HttpResponse:
 def unbind_from_group(api: Api, app: str, membership: MembershipBody) -> HttpResponse:
     """``POST /api/unbind_from_group``: take a client out of a group."""
     client, group = _required(membership.client_id, "ClientId"), _required(membership.group_name, "GroupName")
-    return FAILED if api.services.clients.unbind(app, client, group) is Left.FAILED else DONE
+    return FAILED if api.services.client_service.unbind(app, client, group) is Left.FAILED else DONE
 
 
 def get_online_list(api: Api, app: str, group: GroupBody) -> HttpResponse:
@@ -324,13 +324,13 @@ _read_registration = BodyReader(RegisterBody).read
 
 def _read_new_system(api: Api, call: Call) -> None:
     call.asked = _read_registration(call.body).system_id
-    call.app = api.services.clients.app_of(call.asked or "")
+    call.app = api.services.client_service.app_of(call.asked or "")
 
 
 def register(api: Api, call: Call) -> HttpResponse:
     """``/api/register``, by any method: make a system, for all nodes and for good."""
     try:
-        made = api.services.clients.register(_required(call.asked, "SystemId"))
+        made = api.services.client_service.register(_required(call.asked, "SystemId"))
     except BadSystem:
         return UNKNOWN_SYSTEM
     except TooManyTenants:

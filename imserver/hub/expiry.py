@@ -44,7 +44,7 @@ class Sweep:
         ping_seconds: float,
         pong_seconds: float,
         by_traffic: Mapping[str, float] | None = None,
-        look: Callable[[Connection], object] | None = None,
+        check: Callable[[Connection], object] | None = None,
     ) -> None:
         self._carrier = carrier
         self._metrics = metrics
@@ -53,7 +53,8 @@ class Sweep:
         self.ping_seconds = ping_seconds
         self.pong_seconds = pong_seconds
         self._by_traffic = by_traffic or {}
-        self._look = look
+        self._check = check
+        """Called for each of these sessions in each sweep; must not switch."""
 
     def run_sweeps(self, sweep_seconds: float) -> None:
         """Greenlet: look at every connection each ``sweep_seconds``."""
@@ -82,8 +83,8 @@ class Sweep:
 
     def _look_at_traffic(self, connection: Connection, expired: float) -> None:
         """Ask the kernel about a connection that was not asked about for so long."""
-        if self._look is not None:
-            self._look(connection)
+        if self._check is not None:
+            self._check(connection)
         if connection.state == OPEN and connection.last_seen < expired:
             connection.last_seen = max(connection.last_seen, monotonic() - quiet_seconds(connection.sock))
             if connection.last_seen < expired:

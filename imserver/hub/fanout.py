@@ -30,11 +30,9 @@ def make(encoding: Encoding, event: Event | Message | Part) -> Made:
     if type(event) is Part:
         return event.run.pick(encoding, event.places)
     if type(event) is Message:
-        # TellsEach or TellsMessages, asked for the cheap way: isinstance() looks at every method each time.
         if dialect.personal:
             return _for_each(encoding, event)
-        encode_message = getattr(dialect, "encode_message", None)
-        payload = None if encode_message is None else encode_message(event)
+        payload = dialect.encode_message(event)
         return b"" if payload is None else encoding.frame(payload)
     if not dialect.personal:
         payload = dialect.encode_event(event)  # type: ignore[arg-type]
@@ -50,9 +48,7 @@ def _named(encoding: Encoding, before: bytes, behind: bytes) -> Callable[[str], 
 def _for_each(encoding: Encoding, message: Message) -> Made:
     """A message where frames name their receiver; who has sent it hears it on no other connection, unless it
     was said in a room."""
-    encode: Callable[[Message], tuple[bytes, bytes] | None] | None
-    encode = getattr(encoding.dialect, "encode_message_for", None)
-    halves = None if encode is None else encode(message)
+    halves = encoding.dialect.encode_message_for(message)
     if halves is None:
         return b""
     named, sender = _named(encoding, *halves), message.sender
@@ -78,7 +74,7 @@ class Run:
 
     def pick(self, encoding: Encoding, places: Sequence[int]) -> Made:
         """Those at these places, as one frame where the dialect can."""
-        batches = hasattr(encoding.dialect, "encode_messages")
+        batches = encoding.dialect.batches
         each = self._each.get(encoding)
         if each is None:
             each = self._each[encoding] = [None] * len(self.messages)
@@ -96,8 +92,7 @@ class Run:
     def _encode(self, encoding: Encoding, message: Message, batches: bool) -> Made:
         if not batches:
             return make(encoding, message)
-        encode: Callable[[Message], bytes | None] = encoding.dialect.encode_message  # type: ignore[attr-defined]
-        return encode(message) or b""
+        return encoding.dialect.encode_message(message) or b""
 
 
 class Part:

@@ -83,7 +83,7 @@ class TalkPages:
             },
         }
         here = "" if room == NO_ROOM else room
-        stored = self._node.talks.rooms(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
+        stored = self._node.action_service.rooms(self._node.tenants.resolve(f"{APP_PREFIX}{app}"))
         rooms = dict.fromkeys([*stored, here] if here else stored)
         shown = {
             "user": user,

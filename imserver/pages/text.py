@@ -109,7 +109,7 @@ _TABLE: Final[dict[str, tuple[str, str]]] = {
     "talk_title_nobody": ("聊天", "Talk"),
     "talk_room_title": ("欢迎进入聊天室", "Welcome to the chat room"),
     "talk_room": ("测试{room}群", "Test group {room}"),
-    "talk_places": ("会话", "Talks"),
+    "talk_places": ("会话", "ActionService"),
     "talk_user": ("用户 {user}", "User {user}"),
     "talk_nobody": ("没有用户", "No user"),
     "talk_peer_name": ("用户:", "User:"),

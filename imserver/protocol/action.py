@@ -16,6 +16,7 @@ from msgspec import Raw, Struct, field
 from imserver import errors
 from imserver.model import BadFrame, Command, Event, Heartbeat, Message, Reply, Request, Say, TalkLogin
 from imserver.protocol.cmd import BAD_FRAME_REPLY, MAX_USER_BYTES
+from imserver.protocol.dialect import Dialect
 from imserver.protocol.forgiving import (
     MAX_NUMBER,
     Refused,
@@ -135,16 +136,12 @@ def as_said(message: Message) -> Event:
     return Event("msg", message.sender, text, name, message.type, time=message.time_ms // 1000)
 
 
-class ActionDialect:
-    """Codec of the ``action`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
+class ActionDialect(Dialect):
+    """Codec of the ``action`` dialect."""
 
     name = "action"
     path = "/ws"
-    text = True
-    any_origin = False
-    pinged = False
     personal = True
-    message_bytes = 0
 
     def __init__(self) -> None:
         self._digits = count(time_ns() // 1_000_000)

@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from imserver.model import BadFrame, Event, Reply, Request
+from imserver.model import Event
+from imserver.protocol.dialect import Dialect
 
 MAX_FRAME_BYTES: Final = 8192
 """Longest message of a client."""
@@ -46,23 +47,14 @@ BAD_SYSTEM: Final = refusal(CODE_NO_SYSTEM, "系统ID无效")
 """No system can have the name that it gives."""
 
 
-class ClientDialect:
-    """Codec of the ``client`` dialect; see :class:`imserver.protocol.dialect.Dialect`."""
+class ClientDialect(Dialect):
+    """Codec of the ``client`` dialect, whose clients send no commands."""
 
     name = "client"
     path = "/ws"
-    text = True
     any_origin = True
     message_bytes = MAX_FRAME_BYTES
     pinged = True
-    personal = False
-
-    def decode(self, payload: bytes) -> Request:
-        """Nothing is a request here, and nothing is answered."""
-        raise BadFrame(None)
-
-    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Nothing is answered."""
 
     def encode_event(self, event: Event) -> bytes | None:
         """A pushed frame; of the notices only those about a group's members."""
@@ -82,6 +74,3 @@ class ClientDialect:
             _encode(note),
             data,
         )
-
-    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """No frame of this dialect names its receiver."""

@@ -13,8 +13,9 @@ from typing import Any, Final
 import msgspec
 
 from imserver import errors
-from imserver.model import BadFrame, Event, Message, Reply, Request
-from imserver.protocol.cmd_stored import shown
+from imserver.model import Event, Message
+from imserver.protocol.cmd import entry_view
+from imserver.protocol.dialect import Dialect
 from imserver.protocol.event_json import to_json
 
 NAME: Final = "sse"
@@ -26,27 +27,14 @@ _BLANKS: Final = bytes.maketrans(b"\r\n", b"  ")
 _encode = msgspec.json.Encoder().encode
 
 
-class SseDialect:
-    """The streams of one app, whose name each event carries; see
-    :class:`imserver.protocol.dialect.Dialect`."""
+class SseDialect(Dialect):
+    """Codec of the event streams of one app, whose name each event carries."""
 
     name = NAME
-    path = ""
-    text = True
-    any_origin = False
-    message_bytes = 0
     pinged = True
-    personal = False
 
     def __init__(self, app: str) -> None:
         self.app = app
-
-    def decode(self, payload: bytes) -> Request:
-        """Nothing is asked on a stream."""
-        raise BadFrame(None)
-
-    def encode_reply(self, request: Request, reply: Reply) -> bytes | None:
-        """Nothing is answered."""
 
     def encode_event(self, event: Event) -> bytes | None:
         """The event as it stands in the stream."""
@@ -54,12 +42,9 @@ class SseDialect:
 
     def encode_message(self, message: Message) -> bytes:
         """Something that is stored, as it stands in the stream: its id is what a client comes back with."""
-        entry = _encode(shown(message))
+        entry = _encode(entry_view(message))
         line = b'{"event":"message","app":%b,%b' % (_encode(self.app), entry[1:])
         return b"id: %d\ndata: %b\n\n" % (message.id, _on_one_line(line))
-
-    def encode_for(self, event: Event) -> tuple[bytes, bytes] | None:
-        """Never asked: no event names its receiver."""
 
 
 def _on_one_line(line: bytes) -> bytes:

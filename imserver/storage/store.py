@@ -214,6 +214,15 @@ class Store:
             self._log.listen(self.log_listener)
         return self._log
 
+    def existing_log(self) -> MessageLog | None:
+        """The message log; None while nothing was ever stored."""
+        return self.log() if self.keeps else None
+
+    @property
+    def opened_log(self) -> MessageLog | None:
+        """The message log if it is open already. Never switches."""
+        return self._log
+
     # --- what is kept ---------------------------------------------------------------------------------------
 
     def add_app(self, name: str, settings: dict[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from websockets.frames import Opcode
 from websockets.speedups import apply_mask
 
 from imserver import errors
+from imserver.model import DialectState, Subscription
 from imserver.transport import frames
 from imserver.transport.backlog import Backlog
 from imserver.transport.carrier import Carrier, Encoding
@@ -42,10 +43,10 @@ class Connection:
 
     __slots__ = (
         "__weakref__",
-        "about",
         "app",
         "carrier",
         "device",
+        "dialect_state",
         "encoding",
         "fd",
         "interest",
@@ -62,6 +63,7 @@ class Connection:
         "since",
         "sock",
         "state",
+        "subscription",
         "user",
     )
 
@@ -88,8 +90,10 @@ class Connection:
         self.device = ""
         self.session: Any = None
         """What the registry of a cluster knows of this session; None on a node that is alone."""
-        self.about: Any = None
-        """What the service of its dialect has to remember of this connection."""
+        self.dialect_state: DialectState | None = None
+        """Owned by the service of its dialect."""
+        self.subscription: Subscription | None = None
+        """Owned by :class:`imserver.services.messages.catch_up.CatchUp`."""
         self.rooms: Any = None
         """The rooms it is in; the hub's (:mod:`imserver.hub.hub`)."""
         self.origin = ""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from imserver import errors
 from imserver.metrics import Metrics
+from imserver.model import DialectState
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
 from imserver.transport.backlog import Backlog
@@ -51,14 +52,20 @@ def _ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
     """Nothing is served."""
 
 
+class UnbegunStream(DialectState, kw_only=True):
+    """State of a stream that was not answered yet: makes an HTTP response of a close code."""
+
+    refuse: Refuse
+
+
 class Stream(Connection):
-    """One event stream. Until :meth:`begin` its ``about`` is what makes an HTTP response of a refusal."""
+    """One event stream. Until :meth:`begin` its state is an :class:`UnbegunStream`."""
 
     __slots__ = ()
 
     def begin(self, encoding: StreamEncoding, head: bytes) -> None:
         """Answer the request: what is sent from now on are events in ``encoding``."""
-        self.about = None
+        self.dialect_state = None
         self.encoding = encoding
         self.send_frame(head)
 
@@ -90,7 +97,7 @@ class Stream(Connection):
     def refuse(self, response: bytes, code: int) -> None:
         """Answer the request with a whole response instead of a stream; ``code`` is for the counters."""
         if self.state == OPEN:
-            self.about = None
+            self.dialect_state = None
             self._end(code)
             self.send_frame(response)
 
@@ -106,11 +113,11 @@ class Stream(Connection):
             self._kill(code)
 
     def _last(self, code: int, reason: str) -> bytes:
-        if not callable(self.about):
+        state = self.dialect_state
+        if not isinstance(state, UnbegunStream):
             return sse.end(code, reason)
-        refuse: Refuse = self.about
-        self.about = None
-        return refuse(code)
+        self.dialect_state = None
+        return state.refuse(code)
 
 
 Open = Callable[[Stream, Head], None]
@@ -157,7 +164,7 @@ class Streams:
         guest = self._gate.look_at(head, dialect)
         stream = Stream(carrier, sock, guest.peer, self._waiting, monotonic())
         stream.origin = guest.origin
-        stream.about = lambda code: self._refuse(head, code)
+        stream.dialect_state = UnbegunStream(refuse=lambda code: self._refuse(head, code))
         self._gate.entered(host_of(guest.peer))
         carrier.poller.take(stream)
         if before:

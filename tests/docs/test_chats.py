@@ -6,14 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE
-from imserver.protocol.protobuf import COMMANDS, CT_SYNC, MESSAGE_TYPES
-from imserver.protocol.protobuf_asks import CT_SIGNAL, FULL_COMMANDS
-from imserver.protocol.protobuf_full import KINDS, SIGNALS
-from imserver.services.dialects.chats import PAGE
-from imserver.services.dialects.grace import HOLD_SECONDS, PAGE_SECONDS
-from imserver.services.dialects.uplink import MAX_WAITING, MAX_WAITING_BYTES
-from imserver.services.messages.recovery import RECOVERED
+from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE
+from imserver.protocol.protobuf import (
+    COMMANDS,
+    CT_SIGNAL,
+    CT_SYNC,
+    FULL_COMMANDS,
+    KINDS,
+    MESSAGE_TYPES,
+    SIGNALS,
+)
+from imserver.services.dialects.protobuf_service import HOLD_SECONDS, PAGE, PAGE_SECONDS
+from imserver.services.dialects.protobuf_uplink import MAX_WAITING, MAX_WAITING_BYTES
+from imserver.services.messages.catch_up import RECOVERED
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, table_with
 from tests.integration.gochat import register

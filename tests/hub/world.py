@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from unittest.mock import Mock
 
 from msgspec import json
 
@@ -12,14 +13,14 @@ from imserver.metrics import Metrics
 from imserver.model import Login
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import Dialect
-from imserver.services.dialects.talks import Talks
+from imserver.services.commands import Dispatcher, command_table
+from imserver.services.dialects.action_service import ActionService
 from imserver.services.nodes.queries import NodeQueries
 from imserver.services.push.idempotency import Dedupe, MessageIds
 from imserver.services.push.push import Delivery, LocalReach, Pushes
 from imserver.services.rooms.connections import Connections
 from imserver.services.rooms.rooms import Rooms
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
-from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.sessions import Sessions
 from imserver.transport.connection import Connection
 from tests.services.admitting import Admitting
@@ -27,6 +28,26 @@ from tests.transport.rig import Client, Rig, until
 
 CMD = CmdDialect()
 POLICIES = {"101": "newest", "102": "multi", "103": "single", "104": "refuse"}
+
+
+class NotStoring:
+    """In place of the stored messages of the action dialect, where no app stores any."""
+
+    def is_storing(self, _app: str) -> bool:
+        return False
+
+    def finish(self, connection: Connection) -> None:
+        """Nothing is being stored."""
+
+
+class Told:
+    """In place of the webhooks: what they are told of messages."""
+
+    def __init__(self) -> None:
+        self.messages: list[tuple[str, str, Mapping[str, str]]] = []
+
+    def message(self, app: str, sender: str, facts: Mapping[str, str]) -> None:
+        self.messages.append((app, sender, facts))
 
 
 class World(Rig):
@@ -56,15 +77,15 @@ class World(Rig):
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
         self.sessions = Sessions(self.hub, self.fanout, self.metrics, Admitting(self._may_login))
-        self.dispatcher = Dispatcher(self.sessions, self.metrics)
         self._add_rooms()
         ids = MessageIds(Dedupe(1000, 60, shared=True))
-        pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
-        members = stored or {}
-        self.talks = Talks(
-            self.hub, self.sessions, self.rooms, pushes, lambda app: members.get(app, {}), notice_members
-        )
-        self.talks.add_to(self.dispatcher)
+        self._pushes = Pushes(ids, LocalReach(ids, self.delivery), self.metrics)
+        self._stored_members = stored or {}
+        names = ("messages", "receipts", "signals", "protobuf", "uplink")
+        self._services: dict[str, Any] = {name: Mock() for name in names}
+        self.webhooks: Any = Told()
+        self.action_service = self._make_action_service(NotStoring())
+        self._make_dispatcher()
         self.sweep = Sweep(
             self.carrier,
             self.metrics,
@@ -78,9 +99,7 @@ class World(Rig):
 
     def _add_rooms(self) -> None:
         self.table = ConnectionTable(self.hub, ConnectionIds(b"s" * 32, 1))
-        self.rooms = Rooms(
-            self.hub, self.fanout, self.metrics, self.table, lambda app: self.max_rooms, self.hears_log
-        )
+        self.rooms = Rooms(self.hub, self.fanout, self.metrics, self.table, lambda app: self.max_rooms)
         self.connections = Connections(
             self.table, self.rooms, self.hub, self.fanout, NodeQueries(), lambda: "node"
         )
@@ -90,12 +109,25 @@ class World(Rig):
     def look(self, connection: Connection) -> None:
         """Called at each look at a session that lives by traffic."""
 
-    def hears_log(self, connection: Connection) -> bool:
-        """Whether a connection receives stored messages of its rooms from the log."""
-        return False
-
     def _forgotten(self, connection: Connection) -> None:
         self.rooms.leave_all(connection)
+
+    def _make_action_service(self, messages: Any) -> ActionService:
+        return ActionService(
+            self.hub,
+            self.sessions,
+            self.rooms,
+            self._pushes,
+            lambda app: self._stored_members.get(app, {}),
+            self.fanout.notice_members,
+            messages,
+            self.webhooks,
+        )
+
+    def _make_dispatcher(self, **services: Any) -> None:
+        """The commands of services that are not here do nothing."""
+        self._services |= {"sessions": self.sessions, "action": self.action_service, **services}
+        self.dispatcher = Dispatcher(command_table(**self._services), self.metrics)
 
     def _may_login(self, _app: str, _user: str, token: str) -> bool:
         return self.allowed is None or token in self.allowed

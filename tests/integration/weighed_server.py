@@ -15,8 +15,8 @@ from pathlib import Path  # noqa: E402
 
 import gevent  # noqa: E402
 
+from imserver.auth.account_tokens import AccountSession, AccountTokens  # noqa: E402
 from imserver.cli import main  # noqa: E402
-from imserver.services.people.accounts import Accounts, Session  # noqa: E402
 from imserver.storage.contract import Account  # noqa: E402
 
 STEP_BYTES = 16
@@ -25,9 +25,9 @@ STEP_BYTES = 16
 ENDS_AT = 4102444800
 
 
-def holder(_accounts: Accounts, token: str, *_: object) -> Session:
+def holder(_tokens: AccountTokens, token: str, *_: object) -> AccountSession:
     """The account with the number that is shown as its token."""
-    return Session(Account(int(token), "gochat", token), token, ENDS_AT)
+    return AccountSession(Account(int(token), "gochat", token), token, ENDS_AT)
 
 
 def weigh() -> None:
@@ -39,7 +39,7 @@ def weigh() -> None:
 
 
 if __name__ == "__main__":
-    Accounts.holder = holder  # type: ignore[assignment,method-assign]
+    AccountTokens.holder = holder  # type: ignore[assignment,method-assign]
     tracemalloc.start()
     gevent.signal_handler(signal.SIGWINCH, weigh)
     main()

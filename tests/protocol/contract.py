@@ -191,7 +191,7 @@ class CommandContract(RequestContract):
 
     def test_every_command_it_knows_has_a_rule(self) -> None:
         with World() as world:
-            assert set(self.samples) <= set(world.dispatcher.rules)
+            assert set(self.samples) <= set(world.dispatcher.table)
 
     # --- in a server ----------------------------------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from msgspec import json
 
 from imserver.model import Message, Send
-from imserver.protocol import cmd_stored
-from imserver.protocol.cmd_stored import shown
+from imserver.protocol import cmd
+from imserver.protocol.cmd import entry_view
 from imserver.protocol.forgiving import Refused
 
 NAMES = st.one_of(st.text(max_size=70), st.text("a\0é😀", max_size=70), st.none(), st.integers())
@@ -36,12 +36,12 @@ def read(function: Any, data: bytes) -> Any:
 @given(FIELDS)
 def test_the_quick_way_reads_what_the_slow_way_reads(fields: dict[str, Any]) -> None:
     data = json.encode(fields)
-    assert read(cmd_stored._send, data) == read(cmd_stored._send_anything, data)
+    assert read(cmd._send, data) == read(cmd._send_anything, data)
 
 
 def test_the_quick_way_is_taken_by_a_plain_message() -> None:
     data = b'{"to":"bob","text":"hi","clientMsgID":"a-1"}'
-    assert cmd_stored._send_text(data) == Send("bob", 0, body=b"hi", id="a-1")
+    assert cmd._send_text(data) == Send("bob", 0, body=b"hi", id="a-1")
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_the_quick_way_is_taken_by_a_plain_message() -> None:
     ],
 )
 def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
-    found = cmd_stored._send(data)
+    found = cmd._send(data)
     if command.type == "custom":
         assert json.decode(found.body) == {"Key": [1, 2.0, "é"]}
         return
@@ -62,10 +62,10 @@ def test_other_spellings_are_read_too(data: bytes, command: Send) -> None:
 
 
 def test_half_a_character_is_replaced_wherever_it_stands() -> None:
-    said = cmd_stored._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
+    said = cmd._send(rb'{"to":"bob","data":{"a\ud800":["\udc00"]},"mentions":["\ud800"]}')
     assert json.decode(said.body) == {"a\ufffd": ["\ufffd"]}
     assert json.decode(said.meta) == {"mentions": ["\ufffd"]}
-    assert json.decode(cmd_stored._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
+    assert json.decode(cmd._edit(rb'{"id":1,"data":"\ud800"}').body) == "\ufffd"
 
 
 @pytest.mark.parametrize(
@@ -81,13 +81,15 @@ def test_half_a_character_is_replaced_wherever_it_stands() -> None:
     ],
 )
 def test_a_body_is_shown_as_what_it_is(type: str, body: bytes, wanted: dict[str, Any]) -> None:
-    entry = json.decode(json.encode(shown(Message(1, 2, 3, "ann", "bob", "message", type, body))))
+    entry = json.decode(json.encode(entry_view(Message(1, 2, 3, "ann", "bob", "message", type, body))))
     del entry["id"], entry["conversation"], entry["seq"], entry["kind"], entry["from"], entry["to"]
     assert entry.pop("type") == type
     assert entry == wanted
 
 
 def test_who_joined_stands_in_meta() -> None:
-    entry = json.decode(json.encode(shown(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}'))))
+    entry = json.decode(
+        json.encode(entry_view(Message(1, 2, 3, "ann", kind="join", meta=b'{"users":["bob"]}')))
+    )
     assert entry["meta"] == {"users": ["bob"]}
     assert "type" not in entry

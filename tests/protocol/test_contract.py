@@ -14,8 +14,7 @@ from imserver.model import (
 from imserver.protocol.action import ActionDialect
 from imserver.protocol.client import ClientDialect
 from imserver.protocol.cmd import CmdDialect
-from imserver.protocol.protobuf import ProtobufDialect
-from imserver.protocol.protobuf_full import FullProtobufDialect
+from imserver.protocol.protobuf import FullProtobufDialect, ProtobufDialect
 from imserver.protocol.registry import BY_NAME, DIALECTS
 from tests.hub.world import World
 from tests.integration.raw import BINARY, TEXT, frame

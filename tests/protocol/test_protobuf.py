@@ -30,6 +30,7 @@ from imserver.protocol.protobuf import (
     uplink_ack,
 )
 from imserver.protocol.varints import Broken, Fields, lengthy, read_fields, signed32, signed64, varint
+from tests.integration.protobuf import outputs, pushed
 
 protobuf = ProtobufDialect()
 VECTORS = json.loads((Path(__file__).parent.parent / "vectors" / "protobuf.json").read_text(encoding="utf-8"))
@@ -137,12 +138,12 @@ def stored(id: int, kind: str = "message") -> Message:
     return Message(id, 7, id, "266", kind=kind, body=b"t%d" % id, time_ms=id)
 
 
-def test_what_is_stored_in_a_row_is_one_batch_without_what_has_no_word() -> None:
+def test_payloads_in_a_row_are_one_batch_and_a_join_has_none() -> None:
     row = [stored(1), stored(2, "join"), stored(3)]
     made = [protobuf.encode_message(each) for each in row]
     assert made[1] is None
-    assert protobuf.encode_messages(row) == (made[0] or b"") + (made[2] or b"")
-    assert protobuf.encode_messages(row[1:2]) is None
+    batch = outputs((made[0] or b"") + (made[2] or b""))
+    assert [pushed(each).content for each in batch] == [b"t1", b"t3"]
 
 
 # --- messages -----------------------------------------------------------------------------------------------

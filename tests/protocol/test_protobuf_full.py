@@ -27,15 +27,24 @@ from imserver.model import (
     Signal,
     Typing,
 )
-from imserver.protocol.cmd_signals import MAX_WORDS_BYTES
-from imserver.protocol.cmd_stored import MAX_HIDDEN, MAX_PAGE, shown
-from imserver.protocol.protobuf import MAX_ID, ProtobufDialect, as_message
-from imserver.protocol.protobuf_asks import FULL_COMMANDS
-from imserver.protocol.protobuf_full import KINDS, FullProtobufDialect, Recovered, as_full_message
-from imserver.services.messages.correspondence import Page
-from imserver.services.messages.finding import Found
-from imserver.services.messages.listing import Conversation, ConversationPage
-from imserver.services.messages.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from imserver.protocol.cmd import MAX_HIDDEN, MAX_PAGE, MAX_WORDS_BYTES, entry_view
+from imserver.protocol.protobuf import (
+    FULL_COMMANDS,
+    KINDS,
+    MAX_ID,
+    FullProtobufDialect,
+    ProtobufDialect,
+    Recovered,
+    as_full_message,
+    as_message,
+)
+from imserver.services.messages.message_commands import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
+)
+from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from imserver.storage.log.contract import EntryKind
 from tests.integration import protobuf
 from tests.integration.protobuf import Output, Said, field, further, one, outputs, sent, varint
@@ -196,16 +205,16 @@ def test_a_refused_login_is_no_ack_of_a_login_and_1002_is_spelled_as_by_the_orig
 )
 def test_history_and_search_show_entries_as_they_are_pushed(type: str, body: bytes) -> None:
     entry = Message(9, 5, 2, "266", "267", "message", type, body, time_ms=1)
-    found = protobuf.fields(answered("history", Page([shown(entry)], True)).data)
+    found = protobuf.fields(answered("history", EntryPage([entry_view(entry)], True)).data)
     assert found == [(1, as_full_message(entry)), (2, 1)]
-    found = protobuf.fields(answered("search", Found([shown(entry)], True, 7)).data)
+    found = protobuf.fields(answered("search", SearchPage([entry_view(entry)], True, 7)).data)
     assert found == [(1, as_full_message(entry)), (2, 1), (3, 7)]
 
 
 def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
     rows = [
-        Conversation(5, "user", 3, 8, "member", "267", "", shown(ENTRY)),
-        Conversation(6, "group", 0, 0, "owner", "", "us", None, 11),
+        ConversationView(5, "user", 3, 8, "member", "267", "", entry_view(ENTRY)),
+        ConversationView(6, "group", 0, 0, "owner", "", "us", None, 11),
     ]
     (_, first), (_, second) = protobuf.fields(answered("conversations", ConversationPage(rows, False)).data)
     assert one(first) == {1: 5, 2: 1, 3: 3, 4: 8, 5: b"member", 6: 267, 8: as_full_message(ENTRY), 10: 9}
@@ -213,11 +222,11 @@ def test_a_list_of_conversations_has_what_is_known_of_each() -> None:
 
 
 def test_receipts_and_marks_name_users_by_number_or_by_name() -> None:
-    page = ReceiptPage([ShownReceipt("267", 8, 9), ShownReceipt("ann", 0, 1)], True)
+    page = ReceiptPage([ReceiptView("267", 8, 9), ReceiptView("ann", 0, 1)], True)
     (_, first), (_, second), more = protobuf.fields(answered("receipts", page).data)
     assert (one(first), one(second)) == ({1: 267, 2: 8, 3: 9}, {3: 1, 5: b"ann"})
     assert more == (2, 1)
-    marks = ShownMarks(12, [ShownRead(5, 8)], (3, 267), [ShownPeer("267", 7, 8, 5)])
+    marks = MarksView(12, [ReadView(5, 8)], (3, 267), [PeerReceiptView("267", 7, 8, 5)])
     version, read, hidden, peer = protobuf.fields(answered("marks", marks).data)
     assert (version, hidden) == ((1, 12), (3, b"\x03\x8b\x02"))
     assert (read[0], one(read[1])) == (2, {1: 5, 2: 8})

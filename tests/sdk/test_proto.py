@@ -6,21 +6,25 @@ from typing import Any
 import pytest
 
 from imserver.model import ChatLogin, ChatMessage, Message, Reply, Request, Signal
-from imserver.protocol.cmd_stored import shown
-from imserver.protocol.protobuf import MESSAGE_TYPES, uplink_ack
-from imserver.protocol.protobuf_asks import FULL_COMMANDS
-from imserver.protocol.protobuf_full import (
+from imserver.protocol.cmd import entry_view
+from imserver.protocol.protobuf import (
+    FULL_COMMANDS,
     KINDS,
+    MESSAGE_TYPES,
     SIGNALS,
     FullProtobufDialect,
     Recovered,
     as_full_message,
     refusal,
+    uplink_ack,
 )
-from imserver.services.messages.correspondence import Page
-from imserver.services.messages.finding import Found
-from imserver.services.messages.listing import Conversation, ConversationPage
-from imserver.services.messages.receipts import ReceiptPage, ShownMarks, ShownPeer, ShownRead, ShownReceipt
+from imserver.services.messages.message_commands import (
+    ConversationPage,
+    ConversationView,
+    EntryPage,
+    SearchPage,
+)
+from imserver.services.messages.receipts import MarksView, PeerReceiptView, ReadView, ReceiptPage, ReceiptView
 from tests.integration import protobuf
 from tests.support import ROOT
 
@@ -70,20 +74,22 @@ def test_messages_are_declared_as_they_are_written() -> None:
         answer("login", Recovered(True, True)),
     )
     written("SyncOutputMsg", data_of(dialect.page([as_full_message(OWN)], True, True)))
-    written("HistoryOutputMsg", answer("history", Page([shown(ENTRY)], True)))
-    written("SearchOutputMsg", answer("search", Found([shown(ENTRY)], True, 7)))
+    written("HistoryOutputMsg", answer("history", EntryPage([entry_view(ENTRY)], True)))
+    written("SearchOutputMsg", answer("search", SearchPage([entry_view(ENTRY)], True, 7)))
     written("OutputBatch", uplink_ack(1, 2))
     written("Output", protobuf.fields(uplink_ack(1, 2))[0][1])
 
 
 def test_lists_are_declared_as_they_are_written() -> None:
-    rows = [Conversation(5, "user", 3, 8, "member", peer, "us", shown(ENTRY)) for peer in ("267", "ann")]
+    rows = [
+        ConversationView(5, "user", 3, 8, "member", peer, "us", entry_view(ENTRY)) for peer in ("267", "ann")
+    ]
     made = answer("conversations", ConversationPage(rows, True))
     written("ConversationsOutputMsg", made)
     written("Conversation", *[value for number, value in protobuf.fields(made) if number == 1])
-    written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ShownReceipt("267", 8, 9)], True)))
-    peers = [ShownPeer(user, 7, 8, 5) for user in ("267", "ann")]
-    made = answer("marks", ShownMarks(12, [ShownRead(5, 8)], (3,), peers))
+    written("ReceiptsOutputMsg", answer("receipts", ReceiptPage([ReceiptView("267", 8, 9)], True)))
+    peers = [PeerReceiptView(user, 7, 8, 5) for user in ("267", "ann")]
+    made = answer("marks", MarksView(12, [ReadView(5, 8)], (3,), peers))
     written("MarksOutputMsg", made)
     written("Receipt", *[value for number, value in protobuf.fields(made) if number == 4])
     signals = [

@@ -351,7 +351,7 @@ class _Dialect:
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
     with houses() as (keyed, _):
-        rules = keyed.node.dispatcher.rules
+        rules = keyed.node.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
             assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind

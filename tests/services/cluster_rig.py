@@ -42,10 +42,9 @@ from imserver.services.rooms.cluster_connections import ClusterConnections
 from imserver.services.rooms.cluster_rooms import ClusterRooms
 from imserver.services.sessions.cluster_sessions import ClusterSessions
 from imserver.services.sessions.connection_ids import ConnectionIds, ConnectionTable
-from imserver.services.sessions.dispatch import Dispatcher
 from imserver.services.sessions.presence import ClusterPresence
 from imserver.transport.connection import Connection
-from tests.hub.world import World, told
+from tests.hub.world import NotStoring, World, told
 from tests.services.admitting import Admitting
 from tests.transport.rig import Client, turn, until
 
@@ -323,7 +322,9 @@ class ClusterWorld(World):
             require_registry,
             self.reorder_guard.logged_in,
         )
-        self.dispatcher = Dispatcher(self.sessions, self.metrics)
+        self.rooms.on_left.clear()
+        self.action_service = self._make_action_service(NotStoring())
+        self._make_dispatcher()
         ids = MessageIds(self.dedupe, self.registry)  # type: ignore[arg-type]
         reach = ClusterReach(
             self.registry,  # type: ignore[arg-type]
@@ -370,7 +371,6 @@ class ClusterWorld(World):
             self.metrics,
             self.table,
             lambda app: self.max_rooms,
-            self.hears_log,
             self.others,
         )
         self.connections: ClusterConnections = ClusterConnections(

@@ -3,7 +3,7 @@
 A writer is one node's. A test can hold a writer's commits back, take the log away, or lose what is told.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -26,6 +26,47 @@ from imserver.storage.log.contract import (
 )
 from imserver.storage.log.transaction import AppendRequest, append_request
 from imserver.storage.log.writer import LogListener, LogWriter, WriteTransaction
+
+
+class MemoryStore:
+    """In place of :class:`imserver.storage.store.Store`: a log that is there from the first."""
+
+    def __init__(self, log: Any) -> None:
+        self.opened_log = log
+
+    def log(self) -> Any:
+        return self.opened_log
+
+    def existing_log(self) -> Any:
+        return self.opened_log
+
+
+class MemoryPositions:
+    """In place of :class:`imserver.storage.talk_positions.TalkPositions`."""
+
+    def __init__(self) -> None:
+        self.known: dict[tuple[str, str, str], int] = {}
+        self.away = False
+
+    def get(self, app: str, user: str, rooms: Collection[str] = ()) -> dict[str, int]:
+        gevent.sleep(0)
+        if self.away:
+            raise StorageUnavailable("away")
+        known = {room: self.known[app, user, room] for room in rooms if (app, user, room) in self.known}
+        return {"": self.known.get((app, user, ""), 0), **known}
+
+    def raise_to(self, rows: Sequence[tuple[str, str, str, int]]) -> None:
+        gevent.sleep(0)
+        if self.away:
+            raise StorageUnavailable("away")
+        for *key, id in rows:
+            self.known[tuple(key)] = max(id, self.known.get(tuple(key), 0))
+
+    def begin(self, app: str, user: str, room: str, id: int) -> None:
+        self.raise_to([(app, user, room, id)])
+
+    def forget(self, app: str, user: str) -> None:
+        self.known = {key: id for key, id in self.known.items() if key[:2] != (app, user)}
 
 
 class Shelf:

@@ -1,20 +1,21 @@
 """A node's inside with messaging over a log in memory, and clients that speak cmd to it."""
 
 from collections.abc import Callable, Collection
+from functools import partial
 from typing import Any
 
 from msgspec import json
 
 from imserver.model import Signal
-from imserver.services.messages.correspondence import Correspondence
+from imserver.services.dialects.action_messages import publish_stored
+from imserver.services.messages.message_commands import MessageCommands, MessageSearch
 from imserver.services.messages.messaging import Messaging
-from imserver.services.messages.receipts import Receipts
-from imserver.services.messages.signals import Signals
+from imserver.services.messages.receipts import Receipts, Signals
 from imserver.storage.log.contract import Entry
 from imserver.transport.connection import Connection
 from tests.hub.world import World
 from tests.integration.raw import TEXT, frame
-from tests.services.memory_log import MemoryLog, Shelf
+from tests.services.memory_log import MemoryLog, MemoryPositions, MemoryStore, Shelf
 from tests.transport.rig import Client, until
 
 APP = "102"
@@ -30,32 +31,44 @@ class Node(World):
         self.peers: list[Node] = []
         self.wire: Callable[[int, int], bool] = lambda first, last: True
         """(first id, last id) → whether peers get it."""
-        self.messaging = Messaging(self.hub, self.fanout, self.metrics, lambda: self.log, lambda: self.log)
-        self.messaging.forward = self._forward
-        self.log.listen(self.messaging)
-        self.signals = Signals(self.hub, self.fanout, self.messaging.rooms, lambda: self.log)
-        self.signals.forward = self._forward_signal
-        self.receipts = Receipts(self.signals, lambda: self.log)  # type: ignore[arg-type,return-value]
-        self.receipts.add_to(self.dispatcher)
-        self.correspondence = Correspondence(
-            self.sessions,
-            self.messaging,
-            self.receipts,
-            lambda: self.log,  # type: ignore[arg-type,return-value]
+        self.sent: list[Entry] = []
+        """What clients have sent."""
+        self.store: Any = MemoryStore(self.log)
+        self.positions: Any = MemoryPositions()
+        node_messages: Any = self
+        self.messaging = Messaging(
+            self.hub,
+            self.fanout,
+            self.metrics,
+            self.store,
+            self.positions,
+            node_messages,
+            (lambda _app, entry: self.sent.append(entry), partial(publish_stored, self.rooms)),
         )
-        self.correspondence.add_to(self.dispatcher)
+        self.log.listen(self.messaging)
+        self.signals = Signals(
+            self.hub, self.fanout, self.messaging.subscriptions.rooms, self.store, node_messages
+        )
+        self.receipts = Receipts(self.signals, self.store)
+        searches = MessageSearch(self.store)
+        self.message_commands = MessageCommands(
+            self.sessions, self.messaging, self.receipts, searches, self.store
+        )
+        self._make_dispatcher(messages=self.message_commands, receipts=self.receipts, signals=self.signals)
 
-    def _forward(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
+    # what :class:`imserver.services.nodes.messages.NodeMessages` does
+
+    def broadcast_entries(self, app: str, first: int, last: int, entries: list[Entry]) -> None:
         if self.wire(first, last):
             for peer in self.peers:
-                peer.messaging.heard(app, first, last, entries)
+                peer.messaging.follower.committed(app, first, last, entries)
 
-    def _forward_signal(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
+    def broadcast_signal(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
         for peer in self.peers:
-            peer.signals.heard(app, users, group, signal)
+            peer.signals.deliver(app, users, group, signal)
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        self.messaging.ended(connection)
+        self.messaging.catch_up.ended(connection)
         super().on_ended(connection, code)
 
     def speaker(self, user: str, cursor: int | None = None, device: str = "") -> "Talker":

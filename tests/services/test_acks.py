@@ -4,7 +4,7 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver import errors
-from imserver.services.messages import recovery
+from imserver.services.messages import catch_up
 from imserver.services.messages.acks import ACK_SECONDS, TRIES
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import turn, until
@@ -22,7 +22,7 @@ def acknowledging(node: Node, user: str, cursor: int = 0) -> Talker:
 def pass_time(node: Node, seconds: int = ACK_SECONDS) -> None:
     """Let the time for an acknowledgement go by."""
     for _ in range(seconds):
-        node.messaging.wheel.turn()
+        node.messaging.catch_up.check_acks()
     for _ in range(20):
         turn()
 
@@ -107,7 +107,7 @@ def test_while_the_database_is_away_nobody_is_closed() -> None:
 def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 2)
+    monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 2)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(3):
@@ -122,7 +122,7 @@ def test_who_owes_more_than_is_told_again_is_closed_and_resumes(
 
 def test_who_owes_more_than_is_told_again_is_told_nothing_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is stored while it is looked up would stand above what it was never told."""
-    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 3)
+    monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 3)
     with Node() as node:
         ann, bob = node.speaker("ann", 0), acknowledging(node, "bob")
         for _ in range(2):
@@ -146,8 +146,8 @@ def test_who_owes_more_than_is_told_again_is_told_nothing_more(monkeypatch: pyte
 
 
 def test_what_came_in_a_page_is_acknowledged_like_what_was_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "RECOVERED", 2)
-    monkeypatch.setattr("imserver.services.messages.acks.AGAIN", 2)
+    monkeypatch.setattr(catch_up, "RECOVERED", 2)
+    monkeypatch.setattr("imserver.services.messages.catch_up.RESEND_LIMIT", 2)
     with Node() as node:
         ann = node.speaker("ann", 0)
         for _ in range(5):

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver import errors
-from imserver.services.messages import follower as following
-from imserver.services.messages import messaging, recovery
-from imserver.services.messages.acks import Acknowledger
-from imserver.services.messages.readers import Reader
+from imserver.services.messages import catch_up, messaging
+from imserver.services.messages import log_follower as following
+from imserver.services.messages.acks import AckingSubscription
+from imserver.services.messages.subscriptions import Subscription
 from imserver.storage.log import writer
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
@@ -106,8 +106,6 @@ def test_what_is_found_stored_after_its_sender_was_refused_is_told_to_everybody_
     """The answer to its COMMIT came too late."""
     with Node() as node:
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
-        sent: list[int] = []
-        node.messaging.on_sent = lambda _app, entry: sent.append(entry.id)
         node.log.late = late = []
         assert ann.send("bob", "hi", clientMsgID="x") == (1008, None)
         assert node.metrics.not_stored == node.metrics.stored == 0
@@ -120,7 +118,7 @@ def test_what_is_found_stored_after_its_sender_was_refused_is_told_to_everybody_
             "repeated": True,
         }
         until(bob.pushed)
-        assert (ann.texts(), bob.texts(), sent) == (["hi"], ["hi"], [1])
+        assert (ann.texts(), bob.texts(), [each.id for each in node.sent]) == (["hi"], ["hi"], [1])
         assert (node.metrics.stored, node.metrics.stored_repeats) == (1, 1)
 
 
@@ -180,7 +178,7 @@ def test_who_joins_is_told_from_the_joining_on_and_who_leaves_up_to_the_leaving(
         ann.settle()
         eve.settle()
         assert eve.texts() == ["join", "between", "leave"]
-        assert node.messaging.rooms.members(APP, group) == {ann.connection: None}
+        assert node.messaging.subscriptions.rooms.members(APP, group) == {ann.connection: None}
 
 
 def test_a_group_that_is_made_while_its_members_are_online_is_told_to_them() -> None:
@@ -197,7 +195,7 @@ def test_a_join_that_commits_while_memberships_are_read_is_not_missed() -> None:
         ann, bob = node.speaker("ann", 1), node.speaker("bob")
         gate = node.log.answering = Signal()
         bob.tell("sync", {"cursor": 0})
-        until(lambda: node.messaging.telling.readings.running())
+        until(lambda: node.messaging.subscriptions.reading)
         node.log.join(APP, group, ["bob"])
         node.log.answering = None
         gate.set()
@@ -209,9 +207,9 @@ def test_rooms_are_empty_when_their_connections_have_ended() -> None:
     with Node() as node:
         group = node.log.create(APP, "ann", [])
         ann = node.speaker("ann", 1)
-        assert node.messaging.rooms.members(APP, group)
+        assert node.messaging.subscriptions.rooms.members(APP, group)
         ann.client.hang_up()
-        until(lambda: not node.messaging.rooms.members(APP, group))
+        until(lambda: not node.messaging.subscriptions.rooms.members(APP, group))
         assert not node.messaging.follower.follows(APP)
 
 
@@ -224,13 +222,13 @@ def test_a_guests_app_that_ends_with_its_session_ends_the_following_too() -> Non
         app = node.hub.open("guests", "multi", guest=True)
         node.hub.join(app, connection, "bob", "")
         node.log.answering = Signal()
-        following = gevent.spawn(node.messaging.follow, connection, Reader(), False)
-        until(lambda: node.messaging.telling.followers)
+        following = gevent.spawn(node.messaging.catch_up.subscribe, connection, Subscription(), False)
+        until(lambda: node.messaging.subscriptions.by_app)
         node.hub.leave(connection)
         node.hub.close_guest("guests")
         node.log.answering.set()
         following.get(timeout=5)
-        assert not node.messaging.telling.followers
+        assert not node.messaging.subscriptions.by_app
         assert not node.messaging.follower.follows("guests")
 
 
@@ -262,13 +260,13 @@ def test_who_is_kicked_while_the_place_of_the_cursor_is_looked_up_is_no_fault(
         until(lambda: asked)
         connection.close(errors.CLOSE_KICKED, "")
         gate.set()
-        until(lambda: node.messaging.telling.followers == {APP: 1})
+        until(lambda: node.messaging.subscriptions.by_app == {APP: 1})
         turn()
         assert not caplog.records
 
 
 def test_who_missed_too_much_must_sync_and_is_told_nothing_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovery, "RECOVERED", 5)
+    monkeypatch.setattr(catch_up, "RECOVERED", 5)
     with Node() as node:
         ann = node.speaker("ann", 0)
         for number in range(12):
@@ -333,11 +331,11 @@ def test_who_could_not_be_told_what_was_missed_is_told_nothing_newer_before_aski
         assert not bob.ask("sync", {"cursor": 0})[1]["hasMore"]
         assert bob.answer(said)[1]["id"] == 3
         assert bob.stream() == [1, 2, 3, 4, 3], "the page, and then what it said itself"
-        assert isinstance(connection.about, Acknowledger) is acks
+        assert isinstance(connection.subscription, AckingSubscription) is acks
         client.hang_up()
         until(lambda: not node.hub.is_online(APP, "bob"))
-        assert node.messaging.telling.followers == {APP: 1}
-        assert node.messaging.telling.acknowledging == 0
+        assert node.messaging.subscriptions.by_app == {APP: 1}
+        assert node.messaging.subscriptions.acking == 0
 
 
 def test_what_would_be_thrown_away_is_not_read() -> None:
@@ -365,12 +363,12 @@ def test_a_node_that_stores_for_who_is_elsewhere_follows_no_longer_than_that(
         ann = node.speaker("ann")
         ann.send("bob", "1")
         gevent.sleep(0.001)
-        node.messaging.follower.look()
+        node.messaging.follower.check()
         assert not node.messaging.follower.follows(APP)
         bob = node.speaker("bob", 1)
         ann.send("bob", "2")
         until(lambda: bob.texts() == ["2"])
-        node.messaging.follower.look()
+        node.messaging.follower.check()
         assert node.messaging.follower.follows(APP)
 
 
@@ -478,7 +476,7 @@ def test_a_repeat_on_another_node_is_acknowledged_behind_what_came_before_it() -
 def test_two_writers_and_lost_batches_leave_no_hole_and_no_inversion(
     seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(following, "GRACE_SECONDS", 0.001)
+    monkeypatch.setattr(following, "GAP_SECONDS", 0.001)
     monkeypatch.setattr(following, "QUIET_SECONDS", 0.02)
     monkeypatch.setattr(writer, "BATCH_DRAFTS", 3)
     first, second = two()

@@ -12,7 +12,7 @@ import gevent
 import pytest
 from gevent.event import Event as Signal
 
-from imserver.services.messages import acks, follower, recovery
+from imserver.services.messages import catch_up, log_follower
 from imserver.services.messages.acks import ACK_SECONDS
 from imserver.storage.log import writer
 from imserver.transport.connection import OPEN
@@ -129,7 +129,7 @@ class Storm:
         for _ in range(self.chance.choice([0, 0, 1, 5])):
             turn()
         if self.chance.random() < 0.1:
-            gevent.sleep(follower.GRACE_SECONDS)  # time for nodes to find out what they have missed
+            gevent.sleep(log_follower.GAP_SECONDS)  # time for nodes to find out what they have missed
         for client in self.clients:
             client.take()
 
@@ -173,7 +173,7 @@ class Storm:
     def _pass_time(self) -> None:
         for node in self.nodes:
             for _ in range(self.chance.choice([1, ACK_SECONDS + 1])):
-                node.messaging.wheel.turn()
+                node.messaging.catch_up.check_acks()
 
     def _hold_answers(self, node: Node | None = None) -> None:
         log = (node or self.chance.choice(self.nodes)).log
@@ -208,13 +208,13 @@ class Storm:
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """Everything in small, so that it happens often."""
     for module, name, value in (
-        (follower, "GRACE_SECONDS", 0.001),
-        (follower, "QUIET_SECONDS", 0.03),
-        (follower, "RETRY_SECONDS", 0.005),
-        (follower, "PAGE", 4),
+        (log_follower, "GAP_SECONDS", 0.001),
+        (log_follower, "QUIET_SECONDS", 0.03),
+        (log_follower, "RETRY_SECONDS", 0.005),
+        (log_follower, "PAGE", 4),
         (writer, "BATCH_DRAFTS", 3),
-        (recovery, "RECOVERED", 6),
-        (acks, "AGAIN", 6),
+        (catch_up, "RECOVERED", 6),
+        (catch_up, "RESEND_LIMIT", 6),
     ):
         monkeypatch.setattr(module, name, value)
 
@@ -244,4 +244,4 @@ def test_whatever_happens_everybody_has_everything_and_never_out_of_order(
     until(storm.all_have_all)
     for client in storm.clients:
         assert client.had == storm.readable(client.user)
-    assert not any(node.messaging.telling.owes(APP) for node in nodes)
+    assert not any(APP in node.messaging.deliverer.results for node in nodes)

@@ -1,5 +1,8 @@
 """Retention: what each app keeps, looked after in the background."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import gevent
 import pytest
 
@@ -7,6 +10,7 @@ from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.messages.retention import Retention
 from imserver.settings import StorageSettings, TenantSettings
+from tests.services.memory_log import MemoryStore
 from tests.transport.rig import until
 
 APPS = {
@@ -14,6 +18,9 @@ APPS = {
     "few": TenantSettings(keep_messages=3),
     "all": TenantSettings(),
 }
+
+
+POSITIONS: Any = SimpleNamespace(written=())
 
 
 class Asked:
@@ -37,22 +44,31 @@ class Asked:
 
 def test_an_app_keeps_what_it_says_and_else_what_the_server_says() -> None:
     log, metrics = Asked(), Metrics()
-    assert Retention(StorageSettings(), APPS.get, lambda: log, metrics).look() == 10
+    assert Retention(StorageSettings(), APPS.get, MemoryStore(log), metrics, POSITIONS).expire() == 10
     assert log.asked == [("few", 0, 3), ("old", 60, 0)]
     assert metrics.expired == 10
     log.asked.clear()
-    Retention(StorageSettings(keep_seconds=9, keep_messages=7), APPS.get, lambda: log, metrics).look()
+    Retention(
+        StorageSettings(keep_seconds=9, keep_messages=7), APPS.get, MemoryStore(log), metrics, POSITIONS
+    ).expire()
     assert log.asked == [("all", 9, 7), ("few", 9, 3), ("old", 60, 7), ("unknown", 9, 7)]
 
 
 def test_where_nothing_is_kept_nothing_expires() -> None:
-    assert Retention(StorageSettings(keep_messages=1), APPS.get, lambda: None, Metrics()).look() == 0
+    assert (
+        Retention(
+            StorageSettings(keep_messages=1), APPS.get, MemoryStore(None), Metrics(), POSITIONS
+        ).expire()
+        == 0
+    )
 
 
 def test_it_looks_again_after_the_database_was_away(caplog: pytest.LogCaptureFixture) -> None:
     log = Asked()
     log.away = True
-    retention = Retention(StorageSettings(expire_seconds=0.001), APPS.get, lambda: log, Metrics())
+    retention = Retention(
+        StorageSettings(expire_seconds=0.001), APPS.get, MemoryStore(log), Metrics(), POSITIONS
+    )
     running = gevent.spawn(retention.run)
     until(lambda: log.looks >= 3)
     log.away = False

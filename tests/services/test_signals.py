@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from imserver.services.messages import signals
+from imserver.services.messages import receipts
 from tests.services.memory_log import Shelf
 from tests.services.messaging_world import APP, Node, Talker
 from tests.transport.rig import until
@@ -22,8 +22,8 @@ def told(talker: Talker, cmd: str = "typing") -> list[dict[str, Any]]:
 
 @pytest.fixture(autouse=True)
 def _no_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(signals, "TYPING_SECONDS", 0.0)
-    monkeypatch.setattr(signals, "GROUP_SECONDS", 0.0)
+    monkeypatch.setattr(receipts, "TYPING_SECONDS", 0.0)
+    monkeypatch.setattr(receipts, "GROUP_SECONDS", 0.0)
 
 
 def test_the_other_one_is_told_on_all_devices_that_follow_and_nobody_else_is() -> None:
@@ -101,7 +101,7 @@ def test_who_has_still_to_catch_up_is_not_told() -> None:
 
 def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
-        monkeypatch.setattr(signals, "TYPING_SECONDS", 1000.0)
+        monkeypatch.setattr(receipts, "TYPING_SECONDS", 1000.0)
         ann, bob = node.speaker("ann", 0), node.speaker("bob", 0)
         for _ in range(5):
             assert ann.ask("typing", {"to": "bob"}) == (200, None)
@@ -112,7 +112,7 @@ def test_many_notices_become_one(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_group_is_not_told_of_everybody_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
-        monkeypatch.setattr(signals, "GROUP_SECONDS", 1000.0)
+        monkeypatch.setattr(receipts, "GROUP_SECONDS", 1000.0)
         group = node.log.create(APP, "ann", ["bob", "cat"])
         ann, bob, cat = (node.speaker(user, 0) for user in ("ann", "bob", "cat"))
         for each in (ann, bob):
@@ -122,7 +122,7 @@ def test_a_group_is_not_told_of_everybody_at_once(monkeypatch: pytest.MonkeyPatc
 
 def test_what_was_typed_long_ago_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     with Node() as node:
-        monkeypatch.setattr(signals, "_MOST_REMEMBERED", 3)
+        monkeypatch.setattr(receipts, "_MOST_REMEMBERED", 3)
         ann = node.speaker("ann", 0)
         for number in range(10):
             ann.ask("typing", {"to": f"u{number}"})

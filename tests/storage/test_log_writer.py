@@ -94,6 +94,30 @@ def test_more_than_may_wait_in_an_app_is_refused_and_other_apps_are_not_affected
     assert other[1] == REFUSED
 
 
+@pytest.mark.parametrize(("most", "bytes", "body"), [(3, 1000, b""), (1000, 10, b"123")])
+def test_more_than_may_wait_in_all_apps_together_is_refused(
+    log: LogWriter,
+    connection: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+    most: int,
+    bytes: int,
+    body: bytes,
+) -> None:
+    monkeypatch.setattr(writer, "MAX_WAITING_IN_ALL", most)
+    monkeypatch.setattr(writer, "MAX_WAITING_BYTES_IN_ALL", bytes)
+    for _ in range(2):  # what was stored leaves room again
+        connection.gate.clear()
+        before, results = len(connection.batches), list[Stored]()
+        send(log, "first", results.append)
+        until(lambda before=before: len(connection.batches) > before)  # type: ignore[misc]
+        for number in range(5):
+            send(log, f"app {number}", results.append, body)
+        assert [type(each) for each in results] == [StorageUnavailable] * 2
+        connection.gate.set()
+        until(lambda results=results: len(results) == 6)  # type: ignore[misc]
+        assert results[2:] == [REFUSED] * 4
+
+
 def test_apps_share_a_transaction_and_one_with_much_to_store_does_not_hold_up_the_others(
     log: LogWriter, connection: Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:

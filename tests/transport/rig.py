@@ -14,8 +14,7 @@ from typing import Any, Self
 import gevent
 from gevent.hub import get_hub
 
-from imserver.protocol.dialect import Dialect
-from imserver.protocol.echo import EchoDialect
+from imserver.protocol.dialect import Dialect, EchoDialect
 from imserver.transport.backlog import Budget
 from imserver.transport.carrier import Carrier, Encoding, Serve
 from imserver.transport.connection import Connection

@@ -13,7 +13,7 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.services.sessions.dispatch import echo
+from imserver.speaking import echo
 from imserver.transport.backlog import Backlog
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.frames import MessageParser, Rest

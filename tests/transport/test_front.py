@@ -12,7 +12,7 @@ from gevent.event import Event as Signal
 
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
-from imserver.services.sessions.dispatch import echo
+from imserver.speaking import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse

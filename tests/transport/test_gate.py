@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from imserver.protocol.cmd import CmdDialect
-from imserver.protocol.echo import EchoDialect
-from imserver.services.sessions.dispatch import echo
+from imserver.protocol.dialect import EchoDialect
+from imserver.speaking import echo
 from imserver.transport.gate import (
     Admission,
     Gate,

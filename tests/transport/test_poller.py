@@ -12,7 +12,7 @@ import pytest
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
-from imserver.services.sessions.dispatch import echo
+from imserver.speaking import echo
 from imserver.transport.backlog import Backlog
 from imserver.transport.connection import Connection
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make

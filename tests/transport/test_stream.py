@@ -188,7 +188,7 @@ def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:
         websocket = Connection(room.carrier, _socket.socket(), "127.0.0.1:1", room.encoding(), monotonic())
         assert sys.getsizeof(stream) == sys.getsizeof(websocket)
         assert not hasattr(stream, "__dict__")
-        assert stream.about is None
+        assert stream.dialect_state is None
         assert stream.outbox is None
         assert not isinstance(stream.outbox, Backlog)
         websocket.lost()

@@ -17,8 +17,7 @@ from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
 from imserver.api.v1.wire import after, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.model import Message
-from imserver.protocol.cmd_stored import shown
-from imserver.services.messages import page_bounds
+from imserver.services.messages.deliverer import newest_page, oldest_page
 from imserver.storage.log.contract import ConversationSummary, Entry, message_of
 from imserver.transport.exchange import HttpResponse
 
@@ -204,7 +203,7 @@ class ReceiptsAnswer(Struct):
 def shown_entry(entry: Entry) -> MessageShown:
     """An entry as it is answered."""
     message: Message = message_of(entry)
-    told = shown(message)
+    told = entry_view(message)
     return MessageShown(
         entry.id,
         entry.conversation,
@@ -262,7 +261,7 @@ def history(api: Api, call: Call) -> HttpResponse:
     if log is None:
         return reply(call, MessagesAnswer([], 0))
     read = log.history(call.app, call.user, asked.conversation, asked.before, asked.limit)
-    entries, more = page_bounds.newest(*read)
+    entries, more = newest_page(*read)
     shown = [shown_entry(entry) for entry in entries]
     return reply(call, MessagesAnswer(shown, entries[0].id if more else 0))
 
@@ -272,7 +271,7 @@ def search(api: Api, call: Call) -> HttpResponse:
     asked: SearchQuery = call.asked
     if not asked.text.strip() or "\0" in asked.text:
         raise ApiProblem(errors.HTTP_INVALID_REQUEST, "`text`: there is nothing to look for")
-    entries, before = api.services.finding.search(
+    entries, before = api.services.message_search.search(
         call.app, call.user, asked.text, asked.conversation, asked.before, asked.limit
     )
     return reply(call, MessagesAnswer([shown_entry(entry) for entry in entries], before))
@@ -295,7 +294,7 @@ def sync(api: Api, call: Call) -> HttpResponse:
     if after_ and (log is None or not log.floor(call.app) <= after_ <= log.head(call.app)):
         return reply(call, SyncAnswer([], 0, True, True))
     read = ([], False) if log is None else log.sync(call.app, call.user, after_, asked.limit)
-    entries, more = page_bounds.oldest(*read)
+    entries, more = oldest_page(*read)
     following = entries[-1].id if entries else after_
     return reply(call, SyncAnswer([shown_entry(entry) for entry in entries], following, more, False))
 

@@ -14,7 +14,7 @@ from imserver.api.v1.operation import Header, Operation
 from imserver.api.v1.wire import read_query
 from imserver.auth.authority import bearer
 from imserver.auth.principal import ANYONE_OR_READ, READ, may
-from imserver.services.dialects.streams import EventStreams, Nobody, Wish
+from imserver.services.dialects.event_streams import EventStreams, NoUser, StreamRequest
 from imserver.services.rooms.rooms import MAX_NAME_BYTES, MAX_ROOMS_OF_A_CONNECTION
 from imserver.transport import problems
 from imserver.transport.exchange import HttpRequest, header_block
@@ -103,7 +103,7 @@ class Events:
         request = _request(head, host_of(stream.peer))
         try:
             self._streams.open(stream, self._wish(request), lambda: self._begin(request))
-        except Nobody:
+        except NoUser:
             problem = ApiProblem(errors.HTTP_INVALID_REQUEST, "The request names no `user`")
             stream.refuse(self._refused(request, problem), errors.CLOSE_POLICY)
         except BadBody:
@@ -140,7 +140,7 @@ class Events:
         log = self._services.request_log
         log.add(request.method, request.path, status, 0.0, request.host, size, request.id)
 
-    def _wish(self, request: HttpRequest) -> Wish:
+    def _wish(self, request: HttpRequest) -> StreamRequest:
         """What a request asks for. Raises :class:`ApiProblem`, and StorageUnavailable. It may switch."""
         query = read_query(request, EventsQuery)
         services = self._services
@@ -159,7 +159,7 @@ class Events:
         cursor = _last_event_id(request)
         if cursor is None and query.cursor is not UNSET:
             cursor = query.cursor
-        return Wish(app, query.user, token, query.device, rooms, query.with_id, cursor)
+        return StreamRequest(app, query.user, token, query.device, rooms, query.with_id, cursor)
 
 
 def _last_event_id(request: HttpRequest) -> int | None:

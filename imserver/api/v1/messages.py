@@ -20,14 +20,14 @@ from imserver.api.v1.wire import reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.errors import StorageUnavailable
 from imserver.model import SYSTEM_PREFIX
-from imserver.protocol.cmd_stored import (
+from imserver.protocol.cmd import (
     MAX_CLIENT_MSG_ID_BYTES,
     MAX_HIDDEN,
     MAX_MENTIONS,
     MAX_RECEIVER_BYTES,
     MAX_TYPE_BYTES,
 )
-from imserver.services.messages.revisions import revision
+from imserver.services.messages.message_commands import revision
 from imserver.storage.log.contract import BLOCKED, INVALID, MUTED, RECALLED, Appended, Draft, Noted, Rejected
 from imserver.transport.exchange import HttpResponse
 
@@ -247,7 +247,7 @@ def _store(api: Api, call: Call, draft: Draft) -> HttpResponse:
     assert result is not None
     entry = result.entry
     if not (call.is_back_end or result.repeated):
-        messaging.on_sent(call.app, entry)
+        messaging.sent(call.app, entry)
     return reply(call, StoredAnswer(entry.id, entry.conversation, entry.seq, result.repeated))
 
 

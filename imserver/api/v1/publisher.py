@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final
 import gevent
 import msgspec
 from gevent.event import Event as Signal
-from msgspec import UNSET, Meta, Struct, UnsetType
+from msgspec import UNSET, Meta, Struct, UnsetType, field
 
 from imserver import errors
 from imserver.api.call import Api, Call
@@ -25,7 +25,8 @@ from imserver.api.v1.wire import decode
 from imserver.auth.authority import refusal
 from imserver.auth.principal import PUSH, Principal, may
 from imserver.errors import HttpProblem
-from imserver.protocol.publisher import PublisherDialect
+from imserver.model import DialectState
+from imserver.protocol.dialect import PublisherDialect
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.exchange import HttpResponse
 from imserver.transport.gate import Head, Spoken, host_of
@@ -75,17 +76,14 @@ _number_of = msgspec.json.Decoder(_Numbered)
 _encode = msgspec.json.Encoder().encode
 
 
-class _Line:
-    """What a publisher connection has under way. Owner: :class:`Publisher`."""
+class PublisherState(DialectState, kw_only=True):
+    """Requests of a publisher connection that wait. Owner: :class:`Publisher`."""
 
-    __slots__ = ("headers", "room", "running", "waiting")
-
-    def __init__(self, headers: dict[str, str]) -> None:
-        self.headers = headers
-        self.waiting: deque[bytes] = deque()
-        self.running = False
-        self.room: Signal | None = None
-        """Set when there is room again, if anybody waits for it."""
+    headers: dict[str, str]
+    waiting: deque[bytes] = field(default_factory=deque)
+    running: bool = False
+    room: Signal | None = None
+    """Set when there is room again, if anybody waits for it."""
 
 
 class Publisher:
@@ -104,11 +102,13 @@ class Publisher:
 
     def opened(self, connection: Connection, head: Head) -> None:
         """A connection begins."""
-        connection.about = _Line({"authorization": head.headers.get("authorization", "")})
+        headers = {"authorization": head.headers.get("authorization", "")}
+        connection.dialect_state = PublisherState(headers=headers)
 
     def serve(self, connection: Connection, payload: bytes, _text: bool) -> None:
         """Take one message. Waits while too many of this connection do."""
-        line: _Line = connection.about
+        line = connection.dialect_state
+        assert isinstance(line, PublisherState)
         line.waiting.append(payload)
         if not line.running:
             line.running = True
@@ -117,7 +117,7 @@ class Publisher:
             line.room = line.room or Signal()
             line.room.wait()
 
-    def _run(self, connection: Connection, line: _Line) -> None:
+    def _run(self, connection: Connection, line: PublisherState) -> None:
         """Greenlet: serve what waits, until nothing does. It begins when all that was read has been taken."""
         waiting = line.waiting
         try:
@@ -142,7 +142,7 @@ class Publisher:
             if line.room is not None:
                 line.room.set()
 
-    def _serve_each(self, connection: Connection, line: _Line, payloads: list[bytes]) -> list[bytes]:
+    def _serve_each(self, connection: Connection, line: PublisherState, payloads: list[bytes]) -> list[bytes]:
         """Carry out commands; their answers, in order."""
         api = self.api
         # Asked each time: the key may have been revoked, or its apps may be other ones.

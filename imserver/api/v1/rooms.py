@@ -15,7 +15,7 @@ from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
 from imserver.api.v1.wire import after, reply
 from imserver.auth.principal import ADMIN, PUSH, READ
 from imserver.errors import HTTP_INVALID_REQUEST, HTTP_STORAGE_UNAVAILABLE, HTTP_UNKNOWN_CONNECTION
-from imserver.services.messages import page_bounds
+from imserver.services.messages.deliverer import newest_page
 from imserver.services.rooms.connections import Joined, Left
 from imserver.services.rooms.rooms import RoomRefused
 from imserver.transport.exchange import HttpResponse
@@ -255,7 +255,7 @@ def messages(api: Api, call: Call) -> HttpResponse:
     app, store = call.app, api.services.store
     if not store.keeps:
         return reply(call, MessagesAnswer([], 0))
-    entries, more = page_bounds.newest(*store.log().room_history(app, asked.room, asked.before, asked.limit))
+    entries, more = newest_page(*store.log().room_history(app, asked.room, asked.before, asked.limit))
     return reply(call, MessagesAnswer([shown_entry(each) for each in entries], entries[0].id if more else 0))
 
 

@@ -1,35 +1,155 @@
-"""Receipts: up to where users have read and received; who is told of it, and who asks. Stateless."""
+"""Receipts and signals: how far users have read and received, and who is typing.
+
+A signal is sent at once to the subscribed connections on all nodes and stored nowhere. Clients that were away
+have no use for typing notices; receipts and marks they can ask for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Collection
+from time import monotonic
+from typing import Final
 
 from msgspec import Struct
 
 from imserver import errors
+from imserver.hub.fanout import Fanout
+from imserver.hub.hub import Hub
 from imserver.model import AskMarks, AskReceipts, Hide, Read, Received, Reply, Signal, Typing
-from imserver.services.messages.signals import Signals
-from imserver.services.sessions.dispatch import Dispatcher, Rule, who
-from imserver.storage.log.contract import Marks, Noted
+from imserver.services.messages.subscriptions import GroupRooms, app_and_user
+from imserver.services.nodes.messages import NodeMessages
+from imserver.storage.log.contract import Conversation, Marks, Noted
+from imserver.storage.store import Store
 from imserver.transport.connection import Connection
 
-if TYPE_CHECKING:
-    from imserver.storage.log.message_log import MessageLog
+TYPING_SECONDS: Final = 1.0
+"""Least time between two typing notices of a user at the same place; those in between are dropped."""
+GROUP_SECONDS: Final = 0.2
+"""Least time between two typing notices in a group, of whichever members."""
+_MOST_REMEMBERED: Final = 10_000
+"""Places whose last notice is remembered; beyond it older ones are forgotten."""
 
 _OK: Final = Reply(errors.REPLY_OK)
 _NO_DATA: Final = Reply(errors.REPLY_NO_DATA)
-_NOT_STORED: Final = Reply(errors.REPLY_NOT_STORED)
+_REFUSED: Final = Reply(errors.REPLY_UNAUTHORIZED)
 
 
-class ShownRead(Struct):
+class Signals:
+    """Sends signals. Owner of the times of the last typing notices. ``node_messages`` reaches the other
+    nodes; None on a node that is alone."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        fanout: Fanout,
+        rooms: GroupRooms,
+        store: Store,
+        node_messages: NodeMessages | None = None,
+    ) -> None:
+        self._hub = hub
+        self._fanout = fanout
+        self._rooms = rooms
+        self._store = store
+        self._node_messages = node_messages
+        self._typed: dict[tuple[str, str, str | int], float] = {}
+
+    # --- sending --------------------------------------------------------------------------------------------
+
+    def send_to_users(
+        self, app: str, users: Collection[str], signal: Signal, besides: Connection | None = None
+    ) -> None:
+        """Send to the subscribed connections of these users, except one. Never switches."""
+        if users:
+            self.deliver(app, users, 0, signal, besides)
+            self._forward(app, users, 0, signal)
+
+    def send_to_group(self, app: str, conversation: int, signal: Signal) -> None:
+        """Send to the members of a group. Never switches."""
+        self.deliver(app, (), conversation, signal)
+        self._forward(app, (), conversation, signal)
+
+    def _forward(self, app: str, users: Collection[str], group: int, signal: Signal) -> None:
+        if self._node_messages is not None:
+            self._node_messages.broadcast_signal(app, users, group, signal)
+
+    def deliver(
+        self, app: str, users: Collection[str], group: int, signal: Signal, besides: Connection | None = None
+    ) -> None:
+        """Send to the subscribed connections of this node. Never switches."""
+        known = self._hub.apps.get(app)
+        if known is None:
+            return
+        followers: Collection[Connection]
+        if group:
+            followers = self._rooms.members(app, group)
+        else:
+            followers = [each for user in users for each in known.sessions_of(user)]
+        typing = signal.kind == "typing"
+        receivers = [
+            each
+            for each in followers
+            if each is not besides
+            and each.subscription is not None
+            # A client that has not caught up would show a typing notice ahead of earlier messages.
+            and not (typing and (each.user == signal.sender or not each.subscription.live))
+        ]
+        if receivers:
+            self._fanout.signal(known, receivers, signal)
+
+    # --- typing ---------------------------------------------------------------------------------------------
+
+    def typing(self, connection: Connection, command: Typing) -> Reply:
+        """Send the notice that a connection's user is typing. Switches only if the connection has no
+        subscription with the group."""
+        app, user = app_and_user(connection)
+        if command.to == user:
+            return Reply(errors.REPLY_BAD_PARAMETER)
+        if command.to:
+            self._typing_to(app, user, command.to, 0)
+            return _OK
+        group = command.conversation
+        subscription = connection.subscription
+        if subscription is None or group not in subscription.groups:
+            found = self._conversation(app, user, group)
+            if found is None:
+                return _REFUSED
+            if found.members:
+                self._typing_to(app, user, next(each for each in found.members if each != user), group)
+                return _OK
+        if self._may(app, user, group, TYPING_SECONDS) and self._may(app, "", group, GROUP_SECONDS):
+            self.send_to_group(app, group, Signal("typing", user, "", conversation=group))
+        return _OK
+
+    def _typing_to(self, app: str, user: str, to: str, conversation: int) -> None:
+        if self._may(app, user, to, TYPING_SECONDS):
+            self.send_to_users(app, (to,), Signal("typing", user, "", to=to, conversation=conversation))
+
+    def _conversation(self, app: str, user: str, conversation: int) -> Conversation | None:
+        """A conversation of which the user is a member."""
+        stored = self._store.existing_log()
+        if stored is None or stored.member(app, conversation, user) is None:
+            return None
+        return stored.conversation(app, conversation)
+
+    def _may(self, app: str, user: str, place: str | int, seconds: float) -> bool:
+        """Whether the last notice of this kind was at least ``seconds`` ago."""
+        now, key = monotonic(), (app, user, place)
+        if now - self._typed.get(key, -seconds) < seconds:
+            return False
+        if len(self._typed) >= _MOST_REMEMBERED:
+            self._typed = {each: at for each, at in self._typed.items() if now - at < TYPING_SECONDS}
+        self._typed[key] = now
+        return True
+
+
+class ReadView(Struct):
     """Up to which id a conversation was read."""
 
     conversation: int
     id: int
 
 
-class ShownReceipt(Struct):
+class ReceiptView(Struct):
     """Up to which ids a user has read, and received."""
 
     user: str
@@ -37,51 +157,36 @@ class ShownReceipt(Struct):
     received: int
 
 
-class ShownPeer(ShownReceipt):
-    """The same, of the other one in a conversation of two."""
+class PeerReceiptView(ReceiptView):
+    """The same, of the other user in a conversation of two."""
 
     conversation: int
 
 
-class ShownMarks(Struct):
-    """What is new behind a version, and the version that it is now."""
+class MarksView(Struct):
+    """The marks that are newer than a version, and the version now."""
 
     version: int
-    read: list[ShownRead]
+    read: list[ReadView]
     hidden: tuple[int, ...]
-    receipts: list[ShownPeer]
+    receipts: list[PeerReceiptView]
 
 
 class ReceiptPage(Struct, rename="camel"):
     """Receipts in the order of the users' ids."""
 
-    receipts: list[ShownReceipt]
+    receipts: list[ReceiptView]
     has_more: bool
 
 
 class Receipts:
-    """Notes what was read and received, and has it told.
+    """Stores what was read and received, and sends the notices. Stateless."""
 
-    ``kept`` gives the log, or None while nothing was ever stored.
-    """
-
-    def __init__(self, signals: Signals, kept: Callable[[], MessageLog | None]) -> None:
+    def __init__(self, signals: Signals, store: Store) -> None:
         self._signals = signals
-        self._kept = kept
+        self._store = store
 
-    def add_to(self, dispatcher: Dispatcher) -> None:
-        """Have the commands served."""
-        for kind, run in (
-            (Read, self.read),
-            (Received, self.received),
-            (Hide, self.hide),
-            (AskReceipts, self.ask),
-            (AskMarks, self.ask_marks),
-        ):
-            dispatcher.rules[kind] = Rule(run, needs_session=True)
-        dispatcher.rules[Typing] = Rule(self._signals.typing, needs_session=True)
-
-    # --- noting ---------------------------------------------------------------------------------------------
+    # --- storing --------------------------------------------------------------------------------------------
 
     def note(
         self,
@@ -93,11 +198,12 @@ class Receipts:
         received: int = 0,
         besides: Connection | None = None,
     ) -> Noted | None:
-        """A user has read, or received, up to an id. Those who wrote it are told, and the user's other
-        connections but ``besides``. Switches; raises StorageUnavailable. None: not in this conversation.
+        """A user has read, or received, up to an id. The authors get a receipt, and so do the user's
+        connections except ``besides``. Switches; raises StorageUnavailable. None: the user is not in this
+        conversation.
         """
-        log = self._kept()
-        noted = None if log is None else log.note(app, user, conversation, read=read, received=received)
+        stored = self._store.existing_log()
+        noted = None if stored is None else stored.note(app, user, conversation, read=read, received=received)
         if noted is not None and noted.moved:
             at = noted.receipt
             signal = (
@@ -105,63 +211,63 @@ class Receipts:
                 if read
                 else Signal("receipt", user, "", conversation=conversation, received=at.received)
             )
-            self._signals.tell_users(app, (*noted.authors, user), signal, besides)
+            self._signals.send_to_users(app, (*noted.authors, user), signal, besides)
         return noted
 
     def read(self, connection: Connection, command: Read) -> Reply:
         """The user has read a conversation up to an id. Switches."""
-        app, user = who(connection)
+        app, user = app_and_user(connection)
         noted = self.note(app, user, command.conversation, read=command.id, besides=connection)
         return _NO_DATA if noted is None else _OK
 
     def received(self, connection: Connection, command: Received) -> Reply:
         """The client has a conversation up to an id. Switches."""
-        app, user = who(connection)
+        app, user = app_and_user(connection)
         noted = self.note(app, user, command.conversation, received=command.id, besides=connection)
         return _NO_DATA if noted is None else _OK
 
     def hide(self, connection: Connection, command: Hide) -> Reply:
         """Do not show entries to this user any more. Switches."""
-        app, user = who(connection)
-        if self._kept() is None:
+        app, user = app_and_user(connection)
+        if self._store.existing_log() is None:
             return _NO_DATA
         self.hide_from(app, user, command.ids, connection)
         return _OK
 
     def hide_from(self, app: str, user: str, ids: tuple[int, ...], besides: Connection | None = None) -> int:
-        """A user does not want to see these entries any more; the user's connections but ``besides`` are
-        told. The version of the user's marks. Switches; raises StorageUnavailable.
+        """Hide entries from a user, and notify the user's connections except ``besides``. Returns the
+        version of the user's marks. Switches; raises StorageUnavailable.
         """
-        log = self._kept()
-        if log is None:
+        stored = self._store.existing_log()
+        if stored is None:
             return 0
-        version = log.hide(app, user, ids)
-        self._signals.tell_users(app, (user,), Signal("hidden", user, "", ids=ids), besides)
+        version = stored.hide(app, user, ids)
+        self._signals.send_to_users(app, (user,), Signal("hidden", user, "", ids=ids), besides)
         return version
 
-    # --- being asked ----------------------------------------------------------------------------------------
+    # --- queries ----------------------------------------------------------------------------------------
 
     def ask(self, connection: Connection, command: AskReceipts) -> Reply:
-        """Where the other members of a conversation are. Switches."""
-        app, user = who(connection)
-        log = self._kept()
-        if log is None:
+        """How far the other members of a conversation have read and received. Switches."""
+        app, user = app_and_user(connection)
+        stored = self._store.existing_log()
+        if stored is None:
             return _NO_DATA
-        rows = log.receipts(app, user, command.conversation, command.after, command.limit + 1)
-        shown = [ShownReceipt(row.user, row.read, row.received) for row in rows[: command.limit]]
-        return Reply(errors.REPLY_OK, ReceiptPage(shown, len(rows) > command.limit))
+        rows = stored.receipts(app, user, command.conversation, command.after, command.limit + 1)
+        found = [ReceiptView(row.user, row.read, row.received) for row in rows[: command.limit]]
+        return Reply(errors.REPLY_OK, ReceiptPage(found, len(rows) > command.limit))
 
     def ask_marks(self, connection: Connection, command: AskMarks) -> Reply:
-        """What the user marked, on whatever device. Switches."""
-        return Reply(errors.REPLY_OK, self.marks(*who(connection), command.version))
+        """What the user has marked on any device. Switches."""
+        return Reply(errors.REPLY_OK, self.marks(*app_and_user(connection), command.version))
 
-    def marks(self, app: str, user: str, after: int) -> ShownMarks:
-        """What is new to a user behind a version. Switches; raises StorageUnavailable."""
-        log = self._kept()
-        found = Marks(0, {}) if log is None else log.marks(app, user, after)
-        return ShownMarks(
+    def marks(self, app: str, user: str, after: int) -> MarksView:
+        """A user's marks that are newer than a version. Switches; raises StorageUnavailable."""
+        stored = self._store.existing_log()
+        found = Marks(0, {}) if stored is None else stored.marks(app, user, after)
+        return MarksView(
             found.version,
-            [ShownRead(conversation, id) for conversation, id in sorted(found.reads.items())],
+            [ReadView(conversation, id) for conversation, id in sorted(found.reads.items())],
             found.hidden,
-            [ShownPeer(row.user, row.read, row.received, row.conversation) for row in found.receipts],
+            [PeerReceiptView(row.user, row.read, row.received, row.conversation) for row in found.receipts],
         )

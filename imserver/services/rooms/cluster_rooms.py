@@ -235,10 +235,9 @@ class ClusterRooms(Rooms):
         metrics: Metrics,
         table: ConnectionTable,
         max_rooms: Callable[[str], int],
-        hears_log: Callable[[Connection], bool],
         others: OtherNodes,
     ) -> None:
-        super().__init__(hub, fanout, metrics, table, max_rooms, hears_log)
+        super().__init__(hub, fanout, metrics, table, max_rooms)
         self._others = others
         self._registry = others.registry
         self._node_messages = others.node_messages

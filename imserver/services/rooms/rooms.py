@@ -125,8 +125,7 @@ class Rooms:
 
     Calls may switch, unless their docstring says otherwise. Connections are those of this node; for those of
     other nodes, see :class:`imserver.services.rooms.connections.Connections`. ``max_rooms``: how many rooms
-    an app may have on a node (0: any number). ``hears_log``: whether a connection receives stored messages of
-    its rooms from the log; must not switch. Owner of the connections that have left.
+    an app may have on a node (0: any number). Owner of the connections that have left.
     """
 
     def __init__(
@@ -136,19 +135,17 @@ class Rooms:
         metrics: Metrics,
         table: ConnectionTable,
         max_rooms: Callable[[str], int],
-        hears_log: Callable[[Connection], bool],
     ) -> None:
         self.membership = RoomMembership()
         self.on_left: list[OnLeft] = []
         """Called with a connection that has ended and the names of its rooms, in a greenlet that may switch.
-        It is no member any more; ``app``, ``user`` and ``about`` are as they were. Append."""
+        It is no member any more; ``app``, ``user`` and ``dialect_state`` are as they were. Append."""
         self._hub = hub
         self._fanout = fanout
         self._metrics = metrics
         self._connections = table
         self._birth = table.ids.birth
         self._max_rooms = max_rooms
-        self._hears_log = hears_log
         self._left: deque[tuple[Connection, tuple[str, ...]]] = deque()
         self._leavers = 0
 
@@ -264,7 +261,9 @@ class Rooms:
             others = [
                 each
                 for each in room.members
-                if each is not skipped and each.user not in what.except_users and not self._hears_log(each)
+                if each is not skipped
+                and each.user not in what.except_users
+                and (each.dialect_state is None or not each.dialect_state.rooms_from_log)
             ]
             return self._fanout.to_some(room.app, others, what.event)
         return self._fanout.to_room(room, what.event, what.except_users, skipped)

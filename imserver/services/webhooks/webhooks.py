@@ -13,7 +13,6 @@ import msgspec
 
 from imserver import errors
 from imserver.model import Event
-from imserver.protocol.cmd_stored import shown
 from imserver.services.webhooks.requests import (
     AuthoriseHook,
     Authoriser,
@@ -172,7 +171,7 @@ class Webhooks:
 
 def _facts_of(entry: Entry) -> dict[str, Any]:
     """What is told of an entry: what a push tells, and where it is kept."""
-    seen = shown(message_of(entry))
+    seen = entry_view(message_of(entry))
     facts: dict[str, Any] = {"sender": entry.sender}
     if entry.members:
         facts["to"] = seen.to

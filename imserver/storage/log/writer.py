@@ -38,6 +38,10 @@ MAX_WAITING: Final = 50_000
 """Drafts of one app that may wait; more are refused for the moment."""
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 """Bytes of their contents."""
+MAX_WAITING_IN_ALL: Final = 100_000
+"""Drafts of all apps together that may wait; more are refused for the moment."""
+MAX_WAITING_BYTES_IN_ALL: Final = 128 * 1024 * 1024
+"""Bytes of their contents."""
 BATCH_DRAFTS: Final = 2000
 """Drafts in one transaction."""
 _BATCH_BYTES: Final = 8 << 20
@@ -104,25 +108,40 @@ class WriteTransaction:
                 self.commits[app] = (part.before + 1, part.head.last_id, part.entries)
 
 
-class _Queue:
-    """Requests that wait. ``stale``: so many of them, from the left, have waited behind a transaction that
-    does not end; they fail next."""
+class _Total:
+    """Number and size of the requests in several queues."""
 
-    __slots__ = ("bytes", "paused", "requests", "stale")
+    __slots__ = ("bytes", "requests")
 
     def __init__(self) -> None:
+        self.requests = 0
+        self.bytes = 0
+
+
+class _Queue:
+    """Requests that wait; ``total`` counts them too. ``stale``: so many of them, from the left, have waited
+    behind a transaction that does not end; they fail next."""
+
+    __slots__ = ("bytes", "paused", "requests", "stale", "total")
+
+    def __init__(self, total: _Total) -> None:
         self.requests: deque[Request] = deque()
         self.bytes = 0
+        self.total = total
         self.paused = False
         self.stale = 0
 
     def push(self, request: Request) -> None:
         self.bytes += request.size
+        self.total.requests += 1
+        self.total.bytes += request.size
         self.requests.append(request)
 
     def pop(self) -> Request:
         request = self.requests.popleft()
         self.bytes -= request.size
+        self.total.requests -= 1
+        self.total.bytes -= request.size
         self.stale -= self.stale > 0
         return request
 
@@ -140,8 +159,10 @@ class LogWriter:
         self._connection: WriterConnection | None = None
         self._queues: dict[str, _Queue] = {}
         """The drafts that wait, by app: those that wait longest first."""
-        self._changes = _Queue()
-        self._singles = _Queue()
+        self._drafts = _Total()
+        """Those in all of these queues."""
+        self._changes = _Queue(_Total())
+        self._singles = _Queue(_Total())
         """Requests to be stored one by one, before all others."""
         self._current: WriteTransaction | None = None
         self._greenlet: gevent.Greenlet[[], None] | None = None
@@ -151,14 +172,17 @@ class LogWriter:
 
     def append(self, request: AppendRequest) -> None:
         """Store a draft. Never switches; ``request.answer`` gets the result."""
-        queue = self._queues.get(request.app)
+        queue, total = self._queues.get(request.app), self._drafts
         if self._closed:
             _answer(request, StorageUnavailable("the database is closed"))
             return
+        if total.requests >= MAX_WAITING_IN_ALL or total.bytes + request.size > MAX_WAITING_BYTES_IN_ALL:
+            _answer(request, StorageUnavailable("the append queues of all apps are full"))
+            return
         if queue is None:
-            queue = self._queues[request.app] = _Queue()
+            queue = self._queues[request.app] = _Queue(total)
         elif len(queue.requests) >= MAX_WAITING or queue.bytes + request.size > MAX_WAITING_BYTES:
-            _answer(request, StorageUnavailable("too much waits to be stored"))
+            _answer(request, StorageUnavailable("the append queue of the app is full"))
             return
         queue.push(request)
         if not queue.paused:
@@ -308,7 +332,7 @@ class LogWriter:
             return
         queue = self._queues.get(app)
         if queue is None:
-            queue = self._queues[app] = _Queue()
+            queue = self._queues[app] = _Queue(self._drafts)
         queue.paused = True
         gevent.spawn_later(seconds, self._resume, app, queue)
 

@@ -1,0 +1,207 @@
+"""Event streams: their logins, and what is delivered on them."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from msgspec import Struct
+
+from imserver import errors
+from imserver.auth.login import Logins
+from imserver.errors import ImserverError, StorageUnavailable
+from imserver.model import Login, Message, Subscription
+from imserver.protocol import sse
+from imserver.protocol.sse import SseDialect
+from imserver.services.messages.deliverer import oldest_page, wait_until_sent
+from imserver.services.messages.messaging import Messaging
+from imserver.services.rooms.connections import Connections
+from imserver.services.rooms.rooms import RoomRefused, Rooms
+from imserver.services.sessions.sessions import Sessions
+from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN
+from imserver.transport.stream import Stream, StreamEncoding
+
+log = logging.getLogger(__name__)
+
+RESUMED: Final = 1000
+"""Most missed entries that a stream delivers when its client comes back; a client that missed more has to
+ask for them."""
+_PAGE: Final = 200
+_RETRY_MILLISECONDS: Final = (1000, 5000)
+"""After how long a client reconnects: each after another pause, so that they do not come all at once."""
+_CLOSE_OF: Final = {
+    errors.REPLY_UNAUTHORIZED: errors.CLOSE_NOT_ALLOWED,
+    errors.REPLY_FAILED: errors.CLOSE_REFUSED,
+}
+"""Reply code of a login → the close code of the stream."""
+
+
+class NoUser(ImserverError):
+    """Neither the request nor its token names a user."""
+
+
+class StreamRequest(Struct, frozen=True):
+    """A request for a stream. ``user`` ``""``: the user whom the token names. ``named``: the answer has the
+    id of the connection. ``cursor``: the id of the last stored message that the client has; None: messages
+    from now on."""
+
+    app: str
+    user: str = ""
+    token: str = ""
+    device: str = ""
+    rooms: tuple[str, ...] = ()
+    named: bool = False
+    cursor: int | None = None
+
+
+class _Start(Struct, frozen=True):
+    """The id behind which a stream delivers stored messages (None: it does not), and whether none is missing;
+    ``first``: the first missed entries."""
+
+    cursor: int | None
+    resumed: bool
+    first: Sequence[Entry] = ()
+
+
+class EventStreams:
+    """Owner of the encodings, one for each app that ever had a stream here."""
+
+    def __init__(
+        self,
+        sessions: Sessions,
+        logins: Logins,
+        rooms: Rooms,
+        connections: Connections,
+        messaging: Messaging,
+        store: Store,
+    ) -> None:
+        self._sessions = sessions
+        self._logins = logins
+        self._rooms = rooms
+        self._connections = connections
+        self._catch_up = messaging.catch_up
+        self._deliverer = messaging.deliverer
+        self._store = store
+        self._encodings: dict[str, StreamEncoding] = {}
+
+    def open(self, stream: Stream, request: StreamRequest, head: Callable[[], bytes]) -> None:
+        """Log in, answer with ``head``, join the rooms, and say that the stream is ready; or close it.
+
+        It may switch. Raises :class:`NoUser`.
+        """
+        kicks = self._sessions.kicks.count
+        decision = self._logins.check(
+            request.app, request.user, request.token, sse.NAME, stream, request.device
+        )
+        if not decision.ok:
+            _close(stream, decision.close)
+            return
+        user = request.user or decision.user
+        if not user:
+            raise NoUser
+        start = self._start(request, user)
+        if stream.state != OPEN:
+            return
+        login = Login(request.app, user, request.token, request.device)
+        code = self._sessions.login(stream, login, decision=decision, kicks=kicks)
+        if code != errors.REPLY_OK:
+            _close(stream, _CLOSE_OF.get(code, errors.CLOSE_INTERNAL_ERROR))
+            return
+        # From the login to here nothing switches: no event can stand before the head.
+        stream.begin(self._encoding(request.app), head())
+        try:
+            for room in request.rooms:
+                self._rooms.join(request.app, room, stream)
+        except RoomRefused as refused:
+            stream.close(errors.CLOSE_NOT_ALLOWED, str(refused))
+        if stream.state != OPEN:
+            return
+        about = self._about(stream, request, start.resumed)
+        stream.send(sse.ready(about, random.randint(*_RETRY_MILLISECONDS), start.cursor))
+        if start.cursor is not None:
+            self._send_stored(stream, start.cursor, start.first)
+
+    # --- what is stored -------------------------------------------------------------------------------------
+
+    def _start(self, request: StreamRequest, user: str) -> _Start:
+        """Where a stream begins: read before it begins, so that ``ready`` is its first event.
+
+        Raises StorageUnavailable if the client gave a cursor; others are served without stored messages.
+        """
+        stored, cursor = self._store.existing_log(), request.cursor
+        if stored is None:
+            return _Start(0, cursor == 0)
+        try:
+            head = stored.head(request.app)
+            if cursor is None:
+                return _Start(head, False)
+            if stored.floor(request.app) <= cursor <= head:
+                first, more = oldest_page(*self._catch_up.page(request.app, user, cursor, _PAGE))
+                if not more or self._is_all(request.app, user, first):
+                    return _Start(cursor, True, first)
+            return _Start(head, False)
+        except StorageUnavailable:
+            if cursor is not None:
+                raise
+            log.warning("a stream of %s begins without stored messages: the database is away", request.app)
+            return _Start(None, False)
+
+    def _is_all(self, app: str, user: str, first: Sequence[Entry]) -> bool:
+        """Whether all that a user has missed, which begins with these, is no more than a stream delivers."""
+        count, more = len(first), True
+        after = first[-1].id
+        while more and count < RESUMED:
+            some, more = self._catch_up.page(app, user, after, min(_PAGE, RESUMED - count))
+            count += len(some)
+            after = some[-1].id if some else after
+        return not more
+
+    def _send_stored(self, stream: Stream, cursor: int, first: Sequence[Entry]) -> None:
+        """Deliver the entries behind an id, of which ``first`` are the first, and everything from then on.
+        It may switch."""
+        if first:
+            self._deliverer.send(stream, [message_of(entry) for entry in first])
+        after: int | None = first[-1].id if first else cursor
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal after
+            self._deliverer.send(stream, messages)
+            after = messages[-1].id if more and messages else None
+            return after is None
+
+        try:
+            self._catch_up.subscribe(stream, Subscription(), live=False)
+            while after is not None and stream.subscription is not None:
+                if after != cursor:
+                    wait_until_sent(stream)
+                self._catch_up.sync(stream, after, _PAGE, answer)
+        except StorageUnavailable:
+            # It comes back with the last id that it has.
+            _close(stream, errors.CLOSE_INTERNAL_ERROR)
+
+    def _about(self, stream: Stream, request: StreamRequest, resumed: bool) -> dict[str, object]:
+        about: dict[str, object] = {
+            "event": "ready",
+            "app": stream.app,
+            "user": stream.user,
+            "device": stream.device,
+            "rooms": request.rooms,
+            "resumed": resumed,
+        }
+        if request.named:
+            about["connection"] = self._connections.id_of(stream)
+        return about
+
+    def _encoding(self, app: str) -> StreamEncoding:
+        encoding = self._encodings.get(app)
+        if encoding is None:
+            encoding = self._encodings[app] = StreamEncoding(SseDialect(app))
+        return encoding
+
+
+def _close(stream: Stream, code: int) -> None:
+    stream.close(code, errors.CLOSE[code].name)

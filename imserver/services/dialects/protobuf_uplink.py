@@ -1,0 +1,303 @@
+"""Messages from protobuf clients: each client counts them on its connection; they are stored in order and
+once."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable
+from typing import Final
+
+import gevent
+import msgspec
+
+from imserver import errors
+from imserver.errors import StorageUnavailable
+from imserver.model import ChatMessage, DialectState, Reply
+from imserver.protocol.cmd import MAX_MENTIONS, MAX_RECEIVER_BYTES
+from imserver.protocol.protobuf import (
+    MAX_ID,
+    ST_GROUP,
+    ST_SINGLE,
+    ProtobufDialect,
+    account,
+    type_name,
+    uplink_ack,
+)
+from imserver.services.messages.deliverer import Result
+from imserver.services.messages.message_commands import may_be_revised
+from imserver.services.messages.messaging import Messaging
+from imserver.services.sessions.sessions import say
+from imserver.storage.log.contract import (
+    BLOCKED,
+    INVALID,
+    NOT_MEMBER,
+    UNKNOWN_CONVERSATION,
+    Appended,
+    Draft,
+    Entry,
+    Rejected,
+    StorageUnsure,
+)
+from imserver.storage.store import Store
+from imserver.transport.connection import Connection
+
+log = logging.getLogger(__name__)
+
+RECALL, EDIT = 1, 2
+"""Kinds of messages besides plain ones (0)."""
+_CODE_OF: Final = {
+    UNKNOWN_CONVERSATION: errors.REPLY_NO_DATA,
+    INVALID: errors.REPLY_BAD_PARAMETER,
+}
+"""Why a message was not stored → the reply code; any other: 1003."""
+UNSTORED: Final = -1
+"""In place of a position: the message was acknowledged, but not stored."""
+MAX_WAITING: Final = 1000
+MAX_WAITING_BYTES: Final = 1 << 20
+"""Messages of one connection, and bytes of them, that wait for the one before to be stored; more are not
+processed, and may be sent again."""
+
+
+class ProtobufState(DialectState, gc=False):
+    """State of a session. ``last``: the number of the message that was stored or refused last, as its client
+    counts, and its position (0: it was refused; or :data:`UNSTORED`). ``ends``: the minute of Unix time in
+    which its token ends; 0: it does not."""
+
+    last: tuple[int, int] = (0, 0)
+    ends: int = 0
+
+
+class _Queue:
+    """The messages of one connection that are not stored yet. ``next`` is the next number; ``messages`` wait
+    until all earlier ones are stored, and are handed over together."""
+
+    __slots__ = ("failed", "messages", "next", "size", "storing")
+
+    def __init__(self, number: int) -> None:
+        self.next = number
+        self.messages: deque[ChatMessage] = deque()
+        self.storing = 0
+        self.size = 0
+        self.failed = 0
+        """The first number that could not be stored."""
+
+
+class ProtobufUplink:
+    """Owner of the messages that wait for earlier ones of their connection, and of ``ProtobufState.last``."""
+
+    def __init__(self, messaging: Messaging, store: Store) -> None:
+        self._messaging = messaging
+        self._store = store
+        self._queues: dict[Connection, _Queue] = {}
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits to be stored."""
+        return not self._queues
+
+    def ended(self, connection: Connection) -> None:
+        """A connection is over. Never switches."""
+        self._queues.pop(connection, None)
+
+    def send(self, connection: Connection, command: ChatMessage) -> Reply:
+        """Accept a message; it is acknowledged after the commit. Never switches.
+
+        Only the next number is accepted. A repeat of the last one is acknowledged again; acknowledgements
+        leave in order, so earlier ones have been sent.
+        """
+        state = connection.dialect_state
+        if not isinstance(state, ProtobufState):
+            return Reply(errors.REPLY_NOT_LOGGED_IN)
+        queue = self._queues.get(connection)
+        number, seq = state.last
+        if command.number == (number + 1 if queue is None else queue.next):
+            self._take(connection, command, queue)
+        elif command.number == number and queue is None and seq:
+            connection.send(uplink_ack(number, max(seq, 0)))
+        return Reply(errors.REPLY_OK)
+
+    def _take(self, connection: Connection, command: ChatMessage, queue: _Queue | None) -> None:
+        if queue is None:
+            queue = self._queues[connection] = _Queue(command.number)
+        waiting = queue.storing + len(queue.messages)
+        if waiting and (waiting >= MAX_WAITING or queue.size + len(command.content) > MAX_WAITING_BYTES):
+            return
+        queue.next += 1
+        queue.size += len(command.content)
+        queue.messages.append(command)
+        if not queue.storing:
+            self._hand_on(connection, queue)
+
+    def _hand_on(self, connection: Connection, queue: _Queue) -> None:
+        """Hand over what waits. Never switches."""
+        messages, queue.messages = queue.messages, deque()
+        queue.storing = len(messages)
+        abouts = [each.about for each in messages if each.kind]
+        if abouts:
+            gevent.spawn(self._look_up, connection, queue, messages, abouts)
+        else:
+            self._hand_over(connection, queue, messages, {})
+
+    def _look_up(
+        self, connection: Connection, queue: _Queue, messages: deque[ChatMessage], abouts: list[int]
+    ) -> None:
+        """Greenlet: hand over what waits, with the entries that its recalls and edits are about."""
+        app = connection.app
+        found: dict[int, Entry] | None = None
+        try:
+            stored = self._store.existing_log()
+            assert app is not None
+            found = {} if stored is None else {each.id: each for each in stored.entries(app, abouts)}
+        except StorageUnavailable:
+            pass
+        except Exception:
+            log.exception("the entries of recalls and edits could not be read")
+        if self._queues.get(connection) is queue:
+            self._hand_over(connection, queue, messages, found)
+
+    def _hand_over(
+        self,
+        connection: Connection,
+        queue: _Queue,
+        messages: deque[ChatMessage],
+        found: dict[int, Entry] | None,
+    ) -> None:
+        """``found``: the entries that recalls and edits are about; None: they could not be read. A message
+        that is refused uses up its number."""
+        app, user = connection.app, connection.user
+        assert app is not None
+        assert user is not None
+        for command in messages:
+            made = draft_of(user, command, found)
+            if isinstance(made, Draft):
+                self._messaging.send(app, made, self._done(connection, queue, command), connection)
+            else:
+                self._stored(connection, queue, command, made)
+
+    def _done(self, connection: Connection, queue: _Queue, command: ChatMessage) -> Callable[[Result], None]:
+        return lambda result: self._stored(connection, queue, command, result)
+
+    def _stored(self, connection: Connection, queue: _Queue, command: ChatMessage, result: Result) -> None:
+        """The result of a message. Never switches."""
+        state, number = connection.dialect_state, command.number
+        if self._queues.get(connection) is not queue or not isinstance(state, ProtobufState):
+            return
+        if isinstance(result, StorageUnsure):
+            # Its number is used up if it was stored: a repeat must not be stored meanwhile.
+            result.on_known = self._done(connection, queue, command)
+            return
+        queue.storing -= 1
+        queue.size -= len(command.content)
+        if isinstance(result, StorageUnavailable):
+            queue.failed = min(queue.failed or number, number)
+        else:
+            seq = result.entry.id if isinstance(result, Appended) else 0
+            refused = isinstance(result, Rejected) and _refuse(connection, number, result)
+            if isinstance(result, Rejected) and result.reason == BLOCKED and not refused:
+                # A client that knows no refusal would repeat the message until it is acknowledged.
+                seq = UNSTORED
+            if number > state.last[0]:
+                state.last = (number, seq)
+            if seq:
+                connection.send(uplink_ack(number, max(seq, 0)))
+        if not queue.storing:
+            self._go_on(connection, queue, state)
+
+    def _go_on(self, connection: Connection, queue: _Queue, state: ProtobufState) -> None:
+        """Everything that was handed over has its result."""
+        if queue.messages and not queue.failed:
+            self._hand_on(connection, queue)
+            return
+        # Messages behind one that could not be stored have numbers that are not the next ones any more.
+        del self._queues[connection]
+        if queue.failed and state.last[0] > queue.failed:
+            # A later one was stored: its client has to begin anew, or could never send the earlier one.
+            say(connection, errors.CLOSE_INTERNAL_ERROR)
+
+
+def _refuse(connection: Connection, number: int, why: Rejected) -> bool:
+    """Send the refusal of a message; False if the client knows none."""
+    dialect = connection.encoding.dialect
+    assert isinstance(dialect, ProtobufDialect)
+    payload = dialect.encode_refusal(code_of(why), number)
+    if payload is not None:
+        connection.send(payload)
+    return payload is not None
+
+
+# --- drafts -----------------------------------------------------------------------------------------------
+
+
+def code_of(why: Rejected) -> int:
+    """The reply code of a rejected message."""
+    return _CODE_OF.get(why.reason, errors.REPLY_UNAUTHORIZED)
+
+
+def draft_of(
+    user: str, command: ChatMessage, found: dict[int, Entry] | None
+) -> Draft | Rejected | StorageUnavailable:
+    """The draft of a message, or why it is refused. ``found`` has the entries that recalls and edits are
+    about (None: they could not be read)."""
+    sender = command.sender
+    if not sender or sender != account(user):
+        return Rejected(NOT_MEMBER)
+    if command.kind == 0:
+        receiver = _receiver(sender, command)
+    elif command.kind not in (RECALL, EDIT):
+        return Rejected(INVALID)
+    elif found is None:
+        return StorageUnavailable("the entry could not be read")
+    else:
+        about = found.get(command.about)
+        if about is None or not may_be_revised(about, user):
+            return Rejected(NOT_MEMBER)
+        receiver = about.peer(user), 0 if about.members else about.conversation
+    meta = _meta(command.meta)
+    if receiver is None or meta is None:
+        return Rejected(INVALID)
+    recall = command.kind == RECALL
+    return Draft(
+        sender=user,
+        kind="recall" if recall else "edit" if command.kind == EDIT else "message",
+        type="text" if recall else type_name(command.type),
+        body=b"" if recall else command.content,
+        client_msg_id=command.client_msg_id,
+        time_ms=command.sent_ms,
+        about=command.about,
+        meta=b"" if recall else meta,
+        to_user=receiver[0],
+        conversation=receiver[1],
+    )
+
+
+def _receiver(sender: int, command: ChatMessage) -> tuple[str, int] | None:
+    """The user or the conversation that a message is for; None: neither is valid."""
+    receiver = command.receiver
+    if not 0 < receiver <= MAX_ID:
+        return None
+    if command.session_type == ST_GROUP:
+        return "", receiver
+    if command.session_type == ST_SINGLE and receiver != sender:
+        return str(receiver), 0
+    return None
+
+
+class _Meta(msgspec.Struct):
+    mentions: list[str] = []
+
+
+_decode_meta = msgspec.json.Decoder(_Meta).decode
+
+
+def _meta(given: bytes) -> bytes | None:
+    """Mentions as they are stored; None if they cannot be read. Other keys are ignored."""
+    if not given:
+        return b""
+    try:
+        mentions = _decode_meta(given).mentions
+    except ValueError:
+        return None
+    if len(mentions) > MAX_MENTIONS or any(len(each.encode()) > MAX_RECEIVER_BYTES for each in mentions):
+        return None
+    return msgspec.json.encode({"mentions": mentions}) if mentions else b""

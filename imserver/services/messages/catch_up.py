@@ -1,0 +1,337 @@
+"""Catch-up: a connection begins to follow the log, and receives what it missed before anything new."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
+
+import gevent
+from gevent.event import AsyncResult
+from gevent.lock import BoundedSemaphore as Lock
+
+from imserver import errors
+from imserver.clock import until_beat
+from imserver.errors import StorageUnavailable
+from imserver.hub.hub import Hub
+from imserver.metrics import Metrics
+from imserver.model import Message, Subscription
+from imserver.services.messages.acks import RESEND_LIMIT, TRIES, AckTracker
+from imserver.services.messages.deliverer import Deliverer, oldest_page
+from imserver.services.messages.log_follower import LogFollower
+from imserver.services.messages.subscriptions import (
+    AckingSubscription,
+    PendingSubscription,
+    Subscriptions,
+    groups_at,
+    held_acks,
+)
+from imserver.storage.log.contract import Entry, message_of
+from imserver.storage.store import Store
+from imserver.transport.connection import OPEN, Connection
+
+if TYPE_CHECKING:
+    from imserver.storage.log.message_log import MessageLog
+
+log = logging.getLogger(__name__)
+
+RECOVERED: Final = 200
+"""Most missed entries that follow a login with a cursor; a client that missed more has to sync."""
+
+Answer = Callable[[list[Message], bool], bool]
+"""(a page of missed entries, whether there are more) → whether the client has all of them now, so that new
+entries are delivered; must not switch."""
+
+ReadPage = Callable[[str, str, int, int], tuple[list[Entry], bool]]
+"""(app, user, after, limit) → the entries behind an id in order, and whether there are more. It switches, and
+raises StorageUnavailable."""
+
+Told = Callable[[bool, bool], None]
+"""(recovered, begin anew): called right before the missed entries are sent. Must not switch."""
+
+
+class CatchUp:
+    """Owner of ``Connection.subscription``, and of the reads of log floors under way."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        metrics: Metrics,
+        store: Store,
+        subscriptions: Subscriptions,
+        ack_tracker: AckTracker,
+        follower: LogFollower,
+        deliverer: Deliverer,
+    ) -> None:
+        self._hub = hub
+        self._metrics = metrics
+        self._store = store
+        self._subscriptions = subscriptions
+        self._ack_tracker = ack_tracker
+        self._follower = follower
+        self._deliverer = deliverer
+        self._floors: dict[str, AsyncResult[int]] = {}
+        """Reads of floors that have not begun; those who want the floor meanwhile share the result."""
+        self._turns: dict[str, Lock] = {}
+
+    # --- subscriptions --------------------------------------------------------------------------------------
+
+    def subscribe(self, connection: Connection, subscription: Subscription, live: bool = True) -> int:
+        """Have a session follow the log; returns the position from which. It may switch.
+
+        ``live`` False: nothing is delivered before the client has asked for all that it missed
+        (:meth:`sync`). Nothing is done if the session ends, or logs in again, meanwhile. Raises
+        StorageUnavailable; then the session does not follow the log.
+        """
+        app, user, state = connection.app, connection.user, connection.dialect_state
+        subscriptions = self._subscriptions
+        assert app is not None
+        assert user is not None
+        subscriptions.add(app)
+        try:
+            self._follower.follow(app)
+            stored = self._store.existing_log()
+            rows = [] if stored is None else subscriptions.read_memberships(stored.memberships, app, user)
+        except BaseException:
+            self._remove(app)
+            raise
+        position = self._follower.position(app)
+        same = connection.user == user and connection.dialect_state is state
+        if not same or not self._may_subscribe(connection):
+            self._remove(app)
+            return position
+        if connection.subscription is not None:  # a pending one
+            subscription.held = connection.subscription.held
+            self.ended(connection)
+        connection.subscription = subscription
+        subscriptions.acking += isinstance(subscription, AckingSubscription)
+        if live:
+            subscription.held = None
+        for conversation in groups_at(rows, position):
+            subscriptions.rooms.enter(app, connection, conversation)
+        return position
+
+    def put_off(self, connection: Connection, pending: PendingSubscription) -> None:
+        """The log is away: the session receives nothing before it asks for what it missed."""
+        app = connection.app
+        if app is not None and connection.subscription is None and self._may_subscribe(connection):
+            self._subscriptions.add(app)
+            connection.subscription = pending
+
+    def _may_subscribe(self, connection: Connection) -> bool:
+        """Whether a session is addressed, and has no subscription but a pending one."""
+        app, user = connection.app, connection.user
+        known = self._hub.apps.get(app or "")  # an app of guests ends with its last session
+        addressed = known is not None and user is not None and connection in known.sessions_of(user)
+        subscription = connection.subscription
+        free = subscription is None or isinstance(subscription, PendingSubscription)
+        return connection.state == OPEN and addressed and free
+
+    def ended(self, connection: Connection) -> None:
+        """A connection or its session has ended. Never switches."""
+        subscription, app = connection.subscription, connection.app
+        if subscription is not None and app is not None:
+            self._subscriptions.rooms.leave_all(app, connection)
+            connection.subscription = None
+            self._subscriptions.acking -= isinstance(subscription, AckingSubscription)
+            self._remove(app)
+
+    def _remove(self, app: str) -> None:
+        if self._subscriptions.remove(app):
+            self._follower.forget_unwanted(app)
+
+    # --- missed entries -------------------------------------------------------------------------------------
+
+    def sync(
+        self,
+        connection: Connection,
+        after: int,
+        limit: int,
+        answer: Answer,
+        yields: bool = False,
+        read: ReadPage | None = None,
+    ) -> None:
+        """Answer with a page of what a subscribed connection missed behind ``after``: at most ``limit``
+        entries. It switches.
+
+        New entries are held until the last page was answered. ``answer`` is called at the page's place in the
+        order of deliveries. ``yields``: not at all if another sync has begun meanwhile. ``read`` reads the
+        page, where it is not simply what the user may read. Raises StorageUnavailable.
+        """
+        app, user, subscription = connection.app, connection.user, connection.subscription
+        if app is None or user is None or subscription is None:
+            answer([], False)  # it has ended while something else was looked up for it
+            return
+        was_live = subscription.live
+        held = subscription.held = list(subscription.held or ())
+        try:
+            entries, more = oldest_page(*(read or self.page)(app, user, after, limit))
+        except BaseException:
+            if subscription.held is held:  # else a later sync has taken it over, or it was answered
+                if was_live:
+                    self.release(connection)
+                else:
+                    subscription.held = held_acks(held)
+            raise
+        if yields and subscription.held is not held:
+            return
+        if connection.subscription is not subscription:
+            answer([], False)
+            return
+        if not more:
+            # Entries behind the position will be delivered live.
+            position = self._follower.position(app)
+            entries = [entry for entry in entries if entry.id <= position]
+        if not answer([message_of(entry) for entry in entries], more):
+            # Held messages are on the pages to come; acknowledgements wait for the last page.
+            subscription.held = held_acks(subscription.held or ())
+            return
+        self._go_live(connection, subscription, entries[-1].id if entries else after)
+
+    def release(self, connection: Connection) -> None:
+        """Send a subscribed connection what was held, and deliver new entries from now on."""
+        subscription = connection.subscription
+        if subscription is not None and not subscription.live:
+            self._go_live(connection, subscription, 0)
+
+    def _go_live(self, connection: Connection, subscription: Subscription, covered: int) -> None:
+        """Send what was held; of entries those behind ``covered``."""
+        held, subscription.held = subscription.held or (), None
+        messages: list[Message] = []
+        for each in held:
+            if not isinstance(each, Message):
+                self._deliverer.send(connection, messages)
+                messages = []
+                each()
+            elif each.id > covered:
+                messages.append(each)
+        self._deliverer.send(connection, messages)
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        """What a user may read behind an id, in order, and whether there is more. It switches.
+
+        Raises StorageUnavailable.
+        """
+        stored = self._store.existing_log()
+        if stored is None:
+            return [], False
+        entries, more = stored.sync(app, user, after, limit)
+        return entries, more
+
+    # --- logins with a cursor -------------------------------------------------------------------------------
+
+    def resume(self, connection: Connection, subscription: Subscription, cursor: int, told: Told) -> None:
+        """Have a session that has just begun follow the log from its cursor on.
+
+        ``told`` is called once. Recovered: what was missed comes right behind, and then new entries. Else
+        nothing is delivered before the client has synced. It may switch, and raises StorageUnavailable: then
+        ``told`` was not called.
+        """
+        self.subscribe(connection, subscription, live=False)
+        if connection.subscription is not subscription:
+            told(False, False)
+            return
+        if isinstance(subscription, AckingSubscription):
+            subscription.acked = subscription.delivered = cursor
+        anew = self.must_begin_anew(connection, cursor)
+        if anew or connection.subscription is not subscription:  # it may have ended meanwhile
+            told(False, anew and connection.subscription is subscription)
+            return
+
+        def recover(messages: list[Message], more: bool) -> bool:
+            whole = not more and connection.subscription is subscription
+            told(whole, False)
+            if whole:
+                self._deliverer.send(connection, messages)
+            return whole
+
+        self.sync(connection, cursor, RECOVERED, recover)
+
+    def must_begin_anew(self, connection: Connection, cursor: int) -> bool:
+        """Whether entries behind the cursor have expired, or the cursor is none of this log. Switches; raises
+        StorageUnavailable."""
+        stored, app = self._store.existing_log(), connection.app
+        assert app is not None
+        if not cursor:
+            return False
+        if stored is None or cursor < self._floor(stored, app):
+            return True
+        return cursor > self._follower.position(app) and cursor > stored.head(app)
+
+    def _floor(self, stored: MessageLog, app: str) -> int:
+        """The floor as of now, or later. Clients that come back together share a query."""
+        shared = self._floors.get(app)
+        if shared is not None:
+            floor = shared.get()
+            assert floor is not None
+            return floor
+        shared = self._floors[app] = AsyncResult()
+        try:
+            with self._turns.setdefault(app, Lock()):
+                # A caller that comes from here on needs a newer result.
+                del self._floors[app]
+                floor = stored.floor(app)
+        except BaseException as error:
+            if self._floors.get(app) is shared:
+                del self._floors[app]
+            # An exception that ends this greenlet must not end those that share its query.
+            ours = isinstance(error, Exception)
+            shared.set_exception(error if ours else StorageUnavailable("the log was not read"))
+            raise
+        shared.set(floor)
+        return floor
+
+    # --- acknowledgements that do not come ------------------------------------------------------------------
+
+    def run_acks(self) -> None:
+        """Greenlet: once a second, resend to the clients that are late with their acknowledgements."""
+        while True:
+            gevent.sleep(until_beat())
+            self.check_acks()
+
+    def check_acks(self) -> None:
+        """A second has passed. Starts a greenlet if a client is late."""
+        late = self._ack_tracker.turn()
+        if late:
+            gevent.spawn(self._resend_to, late)
+
+    def _resend_to(self, late: list[Connection]) -> None:
+        """Greenlet: resend, or close the connections that were late too often."""
+        for connection in late:
+            subscription = connection.subscription
+            if connection.state != OPEN or not isinstance(subscription, AckingSubscription):
+                continue
+            subscription.tries += 1
+            try:
+                if subscription.tries <= TRIES and self.resend(connection, subscription.acked, RESEND_LIMIT):
+                    continue
+            except StorageUnavailable:
+                subscription.tries -= 1
+                if not subscription.tracked:
+                    self._ack_tracker.wait(connection, subscription)
+                continue
+            except Exception:
+                log.exception("entries could not be sent again", extra={"connection": connection.peer})
+            connection.close(errors.CLOSE_ACK_TIMEOUT, errors.CLOSE[errors.CLOSE_ACK_TIMEOUT].name)
+
+    def resend(self, connection: Connection, after: int, limit: int) -> bool:
+        """Send a live connection again what its user may read behind an id; False if that is more than
+        ``limit``. A client that begins a sync meanwhile is left to it. It switches. Raises
+        StorageUnavailable.
+        """
+        subscription = connection.subscription
+        if subscription is None or not subscription.live:
+            return True  # its client syncs
+        whole = True
+
+        def answer(messages: list[Message], more: bool) -> bool:
+            nonlocal whole
+            whole = not more
+            if whole:
+                self._metrics.told_again += 1
+                self._deliverer.send(connection, messages)
+            # Else what came meanwhile is held, too: some of it may be on later pages.
+            return whole
+
+        self.sync(connection, after, limit, answer, yields=True)
+        return whole

@@ -1,0 +1,352 @@
+"""Kept talks inside one node: what proves that something was delivered, and what does not."""
+
+import json
+from itertools import count
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.protocol.action import ActionDialect
+from imserver.services.dialects import action_messages
+from imserver.services.dialects.action_messages import ActionMessages
+from imserver.services.dialects.action_service import LEFT_TEXT
+from imserver.services.messages import acks
+from imserver.services.messages.subscriptions import PongSubscription
+from imserver.transport.connection import Connection
+from tests.integration.raw import PING, PONG, TEXT, frame
+from tests.services.messaging_world import Node
+from tests.transport.rig import until
+
+ACTION = ActionDialect()
+APP = "action:1"
+
+
+class Keeping(Node):
+    """A node whose apps keep talks, and that looks after pings when a test says so."""
+
+    def __init__(self) -> None:
+        super().__init__(policies={APP: "newest"})
+        self.pongs = self.messaging.pongs
+        self.pongs._running = True
+        self.rooms.on_left.clear()
+        messages = ActionMessages(self.messaging, lambda app: True, self.store)
+        self.action_service = self._make_action_service(messages)
+        self._make_dispatcher()
+        self.carrier.ponged = self.pongs.ponged
+
+    def _forgotten(self, connection: Connection) -> None:
+        self.messaging.catch_up.ended(connection)
+        self.rooms.leave_all(connection)
+
+
+class One:
+    """A client of the action dialect that answers pings when a test says so."""
+
+    def __init__(self, node: Keeping, user: str, to: str = "0", room: str = "0") -> None:
+        self.node = node
+        self.connection, self.client = node.connect(dialect=ACTION)
+        self._seqs = count()
+        assert self.login(user, to, room) == 200
+
+    def login(self, user: str, to: str = "0", room: str = "0") -> int:
+        return self.ask("login", userId=user, appId=1, toUid=to, groupsId=room)
+
+    def ask(self, action: str, **data: Any) -> int:
+        seq = f"s{next(self._seqs)}"
+        self.client.send(frame(TEXT, json.dumps({"seq": seq, "action": action, "data": data})))
+        found = until(lambda: [body for body in self._bodies() if body.get("seq") == seq])
+        return int(found[0]["response"]["code"])
+
+    def say(self, text: str) -> int:
+        return self.ask("sendmsg", msgType="text", message=text)
+
+    def _bodies(self) -> list[Any]:
+        return [json.loads(payload) for payload in self.client.payloads()]
+
+    def told(self) -> list[str]:
+        return [body["data"]["content"] for body in self._bodies() if "code" in body]
+
+    def hears(self, *texts: str) -> None:
+        until(lambda: self.told() == list(texts))
+
+    def ping(self) -> bytes:
+        """Have the node look; the ping that comes of it."""
+        before = len(self.pings(0))
+        self.node.pongs.work()
+        return self.pings(before + 1)[-1]
+
+    def pings(self, number: int) -> list[bytes]:
+        """Wait for so many; all so far."""
+
+        def found() -> list[bytes]:
+            return [each.payload for each in self.client.read() if each.opcode == PING]
+
+        until(lambda: len(found()) >= number)
+        return found()
+
+    def pong(self, payload: bytes, *, together: bytes = b"") -> None:
+        """Answer a ping, and wait until the server has read it."""
+        self.client.send(together + frame(PONG, payload))
+        self.ask("heartbeat")
+
+
+def test_only_the_pong_to_what_was_told_proves_that_it_came() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", "bob"), One(node, "bob")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        ping = bob.ping()
+        assert ann.say("two") == 200
+        bob.hears("one", "two")
+        bob.ask("heartbeat")
+        for wrong in (b"", b"x", ping[:-1], ping + b"x", ping[:8] + b"\xff" * 8, b"\xff" * 8 + ping[8:]):
+            bob.pong(wrong)
+        node.pongs.work()
+        assert node.positions.known == {}
+        bob.pong(ping)
+        node.pongs.work()
+        assert node.positions.known == {(APP, "bob", ""): 1}
+        bob.pong(bob.pings(2)[-1], together=frame(PING))
+        node.pongs.work()
+        assert node.positions.known == {(APP, "bob", ""): 2}
+
+
+def test_a_pong_to_a_former_login_proves_nothing_about_the_next() -> None:
+    with Keeping() as node:
+        dan = One(node, "dan", "bob")
+        ann, bob = One(node, "ann", "cid"), One(node, "cid")
+        assert (dan.say("old 1"), ann.say("new"), dan.say("old 2")) == (200, 200, 200)
+        bob.hears("new")
+        ping = bob.ping()
+        assert bob.login("bob") == 200
+        bob.hears("new", "old 1", "old 2")
+        bob.pong(ping)
+        node.pongs.work()
+        assert node.positions.known == {}
+
+
+def test_what_cannot_be_remembered_yet_is_remembered_later_and_known_here_meanwhile() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", "bob"), One(node, "bob")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        bob.pong(bob.ping())
+        node.positions.away = True
+        node.pongs.work()
+        node.positions.away = False
+        bob.connection.close(1000)
+        assert ann.say("two") == 200
+        One(node, "bob").hears("two")
+        assert node.positions.known == {}
+        node.pongs.work()
+        assert node.positions.known == {(APP, "bob", ""): 1}
+
+
+def test_whoever_logs_in_while_storage_is_away_is_told_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(action_messages, "RETRY_SECONDS", 0.001)
+    with Keeping() as node:
+        ann = One(node, "ann", "bob")
+        assert ann.say("one") == 200
+        node.log.away = True
+        bob = One(node, "bob", "ann")
+        assert (bob.say("lost"), ann.say("lost")) == (1008, 1008)
+        assert bob.told() == []
+        node.log.away = False
+        bob.hears("one")
+        assert ann.say("two") == 200
+        bob.hears("one", "two")
+
+
+def test_a_reader_is_pinged_once_for_all_that_it_was_told() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", "bob"), One(node, "bob")
+        for text in ("one", "two", "three"):
+            assert ann.say(text) == 200
+        bob.hears("one", "two", "three")
+        bob.pong(bob.ping())
+        node.pongs.work()
+        node.pongs.work()
+        bob.ask("heartbeat")
+        assert len(bob.pings(1)) == 1
+        assert node.positions.known == {(APP, "bob", ""): 3}
+
+
+# --- rooms --------------------------------------------------------------------------------------------------
+
+
+def places(node: Keeping, user: str) -> dict[str, int]:
+    """Where a user stands, by room."""
+    return {key[2]: id for key, id in node.positions.known.items() if key[1] == user}
+
+
+def test_a_place_in_a_room_is_taken_at_the_first_login_before_it_is_answered() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        assert [ann.say(str(number)) for number in range(3)] == [200] * 3
+        One(node, "bob", room="r")
+        assert (places(node, "ann"), places(node, "bob")) == ({"r": 0}, {"r": 3})
+
+
+def test_only_rooms_that_the_connection_is_in_move_on_with_a_pong() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        dan = One(node, "dan", "bob")
+        bob = One(node, "bob", room="r")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        bob.pong(bob.ping())
+        node.pongs.work()
+        assert places(node, "bob") == {"": 1, "r": 1}
+        node.rooms.leave(APP, "r", bob.connection)
+        assert (ann.say("two"), dan.say("three")) == (200, 200)
+        bob.hears("one", "three")
+        bob.pong(bob.ping())
+        node.pongs.work()
+        assert places(node, "bob") == {"": 3, "r": 1}
+        assert bob.login("bob", room="r") == 200
+        bob.hears("one", "three", "two")
+
+
+def test_a_later_login_of_the_connection_to_another_room_has_the_places_of_that() -> None:
+    with Keeping() as node:
+        ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+        bob = One(node, "bob", room="s")
+        assert (bob.login("bob", room="r"), cid.say("missed"), ann.say("one")) == (200, 200, 200)
+        bob.hears("one")
+        assert bob.login("bob", room="s") == 200
+        bob.hears("one", "missed")
+        assert (ann.say("nothing to bob"), cid.say("two")) == (200, 200)
+        bob.hears("one", "missed", "two")
+        bob.pong(bob.ping())
+        node.pongs.work()
+        assert places(node, "bob") == {"": 4, "r": 0, "s": 4}
+
+
+def test_a_login_that_still_catches_up_gives_way_to_a_later_one_of_the_connection() -> None:
+    with Keeping() as node:
+        ann, cid = One(node, "ann", room="r"), One(node, "cid", room="s")
+        One(node, "bob", room="r"), One(node, "bob", room="s")
+        assert (ann.say("in r"), cid.say("in s")) == (200, 200)
+        bob = One(node, "bob")
+        node.log.answering = held = Signal()
+        assert bob.login("bob", room="r") == 200
+        gevent.sleep(0.01)  # its greenlet waits for the log
+        assert bob.login("bob", room="s") == 200
+        node.log.answering = None
+        held.set()
+        bob.hears("in s")
+        assert (ann.say("nothing to bob"), cid.say("live")) == (200, 200)
+        bob.hears("in s", "live")
+
+
+def _login(user: str, room: str) -> dict[str, Any]:
+    return {"userId": user, "appId": 1, "toUid": "0", "groupsId": room}
+
+
+def test_whoever_comes_first_to_a_room_while_storage_is_away_belongs_to_it_from_then_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(action_messages, "RETRY_SECONDS", 0.05)
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        now = action_messages.time()
+        monkeypatch.setattr(action_messages, "time", lambda: now - 5)
+        assert ann.say("before") == 200
+        monkeypatch.setattr(action_messages, "time", lambda: now)
+        node.positions.away = True
+        bob = One(node, "bob", room="r")
+        assert ann.say("meanwhile") == 200
+        assert (places(node, "bob"), bob.told()) == ({}, [])
+        node.positions.away = False
+        bob.hears("meanwhile")
+        assert places(node, "bob") == {"r": 1}
+
+
+def test_what_is_said_while_somebody_logs_in_comes_once() -> None:
+    with Keeping() as node:
+        ann = One(node, "ann", room="r")
+        One(node, "bob", room="r")
+        assert ann.say("0") == 200
+        for number in range(1, 12):
+            # The log answers the questions of the login only when more has been said.
+            node.log.answering = held = Signal()
+            connection, client = node.connect(dialect=ACTION)
+            client.send(frame(TEXT, json.dumps({"seq": "x", "action": "login", "data": _login("bob", "r")})))
+            for _ in range(number):
+                gevent.sleep(0)
+            node.log.answering = None
+            assert ann.say(str(number)) == 200
+            held.set()
+            wanted = [str(each) for each in range(number + 1)]
+
+            def told(client: Any = client) -> list[str]:
+                bodies = [json.loads(payload) for payload in client.payloads()]
+                return [each["data"]["content"] for each in bodies if "code" in each]
+
+            until(lambda told=told, wanted=wanted: told() == wanted)
+            connection.close(1000)
+
+
+def test_the_last_words_in_a_room_are_heard_before_the_leaving() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
+        node.log.committing = Signal()
+        data = {"msgType": "text", "message": "bye"}
+        bob.client.send(frame(TEXT, json.dumps({"seq": "s", "action": "sendmsg", "data": data})))
+        until(lambda: node.action_service._messages._sending)
+        bob.connection.close(1000)
+        gevent.sleep(0)
+        assert ann.told() == []
+        node.log.committing.set()
+        ann.hears("bye", LEFT_TEXT)
+
+
+def test_what_is_said_while_catching_up_is_answered_and_nothing_is_kept_of_who_goes_then() -> None:
+    with Keeping() as node:
+        node.log.catching_up = Signal()
+        bob = One(node, "bob", "ann")
+        until(lambda: isinstance(bob.connection.subscription, PongSubscription))
+        assert bob.say("one") == 200
+        bob.connection.close(1000)
+        until(
+            lambda: (
+                bob.connection.subscription is None
+                or not isinstance(bob.connection.subscription, PongSubscription)
+            )
+        )
+        assert not node.action_service._messages._sending
+
+
+def test_who_waits_for_a_ping_is_pinged_in_the_next_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(acks, "PINGS", 2)
+    with Keeping() as node:
+        many = [One(node, user, room="r") for user in ("ann", "bob", "cid")]
+        assert many[0].say("one") == 200
+        for each in many:
+            each.hears("one")
+        node.pongs.work()
+        for each in many:
+            each.ask("heartbeat")
+        assert sorted(len(each.pings(0)) for each in many) == [0, 1, 1]
+        node.pongs.work()
+        for each in many:
+            each.pings(1)
+
+
+def test_nothing_is_known_of_a_user_who_is_forgotten() -> None:
+    with Keeping() as node:
+        ann, bob = One(node, "ann", room="r"), One(node, "bob", room="r")
+        assert ann.say("one") == 200
+        bob.hears("one")
+        bob.pong(bob.ping())
+        node.pongs.forget(APP, "bob")
+        node.pongs.work()
+        assert places(node, "bob") == {}
+        ann.hears("one")
+        ann.pong(ann.pings(1)[-1])
+        node.pongs.work()
+        assert places(node, "ann") == {"": 1, "r": 1}

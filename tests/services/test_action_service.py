@@ -1,0 +1,163 @@
+"""ActionService of the action dialect inside one node: who is where after which login."""
+
+import json
+from typing import Any
+
+import pytest
+
+from imserver.protocol.action import ActionDialect
+from imserver.services.dialects.action_service import ActionState
+from imserver.services.sessions import sessions
+from imserver.transport.connection import OPEN, Connection
+from tests.hub.world import World
+from tests.integration.raw import TEXT, frame
+from tests.transport.rig import Client, until
+
+ACTION = ActionDialect()
+POLICIES = {
+    f"action:{number}": policy for number, policy in enumerate(("newest", "multi", "single", "refuse"), 1)
+}
+
+
+def connect(world: World) -> tuple[Connection, Client]:
+    """A connection that has been welcomed."""
+    connection, client = world.connect(dialect=ACTION)
+    world.action_service.opened(connection, None)  # type: ignore[arg-type]
+    return connection, client
+
+
+def ask(client: Client, action: str, probe: str, **data: Any) -> int:
+    """The code of the answer to a request."""
+    client.send(frame(TEXT, json.dumps({"seq": probe, "action": action, "data": data})))
+    client.probe(probe.encode())
+    answers = [json.loads(payload) for payload in client.payloads()]
+    return int(next(each for each in answers if each.get("seq") == probe)["response"]["code"])
+
+
+def login(client: Client, probe: str, user: str, app: int = 1, to: str = "0", room: str = "0") -> int:
+    return ask(client, "login", probe, userId=user, appId=app, toUid=to, groupsId=room)
+
+
+def told(client: Client) -> list[tuple[str, str, str, str]]:
+    """What a client was told: action, sender, content, receiver."""
+    bodies = (json.loads(payload) for payload in client.payloads())
+    pushed = (body["data"] for body in bodies if "code" in body)
+    return [(each["action"], each["from"], each["content"], each["to"]) for each in pushed][1:]
+
+
+def receiver(connection: Connection) -> tuple[str, str]:
+    """The user, or the room, to which a connection sends."""
+    state = connection.dialect_state
+    assert isinstance(state, ActionState)
+    return state.peer, state.room
+
+
+@pytest.mark.parametrize("app", [1, 2, 3, 4])
+def test_a_later_login_of_one_connection_ends_the_former_session_under_any_policy(app: int) -> None:
+    with World(policies=POLICIES) as world:
+        connection, client = connect(world)
+        assert login(client, "1", "ann", app, room="r") == 200
+        assert login(client, "2", "ann", app, to="bob") == 200
+        assert login(client, "3", "bob", app, to="ann") == 200
+        assert world.hub.user_names(f"action:{app}") == ["bob"]
+        assert receiver(connection) == ("ann", "")
+        assert world.rooms.rooms_of(connection) == ()
+        assert world.rooms.membership.rooms == 0
+        assert connection.state == OPEN
+
+
+def test_a_later_login_may_be_to_another_app() -> None:
+    with World(policies=POLICIES) as world:
+        connection, client = connect(world)
+        assert login(client, "1", "ann", 1, room="r") == 200
+        assert login(client, "2", "ann", 2, room="r") == 200
+        assert (world.hub.user_names("action:1"), world.hub.user_names("action:2")) == ([], ["ann"])
+        assert world.rooms.count("action:1", "r") == 0
+        assert world.rooms.count("action:2", "r") == 1
+        connection.close(1000)
+        until(lambda: world.hub.user_names("action:2") == [])
+
+
+def test_a_later_login_that_is_refused_leaves_the_session_as_it_is() -> None:
+    with World(policies=POLICIES) as world:
+        world.allowed = {"", "t"}
+        connection, client = connect(world)
+        assert login(client, "1", "ann", 1, room="r") == 200
+        assert ask(client, "login", "2", userId="eve", appId=1, token="wrong") == 1003
+        assert login(client, "3", "eve", 9) == 1003
+        assert (connection.user, receiver(connection)) == ("ann", ("", "r"))
+        assert world.rooms.rooms_of(connection) == ("r",)
+
+
+def test_under_refuse_a_connection_that_logs_in_again_is_no_rival_of_itself(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sessions, "ALIVE_SECONDS", 60)  # nobody here answers a ping
+    with World(policies=POLICIES) as world:
+        connection, client = connect(world)
+        for number in range(3):
+            assert login(client, str(number), "ann", 4, room=f"r{number}") == 200
+        assert connection.state == OPEN
+        assert world.rooms.rooms_of(connection) == ("r2",)
+
+
+def test_a_stored_member_is_in_their_room_whatever_they_talk_about() -> None:
+    stored = {"action:1": {"club": ["ann", "bob"], "empty": []}}
+    with World(policies=POLICIES, stored=stored) as world:
+        ann, client = connect(world)
+        assert login(client, "1", "ann", to="bob") == 200
+        assert world.rooms.rooms_of(ann) == ("club",)
+        assert login(client, "2", "ann", room="other") == 200
+        assert world.rooms.rooms_of(ann) == ("other", "club")
+        assert login(client, "3", "cid", room="club") == 200
+        assert world.rooms.rooms_of(ann) == ("club",)
+        assert world.action_service.rooms("action:1") == ["club", "empty"]
+        assert world.action_service.audience("action:1", "club", "", 10).users == ["ann", "bob", "cid"]
+
+
+def test_a_connection_that_is_addressed_no_longer_is_in_no_room() -> None:
+    with World(policies=POLICIES) as world:
+        older, first = connect(world)
+        _, second = connect(world)
+        assert login(first, "1", "ann", room="r") == 200
+        assert login(second, "1", "ann", to="bob") == 200
+        assert world.rooms.rooms_of(older) == ()
+        assert world.rooms.count("action:1", "r") == 0
+        assert ask(first, "heartbeat", "2") == 200
+
+
+def test_the_end_of_a_talk_of_two_is_told_to_nobody_even_if_one_is_a_stored_member() -> None:
+    stored = {"action:1": {"club": ["ann", "bob"]}}
+    with World(policies=POLICIES, stored=stored) as world:
+        ann, first = connect(world)
+        _, second = connect(world)
+        assert login(first, "1", "ann", to="bob") == 200
+        assert login(second, "1", "bob", room="club") == 200
+        ann.close(1000)
+        until(lambda: world.rooms.count("action:1", "club") == 1)
+        assert ask(second, "heartbeat", "2") == 200
+        assert told(second) == []
+
+
+def test_a_message_has_its_receiver_in_it() -> None:
+    with World(policies=POLICIES) as world:
+        clients = {name: connect(world)[1] for name in ("ann", "bob", "群")}
+        for name, client in clients.items():
+            assert login(client, "1", name, room="r") == 200
+        assert ask(clients["ann"], "sendmsg", "2", msgType="text", message="hi") == 200
+        for name, client in clients.items():
+            client.probe(b"after")
+            assert told(client) == [("sendmsg", "ann", "hi", name)]
+
+
+def test_what_is_said_is_told_to_who_wants_to_know() -> None:
+    with World(policies=POLICIES) as world:
+        _, client = connect(world)
+        assert login(client, "1", "ann", to="bob") == 200
+        assert ask(client, "sendmsg", "2", msgType="text", message="hi") == 200
+        assert login(client, "3", "ann", room="r") == 200
+        assert ask(client, "sendmsg", "4", msgType="image", message="/a.png") == 200
+    assert world.webhooks.messages == [
+        ("action:1", "ann", {"to": "bob", "type": "text", "text": "hi"}),
+        ("action:1", "ann", {"room": "r", "type": "image", "text": "/a.png"}),
+    ]

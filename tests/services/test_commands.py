@@ -1,0 +1,226 @@
+"""From a message to its answer: rules, what happens when one fails, and the limit of messages a second."""
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from gevent.event import Event as Signal
+from msgspec import json
+
+from imserver.auth import quotas as module
+from imserver.auth.quotas import limited
+from imserver.model import Heartbeat, Ping, Reply
+from imserver.services.commands import CommandRow
+from imserver.speaking import echo
+from imserver.transport.connection import OPEN, Connection
+from tests.hub.world import CMD, World
+from tests.integration.raw import BINARY, TEXT, frame, text
+from tests.protocol.line import LineDialect
+from tests.transport.rig import Client, Rig, ignore, until
+
+
+@pytest.fixture
+def world() -> Iterator[World]:
+    with World() as one:
+        yield one
+
+
+def ask(client: Client, cmd: str, data: Any = None, seq: str = "1") -> int:
+    """Send a command and wait for its answer; the code."""
+    count = len(client.payloads())
+    client.send(text(json.encode({"seq": seq, "cmd": cmd, "data": data})))
+    until(lambda: len(client.payloads()) > count)
+    body = json.decode(client.payloads()[count])
+    assert (body["seq"], body["cmd"]) == (seq, cmd)
+    code: int = body["response"]["code"]
+    return code
+
+
+def test_commands_are_answered_by_their_rules(world: World) -> None:
+    connection, client = world.connect()
+    assert ask(client, "ping") == 200
+    assert ask(client, "heartbeat") == 1000
+    assert ask(client, "login", {"userID": "", "appID": 101}) == 1002
+    assert ask(client, "login", {"userID": "ann", "appID": 101}) == 200
+    assert ask(client, "login", {"userID": "ann", "appID": 101}) == 1009
+    assert ask(client, "heartbeat") == 200
+    assert ask(client, "nonsense") == 1010
+    assert connection.user == "ann"
+    assert world.metrics.messages_in == 7
+
+
+def test_what_is_no_request_is_answered_as_its_dialect_says(world: World) -> None:
+    _, cmd = world.connect()
+    _, line = world.connect(dialect=LineDialect())
+    cmd.send(text("no json"))
+    cmd.expect(1)
+    assert cmd.payloads() == ["数据不合法".encode()]
+    line.send(frame(BINARY, b" "))
+    line.send(frame(BINARY, b"ping"))
+    line.expect(1)
+    assert line.payloads() == [b"ping 200"], "nothing is answered to an empty line"
+
+
+def test_requests_of_one_packet_are_answered_in_order(world: World) -> None:
+    _, client = world.connect()
+    client.send(b"".join(text(json.encode({"seq": str(n), "cmd": "ping"})) for n in range(100)))
+    client.expect(100)
+    assert [json.decode(payload)["seq"] for payload in client.payloads()] == [str(n) for n in range(100)]
+
+
+def test_a_rule_that_fails_costs_its_client_1004_and_the_log_a_traceback(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_connection: Connection, _command: Any) -> Reply:
+        raise LookupError("a defect")
+
+    world.dispatcher.table[Ping] = CommandRow(fail, needs_session=False)
+    connection, client = world.connect()
+    with caplog.at_level(logging.ERROR):
+        assert ask(client, "ping") == 1004
+    assert connection.state == OPEN
+    assert [record.connection for record in caplog.records] == [connection.peer]  # type: ignore[attr-defined]
+    assert "Traceback" in caplog.text
+    assert "LookupError: a defect" in caplog.text
+    assert b"defect" not in b"".join(client.payloads()), "no word of it to the client"
+    assert ask(client, "heartbeat") == 1000
+
+
+def test_a_rule_may_wait_and_its_client_waits_with_it(world: World) -> None:
+    go = Signal()
+
+    def slow(_connection: Connection, _command: Any) -> Reply:
+        go.wait()
+        return Reply(200, "slow")
+
+    world.dispatcher.table[Heartbeat] = CommandRow(slow, needs_session=False)
+    _, client = world.connect()
+    _, other = world.connect()
+    client.send(text('{"seq":"1","cmd":"heartbeat"}') + text('{"seq":"2","cmd":"ping"}'))
+    assert ask(other, "ping") == 200
+    assert client.payloads() == []
+    go.set()
+    client.expect(2)
+    assert [json.decode(payload)["seq"] for payload in client.payloads()] == ["1", "2"]
+
+
+def test_a_rule_that_needs_a_session_is_not_asked_without_one(world: World) -> None:
+    asked: list[Connection] = []
+    world.dispatcher.table[Heartbeat] = CommandRow(
+        lambda connection, _: asked.append(connection) or Reply(200), needs_session=True
+    )
+    _, client = world.connect()
+    assert ask(client, "heartbeat") == 1000
+    assert not asked
+
+
+def test_a_decoder_that_breaks_the_contract_ends_its_own_connection_only(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(LineDialect, "decode", lambda *_: 1 // 0)
+    _, client = world.connect(dialect=LineDialect())
+    _, other = world.connect()
+    with caplog.at_level(logging.ERROR):
+        client.send(frame(BINARY, b"ping"))
+        client.until_ended()
+    assert "ZeroDivisionError" in caplog.text
+    assert ask(other, "ping") == 200
+
+
+# --- echo ---------------------------------------------------------------------------------------------------
+
+
+def test_the_echo_path_gives_back_what_came_as_it_came() -> None:
+    with Rig() as rig:
+        _, client = rig.connect(rig.encoding(echo, 1 << 20))
+        client.send(text("é") + frame(BINARY, b"\xff" * 70_000) + text(""))
+        client.expect(3)
+        assert [(one.opcode, one.payload) for one in client.frames] == [
+            (TEXT, "é".encode()),
+            (BINARY, b"\xff" * 70_000),
+            (TEXT, b""),
+        ]
+
+
+# --- limits -------------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """Time that passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr(module, "monotonic", one)
+    return one
+
+
+class Meter:
+    """A limited serve and how many messages it let through."""
+
+    def __init__(self, per_second: float) -> None:
+        self.passed = 0
+        self.serve = limited(self._serve, per_second)
+
+    def _serve(self, _connection: Connection, _payload: bytes, _text: bool) -> None:
+        self.passed += 1
+
+    def send(self, connection: Connection, count: int) -> int:
+        """So many messages at once; how many were served."""
+        before = self.passed
+        for _ in range(count):
+            if connection.state == OPEN:
+                self.serve(connection, b"", True)
+        return self.passed - before
+
+
+def test_a_connection_above_its_rate_is_closed_with_4003(clock: Clock) -> None:
+    with Rig() as rig:
+        meter = Meter(10)
+        connection, client = rig.connect(rig.encoding(ignore))
+        other, _ = rig.connect(rig.encoding(ignore))
+        assert meter.send(connection, 11) == 10
+        assert client.close_code() == 4003
+        assert client.frames[-1].close_reason == "rate limit"
+        assert meter.send(other, 5) == 5, "each connection has a rate of its own"
+
+
+def test_a_connection_at_its_rate_is_served_for_ever(clock: Clock) -> None:
+    with Rig() as rig:
+        meter = Meter(10)
+        connection, _ = rig.connect(rig.encoding(ignore))
+        assert meter.send(connection, 10) == 10
+        for _ in range(100):
+            clock.now += 0.1001
+            assert meter.send(connection, 1) == 1
+        clock.now += 3600
+        assert meter.send(connection, 11) == 10, "silence saves up no more than a second's worth"
+
+
+@pytest.mark.parametrize("per_second", [0.5, 0.01])
+def test_a_rate_below_one_a_second_lets_one_through(clock: Clock, per_second: float) -> None:
+    with Rig() as rig:
+        meter = Meter(per_second)
+        connection, _ = rig.connect(rig.encoding(ignore))
+        assert meter.send(connection, 1) == 1
+        clock.now += 1 / per_second + 0.001
+        assert meter.send(connection, 2) == 1
+        assert connection.state != OPEN
+
+
+def test_a_limited_dispatcher_answers_within_the_limit() -> None:
+    with World() as world:
+        serve = limited(world.dispatcher.serve, 3)
+        connection, client = Rig.connect(world, world.encoding(serve, dialect=CMD))
+        client.send(text('{"cmd":"ping"}') * 4)
+        assert client.close_code() == 4003
+        assert len(client.payloads()) == 3
+        assert connection.state != OPEN

@@ -1,0 +1,112 @@
+"""Event streams that come back: what they have missed is read once, and told from the first to the last."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import gevent
+import pytest
+
+from imserver.auth.rules import ALLOWED
+from imserver.model import Message, Subscription
+from imserver.services.dialects import event_streams
+from imserver.services.dialects.event_streams import EventStreams, StreamRequest
+from imserver.services.messages import deliverer
+from imserver.storage.log.contract import Entry, message_of
+from imserver.transport.connection import OPEN
+
+LOG = [
+    Entry(id=number, conversation=1, seq=number, sender="bob", body=b"1234567890") for number in range(1, 31)
+]
+
+
+class Kept:
+    """A log of thirty entries, and what is asked of it and told of it."""
+
+    def __init__(self) -> None:
+        self.read: list[int] = []
+        """The ids of all entries that were read."""
+        self.told: list[int] = []
+        self.pages: list[int] = []
+        """How many entries were told together."""
+        self.kicks = SimpleNamespace(count=0)
+        self.catch_up = self.deliverer = self
+
+    def existing_log(self) -> "Kept":
+        return self
+
+    def head(self, app: str) -> int:
+        return LOG[-1].id
+
+    def floor(self, app: str) -> int:
+        return 0
+
+    def page(self, app: str, user: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+        found = LOG[after : after + limit]
+        self.read += [entry.id for entry in found]
+        return found, after + limit < len(LOG)
+
+    def subscribe(self, stream: Any, subscription: Subscription, live: bool) -> None:
+        stream.subscription = subscription
+
+    def sync(self, stream: Any, after: int, limit: int, answer: Callable[..., bool]) -> None:
+        entries, more = self.page("", "", after, limit)
+        answer([message_of(entry) for entry in entries], more)
+
+    def send(self, stream: Any, messages: list[Message]) -> None:
+        assert stream.outbox is None, "the page before has not left"
+        self.told += [message.id for message in messages]
+        self.pages.append(len(messages))
+        stream.outbox = messages
+        gevent.spawn(setattr, stream, "outbox", None)
+
+    # --- the rest of a node
+
+    def check(self, *_: object) -> object:
+        return ALLOWED
+
+    def login(self, *_: object, **__: object) -> int:
+        return 200
+
+
+def come_back(cursor: int) -> tuple[Kept, bool]:
+    """A stream that has everything up to ``cursor``; whether it is resumed."""
+    kept: Any = Kept()
+    sent: list[bytes] = []
+    stream: Any = SimpleNamespace(
+        state=OPEN, subscription=None, app="101", user="ann", device="", send=sent.append
+    )
+    stream.outbox = None
+    stream.begin = lambda encoding, head: None
+    EventStreams(kept, kept, kept, kept, kept, kept).open(
+        stream, StreamRequest("101", "ann", cursor=cursor), lambda: b""
+    )
+    return kept, b'"resumed":true' in sent[0]
+
+
+def test_what_fits_a_page_is_read_once() -> None:
+    kept, resumed = come_back(20)
+    assert resumed
+    assert kept.told == kept.read == list(range(21, 31))
+
+
+def test_more_is_told_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    kept, resumed = come_back(20)
+    assert resumed
+    assert kept.told == list(range(21, 31))
+
+
+def test_the_first_page_holds_no_more_bytes_than_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deliverer, "PAGE_BYTES", 40)
+    kept, resumed = come_back(20)
+    assert (resumed, kept.told) == (True, list(range(21, 31)))
+    assert kept.pages[0] == 4
+
+
+def test_who_has_missed_too_much_is_told_so_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(event_streams, "_PAGE", 4)
+    monkeypatch.setattr(event_streams, "RESUMED", 9)
+    kept, resumed = come_back(20)
+    assert (resumed, kept.told) == (False, [])
+    assert come_back(21)[0].told == list(range(22, 31))

@@ -1,0 +1,55 @@
+"""MessageSearch: few at a time, and a database that does not answer is said to be what it is."""
+
+from typing import Any
+
+import gevent
+import pytest
+from gevent.event import Event as Signal
+
+from imserver.errors import StorageUnavailable
+from imserver.services.messages import message_commands
+from imserver.services.messages.message_commands import SEARCHES_AT_ONCE, MessageSearch
+from tests.services.memory_log import MemoryStore
+from tests.transport.rig import until
+
+
+class SlowLog:
+    """Answers when it may."""
+
+    def __init__(self) -> None:
+        self.looking = self.most = 0
+        self.may = Signal()
+
+    def search(self, *_asked: Any) -> tuple[list[Any], int]:
+        self.looking += 1
+        self.most = max(self.most, self.looking)
+        self.may.wait()
+        self.looking -= 1
+        return [], 0
+
+
+def test_no_more_than_a_few_look_at_a_time() -> None:
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE + 3)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+    assert log.most == SEARCHES_AT_ONCE
+
+
+def test_who_waits_too_long_for_a_turn_is_refused_for_now(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(message_commands, "SEARCH_SECONDS", 0.01)
+    log = SlowLog()
+    found = MessageSearch(MemoryStore(log))
+    searches = [gevent.spawn(found.search, "a", "u", "tea", 0, 0, 10) for _ in range(SEARCHES_AT_ONCE)]
+    until(lambda: log.looking == SEARCHES_AT_ONCE)
+    with pytest.raises(StorageUnavailable):
+        found.search("a", "u", "tea", 0, 0, 10)
+    log.may.set()
+    gevent.joinall(searches, raise_error=True)
+    assert found.search("a", "u", "tea", 0, 0, 10) == ([], 0)
+
+
+def test_where_nothing_is_kept_nothing_is_found() -> None:
+    assert MessageSearch(MemoryStore(None)).search("a", "u", "tea", 0, 0, 10) == ([], 0)
