@@ -4,10 +4,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from gevent.event import Event as Signal
-from imserver.hub.sweep import Sweep
 
 from imserver.auth.rules import ALLOWED, BAD_ORIGIN, BAD_TOKEN, UNDECIDED, LoginDecision
 from imserver.errors import StorageUnavailable
+from imserver.hub.expiry import Sweep
 from imserver.protocol.protobuf import ProtobufDialect
 from imserver.services.dialects import protobuf_service as module
 from imserver.services.dialects.protobuf_service import (

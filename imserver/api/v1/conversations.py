@@ -17,6 +17,7 @@ from imserver.api.v1.operation import ACTOR_PROBLEMS, Operation
 from imserver.api.v1.wire import after, reply
 from imserver.auth.principal import ADMIN_OR_ACCOUNT
 from imserver.model import Message
+from imserver.protocol.cmd import entry_view
 from imserver.services.messages.deliverer import newest_page, oldest_page
 from imserver.storage.log.contract import ConversationSummary, Entry, message_of
 from imserver.transport.exchange import HttpResponse

@@ -13,6 +13,7 @@ import msgspec
 
 from imserver import errors
 from imserver.model import Event
+from imserver.protocol.cmd import entry_view
 from imserver.services.webhooks.requests import (
     AuthoriseHook,
     Authoriser,
