@@ -1,10 +1,13 @@
 // @ts-check
-/** Whoever logged in: what the page asks of the HTTP interface in their name. */
+/** The account of the user, and the HTTP requests that the page sends with its token. */
+
+import { ImError } from "../sdk/imserver.js";
+import { fill } from "./text.js";
 
 const TIMEOUT_MS = 15_000;
 
-/** A request that failed; `code` is that of the problem, or `no_answer`. */
-export class Fault extends Error {
+/** A failed request. `code` is the error code of the API, or `no_answer`. */
+export class ApiError extends Error {
   /**
    * @param {string} code
    * @param {string} message
@@ -16,41 +19,42 @@ export class Fault extends Error {
 }
 
 /**
- * @typedef {object} Pass
+ * @typedef {object} Login
  * @property {string} token
  * @property {string} user
  * @property {string} nickname
  */
 
+/** Owns the login of the page and the nicknames that it has loaded. */
 export class Account {
   /** @type {Map<string, Promise<string>>} */
-  #asked = new Map();
+  #requests = new Map();
   /** @type {Map<string, string>} */
   #names = new Map();
 
   /**
    * @param {string} app
-   * @param {Storage | null} storage  where the pass is kept, so that a page that is loaded again needs no password
+   * @param {Storage | null} storage  saves the login, so that a reload needs no password
    */
   constructor(app, storage) {
     this.app = app;
     this.storage = storage;
     this.key = `imserver:account:${app}`;
-    /** @type {Pass | null} */
-    this.pass = this.#restored();
+    /** @type {Login | null} */
+    this.login = this.#restore();
   }
 
   /** @returns {string} */
   get user() {
-    return this.pass?.user ?? "";
+    return this.login?.user ?? "";
   }
 
   /**
    * @param {string} phone
    * @param {string} password
    */
-  async login(phone, password) {
-    this.#take(await this.#call("accounts/login", { phone, password }));
+  async logIn(phone, password) {
+    this.#save(await this.#call("accounts/login", { phone, password }));
   }
 
   /**
@@ -59,33 +63,33 @@ export class Account {
    * @param {string} nickname
    */
   async register(phone, password, nickname) {
-    this.#take(await this.#call("accounts/register", { phone, password, nickname }));
+    this.#save(await this.#call("accounts/register", { phone, password, nickname }));
   }
 
-  /** Forgets the pass; the server is asked to do so, too, and need not answer. */
-  async leave() {
-    const { token } = this.pass ?? { token: "" };
+  /** Forgets the login at once, and logs this device out on the server if it answers. */
+  async logOut() {
+    const { token } = this.login ?? { token: "" };
     this.forget();
     try {
       const { devices } = await this.#call("accounts/devices", null, token);
       const here = devices.find((/** @type {any} */ each) => each.current);
       if (here) await this.#call("accounts/devices/logout", { device: here.device }, token);
     } catch {
-      // It ends by itself.
+      // the token expires anyway
     }
   }
 
   forget() {
-    this.pass = null;
+    this.login = null;
     try {
       this.storage?.removeItem(this.key);
     } catch {
-      // There is no storage: then nothing was kept.
+      // no storage: nothing was saved
     }
   }
 
   /**
-   * What somebody calls themselves, as far as it is known; see {@link meet}.
+   * The nickname of a user if it is loaded, else the id; see {@link loadNames}.
    *
    * @param {string} user
    */
@@ -94,46 +98,46 @@ export class Account {
   }
 
   /**
-   * Learns the names of users.
+   * Loads the nicknames of users. Unknown users are ignored.
    *
    * @param {Iterable<string>} users
    */
-  async meet(users) {
-    await Promise.all([...new Set(users)].filter(Boolean).map((user) => this.#meet(user).catch(() => "")));
+  async loadNames(users) {
+    await Promise.all([...new Set(users)].filter(Boolean).map((user) => this.#loadName(user).catch(() => "")));
   }
 
   /**
-   * The name of a user. Rejected with {@link Fault} if there is none.
+   * Loads the nickname of a user. Rejected with {@link ApiError} if there is no such user.
    *
    * @param {string} user
    * @returns {Promise<string>}
    */
-  #meet(user) {
-    const asked = this.#asked.get(user);
-    if (asked) return asked;
-    const asking = this.#call(`accounts/show?app=${encodeURIComponent(this.app)}&of=${encodeURIComponent(user)}`)
+  #loadName(user) {
+    const earlier = this.#requests.get(user);
+    if (earlier) return earlier;
+    const request = this.#call(`accounts/show?app=${encodeURIComponent(this.app)}&of=${encodeURIComponent(user)}`)
       .then(({ nickname }) => {
         this.#names.set(user, nickname);
         return nickname;
       });
-    this.#asked.set(user, asking);
-    asking.catch((fault) => fault.code !== "unknown_account" && this.#asked.delete(user));
-    return asking;
+    this.#requests.set(user, request);
+    request.catch((error) => error.code !== "unknown_account" && this.#requests.delete(user)); // later, try again
+    return request;
   }
 
   /**
-   * Makes sure that these are users. Rejected with {@link Fault} if one is none.
+   * Checks that these users exist. Rejected with {@link ApiError} if one does not.
    *
    * @param {string[]} users
    */
-  async check(users) {
-    await Promise.all(users.map((user) => this.#meet(user)));
+  async checkUsers(users) {
+    await Promise.all(users.map((user) => this.#loadName(user)));
   }
 
   /**
    * @param {string} name
-   * @param {string[]} members  besides ourselves
-   * @returns {Promise<number>} its conversation
+   * @param {string[]} members  the other members
+   * @returns {Promise<number>} id of its conversation
    */
   async createGroup(name, members) {
     const { group } = await this.#call("groups/create", { name });
@@ -142,23 +146,23 @@ export class Account {
   }
 
   /** @param {{ token: string, account: { user: string, nickname: string } }} answer */
-  #take({ token, account: { user, nickname } }) {
-    this.pass = { token, user, nickname };
+  #save({ token, account: { user, nickname } }) {
+    this.login = { token, user, nickname };
     this.#names.set(user, nickname);
     try {
-      this.storage?.setItem(this.key, JSON.stringify(this.pass));
+      this.storage?.setItem(this.key, JSON.stringify(this.login));
     } catch {
-      // Then it is good for this page only.
+      // no storage: the login ends with this page
     }
   }
 
-  /** @returns {Pass | null} */
-  #restored() {
+  /** @returns {Login | null} */
+  #restore() {
     try {
-      const pass = JSON.parse(this.storage?.getItem(this.key) ?? "null");
-      if (typeof pass?.token !== "string" || typeof pass.user !== "string") return null;
-      this.#names.set(pass.user, String(pass.nickname ?? ""));
-      return pass;
+      const login = JSON.parse(this.storage?.getItem(this.key) ?? "null");
+      if (typeof login?.token !== "string" || typeof login.user !== "string") return null;
+      this.#names.set(login.user, String(login.nickname ?? ""));
+      return login;
     } catch {
       return null;
     }
@@ -170,7 +174,7 @@ export class Account {
    * @param {string} [token]
    * @returns {Promise<any>}
    */
-  async #call(path, body = null, token = this.pass?.token ?? "") {
+  async #call(path, body = null, token = this.login?.token ?? "") {
     /** @type {Response} */
     let response;
     let answer;
@@ -185,9 +189,21 @@ export class Account {
       });
       answer = await response.json();
     } catch (error) {
-      throw new Fault("no_answer", String(error));
+      throw new ApiError("no_answer", String(error));
     }
-    if (!response.ok) throw new Fault(String(answer.code), String(answer.message));
+    if (!response.ok) throw new ApiError(String(answer.code), String(answer.message));
     return answer;
   }
+}
+
+/**
+ * @param {unknown} error
+ * @param {Record<string, string>} words
+ * @returns {string} the reason, in the language of the page
+ */
+export function reasonOf(error, words) {
+  if (error instanceof ApiError && error.code === "no_answer") return words.no_answer;
+  if (error instanceof ApiError) return words[`messages_fault_${error.code}`] ?? `${error.message} (${error.code})`;
+  if (error instanceof ImError) return error.code ? `${error.message} (${fill(words.code, { code: error.code })})` : words.no_answer;
+  return String(error);
 }

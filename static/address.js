@@ -1,16 +1,17 @@
 // @ts-check
-/** Where a page connects to. */
+/** The addresses that a page connects to. */
 
 /**
- * @typedef {object} Where
- * @property {string} websocketUrl   full, or beginning with // for the page's own security
- * @property {string} seenHost       the Host that websocketUrl was made from; "" = it was configured
+ * @typedef {object} PageAddress
+ * @property {string} websocketUrl   full, or starts with // to use the page's own scheme
+ * @property {string} seenHost       Host header from which websocketUrl was made; "": it is configured
  */
 
 /**
- * The page knows itself under another host when a proxy hid the port; then the socket is where the page is.
+ * The address of the WebSocket. If the browser sees another host than the server did, a proxy is between them:
+ * then the WebSocket has the host of the page.
  *
- * @param {Where} page
+ * @param {PageAddress} page
  * @param {string} path
  * @returns {string}
  */

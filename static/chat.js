@@ -1,38 +1,38 @@
 // @ts-check
-/** The chat page: puts the parts together. */
+/** The page of a room of the `cmd` dialect. */
 
 import { CODE, ImClient, ImError } from "../sdk/imserver.js";
 import { websocketUrl, withScheme } from "./address.js";
 import { Composer } from "./composer.js";
-import { ConnectionView } from "./connection.js";
-import { ChatLog } from "./log.js";
-import { People } from "./people.js";
-import { Sitting, tabStorage } from "./sitting.js";
+import { ConnectionView } from "./connection-view.js";
+import { MessageList } from "./message-list.js";
+import { OnlineUsers } from "./online-users.js";
+import { TabSession, tabStorage } from "./tab-session.js";
 import { avatar, element, fill, make, pageData } from "./text.js";
 
 /**
- * @typedef {object} Page  what the server put into the page
+ * @typedef {object} Page  data from the server
  * @property {number} app
  * @property {string} user
  * @property {string} token
  * @property {number} tokenSeconds
  * @property {string} tokenUrl
- * @property {string} websocketUrl   full, or beginning with // for the page's own security
- * @property {string} httpUrl        the same; "" = the page's origin
- * @property {string} seenHost       the Host that websocketUrl was made from; "" = it was configured
- * @property {number} noticeMembers  above so many members the server sends no notices
+ * @property {string} websocketUrl   full, or starts with // to use the page's own scheme
+ * @property {string} httpUrl        the same; "": the page's origin
+ * @property {string} seenHost       Host header from which websocketUrl was made; "": it is configured
+ * @property {number} noticeMembers  from this number of users on, the server sends no notices
  * @property {string} language
  * @property {Record<string, string>} text
  */
 
-const TOKEN_TROUBLE = new Set([CODE.UNAUTHORIZED, 4504]);
-const RENEW_BEFORE = 0.5; // of its time
+const TOKEN_INVALID = new Set([CODE.UNAUTHORIZED, 4504]);
+const RENEW_AT = 0.5; // share of the lifetime of the token
 
 const page = /** @type {Page} */ (pageData());
 const words = page.text;
 const TOKEN_CHECK_MS = Math.min(20_000, page.tokenSeconds * 250);
-const sitting = new Sitting(page, tabStorage());
-const log = new ChatLog(
+const session = new TabSession(page, tabStorage());
+const list = new MessageList(
   element("log", HTMLElement), element("latest", HTMLButtonElement), element("latest-text", HTMLElement), words, page.language,
 );
 
@@ -43,12 +43,12 @@ let composer;
 let unread = 0;
 const title = document.title;
 
-/** @param {import("./sitting.js").Entry} entry */
-function tell(entry) {
-  element("quiet-room", HTMLElement).hidden = true;
-  log.add(entry);
-  sitting.remember(entry);
-  if (document.hidden && entry.kind === "msg") {
+/** @param {import("./tab-session.js").Line} line */
+function show(line) {
+  element("empty", HTMLElement).hidden = true;
+  list.add(line);
+  session.add(line);
+  if (document.hidden && line.kind === "msg") {
     unread += 1;
     document.title = `(${unread}) ${title}`;
   }
@@ -59,7 +59,7 @@ async function copy(text) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    const field = make("textarea", "skip"); // without https there is no clipboard but this old one
+    const field = make("textarea", "skip"); // without https, browsers have no other clipboard
     field.textContent = text;
     document.body.append(field);
     /** @type {HTMLTextAreaElement} */ (field).select();
@@ -68,52 +68,52 @@ async function copy(text) {
   }
 }
 
-function enterAgain() {
-  sitting.forget();
+function reload() {
+  session.forget();
   location.reload();
 }
 
 /** @param {import("../sdk/imserver.js").StateChange} change */
-function follow(change) {
-  if (change.state === "refused" && TOKEN_TROUBLE.has(change.code) && sitting.startOver()) {
-    log.root.replaceChildren();
+function onState(change) {
+  if (change.state === "refused" && TOKEN_INVALID.has(change.code) && session.startOver()) {
+    list.root.replaceChildren();
     start();
     return;
   }
   view.show(change);
   composer.refresh();
   if (change.state !== "online") return;
-  if (wasOnline) tell({ kind: "reconnected", from: "", text: "", at: Date.now() });
+  if (wasOnline) show({ kind: "reconnected", from: "", text: "", at: Date.now() });
   wasOnline = true;
 }
 
 let wasOnline = false;
-const view = new ConnectionView(words, { retry: () => client.retryNow(), enterAgain });
+const view = new ConnectionView(words, { retry: () => client.retryNow(), reload });
 
 function start() {
   client?.close();
-  log.self = sitting.user;
-  log.greet(fill(words.greeting, { room: page.app, name: sitting.user }));
-  log.restore(sitting.entries);
-  element("me-name", HTMLElement).textContent = sitting.user;
-  const face = avatar(sitting.user);
-  face.id = "me-avatar";
-  element("me-avatar", HTMLElement).replaceWith(face);
+  list.self = session.user;
+  list.greet(fill(words.greeting, { room: page.app, name: session.user }));
+  list.restore(session.lines);
+  element("me-name", HTMLElement).textContent = session.user;
+  const picture = avatar(session.user);
+  picture.id = "me-avatar";
+  element("me-avatar", HTMLElement).replaceWith(picture);
 
   client = new ImClient({
     url: websocketUrl(page, "/acc"),
     httpUrl: page.httpUrl ? withScheme(page.httpUrl, location.protocol) : location.origin,
     app: page.app,
-    user: sitting.user,
-    token: sitting.token,
+    user: session.user,
+    token: session.token,
   });
-  const here = client;
+  const current = client;
   for (const kind of /** @type {const} */ (["enter", "exit", "msg"])) {
-    here.on(kind, ({ from, text }) => tell({ kind, from, text, at: Date.now() }));
+    current.on(kind, ({ from, text }) => show({ kind, from, text, at: Date.now() }));
   }
-  here.on("state", (change) => here === client && follow(change));
-  new People(
-    here,
+  current.on("state", (change) => current === client && onState(change));
+  new OnlineUsers(
+    current,
     {
       list: element("people-list", HTMLElement),
       note: element("people-note", HTMLElement),
@@ -121,9 +121,9 @@ function start() {
     },
     words,
     page,
-    (alone) => void (element("quiet-room", HTMLElement).hidden = !alone || sitting.entries.length > 0),
+    (alone) => void (element("empty", HTMLElement).hidden = !alone || session.lines.length > 0),
   );
-  here.connect().catch(() => {}); // follow() shows why
+  current.connect().catch(() => {}); // onState() shows the reason
 }
 
 /**
@@ -134,21 +134,21 @@ async function send(text, id) {
   try {
     await client.sendMessageAll(text, id);
   } catch (error) {
-    if (error instanceof ImError && error.code === CODE.UNAUTHORIZED && sitting.until < Date.now()) expired();
+    if (error instanceof ImError && error.code === CODE.UNAUTHORIZED && session.until < Date.now()) expired();
     throw error;
   }
-  tell({ kind: "own", from: sitting.user, text, at: Date.now() });
+  show({ kind: "own", from: session.user, text, at: Date.now() });
 }
 
-/** The device slept past the token's end: only a new page gets a new one. */
+/** The token expired while the device slept. Only a new page gets a new token. */
 function expired() {
   client.close();
   view.show({ ...client.state, state: "refused", code: CODE.UNAUTHORIZED });
 }
 
-async function keepToken() {
-  if (sitting.until - Date.now() > page.tokenSeconds * 1000 * RENEW_BEFORE) return;
-  if (await sitting.renew()) client.token = sitting.token;
+async function renewToken() {
+  if (session.until - Date.now() > page.tokenSeconds * 1000 * RENEW_AT) return;
+  if (await session.renew()) client.token = session.token;
 }
 
 composer = new Composer(send, () => client?.state.state === "online", words);
@@ -156,7 +156,7 @@ start();
 document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
 
-setInterval(keepToken, TOKEN_CHECK_MS);
+setInterval(renewToken, TOKEN_CHECK_MS);
 addEventListener("online", () => client.retryNow());
 addEventListener("offline", () => view.show(client.state));
 document.addEventListener("visibilitychange", () => {
@@ -164,14 +164,14 @@ document.addEventListener("visibilitychange", () => {
   unread = 0;
   document.title = title;
   client.retryNow(); // timers of hidden pages are slow
-  keepToken();
+  renewToken();
 });
 addEventListener("pagehide", () => {
-  sitting.leave();
+  session.unload();
   client.close();
 });
 addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload(); // back from the browser's cache, where it left the room
+  if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
 });
 element("invite", HTMLButtonElement).addEventListener("click", async (event) => {
   const button = /** @type {HTMLElement} */ (event.currentTarget);
@@ -179,4 +179,4 @@ element("invite", HTMLButtonElement).addEventListener("click", async (event) => 
   button.textContent = words.invited;
   button.focus();
 });
-element("new-name", HTMLButtonElement).addEventListener("click", enterAgain);
+element("new-name", HTMLButtonElement).addEventListener("click", reload);

@@ -1,24 +1,24 @@
 // @ts-check
 /** The page of all nodes. */
 
-import { Board, Chart, bar, clock, duration, el, milliseconds, number, showApps, size, words } from "./board.js";
+import { Chart, Dashboard, bar, clock, duration, el, milliseconds, number, showApps, size, words } from "./dashboard.js";
 import { fill, make } from "./text.js";
 
-const FULL = 0.9; // share of the limit from which a node counts as full
-const LATE_SECONDS = 0.1; // loop lag that clients notice
+const FULL = 0.9; // share of the connection limit from which a node is shown as full
+const LATE_SECONDS = 0.1; // loop lag that users notice
 const MAX_GONE = 20;
 
 /** @typedef {{ epoch: number, cpuSeconds: number, uptimeSeconds: number }} Sample */
 
 const chart = new Chart();
-/** What the last answer said of each node, to see how busy it has been since. @type {Map<string, Sample>} */
+/** The last sample of each node, from which its CPU usage is computed. @type {Map<string, Sample>} */
 let before = new Map();
-/** Nodes that were live while this page was open and are no longer. @type {Map<string, { host: string, since: Date }>} */
+/** Nodes that were live since this page was opened, and are not any more. @type {Map<string, { host: string, since: Date }>} */
 const gone = new Map();
 /** @type {Map<string, string>} */
 let hosts = new Map();
 
-/** @param {any} data  nodes by name, and names of those that did not answer */
+/** @param {any} data  nodes by name, and the names of nodes without an answer */
 function show(data) {
   /** @type {[string, any][]} */
   const nodes = Object.entries(data.nodes ?? {});
@@ -40,7 +40,7 @@ const order = (a, b) => a.localeCompare(b, undefined, { numeric: true });
 /** @param {any} node @returns {Sample} */
 const sampleOf = (node) => ({ epoch: node.lease.epoch, cpuSeconds: node.cpuSeconds, uptimeSeconds: node.uptimeSeconds });
 
-/** @param {any} node  one that did not answer has what its lease said last */
+/** @param {any} node  without an answer, its lease has the last known number */
 const connectionsOf = (node) => node.managerInfo?.clientsLen ?? node.lease.connections;
 
 /** @param {[string, any][]} nodes */
@@ -100,7 +100,7 @@ function row(name, node, silent) {
     cell(words.cluster_state, "", condition(node, silent)),
     cell(words.status_connections, `figure load${full}`, number.format(connections), node.maxConnections ? bar(load) : ""),
     cell(words.status_users, "figure", known(node.managerInfo?.usersLen, number.format)),
-    cell(words.cluster_cpu, "figure", known(busy(name, node), (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`)),
+    cell(words.cluster_cpu, "figure", known(cpuUsage(name, node), (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`)),
     cell(words.status_lag, lag >= LATE_SECONDS ? "figure bad" : "figure", known(lag, milliseconds)),
     cell(words.status_memory, "figure", known(node.memoryBytes, size)),
     cell(words.status_uptime, "figure", known(node.uptimeSeconds, duration)),
@@ -117,7 +117,7 @@ function goneRow([name, { host, since }]) {
   return line(true, heading(name, host), cell(words.cluster_state, "", state("offline", text)), ...empty.map((label) => cell(label, "figure", "–")));
 }
 
-// The roles are those that the elements have by themselves, until narrow windows lay them out as something else.
+// CSS changes the display of these elements in narrow windows, which removes their implicit roles: set them explicitly.
 
 /**
  * @param {boolean} silent
@@ -143,7 +143,7 @@ function heading(name, about) {
 }
 
 /**
- * A cell with its column's name, which narrow windows show beside it.
+ * A cell with the name of its column. Narrow windows show the name beside the value.
  *
  * @param {string} label
  * @param {string} classes
@@ -191,16 +191,16 @@ function known(value, format) {
 }
 
 /**
- * The share of a core that a node used since the last answer.
+ * The share of one CPU core that a node has used since the last sample.
  *
  * @param {string} name
  * @param {any} node
  * @returns {number | undefined}
  */
-function busy(name, node) {
+function cpuUsage(name, node) {
   const last = before.get(name);
   if (!last || last.epoch !== node.lease.epoch || !(node.uptimeSeconds > last.uptimeSeconds)) return undefined;
   return Math.max(0, (node.cpuSeconds - last.cpuSeconds) / (node.uptimeSeconds - last.uptimeSeconds));
 }
 
-new Board(show).refresh();
+new Dashboard(show).refresh();

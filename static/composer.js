@@ -1,5 +1,5 @@
 // @ts-check
-/** Where one writes: a field that grows, Enter to send, emoji, and what went wrong. */
+/** The text box: it grows with its text, sends on Enter, inserts emoji and shows why a message was not sent. */
 
 import { makeEmojiGrid } from "./emoji.js";
 import { ImError, newId } from "../sdk/imserver.js";
@@ -18,18 +18,18 @@ export class Composer {
   #grid = element("emoji", HTMLElement);
   #opener = element("emoji-open", HTMLButtonElement);
   #busy = false;
-  /** The last text that failed, with its id: sent again under the same id it cannot arrive twice. */
-  #failed = { text: "", id: "", where: "" };
+  /** The last text that failed, with its id. A retry uses the same id, so that the message cannot arrive twice. */
+  #failed = { text: "", id: "", target: "" };
 
   /**
-   * @param {(text: string, id: string) => Promise<unknown>} send  rejects with why it was not sent
+   * @param {(text: string, id: string) => Promise<unknown>} send  rejects with the reason if it failed
    * @param {() => boolean} isOnline
    * @param {Record<string, string>} words
-   * @param {() => string} [where]  whom it goes to: elsewhere the same text is another message
+   * @param {() => string} [target]  the receiver: the same text to another receiver is another message
    */
-  constructor(send, isOnline, words, where = () => "") {
+  constructor(send, isOnline, words, target = () => "") {
     this.send = send;
-    this.where = where;
+    this.target = target;
     this.isOnline = isOnline;
     this.words = words;
     const emoji = makeEmojiGrid(this.#grid, (picked) => this.#insert(picked));
@@ -51,10 +51,10 @@ export class Composer {
     this.#changed();
   }
 
-  /** The connection came or went. */
+  /** The state of the connection has changed. */
   refresh() {
     this.#send.setAttribute("aria-disabled", String(!this.isOnline() || this.#busy || !this.#field.value.trim()));
-    if (this.isOnline() && this.#note.dataset.why === "offline") this.#say("");
+    if (this.isOnline() && this.#note.dataset.why === "offline") this.#showNote("");
   }
 
   focus() {
@@ -64,7 +64,7 @@ export class Composer {
   /** @param {KeyboardEvent} event */
   #onKey(event) {
     if (event.key !== "Enter" || event.shiftKey || event.altKey || event.ctrlKey || event.metaKey) return;
-    if (event.isComposing || event.keyCode === 229) return; // this Enter chooses a word of the input method
+    if (event.isComposing || event.keyCode === 229) return; // this Enter belongs to the input method
     event.preventDefault();
     this.#submit();
   }
@@ -72,19 +72,19 @@ export class Composer {
   async #submit() {
     const text = this.#field.value.trim();
     if (!text || this.#busy) return this.#field.focus();
-    if (!this.isOnline()) return this.#say(this.words.send_offline, "offline");
-    const where = this.where();
-    const id = this.#failed.text === text && this.#failed.where === where ? this.#failed.id : newId();
+    if (!this.isOnline()) return this.#showNote(this.words.send_offline, "offline");
+    const target = this.target();
+    const id = this.#failed.text === text && this.#failed.target === target ? this.#failed.id : newId();
     this.#setBusy(true);
     try {
       await this.send(text, id);
-      this.#failed = { text: "", id: "", where: "" };
+      this.#failed = { text: "", id: "", target: "" };
       this.#field.value = "";
-      this.#say("");
+      this.#showNote("");
       this.#toggleEmoji(false);
     } catch (error) {
-      this.#failed = { text, id, where };
-      this.#say(fill(this.words.send_failed, { reason: this.#reason(error) }));
+      this.#failed = { text, id, target };
+      this.#showNote(fill(this.words.send_failed, { reason: this.#reason(error) }));
     }
     this.#setBusy(false);
     this.#changed();
@@ -117,7 +117,7 @@ export class Composer {
    * @param {string} text
    * @param {string} [why]
    */
-  #say(text, why = "") {
+  #showNote(text, why = "") {
     this.#note.textContent = text;
     this.#note.dataset.why = why;
     this.#note.hidden = !text;

@@ -1,5 +1,5 @@
 // @ts-check
-/** A grid of emoji: one tab stop, arrow keys inside, Home and End, Enter or a click takes one. */
+/** A grid of emoji with one tab stop. The arrow keys, Home and End move the focus; Enter or a click picks an emoji. */
 
 const EMOJI =
   "😀 😄 😁 😂 🤣 😊 😉 😍 😘 😋 😎 🤔 🤗 🤩 😏 😴 😅 😇 🙃 🥳 🥺 😢 😭 😤 😡 🤯 😱 😳 🤫 🙄 🤝 👍 👎 👏 🙏 💪 ✌️ 👌 👋 🫡 " +

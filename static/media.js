@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Images, videos and voice messages. What our own server offers is shown; anything else is a link, so that nobody can
- * make the readers' browsers call an address of theirs.
+ * Images, videos and voice messages. Files of this server are shown. Other addresses become links, so that a sender
+ * cannot make the browsers of the readers call a foreign server.
  */
 
 import { fill, make } from "./text.js";
@@ -12,7 +12,7 @@ const SHOWN_AS = new Map([["image", "img"], ["video", "video"], ["voice", "audio
  * @param {string} type  of the message
  * @param {string} text  of the message: an address
  * @param {Record<string, string>} words
- * @returns {HTMLElement | null}  null: it is to be shown as text
+ * @returns {HTMLElement | null}  null: show it as text
  */
 export function mediaOf(type, text, words) {
   const tag = SHOWN_AS.get(type);

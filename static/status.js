@@ -1,10 +1,10 @@
 // @ts-check
 /** The page of one node. */
 
-import { Board, Chart, duration, el, milliseconds, number, page, showApps, size, words } from "./board.js";
+import { Chart, Dashboard, duration, el, milliseconds, number, page, showApps, size, words } from "./dashboard.js";
 import { fill, make } from "./text.js";
 
-const MANY = 1_000; // connections from which memory a connection says something
+const MANY = 1_000; // below this, memory per connection is not meaningful
 const chart = new Chart();
 
 /** @param {any} data */
@@ -52,4 +52,4 @@ function showFacts(data, info) {
   el("facts").replaceChildren(...pairs);
 }
 
-new Board(show).refresh();
+new Dashboard(show).refresh();

@@ -1,10 +1,10 @@
 // @ts-check
-/** Texts and how they are filled in; the table of them comes from the server with the page. */
+/** Texts and elements of a page. The server sends the table of texts with the page. */
 
-const HUES = 10; // as many as chat.css has
+const HUES = 10; // the number of hues in chat.css
 
 /**
- * What the server put into the page.
+ * The data that the server put into the page.
  *
  * @template T
  * @returns {T}
@@ -23,7 +23,7 @@ export function fill(template, values) {
 }
 
 /**
- * The beginning of a text, never half a character pair.
+ * The start of a text, without half a surrogate pair at its end.
  *
  * @param {string} text
  * @param {number} length  in UTF-16 units
@@ -36,7 +36,7 @@ export function cut(text, length) {
 }
 
 /**
- * The element with this id; its absence is a mistake in the template.
+ * The element with this id. Throws TypeError if the template has none.
  *
  * @template {Element} T
  * @param {string} id
@@ -50,7 +50,7 @@ export function element(id, type) {
 }
 
 /**
- * A new element with classes and children; strings become text, never markup.
+ * A new element with classes and children. Strings become text, never markup.
  *
  * @param {string} tag
  * @param {string} classes
@@ -65,7 +65,7 @@ export function make(tag, classes, ...children) {
 }
 
 /**
- * A square with the first character of a name, in a colour that is always the same for that name.
+ * A square with the first character of a name. Its colour depends on the name only.
  *
  * @param {string} name
  * @returns {HTMLElement}
@@ -76,4 +76,16 @@ export function avatar(name) {
   const made = make("span", `avatar hue-${(hash >>> 8) % HUES}`, Array.from(name.trim())[0] ?? "?");
   made.setAttribute("aria-hidden", "true");
   return made;
+}
+
+/**
+ * Shows a note, or hides it if the text is empty.
+ *
+ * @param {string} id
+ * @param {string} text
+ */
+export function showNote(id, text) {
+  const note = element(id, HTMLElement);
+  note.textContent = text;
+  note.hidden = !text;
 }

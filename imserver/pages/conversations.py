@@ -94,7 +94,7 @@ class TalkPages:
             "token": token,
             "kept": kept,
         }
-        answer = render("talk.html", language, words, data=data, **shown)
+        answer = render("action.html", language, words, data=data, **shown)
         connect = " ".join(addresses.sources)
         answer.headers["Content-Security-Policy"] = policy(connect, media="'self'")
         return answer

@@ -45,7 +45,7 @@ class Person:
         """Log in on the page."""
         page.find("#phone").send_keys(self.phone)
         page.find("#password").send_keys(PASSWORD)
-        page.find("#door-go").click()
+        page.find("#login-submit").click()
         eventually(lambda: page.state == "online", what="the page is connected")
         return page
 
@@ -63,25 +63,25 @@ def at_the_door(browser: Browser, server: Server, language: str = "en", **how: A
 
 
 def begin(page: Page, *numbers: str, name: str = "") -> None:
-    page.find("#begin").click()
-    page.find("#begin-numbers").send_keys(" ".join(numbers))
-    page.find("#begin-name").send_keys(name)
-    page.find("#begin-go").click()
-    eventually(lambda: page.shown("#composer") and not page.shown("#begin-dialog"), what="the talk is open")
+    page.find("#new-conversation").click()
+    page.find("#new-users").send_keys(" ".join(numbers))
+    page.find("#new-group-name").send_keys(name)
+    page.find("#new-submit").click()
+    eventually(lambda: page.shown("#composer") and not page.shown("#new-dialog"), what="the talk is open")
 
 
 def talks(page: Page) -> list[str]:
-    return page.texts("#talks .talk b")
+    return page.texts("#conversations .conversation b")
 
 
 def choose(page: Page, name: str) -> None:
     eventually(lambda: name in talks(page), what=f"the talk with {name} is listed")
     page.run(
-        "[...document.querySelectorAll('.talk')].find((each) =>"
+        "[...document.querySelectorAll('.conversation')].find((each) =>"
         " each.querySelector('b').textContent === arguments[0]).click()",
         name,
     )
-    eventually(lambda: page.texts("#talk-name") == [name], what=f"the talk with {name} is open")
+    eventually(lambda: page.texts("#conversation-name") == [name], what=f"the talk with {name} is open")
 
 
 def say(page: Page, text: str) -> None:
@@ -92,11 +92,11 @@ def say(page: Page, text: str) -> None:
 
 def test_two_who_register_write_to_each_other(pair: Pair, server: Server) -> None:
     first = at_the_door(pair[0], server)
-    first.find("#door-switch").click()
+    first.find("#login-switch").click()
     first.find("#phone").send_keys(str(next(PHONES)))
     first.find("#password").send_keys(PASSWORD)
     first.find("#nickname").send_keys("Ann")
-    first.find("#door-go").click()
+    first.find("#login-submit").click()
     eventually(lambda: first.state == "online", what="the page is connected")
     assert first.texts("#me-name") == ["Ann"]
     bob = Person(server, "Bob")
@@ -104,11 +104,11 @@ def test_two_who_register_write_to_each_other(pair: Pair, server: Server) -> Non
     say(first, HOSTILE)
     second = bob.enters(at_the_door(pair[1], server, "zh"))
     eventually(lambda: talks(second) == ["Ann"], what="what was missed is listed")
-    assert second.texts(".talk .count") == ["1"]
+    assert second.texts(".conversation .count") == ["1"]
     assert "(1)" in second.driver.title
     choose(second, "Ann")
     second.has_received("Ann", HOSTILE)
-    eventually(lambda: second.texts(".talk .count") == [], what="it is read")
+    eventually(lambda: second.texts(".conversation .count") == [], what="it is read")
     eventually(lambda: first.texts(".seen") == ["Read"], what="the sender is told so")
     second.find("#message").send_keys("我")
     eventually(lambda: first.texts("#typing") == ["Bob is writing…"], what="the other is told of it")
@@ -130,10 +130,10 @@ def test_a_page_that_is_loaded_again_shows_what_was_said(pair: Pair, server: Ser
     eventually(lambda: page.state == "online", what="it needs no password")
     choose(page, "Bob")
     eventually(lambda: page.own == ["number 0", "number 1", "number 2"], what="what was said")
-    page.find("#leave").click()
-    assert page.shown("#door-form")
+    page.find("#logout").click()
+    assert page.shown("#login-form")
     page.driver.refresh()
-    assert page.shown("#door-form"), "who has left has to log in"
+    assert page.shown("#login-form"), "who has left has to log in"
 
 
 def test_long_talks_are_read_page_by_page(pair: Pair, server: Server) -> None:
@@ -146,10 +146,10 @@ def test_long_talks_are_read_page_by_page(pair: Pair, server: Server) -> None:
     eventually(lambda: len(page.received) == 50, what="the end of it")
     ann.ask("messages/edit", app="gochat", id=70, text="the last")
     page.has_received("Ann", "the last (edited)")
-    page.run("const earlier = document.querySelector('.earlier'); earlier.click(); earlier.click()")
+    page.run("const earlier = document.querySelector('.older'); earlier.click(); earlier.click()")
     eventually(lambda: len(page.received) == 70, what="all of it, once")
     assert page.received[0] == ("Ann", "number 0")
-    assert page.texts(".earlier") == []
+    assert page.texts(".older") == []
 
 
 def test_a_group_talks_and_words_are_taken_back(pair: Pair, server: Server) -> None:
@@ -186,8 +186,8 @@ def test_what_is_wrong_at_the_door_is_said(
     page = at_the_door(pair[0], server)
     page.find("#phone").send_keys(phone)
     page.find("#password").send_keys(password)
-    page.find("#door-go").click()
-    eventually(lambda: page.texts("#door-note") == [said], what="what is wrong")
+    page.find("#login-submit").click()
+    eventually(lambda: page.texts("#login-note") == [said], what="what is wrong")
 
 
 @pytest.mark.parametrize(
@@ -204,30 +204,30 @@ def test_a_talk_that_cannot_begin_is_said(
     pair.expects("Failed to load resource")
     ann = Person(server, "Ann")
     page = ann.enters(at_the_door(pair[0], server))
-    page.find("#begin").click()
-    page.find("#begin-numbers").send_keys(" ".join(ann.number if each == "own" else each for each in numbers))
-    page.find("#begin-go").click()
-    eventually(lambda: page.texts("#begin-note") == [said], what="what is wrong")
+    page.find("#new-conversation").click()
+    page.find("#new-users").send_keys(" ".join(ann.number if each == "own" else each for each in numbers))
+    page.find("#new-submit").click()
+    eventually(lambda: page.texts("#new-note") == [said], what="what is wrong")
 
 
 def test_a_login_that_has_ended_leads_back_to_the_door(pair: Pair, server: Server) -> None:
     ann = Person(server, "Ann")
     page = ann.enters(at_the_door(pair[0], server))
     ann.ask("accounts/logout")
-    eventually(lambda: page.shown("#door-form"), what="the door")
-    assert page.texts("#door-note") == ["Your login has ended: log in again"]
+    eventually(lambda: page.shown("#login-form"), what="the door")
+    assert page.texts("#login-note") == ["Your login has ended: log in again"]
 
 
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.full)])
 def test_on_a_phone_the_list_and_the_talk_take_turns(pair: Pair, server: Server, width: int) -> None:
     ann, bob = Person(server, "Ann"), Person(server, "Bob" * 20)
     page = ann.enters(at_the_door(pair[0], server, size=(width, 640), dark=True))
-    assert page.shown("#talks-note")
+    assert page.shown("#conversations-note")
     assert not page.shown("#log")
     begin(page, bob.number)
     say(page, "wide " * 100 + "W" * 300)
-    assert not page.shown("#begin")
+    assert not page.shown("#new-conversation")
     assert page.overflow <= 0
     page.find("#back").click()
-    assert page.shown("#begin")
+    assert page.shown("#new-conversation")
     assert page.overflow <= 0

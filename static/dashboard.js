@@ -1,5 +1,5 @@
 // @ts-check
-/** What the operators' pages share: reading the state every few seconds, asking for the key, figures and charts. */
+/** Shared by the operators' pages: reads the state every few seconds, asks for the API key, formats figures and charts. */
 
 import { element, fill, make, pageData } from "./text.js";
 
@@ -16,7 +16,7 @@ export const number = new Intl.NumberFormat(page.language);
 export const clock = new Intl.DateTimeFormat(page.language, { hour: "2-digit", minute: "2-digit", second: "2-digit", hour12: false });
 export const el = (/** @type {string} */ id) => element(id, HTMLElement);
 
-/** A refusal or a failure; `keyNeeded` when another key would help. */
+/** The state could not be read. With `keyNeeded`, the server wants another key. */
 class StateError extends Error {
   /**
    * @param {string} message
@@ -28,9 +28,9 @@ class StateError extends Error {
   }
 }
 
-/** Reads the state again and again and has it shown. Owner of the key, of the pause and of what is said about both. */
-export class Board {
-  /** @param {(data: any) => void} show  gets the data of each answer */
+/** Polls the state. Owns the API key, the pause and the messages about both. */
+export class Dashboard {
+  /** @param {(data: any) => void} show  called with the data of each answer */
   constructor(show) {
     this.show = show;
     this.keyField = element("key", HTMLInputElement);
@@ -43,7 +43,7 @@ export class Board {
     try {
       this.key = sessionStorage.getItem(KEY_ITEM) ?? "";
     } catch {
-      // a browser that keeps nothing asks for the key at each load
+      // no storage: the page asks for the key at each load
     }
     this.listen();
   }
@@ -51,34 +51,34 @@ export class Board {
   listen() {
     element("key-form", HTMLFormElement).addEventListener("submit", (event) => {
       event.preventDefault();
-      this.keepKey(this.keyField.value.trim());
+      this.saveKey(this.keyField.value.trim());
       this.keyField.value = "";
       if (this.key) this.refresh();
     });
     el("forget").addEventListener("click", () => {
-      this.keepKey("");
+      this.saveKey("");
       this.refresh();
     });
     el("pause").addEventListener("click", () => {
       this.paused = !this.paused;
       el("pause").textContent = this.paused ? words.status_resume : words.status_pause;
       if (!this.paused) this.refresh();
-      else this.plan();
+      else this.schedule();
     });
     document.addEventListener("visibilitychange", () => {
-      if (document.hidden) this.plan();
+      if (document.hidden) this.schedule();
       else if (!this.paused && el("key-form").hidden) this.refresh();
     });
   }
 
   /** @param {string} next */
-  keepKey(next) {
+  saveKey(next) {
     this.key = next;
     try {
       if (next) sessionStorage.setItem(KEY_ITEM, next);
       else sessionStorage.removeItem(KEY_ITEM);
     } catch {
-      // as above
+      // no storage
     }
   }
 
@@ -102,7 +102,7 @@ export class Board {
     return answer.data ?? {};
   }
 
-  /** Read now; then again after a while, unless nobody looks. */
+  /** Reads the state now, and again after some seconds unless the page is hidden or paused. */
   async refresh() {
     clearTimeout(this.timer);
     try {
@@ -117,10 +117,10 @@ export class Board {
       this.fail(error instanceof StateError ? error : new StateError(String(error)));
     }
     el("forget").hidden = !this.key;
-    this.plan();
+    this.schedule();
   }
 
-  plan() {
+  schedule() {
     clearTimeout(this.timer);
     if (this.paused || document.hidden || !el("key-form").hidden) return;
     this.timer = setTimeout(() => this.refresh(), page.seconds * 1000);
@@ -130,7 +130,7 @@ export class Board {
   fail(error) {
     if (error.keyNeeded) {
       el("key-problem").textContent = this.key ? words.status_key_wrong : "";
-      this.keepKey("");
+      this.saveKey("");
       el("figures").hidden = true;
       el("problem").hidden = true;
       el("key-form").hidden = false;
@@ -153,7 +153,7 @@ function setState(state, text) {
   el("state-text").textContent = text;
 }
 
-/** The line of one figure over the last minutes. Owner of its samples. */
+/** A line chart of one figure over the last minutes. Owns the samples. */
 export class Chart {
   constructor() {
     /** @type {number[]} */
@@ -178,7 +178,7 @@ export class Chart {
 }
 
 /**
- * The table of apps, the largest first, and in how many of them there is anybody.
+ * Shows the table of apps, the largest first, and the number of apps with users.
  *
  * @param {Record<string, number> | undefined} apps  users by app
  * @param {number} users
@@ -210,7 +210,7 @@ export function bar(share) {
 
 /**
  * @param {number} seconds
- * @returns {string} its two greatest units
+ * @returns {string} in its two largest units
  */
 export function duration(seconds) {
   const units = /** @type {const} */ ([["days", 86_400], ["hours", 3_600], ["minutes", 60], ["seconds", 1]]);

@@ -1,5 +1,5 @@
 // @ts-check
-/** Shows where the connection stands: a word beside the title, and a bar with what can be done while it is broken. */
+/** The state of the connection: a word beside the title, and a banner with a button while there is no connection. */
 
 import { element, fill } from "./text.js";
 
@@ -18,7 +18,7 @@ export class ConnectionView {
 
   /**
    * @param {Record<string, string>} words
-   * @param {{ retry: () => void, enterAgain: () => void }} actions
+   * @param {{ retry: () => void, reload: () => void }} actions
    */
   constructor(words, actions) {
     this.words = words;
@@ -35,25 +35,25 @@ export class ConnectionView {
     this.#pill.dataset.state = state;
     this.#pillText.textContent = words[`state_${state}`] ?? words.state_connecting;
     this.#banner.dataset.state = state;
-    if (state === "refused") this.#banner.setAttribute("role", "alert"); // the others are said by the pill
+    if (state === "refused") this.#banner.setAttribute("role", "alert"); // screen readers announce the other states from the pill
     else this.#banner.removeAttribute("role");
     if (state === "waiting") this.#count(change);
-    else if (state === "offline") this.#say(words.banner_offline, words.retry_now, this.actions.retry);
-    else if (state === "refused") this.#say(this.#refusal(change), words.enter_again, this.actions.enterAgain);
-    else if (state === "connecting" && (this.#wasOnline || change.attempt)) this.#say(words.banner_trying);
-    else this.#say("");
+    else if (state === "offline") this.#showBanner(words.banner_offline, words.retry_now, this.actions.retry);
+    else if (state === "refused") this.#showBanner(this.#refusal(change), words.enter_again, this.actions.reload);
+    else if (state === "connecting" && (this.#wasOnline || change.attempt)) this.#showBanner(words.banner_trying);
+    else this.#showBanner("");
   }
 
   /** @param {StateChange} change */
   #count({ retryInMs, code }) {
     const due = Date.now() + retryInMs;
-    const tell = () => {
+    const update = () => {
       const seconds = Math.max(1, Math.ceil((due - Date.now()) / 1000));
       const why = code === 1006 || code < 4000 ? "" : ` (${fill(this.words.code, { code })})`;
-      this.#say(fill(this.words.banner_waiting, { seconds }) + why, this.words.retry_now, this.actions.retry);
+      this.#showBanner(fill(this.words.banner_waiting, { seconds }) + why, this.words.retry_now, this.actions.retry);
     };
-    tell();
-    this.#countdown = setInterval(tell, 250);
+    update();
+    this.#countdown = setInterval(update, 250);
   }
 
   /** @param {StateChange} change */
@@ -69,7 +69,7 @@ export class ConnectionView {
    * @param {string} [label]
    * @param {() => void} [act]
    */
-  #say(text, label = "", act = () => {}) {
+  #showBanner(text, label = "", act = () => {}) {
     if (this.#bannerText.textContent !== text) this.#bannerText.textContent = text;
     if (this.#button.textContent !== label) this.#button.textContent = label;
     this.#act = act;

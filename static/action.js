@@ -1,21 +1,21 @@
 // @ts-check
-/** The pages of the action dialect: a talk of two, and a room. Puts the parts together. */
+/** The pages of the `action` dialect: a conversation of two users, or a room. */
 
 import { TalkClient } from "../sdk/imserver.js";
 import { websocketUrl } from "./address.js";
 import { Composer } from "./composer.js";
-import { ConnectionView } from "./connection.js";
-import { ChatLog } from "./log.js";
+import { ConnectionView } from "./connection-view.js";
 import { mediaOf } from "./media.js";
-import { Sitting, tabStorage } from "./sitting.js";
+import { MessageList } from "./message-list.js";
+import { TabSession, tabStorage } from "./tab-session.js";
 import { avatar, element, fill, pageData } from "./text.js";
 
 /**
- * @typedef {object} Page  what the server put into the page
+ * @typedef {object} Page  data from the server
  * @property {number} app
  * @property {string} user
  * @property {string} peer
- * @property {string} room           "0" in a talk of two
+ * @property {string} room           "0": a conversation of two
  * @property {string} token
  * @property {string} websocketUrl
  * @property {string} seenHost
@@ -30,18 +30,18 @@ const words = page.text;
 words.send_failed = words.talk_send_failed;
 const { user, peer, room } = page;
 const inRoom = room !== "0";
-const quiet = element("quiet-room", HTMLElement);
+const empty = element("empty", HTMLElement);
 const title = document.title;
 let unread = 0;
 
-const log = new ChatLog(
+const list = new MessageList(
   element("log", HTMLElement), element("latest", HTMLButtonElement), element("latest-text", HTMLElement), words, page.language,
   {
     nameOf: ({ from }) => (inRoom ? fill(words.talk_member_name, { user: from }) : words.talk_peer_name),
     contentOf: ({ type = "text", text }) => mediaOf(type, text, words),
   },
 );
-const sitting = new Sitting(
+const session = new TabSession(
   { app: `talk:${page.app}:${user}:${inRoom ? `room:${room}` : peer}`, user, token: "", tokenSeconds: DAY_SECONDS, tokenUrl: "" },
   tabStorage(),
 );
@@ -49,11 +49,11 @@ const client = new TalkClient({
   url: websocketUrl(page, "/ws"), app: page.app, user, peer, room, token: page.token || undefined,
 });
 
-/** @param {import("./sitting.js").Entry} entry */
-function tell(entry) {
-  quiet.hidden = true;
-  log.add(entry);
-  if (document.hidden && entry.kind === "msg") {
+/** @param {import("./tab-session.js").Line} line */
+function show(line) {
+  empty.hidden = true;
+  list.add(line);
+  if (document.hidden && line.kind === "msg") {
     unread += 1;
     document.title = `(${unread}) ${title}`;
   }
@@ -61,29 +61,29 @@ function tell(entry) {
 
 /** @param {string} text */
 function note(text) {
-  log.add({ kind: "note", from: "", text, at: Date.now() });
+  list.add({ kind: "note", from: "", text, at: Date.now() });
 }
 
 /**
- * In a talk of two one's own words are shown at once; in a room when their copy comes back.
+ * In a conversation of two, our own message is shown at once; in a room, when the server sends its copy.
  *
  * @param {string} text
  * @param {string} id
  */
 async function send(text, id) {
-  const entry = /** @type {const} */ ({ kind: "own", from: user, text, at: Date.now(), id });
-  if (!inRoom) tell(entry);
+  const line = /** @type {const} */ ({ kind: "own", from: user, text, at: Date.now(), id });
+  if (!inRoom) show(line);
   try {
     await client.say(text, "text", id);
   } catch (error) {
-    if (!inRoom) log.takeBack(id);
+    if (!inRoom) list.remove(id);
     throw error;
   }
-  if (!inRoom) sitting.remember(entry);
+  if (!inRoom) session.add(line);
 }
 
 /**
- * What this tab had shown when it logged in: of what is kept the server may tell the last once more.
+ * The lines that the tab had shown before the login. Of stored messages, the server may send the last ones again.
  *
  * @type {Set<string>}
  */
@@ -94,39 +94,39 @@ const keyOf = ({ from, id, at, text }) => JSON.stringify([from, id, at, text.sli
 
 client.on("said", ({ from, text, type, id, at }) => {
   if (shown.delete(keyOf({ from, id, at, text }))) return;
-  const entry = /** @type {const} */ ({ kind: inRoom && from === user ? "own" : "msg", from, text, type, id, at });
-  tell(entry);
-  sitting.remember(entry);
+  const line = /** @type {const} */ ({ kind: inRoom && from === user ? "own" : "msg", from, text, type, id, at });
+  show(line);
+  session.add(line);
 });
 client.on("left", ({ from }) => {
-  if (inRoom) note(fill(words.talk_left, { user: from })); // who belongs to a room hears of it wherever they talk
+  if (inRoom) note(fill(words.talk_left, { user: from })); // members of a room receive this in every conversation
 });
 client.on("failed", () => note(words.talk_failed));
 
-let over = false; // it is said once, however often the connection is tried again
+let over = false; // the note is shown once, however often the client reconnects
 client.on("state", (change) => {
   view.show(change);
   composer.refresh();
   if (change.state === "online") {
-    shown = new Set(sitting.entries.map(keyOf));
+    shown = new Set(session.lines.map(keyOf));
     note(words.talk_in);
   }
   if (!["online", "connecting"].includes(change.state) && !over) note(words.talk_over);
   if (change.state !== "connecting") over = change.state !== "online";
 });
 
-const view = new ConnectionView(words, { retry: () => client.retryNow(), enterAgain: () => location.reload() });
+const view = new ConnectionView(words, { retry: () => client.retryNow(), reload: () => location.reload() });
 const composer = new Composer(send, () => client.state.state === "online", words);
 
-const face = avatar(user);
-face.id = "me-avatar";
-element("me-avatar", HTMLElement).replaceWith(face);
-log.self = inRoom ? "" : user;
-log.restore(sitting.entries);
-quiet.hidden = sitting.entries.length > 0;
+const picture = avatar(user);
+picture.id = "me-avatar";
+element("me-avatar", HTMLElement).replaceWith(picture);
+list.self = inRoom ? "" : user;
+list.restore(session.lines);
+empty.hidden = session.lines.length > 0;
 document.querySelector(".rooms [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
 if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone this would open the keyboard
-client.connect().catch(() => {}); // the view shows why
+client.connect().catch(() => {}); // the view shows the reason
 
 addEventListener("online", () => client.retryNow());
 addEventListener("offline", () => view.show(client.state));
@@ -137,9 +137,9 @@ document.addEventListener("visibilitychange", () => {
   client.retryNow(); // timers of hidden pages are slow
 });
 addEventListener("pagehide", () => {
-  sitting.leave();
+  session.unload();
   client.close();
 });
 addEventListener("pageshow", (event) => {
-  if (event.persisted) location.reload(); // back from the browser's cache, where it left
+  if (event.persisted) location.reload(); // the browser's cache brought back a page whose connection is closed
 });

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Who is online. The list is read half a second after every login; in between, notices keep it up to date. In a big
- * room the server sends no notices: then the list is read each minute.
+ * The list of online users. It is read half a second after each login; then notices keep it up to date. In a big app
+ * the server sends no notices: then the list is read every minute.
  */
 
 import { avatar, fill, make } from "./text.js";
@@ -13,14 +13,15 @@ const MAX_ROWS = 300;
 
 /** @typedef {import("../sdk/imserver.js").ImClient} ImClient */
 
-/** @typedef {{ list: HTMLElement, note: HTMLElement, counts: HTMLElement[] }} Parts */
+/** @typedef {{ list: HTMLElement, note: HTMLElement, counts: HTMLElement[] }} Elements */
 
-export class People {
+/** Owns the names of the online users and their list. */
+export class OnlineUsers {
   /** @type {Set<string>} */
   #names = new Set();
   #count = 0;
-  /** @type {Map<string, boolean> | null} who came (true) and went (false) while a list is on its way */
-  #meanwhile = null;
+  /** @type {Map<string, boolean> | null} changes during a request: true for a login, false for a logout */
+  #pending = null;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   #drawing = false;
@@ -29,14 +30,14 @@ export class People {
 
   /**
    * @param {ImClient} client
-   * @param {Parts} parts
+   * @param {Elements} elements
    * @param {Record<string, string>} words
    * @param {{ noticeMembers: number, language: string }} page
-   * @param {(alone: boolean) => void} onAlone  told, each time the list is drawn, whether nobody else is here
+   * @param {(alone: boolean) => void} onAlone  called when the list is drawn: whether no other user is online
    */
-  constructor(client, parts, words, { noticeMembers, language }, onAlone) {
+  constructor(client, elements, words, { noticeMembers, language }, onAlone) {
     this.client = client;
-    this.parts = parts;
+    this.elements = elements;
     this.words = words;
     this.onAlone = onAlone;
     this.noticeMembers = noticeMembers;
@@ -59,28 +60,28 @@ export class People {
   }
 
   async #read() {
-    const meanwhile = new Map();
-    this.#meanwhile = meanwhile;
+    const pending = new Map();
+    this.#pending = pending;
     try {
       const { userList, userCount } = await this.client.userList();
       this.#names = new Set(userList.map(String));
       this.#count = Math.max(userCount, this.#names.size);
       this.#known = true;
-      this.#meanwhile = null;
-      for (const [name, came] of meanwhile) this.#move(name, came);
+      this.#pending = null;
+      for (const [name, isOnline] of pending) this.#move(name, isOnline);
       if (this.#online) this.#move(this.client.user, true);
     } catch {
-      this.#meanwhile = null;
+      this.#pending = null;
       this.#known = false;
     }
     this.#draw();
-    if (this.#online) this.#plan();
+    if (this.#online) this.#schedule();
   }
 
-  #plan() {
+  #schedule() {
     clearTimeout(this.#timer);
     if (!this.#known) this.#timer = setTimeout(() => this.#read(), RETRY_MS);
-    // spread, so that the pages of a big room do not all ask in the same second
+    // spread over time, so that the pages of a big app do not all ask in the same second
     else if (this.#isBig()) this.#timer = setTimeout(() => this.#read(), READ_EACH_MS * (0.9 + 0.2 * Math.random()));
   }
 
@@ -90,18 +91,18 @@ export class People {
 
   /**
    * @param {string} name
-   * @param {boolean} came
+   * @param {boolean} isOnline
    */
-  #move(name, came) {
-    this.#meanwhile?.set(name, came);
+  #move(name, isOnline) {
+    this.#pending?.set(name, isOnline);
     const wasBig = this.#isBig();
-    if (came && !this.#names.has(name)) {
+    if (isOnline && !this.#names.has(name)) {
       this.#names.add(name);
       this.#count += 1;
-    } else if (!came && this.#names.delete(name)) {
+    } else if (!isOnline && this.#names.delete(name)) {
       this.#count -= 1;
     }
-    if (!wasBig && this.#isBig() && this.#known && this.#online) this.#plan();
+    if (!wasBig && this.#isBig() && this.#known && this.#online) this.#schedule();
     this.#draw();
   }
 
@@ -122,13 +123,13 @@ export class People {
       if (name === self) row.append(make("small", "", this.words.self_mark));
       return row;
     });
-    this.parts.list.replaceChildren(...rows);
-    for (const count of this.parts.counts) count.textContent = String(this.#count);
+    this.elements.list.replaceChildren(...rows);
+    for (const count of this.elements.counts) count.textContent = String(this.#count);
     this.onAlone(this.#isAlone());
-    this.parts.list.classList.toggle("stale", !this.#online);
+    this.elements.list.classList.toggle("stale", !this.#online);
     const notes = this.#notes();
-    this.parts.note.textContent = notes;
-    this.parts.note.hidden = !notes;
+    this.elements.note.textContent = notes;
+    this.elements.note.hidden = !notes;
   }
 
   #isAlone() {

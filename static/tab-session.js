@@ -1,0 +1,176 @@
+// @ts-check
+/**
+ * The name, the token and the lines of one room, saved by this tab until it is closed.
+ *
+ * The server gives each page a new name. After a reload, the tab uses its earlier name again, unless the tab was
+ * duplicated: then the other tab still uses that name.
+ */
+
+import { cut } from "./text.js";
+
+const MAX_LINES = 200;
+const MAX_TEXT = 4_000;
+const MAX_SAVED = 400_000; // characters; browsers allow about five million per site
+const SAVE_AFTER_MS = 400;
+const NOTICES = new Set(["enter", "exit"]);
+
+/** The first notices of one kind in a row have a line each; the rest share one line. */
+export const MAX_SINGLE_NOTICES = 3;
+
+/**
+ * @typedef {object} Line  a message or notice on the page
+ * @property {"msg" | "own" | "enter" | "exit" | "reconnected" | "note"} kind
+ * @property {string} from
+ * @property {string} text
+ * @property {number} at  milliseconds since 1970
+ * @property {string} [type]  of the message, unless it is text
+ * @property {string} [id]    of the message
+ */
+
+/** @typedef {{ user: string, token: string, until: number, left: boolean, lines: Line[] }} Saved */
+
+/**
+ * Identity from the server. Without a tokenUrl, the user and the token are part of the page's address, and the token
+ * is not renewed.
+ *
+ * @typedef {{ app: number | string, user: string, token: string, tokenSeconds: number, tokenUrl: string }} Identity
+ */
+
+/**
+ * Whether a notice replaces the one before it, because both would share a line.
+ *
+ * @param {Line[]} before
+ * @param {Line} line
+ */
+function replacesLast(before, line) {
+  const last = before.slice(-MAX_SINGLE_NOTICES);
+  return NOTICES.has(line.kind) && last.length === MAX_SINGLE_NOTICES && last.every(({ kind }) => kind === line.kind);
+}
+
+/** Owns what the tab has saved for one app. */
+export class TabSession {
+  /** @type {Line[]} */
+  lines = [];
+  /** Whether the state of an earlier load was restored. */
+  resumed = false;
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
+  #saving;
+  #unloaded = false;
+
+  /**
+   * @param {Identity} identity
+   * @param {Storage | null} storage
+   */
+  constructor(identity, storage) {
+    this.identity = identity;
+    this.storage = storage;
+    this.key = `imserver:${identity.app}`;
+    this.user = identity.user;
+    this.token = identity.token;
+    this.until = Date.now() + identity.tokenSeconds * 1000;
+    this.#resume();
+    this.#save();
+  }
+
+  /** @param {Line} line */
+  add(line) {
+    if (replacesLast(this.lines, line)) this.lines.pop();
+    this.lines.push({ ...line, text: cut(line.text, MAX_TEXT) });
+    if (this.lines.length > MAX_LINES) this.lines.shift();
+    this.#saving ??= setTimeout(() => this.#save(), SAVE_AFTER_MS);
+  }
+
+  /** The page is unloaded. After this, the next page of the tab may restore the state. */
+  unload() {
+    this.#unloaded = true;
+    this.#save();
+  }
+
+  /** Deletes the saved state and saves nothing more: the next page of the tab uses the name that the server gives it. */
+  forget() {
+    try {
+      this.storage?.removeItem(this.key);
+    } catch {
+      // as in #save
+    }
+    this.storage = null;
+  }
+
+  /**
+   * Goes back to the identity from the server, after a login with the restored one was refused.
+   *
+   * @returns {boolean} false: it was in use already
+   */
+  startOver() {
+    if (!this.resumed) return false;
+    this.resumed = false;
+    this.user = this.identity.user;
+    this.token = this.identity.token;
+    this.until = Date.now() + this.identity.tokenSeconds * 1000;
+    this.lines = [];
+    this.#save();
+    return true;
+  }
+
+  /**
+   * Renews the token. The present one must still be valid.
+   *
+   * @returns {Promise<boolean>} whether it was renewed
+   */
+  async renew() {
+    if (!this.identity.tokenUrl) return false;
+    const response = await fetch(this.identity.tokenUrl, {
+      method: "POST",
+      body: new URLSearchParams({ appID: String(this.identity.app), userID: this.user }),
+      headers: { Authorization: `Bearer ${this.token}` },
+      cache: "no-store",
+    }).catch(() => null);
+    if (!response?.ok) return false;
+    const { token, seconds } = await response.json();
+    this.token = token;
+    this.until = Date.now() + seconds * 1000;
+    this.#save();
+    return true;
+  }
+
+  #resume() {
+    try {
+      /** @type {Saved} */
+      const saved = JSON.parse(this.storage?.getItem(this.key) ?? "null");
+      if (!saved?.left || saved.until < Date.now() + 5_000 || !Array.isArray(saved.lines)) return;
+      if (this.identity.tokenUrl) {
+        this.user = String(saved.user);
+        this.token = String(saved.token);
+        this.until = saved.until;
+      } else if (saved.user !== this.user) {
+        return;
+      }
+      this.lines = saved.lines;
+      this.resumed = true;
+    } catch {
+      // not written by this page
+    }
+  }
+
+  #save() {
+    clearTimeout(this.#saving);
+    this.#saving = undefined;
+    const { user, token, until } = this;
+    const text = () => JSON.stringify({ user, token, until, left: this.#unloaded, lines: this.lines });
+    while (this.lines.length && text().length > MAX_SAVED) this.lines.splice(0, Math.ceil(this.lines.length / 4));
+    try {
+      this.storage?.setItem(this.key, text());
+    } catch {
+      // storage is full or forbidden: a reload shows no earlier lines
+    }
+  }
+}
+
+/** @returns {Storage | null} null: the browser forbids it */
+export function tabStorage() {
+  try {
+    return globalThis.sessionStorage;
+  } catch {
+    return null;
+  }
+}
