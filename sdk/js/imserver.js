@@ -10,38 +10,38 @@
  *     await client.connect();
  *     await client.sendMessageAll("hello");
  *
- * The client keeps itself connected: it logs in, sends a heartbeat every 30 s, and when the connection is lost it
- * comes back after a random pause that grows with each failure ("full jitter"), unless the server said not to.
+ * The client logs in, sends a heartbeat every 30 s, and reconnects after a lost connection. The pause before a retry
+ * is random and grows with each failure ("full jitter"). Some close codes end the retries; see {@link mayReconnect}.
  *
  * @module imserver
  */
 
-/** Answer and error codes that mean something to a client; the server's documentation has them all. */
+/** The answer codes that the client uses. The server's documentation lists all codes. */
 export const CODE = Object.freeze({ OK: 200, NOT_LOGGED_IN: 1000, BAD_PARAMETER: 1001, BAD_USER: 1002, UNAUTHORIZED: 1003 });
 
 /**
- * A login refused with one of these stays refused, however often it is tried.
+ * A login that is refused with one of these codes is not retried.
  *
  * @type {Set<number>}
  */
-const LASTING_REFUSALS = new Set([CODE.BAD_PARAMETER, CODE.BAD_USER, CODE.UNAUTHORIZED]);
+const FINAL_REFUSALS = new Set([CODE.BAD_PARAMETER, CODE.BAD_USER, CODE.UNAUTHORIZED]);
 
-/** What the server tells unasked. */
-const EVENTS = new Set(["enter", "exit", "msg"]);
+/** The events of the `cmd` dialect. */
+const CMD_EVENTS = ["enter", "exit", "msg"];
 
 /**
- * What the `action` dialect calls what is told unasked.
+ * The events of the `action` dialect: `action` of the frame → name of the event.
  *
  * @type {Record<string, string>}
  */
-const TOLD = { enter: "welcome", sendmsg: "said", exit: "left" };
+const ACTION_EVENTS = { enter: "welcome", sendmsg: "said", exit: "left" };
 
 const ABNORMAL_CLOSE = 1006;
-const ERROR_GRACE_MS = 50;
+const CLOSE_AFTER_ERROR_MS = 50;
 
 /**
- * `idle`: not started. `connecting`: a connection is being made or logged in. `online`: logged in.
- * `waiting`: lost, the next try is in `retryInMs`. `refused`: the server will not have us, no more tries.
+ * `idle`: not started. `connecting`: the client connects or logs in. `online`: logged in. `waiting`: the connection
+ * is lost, the next try is in `retryInMs`. `refused`: the server refused the login or closed the connection for good.
  * `closed`: ended by `close()`.
  *
  * @typedef {"idle" | "connecting" | "online" | "waiting" | "refused" | "closed"} State
@@ -50,38 +50,39 @@ const ERROR_GRACE_MS = 50;
 /**
  * @typedef {object} StateChange
  * @property {State} state
- * @property {number} attempt    tries since the last time that lasted (0 = none failed)
+ * @property {number} attempt    failed tries since the last stable connection
  * @property {number} retryInMs  pause before the next try (0 unless `waiting`)
- * @property {number} code       WebSocket close code or answer code that led here (0 = none)
- * @property {string} reason     text that came with the code
+ * @property {number} code       WebSocket close code or answer code that caused this state (0: none)
+ * @property {string} reason     text of the code
  */
 
 /**
- * @typedef {object} Push        what `enter`, `exit` and `msg` carry
- * @property {string} from       who entered, left or wrote
+ * @typedef {object} Push        the events `enter`, `exit` and `msg`
+ * @property {string} from       the user who entered, left or sent the message
  * @property {string} text
- * @property {string} id         the message's id (`msgID`), or digits made by the server
+ * @property {string} id         id of the message (`msgID`), or an id made by the server
  */
 
 /**
- * @typedef {object} Said        what `welcome`, `said` and `left` carry
- * @property {string} from       who wrote or left
- * @property {string} to         who is told
+ * @typedef {object} Said        the events of the `action` dialect
+ * @property {string} from       the user who sent the message or left
+ * @property {string} to         the receiver
  * @property {string} type       `text`, `image`, `video`, `voice`
- * @property {string} text       the words, or the address of what is not text
- * @property {string} id         the message's id
+ * @property {string} text       the text, or the URL of an image, video or voice message
+ * @property {string} id         id of the message
  * @property {number} at         milliseconds since 1970
  */
 
 /**
- * `failed` is a frame with another code than 200, which the server sends unasked.
+ * The data of each event. `failed` is an event of the `action` dialect with another code than 200; `other` is one with
+ * an unknown action.
  *
  * @typedef {{ enter: Push, exit: Push, msg: Push, state: StateChange, welcome: Said, said: Said, left: Said, failed: Said, other: Said, entry: any, anew: any, typing: any, receipt: any, hidden: any }} Events
  */
 
 /**
  * @typedef {object} Answer      the `response` of one request
- * @property {number} code       200 or why it was refused
+ * @property {number} code       200, or the error code
  * @property {string} codeMsg
  * @property {any} data
  */
@@ -89,32 +90,32 @@ const ERROR_GRACE_MS = 50;
 /**
  * @typedef {object} Options
  * @property {string} url                 WebSocket address, as `wss://im.example.com/acc`
- * @property {string} [httpUrl]           base of the HTTP interface, as `https://im.example.com`; default: the page's origin
- * @property {number | string} app        the app: its number (`appID`), or its name where that is no number
- * @property {string} user                the user (`userID`), at most 19 bytes in UTF-8
- * @property {string} [token]             sent as `serviceToken` at login and as bearer token by HTTP
+ * @property {string} [httpUrl]           base of the HTTP API, as `https://im.example.com`; default: the page's origin
+ * @property {number | string} app        number (`appID`) or name of the app
+ * @property {string} user                id of the user (`userID`), at most 19 bytes in UTF-8
+ * @property {string} [token]             sent as `serviceToken` at login and as bearer token in HTTP requests
  * @property {string} [device]            name of this device, at most 32 bytes
  * @property {number} [heartbeatMs]       default 30,000
- * @property {number} [timeoutMs]         patience with one connect, request or HTTP call; default 10,000
- * @property {number} [retryBaseMs]       longest pause before the first retry; doubles each time; default 1,000
- * @property {number} [retryCapMs]        longest pause of all; default 30,000
- * @property {number} [stableMs]          a connection that held this long starts the pauses anew; default 10,000
+ * @property {number} [timeoutMs]         timeout of a connect, request or HTTP call; default 10,000
+ * @property {number} [retryBaseMs]       upper bound of the pause before the first retry; doubles each time; default 1,000
+ * @property {number} [retryCapMs]        greatest upper bound of a pause; default 30,000
+ * @property {number} [stableMs]          a connection that lasts this long resets the pauses; default 10,000
  * @property {typeof globalThis.WebSocket} [WebSocket]  default: the global one
  * @property {typeof globalThis.fetch} [fetch]          default: the global one
  * @property {() => number} [random]      in [0, 1); default `Math.random`
  */
 
-/** @typedef {Required<Omit<Options, "token">>} Settled */
+/** @typedef {Required<Omit<Options, "token">>} CompleteOptions */
 
 /**
- * @typedef {object} Talk
- * @property {string} [peer]  the user to talk to
- * @property {string} [room]  the room to talk in
+ * @typedef {object} Target
+ * @property {string} [peer]  the other user
+ * @property {string} [room]  the room
  */
 
-/** @typedef {Options & Talk} TalkOptions */
+/** @typedef {Options & Target} TalkOptions */
 
-/** A request that failed; `code` is an answer code, an HTTP status, or 0 when there was no answer at all. */
+/** A failed request. `code` is an answer code, an HTTP status, or 0 if there was no answer. */
 export class ImError extends Error {
   /**
    * @param {number} code
@@ -129,7 +130,7 @@ export class ImError extends Error {
 }
 
 /**
- * Whether a connection that closed with this code should be made again: 4500–4999 say no, all others yes.
+ * Whether the client reconnects after this close code: not after 4500–4999, but after all others.
  *
  * @param {number} code  WebSocket close code
  * @returns {boolean}
@@ -139,8 +140,8 @@ export function mayReconnect(code) {
 }
 
 /**
- * The pause before a retry: uniform between nothing and a bound that doubles with each failure, so that thousands
- * of clients who lost the same server do not come back in the same instant.
+ * The pause before a retry: random between 0 and a bound that doubles with each failure. So thousands of clients that
+ * lose the same server do not reconnect at the same moment.
  *
  * @param {number} attempt  failures so far
  * @param {number} baseMs
@@ -153,7 +154,7 @@ export function fullJitter(attempt, baseMs, capMs, random = Math.random) {
 }
 
 /**
- * A new message id: milliseconds, a dash, six random digits.
+ * A new message id: milliseconds since 1970, a dash, six random digits.
  *
  * @returns {string}
  */
@@ -162,13 +163,15 @@ export function newId() {
 }
 
 /**
- * A connection that is renewed for as long as it is wanted: what the clients of all dialects share. A client says
- * what its dialect calls things, what it logs in with, and which frames tell something unasked.
+ * The part that the clients of all dialects share: connects, logs in, sends heartbeats and reconnects. Owns the socket,
+ * the timers, the pending requests and the listeners. A subclass gives the login data and reads the events of its dialect.
  */
-class Link {
-  /** @type {Settled} */
+class ReconnectingClient {
+  /** Names of the events that listeners may ask for. @type {Set<string>} */
+  #kinds;
+  /** @type {CompleteOptions} */
   #options;
-  /** What a frame calls the name of its command. */
+  /** The field of a frame that has the name of the command. */
   #key;
   /** @type {WebSocket | null} */
   #socket = null;
@@ -183,34 +186,36 @@ class Link {
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer;
   /** @type {ReturnType<typeof setInterval> | undefined} */
-  #heart;
+  #heartbeat;
   #attempt = 0;
   #onlineSince = 0;
 
   /**
-   * @param {Settled} options
+   * @param {CompleteOptions} options
    * @param {string} token
-   * @param {string} key  what a frame calls the name of its command
+   * @param {string} key  the field of a frame that has the name of the command
+   * @param {string[]} kinds  names of the events of the dialect
    */
-  constructor(options, token, key) {
-    /** @type {string} sent at the next login and with the next HTTP call; may be changed at any time */
+  constructor(options, token, key, kinds) {
+    this.#kinds = new Set(["state", ...kinds]);
+    /** @type {string} used by the next login and HTTP call; may be changed at any time */
     this.token = token;
     this.#options = options;
     this.#key = key;
   }
 
   /**
-   * What the dialect logs in with.
+   * The data of the login request.
    *
    * @protected
    * @returns {object}
    */
   loginData() {
-    throw new Error("each dialect has its own");
+    throw new Error("loginData() is not implemented");
   }
 
   /**
-   * The login was accepted; what the server tells from now on has not been heard yet.
+   * Called after a successful login, before any later frame is read.
    *
    * @protected
    * @param {Answer} _answer
@@ -218,14 +223,14 @@ class Link {
   loggedIn(_answer) {}
 
   /**
-   * What a frame tells unasked: the kind of event and what it carries.
+   * Reads an event of the dialect: its name and its data.
    *
    * @protected
    * @param {any} frame
-   * @returns {[string, object] | null}  null: it answers a request
+   * @returns {[string, object] | null}  null: the frame is an answer
    */
   eventIn(frame) {
-    throw new Error(`each dialect has its own: ${frame}`);
+    throw new Error(`eventIn() is not implemented: ${frame}`);
   }
 
   get app() {
@@ -236,29 +241,30 @@ class Link {
     return this.#options.user;
   }
 
-  /** @returns {StateChange} where the connection stands */
+  /** @returns {StateChange} the state of the connection */
   get state() {
     return this.#state;
   }
 
   /**
-   * Calls `listener` for every event of this kind.
+   * Calls `listener` for every event of this kind. Throws TypeError if the client has no such event.
    *
    * @template {keyof Events} K
    * @param {K} kind
    * @param {(detail: Events[K]) => void} listener
-   * @returns {() => void} takes the listener off again
+   * @returns {() => void} removes the listener
    */
   on(kind, listener) {
+    if (!this.#kinds.has(kind)) throw new TypeError(`unknown event "${kind}"; known events: ${[...this.#kinds].join(", ")}`);
     const listeners = this.#listeners.get(kind) ?? new Set();
     this.#listeners.set(kind, listeners.add(listener));
     return () => void listeners.delete(listener);
   }
 
   /**
-   * Connects and logs in, and from then on stays connected.
+   * Connects, logs in, and stays connected until `close()` or a final refusal.
    *
-   * @returns {Promise<void>} settled when logged in; rejected with {@link ImError} when refused or closed before
+   * @returns {Promise<void>} resolved after the login; rejected with {@link ImError} if it is refused or closed before
    */
   connect() {
     if (this.#connected) return this.#connected.promise;
@@ -269,7 +275,7 @@ class Link {
     return connected.promise;
   }
 
-  /** Ends the connection for good; `connect()` may start it again. */
+  /** Closes the connection and stops reconnecting. `connect()` starts again. */
   close() {
     if (!this.#connected) return;
     this.#drop(1000);
@@ -277,17 +283,17 @@ class Link {
   }
 
   /**
-   * Gives the connection up and comes back over another one.
+   * Drops the connection and reconnects.
    *
    * @protected
    * @param {number} code
    * @param {string} reason
    */
-  comeBack(code, reason) {
+  reconnect(code, reason) {
     if (this.#socket) this.#lost(code, reason);
   }
 
-  /** Tries at once instead of waiting for the pause to end (say, because the network came back). */
+  /** Ends the pause before the next try (for example because the network is back). */
   retryNow() {
     if (this.#state.state === "waiting") this.#open();
   }
@@ -298,11 +304,11 @@ class Link {
    * @param {string} cmd
    * @param {object} [data]
    * @param {string} [seq]  the request's id
-   * @param {(answer: Answer) => void} [heard]  called as the answer comes, before anything that comes behind it: what
-   *   awaits the promise may be later, since frames that come at once are handed on at once
-   * @returns {Promise<Answer>} whatever its code; rejected with {@link ImError} code 0 when no answer came
+   * @param {(answer: Answer) => void} [onAnswer]  called when the answer is read, before any later frame; a caller that
+   *   awaits the promise may continue only after later frames, since frames that arrive together are read together
+   * @returns {Promise<Answer>} with any code; rejected with {@link ImError} code 0 if there is no answer
    */
-  request(cmd, data, seq = newId(), heard = () => {}) {
+  request(cmd, data, seq = newId(), onAnswer = () => {}) {
     const socket = this.#socket;
     if (!socket || socket.readyState !== 1) return Promise.reject(new ImError(0, "not connected"));
     return new Promise((resolve, reject) => {
@@ -311,7 +317,7 @@ class Link {
         clearTimeout(timer);
         this.#pending.delete(seq);
         if (answer instanceof ImError) return reject(answer);
-        heard(answer);
+        onAnswer(answer);
         resolve(answer);
       };
       this.#pending.set(seq, { cmd, settle });
@@ -327,19 +333,19 @@ class Link {
     try {
       socket = new this.#options.WebSocket(this.#options.url);
     } catch (error) {
-      this.#finish("refused", 0, String(error)); // a bad address, or ws: in an https: page: no retry will mend it
+      this.#finish("refused", 0, String(error)); // a bad address, or ws: in an https: page: a retry would fail, too
       return;
     }
     this.#socket = socket;
     const lost = (/** @type {number} */ code, /** @type {string} */ reason) => {
       if (this.#socket === socket) this.#lost(code, reason);
     };
-    this.#timer = setTimeout(() => lost(ABNORMAL_CLOSE, "no connection in time"), this.#options.timeoutMs);
+    this.#timer = setTimeout(() => lost(ABNORMAL_CLOSE, "connect timeout"), this.#options.timeoutMs);
     socket.onopen = () => this.#login(lost);
     socket.onmessage = (message) => this.#receive(message.data);
     socket.onclose = (event) => lost(event.code, event.reason);
-    // A close event with the code follows in browsers; in Node 20 none follows a connection that was never made.
-    socket.onerror = () => setTimeout(() => lost(ABNORMAL_CLOSE, ""), ERROR_GRACE_MS);
+    // In browsers a close event with the code follows. In Node 20 none follows if the connection was never open.
+    socket.onerror = () => setTimeout(() => lost(ABNORMAL_CLOSE, ""), CLOSE_AFTER_ERROR_MS);
   }
 
   /** @param {(code: number, reason: string) => void} lost */
@@ -348,17 +354,17 @@ class Link {
     /** @type {Answer} */
     let answer;
     try {
-      const heard = (/** @type {Answer} */ answer) => void (answer.code === CODE.OK && this.loggedIn(answer));
-      answer = await this.request("login", this.loginData(), newId(), heard);
+      const onAnswer = (/** @type {Answer} */ answer) => void (answer.code === CODE.OK && this.loggedIn(answer));
+      answer = await this.request("login", this.loginData(), newId(), onAnswer);
     } catch (error) {
       return lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message);
     }
     if (answer.code === CODE.OK) {
       this.#onlineSince = Date.now();
-      this.#heart = setInterval(() => this.#beat(lost), this.#options.heartbeatMs);
+      this.#heartbeat = setInterval(() => this.#sendHeartbeat(lost), this.#options.heartbeatMs);
       this.#setState("online");
       this.#connected?.resolve();
-    } else if (LASTING_REFUSALS.has(answer.code)) {
+    } else if (FINAL_REFUSALS.has(answer.code)) {
       this.#drop(1000);
       this.#finish("refused", answer.code, answer.codeMsg);
     } else {
@@ -367,12 +373,12 @@ class Link {
   }
 
   /** @param {(code: number, reason: string) => void} lost */
-  async #beat(lost) {
+  async #sendHeartbeat(lost) {
     try {
       const answer = await this.request("heartbeat", {});
       if (answer.code !== CODE.OK) lost(answer.code, answer.codeMsg);
     } catch (error) {
-      lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the link is dead though nobody said so
+      lost(ABNORMAL_CLOSE, /** @type {Error} */ (error).message); // the connection is dead, but the socket has not noticed
     }
   }
 
@@ -383,7 +389,7 @@ class Link {
     try {
       frame = JSON.parse(String(payload));
     } catch {
-      return; // the bare text that answers a broken request; ours are not broken
+      return; // the server answers a malformed request with plain text; ours are well-formed
     }
     const event = this.eventIn(frame);
     if (event) return this.emit(/** @type {any} */ (event[0]), /** @type {any} */ (event[1]));
@@ -407,13 +413,13 @@ class Link {
   }
 
   /**
-   * Leaves the socket at once; a dead one would take a minute to admit that it is closed.
+   * Closes the socket without waiting for its close event, which can take a minute on a dead connection.
    *
    * @param {number} code
    */
   #drop(code) {
     clearTimeout(this.#timer);
-    clearInterval(this.#heart);
+    clearInterval(this.#heartbeat);
     const socket = this.#socket;
     this.#socket = null;
     if (socket) {
@@ -455,22 +461,25 @@ class Link {
       try {
         listener(detail);
       } catch (error) {
-        queueMicrotask(() => { throw error; }); // loud, but it neither stops the other listeners nor the connection
+        queueMicrotask(() => { throw error; }); // reported, but it stops neither the other listeners nor the connection
       }
     }
   }
 }
 
-/** A client of the `cmd` dialect: one user of one app. */
-export class ImClient extends Link {
-  /** @type {Settled} */
+/** A client of the `cmd` dialect: one user of one app. Events: `enter`, `exit`, `msg` and `state`. */
+export class ImClient extends ReconnectingClient {
+  /** @type {CompleteOptions} */
   #options;
 
-  /** @param {Options} options */
-  constructor(options) {
-    const settled = settle(options);
-    super(settled, options.token ?? "", "cmd");
-    this.#options = settled;
+  /**
+   * @param {Options} options
+   * @param {string[]} [kinds]  names of the events that a subclass adds
+   */
+  constructor(options, kinds = []) {
+    const complete = withDefaults(options);
+    super(complete, options.token ?? "", "cmd", [...CMD_EVENTS, ...kinds]);
+    this.#options = complete;
   }
 
   /** @override */
@@ -486,12 +495,12 @@ export class ImClient extends Link {
    * @returns {[string, Push] | null}
    */
   eventIn(frame) {
-    if (!EVENTS.has(frame?.cmd)) return null;
+    if (!CMD_EVENTS.includes(frame?.cmd)) return null;
     const { from = "", msg = "" } = frame.response?.data ?? {};
     return [frame.cmd, { from: String(from), text: String(msg), id: String(frame.seq) }];
   }
 
-  /** @returns {Promise<{ userCount: number, userList: string[] }>} who is online in this app */
+  /** @returns {Promise<{ userCount: number, userList: string[] }>} the online users of this app */
   userList() {
     return this.#http("GET", "/user/list", { appID: String(this.app) });
   }
@@ -505,20 +514,20 @@ export class ImClient extends Link {
   }
 
   /**
-   * Sends a text to one user of this app. A repeated `id` is accepted and delivers nothing, so that a message whose
-   * answer was lost may be sent again with the same id.
+   * Sends a text to one user of this app. The server accepts a repeated `id` without delivering it again: if the answer
+   * is lost, send the message again with the same id.
    *
    * @param {string} user
    * @param {string} text
    * @param {string} [id]
-   * @returns {Promise<{ sendResults?: boolean }>} `sendResults` false: not online; missing: `id` was known already
+   * @returns {Promise<{ sendResults?: boolean }>} `sendResults` false: the user is not online; missing: the `id` is a repetition
    */
   sendMessage(user, text, id = newId()) {
     return this.#http("POST", "/user/sendMessage", { appID: String(this.app), userID: user, msgID: id, message: text });
   }
 
   /**
-   * Sends a text in this user's name to all others of this app. About `id`: see {@link ImClient#sendMessage}.
+   * Sends a text to all other users of this app. For `id`, see {@link ImClient#sendMessage}.
    *
    * @param {string} text
    * @param {string} [id]
@@ -558,41 +567,42 @@ export class ImClient extends Link {
 }
 
 /**
- * A client of the `action` dialect: a user who talks to one other, or to all in a room.
+ * A client of the `action` dialect: a conversation with one user, or a room. Events: `welcome`, `said`, `left`,
+ * `failed`, `other` and `state`.
  *
  *     const client = new TalkClient({ url: "ws://127.0.0.1:8089/ws", app: 1, user: "1", peer: "2" });
  *     client.on("said", ({ from, text }) => console.log(from, text));
  *     await client.connect();
  *     await client.say("hello");
  */
-export class TalkClient extends Link {
-  #talk;
+export class TalkClient extends ReconnectingClient {
+  #target;
 
-  /** @param {TalkOptions} options  `url` is the address without its query */
+  /** @param {TalkOptions} options  `url` has no query */
   constructor(options) {
     const { peer = "0", room = "0" } = options;
-    const asked = new URLSearchParams({ uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }) });
-    const settled = settle({ ...options, url: `${options.url}?${asked}&appname=${options.app}` });
-    super(settled, options.token ?? "", "action");
-    this.#talk = { userId: options.user, appId: options.app, toUid: peer, groupsId: room };
+    const query = new URLSearchParams({ uid: options.user, ...(room === "0" ? { to_uid: peer } : { groups_id: room }) });
+    const complete = withDefaults({ ...options, url: `${options.url}?${query}&appname=${options.app}` });
+    super(complete, options.token ?? "", "action", [...Object.values(ACTION_EVENTS), "failed", "other"]);
+    this.#target = { userId: options.user, appId: options.app, toUid: peer, groupsId: room };
   }
 
   /**
-   * Says something to whom this client talks to.
+   * Sends a message to the other user or to the room.
    *
-   * @param {string} text         the words, or the address of what is not text
+   * @param {string} text         the text, or the URL of an image, video or voice message
    * @param {string} [type]       `text`, `image`, `video` or `voice`
-   * @param {string} [id]         the message's id
-   * @returns {Promise<void>} settled when the server has taken it; whether anybody hears it is not told
+   * @param {string} [id]         id of the message
+   * @returns {Promise<void>} resolved when the server has accepted it; the dialect does not report the delivery
    */
   async say(text, type = "text", id = newId()) {
-    const answer = await this.request("sendmsg", { msgType: type, message: text, ...this.#talk }, id);
+    const answer = await this.request("sendmsg", { msgType: type, message: text, ...this.#target }, id);
     if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
   }
 
   /** @override */
   loginData() {
-    return { ...this.#talk, ...(this.token && { token: this.token }) };
+    return { ...this.#target, ...(this.token && { token: this.token }) };
   }
 
   /**
@@ -607,16 +617,16 @@ export class TalkClient extends Link {
       from: String(from ?? ""), to: String(to ?? ""), type: String(msgType ?? ""), text: String(content ?? frame.msg ?? ""),
       id: String(msgId ?? ""), at: Number(msgTimestamp) * 1000 || Date.now(),
     };
-    return [frame.code === CODE.OK ? TOLD[action] ?? "other" : "failed", said];
+    return [frame.code === CODE.OK ? ACTION_EVENTS[action] ?? "other" : "failed", said];
   }
 }
 
 /**
  * @param {Options} options
- * @returns {Settled} with all defaults
+ * @returns {CompleteOptions} with all defaults
  */
-function settle(options) {
-  const settled = {
+function withDefaults(options) {
+  const complete = {
     httpUrl: globalThis.location?.origin ?? "",
     device: "",
     heartbeatMs: 30_000,
@@ -630,8 +640,8 @@ function settle(options) {
     ...Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined)),
     ...{ url: options.url, app: options.app, user: options.user },
   };
-  settled.httpUrl = settled.httpUrl.replace(/\/+$/, "");
-  return settled;
+  complete.httpUrl = complete.httpUrl.replace(/\/+$/, "");
+  return complete;
 }
 
 /** @returns {{ resolve: () => void, reject: (error: ImError) => void, promise: Promise<void> }} */
@@ -639,6 +649,6 @@ function deferred() {
   /** @type {any} */
   const parts = {};
   parts.promise = new Promise((resolve, reject) => Object.assign(parts, { resolve, reject }));
-  parts.promise.catch(() => {}); // whoever awaits it still sees the rejection; nobody has to
+  parts.promise.catch(() => {}); // a caller that does not await it gets no warning
   return parts;
 }

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * A client of imserver that loses no message: what it sends is stored once, what it missed it fetches.
+ * A client for stored messages: each message that it sends is stored once, and it fetches the messages that it missed.
  *
  *     import { Messenger } from "./messenger.js";
  *
@@ -14,107 +14,111 @@
 
 import { CODE, ImClient, ImError } from "./imserver.js";
 
-/** Entries of a page of what was missed, the most that the server gives. */
+/** Entries per page of a sync: the server's maximum. */
 const PAGE = 200;
-/** How long what has come may wait for its acknowledgement; the server waits for ten seconds. */
+/** An entry is acknowledged after this time at the latest. The server resends it after ten seconds. */
 const ACK_MS = 1_000;
-/** Entries after which one is sent at once. */
+/** After so many entries the ack is sent at once. */
 const ACK_ENTRIES = 500;
-/** Pause before something is asked again that the database could not take. */
-const AGAIN_MS = 500;
-/** Close code, as listeners for `state` see it, when the database does not answer; nobody sends it. */
-const CANNOT_CATCH_UP = 3000;
-const SIGNALS = new Set(["typing", "receipt", "hidden"]);
-/** Refusals that end by themselves: 1008, the database does not answer. */
+/** Pause before a request is retried. */
+const RETRY_MS = 500;
+/** Code in `state` when the catch-up fails. It is local: no server sends it. */
+const CATCH_UP_FAILED = 3000;
+/** Events that are not stored. */
+const SIGNALS = ["typing", "receipt", "hidden"];
+/** Answer code when the database does not answer. The request is retried. */
 const NOT_STORED = 1008;
 
 /**
- * @typedef {object} Entry           what is stored
- * @property {number} id             its place in the log of the app
+ * @typedef {object} Entry           an entry of the log
+ * @property {number} id             its position in the log of the app
  * @property {number} conversation
- * @property {number} seq            its place in the conversation, without a gap
- * @property {string} kind           `message`; `edit` or `recall` of the one that it is `about`; `group`, `join`, `leave`
- * @property {string} from           empty when a back end speaks for nobody
- * @property {string} [to]           none in a group
+ * @property {number} seq            its number in the conversation, without gaps
+ * @property {string} kind           `message`; `edit` or `recall` of the entry `about`; `group`, `join`, `leave`
+ * @property {string} from           empty if a back end sent it without a sender
+ * @property {string} [to]           missing in a group
  * @property {string} [type]         `text`, `picture`, …
- * @property {string} [text]         the words; else there is `data`
+ * @property {string} [text]         missing if there is `data`
  * @property {any} [data]
- * @property {string} [base64]       what other dialects sent that is neither
+ * @property {string} [base64]       content from another dialect that is neither text nor JSON
  * @property {string} [clientMsgID]
- * @property {number} [about]        what it replies to, edits or recalls; its own `id`: a recalled message, read later
+ * @property {number} [about]        the entry that it replies to, edits or recalls; its own `id`: a recalled message in the history
  * @property {{ mentions?: string[], edited?: number, users?: string[] }} [meta]
  * @property {number} time           milliseconds since 1970
  */
 
 /**
- * @typedef {object} Sent            where a message of ours is stored
+ * @typedef {object} Sent            the result of a stored message
  * @property {number} id
  * @property {number} conversation
  * @property {number} seq
- * @property {boolean} repeated      it had been stored before, under the same `clientMsgID`
+ * @property {boolean} repeated      true if it was stored before, with the same `clientMsgID`
  */
 
 /**
- * @typedef {object} More            what a message may have besides its text
- * @property {number} [conversation] where to say it, instead of a user
+ * @typedef {object} More            optional fields of a message
+ * @property {number} [conversation] the conversation to send to, instead of a user
  * @property {any} [data]            JSON instead of text
  * @property {string} [type]
  * @property {number} [replyTo]
  * @property {string[]} [mentions]
- * @property {string} [clientMsgID]  who gives up and sends again gives the same; one is made otherwise
+ * @property {string} [clientMsgID]  use the same id to send a message again; default: a new one
  */
 
 /**
  * @typedef {object} MessengerExtra
- * @property {number | null} [cursor]  where this device stands: 0 (default) for all that is kept, null for what comes from now on
- * @property {number} [carryMs]        how long something is tried, over however many connections; default 30,000
+ * @property {number | null} [cursor]  last position of this device; 0 (default): all stored messages, null: only new ones
+ * @property {number} [carryMs]        timeout of a request including retries and reconnects; default 30,000
  */
 
 /**
- * @typedef {object} Asked           what waits for an answer
+ * @typedef {object} Pending         a request without an answer
  * @property {string} cmd
  * @property {object} data
- * @property {number} life           the connection over which it is under way; 0: none
- * @property {(found: any) => void} settle
+ * @property {number} connection           the connection on which it was sent; 0: none
+ * @property {(result: any) => void} settle
  */
 
 /** @typedef {import("./imserver.js").Options & MessengerExtra} MessengerOptions */
 
 /**
- * Events besides those of {@link ImClient}: `entry` ({@link Entry}), in order and once each; `anew`, when the server has
- * nothing left at the cursor: forget the entries that you have, the rest follows; `typing`, `receipt` and `hidden`.
+ * A client of the `cmd` dialect for stored messages. It adds these events to those of {@link ImClient}:
  *
- * Keep {@link Messenger#cursor} with the entries, and hand it in at the next start.
+ * - `entry` ({@link Entry}): each entry once, in order.
+ * - `anew`: the server has deleted the entries after the cursor. Delete your entries; all that the server still has follow.
+ * - `typing`, `receipt` and `hidden`: signals that are not stored.
+ *
+ * Save {@link Messenger#cursor} together with the entries, and pass it to the constructor at the next start.
  */
 export class Messenger extends ImClient {
   #carryMs;
-  /** Pages are being fetched: what is told beside them comes again. */
-  #behind = true;
-  /** The login said that we acknowledge. */
+  /** A catch-up is running: live entries are ignored, since the catch-up fetches them, too. */
+  #catchingUp = true;
+  /** The server expects acks on this connection. */
   #acks = false;
   #unacknowledged = 0;
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #ackTimer;
-  /** Which connection this is: what an older one still has to say does not count. */
-  #life = 0;
+  /** Number of this connection: late answers of an older one are ignored. */
+  #connection = 0;
   /**
-   * What is asked and not answered, in the order in which it was asked.
+   * Requests without an answer, in order.
    *
-   * @type {Set<Asked>}
+   * @type {Set<Pending>}
    */
-  #asked = new Set();
+  #requests = new Set();
 
   /** @param {MessengerOptions} options */
   constructor(options) {
-    super(options);
-    /** @type {number | null} the greatest id that has come */
+    super(options, ["entry", "anew", ...SIGNALS]);
+    /** @type {number | null} the last position that has arrived */
     this.cursor = options.cursor === undefined ? 0 : options.cursor;
     this.#carryMs = options.carryMs ?? 30_000;
     this.on("state", ({ state, code, reason }) => {
-      if (state === "online") for (const each of [...this.#asked]) this.#try(each);
+      if (state === "online") for (const request of [...this.#requests]) this.#sendRequest(request);
       if (state === "closed" || state === "refused") {
         clearTimeout(this.#ackTimer);
-        for (const { settle } of [...this.#asked]) settle(new ImError(code, reason || state));
+        for (const { settle } of [...this.#requests]) settle(new ImError(code, reason || state));
       }
     });
   }
@@ -125,8 +129,8 @@ export class Messenger extends ImClient {
    * @param {string} to       empty when `more` has a conversation
    * @param {string} [text]   unless `more` has data
    * @param {More} [more]
-   * @returns {Promise<Sent>} where it is stored. Rejected with {@link ImError}: the server's code, or 0 when it took too
-   *   long; then it may be stored or not, and may be sent again under the same `clientMsgID`
+   * @returns {Promise<Sent>} Rejected with {@link ImError}: the server's code, or 0 after a timeout. After a timeout the
+   *   message may be stored or not; send it again with the same `clientMsgID`
    */
   send(to, text, more = {}) {
     const data = { ...(to && { to }), ...(text !== undefined && { text }), clientMsgID: newMessageId(), ...more };
@@ -134,7 +138,7 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Says what a message of ours says now.
+   * Edits a message of ours.
    *
    * @param {number} id
    * @param {string} [text]
@@ -146,7 +150,7 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Takes a message of ours back.
+   * Recalls a message of ours.
    *
    * @param {number} id
    * @returns {Promise<Sent>}
@@ -156,7 +160,7 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * Tells a user (`to`) or a `conversation` that we are writing; every 3 s or so. Nobody hears it when we are offline.
+   * Sends a typing notice to a user or a conversation. Call it about every 3 s. It does nothing while offline.
    *
    * @param {{ to: string } | { conversation: number }} where
    */
@@ -165,85 +169,85 @@ export class Messenger extends ImClient {
   }
 
   /**
-   * We have read the conversation up to this entry; those who wrote are told.
+   * Stores our read position in a conversation. The senders get a receipt.
    *
    * @param {number} conversation
    * @param {number} id
    */
   read(conversation, id) {
-    return this.#carry("read", { conversation, id });
+    return this.#sendUntilAnswered("read", { conversation, id });
   }
 
   /**
-   * This device has got the conversation up to this entry.
+   * Reports that this device has received the conversation up to this entry.
    *
    * @param {number} conversation
    * @param {number} id
    */
   received(conversation, id) {
-    return this.#carry("received", { conversation, id });
+    return this.#sendUntilAnswered("received", { conversation, id });
   }
 
   /**
-   * We do not want to see these entries any more, on no device.
+   * Hides entries on all our devices.
    *
    * @param {number[]} ids
    */
   hide(ids) {
-    return this.#carry("hide", { ids });
+    return this.#sendUntilAnswered("hide", { ids });
   }
 
   /**
-   * What we have marked since that version, on whatever device.
+   * The read positions and hidden entries that any of our devices has stored since a version.
    *
    * @param {number} [version]
    * @returns {Promise<{ version: number, read: { conversation: number, id: number }[], hidden: number[], receipts: object[] }>}
    */
   marks(version = 0) {
-    return this.#carry("marks", { version });
+    return this.#sendUntilAnswered("marks", { version });
   }
 
   /**
-   * How far the others have read and received a conversation.
+   * The positions up to which the other members have read and received a conversation.
    *
    * @param {number} conversation
    * @param {{ after?: string, limit?: number }} [page]
    * @returns {Promise<{ receipts: { user: string, read: number, received: number }[], hasMore: boolean }>}
    */
   receipts(conversation, page = {}) {
-    return this.#carry("receipts", { conversation, ...page });
+    return this.#sendUntilAnswered("receipts", { conversation, ...page });
   }
 
   /**
-   * Our conversations, the liveliest first.
+   * Our conversations, the most recent first.
    *
-   * @param {{ before?: number, limit?: number }} [page]  `before`: `place` of the last one known, or else the id of its `last`
+   * @param {{ before?: number, limit?: number }} [page]  `before`: `place` of the last known conversation, or the id of its `last`
    * @returns {Promise<{ conversations: any[], hasMore: boolean }>}
    */
   conversations(page = {}) {
-    return this.#carry("conversations", page);
+    return this.#sendUntilAnswered("conversations", page);
   }
 
   /**
-   * What was said in a conversation before an entry, or at its end.
+   * The messages of a conversation before an entry, or the newest ones.
    *
    * @param {number} conversation
    * @param {{ before?: number, limit?: number }} [page]
    * @returns {Promise<{ messages: Entry[], hasMore: boolean }>}
    */
   history(conversation, page = {}) {
-    return this.#carry("history", { conversation, ...page });
+    return this.#sendUntilAnswered("history", { conversation, ...page });
   }
 
   /**
-   * Messages in which `text` is said.
+   * Messages that contain `text`.
    *
    * @param {string} text
    * @param {{ conversation?: number, before?: number, limit?: number }} [page]
    * @returns {Promise<{ messages: Entry[], hasMore: boolean, before: number }>}
    */
   search(text, page = {}) {
-    return this.#carry("search", { text, ...page });
+    return this.#sendUntilAnswered("search", { text, ...page });
   }
 
   /** @override */
@@ -259,10 +263,10 @@ export class Messenger extends ImClient {
    */
   eventIn(frame) {
     const data = frame?.response?.data;
-    // `typing` is a command, too: its answer has no data.
-    if (SIGNALS.has(frame?.cmd) && data) return [frame.cmd, data];
+    // `typing` is also a command; its answer has no data.
+    if (SIGNALS.includes(frame?.cmd) && data) return [frame.cmd, data];
     if (frame?.cmd !== "message" || !data) return super.eventIn(frame);
-    return !this.#behind && this.#isNew(data) ? ["entry", data] : null;
+    return !this.#catchingUp && this.#isNew(data) ? ["entry", data] : null;
   }
 
   /**
@@ -273,72 +277,72 @@ export class Messenger extends ImClient {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     this.#unacknowledged = 0;
-    this.#life += 1;
-    this.#behind = !(this.cursor !== null && answer.data?.recovered === true);
-    if (this.#behind) this.#catchUp(this.#life);
+    this.#connection += 1;
+    this.#catchingUp = !(this.cursor !== null && answer.data?.recovered === true);
+    if (this.#catchingUp) this.#catchUp(this.#connection);
   }
 
   /**
-   * Fetches what was missed, page by page.
+   * Fetches the missed entries, page by page.
    *
-   * @param {number} life
+   * @param {number} connection
    */
-  #catchUp(life) {
-    if (this.cursor !== null) return this.#ask(life, "sync", { cursor: this.cursor, limit: PAGE }, (page) => this.#take(life, page));
-    this.#ask(life, "conversations", { limit: 1 }, ({ conversations: [newest] }) => {
+  #catchUp(connection) {
+    if (this.cursor !== null) return this.#request(connection, "sync", { cursor: this.cursor, limit: PAGE }, (page) => this.#onPage(connection, page));
+    this.#request(connection, "conversations", { limit: 1 }, ({ conversations: [newest] }) => {
       this.cursor = newest?.place || newest?.last?.id || 0;
-      this.#catchUp(life);
+      this.#catchUp(connection);
     });
   }
 
   /**
-   * @param {number} life
+   * @param {number} connection
    * @param {{ messages: Entry[], hasMore: boolean, beginAnew?: boolean }} page
    */
-  #take(life, page) {
+  #onPage(connection, page) {
     if (page.beginAnew && this.cursor) {
       this.cursor = 0;
       this.emit("anew", {});
-      return this.#catchUp(life);
+      return this.#catchUp(connection);
     }
-    if (!page.hasMore || !page.messages.length) this.#behind = false;
+    if (!page.hasMore || !page.messages.length) this.#catchingUp = false;
     for (const entry of page.messages) if (this.#isNew(entry)) this.emit("entry", entry);
-    if (this.#behind) this.#catchUp(life);
+    if (this.#catchingUp) this.#catchUp(connection);
   }
 
   /**
-   * Asks for something that has to be known before what comes behind its answer.
+   * Sends a request of the catch-up. Its answer is handled before any later frame.
    *
-   * @param {number} life
+   * @param {number} connection
    * @param {string} cmd
    * @param {object} data
-   * @param {(found: any) => void} heard
+   * @param {(result: any) => void} onResult
    */
-  async #ask(life, cmd, data, heard) {
+  async #request(connection, cmd, data, onResult) {
     try {
       const answer = await this.request(cmd, data, undefined, ({ code, data }) => {
-        if (life === this.#life && code === CODE.OK) heard(data);
+        if (connection === this.#connection && code === CODE.OK) onResult(data);
       });
       if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
     } catch (error) {
       const { message } = /** @type {ImError} */ (error);
-      // Refused, or not answered in time; else the connection is gone anyway.
-      if (life === this.#life && this.state.state === "online") this.comeBack(CANNOT_CATCH_UP, message);
+      // Refused or timed out. If the connection is lost, the next login starts the catch-up again.
+      if (connection === this.#connection && this.state.state === "online") this.reconnect(CATCH_UP_FAILED, message);
     }
   }
 
   /** @param {Entry} entry */
   #isNew(entry) {
-    // Told again, too: its acknowledgement did not come in time.
+    // Count resent entries, too: the server has not received their ack in time.
     this.#unacknowledged += 1;
-    if (this.#unacknowledged >= ACK_ENTRIES) queueMicrotask(() => this.#acknowledge());
-    else this.#ackTimer ??= setTimeout(() => this.#acknowledge(), ACK_MS);
+    if (this.#unacknowledged >= ACK_ENTRIES) queueMicrotask(() => this.#sendAck());
+    else this.#ackTimer ??= setTimeout(() => this.#sendAck(), ACK_MS);
     if (entry.id <= (this.cursor ?? 0)) return false;
     this.cursor = entry.id;
     return true;
   }
 
-  #acknowledge() {
+  #sendAck() {
     clearTimeout(this.#ackTimer);
     this.#ackTimer = undefined;
     if (!this.#acks || !this.#unacknowledged) return;
@@ -352,58 +356,58 @@ export class Messenger extends ImClient {
    * @returns {Promise<Sent>}
    */
   #store(cmd, data) {
-    return this.#carry(cmd, data, (/** @type {Sent} */ { id }) => {
-      // Everything before it has come, unless pages are under way.
-      if (!this.#behind) this.cursor = Math.max(this.cursor ?? 0, id);
+    return this.#sendUntilAnswered(cmd, data, (/** @type {Sent} */ { id }) => {
+      // Every earlier entry has arrived, unless a catch-up is running.
+      if (!this.#catchingUp) this.cursor = Math.max(this.cursor ?? 0, id);
     });
   }
 
   /**
-   * Asks until there is an answer that lasts.
+   * Sends a request, again after a reconnect or a temporary error, until its answer or the timeout.
    *
    * @param {string} cmd
    * @param {object} data
-   * @param {(found: any) => void} [answered]  called at once with what was found
+   * @param {(result: any) => void} [onResult]  called before any later frame is read
    * @returns {Promise<any>}
    */
-  #carry(cmd, data, answered = () => {}) {
+  #sendUntilAnswered(cmd, data, onResult = () => {}) {
     return new Promise((resolve, reject) => {
-      const timer = setTimeout(() => asked.settle(new ImError(0, `${cmd}: no answer in time`)), this.#carryMs);
-      const settle = (/** @type {any} */ found) => {
+      const timer = setTimeout(() => request.settle(new ImError(0, `${cmd}: no answer in time`)), this.#carryMs);
+      const settle = (/** @type {any} */ result) => {
         clearTimeout(timer);
-        if (!this.#asked.delete(asked)) return;
-        if (found instanceof ImError) return reject(found);
-        answered(found);
-        resolve(found);
+        if (!this.#requests.delete(request)) return;
+        if (result instanceof ImError) return reject(result);
+        onResult(result);
+        resolve(result);
       };
-      const asked = { cmd, data, life: 0, settle };
-      this.#asked.add(asked);
+      const request = { cmd, data, connection: 0, settle };
+      this.#requests.add(request);
       if (this.state.state === "closed" || this.state.state === "refused") settle(new ImError(0, this.state.state));
-      else if (this.state.state === "online") this.#try(asked);
+      else if (this.state.state === "online") this.#sendRequest(request);
     });
   }
 
-  /** @param {Asked} asked */
-  async #try(asked) {
-    const life = this.#life;
-    if (asked.life === life || !this.#asked.has(asked)) return;
-    asked.life = life;
+  /** @param {Pending} request */
+  async #sendRequest(request) {
+    const connection = this.#connection;
+    if (request.connection === connection || !this.#requests.has(request)) return;
+    request.connection = connection;
     try {
-      const answer = await this.request(asked.cmd, asked.data, undefined, ({ code, data }) => {
-        if (code === CODE.OK) asked.settle(data);
+      const answer = await this.request(request.cmd, request.data, undefined, ({ code, data }) => {
+        if (code === CODE.OK) request.settle(data);
       });
       if (answer.code !== CODE.OK) throw new ImError(answer.code, answer.codeMsg);
     } catch (error) {
       const { code } = /** @type {ImError} */ (error);
-      if (asked.life === life) asked.life = 0; // else it is under way over the next connection already
-      if (code && code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return asked.settle(error);
-      // Lost or late: again as soon as there is a connection, or in a while.
-      setTimeout(() => this.state.state === "online" && this.#try(asked), AGAIN_MS);
+      if (request.connection === connection) request.connection = 0; // else it was sent on the next connection already
+      if (code && code !== NOT_STORED && code !== CODE.NOT_LOGGED_IN) return request.settle(error);
+      // Connection lost, or a temporary error: retry.
+      setTimeout(() => this.state.state === "online" && this.#sendRequest(request), RETRY_MS);
     }
   }
 }
 
-/** @returns {string} an id of a message that nobody else gives */
+/** @returns {string} a unique message id */
 function newMessageId() {
   return globalThis.crypto.randomUUID?.() ?? [...crypto.getRandomValues(new Uint8Array(16))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }

@@ -265,6 +265,27 @@ describe("reconnecting", () => {
   });
 });
 
+describe("events", () => {
+  it("with unknown names are refused, and the error lists the known ones", () => {
+    const { client } = makeClient();
+    assert.throws(() => client.on("nope", () => {}), { name: "TypeError", message: 'unknown event "nope"; known events: state, enter, exit, msg' });
+    assert.throws(() => client.on("said", () => {}), TypeError);
+    const talk = new TalkClient({ url: "ws://im.test/ws", app: 1, user: "1", peer: "2", WebSocket: PaperSocket });
+    assert.throws(() => talk.on("msg", () => {}), { message: 'unknown event "msg"; known events: state, welcome, said, left, failed, other' });
+  });
+
+  it("stop when the returned function is called", async () => {
+    const { client } = await logIn();
+    const received = [];
+    const stop = client.on("msg", ({ text }) => received.push(text));
+    const message = (msg) => last().hear({ seq: "1", cmd: "msg", response: { code: 200, data: { from: "ann", msg } } });
+    message("one");
+    stop();
+    message("two");
+    assert.deepEqual(received, ["one"]);
+  });
+});
+
 describe("heartbeat", () => {
   it("is sent every 30 s while online", async () => {
     const { client } = await logIn();

@@ -245,3 +245,10 @@ it("what comes at once with the answer before it is heard in its order", async (
   await sending;
   assert.deepEqual([heard.at(-1), messenger.cursor], [9, 9]);
 });
+
+it("an unknown event is refused, and the error lists the known ones", async () => {
+  const { messenger } = await logIn();
+  assert.throws(() => messenger.on("message", () => {}), {
+    name: "TypeError", message: 'unknown event "message"; known events: state, enter, exit, msg, entry, anew, typing, receipt, hidden',
+  });
+});
