@@ -107,7 +107,8 @@ export class Composer {
 
   #changed() {
     this.#field.style.height = "auto";
-    this.#field.style.height = `${this.#field.scrollHeight}px`;
+    const { scrollHeight } = this.#field;
+    if (scrollHeight) this.#field.style.height = `${scrollHeight}px`; // 0: it is hidden, and has the height of one row
     const left = this.#field.maxLength - this.#field.value.length;
     this.#left.textContent = left <= WARN_LEFT ? fill(this.words.too_long, { count: left }) : "";
     this.refresh();

@@ -90,10 +90,10 @@ BROWSER = {"Accept": "text/html,application/xhtml+xml,application/xml;q=0.9,imag
 @pytest.mark.parametrize(
     ("path", "language", "words"),
     [
-        ("/nothing", "zh-CN", "这里没有页面"),
-        ("/nothing", "en", "There is no page here"),
-        ("/nothing?lang=en", "zh-CN", "There is no page here"),
-        ("/teapot", "en", "The server did not take the request (refused)."),
+        ("/nothing", "zh-CN", "没有这个页面"),
+        ("/nothing", "en", "Page not found"),
+        ("/nothing?lang=en", "zh-CN", "Page not found"),
+        ("/teapot", "en", "The server refused the request (refused)."),
     ],
 )
 def test_a_browser_is_shown_a_page_in_place_of_what_it_cannot_have(

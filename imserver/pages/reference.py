@@ -72,30 +72,32 @@ WORDS: Final[dict[str, dict[str, Any]]] = {
         },
     },
     "en": {
-        "title": "HTTP interface",
-        "skip": "Skip to the text",
+        "title": "HTTP API",
+        "skip": "Skip to the content",
         "pages": "Pages",
         "contents": "Contents",
-        "shapes": "Shapes",
+        "shapes": "Data types",
         "fields": "Fields",
         "query": "Query",
         "body": "Body",
         "headers": "Headers",
-        "answer": "Answer",
+        "answer": "Response",
         "request": "Request",
-        "refusals": "Possible refusals",
+        "refusals": "Possible errors",
         "required": "required",
-        "optional": "may be missing",
+        "optional": "optional",
         "default": "default",
         "scope": "scope",
-        "temporary": "temporary",
+        "temporary": "retry later",
         "copy_it": "Copy",
         "copied": "Copied",
         "document": "OpenAPI 3.1 document (JSON)",
-        "key_needed": "Where a key is needed it comes as `Authorization: Bearer <key>`. Keys are made by "
-        "`imserver key create`, or stand in the configuration as `api.keys`. In the examples `$KEY` is one.",
-        "key_demo": "This server is in demo mode: it has no keys yet, so none is needed. Once there is one, "
-        "it comes as `Authorization: Bearer <key>`; in the examples `$KEY` is one.",
+        "key_needed": "Send the API key in the header `Authorization: Bearer <key>`. Create keys with "
+        "`imserver key create`, or set them in the configuration as `api.keys`. In the examples, "
+        "`$KEY` is your key.",
+        "key_demo": "This server is in demo mode: it has no API keys, so requests need none. "
+        "Once it has a key, send it in the header `Authorization: Bearer <key>`. In the examples, "
+        "`$KEY` is your key.",
         "bounds": {
             "minimum": "≥ {}",
             "exclusiveMinimum": "> {}",

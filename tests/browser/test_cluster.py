@@ -50,7 +50,7 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
     page = pair[0].open(f"{asked.http_url}/cluster?lang=en")
     eventually(lambda: page.texts("#count") == ["2"], what="two nodes")
     assert list(rows(page)) == names
-    assert page.texts("#answering") == ["all answer"]
+    assert page.texts("#answering") == ["all respond"]
     assert not page.shown("#alone")
     with connect(other.ws_url, proxy=None) as socket, connect(asked.ws_url, proxy=None):
         socket.send(json.dumps({"seq": "1", "cmd": "login", "data": {"userID": "ann", "appID": 102}}))
@@ -63,7 +63,7 @@ def test_it_shows_all_nodes_and_what_becomes_of_one(pair: Pair, nodes: Nodes) ->
     silent = name_of(other)
     other.process.send_signal(signal.SIGSTOP)
     try:
-        eventually(lambda: state_of(page, silent) == "No answer", what="the silent node")
+        eventually(lambda: state_of(page, silent) == "No response", what="the silent node")
         eventually(lambda: state_of(page, silent).startswith("Gone since"), what="the node that is gone")
         assert page.texts("#count") == ["1"]
     finally:

@@ -111,7 +111,7 @@ def test_two_who_register_write_to_each_other(pair: Pair, server: Server) -> Non
     eventually(lambda: second.texts(".conversation .count") == [], what="it is read")
     eventually(lambda: first.texts(".seen") == ["Read"], what="the sender is told so")
     second.find("#message").send_keys("我")
-    eventually(lambda: first.texts("#typing") == ["Bob is writing…"], what="the other is told of it")
+    eventually(lambda: first.texts("#typing") == ["Bob is typing…"], what="the other is told of it")
     say(second, "也在")
     first.has_received("Bob", "我也在")
     eventually(lambda: first.texts("#typing") == [""], what="it was said")
@@ -165,18 +165,18 @@ def test_a_group_talks_and_words_are_taken_back(pair: Pair, server: Server) -> N
     first.run("document.querySelector('.recall').click()")
     eventually(lambda: first.own == [], what="it is gone here")
     eventually(lambda: second.received == [], what="and there")
-    assert second.notices[-1] == "Ann took a message back"
+    assert second.notices[-1] == "Ann recalled a message"
     second.driver.refresh()
     eventually(lambda: second.state == "online", what="back again")
     choose(second, "Tea")
-    eventually(lambda: "Ann took a message back" in second.notices, what="it stays gone")
+    eventually(lambda: "Ann recalled a message" in second.notices, what="it stays gone")
 
 
 @pytest.mark.parametrize(
     ("phone", "password", "said"),
     [
-        ("13799999999", PASSWORD, "The phone number or the password is wrong"),
-        ("", PASSWORD, "Please check what you have filled in"),
+        ("13799999999", PASSWORD, "Wrong phone number or password"),
+        ("", PASSWORD, "Please check your input"),
     ],
 )
 def test_what_is_wrong_at_the_door_is_said(
@@ -193,8 +193,8 @@ def test_what_is_wrong_at_the_door_is_said(
 @pytest.mark.parametrize(
     ("numbers", "name", "said"),
     [
-        (["999999"], "", "There is no such number"),
-        (["1", "2"], "", "A group needs a name"),
+        (["999999"], "", "No user has this number"),
+        (["1", "2"], "", "Enter a name for the group"),
         (["own"], "", "This is your own number"),
     ],
 )
@@ -215,7 +215,7 @@ def test_a_login_that_has_ended_leads_back_to_the_door(pair: Pair, server: Serve
     page = ann.enters(at_the_door(pair[0], server))
     ann.ask("accounts/logout")
     eventually(lambda: page.shown("#login-form"), what="the door")
-    assert page.texts("#login-note") == ["Your login has ended: log in again"]
+    assert page.texts("#login-note") == ["Your login has expired. Log in again"]
 
 
 @pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.full)])

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.timeout(120)
 def test_contents_lead_to_the_operations_and_say_where_one_is(pair: Pair, start_server: StartServer) -> None:
     server = start_server()
     page = pair[0].open(f"{server.http_url}/api/v1/docs?lang=en")
-    assert page.texts("h1")[0].startswith("HTTP interface")
+    assert page.texts("h1")[0].startswith("HTTP API")
     assert page.overflow <= 0
     page.find('.contents a[href="#post_ban"]').click()
     eventually(

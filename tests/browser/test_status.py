@@ -62,6 +62,6 @@ def test_it_says_when_the_server_is_gone(pair: Pair, start_server: StartServer, 
     eventually(lambda: page.shown("#figures"), what="the figures")
     server.stop()
     eventually(lambda: page.shown("#problem"), what="the problem")
-    assert "no answer from the server" in page.texts("#problem")[0]
+    assert "the server does not answer" in page.texts("#problem")[0]
     assert page.texts("#connections") == ["0"]
-    assert "Shown as of" in page.texts("#state-text")[0]
+    assert "Data from" in page.texts("#state-text")[0]

@@ -75,7 +75,7 @@ def test_two_pages_talk_one_to_one(pair: Pair, start_server: StartServer, door: 
     second.find("#send").click()
     first.has_received("用户:", "by the button")
     assert first.own == ["你好"]
-    assert second.own == ["by the button"]
+    eventually(lambda: second.own == ["by the button"], what="the own bubble")
     assert first.notices == second.notices == ["登录成功"]
 
 

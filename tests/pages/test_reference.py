@@ -96,7 +96,7 @@ def test_lines_for_the_shell_name_the_server_as_it_was_called(client: FlaskClien
 
 
 def test_it_says_whether_a_key_is_needed(client: FlaskClient) -> None:
-    assert "Where a key is needed" in page(client, "?lang=en")
+    assert "Send the API key in the header" in page(client, "?lang=en")
     with client_of(demo=True) as demo:
         assert "demo mode" in page(demo, "?lang=en")
 
