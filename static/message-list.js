@@ -59,7 +59,10 @@ export class MessageList {
     this.clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
     latest.addEventListener("click", () => this.toLatest());
     root.addEventListener("scroll", () => this.#isAtBottom() && this.#seen(), { passive: true });
-    new ResizeObserver(() => this.#stick && this.#scroll()).observe(root);
+    const stayAtEnd = () => this.#stick && this.#scroll();
+    new ResizeObserver(stayAtEnd).observe(root);
+    root.addEventListener("load", stayAtEnd, { capture: true }); // an image
+    root.addEventListener("loadedmetadata", stayAtEnd, { capture: true }); // a video
   }
 
   /** @param {Line} line */
