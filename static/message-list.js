@@ -32,6 +32,8 @@ export class MessageList {
   #unseen = 0;
   /** Whether the newest line stays in view. */
   #stick = true;
+  /** The last known scroll position. */
+  #top = 0;
   /** @type {Line | null} */
   #previous = null;
   /** The number of notices of one kind in a row, and the element that the later ones share. */
@@ -58,7 +60,7 @@ export class MessageList {
     this.self = "";
     this.clock = new Intl.DateTimeFormat(language, { hour: "2-digit", minute: "2-digit", hour12: false });
     latest.addEventListener("click", () => this.toLatest());
-    root.addEventListener("scroll", () => this.#isAtBottom() && this.#seen(), { passive: true });
+    root.addEventListener("scroll", () => this.#onScroll(), { passive: true });
     const stayAtEnd = () => this.#stick && this.#scroll();
     new ResizeObserver(stayAtEnd).observe(root);
     root.addEventListener("load", stayAtEnd, { capture: true }); // an image
@@ -104,9 +106,13 @@ export class MessageList {
     this.#notices = { count: 0, element: null };
     this.#previous = null;
     this.#waiting = lines.slice(-this.maxLines);
+    this.#scroll();
     this.flush();
-    if (keepPosition) this.root.scrollTop = this.root.scrollHeight - below;
-    else this.#scroll();
+    if (keepPosition) {
+      this.root.scrollTop = this.root.scrollHeight - below;
+      this.#top = this.root.scrollTop;
+      this.#stick = this.#isAtBottom();
+    }
     setTimeout(() => this.root.removeAttribute("aria-live"), 500);
   }
 
@@ -115,7 +121,7 @@ export class MessageList {
     this.#scheduled = false;
     if (!this.#waiting.length) return;
     const own = this.#waiting.some((line) => line.kind === "own");
-    const stick = own || this.#isAtBottom();
+    const stick = own || this.#stick;
     const elements = this.#waiting.flatMap((line) => this.#draw(line) ?? []);
     this.#unseen += this.#waiting.filter((line) => line.kind === "msg").length;
     this.#waiting = [];
@@ -154,12 +160,24 @@ export class MessageList {
 
   #isAtBottom() {
     const { scrollHeight, scrollTop, clientHeight } = this.root;
-    this.#stick = scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
-    return this.#stick;
+    return scrollHeight - scrollTop - clientHeight < NEAR_BOTTOM_PX;
+  }
+
+  /** Only the user scrolls up; a distance to the end that has grown otherwise comes from an image that has loaded. */
+  #onScroll() {
+    const { scrollTop } = this.root;
+    if (this.#isAtBottom()) {
+      this.#stick = true;
+      this.#seen();
+    } else if (scrollTop < this.#top) {
+      this.#stick = false;
+    }
+    this.#top = scrollTop;
   }
 
   #scroll() {
     this.root.scrollTop = this.root.scrollHeight;
+    this.#top = this.root.scrollTop;
     this.#stick = true;
     this.#seen();
   }

@@ -200,7 +200,7 @@ def test_a_failed_login_shows_the_reason(
     ("numbers", "name", "said"),
     [
         (["999999"], "", "No user has this number"),
-        (["1", "2"], "", "Enter a name for the group"),
+        (["900001", "900002"], "", "Enter a name for the group"),
         (["own"], "", "This is your own number"),
     ],
 )
