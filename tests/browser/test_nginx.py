@@ -116,7 +116,7 @@ class Nginx:
 
 @pytest.fixture
 def server(start_server: StartServer) -> Server:
-    return start_server()
+    return start_server(config={"server": {"origins": [DOMAIN]}})
 
 
 @pytest.fixture

@@ -113,7 +113,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nodes]:
     names = ("101", "102", "103", "104", "action:1", "action:2")
     rooms = {"room_members": {"1": ["1", "2"]}}
     apps = {name: rooms if name.startswith("action:") else {} for name in names}
-    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=apps) as two:
+    with nodes_of(tmp_path_factory.mktemp("cluster"), 2, apps=apps, server={"origins": [DOMAIN]}) as two:
         yield two
 
 
