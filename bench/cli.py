@@ -44,7 +44,7 @@ PLACE_OPTIONS: tuple[Option, ...] = (
         help="A server of our own gets the first core, the generators the others.",
     ),
     click.option("--config", default="", help="Configuration file of a server of our own."),
-    click.option("--door", type=click.Choice(["front", "wsgi"]), help="Door of a server of our own."),
+    click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server of a node of our own."),
 )
 JSON_OPTION = click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of tables.")
 RUNS_OPTION = click.option(
@@ -92,7 +92,7 @@ def _option(entry: Any) -> Option:
 
 def place_of(values: Json) -> Place:
     """Take what belongs to the place out of a command's values."""
-    given = {name: value for name in ("config", "door") if (value := values.pop(name, None))}
+    given = {name: value for name in ("config", "http") if (value := values.pop(name, None))}
     arguments = tuple(word for name, value in given.items() for word in (f"--{name}", value))
     names = {entry.name for entry in fields(Place)} & values.keys()
     return Place(arguments=arguments, **{name: values.pop(name) for name in names})

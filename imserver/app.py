@@ -29,11 +29,11 @@ from imserver.api.views import (
     create_upload_view,
     to_response,
 )
-from imserver.doors import LISTENER_KEY
-from imserver.logs import request_id
-from imserver.node import Node
+from imserver.logging import request_id
 from imserver.pages.blueprint import create_pages, refusal
 from imserver.pages.text import OPTIONS
+from imserver.parts import Parts
+from imserver.servers import LISTENER_KEY
 from imserver.transport.exchange import HEADER_LIST
 from imserver.transport.gate import WEBSOCKET_PATHS
 from imserver.transport.problems import challenged
@@ -60,18 +60,18 @@ _PROBLEMS = {
 }
 
 
-def create_app(node: Node) -> Flask:
-    """The WSGI application of a node: what the front does not answer itself, and all of the WSGI door."""
+def create_app(parts: Parts) -> Flask:
+    """The WSGI application of a node: what the front does not answer itself, and all of the WSGI server."""
     app = Flask("imserver", static_folder=None, template_folder=None)
     app.jinja_options = OPTIONS
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     app.url_map.merge_slashes = False  # a path that is spelt otherwise is another path
     app.wsgi_app = _OriginForm(app.wsgi_app)  # type: ignore[method-assign]
-    _Requests(node).register(app)
-    app.register_blueprint(create_api(node.api))
-    app.register_blueprint(create_stream_view(node.streams))
-    app.register_blueprint(create_upload_view(node.api))
-    app.register_blueprint(create_pages(node))
+    _Requests(parts).register(app)
+    app.register_blueprint(create_api(parts.api))
+    app.register_blueprint(create_stream_view(parts.streams))
+    app.register_blueprint(create_upload_view(parts.api))
+    app.register_blueprint(create_pages(parts))
     for path in sorted(WEBSOCKET_PATHS):
         app.add_url_rule(
             path,
@@ -101,9 +101,9 @@ class _OriginForm:
 class _Requests:
     """What happens around every request: id, peer, log. Owner of the numbers that request ids are made of."""
 
-    def __init__(self, node: Node) -> None:
-        self._node = node
-        self._proxies = TrustedProxies(node.config.server.trusted_proxies)
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._proxies = TrustedProxies(parts.config.server.trusted_proxies)
         self._prefix = urandom(4).hex()
         self._numbers = count(1)
 
@@ -116,7 +116,7 @@ class _Requests:
         g.started = time.perf_counter()
         # One more, for werkzeug cuts a chunked body off at the limit without a word: what is one byte longer
         # than the API takes is then refused by the API itself.
-        request.max_content_length = self._node.api.body_bytes + 1
+        request.max_content_length = self._parts.api.body_bytes + 1
         g.host = self._proxies.client(request.remote_addr or "", request.headers.get("X-Forwarded-For", ""))
         given = request_id(request.headers.get("X-Request-Id", ""))
         g.request_id = given or f"{self._prefix}-{next(self._numbers):x}"
@@ -130,7 +130,7 @@ class _Requests:
 
     def end(self, response: Response) -> Response:
         """Log the request."""
-        self._node.request_log.add(
+        self._parts.request_log.add(
             request.method,
             request.path,
             response.status_code,

@@ -13,7 +13,9 @@ from urllib.parse import urlsplit
 import click
 import msgspec
 
-from imserver import __version__, assets, config, errors
+from imserver import __version__, assets, errors
+from imserver.config.load import ENVIRONMENT_FILE, ENVIRONMENT_KEY, dump_config, load_config
+from imserver.config.settings import Config
 
 #: commands whose modules a node never loads: name -> (module, attribute, one line of help)
 _LAZY: Final = {
@@ -97,7 +99,7 @@ def main(context: click.Context, path: str | None) -> None:
 @click.option("--ws-port", type=int, metavar="N", help="Port for WebSockets; 0: any free one.")
 @click.option("--rpc-port", type=int, metavar="N", help="Port for calls between nodes.")
 @click.option("--data-dir", metavar="DIR", help="Folder for the secret, the lock and the SQLite database.")
-@click.option("--door", type=click.Choice(["front", "wsgi"]), help="How a request enters.")
+@click.option("--http", type=click.Choice(["front", "wsgi"]), help="HTTP server.")
 @click.option("--processes", type=int, metavar="N", help="Number of nodes, one process each; needs Redis.")
 @click.option("--insecure", is_flag=True, help="Allow other addresses than loopback without an API key.")
 def serve(
@@ -107,7 +109,7 @@ def serve(
     ws_port: int | None,
     rpc_port: int | None,
     data_dir: str | None,
-    door: str | None,
+    http: str | None,
     processes: int | None,
     insecure: bool,
 ) -> None:
@@ -118,18 +120,18 @@ def serve(
         "app.websocket_port": ws_port,
         "app.rpc_port": rpc_port,
         "server.data_dir": data_dir,
-        "server.door": door,
+        "server.http": http,
         "server.processes": processes,
         "server.insecure": insecure or None,
     }
     overrides = {name: value for name, value in given.items() if value is not None}
     try:
-        sys.exit(_serve(lambda: config.load(path, overrides=overrides)))
+        sys.exit(_serve(lambda: load_config(path, overrides=overrides)))
     except errors.StartError as error:
         _fail(error)
 
 
-def _serve(read_config: Callable[[], config.Config]) -> int:
+def _serve(read_config: Callable[[], Config]) -> int:
     settings = read_config()
     # Here and not above: the node brings Flask and all of the transport, which no other command needs.
     if settings.server.processes > 1:
@@ -159,7 +161,7 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
     from imserver.auth import rules
 
     try:
-        settings = config.load(path)
+        settings = load_config(path)
         rules.check_keys(settings)
         supervisor.check(settings)
         exposure.refuse_open_demo(settings)
@@ -170,7 +172,7 @@ def check_config(path: str | None, defaults: bool, production: bool) -> None:
     if production:
         _check_production(path)
     else:
-        click.echo(config.dump(settings), nl=False)
+        click.echo(dump_config(settings), nl=False)
 
 
 def _check_production(path: str | None) -> None:
@@ -180,7 +182,7 @@ def _check_production(path: str | None) -> None:
     with opened(path, None) as (settings, store, tenants):
         deployment = production.Deployment(
             settings,
-            path or os.environ.get(config.ENVIRONMENT_FILE, ""),
+            path or os.environ.get(ENVIRONMENT_FILE, ""),
             bool(store.keys()),
             {tenant.name: tenant for tenant in tenants.all()},
         )
@@ -240,7 +242,7 @@ def status(url: str, key_file: str | None, debug: bool) -> None:
     Where the server wants an API key, set the environment variable IMSERVER_KEY or give --key-file: other
     users of the machine can see the arguments of a command.
     """
-    key = os.environ.get(config.ENVIRONMENT_KEY, "")
+    key = os.environ.get(ENVIRONMENT_KEY, "")
     try:
         if key_file is not None:
             key = (sys.stdin.read() if key_file == "-" else Path(key_file).read_text("utf-8")).strip()

@@ -15,7 +15,7 @@ from imserver.auth.login import Logins
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, own_address
 from imserver.cluster.rpc.server import Rpc
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.hub.fanout import Fanout
 from imserver.hub.hub import Hub
 from imserver.lifecycle import derive_key

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.storage.address import database_address
 

@@ -14,13 +14,15 @@ import gevent
 from gevent.util import format_run_info
 
 from imserver import __version__
-from imserver.config import Config, ConfigError
-from imserver.doors import Application, LateApplication
+from imserver.config.settings import Config
+from imserver.config.values import ConfigError
 from imserver.errors import StartError
 from imserver.exposure import refuse_open_demo
-from imserver.logs import Logs, log_greenlet_errors, open_logs
+from imserver.logging import Logs, log_greenlet_errors, open_logs
 from imserver.node import Node
 from imserver.pages.address import check
+from imserver.parts import Parts
+from imserver.servers import Application, LateApplication
 
 _log = logging.getLogger(__name__)
 
@@ -37,7 +39,9 @@ def run(config: Config, read_config: Callable[[], Config], announce: Callable[[s
     serve(
         config,
         read_config,
-        lambda node: announce(banner(config, node.addresses, node.keys.demo, node.logins.exposure())),
+        lambda node: announce(
+            banner(config, node.addresses, node.parts.keys.demo, node.parts.logins.exposure())
+        ),
     )
 
 
@@ -63,7 +67,7 @@ def serve(
         signals = _Signals(node, logs, read_config)
         signals.install()
         started(node)
-        for line in node.logins.exposure():
+        for line in node.parts.logins.exposure():
             _log.info("%s", line)
         _log.info("started at %s", ", ".join(node.addresses.values()))
         node.serve_forever()
@@ -80,23 +84,23 @@ def serve(
         logs.close()
 
 
-def _application(node: Node) -> Application:
+def _application(parts: Parts) -> Application:
     """What answers requests that the front does not.
 
     Raises :class:`ConfigError` if an address in the settings is none.
     """
-    check(node.config)
+    check(parts.config)
 
     def make() -> Application:
         # Here, because it loads Flask.
         from imserver.app import create_app
 
-        application = create_app(node)
+        application = create_app(parts)
         # As at the end of the start: what has come lives long, so the collector need not look at it again.
         gc.freeze()
         return application
 
-    return make() if node.config.server.door == "wsgi" else LateApplication(make)
+    return make() if parts.config.server.http == "wsgi" else LateApplication(make)
 
 
 def banner(
@@ -106,7 +110,7 @@ def banner(
     the ``apps``, and ``more``."""
     lines = {
         **addresses,
-        "door": config.server.door,
+        "server": config.server.http,
         "data": str(Path(config.server.data_dir).absolute()),
         "log": config.app.log_file or "console",
         **more,
@@ -172,7 +176,7 @@ class _Signals:
             return
         try:
             config = self._read_config()
-            refuse_open_demo(config, self._node.keys.closed)
+            refuse_open_demo(config, self._node.parts.keys.closed)
         except (ConfigError, StartError) as error:
             _log.error("settings are unchanged: %s", error)
             return
@@ -184,7 +188,7 @@ class _Signals:
         state = {
             "active watchers": loop.activecnt,
             "pending callbacks": loop.pendingcnt,
-            "node": self._node.state(False, detail=True),
+            "node": self._node.parts.state(False, detail=True),
         }
         # What was frozen at the start is out of the collector's sight, and greenlets are found through it.
         gc.unfreeze()

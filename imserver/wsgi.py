@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
-from imserver import config
 from imserver.app import create_app
-from imserver.logs import open_logs
+from imserver.config.load import load_config
+from imserver.logging import open_logs
 from imserver.node import Node
 from imserver.transport import problems
 
@@ -24,11 +24,9 @@ _nodes: list[Node] = []
 
 def _node() -> Node:
     if not _nodes:
-        settings = config.load(os.environ.get("IMSERVER_CONFIG"))
+        settings = load_config(os.environ.get("IMSERVER_CONFIG"))
         node = Node(settings, open_logs(settings).requests, create_app)
-        node.prepare()
-        node.join()
-        node.run()
+        node.start_without_listeners()
         _nodes.append(node)
     return _nodes[0]
 
@@ -36,15 +34,15 @@ def _node() -> Node:
 def application(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
     """WSGI entry. A request that gevent-websocket's handler has upgraded becomes a parked connection."""
     # Here, so that importing this module does not need gevent-websocket.
-    from imserver.transport.upgrade import adopt_from_environ, objection_to
+    from imserver.transport.wsgi import adopt_from_environ, objection_to
 
     node = _node()
-    if adopt_from_environ(environ, node.gate, node.doors.admit):
+    if adopt_from_environ(environ, node.parts.gate, node.parts.servers.admit):
         return []
-    objection = objection_to(environ, node.gate)
+    objection = objection_to(environ, node.parts.gate)
     if objection is not None:
         kind = ("Content-Type", "application/json; charset=utf-8")
         start_response(f"{objection.status} {HTTPStatus(objection.status).phrase}", [kind, *problems.CORS])
         return [problems.body(objection)]
-    answer: Iterable[bytes] = node.application(environ, start_response)
+    answer: Iterable[bytes] = node.parts.application(environ, start_response)
     return answer

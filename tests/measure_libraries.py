@@ -55,8 +55,7 @@ def load(name: str) -> Any:
 
 
 def heads() -> None:
-    from imserver.transport.head import parse_head
-    from imserver.transport.known_heads import KnownHeads
+    from imserver.transport.head import KnownHeads, parse_head
 
     known = KnownHeads()
     show("request head, known", lambda: known.read(HEAD))

@@ -101,7 +101,7 @@ class Server:
         self._stopping = False
         self._defaults = {
             "app": {"log_file": str(self.log), "http_port": 0, "websocket_port": 0},
-            "server": {"data_dir": str(folder / "data"), "door": door},
+            "server": {"data_dir": str(folder / "data"), "http": door},
             "drain": {"close_seconds": 0},
         }
         self.configure(config or {})

@@ -11,8 +11,8 @@ from werkzeug.test import TestResponse
 from imserver.api.reply import CLIENT, CMD
 from imserver.api.routes import ROUTES
 from imserver.app import create_app
-from imserver.doors import LISTENER_KEY
-from imserver.node import Node
+from imserver.parts import Parts
+from imserver.servers import LISTENER_KEY
 from imserver.transport.exchange import HEADER_LIST
 from tests.api.fakes import BAD_PARAMETER, SENT, FakeNode
 
@@ -26,7 +26,7 @@ class App:
         node = cast(Any, self.node)
         node.http_port, node.ws_port = 8080, 8089
         node.request_log = SimpleNamespace(add=lambda *entry: self.logged.append(entry))
-        self.flask = create_app(cast(Node, node))
+        self.flask = create_app(cast(Parts, node))
         self.flask.add_url_rule("/fail", "fail", self.fail)
         self.flask.add_url_rule("/teapot", "teapot", self.pour)
         self.client: FlaskClient = self.flask.test_client()

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from imserver import config
 from imserver.cli import main
-from imserver.config import Config, ConfigError
-from imserver.settings import ListenSettings
+from imserver.config.load import load_config
+from imserver.config.settings import Config, ListenSettings
+from imserver.config.values import ConfigError
 
 from .support import run_cli
 
@@ -36,7 +36,7 @@ def file(tmp_path: Path) -> Path:
 
 def load(file: Path, text: str, **environment: str) -> Config:
     file.write_text(text, encoding="utf-8")
-    return config.load(str(file), environment)
+    return load_config(str(file), environment)
 
 
 def test_its_port_becomes_a_listener_that_speaks_the_client_dialect(file: Path) -> None:

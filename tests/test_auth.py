@@ -9,8 +9,7 @@ import pytest
 from imserver.auth.keys import Keys
 from imserver.auth.page_tokens import PAGE_TOKEN_PREFIX, PageTokens
 from imserver.auth.principal import ALL_SCOPES, NOBODY, PUSH, READ, may
-from imserver.config import Config
-from imserver.settings import ApiSettings, KeySettings, TenantSettings
+from imserver.config.settings import ApiSettings, Config, KeySettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
 SECRET = b"0123456789abcdef0123456789abcdef"

@@ -113,7 +113,7 @@ def test_check_config_refuses_a_public_server_that_is_open_to_strangers(tmp_path
 
 
 @pytest.mark.parametrize(
-    "arguments", [["fly"], ["serve", "--http-port", "x"], ["serve", "--door", "back"], ["serve", "x"]]
+    "arguments", [["fly"], ["serve", "--http-port", "x"], ["serve", "--http", "back"], ["serve", "x"]]
 )
 def test_wrong_usage_ends_with_status_2(arguments: list[str]) -> None:
     done = invoke(*arguments)
@@ -234,7 +234,7 @@ def test_the_originals_file_starts_the_server(start_server: StartServer) -> None
 
 
 def test_options_of_the_command_line_win(start_server: StartServer, tmp_path: Path) -> None:
-    server = start_server("--door", "wsgi", "--data-dir", str(tmp_path / "other"), door="front")
+    server = start_server("--http", "wsgi", "--data-dir", str(tmp_path / "other"), door="front")
     assert "wsgi" in server.output
     assert stat.S_IMODE((tmp_path / "other" / "secret").stat().st_mode) == 0o600
 

@@ -10,9 +10,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from imserver import assets, config, values
-from imserver.config import Config, ConfigError
-from imserver.settings import KeySettings, TenantSettings
+from imserver import assets
+from imserver.config.load import _parse, dump_config, load_config, values
+from imserver.config.settings import Config, KeySettings, TenantSettings
+from imserver.config.values import ConfigError
 
 ORIGINAL_APP_YAML = """\
 app:
@@ -42,7 +43,7 @@ def load(tmp_path: Path) -> Load:
     def load(text: str, environ: dict[str, str] | None = None, **overrides: Any) -> Config:
         file = tmp_path / "my.yaml"
         file.write_text(text, encoding="utf-8")
-        return config.load(str(file), environ or {}, overrides)
+        return load_config(str(file), environ or {}, overrides)
 
     return load
 
@@ -65,7 +66,7 @@ def complaint(load: Load, tmp_path: Path) -> Callable[..., str]:
 
 
 def test_the_manual_shows_the_defaults_of_the_code() -> None:
-    assert config.load(str(assets.DEFAULT_CONFIG), {}) == Config()
+    assert load_config(str(assets.DEFAULT_CONFIG), {}) == Config()
 
 
 def test_the_manual_has_every_setting_in_the_order_of_the_code_and_no_other() -> None:
@@ -90,11 +91,11 @@ def test_the_manual_explains_every_setting() -> None:
 
 def test_a_dump_can_be_read_again(load: Load) -> None:
     changed = load("app: {http_port: 1}\napps: {x: {login_policy: single}}\nserver: {origins: [a.example]}")
-    assert load(config.dump(changed)) == changed
+    assert load(dump_config(changed)) == changed
 
 
 def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
-    text = config.dump(
+    text = dump_config(
         load("api: {keys: [{key: s3cret-key-of-the-tests, scopes: [push]}]}\nredis: {password: pa55}")
     )
     assert "s3cret" not in text
@@ -111,7 +112,7 @@ def test_a_dump_hides_keys_and_passwords(load: Load) -> None:
     ],
 )
 def test_a_dump_hides_the_password_in_the_url_of_redis(load: Load, url: str, shown: str) -> None:
-    assert yaml.safe_load(config.dump(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
+    assert yaml.safe_load(dump_config(load(f"redis: {{url: '{url}'}}")))["redis"]["url"] == shown
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -208,7 +209,7 @@ def test_yaml_anchors_and_merges_work(load: Load) -> None:
             "my.yaml, line 1: websocket.pong_seconds: expected float > 0.0, got 0",
         ),
         ("websocket: {deflate: 1}", "my.yaml, line 1: websocket.deflate: expected bool, got 1"),
-        ("server: {door: back}", "my.yaml, line 1: server.door: expected one of front, wsgi; got 'back'"),
+        ("server: {http: back}", "my.yaml, line 1: server.http: expected one of front, wsgi; got 'back'"),
         ("server: {host: ''}", "my.yaml, line 1: server.host: expected str of length >= 1, got ''"),
         ("server: {origins: a.example}", "my.yaml, line 1: server.origins: expected array, got 'a.example'"),
         (
@@ -295,21 +296,21 @@ def test_a_mistake_in_a_file_is_named_with_its_place(
 
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.yaml: cannot be read: No such file or directory"):
-        config.load(str(tmp_path / "none.yaml"), {})
+        load_config(str(tmp_path / "none.yaml"), {})
 
 
 def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_bytes(b"app: \xff\xfe")
     with pytest.raises(ConfigError, match=r"my\.yaml: is not UTF-8 text"):
-        config.load(str(file), {})
+        load_config(str(file), {})
 
 
 @given(st.text(max_size=40))
 def test_no_text_in_a_file_gives_anything_but_settings_or_one_clear_line(text: str) -> None:
     said = ""
     try:
-        config._parse(text, "x")
+        _parse(text, "x")
     except ConfigError as error:
         said = str(error)
     assert "\n" not in said
@@ -339,7 +340,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
             "IMSERVER_LIMITS_LOGIN_SECONDS": "1.5",
             "IMSERVER_WEBSOCKET_DEFLATE": "true",
             "IMSERVER_LOG_REQUESTS": "0",
-            "IMSERVER_SERVER_DOOR": "wsgi",
+            "IMSERVER_SERVER_HTTP": "wsgi",
             "IMSERVER_SERVER_ORIGINS": "[a.example, b.example]",
             "IMSERVER_APPS": "{9: {login_policy: refuse}}",
             "IMSERVER_API_KEYS": "[{key: key-of-the-tests-1234, scopes: [push]}]",
@@ -347,7 +348,7 @@ def test_variables_are_read_as_their_settings_type(load: Load) -> None:
         },
     )
     assert (got.app.log_file, got.app.http_port, got.limits.login_seconds) == ("12", 80, 1.5)
-    assert (got.websocket.deflate, got.log.requests, got.server.door) == (True, False, "wsgi")
+    assert (got.websocket.deflate, got.log.requests, got.server.http) == (True, False, "wsgi")
     assert got.server.origins == ("a.example", "b.example")
     assert got.apps == {"9": TenantSettings("refuse")}
     assert got.api.keys == (KeySettings("key-of-the-tests-1234", ("push",)),)
@@ -366,7 +367,7 @@ def test_variables_of_the_command_line_itself_are_no_settings(load: Load) -> Non
 def test_a_variable_may_name_the_file(tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text("app: {http_port: 5}", encoding="utf-8")
-    assert config.load(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
+    assert load_config(None, {"IMSERVER_CONFIG": str(file)}).app.http_port == 5
 
 
 @pytest.mark.parametrize(
@@ -399,7 +400,7 @@ def test_a_mistake_on_the_command_line_is_named() -> None:
     with pytest.raises(
         ConfigError, match=r"^command line: app\.http_port: expected int <= 65535, got 99999$"
     ):
-        config.load(None, {}, {"app.http_port": 99999})
+        load_config(None, {}, {"app.http_port": 99999})
 
 
 def test_no_two_settings_share_a_variable_or_a_folded_name() -> None:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from imserver import config
-from imserver.config import Config, ConfigError
+from imserver.config.load import load_config
+from imserver.config.settings import Config
+from imserver.config.values import ConfigError
 
 ORIGINAL = """\
 app:
@@ -47,7 +48,7 @@ def file(tmp_path: Path) -> Path:
 
 def load(file: Path, text: str, **environment: str) -> Config:
     file.write_text(text, encoding="utf-8")
-    return config.load(str(file), environment)
+    return load_config(str(file), environment)
 
 
 def listens(settings: Config) -> list[tuple[int, str, str]]:
@@ -81,7 +82,7 @@ def test_what_it_leaves_out_has_the_default_of_the_original(file: Path, text: st
 @pytest.mark.parametrize("text", ["", "app:\n  httpPort: 8080\n  rpcPort: 9001\n", "log:\n  level: info\n"])
 def test_a_file_of_another_form_is_read_as_ever(file: Path, text: str) -> None:
     settings = load(file, text)
-    assert settings == config.load(None, {"IMSERVER_APP_RPC_PORT": "9001"})
+    assert settings == load_config(None, {"IMSERVER_APP_RPC_PORT": "9001"})
 
 
 def test_numbers_in_quotes_are_numbers_as_in_the_original(file: Path) -> None:

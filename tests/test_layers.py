@@ -24,21 +24,16 @@ LAYERS = (
     ("serving", "wsgi"),
     ("app",),
     ("node",),
-    ("parts", "report"),
-    ("core",),
-    ("doors", "cluster_node", "speaking", "exposure"),
+    ("parts",),
+    ("servers", "cluster_node", "ws_routes", "exposure"),
     ("api", "pages"),
     ("services", "auth"),
     ("hub", "cluster", "storage"),
     ("transport",),
     ("protocol",),
-    ("logs", "lifecycle"),
-    ("log_lines",),
+    ("logging", "lifecycle"),
     ("config",),
-    ("app_ini", "gochat_yaml", "checks"),
-    ("yaml_text",),
-    ("values",),
-    ("settings", "metrics", "model"),
+    ("metrics", "model"),
     ("errors", "assets", "clock", "__init__"),
 )
 
@@ -63,8 +58,8 @@ BENCH_MAY_USE = {"__init__"}
 RPC_END = "rpc_end.py"
 
 DOORS = {
-    "geventwebsocket": ("transport/upgrade.py",),
-    "yaml": ("yaml_text.py",),
+    "geventwebsocket": ("transport/wsgi.py",),
+    "yaml": ("config/yaml.py",),
     "flask": ("app.py", "api/", "pages/"),
     "werkzeug": ("app.py", "api/", "pages/"),
     "click": ("cli.py", "commands/"),

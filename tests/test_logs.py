@@ -14,10 +14,9 @@ from typing import Any
 import gevent
 import pytest
 
-from imserver import config
+from imserver.config.load import load_config
 from imserver.errors import StartError
-from imserver.log_lines import LineHandler
-from imserver.logs import Logs, RequestLog, log_greenlet_errors, open_logs
+from imserver.logging import LineHandler, Logs, RequestLog, log_greenlet_errors, open_logs
 from tests.processes import end, spawn
 
 from .support import eventually
@@ -37,7 +36,7 @@ def logs_to(tmp_path: Path) -> Iterator[OpenLogs]:
     def open_to(node: str = "", **settings: Any) -> tuple[Logs, Path]:
         path = tmp_path / "made" / "server.log"
         overrides = {"app.log_file": str(path), **{f"log.{key}": value for key, value in settings.items()}}
-        opened.append(open_logs(config.load(None, {}, overrides), node))
+        opened.append(open_logs(load_config(None, {}, overrides), node))
         return opened[-1], path
 
     yield open_to
@@ -99,7 +98,7 @@ def test_of_several_nodes_each_json_line_names_its_own(logs_to: OpenLogs) -> Non
 
 def test_lines_of_several_processes_do_not_mix_in_a_pipe() -> None:
     code = (
-        "import sys; from imserver.log_lines import LineHandler\n"
+        "import sys; from imserver.logging import LineHandler\n"
         "handler, line = LineHandler(''), sys.argv[1].encode() * 150 + b'\\n'\n"
         "for _ in range(30): handler.write(line * 500)"
     )
@@ -164,7 +163,7 @@ def test_an_unwritable_log_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     for path in (tmp_path, tmp_path / "file" / "server.log"):
         with pytest.raises(StartError, match=r"^app\.log_file: .* cannot be written: (Is|Not) a directory$"):
-            open_logs(config.load(None, {}, {"app.log_file": str(path)}))
+            open_logs(load_config(None, {}, {"app.log_file": str(path)}))
 
 
 def test_after_a_rotation_lines_go_to_a_fresh_file(logs_to: OpenLogs) -> None:

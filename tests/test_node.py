@@ -13,12 +13,11 @@ import pytest
 from gevent.event import Event as Signal
 
 from imserver import __version__
-from imserver.config import Config
-from imserver.doors import LISTENER_KEY
+from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.errors import StartError
 from imserver.model import Event
 from imserver.node import Node
-from imserver.settings import KeySettings, TenantSettings
+from imserver.servers import LISTENER_KEY
 from imserver.transport.connection import OPEN
 from tests.integration.raw import request, text
 from tests.support import DOORS
@@ -59,7 +58,7 @@ class House:
 
     def join(self, node: Node, user: str) -> Client:
         """A client that has logged in through the WebSocket port."""
-        client = self.call(node.ws_port).upgrade()
+        client = self.call(node.parts.ws_port).upgrade()
         client.send(text(LOGIN % user))
         client.expect(1)
         assert b'"code":200' in client.payloads()[0]
@@ -109,7 +108,7 @@ def house(tmp_path: Path) -> Iterator[House]:
         for caller in one.callers:
             caller.sock.close()
         for node in one.nodes:
-            if hasattr(node, "application"):
+            if hasattr(node.parts, "application"):
                 node.stop()
     finally:
         gc.set_threshold(*before)
@@ -125,35 +124,39 @@ def leave(*clients: Client) -> None:
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_started_node_is_ready_and_says_where_it_listens(house: House, door: str) -> None:
-    node = house.make(server={"data_dir": str(house.folder / "data"), "door": door})
-    assert not node.ready()
+    node = house.make(server={"data_dir": str(house.folder / "data"), "http": door})
+    assert not node.parts.ready()
     node.start()
-    assert node.ready()
-    assert node.http_port != node.ws_port
+    assert node.parts.ready()
+    assert node.parts.http_port != node.parts.ws_port
     assert node.addresses == {
-        "http": f"http://127.0.0.1:{node.http_port}",
-        "chat page": f"http://127.0.0.1:{node.http_port}/home/index",
-        "websocket": f"ws://127.0.0.1:{node.ws_port}/acc",
+        "http": f"http://127.0.0.1:{node.parts.http_port}",
+        "chat page": f"http://127.0.0.1:{node.parts.http_port}/home/index",
+        "websocket": f"ws://127.0.0.1:{node.parts.ws_port}/acc",
     }
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_client_logs_in_is_pushed_to_and_goes(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "door": door})
+    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
     ann, bob = house.join(node, "ann"), house.join(node, "bob")
-    assert node.delivery.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
+    assert node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "hello", "7")) == 1
     until(lambda: any(b"hello" in payload for payload in ann.payloads()))
-    assert (node.gate.connections, node.metrics.handshakes, node.metrics.logins) == (2, 2, 2)
+    assert (node.parts.gate.connections, node.parts.metrics.handshakes, node.parts.metrics.logins) == (
+        2,
+        2,
+        2,
+    )
     leave(ann)
     until(lambda: any(b'"exit"' in payload for payload in bob.payloads()))
-    assert (node.gate.connections, node.hub.user_names("101")) == (1, ["bob"])
-    assert node.metrics.closes == {1006: 1}
+    assert (node.parts.gate.connections, node.parts.hub.user_names("101")) == (1, ["bob"])
+    assert node.parts.metrics.closes == {1006: 1}
 
 
 @pytest.mark.parametrize("door", DOORS)
 def test_both_ports_serve_requests_and_tell_the_application_which_they_are(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "door": door})
-    for port in (node.http_port, node.ws_port):
+    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
+    for port in (node.parts.http_port, node.parts.ws_port):
         with house.call(port) as caller:
             caller.send(request("/somewhere"))
             assert caller.response()[::2] == (200, b"ok")
@@ -162,13 +165,13 @@ def test_both_ports_serve_requests_and_tell_the_application_which_they_are(house
 
 def test_fast_routes_are_answered_without_the_application_and_logged(house: House) -> None:
     node = house.start()
-    with house.call(node.http_port) as caller:
+    with house.call(node.parts.http_port) as caller:
         caller.send(request("/user/online?appID=101&userID=ann"))
         status, headers, body = caller.response()
     assert (status, headers["access-control-allow-origin"]) == (200, "*")
     assert msgspec.json.decode(body)["data"] == {"online": False, "userID": "ann"}
     assert not house.environs
-    assert [row[:3] for row in node.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
+    assert [row[:3] for row in node.parts.request_log.rows] == [("GET", "/user/online", 200)]  # type: ignore[attr-defined]
 
 
 def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(house: House) -> None:
@@ -178,7 +181,7 @@ def test_a_taken_port_is_one_clear_line_and_leaves_nothing_behind(house: House) 
             house.start(app={"http_port": 0, "websocket_port": port})
     assert "\n" not in str(caught.value)
     house.nodes.clear()
-    assert house.start().ready(), "the data directory is free again"
+    assert house.start().parts.ready(), "the data directory is free again"
 
 
 def test_a_data_directory_in_use_is_one_clear_line(house: House) -> None:
@@ -196,7 +199,7 @@ def test_more_connections_than_files_is_one_clear_line(house: House) -> None:
 
 def test_without_a_limit_there_is_room_for_what_open_files_allow(house: House) -> None:
     node = house.start()
-    assert 0 < node.max_connections < 100_000_000
+    assert 0 < node.parts.max_connections < 100_000_000
     assert house.settings().limits.max_connections == 0
 
 
@@ -205,12 +208,12 @@ def test_without_a_limit_there_is_room_for_what_open_files_allow(house: House) -
 
 def test_an_app_has_the_login_policy_that_it_is_given(house: House) -> None:
     node = house.start(apps={"7": TenantSettings(login_policy="multi"), "8": TenantSettings()})
-    assert {name: app.policy for name, app in node.hub.apps.items()} == {"7": "multi", "8": "multi"}
+    assert {name: app.policy for name, app in node.parts.hub.apps.items()} == {"7": "multi", "8": "multi"}
 
 
 def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(house: House) -> None:
     node = house.start(limits={"message_bytes": 200, "messages_per_second": 5})
-    large, quick = (house.call(node.ws_port).upgrade() for _ in range(2))
+    large, quick = (house.call(node.parts.ws_port).upgrade() for _ in range(2))
     large.send(text("x" * 201))
     assert large.close_code() == 1009
     quick.send(text("x") * 6)
@@ -219,19 +222,19 @@ def test_messages_above_the_limit_close_with_1009_and_above_the_rate_with_4003(h
 
 def test_above_the_limit_of_connections_a_client_is_told_4005(house: House) -> None:
     node = house.start(limits={"max_connections": 2})
-    clients = [house.call(node.ws_port).upgrade() for _ in range(3)]
+    clients = [house.call(node.parts.ws_port).upgrade() for _ in range(3)]
     assert clients[2].close_code() == 4005
 
 
 def test_the_echo_path_exists_only_when_it_is_asked_for(house: House) -> None:
     node = house.start(debug={"echo_path": "/echo"})
-    client = house.call(node.ws_port).upgrade("/echo")
+    client = house.call(node.parts.ws_port).upgrade("/echo")
     client.send(text("back"))
     assert client.expect(1)[0].payload == b"back"
     leave(client)
     node.stop()
     plain = house.start()
-    with house.call(plain.ws_port) as caller, pytest.raises(AssertionError):
+    with house.call(plain.parts.ws_port) as caller, pytest.raises(AssertionError):
         caller.upgrade("/echo")
 
 
@@ -241,11 +244,11 @@ def test_a_slow_reader_is_counted_and_what_waits_is_shown(
     monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.02)
     node = house.start(limits={"outbox_bytes": 100_000})
     client = house.join(node, "ann")
-    connection = next(iter(node.hub.sessions()))
+    connection = next(iter(node.parts.hub.sessions()))
     connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
-    until(lambda: node.delivery.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
-    until(lambda: node.metrics.slow_readers == 1)
-    assert node.metrics.closes == {4000: 1}
+    until(lambda: node.parts.delivery.to_user("101", "ann", Event("msg", "eve", "x" * 10_000)) == 0)
+    until(lambda: node.parts.metrics.slow_readers == 1)
+    assert node.parts.metrics.closes == {4000: 1}
     assert client.close_code() == 4000
 
 
@@ -254,16 +257,16 @@ def test_the_lag_of_the_loop_is_measured(house: House, monkeypatch: pytest.Monke
     node = house.start()
     gevent.sleep(0)
     threading.Event().wait(0.1)
-    until(lambda: node.metrics.loop_lag_max_seconds >= 0.05)
+    until(lambda: node.parts.metrics.loop_lag_max_seconds >= 0.05)
 
 
 def test_what_takes_too_long_is_ended_each_second(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("imserver.node._TICK_SECONDS", 0.01)
     node = house.start(websocket={"close_seconds": 0.05}, limits={"handshake_seconds": 0.05})
     house.join(node, "ann")
-    with house.call(node.http_port) as silent:
-        next(iter(node.hub.sessions())).close(4502)
-        until(lambda: not node.carrier.connections)
+    with house.call(node.parts.http_port) as silent:
+        next(iter(node.parts.hub.sessions())).close(4502)
+        until(lambda: not node.parts.context.connections)
         silent.until_ended()
 
 
@@ -272,9 +275,9 @@ def test_what_takes_too_long_is_ended_each_second(house: House, monkeypatch: pyt
 
 def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> None:
     node = house.start()
-    client, stranger = house.join(node, "马远"), house.call(node.ws_port).upgrade()
-    until(lambda: node.gate.connections == 2)
-    plain = node.state(False)
+    client, stranger = house.join(node, "马远"), house.call(node.parts.ws_port).upgrade()
+    until(lambda: node.parts.gate.connections == 2)
+    plain = node.parts.state(False)
     assert plain["managerInfo"] == {
         "chanBroadcastLen": 0,
         "chanLoginLen": 0,
@@ -284,19 +287,19 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
         "usersLen": 1,
     }
     assert set(plain) == {"managerInfo", "numCPU", "numGoroutine"}
-    manager = node.state(True)["managerInfo"]
+    manager = node.parts.state(True)["managerInfo"]
     assert sorted(manager["clients"]) == sorted(
         f"127.0.0.1:{one.sock.getsockname()[1]}" for one in (client, stranger)
     )
     assert manager["users"] == ["101_马远"]
-    detailed = node.state(False, detail=True)
+    detailed = node.parts.state(False, detail=True)
     assert {name: users for name, users in detailed["apps"].items() if users} == {"101": 1}
     assert detailed["memoryBytes"] > 1_000_000
     assert detailed["metrics"]["logins"] == 1
     assert (detailed["version"], detailed["ready"], detailed["clustered"]) == (__version__, True, False)
-    assert detailed["maxConnections"] == node.max_connections
+    assert detailed["maxConnections"] == node.parts.max_connections
     node.reload(house.settings(limits={"max_connections": 7}))
-    assert node.state(False, detail=True)["maxConnections"] == 7
+    assert node.parts.state(False, detail=True)["maxConnections"] == 7
 
 
 # --- reading settings again ---------------------------------------------------------------------------------
@@ -304,7 +307,7 @@ def test_the_state_names_peers_and_users_only_when_asked_to(house: House) -> Non
 
 def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody(house: House) -> None:
     node = house.start()
-    assert node.keys.demo
+    assert node.parts.keys.demo
     clients = [house.join(node, f"u{number}") for number in range(2)]
     node.reload(
         house.settings(
@@ -313,32 +316,32 @@ def test_reading_settings_again_changes_keys_origins_and_limits_and_drops_nobody
             server={"data_dir": "elsewhere", "origins": ("https://partner.example",)},
         )
     )
-    assert not node.keys.demo
-    assert all(connection.state == OPEN for connection in node.carrier.connections)
-    full = house.call(node.ws_port).upgrade()
+    assert not node.parts.keys.demo
+    assert all(connection.state == OPEN for connection in node.parts.context.connections)
+    full = house.call(node.parts.ws_port).upgrade()
     assert full.close_code() == 4005
     leave(clients.pop(), full)
-    until(lambda: node.gate.connections == 1)
-    foreign = house.call(node.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
+    until(lambda: node.parts.gate.connections == 1)
+    foreign = house.call(node.parts.ws_port).upgrade("/acc", ("Origin", "http://evil.example"))
     assert foreign.close_code() == 4505
     leave(foreign)
-    until(lambda: node.gate.connections == 1)
-    friend = house.call(node.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
+    until(lambda: node.parts.gate.connections == 1)
+    friend = house.call(node.parts.ws_port).upgrade("/acc", ("Origin", "https://partner.example"))
     friend.probe()
 
 
 def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(house: House) -> None:
     node = house.start()
     clients = [house.join(node, f"u{number}") for number in range(3)]
-    assert not node.gate.per_address
+    assert not node.parts.gate.per_address
     node.reload(house.settings(limits={"max_connections_per_address": 5}))
-    assert dict(node.gate.per_address) == {"127.0.0.1": 3}
-    next(iter(node.hub.sessions())).close(4502)
+    assert dict(node.parts.gate.per_address) == {"127.0.0.1": 3}
+    next(iter(node.parts.hub.sessions())).close(4502)
     node.reload(house.settings(limits={"max_connections_per_address": 4}))
-    assert dict(node.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
+    assert dict(node.parts.gate.per_address) == {"127.0.0.1": 2}, "one is leaving and was counted out"
     leave(*clients)
-    until(lambda: node.gate.connections == 0)
-    assert not node.gate.per_address
+    until(lambda: node.parts.gate.connections == 0)
+    assert not node.parts.gate.per_address
 
 
 # --- stopping -----------------------------------------------------------------------------------------------
@@ -346,22 +349,22 @@ def test_a_limit_of_an_address_that_begins_later_counts_those_who_are_here(house
 
 @pytest.mark.parametrize("door", DOORS)
 def test_a_stop_closes_clients_with_1001_and_frees_everything(house: House, door: str) -> None:
-    node = house.start(server={"data_dir": str(house.folder / "data"), "door": door})
+    node = house.start(server={"data_dir": str(house.folder / "data"), "http": door})
     client = house.join(node, "ann")
     stop = gevent.spawn(node.stop)
     assert client.close_code() == 1001
     leave(client)
     until(stop.ready)
     assert stop.successful()
-    assert not node.ready()
+    assert not node.parts.ready()
     node.serve_forever()
-    for port in (node.http_port, node.ws_port):
+    for port in (node.parts.http_port, node.parts.ws_port):
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
-    assert not node.carrier.connections
-    assert node.request_log.flushed  # type: ignore[attr-defined]
+    assert not node.parts.context.connections
+    assert node.parts.request_log.flushed  # type: ignore[attr-defined]
     node.stop()
-    assert house.start().ready(), "the data directory is free again"
+    assert house.start().parts.ready(), "the data directory is free again"
 
 
 def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_answered(
@@ -369,7 +372,7 @@ def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_an
 ) -> None:
     monkeypatch.setattr("imserver.node._LAST_REQUESTS_SECONDS", 100)
     node = house.start()
-    with house.call(node.http_port) as caller, house.call(node.http_port) as kept:
+    with house.call(node.parts.http_port) as caller, house.call(node.parts.http_port) as kept:
         kept.send(request("/kept"))
         assert kept.response()[0] == 200
         house.go.clear()
@@ -377,7 +380,7 @@ def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_an
         until(lambda: len(house.environs) == 2)
         stop = gevent.spawn(node.stop)
         assert kept.until_ended() == b""
-        assert not node.ready()
+        assert not node.parts.ready()
         house.go.set()
         assert caller.response()[0] == 200
         assert caller.until_ended() == b""
@@ -386,7 +389,7 @@ def test_a_stop_ends_kept_connections_at_once_and_lets_a_request_under_way_be_an
 
 def test_whoever_waits_in_the_queue_when_a_stop_begins_is_answered(house: House) -> None:
     node = house.start()
-    callers = [house.call(node.http_port) for _ in range(100)]
+    callers = [house.call(node.parts.http_port) for _ in range(100)]
     for caller in callers:
         caller.send(request("/user/list?appID=101"))
     stop = gevent.spawn(node.stop)
@@ -405,7 +408,7 @@ def test_clients_are_closed_spread_over_the_time_of_the_drain(
     clients = [house.join(node, f"u{number}") for number in range(8)]
     stop = gevent.spawn(node.stop)
     counts: set[int] = set()
-    until(lambda: counts.add(node.hub.user_count("101")) or node.hub.user_count("101") == 0)
+    until(lambda: counts.add(node.parts.hub.user_count("101")) or node.parts.hub.user_count("101") == 0)
     assert counts >= {8, 6, 4, 2, 0} - {8}, "two at a time"
     assert [client.close_code() for client in clients] == [1001] * 8
     leave(*clients)

@@ -14,7 +14,7 @@ from imserver.api.form import parse_pairs
 from imserver.api.rates import Rates, TalkRates
 from imserver.api.reply import BAD_PARAMETER, CMD, ApiProblem, RequestRefused, Style
 from imserver.auth.principal import Need, Principal, may
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.errors import (
     HTTP_FORBIDDEN,
     HTTP_INVALID_REQUEST,

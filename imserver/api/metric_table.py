@@ -254,7 +254,7 @@ _PROCESS = (
         "Sockets with something to read that wait for a reader",
         lambda node: len(node.poller.ready),
     ),
-    Metric("imserver_requests_running", "gauge", "HTTP requests in Flask", attrgetter("doors.running")),
+    Metric("imserver_requests_running", "gauge", "HTTP requests in Flask", attrgetter("servers.running")),
 )
 
 _CONNECTIONS = (
@@ -262,7 +262,7 @@ _CONNECTIONS = (
         "imserver_connections",
         "gauge",
         "WebSocket connections, logged in or not",
-        lambda node: len(node.carrier.connections),
+        lambda node: len(node.context.connections),
     ),
     Metric(
         "imserver_connections_limit",

@@ -19,9 +19,8 @@ from msgspec import Struct
 
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import MAX_EXPIRES_AT, MAX_TOKEN_CHARACTERS, BadToken, bytes_of
-from imserver.config import Config
+from imserver.config.settings import PUBLIC_SIGN_KEY, Config
 from imserver.lifecycle import derive_key
-from imserver.settings import PUBLIC_SIGN_KEY
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import MAX_ID, Account
 

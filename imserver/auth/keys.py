@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from imserver.auth.principal import ALL_SCOPES, Principal
 from imserver.auth.tenants import Tenant
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.storage.contract import Changes
 
 Resolve = Callable[[str], str]

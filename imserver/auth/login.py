@@ -36,9 +36,8 @@ from imserver.auth.tokens import BadKey, BadToken, Claims, app_named_by, read_to
 from imserver.metrics import Metrics
 from imserver.services.webhooks.requests import AuthoriseHook
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.transport.carrier import Encoding
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.origins import Origins, host_name
+from imserver.transport.connection import OPEN, Connection, Encoding
+from imserver.transport.gate import Origins, host_name
 
 log = logging.getLogger(__name__)
 

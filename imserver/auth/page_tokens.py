@@ -12,7 +12,7 @@ from typing import Final
 
 from itsdangerous import BadSignature, URLSafeTimedSerializer
 
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.lifecycle import derive_key
 
 PAGE_TOKEN_PREFIX: Final = "page."

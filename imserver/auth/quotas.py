@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
 from imserver import errors
-from imserver.transport.carrier import Encoding, Serve
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, Encoding, Serve
 
 if TYPE_CHECKING:
     from imserver.auth.rules import LoginRequest, Rule

@@ -9,13 +9,12 @@ from msgspec import Struct
 from imserver import errors
 from imserver.auth.quotas import LimitedEncoding
 from imserver.auth.tokens import BadKey, Key, load_keys, read_key_file
-from imserver.checks import MAKE_SECRET, is_placeholder
+from imserver.config.checks import MAKE_SECRET, is_placeholder
+from imserver.config.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
 from imserver.errors import StartError
 from imserver.services.webhooks.requests import AuthoriseHook, Receiver
-from imserver.settings import Config, TenantSettings, WebhookEvent, WebhookSettings
-from imserver.transport.carrier import Encoding
-from imserver.transport.connection import Connection
-from imserver.transport.origins import host_name
+from imserver.transport.connection import Connection, Encoding
+from imserver.transport.gate import host_name
 
 if TYPE_CHECKING:
     from imserver.auth.tenants import Tenant

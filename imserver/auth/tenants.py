@@ -14,13 +14,12 @@ from typing import Any, Final
 
 import msgspec
 
-from imserver.checks import check_tenant
-from imserver.config import Config
+from imserver.config.checks import check_tenant
+from imserver.config.settings import Config, LoginPolicy, TenantSettings
+from imserver.config.values import ConfigError, fold, given_fields
 from imserver.hub.hub import Hub
-from imserver.settings import LoginPolicy, TenantSettings
 from imserver.storage.contract import AppRow, Changes
 from imserver.storage.store import Store
-from imserver.values import ConfigError, fold, given_fields
 
 SYSTEM_PREFIX: Final = "system:"
 """What the names of apps begin with that belong to systems of the client dialect."""

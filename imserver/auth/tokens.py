@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import Struct
 
-from imserver.checks import MAKE_SECRET, is_placeholder
+from imserver.config.checks import MAKE_SECRET, is_placeholder
+from imserver.config.settings import JwtSettings
 from imserver.errors import ImserverError
 from imserver.lifecycle import derive_key
-from imserver.settings import JwtSettings
 
 if TYPE_CHECKING:
     from jwt.api_jws import PyJWS

@@ -8,9 +8,9 @@ from typing import Any
 import click
 import msgspec
 
-from imserver import config
 from imserver.commands.kept import fail, opened, read_text, settings_options, table
-from imserver.values import fold
+from imserver.config.load import dump_app, read_value
+from imserver.config.values import fold
 
 
 @click.group()
@@ -63,7 +63,7 @@ def show(path: str | None, data_dir: str | None, name: str) -> None:
         tenant = tenants.get(name)
     if tenant is None:
         fail(f"app {name} does not exist")
-    click.echo(config.dump_app(tenant), nl=False)
+    click.echo(dump_app(tenant), nl=False)
 
 
 @app.command("set")
@@ -82,7 +82,7 @@ def change(
         before = tenants.get(name)
         plain = {} if before is None else msgspec.to_builtins(before)
         tenant = tenants.change(name, _fields(settings, plain), unset)
-    click.echo(config.dump_app(tenant), nl=False)
+    click.echo(dump_app(tenant), nl=False)
 
 
 def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _fields(written: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]
 def _value(setting: str, written: str) -> Any:
     """The value of one ``setting=written``; ``@file`` and ``@-`` name where it is read from."""
     text = read_text(written[1:]) if written.startswith("@") else written
-    value = text.strip() if fold(setting) == "webhook.secret" else config.read_value(text, setting)
+    value = text.strip() if fold(setting) == "webhook.secret" else read_value(text, setting)
     if text is written and _has_secret(setting, value):
         fail(
             f"{setting}: other users of this machine can see the arguments of a command: "

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import click
 
-from imserver import config
 from imserver.commands.kept import fail, settings_options
+from imserver.config.load import load_config
 from imserver.errors import StartError
 from imserver.lifecycle import DataDirectory
 from imserver.storage import backup as copies
@@ -48,7 +48,7 @@ def restore(path: str | None, data_dir: str | None, file: Path) -> None:
 
 def _file(path: str | None, data_dir: str | None) -> tuple[Path, str]:
     """The SQLite file of these settings, and the data folder."""
-    settings = config.load(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+    settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
     place = database_address(settings.storage, settings.server.data_dir)
     if place.file is None:
         raise StartError(f"{place.shown} is no SQLite database: use {_TOOLS[place.engine]}")

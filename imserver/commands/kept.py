@@ -12,10 +12,10 @@ from typing import Any, NoReturn, TypeVar
 
 import click
 
-from imserver import config
 from imserver.auth import rules
 from imserver.auth.tenants import BadTenant, Tenants, TooManyTenants, UnknownTenant
-from imserver.config import Config
+from imserver.config.load import load_config
+from imserver.config.settings import Config
 from imserver.errors import StartError, StorageUnavailable
 from imserver.storage.store import Store
 
@@ -40,7 +40,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     logging.getLogger("imserver").addHandler(logging.NullHandler())
     store: Store | None = None
     try:
-        settings = config.load(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
+        settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
         tenants = Tenants(settings, store, objection=rules.objection)
         store.start()

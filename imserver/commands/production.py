@@ -12,8 +12,7 @@ from urllib.parse import urlsplit
 from msgspec import Struct
 
 from imserver.cluster.redis.connection import address_of
-from imserver.config import Config
-from imserver.settings import TenantSettings
+from imserver.config.settings import Config, TenantSettings
 from imserver.storage.address import database_address
 
 WIDE_PREFIX: Final = {4: 24, 6: 64}

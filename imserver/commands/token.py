@@ -10,9 +10,8 @@ import click
 from imserver.auth.tenants import Tenant, Tenants
 from imserver.auth.tokens import BadKey, derived_secret, load_keys, make_token, text_of_key
 from imserver.commands.kept import fail, opened, settings_options
-from imserver.config import Config
+from imserver.config.settings import Config, JwtSettings
 from imserver.lifecycle import DataDirectory
-from imserver.settings import JwtSettings
 
 _app_option = click.option("--app", "name", required=True, metavar="NAME", help="The app.")
 

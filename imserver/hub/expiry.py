@@ -11,9 +11,7 @@ import gevent
 from imserver import errors
 from imserver.clock import until_beat
 from imserver.metrics import Metrics
-from imserver.transport.carrier import Carrier
-from imserver.transport.connection import OPEN, Connection
-from imserver.transport.traffic import quiet_seconds
+from imserver.transport.connection import OPEN, Connection, ConnectionContext, quiet_seconds
 
 _BATCH = 1000
 """Connections looked at between two turns of the loop."""
@@ -37,7 +35,7 @@ class Sweep:
 
     def __init__(
         self,
-        carrier: Carrier,
+        context: ConnectionContext,
         metrics: Metrics,
         heartbeat_seconds: float,
         login_seconds: float,
@@ -46,7 +44,7 @@ class Sweep:
         by_traffic: Mapping[str, float] | None = None,
         check: Callable[[Connection], object] | None = None,
     ) -> None:
-        self._carrier = carrier
+        self._context = context
         self._metrics = metrics
         self.heartbeat_seconds = heartbeat_seconds
         self.login_seconds = login_seconds
@@ -70,7 +68,7 @@ class Sweep:
         now = monotonic()
         expired = now - self.heartbeat_seconds
         too_late = now - self.login_seconds if self.login_seconds else 0.0
-        for connection in _paced(self._carrier.connections):
+        for connection in _paced(self._context.connections):
             dialect = connection.encoding.dialect
             if dialect.pinged:
                 pass
@@ -94,7 +92,7 @@ class Sweep:
         """Greenlet: ping everybody each ``ping_seconds``; who is silent after ``pong_seconds`` more goes."""
         while True:
             gevent.sleep(self.ping_seconds)
-            connections = _paced(self._carrier.connections)
+            connections = _paced(self._context.connections)
             pinged = [connection for connection in connections if not connection.encoding.dialect.pinged]
             for connection in _paced(pinged):
                 connection.ping()
@@ -125,9 +123,9 @@ class Pings:
     """
 
     def __init__(
-        self, carrier: Carrier, metrics: Metrics, ping_seconds: float, silent_seconds: float
+        self, context: ConnectionContext, metrics: Metrics, ping_seconds: float, silent_seconds: float
     ) -> None:
-        self._carrier = carrier
+        self._context = context
         self._metrics = metrics
         self._step_seconds = ping_seconds / SLOTS
         # The looks at one connection are a period apart, give or take what the loop is late.
@@ -160,9 +158,9 @@ class Pings:
 
     def _in(self, slot: int) -> Iterator[Connection]:
         """Connections in service whose clients are pinged."""
-        if not self._carrier.pinged:
+        if not self._context.pinged:
             return
-        poller = self._carrier.poller
+        poller = self._context.poller
         for fd in range(slot, poller.highest + 1, SLOTS):
             found = poller.at(fd)
             if isinstance(found, Connection) and found.state == OPEN and found.encoding.dialect.pinged:

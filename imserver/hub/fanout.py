@@ -13,8 +13,7 @@ import msgspec
 from imserver.hub.hub import App, Room
 from imserver.metrics import Metrics
 from imserver.model import Event, Message, Signal
-from imserver.transport.carrier import Encoding
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, Encoding
 from imserver.transport.outbox import BULK_CONNECTIONS, Flusher
 
 Made = bytes | Callable[[str], bytes]
@@ -116,7 +115,7 @@ class Fanout:
         self._event: Event | None = None
         self._made: dict[Encoding, Made] = {}
         """Frames of the event that was told to single users last: mostly the next one is told the same."""
-        flusher.before_flush = self.flush_notices
+        flusher.call_before_flush(self.flush_notices)
 
     def to_user(self, app: App, user: str, event: Event) -> int:
         """Tell every addressed session of ``user``; returns how many there are."""

@@ -6,7 +6,8 @@ from typing import Final
 
 from msgspec import Struct
 
-from imserver.config import Config, ConfigError
+from imserver.config.settings import Config
+from imserver.config.values import ConfigError
 
 #: a host as it may stand in an address and in a policy: a name or an IP address, and a port
 _HOST: Final = re.compile(

@@ -98,7 +98,7 @@ NEEDS: Final[dict[str, Need]] = {
 def create_pages(node: Parts) -> Blueprint:
     """The blueprint of all pages of ``node``.
 
-    Raises :class:`imserver.config.ConfigError` when an address in the configuration is none.
+    Raises :class:`imserver.config.values.ConfigError` when an address in the configuration is none.
     """
     check(node.config)
     for kind, suffix in ((kind, suffix) for suffix, kind in _MIME_TYPES.items()):

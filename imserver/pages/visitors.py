@@ -88,7 +88,7 @@ class Names:
 class Seen:
     """Answers for the request under way. Stateless.
 
-    Raises :class:`imserver.config.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
+    Raises :class:`.ConfigError` when ``app.http_url`` or ``app.websocket_url`` is no address.
     """
 
     def __init__(self, node: Parts) -> None:

@@ -1,1 +1,1 @@
-"""What can be asked of a node, whatever dialect or door it came by: sessions, delivery, de-duplication."""
+"""What can be asked of a node, whatever dialect or server it came by: sessions, delivery, de-duplication."""

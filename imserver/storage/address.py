@@ -8,7 +8,7 @@ from typing import Final, Literal
 
 from msgspec import Struct
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 
 Engine = Literal["sqlite", "postgresql", "mysql"]
 
@@ -47,7 +47,7 @@ class DatabaseAddress(Struct, frozen=True):
 
 
 def database_address(settings: StorageSettings, data_dir: str) -> DatabaseAddress:
-    """The database of these settings, which were checked (:mod:`imserver.config`)."""
+    """The database of these settings, which were checked (:mod:`imserver.config.load`)."""
     if not settings.url:
         return _file(Path(data_dir, DEFAULT_FILE), configured=False)
     scheme, _, rest = settings.url.partition("://")

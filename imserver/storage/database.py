@@ -25,8 +25,8 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, InterfaceError, InternalEr
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import StaticPool
 
+from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.settings import StorageSettings
 from imserver.storage import migrate, records
 from imserver.storage.address import DatabaseAddress
 from imserver.storage.migrations import HEAD

@@ -14,8 +14,8 @@ from urllib.parse import quote, urlsplit
 
 from msgspec import Struct
 
+from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable
-from imserver.settings import UploadSettings
 from imserver.storage.media import PIECE_BYTES, Files
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import gevent
 from gevent.lock import RLock
 
 from imserver.clock import until_beat
+from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.settings import StorageSettings
 from imserver.storage.address import database_address
 from imserver.storage.contract import AppRow, Changes, KeyRow
 

@@ -5,7 +5,7 @@ from typing import Any, Final
 import msgspec
 
 from imserver.cluster.registry import node_name, own_address
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.supervisor.listening import resolve
 

@@ -23,7 +23,7 @@ from gevent import monkey
 
 from imserver import serving
 from imserver.clock import until_beat
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.node import Node
 from imserver.supervisor import child_settings
@@ -324,8 +324,8 @@ class _Heartbeat:
         if node is None:
             self._page.beat(False, False, False)
         else:
-            full = len(node.carrier.connections) >= node.max_connections
-            self._page.beat(True, node.ready(), full)
+            full = len(node.parts.context.connections) >= node.parts.max_connections
+            self._page.beat(True, node.parts.ready(), full)
 
 
 def _supervisor_gone(watcher: Any) -> None:

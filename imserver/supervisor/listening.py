@@ -12,14 +12,14 @@ from collections.abc import Mapping, Sequence
 from struct import Struct
 from typing import Any, Final
 
-from imserver.config import Config
-from imserver.doors import listeners_of
+from imserver.config.settings import Config
 from imserver.errors import StartError
+from imserver.servers import listeners_of
 
 _log = logging.getLogger(__name__)
 
 Listeners = dict[str, _socket.socket]
-"""The sockets of one child by listener name (``doors.listeners_of``)."""
+"""The sockets of one child by listener name (``servers.listeners_of``)."""
 
 _ATTACH_PROGRAM: Final = 51
 """SO_ATTACH_REUSEPORT_CBPF of Linux; not in the standard library."""

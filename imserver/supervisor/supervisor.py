@@ -10,12 +10,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from imserver import doors
-from imserver.config import Config
+from imserver import servers
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.exposure import keys_may_be_kept, refuse_open_demo
 from imserver.lifecycle import DataDirectory, raise_file_limit
-from imserver.logs import Logs, open_logs
+from imserver.logging import Logs, open_logs
 from imserver.pages.text import precompile
 from imserver.serving import banner, has_terminal
 from imserver.storage.address import DRIVERS, database_address
@@ -87,7 +87,7 @@ class Supervisor:
         self._announce = announce
         self._logs = logs
         self._status = 0
-        self._addresses = doors.addresses_of(listeners[0])
+        self._addresses = servers.addresses_of(listeners[0])
         self._slots = [
             Slot(number, child_settings.name_of(child_settings.for_child(config, number)), sockets)
             for number, sockets in enumerate(listeners)
@@ -277,8 +277,8 @@ def preload_modules(config: Config) -> None:
     names = list(_LAZY_MODULES)
     if config.clustered:
         names.append("imserver.cluster_node")
-    if config.server.door == "wsgi":
-        names.append("imserver.transport.upgrade")
+    if config.server.http == "wsgi":
+        names.append("imserver.transport.wsgi")
     if any(tenant.jwt for tenant in config.apps.values()):
         names.append("jwt.api_jws")
     if any(tenant.webhook.url or tenant.webhook.authorise_url for tenant in config.apps.values()):

@@ -1,1 +1,1 @@
-"""Sockets and frames: listeners, the two doors, parked connections and their outboxes."""
+"""Sockets and frames: listeners, the two servers, parked connections and their outboxes."""

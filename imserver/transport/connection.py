@@ -7,8 +7,10 @@ client frame is, costs no object but the payload. All other frames go through ``
 from __future__ import annotations
 
 import _socket
+import struct
+from collections.abc import Callable
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 from websockets.frames import Opcode
 from websockets.speedups import apply_mask
@@ -16,24 +18,118 @@ from websockets.speedups import apply_mask
 from imserver import errors
 from imserver.model import DialectState, Subscription
 from imserver.transport import frames
-from imserver.transport.backlog import Backlog
-from imserver.transport.carrier import Carrier, Encoding
+from imserver.transport.outbox import Backlog, Flusher, Writer
+from imserver.transport.poller import Poller
+
+if TYPE_CHECKING:
+    from imserver.protocol.dialect import Dialect
 
 OPEN, CLOSING, DRAINING, CLOSED = range(4)
 """States: in service; our close frame waits to be written; it is written and our half of TCP ended, the peer
 has still to end its own; over. They only ever grow."""
 
+_last_data: Final = struct.Struct("=44xI4xI").unpack
+"""``tcpi_last_data_sent`` and ``tcpi_last_data_recv`` of ``struct tcp_info``: milliseconds ago."""
+_INFO_BYTES: Final = 56
+FOREVER: Final = float("inf")
+
+
+def quiet_seconds(sock: _socket.socket) -> float:
+    """For how long no data has passed, either way; :data:`FOREVER` where the kernel does not say."""
+    try:
+        info = sock.getsockopt(_socket.IPPROTO_TCP, _socket.TCP_INFO, _INFO_BYTES)
+    except OSError:
+        return FOREVER
+    return FOREVER if len(info) < _INFO_BYTES else min(_last_data(info)) / 1000
+
+
+_TEXT = int(Opcode.TEXT)
+_BINARY = int(Opcode.BINARY)
+_HEADS = {opcode: frames.heads(opcode) for opcode in (_TEXT, _BINARY)}
+
+Serve = Callable[["Connection", bytes, bool], None]
+"""What is done with a whole message: (connection, payload, whether it came as text). It may block; the next
+message of this connection waits for it."""
+
+
+class Encoding:
+    """How frames from and to a connection are read and made: its dialect, what serves its messages, the
+    greatest message in bytes, and the deflate window its client offered (0: none).
+
+    One instance is shared by all connections alike, so a broadcast is encoded once per encoding.
+    """
+
+    __slots__ = ("_heads", "deflate_bits", "dialect", "limit_bytes", "opcode", "outbox_bytes", "serve")
+
+    def __init__(
+        self, dialect: Dialect, serve: Serve, limit_bytes: int, deflate_bits: int, outbox_bytes: int = 0
+    ) -> None:
+        self.outbox_bytes = outbox_bytes
+        """Bound of an outbox where it is not the node's (0)."""
+        self.dialect = dialect
+        self.serve = serve
+        self.deflate_bits = deflate_bits
+        self.limit_bytes = limit_bytes
+        self.opcode = _TEXT if dialect.text else _BINARY
+        self._heads = _HEADS[self.opcode]
+
+    def frame(self, payload: bytes, opcode: int = 0) -> bytes:
+        """The frame that carries ``payload`` to a client of this encoding."""
+        if not opcode and not self.deflate_bits and len(payload) < frames.HEADS:
+            return self._heads[len(payload)] + payload
+        opcode = opcode or self.opcode
+        if self.deflate_bits:
+            return frames.encode(frames.deflate(payload, self.deflate_bits), opcode, rsv1=True)
+        return frames.encode(payload, opcode)
+
+
+class ConnectionContext:
+    """What all connections of a node share: poller, flusher, and who is told when one ends.
+
+    ``ended(connection, close_code)`` is called once when a connection leaves service, ``ponged(connection,
+    data)`` for each pong that is not empty. Neither may block.
+    """
+
+    __slots__ = ("close_seconds", "closing", "connections", "ended", "flusher", "pinged", "poller", "ponged")
+
+    def __init__(
+        self,
+        poller: Poller,
+        flusher: Flusher,
+        ended: Callable[[Connection, int], None],
+        close_seconds: float,
+        ponged: Callable[[Connection, bytes], None],
+    ) -> None:
+        self.poller = poller
+        self.flusher = flusher
+        self.ended = ended
+        self.close_seconds = close_seconds
+        self.ponged = ponged
+        self.connections: set[Connection] = set()
+        """Every connection whose TCP has not ended."""
+        self.pinged = 0
+        """Those of them whose clients are pinged (:attr:`Dialect.pinged`)."""
+        self.closing: dict[Connection, float] = {}
+        """Connections under a close handshake, with the monotonic time at which TCP ends anyway."""
+
+    def expire(self) -> None:
+        """End the TCP of those whose close handshake has taken too long. Called once a second."""
+        now = monotonic()
+        for connection, deadline in tuple(self.closing.items()):
+            if now > deadline:
+                connection.lost()
+
+
 RECEIVE_BYTES = 65536
 """Read at once while a large message arrives."""
 SMALL_RECEIVE_BYTES = 4096
 """Read at once otherwise: a flood of tiny frames must not keep the loop from the others."""
-_TEXT = int(Opcode.TEXT)
 _PING = int(Opcode.PING)
 _PONG = int(Opcode.PONG)
 _CLOSE = int(Opcode.CLOSE)
 
 
-class Connection:
+class Connection(Writer):
     """One WebSocket. Owner of the socket, the outbox and the parser; session fields belong to the hub.
 
     ``peer`` is ``"address:port"`` of the client; ``last_seen`` the monotonic time of its last sign of life in
@@ -44,46 +140,35 @@ class Connection:
     __slots__ = (
         "__weakref__",
         "app",
-        "carrier",
+        "context",
         "device",
         "dialect_state",
         "encoding",
-        "fd",
-        "interest",
         "last_seen",
-        "masked",
         "origin",
-        "outbox",
         "parser",
         "peer",
         "pinged_at",
-        "reading",
         "rooms",
         "session",
         "since",
-        "sock",
-        "state",
         "subscription",
         "user",
     )
 
     def __init__(
-        self, carrier: Carrier, sock: _socket.socket, peer: str, encoding: Encoding, now: float
+        self, context: ConnectionContext, sock: _socket.socket, peer: str, encoding: Encoding, now: float
     ) -> None:
-        self.carrier = carrier
-        self.sock = sock
-        self.fd = sock.fileno()
+        super().__init__(sock)
+        self.context = context
         self.peer = peer
         self.encoding = encoding
         pinged = encoding.dialect.pinged
         # Nobody asks when a pinged client was last seen: no object of its own for each of many thousands.
         self.last_seen = 0.0 if pinged else now
         self.state = OPEN
-        self.outbox: list[bytes] | Backlog | None = None
+        self.outbox = None
         self.parser: frames.MessageParser | frames.Rest | None = None
-        self.reading = False
-        self.masked = False
-        self.interest = 0
         self.pinged_at = 0.0
         self.app: str | None = None
         self.user: str | None = None
@@ -100,8 +185,8 @@ class Connection:
         """The host of the page that the client is; ``""``: one of our own, or none."""
         self.since = 0
         """When it logged in, in Unix seconds; 0: not yet."""
-        carrier.connections.add(self)
-        carrier.pinged += pinged
+        context.connections.add(self)
+        context.pinged += pinged
 
     # --- reading (reader greenlets) -------------------------------------------------------------------------
 
@@ -132,7 +217,7 @@ class Connection:
                 return
             data = parser.data + data
             self.parser = None
-            self.carrier.flusher.budget.set(self, self.held_bytes())
+            self.context.flusher.budget.set(self, self.held_bytes())
         size = len(data)
         start = 0
         serve = self.encoding.serve
@@ -168,7 +253,7 @@ class Connection:
         """What is left is no whole small frame."""
         if frames.is_pong(data):
             if len(data) > frames.EMPTY_BYTES:
-                self.carrier.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
+                self.context.ponged(self, apply_mask(data[frames.EMPTY_BYTES :], data[2:6]))
             return
         encoding = self.encoding
         if frames.begins_small(data, encoding.limit_bytes):
@@ -191,15 +276,15 @@ class Connection:
         if self.state != OPEN or parser.idle:
             self.parser = None
             parser.close()
-        if self.parser is not None or self in self.carrier.flusher.budget.held:
+        if self.parser is not None or self in self.context.flusher.budget.held:
             self._hold()
 
     def _hold(self) -> None:
         """Count what is held of something unfinished against the node's budget."""
-        budget = self.carrier.flusher.budget
+        budget = self.context.flusher.budget
         budget.set(self, self.held_bytes())
         if budget.total > budget.limit:
-            self.carrier.flusher.schedule()
+            self.context.flusher.schedule()
 
     def _take(self, message: frames.Message) -> None:
         opcode = message.opcode
@@ -210,7 +295,7 @@ class Connection:
         elif opcode == _PING:
             self.send_frame(frames.encode(message.data, Opcode.PONG))
         elif opcode == _PONG and message.data:
-            self.carrier.ponged(self, message.data)
+            self.context.ponged(self, message.data)
 
     # --- writing --------------------------------------------------------------------------------------------
 
@@ -221,7 +306,7 @@ class Connection:
 
     def send_frame(self, frame: bytes) -> None:
         """Enqueue one frame as it is."""
-        self.carrier.flusher.enqueue(self, frame)
+        self.context.flusher.enqueue(self, frame)
 
     def ping(self) -> None:
         """Ask for a sign of life; ``pinged_at`` is 0 again as soon as something is read."""
@@ -229,17 +314,17 @@ class Connection:
         self.send_frame(b"\x89\x00")
 
     def probe(self, data: bytes) -> None:
-        """Ask for a pong with at most 125 bytes (the carrier's ``ponged``). Nobody is closed for its want."""
+        """Ask for a pong with at most 125 bytes, which :attr:`ConnectionContext.ponged` gets."""
         if self.state == OPEN:
             self.send_frame(frames.encode(data, Opcode.PING))
 
     def on_writable(self) -> None:
         """The kernel takes bytes again."""
-        self.carrier.flusher.resume(self)
+        self.context.flusher.resume(self)
 
     def watch_writable(self, wanted: bool) -> None:
         """Have :meth:`on_writable` called when the kernel takes bytes, or no more."""
-        self.carrier.poller.watch_writable(self, wanted)
+        self.context.poller.watch_writable(self, wanted)
 
     @property
     def outbox_bytes(self) -> int:
@@ -269,8 +354,8 @@ class Connection:
     def _end(self, code: int) -> None:
         """Leave service: no more messages are taken or given."""
         self.state = CLOSING
-        self.carrier.closing[self] = monotonic() + self.carrier.close_seconds
-        self.carrier.ended(self, code)
+        self.context.closing[self] = monotonic() + self.context.close_seconds
+        self.context.ended(self, code)
 
     def flushed(self) -> None:
         """All is written, the close frame too: end our half and let the peer end the other.
@@ -290,7 +375,7 @@ class Connection:
         if self.state == OPEN and type(backlog) is Backlog:
             self._end(code)
             backlog.cut(frames.encode_close(code))
-            self.carrier.flusher.budget.set(self, self.held_bytes())
+            self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)
 
@@ -300,7 +385,7 @@ class Connection:
         was = self.state
         self._free()
         if was == OPEN:
-            self.carrier.ended(self, code)
+            self.context.ended(self, code)
 
     def lost(self) -> None:
         """TCP has ended, by the peer or by an error."""
@@ -308,13 +393,13 @@ class Connection:
 
     def _free(self) -> None:
         self.state = CLOSED
-        carrier = self.carrier
-        carrier.connections.discard(self)
-        carrier.pinged -= self.encoding.dialect.pinged
-        carrier.closing.pop(self, None)
-        carrier.poller.remove(self)
+        context = self.context
+        context.connections.discard(self)
+        context.pinged -= self.encoding.dialect.pinged
+        context.closing.pop(self, None)
+        context.poller.remove(self)
         if type(self.outbox) is Backlog or self.parser is not None:
-            carrier.flusher.forget(self)
+            context.flusher.forget(self)
         parser = self.parser
         self.outbox = self.parser = None
         if parser is not None:

@@ -9,7 +9,7 @@ from typing import Final
 from msgspec import Struct
 
 from imserver.errors import HTTP_BODY_TOO_LARGE
-from imserver.logs import request_id
+from imserver.logging import request_id
 from imserver.transport import problems
 from imserver.transport.head import ParsedHead
 

@@ -8,7 +8,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any
 
 import gevent
 from gevent import socket as gevent_socket
@@ -35,17 +35,8 @@ WAITING_BYTES = 64 << 20
 RECEIVE_BYTES = 65536
 
 
-class Exchange(Protocol):
-    """A connection that is handed over, and taken back."""
-
-    address: Any
-
-    @property
-    def peer(self) -> str:
-        """Address of the peer, for the log."""
-
-    def come_back(self, sock: _socket.socket, rest: bytes | None) -> None:
-        """The answer is written; ``rest`` was read beyond the request (None: the connection ends)."""
+GiveBack = Callable[[_socket.socket, bytes | None], None]
+"""Takes the socket back after the answer, with the bytes read beyond it (None: end the connection)."""
 
 
 class Reader:
@@ -228,7 +219,7 @@ class HandOver:
         self.limit = limit
         self.running: set[gevent.Greenlet[..., None]] = set()
         self._waiting_bytes = 0
-        self._waiting: deque[tuple[Exchange, _socket.socket, bytes, bytes]] = deque()
+        self._waiting: deque[tuple[Any, _socket.socket, bytes, bytes, GiveBack]] = deque()
 
     @property
     def full(self) -> bool:
@@ -240,12 +231,14 @@ class HandOver:
         """True while a request runs or waits."""
         return bool(self.running or self._waiting)
 
-    def serve(self, connection: Exchange, sock: _socket.socket, waiting: bytes, data: bytes) -> None:
+    def serve(
+        self, address: Any, sock: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+    ) -> None:
         """Write ``waiting``, then have the application answer the request that begins with ``data``.
 
-        Above the limit of requests that run at once it waits for its turn.
+        ``address`` is the client's. Above the limit of requests that run at once it waits for its turn.
         """
-        self._waiting.append((connection, sock, waiting, data))
+        self._waiting.append((address, sock, waiting, data, give_back))
         self._waiting_bytes += len(data)
         self._next()
 
@@ -262,10 +255,12 @@ class HandOver:
         self.running.discard(greenlet)
         self._next()
 
-    def _serve(self, connection: Exchange, plain: _socket.socket, waiting: bytes, data: bytes) -> None:
+    def _serve(
+        self, address: Any, plain: _socket.socket, waiting: bytes, data: bytes, give_back: GiveBack
+    ) -> None:
         sock = _cooperative(plain)
         reader = Reader(sock, data)
-        handler = OneRequestHandler(sock, connection.address, self._server, reader)  # type: ignore[call-arg]
+        handler = OneRequestHandler(sock, address, self._server, reader)  # type: ignore[call-arg]
         keep = False
         try:
             if waiting:
@@ -275,15 +270,12 @@ class HandOver:
                 sock.sendall(result[1])
             keep = result is True
         except OSError as exc:
-            log.debug("%s", exc, extra={"connection": connection.peer})
+            log.debug("%s", exc, extra={"connection": f"{address[0]}:{address[1]}"})
         except Exception:
-            log.exception("serving failed", extra={"connection": connection.peer})
-        self._give_back(connection, sock, bytes(reader.unread) if keep else None)
-
-    def _give_back(self, connection: Exchange, sock: gevent_socket.socket, rest: bytes | None) -> None:
+            log.exception("serving failed", extra={"connection": f"{address[0]}:{address[1]}"})
         raw = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
         raw.setblocking(False)
-        connection.come_back(raw, rest)
+        give_back(raw, bytes(reader.unread) if keep else None)
 
 
 def _cooperative(sock: _socket.socket) -> gevent_socket.socket:

@@ -12,7 +12,7 @@ from typing import Any
 
 from imserver.errors import StartError
 from imserver.metrics import Metrics
-from imserver.transport.poller import Poller
+from imserver.transport.poller import Parked, Poller
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Reserve:
             self._spare = None
 
 
-class Listener:
+class Listener(Parked):
     """A parked listening socket; ``accepted`` gets each new non-blocking socket and its peer's address."""
 
     def __init__(
@@ -107,11 +107,7 @@ class Listener:
         self.port: int = sock.getsockname()[1]
         self.address = text_of(sock.getsockname())
         self._family = sock.family
-        self.sock = _socket.socket(sock.family, sock.type, sock.proto, sock.detach())
-        self.fd = self.sock.fileno()
-        self.reading = False
-        self.masked = False
-        self.interest = 0
+        super().__init__(_socket.socket(sock.family, sock.type, sock.proto, sock.detach()))
         self._poller = poller
         self._metrics = metrics
         self._accepted = accepted

@@ -1,12 +1,396 @@
-"""The poller of this platform: all parked sockets in one epoll instance, or a watcher each."""
+"""Readiness of parked sockets, and the pool of reader greenlets that serve them.
+
+A ready socket is queued; a reader greenlet serves the queue until it is empty. A reader that blocks inside a
+command is replaced by another one at the next turn, and the socket that it serves is masked meanwhile, so
+that the messages of one connection never overtake each other.
+
+On Linux one epoll instance watches all sockets, and one watcher of gevent's loop watches that instance: a
+parked socket owns no watcher, and one turn of the loop takes many ready sockets at once. Elsewhere (macOS)
+each socket has a watcher.
+"""
 
 from __future__ import annotations
 
+import _socket
+import logging
+import select
+from abc import ABC, abstractmethod
+from collections import deque
 from typing import Any
 
-from imserver.transport.epoll import EPOLL, EpollPoller
-from imserver.transport.readers import NO_SOCKET
-from imserver.transport.watchers import WatcherPoller
+import gevent
+from gevent import monkey
+from gevent.hub import get_hub
+from greenlet import greenlet
+
+log = logging.getLogger(__name__)
+
+
+NO_SOCKET = _socket.socket()
+"""Stands where a socket was that somebody else owns now."""
+NO_SOCKET.close()
+
+
+class Parked(ABC):
+    """A socket that waits in the poller: a listener, an HTTP connection, a WebSocket.
+
+    ``sock`` is replaced by :data:`NO_SOCKET` when the socket is given to another object. ``reading``,
+    ``masked`` and ``interest`` belong to the poller, initially False, False and 0: being served; ready
+    meanwhile; the events that are wanted.
+    """
+
+    __slots__ = ("fd", "interest", "masked", "reading", "sock")
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.sock = sock
+        self.fd = sock.fileno()
+        self.reading = False
+        self.masked = False
+        self.interest = 0
+
+    @abstractmethod
+    def on_readable(self) -> None:
+        """Read: the socket has something to read, or its peer has gone."""
+
+    @abstractmethod
+    def on_writable(self) -> None:
+        """Write on: the socket takes bytes again (only after ``watch_writable``)."""
+
+    @abstractmethod
+    def lost(self) -> None:
+        """Close: serving this object raised."""
+
+
+def _name_of(parked: Parked) -> str:
+    name: str = getattr(parked, "peer", "listener")
+    return name
+
+
+class Readers(ABC):
+    """The pool of greenlets that serve ready sockets. Owner of the queue.
+
+    ``kept`` of them are kept when there is nothing to do. There may be as many as there are connections
+    whose commands block, or those that do not block would have to wait for them.
+    """
+
+    def __init__(self, kept: int) -> None:
+        self._kept = kept
+        self._idle: list[greenlet] = []
+        self.count = 0
+        self.ready: deque[Parked] = deque()
+        self.highest = -1
+        """The highest file descriptor that was ever watched."""
+
+    def wake(self) -> None:
+        """Let a reader serve what is queued. Called from the hub; returns when the reader has nothing to do
+        or blocks."""
+        if self._idle:
+            self._idle.pop().switch()
+        else:
+            self.count += 1
+            gevent.Greenlet(self._run).start()
+
+    def _run(self) -> None:
+        ready = self.ready
+        idle = self._idle
+        me = gevent.getcurrent()
+        hub = get_hub()
+        while True:
+            while ready:
+                parked = ready.popleft()
+                if parked.reading:
+                    self.mask(parked)
+                    continue
+                parked.reading = True
+                try:
+                    parked.on_readable()
+                except Exception:
+                    log.exception("serving failed", extra={"connection": _name_of(parked)})
+                    self._give_up(parked)
+                parked.reading = False
+                if parked.masked:
+                    self.unmask(parked)
+            if len(idle) >= self._kept:
+                self.count -= 1
+                return
+            idle.append(me)
+            hub.switch()
+
+    def _give_up(self, parked: Parked) -> None:
+        try:
+            parked.lost()
+        except Exception:
+            log.exception("closing failed", extra={"connection": _name_of(parked)})
+
+    @abstractmethod
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
+
+    @abstractmethod
+    def mask(self, parked: Parked) -> None:
+        """A socket is ready that is being served: do not look at it for reading until that is done."""
+
+    @abstractmethod
+    def unmask(self, parked: Parked) -> None:
+        """Look at a masked socket again."""
+
+
+_MAX_EVENTS = 512
+"""Ready sockets taken in one turn of the loop."""
+_MAX_HANG_UPS = 64
+"""Sockets whose peer has gone that are served in one turn: thousands that vanish at once delay nobody."""
+
+
+try:
+    # Patching takes epoll out of the select module, lest somebody block the loop with it. We only ever ask an
+    # instance that the loop has found ready.
+    EPOLL: Any = monkey.get_original("select", "epoll")
+except AttributeError:  # no Linux
+    EPOLL = None
+
+
+_WRITE = int(getattr(select, "EPOLLOUT", 4))
+_READ = int(getattr(select, "EPOLLIN", 1) | getattr(select, "EPOLLRDHUP", 8192))
+_GONE = int(
+    getattr(select, "EPOLLRDHUP", 8192) | getattr(select, "EPOLLHUP", 16) | getattr(select, "EPOLLERR", 8)
+)
+
+
+class EpollPoller(Readers):
+    """All parked sockets in one level-triggered epoll instance.
+
+    ``_parked`` holds what is registered at the places of the file descriptors: a dictionary would take 60
+    bytes more a socket. A socket whose peer has gone is not registered: epoll would report it over and over
+    until its turn comes, so it waits in ``_hung_up`` instead.
+    """
+
+    def __init__(self, loop: Any, readers: int) -> None:
+        super().__init__(readers)
+        self._epoll = EPOLL()
+        self._parked: list[Parked | None] = []
+        self._hung_up: deque[Parked] = deque()
+        self._watcher = loop.io(self._epoll.fileno(), 1)
+        self._watcher.start(self._poll)
+        self._later = loop.timer(0.0)
+
+    def add(self, parked: Parked) -> None:
+        """Start to watch a socket."""
+        parked.interest = _READ
+        self._register(parked)
+
+    def take(self, parked: Parked) -> None:
+        """Watch a socket from now on for ``parked``; another object may have been watching it until now."""
+        if self.at(parked.fd) is not None:
+            parked.interest = _READ
+            self._parked[parked.fd] = parked
+            # The one before may have been masked.
+            self._epoll.modify(parked.fd, _READ)
+        else:
+            self.add(parked)
+
+    def _register(self, parked: Parked) -> None:
+        fd = parked.fd
+        self._epoll.register(fd, parked.interest)
+        if fd > self.highest:
+            self._parked.extend([None] * (fd - self.highest))
+            self.highest = fd
+        self._parked[fd] = parked
+
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
+        return self._parked[fd] if 0 <= fd <= self.highest else None
+
+    def remove(self, parked: Parked) -> None:
+        """Watch a socket no more; it may have been removed before."""
+        if self.at(parked.fd) is parked:
+            self._parked[parked.fd] = None
+            self._epoll.unregister(parked.fd)
+
+    def pause(self, parked: Parked, paused: bool) -> None:
+        """Do not look at a listener for a while, or do again."""
+        if self.at(parked.fd) is not None:
+            self._epoll.modify(parked.fd, 0 if paused else _READ)
+
+    def watch_writable(self, parked: Parked, wanted: bool) -> None:
+        """Have ``on_writable`` called, or no more."""
+        parked.interest = _READ | _WRITE if wanted else _READ
+        if self.at(parked.fd) is parked:
+            self._epoll.modify(parked.fd, parked.interest & (_WRITE if parked.masked else ~0))
+
+    def mask(self, parked: Parked) -> None:
+        parked.masked = True
+        if self.at(parked.fd) is parked:
+            self._epoll.modify(parked.fd, parked.interest & _WRITE)
+
+    def unmask(self, parked: Parked) -> None:
+        parked.masked = False
+        if self.at(parked.fd) is parked:
+            self._epoll.modify(parked.fd, parked.interest)
+        elif parked.sock.fileno() == parked.fd and parked.interest:
+            self._register(parked)
+
+    def close(self) -> None:
+        """End polling."""
+        self._watcher.stop()
+        self._later.stop()
+        self._epoll.close()
+
+    def _poll(self) -> None:
+        ready = self.ready
+        parked_by_fd = self._parked
+        queued = {id(parked) for parked in ready}
+        for fd, events in self._epoll.poll(0, _MAX_EVENTS):
+            parked = parked_by_fd[fd]
+            if parked is None or id(parked) in queued:
+                continue
+            if events != select.EPOLLIN:
+                self._unusual(parked, events)
+            elif parked.reading:
+                self.mask(parked)
+            else:
+                ready.append(parked)
+        if ready:
+            self.wake()
+
+    def _unusual(self, parked: Parked, events: int) -> None:
+        """Something else than plain readability."""
+        if events & _WRITE:
+            parked.on_writable()
+            if self.at(parked.fd) is not parked:
+                return
+        if events & _GONE:
+            if parked.reading:
+                self.mask(parked)
+                if events & ~_WRITE & ~_READ:
+                    # An error cannot be masked. It will be found again when it is registered again.
+                    self.remove(parked)
+                return
+            self.remove(parked)
+            self._hung_up.append(parked)
+            if len(self._hung_up) == 1:
+                self._later.start(self._serve_hung_up)
+        elif events & select.EPOLLIN:
+            if parked.reading:
+                self.mask(parked)
+            else:
+                self.ready.append(parked)
+
+    def _serve_hung_up(self) -> None:
+        hung_up = self._hung_up
+        ready = self.ready
+        queued = {id(parked) for parked in ready}
+        for _ in range(min(len(hung_up), _MAX_HANG_UPS)):
+            parked = hung_up.popleft()
+            if parked.reading:
+                # Whoever serves it looks at it again afterwards.
+                parked.masked = True
+            elif parked.sock.fileno() == parked.fd:
+                if id(parked) not in queued:
+                    ready.append(parked)
+                # Again, until it has read the end of the stream and closes.
+                hung_up.append(parked)
+        if hung_up:
+            self._later.start(self._serve_hung_up)
+        if ready:
+            self.wake()
+
+
+class WatcherPoller(Readers):
+    """The portable way: one watcher of gevent's loop a socket."""
+
+    def __init__(self, loop: Any, readers: int) -> None:
+        super().__init__(readers)
+        self._loop = loop
+        self._watchers: dict[int, tuple[Parked, Any, Any]] = {}
+        self._fired: list[Parked] = []
+
+    def add(self, parked: Parked) -> None:
+        """Start to watch a socket."""
+        reading, writing = self._loop.io(parked.fd, 1), self._loop.io(parked.fd, 2)
+        self._watchers[parked.fd] = (parked, reading, writing)
+        self.highest = max(self.highest, parked.fd)
+        reading.start(self._readable, parked.fd)
+
+    def at(self, fd: int) -> Parked | None:
+        """What is watched under a file descriptor."""
+        entry = self._watchers.get(fd)
+        return None if entry is None else entry[0]
+
+    def take(self, parked: Parked) -> None:
+        """Watch a socket from now on for ``parked``; another object may have been watching it until now."""
+        if parked.fd in self._watchers:
+            _, reading, writing = self._watchers[parked.fd]
+            self._watchers[parked.fd] = (parked, reading, writing)
+            reading.start(self._readable, parked.fd)
+        else:
+            self.add(parked)
+
+    def remove(self, parked: Parked) -> None:
+        """Watch a socket no more; it may have been removed before."""
+        entry = self._watchers.get(parked.fd)
+        if entry is not None and entry[0] is parked:
+            del self._watchers[parked.fd]
+            for watcher in entry[1:]:
+                watcher.stop()
+                watcher.close()
+
+    def pause(self, parked: Parked, paused: bool) -> None:
+        """Do not look at a listener for a while, or do again."""
+        entry = self._watchers.get(parked.fd)
+        if entry is not None:
+            if paused:
+                entry[1].stop()
+            else:
+                entry[1].start(self._readable, parked.fd)
+
+    def watch_writable(self, parked: Parked, wanted: bool) -> None:
+        """Have ``on_writable`` called, or no more."""
+        entry = self._watchers.get(parked.fd)
+        if entry is not None:
+            if wanted:
+                entry[2].start(self._writable, parked.fd)
+            else:
+                entry[2].stop()
+
+    def mask(self, parked: Parked) -> None:
+        parked.masked = True
+        self.pause(parked, True)
+
+    def unmask(self, parked: Parked) -> None:
+        parked.masked = False
+        entry = self._watchers.get(parked.fd)
+        if entry is not None and entry[0] is parked:
+            self.pause(parked, False)
+
+    def close(self) -> None:
+        """End polling."""
+        for parked, *_ in tuple(self._watchers.values()):
+            self.remove(parked)
+
+    def _readable(self, fd: int) -> None:
+        entry = self._watchers.get(fd)
+        if entry is None:
+            return
+        parked = entry[0]
+        if parked.reading:
+            self.mask(parked)
+            return
+        if not self._fired:
+            self._loop.run_callback(self._wake)
+        self._fired.append(parked)
+
+    def _wake(self) -> None:
+        fired, self._fired = self._fired, []
+        queued = {id(parked) for parked in self.ready}
+        self.ready.extend(parked for parked in fired if id(parked) not in queued)
+        if self.ready:
+            self.wake()
+
+    def _writable(self, fd: int) -> None:
+        entry = self._watchers.get(fd)
+        if entry is not None:
+            entry[0].on_writable()
+
 
 Poller = EpollPoller | WatcherPoller
 
@@ -14,6 +398,3 @@ Poller = EpollPoller | WatcherPoller
 def make(loop: Any, readers: int) -> Poller:
     """The best poller of this platform; ``readers`` of its greenlets are kept when nothing is to do."""
     return WatcherPoller(loop, readers) if EPOLL is None else EpollPoller(loop, readers)
-
-
-__all__ = ["NO_SOCKET", "EpollPoller", "Poller", "WatcherPoller", "make"]

@@ -18,10 +18,9 @@ from imserver.metrics import Metrics
 from imserver.model import DialectState
 from imserver.protocol import sse
 from imserver.protocol.sse import SseDialect
-from imserver.transport.backlog import Backlog
-from imserver.transport.carrier import Carrier, Encoding
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, ConnectionContext, Encoding
 from imserver.transport.gate import Gate, Head, host_of
+from imserver.transport.outbox import Backlog
 
 if TYPE_CHECKING:
     from imserver.protocol.dialect import Dialect
@@ -108,7 +107,7 @@ class Stream(Connection):
             last = self._last(code, errors.CLOSE[code].name)
             self._end(code)
             backlog.cut(last)
-            self.carrier.flusher.budget.set(self, self.held_bytes())
+            self.context.flusher.budget.set(self, self.held_bytes())
         else:
             self._kill(code)
 
@@ -125,7 +124,7 @@ Open = Callable[[Stream, Head], None]
 
 
 class Streams:
-    """Takes over the sockets of requests for streams, from both doors.
+    """Takes over the sockets of requests for streams, from both servers.
 
     ``paths`` maps a path to what opens a stream there, ``refuse`` makes a response of (request, close code).
     ``silent_seconds``: how long the peer's kernel may leave what was sent unacknowledged, for a stream has no
@@ -134,14 +133,14 @@ class Streams:
 
     def __init__(
         self,
-        carrier: Carrier,
+        context: ConnectionContext,
         gate: Gate,
         metrics: Metrics,
         paths: Mapping[str, Open],
         refuse: Callable[[Head, int], bytes],
         silent_seconds: float,
     ) -> None:
-        self._carrier = carrier
+        self._context = context
         self._gate = gate
         self._metrics = metrics
         self.paths = paths
@@ -159,14 +158,14 @@ class Streams:
 
         May switch to other greenlets.
         """
-        carrier = self._carrier
+        context = self._context
         dialect = self._waiting.dialect
         guest = self._gate.look_at(head, dialect)
-        stream = Stream(carrier, sock, guest.peer, self._waiting, monotonic())
+        stream = Stream(context, sock, guest.peer, self._waiting, monotonic())
         stream.origin = guest.origin
         stream.dialect_state = UnbegunStream(refuse=lambda code: self._refuse(head, code))
         self._gate.entered(host_of(guest.peer))
-        carrier.poller.take(stream)
+        context.poller.take(stream)
         if before:
             stream.send_frame(before)
         if guest.close_code:
@@ -183,7 +182,7 @@ class Streams:
         finally:
             stream.reading = False
             if stream.masked:
-                carrier.poller.unmask(stream)
+                context.poller.unmask(stream)
 
 
 def _notice_silence(sock: _socket.socket, milliseconds: int) -> None:

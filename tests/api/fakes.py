@@ -18,7 +18,7 @@ from imserver.auth.page_tokens import PageTokens
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
 from imserver.cluster.registry import Lease
-from imserver.config import Config
+from imserver.config.settings import ApiSettings, Config, KeySettings, LimitSettings
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.services.push.idempotency import Dedupe, MessageIds
@@ -27,7 +27,6 @@ from imserver.services.sessions.overview import Overview
 from imserver.services.sessions.presence import Presence
 from imserver.services.sessions.sessions import ClosedSessions
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.settings import ApiSettings, KeySettings, LimitSettings
 from imserver.transport.exchange import HttpRequest, HttpResponse
 from tests.services.back_end import BackEnd
 

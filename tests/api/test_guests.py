@@ -5,7 +5,7 @@ import pytest
 from imserver.api.routes import ROUTES, answer
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import Claims
-from imserver.settings import KeySettings
+from imserver.config.settings import KeySettings
 from imserver.transport.exchange import HttpRequest
 
 from .fakes import FakeNode, decoded, with_keys

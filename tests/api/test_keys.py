@@ -8,7 +8,7 @@ from imserver.api.cmd import ROUTES as CMD_ROUTES
 from imserver.api.reply import CMD
 from imserver.api.routes import ROUTES
 from imserver.auth.principal import PUSH
-from imserver.settings import KeySettings
+from imserver.config.settings import KeySettings
 
 from .fakes import NOT_SENT, SENT, UNAUTHORIZED, FakeNode, with_keys
 

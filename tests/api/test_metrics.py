@@ -14,8 +14,8 @@ from imserver.api.metrics import CONTENT_TYPE, merge, render
 from imserver.api.views import create_api
 from imserver.cluster.registry import Lease, RegistryCounters
 from imserver.cluster.rpc.queues import RpcCounters
+from imserver.config.settings import KeySettings
 from imserver.metrics import Histogram, Metrics
-from imserver.settings import KeySettings
 
 from .fakes import OWN_METRICS, FakeNode, with_keys
 
@@ -36,8 +36,8 @@ class AnyNode:
         self.metrics = Metrics()
         self.started_at = 1.5
         self.poller = SimpleNamespace(count=1, ready=[])
-        self.doors = SimpleNamespace(running=0)
-        self.carrier = SimpleNamespace(connections={1, 2, 3})
+        self.servers = SimpleNamespace(running=0)
+        self.context = SimpleNamespace(connections={1, 2, 3})
         self.gate = SimpleNamespace(limit=100)
         apps = {
             "101": SimpleNamespace(name="101", users={"ann": 1, "bob": [2, 3]}, several=1),

@@ -6,8 +6,8 @@ import pytest
 
 from imserver.auth.rules import EVENTS
 from imserver.auth.tokens import Claims
+from imserver.config.settings import KeySettings
 from imserver.services.webhooks.requests import Receiver
-from imserver.settings import KeySettings
 from tests.transport.rig import until
 
 from .fakes import FakeNode, with_keys

@@ -37,7 +37,7 @@ def server(top: Path, work: Path, door: str) -> Iterator[str]:
     folder.mkdir(parents=True)
     settings = {
         "app": {"http_port": free_port(), "websocket_port": port, "log_file": str(folder / "server.log")},
-        "server": {"data_dir": str(folder / "data"), "door": door},
+        "server": {"data_dir": str(folder / "data"), "http": door},
         "websocket": {"deflate": True},
         "debug": {"echo_path": "/echo", "echo_bytes": ECHO_BYTES},
     }
@@ -117,7 +117,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--top", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--door", default="front")
+    parser.add_argument("--http", default="front")
     parser.add_argument("--cases", default="all")
     parser.add_argument("--url")
     options = parser.parse_args()

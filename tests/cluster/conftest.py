@@ -7,7 +7,7 @@ import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents
-from imserver.settings import ClusterSettings, RedisSettings
+from imserver.config.settings import ClusterSettings, RedisSettings
 
 from .node_process import NodeProcess
 from .redis_server import RedisServer

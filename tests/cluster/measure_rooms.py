@@ -14,8 +14,8 @@ import gevent
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import RoomMembers
+from imserver.config.settings import ClusterSettings
 from imserver.model import Event
-from imserver.settings import ClusterSettings
 from tests.hub.world import World
 
 from .conftest import lease_of

@@ -20,7 +20,7 @@ from gevent.fileobject import FileObject
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Lease, RegistryEvents, Session
-from imserver.settings import ClusterSettings, RedisSettings
+from imserver.config.settings import ClusterSettings, RedisSettings
 from tests.processes import die_with_parent, end, spawn
 from tests.support import clean_environment
 

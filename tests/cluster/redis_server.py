@@ -13,7 +13,7 @@ from pathlib import Path
 
 import redis
 
-from imserver.settings import RedisSettings
+from imserver.config.settings import RedisSettings
 from tests.processes import die_with_parent, end, ended_on_failure, spawn
 from tests.tools import require
 

@@ -12,9 +12,9 @@ from gevent import select
 from gevent import socket as green
 from zmq.utils import z85
 
-from imserver import log_lines
 from imserver.cluster.rpc.curve import CurveKeys
 from imserver.cluster.rpc.queues import PeerUnavailable
+from imserver.logging import INTERVAL_SECONDS
 from tests.cluster.rpc_rig import FOREIGN, FOREIGN_KEYS, KEYS, SECRET, Nodes, greenlets, stranger, until
 
 CHANNELS = pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_members_that_come_and_go_are_not_counted_as_refused(nodes: Nodes) -> No
 
 def test_refusals_are_logged_at_most_once_a_minute(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
     node = nodes(1)
-    assert log_lines.INTERVAL_SECONDS == 60
+    assert INTERVAL_SECONDS == 60
     with caplog.at_level(logging.WARNING):
         for count in range(1, 6):
             with stranger(zmq.PUSH, node.rpc.data_address, None):

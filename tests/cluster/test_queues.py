@@ -17,7 +17,7 @@ from imserver.cluster.rpc.queues import (
     SequenceNumbers,
     SequenceTracker,
 )
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 
 def test_a_queue_is_bounded_in_items() -> None:

@@ -11,8 +11,8 @@ import pytest
 from imserver.cluster.redis.connection import address_of
 from imserver.cluster.redis.pipeline import open_link
 from imserver.cluster.registry import RegistryCounters, RegistryEvents, RoomMembers, Session
+from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
-from imserver.settings import ClusterSettings, RedisSettings
 from tests.support import until
 
 from .conftest import StartNode

@@ -7,7 +7,7 @@ import pytest
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.redis.scripts import LEASES
 from imserver.cluster.registry import Session
-from imserver.settings import ClusterSettings
+from imserver.config.settings import ClusterSettings
 from tests.support import until
 
 from .conftest import StartNode

@@ -12,8 +12,8 @@ import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import RegistryEvents, Session, SessionRef
+from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
-from imserver.settings import ClusterSettings, RedisSettings
 from tests.support import until
 
 from .conftest import QUICK, StartNode

@@ -10,8 +10,8 @@ import pytest
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import Claim, RegistryEvents, Session, SessionRef
+from imserver.config.settings import ClusterSettings
 from imserver.errors import StartError
-from imserver.settings import ClusterSettings
 from tests.support import until
 
 from .conftest import StartNode

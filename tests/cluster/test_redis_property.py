@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from imserver.cluster.redis.registry import RedisRegistry
 from imserver.cluster.registry import POLICIES, Session, SessionRef, SessionRegistration
-from imserver.settings import ClusterSettings
+from imserver.config.settings import ClusterSettings
 
 from .conftest import lease_of
 from .redis_server import RedisServer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from imserver.config.settings import StorageSettings
 from imserver.lifecycle import DataDirectory
-from imserver.settings import StorageSettings
 from imserver.storage import backup as copies
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account

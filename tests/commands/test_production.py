@@ -8,11 +8,11 @@ import msgspec
 import pytest
 
 from imserver.commands.production import CHECKS, Deployment, findings
-from imserver.config import Config
-from imserver.settings import (
+from imserver.config.settings import (
     AccountSettings,
     ApiSettings,
     ClusterSettings,
+    Config,
     DebugSettings,
     JwtSettings,
     KeySettings,

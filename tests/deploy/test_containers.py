@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from imserver import assets
-from imserver.values import BY_FOLDED, fold
+from imserver.config.values import BY_FOLDED, fold
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.integration.cmd import fresh, get, logged_in, post

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
-from imserver.app_ini import PUBLIC_KEY
+from imserver.config.originals import PUBLIC_KEY
 from tests.cluster.redis_server import RedisServer
 from tests.integration.client import (
     ONLINE,
@@ -134,7 +134,7 @@ def _node(folder: Path, number: int, redis_url: str, environment: dict[str, str]
             "IMSERVER_APP_WEBSOCKET_PORT": "0",
             "IMSERVER_APP_LOG_FILE": str(folder / f"node{number}" / "server.log"),
             "IMSERVER_SERVER_DATA_DIR": str(folder / "data"),
-            "IMSERVER_SERVER_DOOR": "front" if number == 1 else "wsgi",
+            "IMSERVER_SERVER_HTTP": "front" if number == 1 else "wsgi",
             "IMSERVER_REDIS_URL": redis_url,
             "IMSERVER_CLUSTER_ADVERTISE": "127.0.0.1",
             "IMSERVER_WEBSOCKET_CLOSE_SECONDS": "1",

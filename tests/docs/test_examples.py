@@ -13,8 +13,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from imserver import assets, config
+from imserver import assets
 from imserver.cli import main
+from imserver.config.load import load_config
 from tests.cluster.redis_server import RedisServer
 from tests.conftest import StartServer
 from tests.docs.markdown import PAGES, Block, blocks, filled_in, table_with
@@ -254,7 +255,7 @@ def shape(value: Any) -> Any:
 def test_yaml_is_a_configuration(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "my.yaml"
     file.write_text(filled_in(block.text), encoding="utf-8")
-    assert config.load(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
+    assert load_config(str(file), environ=IN_THE_ENVIRONMENT).warnings == ()
 
 
 @pytest.mark.needs("node")

@@ -10,8 +10,8 @@ import yaml
 from imserver import assets, errors
 from imserver.api.metric_table import METRICS
 from imserver.api.routes import ROUTES
+from imserver.config.values import BY_FOLDED, fold
 from imserver.protocol.cmd import COMMANDS
-from imserver.values import BY_FOLDED, fold
 from tests.docs.markdown import PAGES, anchors, links, prose, table_with, tables
 from tests.support import ROOT
 

@@ -29,7 +29,7 @@ def spawned() -> Any:
 
 
 def pinging(world: World, silent_seconds: float = SILENT_SECONDS) -> Pings:
-    return Pings(world.carrier, world.metrics, PERIOD_SECONDS, silent_seconds)
+    return Pings(world.context, world.metrics, PERIOD_SECONDS, silent_seconds)
 
 
 def pings_of(client: Client) -> int:

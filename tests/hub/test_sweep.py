@@ -8,8 +8,7 @@ import gevent
 import pytest
 
 from imserver.hub import expiry as module
-from imserver.transport.connection import CLOSING, OPEN, Connection
-from imserver.transport.traffic import FOREVER, quiet_seconds
+from imserver.transport.connection import CLOSING, FOREVER, OPEN, Connection, quiet_seconds
 from tests.hub.world import World, told
 from tests.integration.raw import PING, PONG, frame, text
 from tests.transport.rig import Client, turn, until
@@ -131,7 +130,7 @@ def test_connections_that_come_and_go_during_a_sweep_do_no_harm(monkeypatch: pyt
             one.lost()
         until(sweeper.ready)
         assert sweeper.successful()
-        assert len(world.carrier.connections) == 1
+        assert len(world.context.connections) == 1
 
 
 def test_sweeps_come_again_and_again(spawned: list[Any]) -> None:

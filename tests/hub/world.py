@@ -72,7 +72,7 @@ class World(Rig):
     ) -> None:
         super().__init__(**options)
         self.metrics = Metrics()
-        self.hub = Hub(policies, self.carrier.connections, self._forgotten)
+        self.hub = Hub(policies, self.context.connections, self._forgotten)
         self.fanout = Fanout(self.flusher, self.metrics, notice_members)
         self.delivery = Delivery(self.hub, self.fanout)
         self.allowed: set[str] | None = None
@@ -87,7 +87,7 @@ class World(Rig):
         self.action_service = self._make_action_service(NotStoring())
         self._make_dispatcher()
         self.sweep = Sweep(
-            self.carrier,
+            self.context,
             self.metrics,
             heartbeat_seconds,
             login_seconds,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from imserver.config import Config
+from imserver.config.settings import Config
 from tests.support import Server, eventually
 
 from .client import (

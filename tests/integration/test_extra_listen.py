@@ -31,7 +31,7 @@ def extra(server: Server) -> list[Address]:
 def server(launch: Launch, door: str) -> Server:
     """Two extra listeners: one for bare clients of the client dialect, one on another address."""
     rows = [{"port": 0, "ws_dialect": "client"}, {"port": 0, "host": "127.0.0.2"}]
-    return launch(door, server={"door": door, "extra_listen": rows})
+    return launch(door, server={"http": door, "extra_listen": rows})
 
 
 def test_the_banner_names_them_and_each_has_an_address_of_its_own(server: Server) -> None:
@@ -77,7 +77,7 @@ def test_a_page_finds_its_websocket_at_the_port_that_it_came_from(server: Server
 
 
 def test_a_drain_closes_them_too(launch: Launch, door: str) -> None:
-    extra_listen = {"door": door, "extra_listen": [{"port": 0}]}
+    extra_listen = {"http": door, "extra_listen": [{"port": 0}]}
     server = launch(door, server=extra_listen, websocket={"close_seconds": 0.5})
     (address,) = extra(server)
     with logged_in(address, "ann", 101) as ann:

@@ -105,7 +105,7 @@ def test_a_taken_port_is_one_clear_line_and_a_failure(node: Server, tmp_path: Pa
     for option, address in (("--http-port", node.http), ("--ws-port", node.ws)):
         other = "--ws-port" if option == "--http-port" else "--http-port"
         found = run_cli(
-            "serve", option, str(address[1]), other, "0", "--data-dir", str(tmp_path), "--door", node.door
+            "serve", option, str(address[1]), other, "0", "--data-dir", str(tmp_path), "--http", node.door
         )
         assert found.returncode not in (0, None)
         lines = [line for line in (found.stdout + found.stderr).splitlines() if " INFO " not in line]
@@ -130,6 +130,6 @@ def test_a_killed_server_can_be_started_again_in_its_data_directory(launch: Laun
     first = launch(door)
     os.kill(first.pid, signal.SIGKILL)
     first.process.wait(10)
-    second = launch(door, server={"data_dir": str(first.folder / "data"), "door": door})
+    second = launch(door, server={"data_dir": str(first.folder / "data"), "http": door})
     with Raw(second.ws) as raw:
         assert raw.ask(handshake()).status == 101

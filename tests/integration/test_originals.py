@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from imserver import config
+from imserver.config.load import load_config
 from tests.integration import action, client, cmd, gochat, protobuf
 from tests.integration.raw import Raw, Response, ask, request
 from tests.support import ROOT, Server
@@ -40,7 +40,7 @@ def from_elsewhere(server: Server, data: bytes) -> Response:
 
 
 def test_the_file_is_a_configuration_without_keys_of_its_own(tmp_path: Path) -> None:
-    settings = config.load(str(FILE), environ={})
+    settings = load_config(str(FILE), environ={})
     assert (settings.warnings, settings.api.keys) == ((), ())
     assert {name for name, app in settings.apps.items() if not app.open} == {"gochat"}
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.config import ConfigError
+from imserver.config.values import ConfigError
 from imserver.pages.address import (
     Configured,
     Ports,

@@ -9,9 +9,9 @@ from flask.testing import FlaskClient
 from msgspec.structs import replace
 
 from imserver.cluster.registry import Lease
-from imserver.config import ConfigError
+from imserver.config.settings import AppSettings, Config, ServerSettings
+from imserver.config.values import ConfigError
 from imserver.pages.blueprint import create_pages, less_loaded
-from imserver.settings import AppSettings, Config, ServerSettings
 
 from .test_routes import FakeNode
 

@@ -13,9 +13,9 @@ from flask.testing import FlaskClient
 
 from imserver.api.v1.openapi import document
 from imserver.api.v1.table import DOCUMENTED
+from imserver.config.settings import Config
 from imserver.pages.blueprint import create_pages
 from imserver.pages.reference import WORDS, chinese, curl_of, fields_of, kind_of, marked, operations_of
-from imserver.settings import Config
 
 from .test_routes import POLICY, FakeNode
 

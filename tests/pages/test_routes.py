@@ -16,9 +16,9 @@ from imserver.auth.authority import AllowLists, Authority
 from imserver.auth.keys import Keys
 from imserver.auth.page_tokens import PageTokens
 from imserver.auth.tokens import Claims
-from imserver.config import ConfigError
+from imserver.config.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
+from imserver.config.values import ConfigError
 from imserver.pages.blueprint import create_pages
-from imserver.settings import ApiSettings, AppSettings, Config, JwtSettings, TenantSettings
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src {}; "

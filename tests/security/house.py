@@ -15,10 +15,9 @@ from msgspec.structs import replace
 from imserver.api.call import Route
 from imserver.api.routes import ROUTES, answer
 from imserver.app import create_app
-from imserver.config import Config
-from imserver.node import Node
-from imserver.settings import (
+from imserver.config.settings import (
     ApiSettings,
+    Config,
     JwtSettings,
     KeySettings,
     ServerSettings,
@@ -26,6 +25,7 @@ from imserver.settings import (
     TenantSettings,
     WebhookSettings,
 )
+from imserver.node import Node
 from imserver.storage.contract import Account
 from imserver.transport.exchange import HttpRequest, HttpResponse
 
@@ -76,17 +76,12 @@ class House:
     def __init__(self, settings: Config) -> None:
         log = SimpleNamespace(add=lambda *_: None, flush=lambda: None)
         self.node = Node(settings, log, create_app)  # type: ignore[arg-type]
-        self.node.prepare()
-        self.node.join()
-        self.web = self.node.application.test_client()  # type: ignore[attr-defined]
+        self.node.start_without_listeners()
+        self.web = self.node.parts.application.test_client()  # type: ignore[attr-defined]
         self._accounts = 0
 
     def close(self) -> None:
-        self.node.accounts.close()
-        self.node.uploads.close()
-        self.node.store.close()
-        self.node.poller.close()
-        self.node.data.stop()
+        self.node.stop()
 
     # --- principals -----------------------------------------------------------------------------------------
 
@@ -97,11 +92,11 @@ class House:
     def account(self, app: str) -> str:
         """The token of a new account."""
         self._accounts += 1
-        made = self.node.kept_accounts.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
-        return self.node.accounts.token(made).token
+        made = self.node.parts.kept_accounts.add(Account(0, app, f"1380{self._accounts:07}"), "no hash")
+        return self.node.parts.accounts.token(made).token
 
     def page(self, app: str, user: str = "u1") -> str:
-        return self.node.page_tokens.make(app, user)
+        return self.node.parts.page_tokens.make(app, user)
 
     # --- asking ---------------------------------------------------------------------------------------------
 
@@ -122,7 +117,9 @@ class House:
             sent["content-type"] = "application/json"
             body = msgspec.json.encode(body[0])
         text = urlencode(query or {}).encode()
-        return answer(self.node.api, route, HttpRequest(route.method, route.path, text, body, sent, host))
+        return answer(
+            self.node.parts.api, route, HttpRequest(route.method, route.path, text, body, sent, host)
+        )
 
     def call(self, method: str, path: str, document: Any = None, token: str = "", **more: Any) -> Any:
         """Ask a path for JSON; (status, decoded body)."""

@@ -7,10 +7,9 @@ import pytest
 
 from imserver.auth.account_tokens import AccountTokens
 from imserver.auth.tenants import Tenants
-from imserver.config import Config
+from imserver.config.settings import AccountSettings, Config, StorageSettings
 from imserver.services.people.accounts import Accounts, WrongLogin
 from imserver.services.people.attempts import TooManyFailures
-from imserver.settings import AccountSettings, StorageSettings
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Taken
 from imserver.storage.store import Store

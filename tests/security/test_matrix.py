@@ -27,10 +27,10 @@ from imserver.api.reply import CLIENT, CMD, PROBLEM, UNAUTHORIZED
 from imserver.api.routes import ROUTES
 from imserver.api.v1.operation import Operation
 from imserver.api.v1.table import DOCUMENTED, OPERATIONS
+from imserver.config.settings import ApiSettings
 from imserver.model import Request
 from imserver.pages.blueprint import NEEDS
 from imserver.protocol.registry import DIALECTS
-from imserver.settings import ApiSettings
 from imserver.transport.connection import OPEN
 
 from .house import ADMIN, ALL, PUSH, READ, House, config
@@ -177,7 +177,7 @@ def stream_rooms(house: House, app: str, column: str) -> bool:
     headers["authorization"] = f"Bearer {token}"
     query = f"app={app}&user=u1&rooms=r".encode()
     try:
-        Events(house.node, None)._wish(  # type: ignore[arg-type]
+        Events(house.node.parts, None)._wish(  # type: ignore[arg-type]
             HttpRequest("GET", "/api/v1/events", query, b"", headers, host)
         )
     except ApiProblem:
@@ -188,7 +188,7 @@ def stream_rooms(house: House, app: str, column: str) -> bool:
 def connect_publisher(house: House, app: str, column: str) -> bool:
     token, host, headers = credential(house, column)
     head = SimpleNamespace(headers={**headers, "authorization": f"Bearer {token}"}, host=host)
-    return not isinstance(house.node.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
+    return not isinstance(house.node.parts.publisher.choose(head), errors.HttpProblem)  # type: ignore[arg-type]
 
 
 def renew(house: House, app: str, column: str) -> bool:
@@ -215,7 +215,7 @@ def login(dialect: str) -> Callable[[House, str, str], bool]:
 
     def check(house: House, app: str, column: str) -> bool:
         token, host, _ = credential(house, column)
-        logins = house.node.logins
+        logins = house.node.parts.logins
         source = SimpleNamespace(peer=f"{host}:1", origin="")
         name = logins.resolve(app if app == "gochat" else family + app)
         user = "" if dialect == "client" or column in ("account", "gochat") else "u1"
@@ -351,7 +351,7 @@ class _Dialect:
 
 def test_every_command_needs_a_session_but_those_that_make_one() -> None:
     with houses() as (keyed, _):
-        rules = keyed.node.dispatcher.table
+        rules = keyed.node.parts.dispatcher.table
         assert {kind.__name__ for kind in rules} == set(COMMANDS)
         for kind, rule in rules.items():
             assert rule.needs_session == (COMMANDS[kind.__name__] == "session"), kind
@@ -361,7 +361,7 @@ def test_every_command_needs_a_session_but_those_that_make_one() -> None:
             stranger = SimpleNamespace(
                 encoding=SimpleNamespace(dialect=dialect), user=None, peer="192.0.2.1:1", state=OPEN
             )
-            keyed.node.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
+            keyed.node.parts.dispatcher.serve(stranger, b"", True)  # type: ignore[arg-type]
             assert dialect.codes == [errors.REPLY_NOT_LOGGED_IN], kind
 
 

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 
 from imserver.api.gochat import BAD_PARAMETER, NO_TOKEN
 from imserver.api.routes import ROUTES
+from imserver.config.settings import AccountSettings, ApiSettings, TenantSettings
 from imserver.services.people.accounts import Accounts
-from imserver.settings import AccountSettings, ApiSettings, TenantSettings
 from imserver.storage.contract import AppRow, Changes, KeyRow
 
 from .house import ALL, House, config, key
@@ -48,7 +48,7 @@ def route(method: str, path: str) -> Any:
 
 def decide(house: House, app: str, user: str = "u1", token: str = "", dialect: str = "cmd") -> bool:
     source = SimpleNamespace(peer="192.0.2.1:1", origin="")
-    return house.node.logins.check(app, user, token, dialect, source).ok
+    return house.node.parts.logins.check(app, user, token, dialect, source).ok
 
 
 # --- accounts -----------------------------------------------------------------------------------------------
@@ -85,8 +85,8 @@ def test_an_account_is_a_user_of_its_own_app_only(house: House) -> None:
 
 def test_a_token_that_names_no_login_is_one_of_gochat(house: House) -> None:
     token = house.account("201")
-    found = house.node.account_tokens.holder(token)
-    other = house.node.account_tokens.make(found.account.id, 0, found.expires_at, 0)
+    found = house.node.parts.account_tokens.holder(token)
+    other = house.node.parts.account_tokens.make(found.account.id, 0, found.expires_at, 0)
     status, answer = house.call("GET", "/api/v1/messages/sync", token=other, query={"app": "201"})
     assert (status, answer["code"]) == (401, "token_invalid")
 
@@ -94,8 +94,10 @@ def test_a_token_that_names_no_login_is_one_of_gochat(house: House) -> None:
 def test_registration_is_off_once_there_are_keys_unless_it_is_set(demo: House, tmp_path: Path) -> None:
     def accounts(registration: bool | None, is_demo: bool) -> Accounts:
         node = demo.node
-        settings = replace(node.config, accounts=AccountSettings(registration=registration))
-        return Accounts(settings, node.account_tokens, node.kept_accounts, lambda *_: 0, lambda: is_demo)
+        settings = replace(node.parts.config, accounts=AccountSettings(registration=registration))
+        return Accounts(
+            settings, node.parts.account_tokens, node.parts.kept_accounts, lambda *_: 0, lambda: is_demo
+        )
 
     for registration, is_demo, wanted in (
         (None, True, True),
@@ -127,7 +129,7 @@ def test_a_key_makes_no_alias_of_an_app_that_it_does_not_reach(house: House, tar
     ):
         status, answer = house.call("POST", path, document, FOREIGN.key)
         assert (status, answer["code"]) == (403, "forbidden")
-    assert house.node.tenants.resolve("301") == "301"
+    assert house.node.parts.tenants.resolve("301") == "301"
 
 
 def test_a_key_is_for_the_app_that_stands_for_its_own_when_that_changes(house: House) -> None:
@@ -136,19 +138,19 @@ def test_a_key_is_for_the_app_that_stands_for_its_own_when_that_changes(house: H
     assert house.call("POST", "/api/v1/unban", ban, FOREIGN.key)[0] == 200
     alias = {"app": "301", "settings": {"same_as": "205"}}
     assert house.call("POST", "/api/v1/apps/set", alias, ALL.key)[0] == 200
-    found = house.node.keys.find(FOREIGN.key)
+    found = house.node.parts.keys.find(FOREIGN.key)
     assert found is not None
     assert found.apps == {"205", "204"}, "206 is an alias of 204"
     assert house.call("POST", "/api/v1/apps/set", {"app": "301", "unset": ["same_as"]}, ALL.key)[0] == 200
-    found = house.node.keys.find(FOREIGN.key)
+    found = house.node.parts.keys.find(FOREIGN.key)
     assert found is not None
     assert found.apps == {"205", "204", "301"}
 
 
 def test_a_stored_key_is_resolved_too(house: House) -> None:
     digest = hashlib.sha256(b"stored").hexdigest()
-    house.node.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("push",), ("203",)),)))
-    found = house.node.keys.find("stored")
+    house.node.parts.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("push",), ("203",)),)))
+    found = house.node.parts.keys.find("stored")
     assert found is not None
     assert found.apps == {"201"}
 
@@ -157,7 +159,7 @@ def test_a_stored_key_is_resolved_too(house: House) -> None:
 
 
 def test_an_app_without_a_rule_lets_nobody_in_once_there_is_a_key(house: House) -> None:
-    page = house.node.page_tokens.make("205", "u1")
+    page = house.node.parts.page_tokens.make("205", "u1")
     assert not decide(house, "205")
     assert not decide(house, "205", token=page)
     assert not decide(house, "nowhere")
@@ -166,12 +168,12 @@ def test_an_app_without_a_rule_lets_nobody_in_once_there_is_a_key(house: House) 
         assert house.web.get(path).status_code == 401
     shown = {"authorization": f"Bearer {page}"}
     assert house.ask(route("GET", "/user/list"), shown, {"appID": "205"}).body.startswith(b'{"code":1003')
-    denied = house.node.metrics.denials
+    denied = house.node.parts.metrics.denials
     assert denied["closed"] >= 2
 
 
 def test_a_visitor_of_a_page_gets_no_token_where_the_back_end_is_asked(house: House) -> None:
-    page = house.node.page_tokens.make("207", "u1")
+    page = house.node.parts.page_tokens.make("207", "u1")
     assert not decide(house, "207", token=page)
     renewed = house.web.post(
         "/home/token", data={"appID": "207", "userID": "u1"}, headers={"Authorization": f"Bearer {page}"}
@@ -180,7 +182,7 @@ def test_a_visitor_of_a_page_gets_no_token_where_the_back_end_is_asked(house: Ho
 
 
 def test_a_visitor_of_a_page_uploads_nothing(house: House) -> None:
-    page = house.node.page_tokens.make("204", "u1")
+    page = house.node.parts.page_tokens.make("204", "u1")
     headers = {"Authorization": f"Bearer {page}"}
     assert house.web.post("/api/v1/uploads?app=204&user=u1", data=b"x", headers=headers).status_code == 401
     assert house.web.post(f"/api/v1/uploads?app=204&user=u1&token={page}", data=b"x").status_code == 401
@@ -190,23 +192,23 @@ def test_a_visitor_of_a_page_uploads_nothing(house: House) -> None:
 
 def test_the_first_key_closes_apps_for_new_logins_and_ends_no_session(demo: House) -> None:
     assert decide(demo, "101")
-    assert demo.node.logins.exposure() == []
+    assert demo.node.parts.logins.exposure() == []
     digest = hashlib.sha256(b"the first").hexdigest()
-    demo.node.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("admin",)),)))
+    demo.node.parts.keys.learn(Changes(1, keys=(KeyRow("k", digest, ("admin",)),)))
     assert not decide(demo, "101")
-    lines = demo.node.logins.exposure()
+    lines = demo.node.parts.logins.exposure()
     assert [line for line in lines if line.startswith("app 101: closed")]
     assert [line for line in lines if line.startswith("app gochat: a login needs an account")]
 
 
 def test_a_system_that_nobody_has_registered_is_for_demo_mode(house: House, demo: House) -> None:
-    assert demo.node.logins.takes_unregistered
-    assert not house.node.logins.takes_unregistered
+    assert demo.node.parts.logins.takes_unregistered
+    assert not house.node.parts.logins.takes_unregistered
     assert not decide(house, "system:unknown", "", dialect="client")
 
 
 def test_a_login_goes_to_the_app_that_stands_for_a_name_that_was_an_app_before(house: House) -> None:
-    tenants = house.node.tenants
+    tenants = house.node.parts.tenants
     assert tenants.register("302", open=True)
     assert decide(house, tenants.resolve("302"))
     tenants._learn(Changes(5, apps=(AppRow("302", {"same_as": "201", "open": True}),)))

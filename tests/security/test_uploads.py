@@ -12,11 +12,11 @@ from gevent.event import Event
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.config.settings import StorageSettings, UploadSettings
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused, Transfers
 from imserver.services.files.uploads import Offer, Uploads
-from imserver.settings import StorageSettings, UploadSettings
 from imserver.storage import upload_rows
 from imserver.storage.store import Store
 from tests.integration.raw import Raw, ask, request

@@ -10,11 +10,11 @@ from msgspec.structs import asdict
 from imserver.auth.login import Logins
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadToken
+from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.metrics import Metrics
 from imserver.services.webhooks.webhooks import Webhooks
-from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
 from imserver.transport.connection import Connection
-from imserver.transport.origins import Origins
+from imserver.transport.gate import Origins
 from imserver.transport.proxies import TrustedProxies
 from tests.services.back_end import BackEnd
 from tests.transport.rig import Rig
@@ -75,7 +75,7 @@ class LoginRig(Rig):
             lambda: self.demo,
             self.webhooks,
             b"server",
-            self.carrier.connections,
+            self.context.connections,
             self.metrics,
         )
         self.logins.origins = self.origins = Origins(TrustedProxies(()), any_origin, ("friend.example",))

@@ -34,7 +34,7 @@ class Keeping(Node):
         messages = ActionMessages(self.messaging, lambda app: True, self.store)
         self.action_service = self._make_action_service(messages)
         self._make_dispatcher()
-        self.carrier.ponged = self.pongs.ponged
+        self.context.ponged = self.pongs.ponged
 
     def _forgotten(self, connection: Connection) -> None:
         self.messaging.catch_up.ended(connection)

@@ -12,8 +12,8 @@ from imserver.auth import quotas as module
 from imserver.auth.quotas import limited
 from imserver.model import Heartbeat, Ping, Reply
 from imserver.services.commands import CommandRow
-from imserver.speaking import echo
 from imserver.transport.connection import OPEN, Connection
+from imserver.ws_routes import echo
 from tests.hub.world import CMD, World
 from tests.integration.raw import BINARY, TEXT, frame, text
 from tests.protocol.line import LineDialect

@@ -7,8 +7,8 @@ import pytest
 from imserver import cluster_node
 from imserver.cluster.registry import Lease
 from imserver.cluster_node import DatabaseCheck
+from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.settings import StorageSettings
 from imserver.storage.store import Store
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from imserver.config.settings import StorageSettings
 from imserver.services.people.friends import Friends, Oneself, Said, TooManyFriends, UnknownFriend
-from imserver.settings import StorageSettings
 from imserver.storage.accounts import AccountStore
 from imserver.storage.contract import Account
 from imserver.storage.store import Store

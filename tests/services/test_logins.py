@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from imserver.config.settings import JwtSettings, TenantSettings
 from imserver.errors import StartError
-from imserver.settings import JwtSettings, TenantSettings
 from imserver.transport.connection import OPEN
 from tests.integration.raw import text
 from tests.services.login_rig import JWT, SECRET, LoginRig, token_for

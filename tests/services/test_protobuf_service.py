@@ -133,7 +133,7 @@ class World(Node):
         self.uplink = ProtobufUplink(self.messaging, self.store)
         self.protobuf_service = ProtobufService(self.sessions, self.door, self.messaging, self.uplink)
         self.sweep = Sweep(
-            self.carrier, self.metrics, 360, 0, 0, 20, {"protobuf": 600}, self.protobuf_service.check_token
+            self.context, self.metrics, 360, 0, 0, 20, {"protobuf": 600}, self.protobuf_service.check_token
         )
         self._make_dispatcher(protobuf=self.protobuf_service, uplink=self.uplink)
 

@@ -6,10 +6,10 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.messages.retention import Retention
-from imserver.settings import StorageSettings, TenantSettings
 from tests.services.memory_log import MemoryStore
 from tests.transport.rig import until
 

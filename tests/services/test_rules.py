@@ -10,8 +10,9 @@ from imserver.auth.rules import Rule, load_secrets, objection
 from imserver.auth.tenants import Tenant
 from imserver.auth.tokens import BadKey
 from imserver.cli import main
-from imserver.config import ConfigError, load
-from imserver.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.load import load_config
+from imserver.config.settings import JwtSettings, TenantSettings, WebhookSettings
+from imserver.config.values import ConfigError
 from tests.services.login_rig import ASK, HOOK, JWT
 
 PLACEHOLDER = "replace-me: openssl rand -hex 32"
@@ -108,7 +109,7 @@ def test_the_configuration_says_what_is_wrong_and_where(tmp_path: Path, settings
     file = tmp_path / "my.yaml"
     file.write_text(f'apps:\n  "101": {settings}\n')
     with pytest.raises(ConfigError, match=why) as found:
-        load(str(file), environ={})
+        load_config(str(file), environ={})
     assert str(found.value).startswith(f"{file}")
     assert "apps" in str(found.value)
 

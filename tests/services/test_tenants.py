@@ -17,10 +17,9 @@ from imserver.auth.tenants import (
     UnknownTenant,
     valid_name,
 )
-from imserver.config import Config
+from imserver.config.settings import Config, LimitSettings, StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.hub.hub import Hub
-from imserver.settings import LimitSettings, StorageSettings, TenantSettings
 from imserver.storage.store import Store
 
 Make = Callable[..., "Node"]

@@ -25,7 +25,7 @@ from imserver.auth.tokens import (
     load_keys,
     read_token,
 )
-from imserver.settings import JwtSettings
+from imserver.config.settings import JwtSettings
 
 SECRET = "a secret that is long enough to be one"
 OTHER = "another secret, which is as long as that"
@@ -270,7 +270,7 @@ def test_reading_a_token_takes_less_than_a_millisecond() -> None:
 USUAL = """
 import sys
 from imserver.auth.tokens import BadToken, load_keys, read_token
-from imserver.settings import JwtSettings
+from imserver.config.settings import JwtSettings
 token, secret, now = sys.argv[1], sys.argv[2], float(sys.argv[3])
 keys = load_keys((JwtSettings("HS256", secret),), b"server", "101")
 print(read_token(token, keys, now).user, "jwt" in sys.modules)

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from imserver import errors
+from imserver.config.settings import UploadSettings
 from imserver.metrics import Metrics
 from imserver.services.files import transfers
 from imserver.services.files import uploads as module
 from imserver.services.files.transfers import GRACE_SECONDS, TransferRefused
 from imserver.services.files.uploads import Pieces, Uploads
-from imserver.settings import UploadSettings
 from imserver.storage.contract import Upload
 
 CONTENT = bytes(range(256)) * 1000

@@ -6,9 +6,9 @@ import gevent
 import pytest
 from msgspec.structs import replace
 
+from imserver.config.settings import TenantSettings, WebhookSettings
 from imserver.model import Event
 from imserver.services.webhooks import requests as authorise
-from imserver.settings import TenantSettings, WebhookSettings
 from tests.services.login_rig import ASK, HOOK, JWT, LoginRig, token_for
 from tests.transport.rig import until
 

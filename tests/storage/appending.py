@@ -15,8 +15,8 @@ import sys  # noqa: E402
 import gevent  # noqa: E402
 from gevent.os import tp_read  # noqa: E402
 
+from imserver.config.settings import StorageSettings  # noqa: E402
 from imserver.errors import StorageUnavailable  # noqa: E402
-from imserver.settings import StorageSettings  # noqa: E402
 from imserver.storage.log.contract import Appended, Draft  # noqa: E402
 from imserver.storage.log.mysql import MysqlDriver  # noqa: E402
 from imserver.storage.log.postgresql import PostgresqlDriver  # noqa: E402

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 
 from .servers import KINDS, DatabaseServer, migrate

@@ -21,7 +21,7 @@ from typing import Final
 import psycopg
 import pymysql
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 from tests.cluster.redis_server import free_port
 from tests.processes import die_with_parent, end, ended_on_failure, spawn

@@ -13,8 +13,8 @@ import time  # noqa: E402
 
 import gevent  # noqa: E402
 
+from imserver.config.settings import StorageSettings  # noqa: E402
 from imserver.errors import StorageUnavailable  # noqa: E402
-from imserver.settings import StorageSettings  # noqa: E402
 from imserver.storage.store import Store  # noqa: E402
 
 

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.accounts import AccountStore, States
 from imserver.storage.contract import Account, Device, Imported, Taken
 from imserver.storage.store import Store

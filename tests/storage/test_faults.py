@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from imserver.config.settings import StorageSettings
 from imserver.errors import StartError, StorageUnavailable
-from imserver.settings import StorageSettings
 from imserver.storage.store import Store
 from tests.processes import end, ended_on_failure, running, spawn
 from tests.support import clean_environment, eventually
@@ -157,7 +157,7 @@ def test_a_writer_that_is_killed_leaves_the_others_a_whole_database(
     code = """
 import sys
 from imserver.storage.store import Store
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 store = Store(StorageSettings(), sys.argv[1], threaded=False)
 for number in range(100000):
     store.add_app(f"{sys.argv[2]}-{number}", {})

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import Connection
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.log.contract import Appended, Draft
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.log.sqlite import SqliteDriver

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.log.contract import Appended, Change, Draft, Rejected
 from imserver.storage.log.message_log import MessageLog
 from imserver.storage.store import Store

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable
-from imserver.settings import UploadSettings
 from imserver.storage.contract import Media
 from imserver.storage.media import Directory, Files
 from imserver.storage.s3 import EMPTY_SHA256, Bucket, Credentials, canonical_path, signed_headers

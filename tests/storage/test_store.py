@@ -8,8 +8,8 @@ from typing import Any
 import gevent
 import pytest
 
+from imserver.config.settings import StorageSettings
 from imserver.errors import StorageUnavailable
-from imserver.settings import StorageSettings
 from imserver.storage.contract import Changes, KeyRow
 from imserver.storage.store import Store
 

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.sqlite_first
 BEATING = """
 from gevent import monkey; monkey.patch_all()
 import sys, time, gevent
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 url, folder, slow = sys.argv[1:]
 store = Store(StorageSettings(url, seconds=40), folder)
@@ -82,7 +82,7 @@ import sys
 import gevent
 from gevent.event import Event
 from sqlalchemy import text
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 store = Store(StorageSettings(sys.argv[1], seconds=20), "")
 store.start()
@@ -121,7 +121,7 @@ UNPATCHED = """
 import psycopg
 from gevent import monkey; monkey.patch_all()
 from imserver.errors import StartError
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 try:
     Store(StorageSettings("postgresql://x@127.0.0.1:1/x"), "").start()
@@ -137,7 +137,7 @@ def test_a_driver_that_would_block_the_loop_is_refused() -> None:
 FIRST_USE = """
 from gevent import monkey; monkey.patch_all()
 import sys, gevent
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 store = Store(StorageSettings(), sys.argv[1])
 made = [gevent.spawn(store.add_app, f"app {number % 10}", {}) for number in range(50)]
@@ -153,7 +153,7 @@ def test_many_greenlets_that_are_first_at_once_make_one_database(tmp_path: Path)
 WAITS_ALONE = """
 from gevent import monkey; monkey.patch_all()
 import sys
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 store = Store(StorageSettings(), sys.argv[1])
 print(store.add_app("105", {}), store.keys())

@@ -20,7 +20,7 @@ CROWD = """
 from gevent import monkey; monkey.patch_all()
 import sys
 import gevent
-from imserver.settings import StorageSettings
+from imserver.config.settings import StorageSettings
 from imserver.storage.store import Store
 url, folder, before = sys.argv[1:]
 store = Store(StorageSettings(url, pool_size=12, seconds=20), folder)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from imserver import config
+from imserver.config.load import load_config
 from imserver.supervisor.listening import ConnectionSteering, Listeners, close, listen
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="steering needs Linux")
@@ -18,7 +18,7 @@ COUNT = 5
 
 @pytest.fixture
 def all_listeners() -> Iterator[list[Listeners]]:
-    settings = config.load(None, {}, {"app.http_port": 0, "app.websocket_port": 0})
+    settings = load_config(None, {}, {"app.http_port": 0, "app.websocket_port": 0})
     made = listen(settings, COUNT)
     yield made
     for listeners in made:

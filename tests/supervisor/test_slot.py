@@ -4,18 +4,19 @@ import itertools
 
 import pytest
 
-from imserver import config
+from imserver.config.load import load_config
+from imserver.config.settings import Config
 from imserver.errors import StartError
 from imserver.supervisor import check, child_settings
 from imserver.supervisor.slot import Slot, SlotState, StatusPage
 
 
-def settings(**given: object) -> config.Config:
+def settings(**given: object) -> Config:
     overrides = {
         "redis.url": "redis://127.0.0.1",
         **{name.replace("__", "."): v for name, v in given.items()},
     }
-    return config.load(None, {}, overrides)
+    return load_config(None, {}, overrides)
 
 
 def failing(lives: list[float]) -> list[float]:

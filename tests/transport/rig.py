@@ -15,10 +15,8 @@ import gevent
 from gevent.hub import get_hub
 
 from imserver.protocol.dialect import Dialect, EchoDialect
-from imserver.transport.backlog import Budget
-from imserver.transport.carrier import Carrier, Encoding, Serve
-from imserver.transport.connection import Connection
-from imserver.transport.outbox import Flusher
+from imserver.transport.connection import Connection, ConnectionContext, Encoding, Serve
+from imserver.transport.outbox import Budget, Flusher
 from imserver.transport.poller import EpollPoller, WatcherPoller
 from tests.integration.raw import CLOSE, CONTROL_OPCODES, PING, PONG, Frame, frame, handshake
 from tests.support import until as until
@@ -206,7 +204,7 @@ def ignore(_connection: Connection, _payload: bytes, _text: bool) -> None:
 
 
 class Rig:
-    """Poller, flusher and carrier as a node has them. ``ended`` are the connections that were counted out."""
+    """Poller, flusher and context as a node has them. ``ended`` are the connections that were counted out."""
 
     def __init__(
         self,
@@ -223,7 +221,9 @@ class Rig:
         self.poller = poller(self.loop, readers)
         self.budget = Budget(node_bytes)
         self.flusher = Flusher(self.loop, batch, outbox_bytes, outbox_seconds, self.budget)
-        self.carrier = Carrier(self.poller, self.flusher, self.on_ended, close_seconds)
+        self.context = ConnectionContext(
+            self.poller, self.flusher, self.on_ended, close_seconds, lambda connection, data: None
+        )
         self.ended: list[tuple[Connection, int]] = []
         self.clients: list[Client] = []
         self._encodings: dict[Any, Encoding] = {}
@@ -234,7 +234,7 @@ class Rig:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for connection in tuple(self.carrier.connections):
+        for connection in tuple(self.context.connections):
             connection.lost()
         for client in self.clients:
             client.sock.close()
@@ -242,7 +242,7 @@ class Rig:
         self.poller.close()
 
     def on_ended(self, connection: Connection, code: int) -> None:
-        """What the carrier tells."""
+        """What the context tells."""
         self.ended.append((connection, code))
 
     def encoding(
@@ -265,6 +265,6 @@ class Rig:
         client = Client(near)
         self.clients.append(client)
         peer = f"127.0.0.1:{len(self.clients)}"
-        connection = Connection(self.carrier, Socket(far), peer, encoding or self.encoding(), monotonic())
+        connection = Connection(self.context, Socket(far), peer, encoding or self.encoding(), monotonic())
         self.poller.add(connection)
         return connection, client

@@ -13,10 +13,10 @@ from gevent.event import Event as Signal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.speaking import echo
-from imserver.transport.backlog import Backlog
 from imserver.transport.connection import CLOSED, CLOSING, DRAINING, OPEN, Connection
 from imserver.transport.frames import MessageParser, Rest
+from imserver.transport.outbox import Backlog
+from imserver.ws_routes import echo
 from tests.integration.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, close, frame, text
 from tests.transport.rig import Client, Rig, look, turn, until
 from tests.transport.test_frames import deflated, fragments, pieces
@@ -52,7 +52,7 @@ def assert_idle(connection: Connection) -> None:
     assert connection.parser is None
     assert not hasattr(connection, "__dict__")
     assert connection.held_bytes() == 0
-    assert connection not in connection.carrier.flusher.budget.held
+    assert connection not in connection.context.flusher.budget.held
 
 
 def test_an_idle_connection_owns_no_outbox_no_parser_and_no_dict(rig: Rig) -> None:
@@ -73,8 +73,8 @@ def test_nothing_but_the_poller_and_the_carrier_knows_an_idle_connection(rig: Ri
     client.send(text("hi"))
     client.probe()
     turn()
-    assert rig.carrier.connections == {connection}
-    assert not rig.carrier.closing
+    assert rig.context.connections == {connection}
+    assert not rig.context.closing
     assert not rig.flusher.stalled
     assert not rig.flusher.dirty
     assert not rig.budget.held
@@ -319,12 +319,12 @@ def test_a_peer_that_never_ends_its_half_is_cut_off_after_a_time() -> None:
         other, _ = rig.connect()
         connection.close(1001)
         client.until_ended()
-        rig.carrier.expire()
+        rig.context.expire()
         assert connection.state == DRAINING, "not yet"
-        until(lambda: rig.carrier.expire() or connection.state == CLOSED)
+        until(lambda: rig.context.expire() or connection.state == CLOSED)
         assert connection.sock.fileno() == -1
-        assert rig.carrier.connections == {other}
-        assert not rig.carrier.closing
+        assert rig.context.connections == {other}
+        assert not rig.context.closing
 
 
 @pytest.mark.parametrize("end", [Client.hang_up, Client.reset], ids=["FIN", "RST"])
@@ -333,7 +333,7 @@ def test_a_peer_that_vanishes_is_counted_out_once_with_1006(rig: Rig, end: Calla
     end(client)
     until(lambda: connection.state == CLOSED)
     assert rig.ended == [(connection, 1006)]
-    assert not rig.carrier.connections
+    assert not rig.context.connections
     connection.lost()
     connection.close(1000)
     connection.abandon(4000)
@@ -405,7 +405,7 @@ def test_an_abandoned_connection_whose_peer_never_reads_is_gone_after_close_seco
         stall(rig, connection)
         connection.abandon(4000)
         connection.abandon(4000)
-        until(lambda: rig.carrier.expire() or connection.state == CLOSED)
+        until(lambda: rig.context.expire() or connection.state == CLOSED)
         assert rig.ended == [(connection, 4000)]
         assert rig.budget.total == 0
         assert not rig.flusher.stalled

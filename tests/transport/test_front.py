@@ -12,16 +12,15 @@ from gevent.event import Event as Signal
 
 from imserver.metrics import Metrics
 from imserver.protocol.cmd import CmdDialect
-from imserver.speaking import echo
 from imserver.transport import handover
 from imserver.transport.connection import Connection
 from imserver.transport.exchange import HttpRequest, HttpResponse
-from imserver.transport.front import Front, adopt
-from imserver.transport.gate import Admission, Gate, Spoken, host_of
+from imserver.transport.gate import Admission, Gate, Spoken, adopt, host_of
 from imserver.transport.handover import HandOver
-from imserver.transport.http import HttpConnection
+from imserver.transport.http import FrontServer, HttpConnection
 from imserver.transport.listener import Listener, bind
 from imserver.transport.proxies import TrustedProxies
+from imserver.ws_routes import echo
 from tests.integration.raw import request, text
 from tests.transport.rig import Caller, Rig, look, until
 
@@ -44,8 +43,8 @@ class Door(Rig):
         paths = {"/acc": Spoken(CmdDialect(), lambda *message: self.serve(*message), 65536)}
         self.gate = Gate(paths, TrustedProxies(()), False, 0, 0, True, ())
         fast = {("GET", "/fast"): self.answer, ("POST", "/fast"): self.answer}
-        self.front = Front(
-            self.carrier,
+        self.front = FrontServer(
+            self.context,
             self.gate,
             fast,
             fast,
@@ -71,7 +70,7 @@ class Door(Rig):
         super().__exit__(*what)
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
-        adopt(self.carrier, self.gate, sock, admission, rest)
+        adopt(self.context, self.gate, sock, admission, rest)
 
     def on_ended(self, connection: Connection, code: int) -> None:
         super().on_ended(connection, code)
@@ -101,7 +100,7 @@ def door() -> Iterator[Door]:
 
 
 def nothing_is_left(door: Door) -> bool:
-    return not (door.carrier.connections or door.front.parked or door.budget.held or door.gate.connections)
+    return not (door.context.connections or door.front.parked or door.budget.held or door.gate.connections)
 
 
 # --- a socket that changes hands ----------------------------------------------------------------------------
@@ -268,7 +267,7 @@ def test_a_client_that_vanishes_while_the_application_works_does_no_harm(door: D
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Lets seconds pass for the front."""
     passed = 0.0
-    monkeypatch.setattr("imserver.transport.front.monotonic", lambda: time.monotonic() + passed)
+    monkeypatch.setattr("imserver.transport.http.monotonic", lambda: time.monotonic() + passed)
 
     def let_pass(seconds: float) -> None:
         nonlocal passed

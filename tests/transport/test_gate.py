@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from imserver.protocol.cmd import CmdDialect
 from imserver.protocol.dialect import EchoDialect
-from imserver.speaking import echo
 from imserver.transport.gate import (
     Admission,
     Gate,
@@ -23,6 +22,7 @@ from imserver.transport.gate import (
     wants_upgrade,
 )
 from imserver.transport.proxies import TrustedProxies
+from imserver.ws_routes import echo
 from tests.transport.rig import ignore
 
 KEY = "dGhlIHNhbXBsZSBub25jZQ=="

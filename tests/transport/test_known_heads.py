@@ -6,8 +6,15 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from imserver.transport.head import BadHead, ParsedHead, parse_head
-from imserver.transport.known_heads import MAX_BYTES, MAX_HEADS, MAX_LINES, KnownHeads
+from imserver.transport.head import (
+    MAX_BYTES,
+    MAX_HEADS,
+    MAX_LINES,
+    BadHead,
+    KnownHeads,
+    ParsedHead,
+    parse_head,
+)
 
 FIRST = b"POST /user/sendMessage HTTP/1.1"
 USUAL = (b"Host: chat.example", b"Content-Type: application/json", b"Content-Length: 12")

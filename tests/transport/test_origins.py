@@ -2,7 +2,7 @@
 
 import pytest
 
-from imserver.transport.origins import OPAQUE, Origins, host_name
+from imserver.transport.gate import OPAQUE, Origins, host_name
 from imserver.transport.proxies import TrustedProxies
 
 PROXIES = TrustedProxies(("10.0.0.0/8",))

@@ -8,10 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from imserver.transport import backlog, outbox
-from imserver.transport.backlog import SEND_BYTES, Backlog
+from imserver.transport import outbox
 from imserver.transport.connection import CLOSED, CLOSING, OPEN, Connection
-from imserver.transport.outbox import BULK_CONNECTIONS
+from imserver.transport.outbox import BULK_CONNECTIONS, SEND_BYTES, Backlog
 from tests.transport.rig import MEBIBYTE, Client, Rig, Socket, look, turn, until
 
 SMALL = 4096
@@ -191,7 +190,7 @@ def test_a_broadcast_counts_as_drained_when_few_of_it_wait() -> None:
 
 def test_notices_are_put_in_when_the_turn_ends_and_leave_with_the_rest(rig: Rig) -> None:
     connection, client = rig.connect()
-    rig.flusher.before_flush = lambda: connection.send(b"notice")
+    rig.flusher.call_before_flush(lambda: connection.send(b"notice"))
     connection.send(b"reply")
     turn()
     assert client.payloads() == [b"reply", b"notice"]
@@ -315,8 +314,7 @@ def test_nobody_is_closed_in_the_middle_of_a_fan_out() -> None:
 
 def test_a_backlog_that_does_not_move_for_too_long_closes_its_reader(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1000.0
-    for module in (outbox, backlog):
-        monkeypatch.setattr(module, "monotonic", lambda: now)
+    monkeypatch.setattr(outbox, "monotonic", lambda: now)
     with Rig(outbox_seconds=30) as rig:
         stuck, client = rig.connect(buffer_bytes=SMALL)
         slow, other = rig.connect(buffer_bytes=SMALL)

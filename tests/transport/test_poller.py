@@ -12,10 +12,10 @@ import pytest
 from gevent.event import Event as Signal
 from gevent.hub import get_hub
 
-from imserver.speaking import echo
-from imserver.transport.backlog import Backlog
 from imserver.transport.connection import Connection
+from imserver.transport.outbox import Backlog
 from imserver.transport.poller import NO_SOCKET, EpollPoller, Poller, WatcherPoller, make
+from imserver.ws_routes import echo
 from tests.integration.raw import frame, text
 from tests.integration.setting import open_files
 from tests.support import clean_environment
@@ -293,7 +293,7 @@ def test_a_crowd_that_vanishes_at_once_does_not_delay_a_live_one(kind: Any) -> N
         if kind is EpollPoller:
             assert gone < count / 4, "the live one was served among the first"
         assert {code for _, code in rig.ended} == {1006}
-        assert len(rig.carrier.connections) == 1
+        assert len(rig.context.connections) == 1
         assert turns_of_the_loop() < SPINNING_TURNS
 
 
@@ -456,7 +456,7 @@ def test_a_connection_closed_by_its_own_command_is_forgotten(kind: Any) -> None:
             _, client = rig.connect(rig.encoding(quit))
             client.send(text("1") + frame(1, b"half", fin=False))
             client.until_ended()
-        assert not rig.carrier.connections
+        assert not rig.context.connections
         assert not rig.poller.ready
         _, client = rig.connect(rig.encoding(echo))
         client.send(text("x"))

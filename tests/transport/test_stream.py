@@ -12,9 +12,9 @@ from imserver import errors
 from imserver.metrics import Metrics
 from imserver.model import Event
 from imserver.protocol.sse import SseDialect
-from imserver.transport.backlog import Backlog
 from imserver.transport.connection import OPEN, Connection
 from imserver.transport.gate import Gate, Head
+from imserver.transport.outbox import Backlog
 from imserver.transport.proxies import TrustedProxies
 from imserver.transport.stream import Stream, StreamEncoding, Streams
 from tests.transport.rig import Caller, Rig, look, tcp_pair, turn, until
@@ -34,7 +34,7 @@ class Room(Rig):
         self.encoding_of = StreamEncoding(SseDialect("101"))
         self.opener = lambda stream, _head: stream.begin(self.encoding_of, HEAD)
         self.streams = Streams(
-            self.carrier,
+            self.context,
             self.gate,
             self.metrics,
             {"/events": lambda stream, head: self.opener(stream, head)},
@@ -53,9 +53,9 @@ class Room(Rig):
         caller = Caller.__new__(Caller)
         caller.sock, caller.waiting, caller.ended = near, b"", False  # type: ignore[assignment]
         self.clients.append(caller)  # type: ignore[arg-type]
-        known = set(self.carrier.connections)
+        known = set(self.context.connections)
         self.streams.adopt(far, ASKED, before)
-        (stream,) = {*self.carrier.connections} - known
+        (stream,) = {*self.context.connections} - known
         assert isinstance(stream, Stream)
         return stream, caller
 
@@ -97,7 +97,7 @@ def test_a_close_writes_what_waits_then_the_reason_then_ends() -> None:
         assert room.ended == [(stream, 4502)]
         stream.send(b"data: 2\n\n")
         caller.sock.close()
-        until(lambda: not room.carrier.connections)
+        until(lambda: not room.context.connections)
 
 
 def test_whoever_closes_it_before_it_has_begun_refuses_the_request() -> None:
@@ -148,7 +148,7 @@ def test_what_the_client_sends_is_dropped_and_its_end_noticed() -> None:
         caller.sock.close()
         until(lambda: room.ended)
         assert room.ended == [(stream, errors.CLOSE_LOST)]
-        assert not room.carrier.connections
+        assert not room.context.connections
 
 
 def test_one_that_does_not_read_is_cut_at_the_end_of_an_event() -> None:
@@ -185,7 +185,7 @@ def test_an_idle_stream_is_no_larger_than_an_idle_websocket() -> None:
     with Room() as room:
         stream, _ = room.open()
         turn()
-        websocket = Connection(room.carrier, _socket.socket(), "127.0.0.1:1", room.encoding(), monotonic())
+        websocket = Connection(room.context, _socket.socket(), "127.0.0.1:1", room.encoding(), monotonic())
         assert sys.getsizeof(stream) == sys.getsizeof(websocket)
         assert not hasattr(stream, "__dict__")
         assert stream.dialect_state is None

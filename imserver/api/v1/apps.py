@@ -15,7 +15,7 @@ from imserver.api.v1.operation import APP_PROBLEMS, Link, Operation
 from imserver.api.v1.wire import page_of, reply
 from imserver.auth.principal import ADMIN
 from imserver.auth.tenants import BadTenant, TooManyTenants, UnknownTenant
-from imserver.settings import DialectName, WebhookEvent
+from imserver.config.settings import DialectName, WebhookEvent
 from imserver.transport.exchange import HttpResponse
 
 if TYPE_CHECKING:

@@ -19,8 +19,8 @@ from redis.sentinel import (
     SentinelManagedSSLConnection,
 )
 
+from imserver.config.settings import RedisSettings
 from imserver.errors import StartError
-from imserver.settings import RedisSettings
 
 Kind = Literal["single", "sentinel", "cluster"]
 

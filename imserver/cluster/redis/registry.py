@@ -33,8 +33,8 @@ from imserver.cluster.registry import (
     SessionRef,
     SessionRegistration,
 )
+from imserver.config.settings import ClusterSettings, RedisSettings
 from imserver.errors import StartError
-from imserver.settings import ClusterSettings, RedisSettings
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from zmq.utils import z85
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.cluster.rpc.wire import SocketFull, ZmqSocket
 from imserver.lifecycle import derive_key
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 

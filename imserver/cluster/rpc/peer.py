@@ -28,7 +28,7 @@ from imserver.cluster.rpc.wire import (
     SocketFull,
     ZmqSocket,
 )
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 

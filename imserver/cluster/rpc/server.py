@@ -47,7 +47,7 @@ from imserver.cluster.rpc.wire import (
     private_address,
 )
 from imserver.errors import StartError
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ from zerorpc.core import ClientBase, ServerBase
 
 from imserver.cluster.rpc.queues import RpcCounters
 from imserver.errors import StartError
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 log = logging.getLogger(__name__)
 # At level debug it writes two lines a call; what it complains about, we have dropped before.

@@ -34,8 +34,7 @@ from imserver.services.messages.deliverer import fitting
 from imserver.services.messages.messaging import Messaging
 from imserver.services.messages.subscriptions import AckingSubscription
 from imserver.services.sessions.sessions import Sessions, say
-from imserver.transport.carrier import Encoding
-from imserver.transport.connection import OPEN, Connection
+from imserver.transport.connection import OPEN, Connection, Encoding
 
 log = logging.getLogger(__name__)
 

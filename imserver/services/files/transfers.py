@@ -11,9 +11,9 @@ from time import monotonic
 from typing import Final
 
 from imserver import errors
+from imserver.config.settings import UploadSettings
 from imserver.errors import HttpProblem, ImserverError
 from imserver.services.people.attempts import network_of
-from imserver.settings import UploadSettings
 
 GRACE_SECONDS: Final = 10.0
 """Age from which a transfer has to keep the minimum rate, and may have to give way."""

@@ -21,12 +21,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from imserver import errors
+from imserver.config.settings import UploadSettings
 from imserver.errors import MediaUnavailable, StorageUnavailable
 from imserver.metrics import Metrics
 from imserver.services.files.media import HEAD_BYTES, UNKNOWN, MediaType, Thumbnails, type_of
 from imserver.services.files.transfers import Transfer, TransferRefused, Transfers
 from imserver.services.people.attempts import Attempts, TooManyFailures, network_of
-from imserver.settings import UploadSettings
 from imserver.storage.contract import MAX_USER_BYTES, Media, Upload, Usage
 from imserver.storage.media import PIECE_BYTES, Directory, Files, open_private
 from imserver.storage.store import Store

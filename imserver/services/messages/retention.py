@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import gevent
 
+from imserver.config.settings import StorageSettings, TenantSettings
 from imserver.errors import StorageUnavailable
 from imserver.metrics import Metrics
-from imserver.settings import StorageSettings, TenantSettings
 from imserver.storage.store import Store
 from imserver.storage.talk_positions import TalkPositions
 

@@ -13,7 +13,7 @@ from time import time
 from typing import Final
 
 from imserver.auth.account_tokens import AccountSession, AccountTokens
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.errors import ImserverError, MediaUnavailable, StorageUnavailable
 from imserver.services.people.attempts import AddressRate, Attempts, Shared, TooManyFailures, network_of
 from imserver.services.people.passwords import MAX_PASSWORD_BYTES, Passwords

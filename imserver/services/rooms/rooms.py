@@ -187,7 +187,7 @@ class Rooms:
         return tuple([room.name for room in rooms_of(connection)])
 
     def ended(self, connection: Connection) -> None:
-        """A connection is over (the carrier's ``ended``). Never switches."""
+        """A connection is over (``ConnectionContext.ended``). Never switches."""
         if connection.rooms is None:
             return
         rooms = self.leave_all(connection)

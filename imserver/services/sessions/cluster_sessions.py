@@ -273,7 +273,7 @@ class ClusterSessions(Sessions):
     # --- leaving --------------------------------------------------------------------------------------------
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over (the carrier's ``ended``). A greenlet tells the registry."""
+        """A connection is over (``ConnectionContext.ended``). A greenlet tells the registry."""
         self._metrics.closed(code)
         last_here = self._hub.leave(connection)
         session, connection.session = connection.session, None

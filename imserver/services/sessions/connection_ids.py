@@ -127,7 +127,7 @@ class ConnectionTable:
         return connection
 
     def ended(self, connection: Connection) -> None:
-        """A connection is over (the carrier's ``ended``)."""
+        """A connection is over (``ConnectionContext.ended``)."""
         number = self._numbers.get(connection)
         if number is not None:
             # The number stays with the connection: who tells of its end may name it.

@@ -213,7 +213,7 @@ class Sessions:
         connection.last_seen = monotonic()
 
     def ended(self, connection: Connection, code: int) -> None:
-        """A connection is over (the carrier's ``ended``)."""
+        """A connection is over (``ConnectionContext.ended``)."""
         self._metrics.closed(code)
         user = connection.user
         gone = self._hub.leave(connection)

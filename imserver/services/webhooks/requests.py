@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from imserver import __version__
 from imserver.errors import ImserverError
-from imserver.log_lines import RateLimitedLog
+from imserver.logging import RateLimitedLog
 
 if TYPE_CHECKING:
     from urllib3 import PoolManager

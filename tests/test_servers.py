@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from imserver.doors import LateApplication
+from imserver.servers import LateApplication
 
 
 def test_a_late_application_is_made_by_the_first_request_and_only_by_that() -> None:

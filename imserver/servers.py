@@ -1,4 +1,4 @@
-"""The doors of a node: its listeners, whichever way a request enters by them."""
+"""The servers of a node: its listeners, and the HTTP server behind each of them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from msgspec.structs import replace
 from imserver.api.call import Api
 from imserver.api.routes import fast_routes, routes_at, unread_body_limit
 from imserver.api.v1.uploads import STREAMED
-from imserver.config import Config
+from imserver.config.settings import Config, ListenSettings
 from imserver.errors import StartError
-from imserver.logs import RequestLog
+from imserver.logging import RequestLog
 from imserver.metrics import Metrics
-from imserver.settings import ListenSettings
-from imserver.transport.carrier import Carrier
-from imserver.transport.front import Front, adopt
-from imserver.transport.gate import Admission, Gate
+from imserver.transport.connection import ConnectionContext
+from imserver.transport.gate import Admission, Gate, adopt
 from imserver.transport.handover import HandOver
+from imserver.transport.http import FrontServer
 from imserver.transport.listener import Listener, bind, text_of
 from imserver.transport.stream import Streams
 
@@ -96,13 +95,13 @@ def addresses_of(listeners: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-class Doors:
-    """Owner of the listeners and of what stands behind them: fronts, or pywsgi's servers."""
+class Servers:
+    """Owner of the listeners and of the servers behind them: the front server, or pywsgi's."""
 
     def __init__(
         self,
         config: Config,
-        carrier: Carrier,
+        context: ConnectionContext,
         gate: Gate,
         metrics: Metrics,
         api: Api,
@@ -111,7 +110,7 @@ class Doors:
         streams: Streams,
     ) -> None:
         self._config = config
-        self._carrier = carrier
+        self._context = context
         self._gate = gate
         self._metrics = metrics
         self._api = api
@@ -120,8 +119,8 @@ class Doors:
         self._streams = streams
         self._ws_dialects = {name: row.ws_dialect for name, row in listeners_of(config).items()}
         self._listeners: list[Listener] = []
-        self._fronts: list[Front] = []
-        self._wsgi_doors: list[Any] = []
+        self._fronts: list[FrontServer] = []
+        self._wsgi_servers: list[Any] = []
         self.addresses: dict[str, str] = {}
         """For people: what is reached where."""
         self.ports: dict[str, int] = {}
@@ -135,16 +134,16 @@ class Doors:
     def open(self, sockets: Mapping[str, socket.socket]) -> None:
         """Accept from now on."""
         for name, sock in sockets.items():
-            if self._config.server.door == "front":
+            if self._config.server.http == "front":
                 self._open_front(name, sock)
             else:
-                self._open_wsgi_door(name, sock)
+                self._open_wsgi_server(name, sock)
 
     def _open_front(self, name: str, sock: socket.socket) -> None:
         limits = self._config.limits
         environ = {LISTENER_KEY: name}
-        front = Front(
-            self._carrier,
+        front = FrontServer(
+            self._context,
             self._gate,
             routes_at(self._api, everywhere=name == "websocket"),
             fast_routes(self._api, everywhere=name == "websocket"),
@@ -163,14 +162,14 @@ class Doors:
         )
         self._fronts.append(front)
         loop = get_hub().loop
-        self._listeners.append(Listener(sock, self._carrier.poller, loop, self._metrics, front.accept))
+        self._listeners.append(Listener(sock, self._context.poller, loop, self._metrics, front.accept))
 
-    def _open_wsgi_door(self, name: str, sock: socket.socket) -> None:
-        # Only this door needs gevent-websocket.
-        from imserver.transport.upgrade import WS_DIALECT_KEY, Door
+    def _open_wsgi_server(self, name: str, sock: socket.socket) -> None:
+        # Only this server needs gevent-websocket.
+        from imserver.transport.wsgi import WS_DIALECT_KEY, WsgiServer
 
         limits = self._config.limits
-        door = Door(
+        server = WsgiServer(
             sock,
             self._application,
             {LISTENER_KEY: name, WS_DIALECT_KEY: self._ws_dialects[name]},
@@ -186,19 +185,19 @@ class Doors:
             self._streams_at(name),
             frozenset() if name == "websocket" else STREAMED,
         )
-        door.start()
-        self._wsgi_doors.append(door)
+        server.start()
+        self._wsgi_servers.append(server)
 
     def _streams_at(self, name: str) -> Streams | None:
         """The WebSocket port serves what belongs to dialects, and nothing else."""
         return None if name == "websocket" else self._streams
 
     def admit(self, sock: _socket.socket, admission: Admission, rest: bytes) -> None:
-        """Both doors bring an upgraded socket here."""
+        """Put an upgraded socket of either server into service."""
         self._metrics.handshakes += 1
         if log.isEnabledFor(logging.DEBUG):
             log.debug("connected", extra={"connection": admission.peer})
-        adopt(self._carrier, self._gate, sock, admission, rest)
+        adopt(self._context, self._gate, sock, admission, rest)
 
     def _refused(self) -> None:
         self._metrics.handshakes_refused += 1
@@ -222,8 +221,8 @@ class Doors:
         """Accept what waits in the queues, then nothing more; serve what has arrived."""
         for listener in self._listeners:
             listener.close()
-        for door in self._wsgi_doors:
-            door.stop_accepting()
+        for server in self._wsgi_servers:
+            server.stop_accepting()
         for front in self._fronts:
             front.drain()
 
@@ -232,5 +231,5 @@ class Doors:
         for front in self._fronts:
             for parked in tuple(front.parked):
                 parked.lost()
-        for door in self._wsgi_doors:
-            door.stop(timeout=1)
+        for server in self._wsgi_servers:
+            server.stop(timeout=1)

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from imserver.values import ConfigError
+from imserver.config.values import ConfigError
 
 
 class Mapping(dict[Hashable, Any]):

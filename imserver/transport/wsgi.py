@@ -1,4 +1,4 @@
-"""The WSGI door: pywsgi with gevent-websocket's handler does the upgrade, then we adopt its socket.
+"""The WSGI server: pywsgi with gevent-websocket's handler does the upgrade, then we adopt its socket.
 
 The only module that knows gevent-websocket, whose frame layer is not used (docs/decisions). The handler keeps
 an environ, a stream and buffers alive for each connection and closes the socket when it ends; so the file
@@ -125,14 +125,14 @@ def _buffered(handler: Any) -> bytes:
     return bytes(rest)
 
 
-class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
-    """gevent-websocket's handler behind our gate, for the servers of :func:`make_server`."""
+class WsgiHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
+    """gevent-websocket's handler behind our gate, for :class:`WsgiServer`."""
 
-    server: Door
+    server: WsgiServer
 
     websocket: Any
 
-    def __init__(self, sock: Any, address: Any, server: Door) -> None:
+    def __init__(self, sock: Any, address: Any, server: WsgiServer) -> None:
         self._reader = Reader(sock, b"")
         super().__init__(sock, address, server, self._reader)  # type: ignore[call-arg]
         self._patience = server.handshake_seconds
@@ -275,10 +275,10 @@ class DoorHandler(WebSocketHandler, OneRequestHandler):  # type: ignore[misc]
         """The application has a request log of its own."""
 
 
-class Door(WSGIServer):
-    """One listener of the WSGI door."""
+class WsgiServer(WSGIServer):
+    """One listener of the WSGI server."""
 
-    handler_class = DoorHandler
+    handler_class = WsgiHandler
 
     def __init__(
         self,

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from imserver.settings import PUBLIC_SIGN_KEY, Config, TenantSettings
-from imserver.values import ConfigError
+from imserver.config.settings import PUBLIC_SIGN_KEY, Config, TenantSettings
+from imserver.config.values import ConfigError
 
 #: how ``redis.url`` may begin
 REDIS_SCHEMES: Final = (

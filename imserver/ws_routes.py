@@ -1,15 +1,14 @@
-"""What is spoken on which path, and what serves it: the table that the gate decides by."""
+"""The WebSocket routes: the dialect of each path, and what serves its messages."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from imserver.auth.quotas import limited
-from imserver.config import Config
+from imserver.config.settings import Config
 from imserver.protocol.dialect import EchoDialect
 from imserver.protocol.registry import DIALECTS, choose
-from imserver.transport.carrier import Serve
-from imserver.transport.connection import Connection
+from imserver.transport.connection import Connection, Serve
 from imserver.transport.gate import Choose, Opened, Spoken
 
 
@@ -18,7 +17,7 @@ def echo(connection: Connection, payload: bytes, text: bool) -> None:
     connection.send_frame(connection.encoding.frame(payload, 1 if text else 2))
 
 
-def paths_of(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dict[str, Spoken | Choose]:
+def ws_routes(config: Config, serve: Serve, opened: Mapping[str, Opened]) -> dict[str, Spoken | Choose]:
     """Every WebSocket path of a node.
 
     ``serve`` serves the messages of all dialects; ``opened`` is what dialects do when a connection begins, by

@@ -6,8 +6,8 @@ from typing import Any, Final, NamedTuple, TypeVar
 import msgspec
 from msgspec import inspect
 
+from imserver.config.settings import Config
 from imserver.errors import StartError
-from imserver.settings import Config
 
 T = TypeVar("T", bound=msgspec.Struct)
 

@@ -15,15 +15,12 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 from msgspec import inspect
 
-from imserver.checks import check
-from imserver.settings import Config, TenantSettings
-from imserver.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
+from imserver.config.checks import check
+from imserver.config.settings import Config, TenantSettings
+from imserver.config.values import BY_FOLDED, ROWS, SECTIONS, ConfigError, Row, convert, fold, nearest
 
 if TYPE_CHECKING:
-    from imserver.app_ini import AppIni
-    from imserver.gochat_yaml import GochatYaml
-
-__all__ = ["Config", "ConfigError", "dump", "load"]
+    from imserver.config.originals import AppIni, GochatYaml
 
 ENVIRONMENT_PREFIX: Final = "IMSERVER_"
 #: names the configuration file where there is no command line (under gunicorn)
@@ -39,7 +36,7 @@ _HIDDEN: Final = "(hidden)"
 _PASSWORD: Final = re.compile(r"(//[^:@/]*:)[^/]*@")
 
 
-def load(
+def load_config(
     path: str | None = None,
     environ: Mapping[str, str] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -57,9 +54,9 @@ def load(
     original: AppIni | GochatYaml | None = None
     values: dict[str, Any] = {}
     if path is not None and path.lower().endswith(INI_SUFFIX):
-        from imserver import app_ini
+        from imserver.config.originals import read_app_ini
 
-        original = app_ini.parse(_text_of(path), path)
+        original = read_app_ini(_text_of(path), path)
         values = {name: convert(ROWS[name], value, path) for name, value in original.values().items()}
     elif path is not None:
         values, original = _parse(_text_of(path), path)
@@ -73,8 +70,8 @@ def load(
     return config
 
 
-def dump(config: Config) -> str:
-    """The settings as YAML that :func:`load` reads again; keys and passwords are hidden."""
+def dump_config(config: Config) -> str:
+    """The settings as YAML that :func:`load_config` reads again; keys and passwords are hidden."""
     document = msgspec.to_builtins(config, builtin_types=())
     del document["warnings"]
     hidden = [(key, "key") for key in document["api"]["keys"]]
@@ -89,9 +86,9 @@ def dump(config: Config) -> str:
     for section in ("redis", "storage"):
         url = getattr(config, section).url
         document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
-    from imserver import yaml_text
+    from imserver.config.load import yaml
 
-    return yaml_text.write(document)
+    return yaml.write(document)
 
 
 def dump_app(settings: TenantSettings) -> str:
@@ -99,9 +96,9 @@ def dump_app(settings: TenantSettings) -> str:
     plain = msgspec.to_builtins(settings, builtin_types=())
     document = {name: plain[name] for name in TenantSettings.__struct_fields__}
     _hide(_secrets_of(document))
-    from imserver import yaml_text
+    from imserver.config.load import yaml
 
-    return yaml_text.write(document)
+    return yaml.write(document)
 
 
 def _secrets_of(app: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
@@ -117,9 +114,9 @@ def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
 
 def read_value(text: str, where: str) -> Any:
     """A value as the configuration file has it. Raises ConfigError."""
-    from imserver import yaml_text
+    from imserver.config.load import yaml
 
-    return yaml_text.read(text, where)
+    return yaml.read(text, where)
 
 
 # --- the file -----------------------------------------------------------------------------------------------
@@ -135,7 +132,7 @@ def _text_of(path: str) -> str:
 
 
 def _is_mapping(value: Any) -> bool:
-    """Whether a value is a :class:`imserver.yaml_text.Mapping`, which knows the lines of its keys."""
+    """Whether a value is a :class:`imserver.config.yaml.Mapping`, which knows the lines of its keys."""
     return isinstance(value, dict)
 
 
@@ -146,9 +143,9 @@ def _parse(text: str, path: str) -> tuple[dict[str, Any], GochatYaml | None]:
         return {}, None
     if not _is_mapping(document):
         raise ConfigError(f"{path}: expected sections (app:, server:, …), got {type(document).__name__}")
-    from imserver import gochat_yaml
+    from imserver.config.originals import take_gochat
 
-    original = gochat_yaml.take(document, path)
+    original = take_gochat(document, path)
     values = _read_document(document, path)
     if original is not None:
         made = {name: convert(ROWS[name], value, path) for name, value in original.values.items()}

@@ -1,7 +1,7 @@
 """What can be set: every setting with its type, range and default, declared once.
 
 ``config/default.yaml`` explains each and shows the same defaults (a test compares them);
-:mod:`imserver.config` reads the values.
+:mod:`imserver.config.load` reads the values.
 """
 
 from typing import Annotated, Final, Literal
@@ -55,7 +55,7 @@ class ServerSettings(Struct, frozen=True):
     """Section ``server``: where and how the node listens."""
 
     host: Text = "127.0.0.1"
-    door: Literal["front", "wsgi"] = "front"
+    http: Literal["front", "wsgi"] = "front"
     reuse_port: bool = False
     data_dir: Text = "data"
     secret_file: str = ""

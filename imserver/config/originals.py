@@ -1,0 +1,297 @@
+"""The configuration files of two originals: their settings here, and those without an equal.
+
+- ``conf/app.ini`` of go-websocket (client dialect): ``[common]`` ``HttpPort``, ``RPCPort``, ``Cluster``,
+  ``CryptoKey``; ``[etcd]`` ``Endpoints``. Its port becomes one more listener, on which ``/ws`` speaks the
+  client dialect whatever the query.
+- ``app.yaml`` of GoChat (protobuf dialect): its two ports become more listeners, on which a bare ``/ws``
+  speaks the protobuf dialect. Keys that are spelled here as there (``redis.addr``, ``jwt.sign_key``,
+  ``app.rpc-port``), and all others of ours, may be in it too.
+"""
+
+from __future__ import annotations
+
+import configparser
+import ipaddress
+from collections.abc import Iterator
+from typing import Any, Final
+
+from msgspec import Struct
+
+from imserver.config.settings import Config
+from imserver.config.values import ConfigError, fold
+from imserver.config.yaml import Mapping
+
+# --- conf/app.ini of go-websocket ---
+
+PUBLIC_KEY: Final = "Adba723b7fe06819"
+"""The CryptoKey that the original comes with: anybody can look it up."""
+
+_INI_PORTS: Final = {"httpport": 7800, "rpcport": 7900}
+_KEY_BYTES: Final = (16, 24, 32)
+_TRUE: Final = frozenset({"1", "t", "true", "y", "yes", "on"})
+_FALSE: Final = frozenset({"", "0", "f", "false", "n", "no", "off"})
+_ENDED: Final = "what its nodes share is in Redis here: set redis.url, or IMSERVER_REDIS_URL"
+
+
+class AppIni(Struct, frozen=True):
+    """One file, read and checked; ``unknown`` names what stands in it that nobody knows."""
+
+    where: str
+    http_port: int
+    rpc_port: int
+    cluster: bool
+    crypto_key: str
+    endpoints: str
+    unknown: tuple[str, ...] = ()
+
+    def values(self) -> dict[str, Any]:
+        """The settings that the file makes, as files of our own write them."""
+        return {
+            "server.extra_listen": [{"port": self.http_port, "ws_dialect": "client"}],
+            "app.rpc_port": self.rpc_port,
+        }
+
+    def warnings(self, config: Config) -> Iterator[str]:
+        """What of the file has no effect with these settings, and what to set instead.
+
+        Raises ConfigError if its key is the public one and the server is no demonstration.
+        """
+        if self.cluster and not config.clustered:
+            yield f"{self.where}: Cluster is true, but this node is alone until it knows a Redis; {_ENDED}"
+        elif self.cluster and self.endpoints:
+            yield f"{self.where}: Endpoints has no effect: the nodes meet in Redis instead of etcd"
+        if self.crypto_key == PUBLIC_KEY and not config.demo:
+            raise ConfigError(
+                f"{self.where}: CryptoKey is the one that the original comes with, which anybody knows: "
+                "remove it or choose another"
+            )
+        if self.crypto_key and self.crypto_key != PUBLIC_KEY:
+            yield (
+                f"{self.where}: CryptoKey has no effect: client ids are encrypted with a key made from this "
+                "server's own secret (server.secret_file)"
+            )
+        for name in self.unknown:
+            yield f"{self.where}: {name} is no setting and has no effect"
+
+
+def read_app_ini(text: str, where: str) -> AppIni:
+    """Read the text of such a file; ``where`` names it in messages. Raises :class:`ConfigError`."""
+    parser = configparser.ConfigParser(
+        comment_prefixes=("#", ";"),
+        inline_comment_prefixes=("#", ";"),
+        allow_no_value=True,
+        interpolation=None,
+        default_section="",
+        empty_lines_in_values=False,
+    )
+    parser.optionxform = fold  # type: ignore[assignment, method-assign]
+    try:
+        # Indented lines continue nothing in the original.
+        parser.read_string("\n".join(map(str.strip, text.removeprefix("\ufeff").splitlines())), where)
+    except configparser.Error as error:
+        raise ConfigError(f"{where}: not a valid INI file: {_ini_problem(error)}") from None
+    given: dict[str, str] = {}
+    unknown = []
+    for section in parser.sections():
+        for key, value in parser.items(section):
+            name = f"{fold(section)}.{key}"
+            if name in _INI_KEYS:
+                given[name] = (value or "").strip().strip("\"'`")
+            else:
+                unknown.append(f"{section}.{key}")
+    return AppIni(
+        where,
+        _ini_port(given, "HttpPort", where),
+        _ini_port(given, "RPCPort", where),
+        _ini_flag(given.get("common.cluster", ""), where),
+        _ini_key(given.get("common.cryptokey", ""), where),
+        given.get("etcd.endpoints", ""),
+        tuple(unknown),
+    )
+
+
+_INI_KEYS: Final = frozenset(
+    {"common.httpport", "common.rpcport", "common.cluster", "common.cryptokey", "etcd.endpoints"}
+)
+
+
+def _ini_port(given: dict[str, str], name: str, where: str) -> int:
+    key = fold(name)
+    text = given.get(f"common.{key}", "")
+    if not text:
+        return _INI_PORTS[key]
+    if not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise ConfigError(f"{where}: {name}: expected a port, got {text!r}")
+    return int(text)
+
+
+def _ini_flag(text: str, where: str) -> bool:
+    if text.lower() not in _TRUE | _FALSE:
+        raise ConfigError(f"{where}: Cluster: expected true or false, got {text!r}")
+    return text.lower() in _TRUE
+
+
+def _ini_key(text: str, where: str) -> str:
+    if text and len(text.encode()) not in _KEY_BYTES:
+        raise ConfigError(f"{where}: CryptoKey: expected 16, 24 or 32 bytes, got {len(text.encode())}")
+    return text
+
+
+def _ini_problem(error: configparser.Error) -> str:
+    """What configparser says, without the name of the source, which it repeats."""
+    if isinstance(error, configparser.DuplicateOptionError):
+        return f"line {error.lineno}: {error.option} is given twice"
+    if isinstance(error, configparser.DuplicateSectionError):
+        return f"line {error.lineno}: the section {error.section} is given twice"
+    if isinstance(error, configparser.MissingSectionHeaderError):
+        return f"line {error.lineno}: a section such as [common] has to come first"
+    if isinstance(error, configparser.ParsingError):
+        return f"line {error.errors[0][0]}: expected key = value"
+    return error.message.partition("\n")[0]
+
+
+# --- app.yaml of GoChat ---
+
+_HTTP_PORT: Final = 9090
+_WEBSOCKET_PORT: Final = 9091
+_RPC_PORT: Final = 9092
+_LEVELS: Final = ("info", "debug")
+_NUMBERS: Final = ("app.rpcport", "app.heartbeattime", "jwt.expiretime")
+"""Numbers that the original reads from quotes, too; its own file has its ports in quotes."""
+_UNUSED: Final = frozenset(
+    {
+        "app.workerpoolsize",
+        "app.maxworkertask",
+        "app.heartbeatinterval",
+        "app.node",
+        "etcd.endpoints",
+        "etcd.timeout",
+        "rabbitmq.url",
+    }
+)
+"""Keys that nothing here depends on, those of its older editions included."""
+_OWN: Final = _UNUSED | {
+    "app.httpserverport",
+    "app.websocketserverport",
+    "app.ip",
+    "app.heartbeattime",
+    "mysql.dns",
+    "log.target",
+}
+"""Keys that are the original's alone."""
+_SIGNATURE: Final = _OWN - {"app.node"}
+"""Those by which its files are known: ``node`` is too likely a slip in one of ours."""
+_OWN_SECTIONS: Final = ("mysql", "etcd", "rabbitmq")
+
+
+class _Given(Struct, frozen=True):
+    """One key of the file: as it is written there, its value, and the place for messages."""
+
+    written: str
+    value: Any
+    place: str
+
+
+class GochatYaml(Struct, frozen=True):
+    """What one file says in words that are not ours. ``values`` are the settings that it makes, as files of
+    our own write them; ``idle`` the keys that have no effect."""
+
+    where: str
+    values: dict[str, Any]
+    idle: tuple[str, ...]
+    has_mysql: bool
+    logs_to_file: bool
+
+    def warnings(self, config: Config) -> Iterator[str]:
+        """What of the file has no effect with these settings, and what to set instead."""
+        if self.idle:
+            yield f"{self.where}: without effect: {', '.join(self.idle)}; there is no such part here"
+        if self.has_mysql and not config.storage.url:
+            yield (
+                f"{self.where}: mysql.dns has no effect: this server has tables of its own, in a file under "
+                "server.data_dir; set storage.url to keep them in another database"
+            )
+        if self.logs_to_file and not config.app.log_file:
+            yield f"{self.where}: log.target is file, but which one is not said: set app.log_file"
+
+
+def take_gochat(document: Mapping, where: str) -> GochatYaml | None:
+    """Take out of a file what only GoChat's have; None, and nothing is taken, where there is no such key.
+
+    ``where`` names the file in messages. Raises :class:`ConfigError`.
+    """
+    sections = {key: section for key, section in document.items() if isinstance(section, Mapping)}
+    if not any(fold(f"{name}.{key}") in _SIGNATURE for name, section in sections.items() for key in section):
+        return None
+    _read_quoted_numbers(sections)
+    given: dict[str, _Given] = {}
+    for name, section in sections.items():
+        for key in list(section):
+            folded = fold(f"{name}.{key}")
+            if folded not in _OWN:
+                continue
+            place = f"{where}, line {section.lines[key]}: {name}.{key}"
+            if folded in given:
+                raise ConfigError(f"{place} is given twice, in two spellings")
+            given[folded] = _Given(f"{name}.{key}", section[key], place)
+            del section[key]
+    for name in [name for name, section in sections.items() if fold(name) in _OWN_SECTIONS and not section]:
+        del document[name]
+    _replace_unknown_level(sections)
+    return GochatYaml(
+        where,
+        dict(_gochat_values(given)),
+        tuple(given[name].written for name in given if name in _UNUSED),
+        "mysql.dns" in given,
+        "log.target" in given and given["log.target"].value != "console",
+    )
+
+
+def _gochat_values(given: dict[str, _Given]) -> Iterator[tuple[str, Any]]:
+    host = _gochat_host(given.get("app.ip"))
+    http = _gochat_port(given.get("app.httpserverport"), _HTTP_PORT)
+    websocket = _gochat_port(given.get("app.websocketserverport"), _WEBSOCKET_PORT)
+    ports = [http] if http == websocket != 0 else [http, websocket]
+    yield "server.extra_listen", [{"port": port, "host": host, "ws_dialect": "protobuf"} for port in ports]
+    yield "app.rpc_port", _RPC_PORT
+    if host:
+        yield "cluster.advertise", host
+    if "app.heartbeattime" in given:
+        yield "websocket.protobuf_silent_seconds", given["app.heartbeattime"].value
+
+
+def _gochat_port(given: _Given | None, usual: int) -> int:
+    if given is None:
+        return usual
+    text = str(given.value)
+    if isinstance(given.value, bool) or not (text.isascii() and text.isdecimal() and int(text) < 65536):
+        raise ConfigError(f"{given.place}: expected a port, got {given.value!r}")
+    return int(text)
+
+
+def _gochat_host(given: _Given | None) -> str:
+    """The address to listen on; ``""``, which is ``server.host``, where it is this machine's own anyway."""
+    if given is None:
+        return ""
+    try:
+        address = ipaddress.ip_address(str(given.value))
+    except ValueError:
+        raise ConfigError(f"{given.place}: expected an address, got {given.value!r}") from None
+    return "" if address.is_loopback else str(address)
+
+
+def _read_quoted_numbers(sections: dict[Any, Mapping]) -> None:
+    """Take numbers that stand in quotes for numbers, as the original does."""
+    for name, section in sections.items():
+        for key, value in section.items():
+            quoted = isinstance(value, str) and value.isascii() and value.isdecimal()
+            if quoted and fold(f"{name}.{key}") in _NUMBERS:
+                section[key] = int(value)
+
+
+def _replace_unknown_level(sections: dict[Any, Mapping]) -> None:
+    """Levels of the original that are none here log what matters."""
+    for name, section in sections.items():
+        for key in section:
+            if fold(f"{name}.{key}") == "log.level" and section[key] not in _LEVELS:
+                section[key] = _LEVELS[0]
