@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from imserver import assets
-from imserver.config.load import _parse, dump_config, load_config, values
+from imserver.config import values
+from imserver.config.load import _parse, dump_config, load_config
 from imserver.config.settings import Config, KeySettings, TenantSettings
 from imserver.config.values import ConfigError
 

@@ -86,7 +86,7 @@ def dump_config(config: Config) -> str:
     for section in ("redis", "storage"):
         url = getattr(config, section).url
         document[section]["url"] = _PASSWORD.sub(rf"\1{_HIDDEN}@", url)
-    from imserver.config.load import yaml
+    from imserver.config import yaml
 
     return yaml.write(document)
 
@@ -96,7 +96,7 @@ def dump_app(settings: TenantSettings) -> str:
     plain = msgspec.to_builtins(settings, builtin_types=())
     document = {name: plain[name] for name in TenantSettings.__struct_fields__}
     _hide(_secrets_of(document))
-    from imserver.config.load import yaml
+    from imserver.config import yaml
 
     return yaml.write(document)
 
@@ -114,7 +114,7 @@ def _hide(places: list[tuple[dict[str, Any], str]]) -> None:
 
 def read_value(text: str, where: str) -> Any:
     """A value as the configuration file has it. Raises ConfigError."""
-    from imserver.config.load import yaml
+    from imserver.config import yaml
 
     return yaml.read(text, where)
 
