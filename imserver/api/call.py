@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import gevent
 from msgspec import UNSET, Struct
@@ -145,12 +145,13 @@ def app_from_json(api: Api, app_id: object) -> str:
 
 # --- routes -------------------------------------------------------------------------------------------------
 
-AppRule = Literal["", "any", "known", "named", "settings", "all"]
+AppRule = Literal["", "any", "optional", "known", "named", "settings", "all"]
 """Which app a principal must reach.
 
 ========= ======================================================================================
 ``""``    no app
 any       the app of the request; a back end that names none may ask about all that it reaches
+optional  as any; an app that is named must exist
 known     the app of the request, which must exist
 named     the app of the request, which need not exist
 settings  as named. To change an alias, or to make one, takes more: see :func:`prepare`
@@ -190,6 +191,10 @@ class Route(Struct, frozen=True):
     need_with: tuple[str, Need] | None = None
 
 
+_NOT_REACHED: Final = {"account": HTTP_TOKEN_INVALID, "session": HTTP_NOT_ALLOWED}
+"""Kind of a principal → the refusal of a request for an app that it does not reach."""
+
+
 def prepare(api: Api, route: Route, call: Call) -> None:
     """Read the call of a principal who was admitted, and authorise it: then its function may run.
 
@@ -202,6 +207,8 @@ def prepare(api: Api, route: Route, call: Call) -> None:
     principal, rule = call.principal, route.app
     if rule == "settings":
         _require_settings(api, route, call)
+    elif rule == "optional" and call.app:
+        require_app(api, principal, route.need, call.app)
     elif rule == "known" or (rule and principal.apps is not None):
         require_app(api, principal, route.need, call.app, rule)
     if principal.user:
@@ -226,9 +233,9 @@ def require_app(api: Api, principal: Principal, need: Need, app: str, rule: AppR
     """
     apps = principal.apps
     if apps is not None and (app not in apps or rule == "all"):
-        asks_all = rule == "any" and not app and not principal.user
+        asks_all = rule in ("any", "optional") and not app and not principal.user
         if not asks_all and (rule == "all" or not may(principal, need, app)):
-            raise ApiProblem(HTTP_TOKEN_INVALID if principal.kind == "account" else HTTP_FORBIDDEN)
+            raise ApiProblem(_NOT_REACHED.get(principal.kind, HTTP_FORBIDDEN))
     if rule == "known" and app not in api.services.hub.apps and api.services.tenants.find(app) is None:
         raise ApiProblem(HTTP_UNKNOWN_APP)
 

@@ -116,7 +116,7 @@ class Operation(Struct, frozen=True):
 def reader_of(row: Operation) -> Callable[[Api, Call], None]:
     """What reads query or body of an operation: sets ``call.asked``, and the app and user that it names."""
     query, body = row.query, None if row.body is None else msgspec.json.Decoder(row.body)
-    names_app, needs_app, names_user = row.names_app, row.reach != "any", row.on_behalf != ""
+    names_app, needs_app, names_user = row.names_app, row.reach != "optional", row.on_behalf != ""
 
     def read_call(api: Api, call: Call) -> None:
         asked: Any = None

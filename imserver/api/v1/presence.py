@@ -253,7 +253,7 @@ OPERATIONS: Final = (
         "How many users, sessions and rooms there are",
         "Of one app, or page by page of all that the key reaches.",
         query=CountsQuery,
-        reach="any",
+        reach="optional",
         answer=CountsAnswer,
         problems=APP_PROBLEMS,
         example_query={"app": "101"},

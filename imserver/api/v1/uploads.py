@@ -282,7 +282,7 @@ OPERATIONS: Final = (
         "Remove a file",
         "For an API key with the scope `push`, or with the token of the user whose file it is.",
         body=UploadDelete,
-        reach="any",
+        reach="optional",
         user="optional",
         read=_read_delete,
         answer=UploadDeleteAnswer,
