@@ -32,7 +32,11 @@ def test_the_server_answers_as_its_document_says(
     door: str, start_server: StartServer, tmp_path: Path
 ) -> None:
     server = start_server(
-        door=door, config={"api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]}}
+        door=door,
+        config={
+            "api": {"keys": [{"key": KEY, "scopes": ["push", "read", "admin"]}]},
+            "apps": {"101": {"open": True}},
+        },
     )
     excluded = [word for path in STREAMS for word in ("--exclude-path", path)]
     with logged_in(server.ws, "ann", 101), logged_in(server.ws, "bob", 101):
