@@ -6,6 +6,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,34 @@ def test_imports_run_one_way_between_the_folders_of_the_services() -> None:
             if ours and SERVICES.index(folder) < floor:
                 wrong.append(f"{module.relative_to(ROOT)}:{line} imports {name}")
     assert wrong == []
+
+
+def test_no_imports_run_in_a_circle() -> None:
+    names = {_full_name(module): module for module in modules()}
+    imports_of = {
+        name: {found if found in names else found.rpartition(".")[0] for found in _imported_first(module)}
+        for name, module in names.items()
+    }
+    TopologicalSorter(imports_of).prepare()  # raises CycleError
+
+
+def _full_name(module: Path) -> str:
+    return ".".join(module.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imported_first(module: Path) -> Iterator[str]:
+    """What must be imported before a module: imports in functions and for types do not count."""
+    waiting: list[ast.AST] = [ast.parse(module.read_text(encoding="utf-8"))]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            waiting += node.orelse
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            waiting += ast.iter_child_nodes(node)
 
 
 def test_the_load_tool_uses_only_the_version_of_the_server() -> None:

@@ -286,7 +286,7 @@ class Connection(Writer):
         if budget.total > budget.limit:
             self.context.flusher.schedule()
 
-    def _take(self, message: frames.Message) -> None:
+    def _take(self, message: frames.FrameMessage) -> None:
         opcode = message.opcode
         if opcode <= Opcode.BINARY:
             self.encoding.serve(self, message.data, opcode == _TEXT)

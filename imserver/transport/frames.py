@@ -84,7 +84,7 @@ class Violation(Exception):
         self.reason = reason
 
 
-class Message:
+class FrameMessage:
     """What the parser hands out: a whole message (TEXT or BINARY) or one control frame."""
 
     __slots__ = ("data", "opcode")
@@ -171,7 +171,7 @@ class MessageParser:
     def _size(self) -> int:
         return 0 if self._fragments is None else len(self._fragments)
 
-    def feed(self, data: bytes) -> Iterator[Message]:
+    def feed(self, data: bytes) -> Iterator[FrameMessage]:
         """Take bytes and yield what they complete.
 
         Raises :class:`Violation` at the first breach; the parser is of no use after that.
@@ -188,7 +188,7 @@ class MessageParser:
                 return
             yield message
 
-    def _parse(self) -> Generator[Message | None, None, None]:
+    def _parse(self) -> Generator[FrameMessage | None, None, None]:
         reader = self._reader
         yield None
         while True:
@@ -216,11 +216,11 @@ class MessageParser:
                 self.between = not reader.buffer
                 yield message
 
-    def _take(self, frame: Frame) -> Message | None:
+    def _take(self, frame: Frame) -> FrameMessage | None:
         """Fold one frame into the message under way; return what it completes."""
         opcode, data = frame.opcode, bytes(frame.data)
         if opcode >= Opcode.CLOSE:
-            return Message(opcode, data)
+            return FrameMessage(opcode, data)
         if opcode is Opcode.CONT:
             if self._fragments is None:
                 raise Violation(errors.CLOSE_PROTOCOL_ERROR, "unexpected continuation frame")
@@ -233,13 +233,13 @@ class MessageParser:
         self._check_utf8(data, frame.fin)
         if self._fragments is None:
             if frame.fin:
-                return Message(opcode, data)
+                return FrameMessage(opcode, data)
             self._fragments = bytearray()
         # One buffer, not a list: an endless row of empty fragments holds nothing.
         self._fragments += data
         if not frame.fin:
             return None
-        message = Message(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
+        message = FrameMessage(Opcode.BINARY if self._utf8 is None else Opcode.TEXT, bytes(self._fragments))
         self._fragments = None
         return message
 
