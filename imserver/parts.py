@@ -164,7 +164,6 @@ class Parts:
             {"protobuf": config.websocket.protobuf_silent_seconds},
             self.protobuf_service.check_token,
         )
-        self.api = self.publisher.api = Api(self)
         self.streams = self._make_streams()
         self.application = create_application(self)
         self.servers = Servers(
@@ -389,7 +388,8 @@ class Parts:
             self.pushes, self.rooms, self.connections, self.pending, self.webhooks.absent
         )
         self.request_ids = RequestIds(self.message_ids)
-        self.publisher = Publisher(limits.body_bytes)
+        self.api = Api(self)
+        self.publisher = Publisher(self.api, limits.body_bytes)
 
     def _make_accounts(self) -> None:
         """Users who register here, and their relations."""

@@ -87,17 +87,17 @@ class PublisherState(DialectState, kw_only=True):
 
 
 class Publisher:
-    """Serves publisher connections. Owner of nothing but what hangs at them. ``api`` is set by the node."""
+    """Serves publisher connections."""
 
-    api: Api
     path = PublisherDialect.path
 
-    def __init__(self, message_bytes: int) -> None:
+    def __init__(self, api: Api, message_bytes: int) -> None:
+        self._api = api
         self._spoken = Spoken(PublisherDialect(), self.serve, message_bytes, opened=self.opened)
 
     def choose(self, head: Head) -> Spoken | HttpProblem:
         """What the gate asks: whether whoever comes may publish."""
-        principal = self.api.authority.identify(PUSH, head.headers, head.host)
+        principal = self._api.authority.identify(PUSH, head.headers, head.host)
         return self._spoken if may(principal, PUSH) else refusal(principal)
 
     def opened(self, connection: Connection, head: Head) -> None:
@@ -144,7 +144,7 @@ class Publisher:
 
     def _serve_each(self, connection: Connection, line: PublisherState, payloads: list[bytes]) -> list[bytes]:
         """Carry out commands; their answers, in order."""
-        api = self.api
+        api = self._api
         # Asked each time: the key may have been revoked, or its apps may be other ones.
         principal = api.authority.identify(PUSH, line.headers, "")
         if not may(principal, PUSH):
@@ -170,7 +170,7 @@ class Publisher:
             command = decode(_command_of, payload)
             if (command.publish is UNSET) == (command.ping is UNSET):
                 raise ApiProblem(errors.HTTP_INVALID_REQUEST, "Give one of `publish` and `ping`")
-            self.api.rates.require(principal, host_of(connection.peer))
+            self._api.rates.require(principal, host_of(connection.peer))
         except ApiProblem as problem:
             return _refused(_seq_of(payload), problem)
         return command
