@@ -80,9 +80,7 @@ def valid_name(name: str) -> bool:
 class Tenants:
     """All apps by name. Owner of the tenants; opens apps in the hub."""
 
-    def __init__(
-        self, config: Config, store: Store, hub: Hub | None = None, objection: Objection = lambda *_: ""
-    ) -> None:
+    def __init__(self, config: Config, store: Store, hub: Hub | None, objection: Objection) -> None:
         self._store = store
         self._hub = hub
         self._objection = objection

@@ -42,7 +42,7 @@ def opened(path: str | None, data_dir: str | None) -> Iterator[tuple[Config, Sto
     try:
         settings = load_config(path, overrides={} if data_dir is None else {"server.data_dir": data_dir})
         store = Store(settings.storage, settings.server.data_dir, threaded=False)
-        tenants = Tenants(settings, store, objection=rules.objection)
+        tenants = Tenants(settings, store, None, rules.objection)
         store.start()
         yield settings, store, tenants
     except UnknownTenant as error:

@@ -15,6 +15,7 @@ from imserver.api.routes import ROUTES, answer
 from imserver.auth.authority import AllowLists, Authority
 from imserver.auth.keys import Keys
 from imserver.auth.page_tokens import PageTokens
+from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.auth.tokens import BadToken, Claims
 from imserver.cluster.registry import Lease
@@ -90,7 +91,8 @@ class FakeNode:
         self.sessions = self.hub = self
         self.apps: dict[str, Any] = {}
         """Apps that somebody is connected to: of the hub, not of the users who count as online."""
-        self.tenants = Tenants(self.config, SimpleNamespace(on_changes=[], look=lambda: None))  # type: ignore[arg-type]
+        store: Any = SimpleNamespace(on_changes=[], look=lambda: None)
+        self.tenants = Tenants(self.config, store, None, objection)
         self.dedupe = Dedupe(self.config.api.dedupe_ids, self.config.api.dedupe_seconds)
         self.keys = Keys(self.config, self.tenants.resolve)
         self.page_tokens = PageTokens(self.config, SECRET)

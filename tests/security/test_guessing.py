@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from imserver.auth.account_tokens import AccountTokens
+from imserver.auth.rules import objection
 from imserver.auth.tenants import Tenants
 from imserver.config.settings import AccountSettings, Config, StorageSettings
 from imserver.services.people.accounts import Accounts, WrongLogin
@@ -32,7 +33,7 @@ def accounts(tmp_path: Path) -> Any:
     store.start()
     settings = AccountSettings(failures=3, failures_per_account=6)
     config, kept = Config(accounts=settings), AccountStore(store)
-    tokens = AccountTokens(config, bytes(32), kept, Tenants(config, store), lambda: True)
+    tokens = AccountTokens(config, bytes(32), kept, Tenants(config, store, None, objection), lambda: True)
     one = Accounts(config, tokens, kept, lambda *_: None, lambda: True)
     one.register("gochat", "1", PASSWORD)
     yield one
