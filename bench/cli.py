@@ -203,8 +203,11 @@ def versus_command(pairs: int, as_json: bool, other: Path, command: tuple[str, .
     runs it in this tree and in the other one. Exits with 1 when the median of the ratios of a cost, pair by
     pair, is above 1.05.
     """
-    with report.Bar() as watcher:
-        found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
+    try:
+        with report.Bar() as watcher:
+            found = versus.compare(" ".join(command), other.resolve(), pairs, watcher)
+    except BenchError as error:
+        raise click.ClickException(str(error)) from error
     good = not any(row["over"] for row in found)
     finish({"rows": found}, as_json, lambda: report.show_versus(found), good)
 
