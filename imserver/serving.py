@@ -26,7 +26,7 @@ from imserver.servers import Application, LateApplication
 
 _log = logging.getLogger(__name__)
 
-_DEMO_NOTE: Final = "demo mode: no API key exists, so anybody may log in and push"
+_DEMO_NOTE: Final = "demo mode: no API key exists, so every local program may do everything"
 
 
 def run(config: Config, read_config: Callable[[], Config], announce: Callable[[str], object]) -> None:

@@ -224,7 +224,7 @@ def test_the_banner_names_version_addresses_data_and_demo_mode(start_server: Sta
     assert f"{server.ws_url}\n" in server.output
     assert f"{server.folder / 'data'}\n" in server.output
     assert f"{server.log}\n" in server.output
-    assert "demo mode: no API key exists, so anybody may log in and push" in server.output
+    assert "demo mode: no API key exists, so every local program may do everything" in server.output
 
 
 def test_the_originals_file_starts_the_server(start_server: StartServer) -> None:
